@@ -1,0 +1,123 @@
+// Space: block groups, bitmaps, reservations, grants, inode allocation.
+//
+// A cluster is free, granted (in memory only), in use (bit set on disk), or freed by a transaction that is not durable.
+// Only free ones are handed out. A file system without bigalloc has clusters of one block.
+//
+// Invariants
+//   A1  A grant touches no disk structure; dropping it gives its clusters back.
+//   A2  publish() sets the bits in the same handle in which the caller names the blocks.
+//   A3  A freed cluster is handed out again only when the freeing transaction is durable.
+//   A4  claimed + granted + in use + pending <= all clusters; a claim never fails later.
+#pragma once
+
+#include "base/numbers.h"
+#include "base/result.h"
+#include "format/group_desc.h"
+#include "format/superblock.h"
+#include "journal/journal.h"
+
+#include <memory>
+#include <utility>
+
+namespace uext4 {
+
+class Allocator;
+
+// Space promised, no block chosen. Counted in clusters; given back by the destructor.
+class Claim {
+public:
+    Claim() = default;
+    Claim(Claim&& o) noexcept : allocator_(std::exchange(o.allocator_, nullptr)), clusters_(std::exchange(o.clusters_, 0)) {}
+    Claim& operator=(Claim&& o) noexcept { if (this != &o) { release(); allocator_ = std::exchange(o.allocator_, nullptr); clusters_ = std::exchange(o.clusters_, 0); } return *this; }
+    ~Claim() { release(); }
+    std::uint64_t clusters() const { return clusters_; }
+    void release();                       // gives all back
+    void give_back(std::uint64_t n);      // gives n back
+    void take(std::uint64_t n);           // n were used by a grant or an allocation: no longer this claim's
+    void merge(Claim&& other);
+
+private:
+    friend class Allocator;
+    Allocator* allocator_ = nullptr;
+    std::uint64_t clusters_ = 0;
+};
+
+// Blocks held in memory only, contiguous, whole clusters. Given back by the destructor unless published.
+class Grant {
+public:
+    Grant() = default;
+    Grant(Grant&& o) noexcept : allocator_(std::exchange(o.allocator_, nullptr)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
+    Grant& operator=(Grant&& o) noexcept { if (this != &o) { release(); allocator_ = std::exchange(o.allocator_, nullptr); first_ = o.first_; count_ = std::exchange(o.count_, 0); } return *this; }
+    ~Grant() { release(); }
+    BlockNr first() const { return first_; }
+    std::uint64_t count() const { return count_; }       // blocks
+    explicit operator bool() const { return count_ != 0; }
+    Grant split_front(std::uint64_t blocks);             // the first `blocks` (whole clusters) as a grant of their own
+    void release();
+
+private:
+    friend class Allocator;
+    Allocator* allocator_ = nullptr;
+    BlockNr first_;
+    std::uint64_t count_ = 0;
+};
+
+struct SpaceCounts {
+    std::uint64_t blocks = 0, free_blocks = 0, available_blocks = 0;  // available: without the reserve for root
+    std::uint64_t inodes = 0, free_inodes = 0;
+};
+
+class Allocator {
+public:
+    // Reads no group yet unless `recount`: then free counts are summed from the descriptors (after a crash).
+    static Result<std::unique_ptr<Allocator>> open(const format::Geometry& geometry, BufferCache& buffers, Journal& journal,
+                                                   std::uint64_t free_blocks, std::uint64_t free_inodes, bool recount);
+    ~Allocator();
+
+    // ---- promises
+    // Promises `clusters`; ENOSPC when there are not as many. `privileged` may use the blocks reserved for root.
+    Result<Claim> claim(std::uint64_t clusters, bool privileged);
+
+    // ---- blocks; none of these waits for a commit. Takes Group locks.
+    // Up to `want` contiguous blocks near `goal`, at least one cluster; paid from `paid` (a claim) when given, else from
+    // free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
+    // cluster-aligned and count() is rounded up to clusters.
+    Result<Grant> grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged);
+    // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: publish_credits().
+    Result<void> publish(Handle& handle, Grant& grant);
+    // One block (one cluster) for metadata, marked used at once.
+    Result<BlockNr> allocate_metadata(Handle& handle, BlockNr goal, Claim* paid, bool privileged);
+    // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free already or
+    // are the file system's own metadata (EUCLEAN naming group and block).
+    Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
+    static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
+    // A goal for a new file or tree: the inode's group, spread within it by the inode number.
+    BlockNr goal_for(InodeNr ino) const;
+    bool is_system_block(BlockNr block) const;   // superblock, descriptors, bitmaps, inode tables
+
+    // ---- inodes
+    // A free inode near the parent (directories spread over groups when the parent is the root). ENOSPC when none.
+    Result<InodeNr> allocate_inode(Handle& handle, InodeNr parent, bool directory);
+    Result<void> free_inode(Handle& handle, InodeNr ino, bool directory);
+    static constexpr unsigned inode_credits() { return 4; }
+    // Where the inode's bytes lie. EUCLEAN for a number out of range.
+    struct InodePlace { BlockNr block; std::uint32_t offset; };
+    Result<InodePlace> place_of(InodeNr ino);
+    Result<bool> inode_in_use(InodeNr ino);
+
+    // ---- the rest
+    SpaceCounts counts() const;
+    Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
+    void set_discard(bool on);                                     // discard clusters once their freeing is durable
+    const format::Geometry& geometry() const;
+    std::uint64_t granted_clusters() const;                        // for tests: outstanding
+    std::uint64_t claimed_clusters() const;
+
+private:
+    friend class Claim;
+    friend class Grant;
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace uext4

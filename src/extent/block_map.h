@@ -1,0 +1,87 @@
+// Where the blocks of a file lie on disk: extent tree or indirect blocks, behind one interface. The caller holds the
+// inode's map_lock in all of these; tree blocks are guarded by it.
+#pragma once
+
+#include "alloc/allocator.h"
+#include "base/bytes.h"
+#include "base/numbers.h"
+#include "base/result.h"
+#include "journal/journal.h"
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+
+namespace uext4 {
+
+struct MappedRun {
+    LogicalBlock logical;
+    std::uint64_t count = 0;  // blocks
+    BlockNr physical;         // 0: a hole
+    bool unwritten = false;
+    bool hole() const { return !physical; }
+};
+
+// What the map needs of the inode that owns it.
+class MapOwner {
+public:
+    virtual ~MapOwner() = default;
+    virtual InodeNr number() const = 0;
+    virtual std::uint32_t generation() const = 0;
+    virtual bool uses_extents() const = 0;
+    virtual bool journals_data() const = 0;              // its data blocks are revoked when freed
+    virtual Bytes map_root() = 0;                        // i_block, 60 bytes
+    virtual Result<void> map_root_changed(Handle&) = 0;  // the inode is written to its table by this handle
+    virtual Result<void> add_blocks(Handle&, std::int64_t fs_blocks) = 0;  // i_blocks grows or shrinks
+};
+
+struct MapContext {
+    BufferCache& buffers;
+    Allocator& allocator;
+};
+
+// Empty root for a new file.
+void initialise_extent_root(Bytes root);
+
+class BlockMap {
+public:
+    BlockMap(MapContext context, MapOwner& owner) : context_(context), owner_(owner) {}
+
+    // What lies at `from`: a run of at most `max` blocks all mapped contiguously and alike, or all hole (its length is
+    // exact up to the next mapped block, or to max).
+    Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
+    // Names run.physical.. as the place of run.logical.. ; every block of it must be a hole. Tree blocks are paid from
+    // `paid`, when given, else from free space. Adds data blocks (and tree blocks) to i_blocks unless `already_counted`
+    // (bigalloc: a block in a cluster that is in use already).
+    Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
+    // Unwritten <-> written for a range that is mapped throughout; splits and merges extents.
+    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
+    // Swaps the block behind one mapped logical block (truncate's zero-tailed copy, failed overwrite); returns the old.
+    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
+    // Unmaps [from, to) from the END backwards and frees the blocks (data clusters only when no other block of the logical
+    // cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle has no
+    // room: returns the first block still mapped-or-unknown, i.e. `from` when done.
+    using KeepsCluster = std::function<bool(LogicalBlock cluster_start)>;
+    Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to, const KeepsCluster& keeps_cluster);
+    // Moves every mapping at or after `from` by `delta` blocks (negative: collapse; the gap was removed before). Stops
+    // when out of credits like remove(): returns true when done; call again with the same arguments after restart -
+    // `progress` is the caller's, starts as 0.
+    Result<bool> shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress);
+    // Every mapped run in order, for listings and check; stop by returning false.
+    Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
+    // Every block of the tree itself (index, indirect).
+    Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
+
+    // Credits for one insert of any length, one set_unwritten, one replace.
+    unsigned credits() const;
+    // Worst-case number of tree blocks that inserting `runs` separate runs may need: what a claim must cover.
+    static std::uint64_t tree_blocks_for(std::uint64_t runs, std::uint32_t block_size, bool extents);
+    // The first logical block past what the format can map.
+    LogicalBlock limit() const;
+
+private:
+    MapContext context_;
+    MapOwner& owner_;
+};
+
+}  // namespace uext4

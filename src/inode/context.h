@@ -1,0 +1,46 @@
+// What every inode needs of its file system; owned by the volume, outlives all inodes.
+#pragma once
+
+#include "alloc/allocator.h"
+#include "base/result.h"
+#include "format/superblock.h"
+#include "journal/journal.h"
+#include "pagecache/page_cache.h"
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+namespace uext4 {
+
+enum class AtimePolicy : std::uint8_t { relatime, strict, never };
+
+struct FsOptions {
+    bool read_only = false;
+    bool data_journal = false;        // every regular file's data is journaled
+    AtimePolicy atime = AtimePolicy::relatime;
+    bool nodiratime = false;
+    bool xattr_user = true;
+    bool acl = true;
+    bool auto_da_alloc = true;
+    bool grpid = false;               // BSD group inheritance
+    bool lazy_times = true;           // times alone do not open a handle; stored with the next change or sync
+    std::uint64_t reserved_uid = 0, reserved_gid = 0;
+};
+
+struct FsContext {
+    const format::Geometry& geometry;
+    BlockDevice& device;
+    BufferCache& buffers;
+    Journal& journal;
+    Allocator& allocator;
+    PageCache& pages;
+    FsOptions options;
+    std::function<void(const std::string&)> log;                    // one sentence, for the operator
+    std::function<void(const Error&)> corruption;                   // EUCLEAN was met: errors= policy
+    std::atomic<bool> read_only{false};                             // by option, or after an abort
+
+    std::uint32_t block_size() const { return geometry.block_size; }
+};
+
+}  // namespace uext4

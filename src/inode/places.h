@@ -1,0 +1,84 @@
+// Where each block of a file lives: what is on disk (BlockMap), overlaid by what is only in memory (reserved, granted,
+// written). All methods need the inode's map_lock.
+//
+// Invariants
+//   M1  A block is in at most one pending run; a reserved or granted block is a hole on disk (or block 0 of inline data).
+//   M2  The cookie grows with every change of any block's place.
+//   M3  The claim covers every reserved cluster, and the worst case of tree blocks for naming all pending runs.
+#pragma once
+
+#include "alloc/allocator.h"
+#include "extent/block_map.h"
+#include "iomap/mapping.h"
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace uext4 {
+
+class Inode;
+
+class Places {
+public:
+    explicit Places(Inode& inode);
+    ~Places();
+
+    // The run at byte `offset`, at most `length` bytes, block-aligned outward. Past the format's limit: a hole.
+    Result<Mapping> lookup(std::uint64_t offset, std::uint64_t length);
+    std::uint64_t cookie() const { return cookie_; }
+    void changed() { ++cookie_; disk_run_.reset(); }
+    void forget_disk_run() { disk_run_.reset(); }
+
+    // hole -> reserved, for every hole block of [first, first+count); blocks that live somewhere already stay. ENOSPC
+    // leaves nothing newly reserved.
+    Result<void> reserve(LogicalBlock first, std::uint64_t count, bool privileged);
+    // reserved -> granted for a run that starts at `first`: at most `count` blocks, all reserved; perhaps fewer.
+    struct Granted { LogicalBlock first; std::uint64_t count = 0; BlockNr block; };
+    Result<Granted> grant(LogicalBlock first, std::uint64_t count, bool privileged);
+    // granted -> reserved again, in other blocks next time (a data write failed).
+    Result<void> take_back(LogicalBlock first, std::uint64_t count);
+    // granted -> mapped under the handle; stops early when the handle has no room: returns the first block not named.
+    Result<LogicalBlock> publish(Handle& handle, LogicalBlock first, std::uint64_t count);
+    // unwritten -> written (in memory), and later written -> mapped.
+    void mark_written(LogicalBlock first, std::uint64_t count);
+    Result<LogicalBlock> convert(Handle& handle, LogicalBlock first, std::uint64_t count);
+    // hole or reserved -> mapped at once under the handle (data=journal, fallocate: `unwritten`). Returns the first block not
+    // done when the handle has no room.
+    Result<LogicalBlock> allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten, bool privileged);
+    // reserved -> hole, granted -> hole (I/O has ended), for all of [first, end).
+    void drop_pending(LogicalBlock first, LogicalBlock end);
+    // Unmaps on-disk blocks of [first, end), as BlockMap::remove.
+    Result<LogicalBlock> remove(Handle& handle, LogicalBlock first, LogicalBlock end);
+    // Credits for one publish, convert, allocate or remove step.
+    unsigned credits();
+
+    bool has_pending() const { return !pending_.empty(); }
+    // The first reserved or granted block at or after `from`.
+    std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
+    // Takes inline data's place: block 0 becomes reserved while the data is still in the inode.
+    Result<void> reserve_over_inline(bool privileged);
+
+private:
+    struct Pending {
+        std::uint64_t count = 0;
+        Place place = Place::reserved;
+        BlockNr block;                    // granted, written
+        std::shared_ptr<Grant> grant;     // granted: parts of one grant share it only after a split of the grant itself
+    };
+    using Runs = std::map<std::uint64_t, Pending>;
+    Runs::iterator split_at(std::uint64_t block);
+    Result<MappedRun> on_disk(LogicalBlock from, std::uint64_t max);
+    bool cluster_backed(std::uint64_t cluster, std::uint64_t except_first, std::uint64_t except_end, Result<BlockNr>* base);
+    Result<void> name_blocks(Handle& handle, LogicalBlock first, std::uint64_t count, BlockNr block, bool unwritten);
+    void trim_claim();
+
+    Inode& inode_;
+    Runs pending_;
+    Claim data_claim_, tree_claim_;
+    std::uint64_t cookie_ = 1;
+    std::optional<MappedRun> disk_run_;   // the newest lookup's answer, exact until changed()
+};
+
+}  // namespace uext4

@@ -1,0 +1,36 @@
+// Where a range of a file's bytes lives. A byte lives in exactly one place (docs/ARCHITECTURE.md).
+#pragma once
+
+#include "base/numbers.h"
+
+#include <cstdint>
+
+namespace uext4 {
+
+enum class Place : std::uint8_t {
+    hole,         // nowhere: reads as zeros
+    reserved,     // dirty in the page cache; space is promised, no block chosen
+    granted,      // dirty or on its way, or on the device, in blocks that no on-disk structure names yet
+    inline_data,  // in the inode
+    unwritten,    // blocks named on disk, contents undefined: reads as zeros
+    written,      // unwritten on disk, data on the device: conversion pending, reads come from the block
+    mapped        // blocks named on disk
+};
+const char* place_name(Place place);
+
+// A run of bytes that live alike and contiguously. The cookie is the sequence number of the inode's map at the lookup:
+// whoever looked up without the folio lock compares it under that lock and starts over when it is stale.
+struct Mapping {
+    Place place = Place::hole;
+    std::uint64_t offset = 0;  // bytes, a multiple of the block size (0 for inline data)
+    std::uint64_t length = 0;  // bytes
+    BlockNr block;             // first block, for granted, unwritten, written, mapped
+    std::uint64_t cookie = 0;
+
+    std::uint64_t end() const { return offset + length; }
+    bool has_block() const { return place == Place::granted || place == Place::unwritten || place == Place::written || place == Place::mapped; }
+    bool reads_device() const { return place == Place::granted || place == Place::written || place == Place::mapped; }
+    bool reads_zero() const { return place == Place::hole || place == Place::unwritten || place == Place::reserved; }
+};
+
+}  // namespace uext4

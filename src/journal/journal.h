@@ -1,0 +1,147 @@
+// The journal: handles, transactions, commit, checkpoint (jbd2's format).
+//
+// Life of a transaction: running -> locked (no new handle; waits for the open ones) -> copied (every block's bytes are
+// copied; a new running transaction opens) -> logged -> flushed -> commit record -> durable -> checkpointed.
+//
+// Invariants
+//   J1  Blocks are copied for the log when no handle is open, so a copy is what the transaction's handles left.
+//   J2  What is checksummed is what is logged: both are made from the copy.
+//   J3  The commit record is written after a flush that follows all its log blocks and all data written before.
+//   J4  The log's tail moves past a transaction only when each of its blocks is home and flushed, or a newer durable
+//       transaction holds the block.
+//   J5  A block that a transaction freed is revoked in it; it may be used again only when that transaction is durable.
+//   J6  After an abort nothing is written to the log or home any more; every start() answers EROFS, every wait EIO.
+// Without a journal (create_none) the same transactions are written home at commit, and nothing is atomic.
+#pragma once
+
+#include "base/numbers.h"
+#include "base/result.h"
+#include "journal/buffer.h"
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace uext4 {
+
+using Tid = std::uint64_t;  // transaction number: the log's 32-bit sequence, widened; 0 means none
+
+struct BlockRun {
+    BlockNr first;
+    std::uint64_t count = 0;
+};
+
+// File contents in a transaction (data=journal). Implemented above; the journal calls with no handle open.
+class JournaledData {
+public:
+    virtual ~JournaledData() = default;
+    // Protects client maps of the block, then copies its bytes to `out` (one block) and marks it as no longer owned by
+    // a running transaction. Must not block on a folio or a handle.
+    virtual void copy_for_commit(BlockNr block, Bytes out) = 0;
+};
+
+class Journal;
+struct Transaction;
+
+// An open operation on the running transaction. Its blocks become durable all together. Must be stopped (stop() or the
+// destructor) by the thread that started it; holds rank Transaction meanwhile.
+class Handle {
+public:
+    Handle() = default;
+    Handle(Handle&&) noexcept;
+    Handle& operator=(Handle&&) noexcept;
+    ~Handle() { stop(); }
+
+    explicit operator bool() const { return transaction_ != nullptr; }
+    Tid tid() const;
+    unsigned credits() const { return credits_; }  // blocks it may still add
+
+    // Makes room for at least `wanted` blocks in all. False when the transaction has no room: the caller brings its
+    // structures to a valid state, then restart()s. Never false because a commit is waiting.
+    [[nodiscard]] bool extend(unsigned wanted);
+    // Stops and starts again with `wanted` credits, perhaps in a newer transaction. On error the handle is closed.
+    Result<void> restart(unsigned wanted);
+    void stop();
+
+    // The buffer may be changed from now on, until the handle stops. Costs a credit when the block is new in the
+    // transaction. EROFS after an abort.
+    Result<void> write_access(const BufferRef& buffer);
+    // The same for a block whose old contents do not matter: zeroed, marked up to date.
+    Result<void> create_access(const BufferRef& buffer);
+    // The block is being freed: not logged by this transaction any more, revoked, its buffer forgotten when this
+    // transaction is durable. For metadata blocks and for blocks of journaled files, cached or not.
+    Result<void> forget(BlockNr block);
+    // File contents join the transaction; one credit when new. `owner` lives at least until copied or dropped.
+    Result<void> journal_data(BlockNr block, std::shared_ptr<JournaledData> owner);
+    // Runs on the commit thread when the transaction is durable (not when it aborts). Must not block.
+    void when_durable(std::function<void()> action);
+
+private:
+    friend class Journal;
+    Journal* journal_ = nullptr;
+    Transaction* transaction_ = nullptr;
+    unsigned credits_ = 0;
+};
+
+struct JournalOptions {
+    std::chrono::milliseconds commit_interval{5000};  // 0: only when asked
+    bool barrier = true;                              // flushes are sent
+    std::uint64_t close_at_bytes = 16u << 20;         // a running transaction is committed beyond this much
+    // Called once, at the first abort, on whatever thread met the error; must not call the journal.
+    std::function<void(const Error&)> on_abort;
+};
+
+struct JournalCounters {
+    std::uint64_t commits = 0, blocks_logged = 0, revokes = 0, checkpoints = 0, handles = 0;
+};
+
+class Journal {
+public:
+    // A clean log (recover() has run). `super` is where the journal's superblock lies in `log` (block 0 of it).
+    static Result<std::unique_ptr<Journal>> open(BufferCache& buffers, std::vector<BlockRun> log, JournalOptions options);
+    static std::unique_ptr<Journal> create_none(BufferCache& buffers, JournalOptions options);
+    ~Journal();
+
+    bool has_log() const;
+    // Waits for log space and for a commit that is locking down. Nothing of rank Transaction or below may be held.
+    // EROFS after an abort; ENOSPC when credits exceed what any transaction can hold.
+    Result<Handle> start(unsigned credits);
+    unsigned max_credits() const;
+
+    Tid running() const;               // the transaction a handle would join now, or the newest if none is open
+    bool durable(Tid tid) const;
+    // Commits `tid` if it is not yet, and waits until it is durable. Rank: nothing from Transaction on may be held.
+    Result<void> commit(Tid tid);
+    void request_commit(Tid tid);      // without waiting
+    Result<void> commit_all();         // whatever is running now
+    // Writes every committed block home and empties the log.
+    Result<void> checkpoint_all();
+    // commit_all, checkpoint_all, marks the log empty, stops the threads.
+    Result<void> close();
+
+    void abort(const Error& why);
+    bool aborted() const;
+    JournalCounters counters() const;
+    // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from the
+    // device would be stale. Copies `out.size()` bytes from `offset` in the block.
+    bool copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out);
+
+private:
+    friend class Handle;
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+struct RecoveryReport {
+    bool needed = false;
+    std::uint64_t transactions = 0, blocks = 0, revoked = 0;
+};
+// Three passes over the log: scan, revoke, replay; then flush and an empty log (kept as it is when `reset` is false).
+// EUCLEAN names the block of the log that lies. Errors of the last, unfinished transaction end the scan, as they must.
+Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, std::uint64_t blocks_count,
+                               const std::vector<BlockRun>& log, bool reset = true);
+// Is there anything to recover? Reads the journal's superblock only.
+Result<bool> needs_recovery(BlockDevice& device, std::uint32_t block_size, const std::vector<BlockRun>& log);
+
+}  // namespace uext4

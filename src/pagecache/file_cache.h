@@ -1,0 +1,144 @@
+// The cached contents of one file.
+//
+// Invariants
+//   C1  A folio's bytes and block states change only under its lock; it is locked by one thread at a time.
+//   C2  A folio under writeback is not changed: whoever locks it for a change waits for the writeback first.
+//   C3  A dirty folio, one under writeback and one that a transaction owns is not reclaimed.
+//   C4  A block that is not up to date is not dirty.
+//   C5  A folio with client maps is writable by them only while it is dirty (or owned by a running transaction).
+#pragma once
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "pagecache/page_cache.h"
+#include "sync/condition.h"
+#include "sync/mutex.h"
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+namespace uext4 {
+
+using BlockMask = std::uint64_t;  // one bit a block of the folio
+
+struct Folio {
+    FileCache* file = nullptr;
+    std::uint64_t index = 0;         // in folios from the file's start
+    std::byte* data = nullptr;
+    // Guarded by the folio's lock:
+    BlockMask uptodate = 0, dirty = 0;
+    BlockMask journaled = 0;         // blocks that the running transaction owns (leaf lock of the file as well)
+    bool mapped = false;             // client maps may show it
+    // Guarded by the file's tree lock:
+    bool locked = false, writeback = false, gone = false;
+    std::uint32_t waiters = 0;
+    std::uint32_t pins = 0;          // keeps it cached (transaction, I/O)
+    std::uint64_t dirty_since = 0;   // steady milliseconds
+    std::atomic<bool> used{false};   // second chance of reclaim
+    Folio* older = nullptr;          // reclaim's list
+    Folio* newer = nullptr;
+};
+
+// Proof that a folio is locked; unlocks it when it goes.
+class LockedFolio {
+public:
+    LockedFolio() = default;
+    LockedFolio(LockedFolio&& other) noexcept;
+    LockedFolio& operator=(LockedFolio&& other) noexcept;
+    ~LockedFolio() { unlock(); }
+    Folio* operator->() const { return folio_; }
+    Folio& operator*() const { return *folio_; }
+    explicit operator bool() const { return folio_ != nullptr; }
+    Bytes bytes() const;
+    void unlock();
+
+private:
+    friend class FileCache;
+    explicit LockedFolio(Folio* folio);
+    Folio* folio_ = nullptr;
+};
+
+// What the maps of client programs must do when folios change (implemented in mmap).
+class ClientMapsHook {
+public:
+    virtual ~ClientMapsHook() = default;
+    // Stores fault again from now on. Called with the folio locked, under writeback, or owned by a commit.
+    virtual void protect(std::uint64_t offset, std::uint64_t length) = 0;
+    // Every access faults again. Called with the folios locked.
+    virtual void unmap(std::uint64_t offset, std::uint64_t length) = 0;
+    // Memory of the file's contents when it is mapped: base of the file-wide memory, offset 0.
+    virtual std::byte* memory(std::uint64_t index) = 0;
+    virtual void release_memory(std::uint64_t index) = 0;
+};
+
+class FileCache {
+public:
+    // `order`: the lock order between files (inode number).
+    FileCache(PageCache& cache, std::uint64_t order);
+    ~FileCache();                                       // no folio may be locked
+    FileCache(const FileCache&) = delete;
+
+    PageCache& cache() const { return cache_; }
+    std::uint32_t folio_size() const { return cache_.folio_size(); }
+    std::uint32_t block_size() const { return cache_.block_size(); }
+
+    // Faults and read-in hold it shared, truncate and punch exclusive.
+    SharedMutex invalidate;
+
+    // The folio at `index`, locked; made (nothing up to date) when `create`, else empty when absent. ENOMEM.
+    Result<LockedFolio> lock(std::uint64_t index, bool create);
+    // The same without waiting for its lock; empty when it is locked by somebody.
+    LockedFolio try_lock(std::uint64_t index);
+    // For a change: also waits until its writeback has ended.
+    Result<LockedFolio> lock_for_change(std::uint64_t index, bool create);
+    void wait_for_writeback(LockedFolio& folio);
+    // Waits for the writeback of every folio in [first, end).
+    void wait_for_writeback(std::uint64_t first, std::uint64_t end);
+
+    // ---- states; the folio is locked
+    void mark_dirty(LockedFolio& folio, BlockMask blocks);
+    void clear_dirty(LockedFolio& folio, BlockMask blocks);
+    void begin_writeback(LockedFolio& folio);
+    void end_writeback(Folio& folio);                   // by whoever began it, folio not locked
+    void drop(LockedFolio&& folio);                     // removed from the cache, dirty or not; its writeback has ended
+    void pin(LockedFolio& folio);
+    void unpin(Folio& folio);
+
+    // ---- looking around; answers may be stale at once unless a lock of the caller's prevents it
+    std::optional<std::uint64_t> next_dirty(std::uint64_t from) const;       // index of the first dirty folio >= from
+    std::optional<std::uint64_t> next_cached(std::uint64_t from) const;
+    std::optional<std::uint64_t> next_busy(std::uint64_t from) const;        // dirty, journaled or under writeback
+    std::uint64_t dirty_folios() const;
+    std::uint64_t cached_folios() const;
+    std::uint64_t oldest_dirty() const;                 // steady ms, 0 when clean
+    bool idle() const;                                  // nothing cached is dirty, under writeback, pinned or locked
+
+    // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
+    void remove(std::uint64_t first, std::uint64_t end);
+
+    void set_client_maps(ClientMapsHook* hook) { client_maps_ = hook; }
+    ClientMapsHook* client_maps() const { return client_maps_; }
+
+private:
+    friend class LockedFolio;
+    friend class PageCache;
+    Folio* find(std::uint64_t index) const;
+    void unlock(Folio& folio);
+    bool try_reclaim(Folio& folio);
+    void destroy(Folio& folio);
+
+    PageCache& cache_;
+    mutable Mutex tree_lock_{Rank::Leaf, "FileCache::tree_lock"};
+    CondVar changed_;                                   // a folio was unlocked, or its writeback ended
+    std::map<std::uint64_t, std::unique_ptr<Folio>> folios_;
+    std::set<std::uint64_t> dirty_, writeback_;
+    ClientMapsHook* client_maps_ = nullptr;
+    std::uint64_t order_;
+};
+
+}  // namespace uext4

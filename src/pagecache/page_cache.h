@@ -1,0 +1,58 @@
+// The page cache: memory for file contents, shared by all files of a volume. Knows no ext4.
+#pragma once
+
+#include "base/result.h"
+#include "sync/condition.h"
+#include "sync/mutex.h"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace uext4 {
+
+class FileCache;
+struct Folio;
+
+class PageCache {
+public:
+    // limit: bytes of file contents; folio_size: bytes, a power of two, at least 4096 and the block size.
+    PageCache(std::uint64_t limit, std::uint32_t folio_size, std::uint32_t block_size);
+    ~PageCache();
+    PageCache(const PageCache&) = delete;
+
+    std::uint32_t folio_size() const { return folio_size_; }
+    std::uint32_t block_size() const { return block_size_; }
+    std::uint64_t limit() const { return limit_; }
+    std::uint64_t used() const { return used_.load(std::memory_order_relaxed); }
+    std::uint64_t dirty() const { return dirty_.load(std::memory_order_relaxed); }
+    // Above this much dirty data writers write back themselves before they add more.
+    std::uint64_t dirty_limit() const { return limit_ / 4; }
+    std::uint64_t background_limit() const { return limit_ / 8; }
+
+    // Called (no lock of ours held, perhaps many times) when background writeback should start.
+    void set_flusher(std::function<void()> wake);
+    // Called when a file gets its first dirty folio / has none any more; under the file's tree lock: must only queue.
+    void wake_flusher();
+    // Frees clean folios until `used` is at most the limit; try-locks only, never writes back. Bytes freed.
+    std::uint64_t reclaim();
+
+private:
+    friend class FileCache;
+    Result<std::byte*> allocate_memory();
+    void free_memory(std::byte* memory);
+    void account_dirty(std::int64_t bytes) { dirty_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed); }
+    void link(Folio& folio);
+    void unlink(Folio& folio);
+
+    struct Arena;
+    std::uint64_t limit_;
+    std::uint32_t folio_size_, block_size_;
+    std::atomic<std::uint64_t> used_{0}, dirty_{0};
+    std::unique_ptr<Arena> arena_;
+    std::function<void()> wake_;
+};
+
+}  // namespace uext4
