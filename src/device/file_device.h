@@ -1,0 +1,62 @@
+// An image file, a block device, or a descriptor that was passed in (/dev/fd/N).
+#pragma once
+
+#include "device/block_device.h"
+
+#include <memory>
+#include <string>
+
+namespace uext4 {
+
+struct FileDeviceOptions {
+    bool writable = true;
+    std::uint64_t offset = 0;   // where the view starts
+    std::uint64_t length = 0;   // 0: to the end
+    bool lock = true;           // keep other users of the library out, or refuse
+    bool refuse_mounted = true; // EBUSY if the kernel has it mounted (writable opens only)
+};
+
+class FileDevice final : public BlockDevice {
+public:
+    // Errors: EBUSY in use by another process or mounted by the kernel; EROFS writable asked of a read-only device;
+    // EINVAL neither a regular file nor a block device, or a view outside of it; what open(2) says.
+    static Result<std::unique_ptr<FileDevice>> open(const std::string& path, const FileDeviceOptions& options = {});
+
+    // Takes over a descriptor. It is read-only if the descriptor is.
+    static Result<std::unique_ptr<FileDevice>> adopt(int fd, std::string name, const FileDeviceOptions& options = {});
+
+    ~FileDevice() override;
+    FileDevice(const FileDevice&) = delete;
+    FileDevice& operator=(const FileDevice&) = delete;
+
+    std::uint64_t size() const override { return length_; }
+    Result<void> read(std::uint64_t offset, Bytes out) override;
+    Result<void> write(std::uint64_t offset, ConstBytes in) override;
+    Result<void> readv(std::uint64_t offset, std::span<const Bytes> parts) override;
+    Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override;
+    Result<void> write_fua(std::uint64_t offset, ConstBytes in) override;
+    Result<void> flush() override;
+    Result<void> discard(std::uint64_t offset, std::uint64_t length) override;
+    bool read_only() const override { return !writable_; }
+    Result<void> read_from_medium(std::uint64_t offset, Bytes out) override;
+    std::string name() const override { return name_; }
+
+    // Stays owned by the device.
+    int descriptor() const { return fd_; }
+    std::uint64_t view_offset() const { return offset_; }
+    bool is_block_device() const { return block_device_; }
+
+private:
+    FileDevice(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
+    Result<void> prepare(const FileDeviceOptions& options);
+
+    int fd_;
+    std::string name_;
+    std::string direct_path_;  // by which a second, direct descriptor can be opened
+    std::uint64_t offset_ = 0;
+    std::uint64_t length_ = 0;
+    bool writable_ = false;
+    bool block_device_ = false;
+};
+
+}  // namespace uext4

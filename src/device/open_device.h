@@ -1,0 +1,16 @@
+// From what a user types to a device.
+#pragma once
+
+#include "device/block_device.h"
+#include "device/file_device.h"
+
+#include <memory>
+#include <string>
+
+namespace uext4 {
+
+// IMAGE, IMAGE@N (partition N of it), /dev/fd/N, or a block device. An offset and length in the options count from the
+// start of the partition. Errors: those of FileDevice::open and find_partition.
+Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options = {});
+
+}  // namespace uext4

@@ -1,0 +1,73 @@
+// Bytes by offset in 4 KiB pages that exist once written; copies share pages until one of them writes.
+#pragma once
+
+#include "base/bytes.h"
+#include "sync/mutex.h"
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+
+namespace uext4 {
+
+// Thread-safe. A write is atomic towards reads of the same bytes.
+class SparsePages {
+public:
+    static constexpr std::uint64_t page_size = 4096;
+    using Page = std::array<std::byte, page_size>;
+
+    SparsePages() = default;
+    SparsePages(const SparsePages& other);
+    SparsePages& operator=(const SparsePages&) = delete;
+
+    // Where no page exists, `out` becomes zero.
+    void read(std::uint64_t offset, Bytes out) const;
+
+    void write(std::uint64_t offset, ConstBytes in);
+
+    // Drops whole pages, zeroes the rest of the range where pages exist.
+    void erase(std::uint64_t offset, std::uint64_t length);
+
+    bool has_page(std::uint64_t index) const;
+
+    // As write(), for pages over something else: where no page exists, `fill(index, page)` first makes one; if it
+    // fails the pages written before stay.
+    template <class Fill>
+    auto write_filled(std::uint64_t offset, ConstBytes in, Fill&& fill) -> decltype(fill(0, std::declval<Page&>()));
+
+    std::size_t page_count() const;
+
+    // Calls visit(index, page) for every page in ascending order; the content may not be changed meanwhile.
+    void for_each(const std::function<void(std::uint64_t, const Page&)>& visit) const;
+
+private:
+    Page& writable_page(std::uint64_t index) UEXT4_REQUIRES(lock_);
+
+    mutable SharedMutex lock_{Rank::Leaf, "SparsePages::lock"};
+    std::unordered_map<std::uint64_t, std::shared_ptr<Page>> pages_ UEXT4_GUARDED_BY(lock_);
+};
+
+template <class Fill>
+auto SparsePages::write_filled(std::uint64_t offset, ConstBytes in, Fill&& fill)
+    -> decltype(fill(0, std::declval<Page&>())) {
+    while (!in.empty()) {
+        const std::uint64_t index = offset / page_size;
+        const std::uint64_t start = offset % page_size;
+        const ConstBytes part = in.first(std::min<std::uint64_t>(in.size(), page_size - start));
+        if (!has_page(index) && part.size() < page_size) {
+            // Filled without the lock, because filling reads a device; whoever comes first wins.
+            auto page = std::make_shared<Page>();
+            if (auto filled = fill(index, *page); !filled) return filled;
+            WriteLock guard(lock_);
+            pages_.try_emplace(index, std::move(page));
+        }
+        write(offset, part);
+        offset += part.size();
+        in = in.subspan(part.size());
+    }
+    return {};
+}
+
+}  // namespace uext4
