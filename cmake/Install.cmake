@@ -1,0 +1,2 @@
+function(uext4_install_rules)
+endfunction()

@@ -1,0 +1,127 @@
+# A layer is one static library, a test is one GoogleTest program.
+
+set(UEXT4_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Werror=return-type -Werror=unused-result)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    list(APPEND UEXT4_WARNINGS -Wshadow=local)
+else()
+    # clang has no -Wshadow=local; its -Wshadow already leaves members alone. The statement expression is how TRY works.
+    list(APPEND UEXT4_WARNINGS -Wshadow -Wno-gnu-statement-expression)
+endif()
+
+# uext4_warnings(TARGET): the warnings every target of ours is compiled with.
+function(uext4_warnings target)
+    target_compile_options(${target} PRIVATE ${UEXT4_WARNINGS})
+    set_target_properties(${target} PROPERTIES
+        POSITION_INDEPENDENT_CODE ON
+        C_VISIBILITY_PRESET hidden
+        CXX_VISIBILITY_PRESET hidden
+        VISIBILITY_INLINES_HIDDEN ON)
+endfunction()
+
+# Leaves sources that are not in the tree out of the list `variable`; only in a partial build, otherwise CMake reports
+# them itself.
+function(uext4_existing_sources variable)
+    if(NOT UEXT4_PARTIAL)
+        return()
+    endif()
+    set(existing "")
+    foreach(source IN LISTS ${variable})
+        get_filename_component(path "${source}" ABSOLUTE BASE_DIR "${CMAKE_CURRENT_SOURCE_DIR}")
+        if(EXISTS "${path}")
+            list(APPEND existing "${source}")
+        else()
+            message(STATUS "not in the tree, left out: ${path}")
+        endif()
+    endforeach()
+    set(${variable} "${existing}" PARENT_SCOPE)
+endfunction()
+
+# uext4_layer(NAME n [DEPENDS layer...] [SOURCES file...] [LIBRARIES target...])
+#
+# Makes target uext4_<n>: a static library, or an interface library when there are no sources (headers only).
+# DEPENDS names layers, LIBRARIES names targets from outside. Both are passed on to whoever links the layer.
+function(uext4_layer)
+    cmake_parse_arguments(ARG "" "NAME" "DEPENDS;SOURCES;LIBRARIES" ${ARGN})
+    if(NOT ARG_NAME OR ARG_UNPARSED_ARGUMENTS)
+        message(FATAL_ERROR "uext4_layer: a NAME is needed and nothing unknown: ${ARG_UNPARSED_ARGUMENTS}")
+    endif()
+    uext4_existing_sources(ARG_SOURCES)
+    set(target uext4_${ARG_NAME})
+    if(ARG_SOURCES)
+        add_library(${target} STATIC ${ARG_SOURCES})
+        uext4_warnings(${target})
+        set(scope PUBLIC)
+    else()
+        add_library(${target} INTERFACE)
+        set(scope INTERFACE)
+    endif()
+    target_include_directories(${target} ${scope} "${PROJECT_SOURCE_DIR}/src")
+    target_link_libraries(${target} ${scope} ${ARG_LIBRARIES} Threads::Threads)
+    set_property(GLOBAL APPEND PROPERTY UEXT4_LAYER_TARGETS ${target})
+    # Which of the named layers exist is known only after all folders were read; uext4_finish_layers() links them.
+    set_property(GLOBAL PROPERTY UEXT4_DEPENDS_${ARG_NAME} "${ARG_DEPENDS}")
+    set_property(GLOBAL APPEND PROPERTY UEXT4_LAYER_NAMES ${ARG_NAME})
+endfunction()
+
+# Links every layer to the layers it named. A layer without a folder in the build yet is reported, not fatal, so that
+# the layers below it can be built and tested.
+function(uext4_finish_layers)
+    get_property(names GLOBAL PROPERTY UEXT4_LAYER_NAMES)
+    foreach(name IN LISTS names)
+        get_target_property(type uext4_${name} TYPE)
+        set(scope PUBLIC)
+        if(type STREQUAL "INTERFACE_LIBRARY")
+            set(scope INTERFACE)
+        endif()
+        get_property(depends GLOBAL PROPERTY UEXT4_DEPENDS_${name})
+        foreach(dependency IN LISTS depends)
+            if(TARGET uext4_${dependency})
+                target_link_libraries(uext4_${name} ${scope} uext4_${dependency})
+            else()
+                message(WARNING "layer ${name} depends on layer ${dependency}, which is not in the build")
+            endif()
+        endforeach()
+    endforeach()
+    get_property(tests GLOBAL PROPERTY UEXT4_TEST_NAMES)
+    foreach(name IN LISTS tests)
+        get_property(layers GLOBAL PROPERTY UEXT4_TEST_LAYERS_${name})
+        foreach(layer IN LISTS layers)
+            if(TARGET uext4_${layer})
+                target_link_libraries(${name} PRIVATE uext4_${layer})
+            else()
+                message(WARNING "test ${name} uses layer ${layer}, which is not in the build")
+            endif()
+        endforeach()
+    endforeach()
+endfunction()
+
+# uext4_test(NAME n [LAYERS layer...] SOURCES file... [LABELS label...] [LIBRARIES target...] [TIMEOUT seconds])
+#
+# Makes the GoogleTest program <n> and one ctest entry unit.<n> for all of it: one process per program starts faster
+# than one per test case. Tests labelled `long` run only when asked for.
+function(uext4_test)
+    if(NOT UEXT4_TESTS)
+        return()
+    endif()
+    cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "LAYERS;SOURCES;LABELS;LIBRARIES" ${ARGN})
+    if(NOT ARG_NAME OR NOT ARG_SOURCES OR ARG_UNPARSED_ARGUMENTS)
+        message(FATAL_ERROR "uext4_test: NAME and SOURCES are needed and nothing unknown: ${ARG_UNPARSED_ARGUMENTS}")
+    endif()
+    uext4_existing_sources(ARG_SOURCES)
+    if(NOT ARG_SOURCES)
+        return()
+    endif()
+    if(NOT ARG_TIMEOUT)
+        set(ARG_TIMEOUT 300)
+    endif()
+    add_executable(${ARG_NAME} ${ARG_SOURCES})
+    uext4_warnings(${ARG_NAME})
+    target_include_directories(${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/frontends"
+        "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBRARIES} GTest::gmock GTest::gtest GTest::gtest_main
+        Threads::Threads)
+    set_property(GLOBAL APPEND PROPERTY UEXT4_TEST_NAMES ${ARG_NAME})
+    set_property(GLOBAL PROPERTY UEXT4_TEST_LAYERS_${ARG_NAME} "${ARG_LAYERS}")
+    add_test(NAME unit.${ARG_NAME} COMMAND ${ARG_NAME})
+    set_tests_properties(unit.${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "unit;${ARG_LABELS}")
+endfunction()

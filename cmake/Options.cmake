@@ -1,0 +1,26 @@
+# What holds for every build: the optimisation levels, where the products land, and the compiler cache.
+
+if(NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+# A debug build is mostly there to run tests, and unoptimised it would run them several times slower.
+set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
+set(CMAKE_C_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
+
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+
+# Run-time checks that cost too much for a product: lock ranks above all.
+add_compile_definitions($<$<CONFIG:Debug>:UEXT4_CHECKS=1>)
+# File offsets are 64 bits on every host; the FUSE library refuses to compile without this.
+add_compile_definitions(_FILE_OFFSET_BITS=64)
+
+find_program(UEXT4_CCACHE ccache)
+if(UEXT4_CCACHE)
+    set(CMAKE_C_COMPILER_LAUNCHER "${UEXT4_CCACHE}")
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${UEXT4_CCACHE}")
+endif()
