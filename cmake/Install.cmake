@@ -1,2 +1,102 @@
+# The products: one shared library, one static archive, one program, and what others need to find them.
+
+set(UEXT4_SOVERSION 0)
+
+# uext4_merged_static_library(TARGET t OUTPUT_NAME n LAYERS layer-target...)
+#
+# Makes target <t> that writes lib<n>.a: the objects of the named layers and of every layer below them in one archive,
+# because nobody outside should have to know, or order on a command line, the layers.
+function(uext4_merged_static_library)
+    cmake_parse_arguments(ARG "" "TARGET;OUTPUT_NAME" "LAYERS" ${ARGN})
+    get_property(all GLOBAL PROPERTY UEXT4_LAYER_TARGETS)
+    set(archives "")
+    foreach(layer IN LISTS all)
+        get_target_property(type ${layer} TYPE)
+        if(type STREQUAL "STATIC_LIBRARY")
+            list(APPEND archives ${layer})
+        endif()
+    endforeach()
+    list(APPEND archives ${ARG_LAYERS})
+    list(REMOVE_DUPLICATES archives)
+    set(files "")
+    foreach(archive IN LISTS archives)
+        list(APPEND files "$<TARGET_FILE:${archive}>")
+    endforeach()
+    set(output "${CMAKE_ARCHIVE_OUTPUT_DIRECTORY}/lib${ARG_OUTPUT_NAME}.a")
+    # L appends the members of an archive instead of the archive; q keeps members of the same name apart.
+    add_custom_command(OUTPUT "${output}"
+        COMMAND "${CMAKE_COMMAND}" -E rm -f "${output}"
+        COMMAND "${CMAKE_AR}" qcsL "${output}" ${files}
+        DEPENDS ${archives}
+        COMMENT "Merging the layers into lib${ARG_OUTPUT_NAME}.a"
+        VERBATIM)
+    add_custom_target(${ARG_TARGET} ALL DEPENDS "${output}")
+    set_property(TARGET ${ARG_TARGET} PROPERTY UEXT4_ARCHIVE "${output}")
+endfunction()
+
+# uext4_library(DEPENDS layer... SOURCES file... [LIBRARIES target...])
+#
+# Called once, by frontends/capi. Makes uext4_capi (the C ABI as a layer), uext4_shared (libuext4.so) and uext4_static
+# (the merged libuext4.a). Exported are the symbols marked with default visibility in uext4_capi and uext4_api.
+function(uext4_library)
+    cmake_parse_arguments(ARG "" "" "DEPENDS;SOURCES;LIBRARIES" ${ARGN})
+    uext4_layer(NAME capi DEPENDS ${ARG_DEPENDS} SOURCES ${ARG_SOURCES} LIBRARIES ${ARG_LIBRARIES})
+    target_include_directories(uext4_capi PUBLIC "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/frontends")
+
+    file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/shared.cpp" "// The shared library is made of the layers alone.\n")
+    add_library(uext4_shared SHARED "${CMAKE_CURRENT_BINARY_DIR}/shared.cpp")
+    set(whole uext4_capi)
+    if(TARGET uext4_api)
+        list(APPEND whole uext4_api)
+    endif()
+    # Nothing inside the library refers to its entry points, so they have to be asked for as a whole.
+    foreach(archive IN LISTS whole)
+        target_link_libraries(uext4_shared PRIVATE ${archive})
+    endforeach()
+    string(REPLACE ";" "," whole "${whole}")
+    set_target_properties(uext4_shared PROPERTIES
+        OUTPUT_NAME uext4
+        VERSION ${PROJECT_VERSION}
+        SOVERSION ${UEXT4_SOVERSION}
+        LINK_LIBRARY_OVERRIDE "WHOLE_ARCHIVE,${whole}")
+    target_include_directories(uext4_shared INTERFACE "${PROJECT_SOURCE_DIR}/include")
+
+    uext4_merged_static_library(TARGET uext4_static OUTPUT_NAME uext4 LAYERS uext4_capi)
+endfunction()
+
+# Called by the root after all folders were read: installs the products that exist.
 function(uext4_install_rules)
+    include(GNUInstallDirs)
+    include(CMakePackageConfigHelpers)
+
+    foreach(program IN ITEMS uext4_program uext4 uext4_cli)
+        if(TARGET ${program})
+            get_target_property(type ${program} TYPE)
+            if(type STREQUAL "EXECUTABLE")
+                install(TARGETS ${program} RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+            endif()
+        endif()
+    endforeach()
+    if(NOT TARGET uext4_shared)
+        return()
+    endif()
+    install(TARGETS uext4_shared LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+    get_target_property(archive uext4_static UEXT4_ARCHIVE)
+    install(FILES "${archive}" DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+    if(EXISTS "${PROJECT_SOURCE_DIR}/include/uext4")
+        install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/uext4" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+            FILES_MATCHING PATTERN "*.h")
+    endif()
+
+    configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/uext4Config.cmake.in"
+        "${PROJECT_BINARY_DIR}/uext4Config.cmake"
+        INSTALL_DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/uext4"
+        PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR)
+    # Before 1.0 a minor version may break what the one before it promised.
+    write_basic_package_version_file("${PROJECT_BINARY_DIR}/uext4ConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+    install(FILES "${PROJECT_BINARY_DIR}/uext4Config.cmake" "${PROJECT_BINARY_DIR}/uext4ConfigVersion.cmake"
+        DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/uext4")
+
+    configure_file("${PROJECT_SOURCE_DIR}/cmake/uext4.pc.in" "${PROJECT_BINARY_DIR}/uext4.pc" @ONLY)
+    install(FILES "${PROJECT_BINARY_DIR}/uext4.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 endfunction()

@@ -123,5 +123,41 @@ function(uext4_test)
     set_property(GLOBAL APPEND PROPERTY UEXT4_TEST_NAMES ${ARG_NAME})
     set_property(GLOBAL PROPERTY UEXT4_TEST_LAYERS_${ARG_NAME} "${ARG_LAYERS}")
     add_test(NAME unit.${ARG_NAME} COMMAND ${ARG_NAME})
-    set_tests_properties(unit.${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "unit;${ARG_LABELS}")
+    # The file tells ./dev which cases ran, failed and were skipped; ctest knows only the exit status.
+    set_tests_properties(unit.${ARG_NAME} PROPERTIES
+        TIMEOUT ${ARG_TIMEOUT}
+        LABELS "unit;${ARG_LABELS}"
+        ENVIRONMENT "GTEST_OUTPUT=xml:${PROJECT_BINARY_DIR}/results/unit.${ARG_NAME}.xml")
+endfunction()
+
+# uext4_script_test(NAME n COMMAND command... [LABELS label...] [TIMEOUT seconds])
+#
+# Registers a script as ctest entry <n>. Exit status 77 means skipped, and the last line of its output says why.
+function(uext4_script_test)
+    if(NOT UEXT4_TESTS)
+        return()
+    endif()
+    cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "COMMAND;LABELS" ${ARGN})
+    if(NOT ARG_TIMEOUT)
+        set(ARG_TIMEOUT 600)
+    endif()
+    add_test(NAME ${ARG_NAME} COMMAND ${ARG_COMMAND} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+    set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77 LABELS "script;${ARG_LABELS}")
+endfunction()
+
+# uext4_fuzz(NAME n LAYERS layer... SOURCES file...)
+#
+# Makes the libFuzzer program fuzz_<n>; only in the fuzz preset.
+function(uext4_fuzz)
+    if(NOT UEXT4_FUZZ)
+        return()
+    endif()
+    cmake_parse_arguments(ARG "" "NAME" "LAYERS;SOURCES;LIBRARIES" ${ARGN})
+    add_executable(fuzz_${ARG_NAME} ${ARG_SOURCES})
+    uext4_warnings(fuzz_${ARG_NAME})
+    target_include_directories(fuzz_${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(fuzz_${ARG_NAME} PRIVATE ${ARG_LIBRARIES} Threads::Threads)
+    target_link_options(fuzz_${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+    set_property(GLOBAL APPEND PROPERTY UEXT4_TEST_NAMES fuzz_${ARG_NAME})
+    set_property(GLOBAL PROPERTY UEXT4_TEST_LAYERS_fuzz_${ARG_NAME} "${ARG_LAYERS}")
 endfunction()
