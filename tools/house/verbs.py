@@ -1,0 +1,102 @@
+"""The verbs of ./dev."""
+
+import subprocess
+import sys
+
+from . import build, linting, packages, running, testing
+from .host import BUILD, ROOT, GiveUp, say
+
+HELP = """./dev VERB [...]
+
+  run [IMAGE [DIR]]   build, then mount an image (a new one by default) and say how to use and stop it
+  test                build everything and run the tests; --long, --sanitizers, -k REGEX
+  build               the release program and libraries: build/release/bin, build/release/lib
+  lint                format, layers, lock annotations, clang-tidy
+  bench [...]         benchmarks (tests/bench/bench.py)
+  explore [...]       the schedule explorer
+  crash [...]         the crash-state generator
+  fuzz [TARGET ...]   fuzz one target; without one, list them
+  help                this text
+
+Every verb first installs the Debian packages it needs (as root or with sudo) and builds what it uses.
+`./dev VERB --help` tells more about run and test; bench, explore and crash pass their arguments on."""
+
+
+def show_help(_arguments):
+    say(HELP)
+    return 0
+
+
+def build_verb(arguments):
+    if arguments:
+        raise GiveUp("build takes no arguments")
+    packages.ensure("products")
+    say(f"built {build.build_products()}")
+    return 0
+
+
+def bench(arguments):
+    script = ROOT / "tests" / "bench" / "bench.py"
+    if not script.is_file():
+        raise GiveUp("the benchmarks are not part of this tree yet: there is no tests/bench/bench.py")
+    packages.ensure("products", "tests")
+    build.build_products()
+    return subprocess.run([sys.executable, str(script), *arguments], cwd=ROOT, check=False).returncode
+
+
+def explore(arguments):
+    packages.ensure("products", "tests")
+    tool = build.build_tool("debug", "uext4-explore", "the schedule explorer")
+    return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
+
+
+def crash(arguments):
+    packages.ensure("products", "tests")
+    tool = build.build_tool("debug", "uext4-crash", "the crash-state generator")
+    return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
+
+
+def fuzz(arguments):
+    packages.ensure("products", "clang")
+    with build.locked("fuzz"):
+        build.configure("fuzz")
+    listing = subprocess.run(["ninja", "-C", str(BUILD / "fuzz"), "-t", "targets", "all"], capture_output=True,
+                             text=True, check=False).stdout
+    targets = sorted({line.split(":")[0].removeprefix("bin/fuzz_") for line in listing.splitlines()
+                      if line.startswith("bin/fuzz_")})
+    if not targets:
+        raise GiveUp("fuzz targets are not part of this tree yet: no target makes bin/fuzz_*")
+    if not arguments:
+        say("fuzz targets: " + " ".join(targets))
+        return 0
+    if arguments[0] not in targets:
+        raise GiveUp(f"there is no fuzz target {arguments[0]}; there are: {' '.join(targets)}")
+    tool = build.build_tool("fuzz", f"fuzz_{arguments[0]}", f"fuzz target {arguments[0]}")
+    corpus = BUILD / "fuzz" / "corpus" / arguments[0]
+    corpus.mkdir(parents=True, exist_ok=True)
+    seeds = ROOT / "tests" / "fuzz" / "seeds" / arguments[0]
+    folders = [str(corpus)] + ([str(seeds)] if seeds.is_dir() else [])
+    return subprocess.run([str(tool), *arguments[1:], *folders], cwd=corpus, check=False).returncode
+
+
+VERBS = {
+    "run": running.run, "test": testing.test, "build": build_verb, "lint": linting.lint, "bench": bench,
+    "explore": explore, "crash": crash, "fuzz": fuzz, "help": show_help, "--help": show_help, "-h": show_help,
+}
+
+
+def main(arguments):
+    if not arguments:
+        say(HELP)
+        return 2
+    verb = VERBS.get(arguments[0])
+    if verb is None:
+        print(f"./dev: there is no verb {arguments[0]}; ./dev help lists them", file=sys.stderr)
+        return 2
+    try:
+        return verb(arguments[1:])
+    except GiveUp as reason:
+        print(f"./dev {arguments[0]}: {reason}", file=sys.stderr)
+        return reason.status
+    except KeyboardInterrupt:
+        return 130
