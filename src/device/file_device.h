@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 namespace uext4 {
 
@@ -52,7 +53,6 @@ private:
 
     int fd_;
     std::string name_;
-    std::string direct_path_;  // by which a second, direct descriptor can be opened
     std::uint64_t offset_ = 0;
     std::uint64_t length_ = 0;
     bool writable_ = false;

@@ -3,15 +3,24 @@
 
 #include "base/result.h"
 
+#include <cstdint>
+#include <string>
+
 namespace uext4 {
 
 // EBUSY, with a sentence that says how, if the kernel has the file or device `fd` mounted: directly, through a loop
 // device that is backed by it, or as a device that a mounted partition belongs to.
 Result<void> refuse_if_mounted(int fd, const std::string& name);
 
-// Locks the whole file until its last descriptor is closed (an open-file-description lock, so two opens in one process
-// exclude each other as well). Exclusive, or shared with other readers. EBUSY if somebody else holds it; file systems
+// Locks the bytes [offset, offset + length) of the file until the last descriptor of this open is closed (an
+// open-file-description lock, so two opens in one process exclude each other as well, and two partitions of one image
+// do not). Length 0: to the end. Exclusive, or shared with other readers. EBUSY if somebody else holds it; file systems
 // without locks are let through.
-Result<void> lock_file(int fd, bool exclusive, const std::string& name);
+Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name);
+
+// open(2) with O_CLOEXEC; /dev/fd/N and /proc/self/fd/N mean descriptor N itself, not a new open of its file. EINVAL
+// for what is neither a regular file nor a block device; a writable open of a block device is exclusive and is EBUSY
+// while the kernel or another exclusive opener uses it. The caller closes the descriptor.
+Result<int> open_image(const std::string& path, bool writable);
 
 }  // namespace uext4

@@ -4,6 +4,7 @@
 #include "device/block_device.h"
 #include "device/sparse_pages.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
 

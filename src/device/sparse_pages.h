@@ -4,11 +4,12 @@
 #include "base/bytes.h"
 #include "sync/mutex.h"
 
+#include <algorithm>
 #include <array>
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 
 namespace uext4 {
 
@@ -43,10 +44,16 @@ public:
     void for_each(const std::function<void(std::uint64_t, const Page&)>& visit) const;
 
 private:
-    Page& writable_page(std::uint64_t index) UEXT4_REQUIRES(lock_);
+    struct Entry {
+        std::shared_ptr<Page> page;
+        mutable bool shared = false;  // a copy of this object may have it too: replace it before writing
+    };
+
+    // Whole new pages are left for the caller to fill.
+    Page& writable_page(std::uint64_t index, bool whole) UEXT4_REQUIRES(lock_);
 
     mutable SharedMutex lock_{Rank::Leaf, "SparsePages::lock"};
-    std::unordered_map<std::uint64_t, std::shared_ptr<Page>> pages_ UEXT4_GUARDED_BY(lock_);
+    std::unordered_map<std::uint64_t, Entry> pages_ UEXT4_GUARDED_BY(lock_);
 };
 
 template <class Fill>
@@ -61,7 +68,7 @@ auto SparsePages::write_filled(std::uint64_t offset, ConstBytes in, Fill&& fill)
             auto page = std::make_shared<Page>();
             if (auto filled = fill(index, *page); !filled) return filled;
             WriteLock guard(lock_);
-            pages_.try_emplace(index, std::move(page));
+            pages_.try_emplace(index, Entry{std::move(page)});
         }
         write(offset, part);
         offset += part.size();

@@ -16,8 +16,8 @@ public:
     CondVar(const CondVar&) = delete;
     CondVar& operator=(const CondVar&) = delete;
 
-    // Releases the mutex while waiting. The caller holds no other lock of rank Journal or below it, and nothing inner
-    // to the mutex.
+    // Releases the mutex while waiting. The caller holds nothing inner to the mutex and, unless the mutex is of rank
+    // Device (a wait for a device request), nothing else of rank Journal, Device or Leaf.
     void wait(Mutex& mutex, SourceLocation where = SourceLocation::current()) UEXT4_REQUIRES(mutex);
 
     // False if the time has passed without a notification. Virtual time under a scheduler.

@@ -73,6 +73,7 @@ inline void assert_nothing_held_at_or_below(Rank, std::source_location = std::so
 
 // For those who build a lock out of other parts (a bit in a folio, say). check_rank before blocking, push_rank once it
 // is held, pop_rank when it is given up, all by the same thread. A lock that was only tried needs no check_rank.
+// check_wait, after pop_rank: the thread is about to sleep on a condition under this lock.
 namespace rank_checker {
 #if UEXT4_CHECKS
 void check_rank(Rank rank, const void* address, const char* name, std::uint64_t order, std::source_location where);
@@ -80,10 +81,13 @@ void push_rank(Rank rank, const void* address, const char* name, std::uint64_t o
                std::source_location where);
 void pop_rank(Rank rank, const void* address);
 bool is_held(const void* address);
+bool is_held_exclusive(const void* address);
+void check_wait(Rank rank, const void* address, const char* name, std::source_location where);
 #else
 inline void check_rank(Rank, const void*, const char*, std::uint64_t, std::source_location) {}
 inline void push_rank(Rank, const void*, const char*, std::uint64_t, bool, std::source_location) {}
 inline void pop_rank(Rank, const void*) {}
+inline void check_wait(Rank, const void*, const char*, std::source_location) {}
 #endif
 }  // namespace rank_checker
 

@@ -1,0 +1,66 @@
+#include "device/callback_device.h"
+
+#include "sync/scheduler.h"
+
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+Result<void> check_status(int status, const std::string& name, const char* what, std::uint64_t offset) {
+    if (status == 0) return {};
+    const int code = status < 0 ? -status : status;
+    return fail(code, "{}: {} at {}: {}", name, what, offset, std::strerror(code));
+}
+
+}  // namespace
+
+CallbackDevice::CallbackDevice(std::uint64_t size, DeviceCallbacks callbacks, std::string name)
+    : size_(size), callbacks_(std::move(callbacks)), name_(std::move(name)) {}
+
+CallbackDevice::~CallbackDevice() {
+    if (callbacks_.close) callbacks_.close();
+}
+
+Result<void> CallbackDevice::read(std::uint64_t offset, Bytes out) {
+    TRY(check_range(*this, "read", offset, out.size()));
+    if (!callbacks_.read) return fail(ENOTSUP, "{}: it has no function to read with", name_);
+    schedule_point(Point::IoStart, "read", this);
+    const int status = callbacks_.read(offset, out.data(), out.size());
+    schedule_point(Point::IoComplete, "read", this);
+    return check_status(status, name_, "read", offset);
+}
+
+Result<void> CallbackDevice::write(std::uint64_t offset, ConstBytes in) {
+    TRY(check_writable_range(*this, "write", offset, in.size()));
+    schedule_point(Point::IoStart, "write", this);
+    const int status = callbacks_.write(offset, in.data(), in.size());
+    schedule_point(Point::IoComplete, "write", this);
+    return check_status(status, name_, "write", offset);
+}
+
+Result<void> CallbackDevice::write_fua(std::uint64_t offset, ConstBytes in) {
+    if (!callbacks_.write_fua || read_only()) return BlockDevice::write_fua(offset, in);
+    TRY(check_writable_range(*this, "write", offset, in.size()));
+    schedule_point(Point::IoStart, "fua", this);
+    const int status = callbacks_.write_fua(offset, in.data(), in.size());
+    schedule_point(Point::IoComplete, "fua", this);
+    return check_status(status, name_, "write", offset);
+}
+
+Result<void> CallbackDevice::flush() {
+    if (!callbacks_.flush) return {};
+    schedule_point(Point::IoStart, "flush", this);
+    const int status = callbacks_.flush();
+    schedule_point(Point::IoComplete, "flush", this);
+    return check_status(status, name_, "flush", 0);
+}
+
+Result<void> CallbackDevice::discard(std::uint64_t offset, std::uint64_t length) {
+    TRY(check_writable_range(*this, "discard", offset, length));
+    if (!callbacks_.discard) return BlockDevice::discard(offset, length);
+    return check_status(callbacks_.discard(offset, length), name_, "discard", offset);
+}
+
+}  // namespace uext4

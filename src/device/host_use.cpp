@@ -1,0 +1,211 @@
+#include "device/host_use.h"
+
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <system_error>
+#include <vector>
+
+namespace uext4 {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ScopedFd {
+    int fd;
+    ~ScopedFd() {
+        if (fd >= 0) close(fd);
+    }
+};
+
+struct Mount {
+    dev_t device;
+    std::string where;
+};
+
+// Every mounted device that this process can see.
+std::vector<Mount> mounted_devices() {
+    std::vector<Mount> mounts;
+    std::ifstream table("/proc/self/mountinfo");
+    for (std::string line; std::getline(table, line);) {
+        // id parent major:minor root where options [tags...] - type source options
+        std::istringstream words(line);
+        std::string id, parent, number, root, where, word, type, source;
+        if (!(words >> id >> parent >> number >> root >> where)) continue;
+        unsigned major_number = 0, minor_number = 0;
+        if (std::sscanf(number.c_str(), "%u:%u", &major_number, &minor_number) != 2) continue;
+        mounts.push_back({makedev(major_number, minor_number), where});
+        while (words >> word && word != "-") {}
+        // File systems over several devices have a made-up number there and one of their devices as the source.
+        struct stat info {};
+        if (words >> type >> source && source.starts_with("/dev/") && stat(source.c_str(), &info) == 0 &&
+            S_ISBLK(info.st_mode))
+            mounts.push_back({info.st_rdev, where});
+    }
+    return mounts;
+}
+
+std::string read_line(const fs::path& path) {
+    std::ifstream file(path);
+    std::string line;
+    std::getline(file, line);
+    return line;
+}
+
+bool parse_device_number(const std::string& text, dev_t& number) {
+    unsigned major_number = 0, minor_number = 0;
+    if (std::sscanf(text.c_str(), "%u:%u", &major_number, &minor_number) != 2) return false;
+    number = makedev(major_number, minor_number);
+    return true;
+}
+
+// The device and its partitions.
+std::set<dev_t> with_partitions(dev_t device) {
+    std::set<dev_t> all{device};
+    std::error_code ignored;
+    const fs::path folder = fmt::format("/sys/dev/block/{}:{}", major(device), minor(device));
+    for (fs::directory_iterator entry(folder, ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+        dev_t number;
+        std::error_code missing;
+        if (fs::exists(entry->path() / "partition", missing) && parse_device_number(read_line(entry->path() / "dev"), number))
+            all.insert(number);
+    }
+    return all;
+}
+
+struct LoopDevice {
+    dev_t device;
+    std::string node;
+};
+
+std::vector<LoopDevice> loops_backed_by(const struct stat& file) {
+    std::vector<LoopDevice> loops;
+    std::error_code ignored;
+    for (fs::directory_iterator entry("/sys/block", ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+        const std::string loop_name = entry->path().filename().string();
+        if (!loop_name.starts_with("loop")) continue;
+        const std::string backing = read_line(entry->path() / "loop" / "backing_file");
+        dev_t number;
+        if (backing.empty() || !parse_device_number(read_line(entry->path() / "dev"), number)) continue;
+        const std::string node = "/dev/" + loop_name;
+
+        struct stat info {};
+        bool same = stat(backing.c_str(), &info) == 0 && info.st_dev == file.st_dev && info.st_ino == file.st_ino;
+        if (!same) {
+            // The path may be of another name space, or gone; the driver remembers the inode.
+            ScopedFd loop{open(node.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+            loop_info64 status{};
+            same = loop.fd >= 0 && ioctl(loop.fd, LOOP_GET_STATUS64, &status) == 0 &&
+                   status.lo_inode == file.st_ino && status.lo_device == file.st_dev;
+        }
+        if (same) loops.push_back({number, node});
+    }
+    return loops;
+}
+
+std::optional<int> descriptor_in_path(const std::string& path) {
+    for (const char* folder : {"/dev/fd/", "/proc/self/fd/"}) {
+        if (!path.starts_with(folder)) continue;
+        const char* first = path.c_str() + std::strlen(folder);
+        const char* last = path.c_str() + path.size();
+        int fd = -1;
+        const auto [end, error] = std::from_chars(first, last, fd);
+        if (error == std::errc() && end == last && fd >= 0) return fd;
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+Result<void> refuse_if_mounted(int fd, const std::string& name) {
+    struct stat info {};
+    if (fstat(fd, &info) != 0) return fail(errno, "{}: fstat: {}", name, std::strerror(errno));
+    const std::vector<Mount> mounts = mounted_devices();
+    auto refuse = [&](const std::set<dev_t>& devices, const std::string& through) -> Result<void> {
+        for (const Mount& mount : mounts)
+            if (devices.contains(mount.device))
+                return fail(EBUSY, "{}: the kernel has it mounted on {}{}", name, mount.where, through);
+        return {};
+    };
+    if (S_ISBLK(info.st_mode)) return refuse(with_partitions(info.st_rdev), "");
+    for (const LoopDevice& loop : loops_backed_by(info)) {
+        TRY(refuse(with_partitions(loop.device), " through " + loop.node));
+        // A mount in another name space is not in our table, but keeps exclusive openers out.
+        ScopedFd exclusive{open(loop.node.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK)};
+        if (exclusive.fd < 0 && errno == EBUSY)
+            return fail(EBUSY, "{}: it is in use by the kernel through {}", name, loop.node);
+    }
+    return {};
+}
+
+Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name) {
+    struct flock lock {};
+    lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = static_cast<off_t>(offset);
+    lock.l_len = static_cast<off_t>(length);
+    while (fcntl(fd, F_OFD_SETLK, &lock) != 0) {
+        switch (errno) {
+            case EINTR: continue;
+            case EAGAIN:
+            case EACCES:
+                return fail(EBUSY, "{}: another process has it open{}", name, exclusive ? "" : " for writing");
+            case EINVAL:
+            case ENOLCK:
+            case EOPNOTSUPP:
+            case ENOSYS: return {};
+            default: return fail(errno, "{}: locking: {}", name, std::strerror(errno));
+        }
+    }
+    return {};
+}
+
+Result<int> open_image(const std::string& path, bool writable) {
+    int fd = -1;
+    struct stat info {};
+    if (const auto number = descriptor_in_path(path)) {
+        fd = fcntl(*number, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0) return fail(errno, "{}: {}", path, std::strerror(errno));
+        const int flags = fcntl(fd, F_GETFL);
+        const int mode = flags & O_ACCMODE;
+        if (flags < 0 || mode == O_WRONLY || (flags & O_PATH) != 0) {
+            close(fd);
+            return fail(EBADF, "{}: the descriptor is not open for reading", path);
+        }
+        if (writable && mode != O_RDWR) {
+            close(fd);
+            return fail(EROFS, "{}: the descriptor is not open for writing", path);
+        }
+    } else {
+        if (stat(path.c_str(), &info) != 0) return fail(errno, "{}: {}", path, std::strerror(errno));
+        if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode))
+            return fail(EINVAL, "{}: neither a regular file nor a block device", path);
+        const int exclusive = writable && S_ISBLK(info.st_mode) ? O_EXCL : 0;
+        do fd = open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | exclusive);
+        while (fd < 0 && errno == EINTR);
+        if (fd < 0 && errno == EBUSY)
+            return fail(EBUSY, "{}: the device is in use (mounted, or open exclusively by another process)", path);
+        if (fd < 0) return fail(errno, "{}: {}", path, std::strerror(errno));
+    }
+    if (fstat(fd, &info) != 0 || (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode))) {
+        close(fd);
+        return fail(EINVAL, "{}: neither a regular file nor a block device", path);
+    }
+    return fd;
+}
+
+}  // namespace uext4

@@ -1,0 +1,64 @@
+#include "device/partition.h"
+
+#include <blkid/blkid.h>
+#include <sys/stat.h>
+
+#include <charconv>
+#include <limits>
+#include <memory>
+
+namespace uext4 {
+
+namespace {
+
+struct ProbeDeleter {
+    void operator()(blkid_struct_probe* probe) const { blkid_free_probe(probe); }
+};
+
+constexpr std::uint64_t table_unit = 512;  // libblkid counts in these whatever the sector size
+
+}  // namespace
+
+Result<Partition> find_partition(int fd, std::uint32_t number, const std::string& name) {
+    std::unique_ptr<blkid_struct_probe, ProbeDeleter> probe(blkid_new_probe());
+    if (!probe) return fail(ENOMEM, "{}: no memory to read the partition table", name);
+    if (blkid_probe_set_device(probe.get(), fd, 0, 0) != 0)
+        return fail(EIO, "{}: the partition table cannot be read", name);
+    blkid_probe_enable_superblocks(probe.get(), 0);
+    blkid_probe_enable_partitions(probe.get(), 1);
+    blkid_partlist list = blkid_probe_get_partitions(probe.get());
+    if (!list || blkid_partlist_numof_partitions(list) <= 0) return fail(EINVAL, "{}: it has no partition table", name);
+    if (number == 0 || number > static_cast<std::uint32_t>(std::numeric_limits<int>::max()))
+        return fail(ENOENT, "{}: there is no partition {}", name, number);
+    // By hand instead of by libblkid's own look-up, which goes by the kernel's view of a device for some tables.
+    const int count = blkid_partlist_numof_partitions(list);
+    blkid_partition found = nullptr;
+    for (int i = 0; i < count && !found; ++i) {
+        blkid_partition entry = blkid_partlist_get_partition(list, i);
+        if (entry && blkid_partition_get_partno(entry) == static_cast<int>(number)) found = entry;
+    }
+    if (!found) return fail(ENOENT, "{}: there is no partition {}", name, number);
+    if (blkid_partition_is_extended(found))
+        return fail(EINVAL, "{}: partition {} is the extended one, a container of others", name, number);
+    const auto start = static_cast<std::uint64_t>(blkid_partition_get_start(found));
+    const auto length = static_cast<std::uint64_t>(blkid_partition_get_size(found));
+    const auto disk = static_cast<std::uint64_t>(blkid_probe_get_size(probe.get())) / table_unit;
+    if (length == 0 || start > disk || length > disk - start)
+        return fail(EINVAL, "{}: partition {}: {} sectors at {} are outside of the disk's {}", name, number, length,
+                    start, disk);
+    return Partition{number, start * table_unit, length * table_unit};
+}
+
+ImageName parse_image_name(const std::string& text) {
+    const std::size_t at = text.rfind('@');
+    if (at == std::string::npos || at == 0 || at + 1 == text.size()) return {text, std::nullopt};
+    std::uint32_t number = 0;
+    const char* last = text.c_str() + text.size();
+    const auto [end, error] = std::from_chars(text.c_str() + at + 1, last, number);
+    if (error != std::errc() || end != last) return {text, std::nullopt};
+    struct stat info {};
+    if (stat(text.c_str(), &info) == 0) return {text, std::nullopt};
+    return {text.substr(0, at), number};
+}
+
+}  // namespace uext4
