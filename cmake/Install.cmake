@@ -8,30 +8,21 @@ set(UEXT4_SOVERSION 0)
 # because nobody outside should have to know, or order on a command line, the layers.
 function(uext4_merged_static_library)
     cmake_parse_arguments(ARG "" "TARGET;OUTPUT_NAME" "LAYERS" ${ARGN})
+    # A front end sees all layers: everything declared so far lies below it.
     get_property(all GLOBAL PROPERTY UEXT4_LAYER_TARGETS)
-    set(archives "")
+    list(APPEND all ${ARG_LAYERS})
+    list(REMOVE_DUPLICATES all)
+    set(objects "")
     foreach(layer IN LISTS all)
         get_target_property(type ${layer} TYPE)
         if(type STREQUAL "STATIC_LIBRARY")
-            list(APPEND archives ${layer})
+            list(APPEND objects "$<TARGET_OBJECTS:${layer}>")
         endif()
     endforeach()
-    list(APPEND archives ${ARG_LAYERS})
-    list(REMOVE_DUPLICATES archives)
-    set(files "")
-    foreach(archive IN LISTS archives)
-        list(APPEND files "$<TARGET_FILE:${archive}>")
-    endforeach()
-    set(output "${CMAKE_ARCHIVE_OUTPUT_DIRECTORY}/lib${ARG_OUTPUT_NAME}.a")
-    # L appends the members of an archive instead of the archive; q keeps members of the same name apart.
-    add_custom_command(OUTPUT "${output}"
-        COMMAND "${CMAKE_COMMAND}" -E rm -f "${output}"
-        COMMAND "${CMAKE_AR}" qcsL "${output}" ${files}
-        DEPENDS ${archives}
-        COMMENT "Merging the layers into lib${ARG_OUTPUT_NAME}.a"
-        VERBATIM)
-    add_custom_target(${ARG_TARGET} ALL DEPENDS "${output}")
-    set_property(TARGET ${ARG_TARGET} PROPERTY UEXT4_ARCHIVE "${output}")
+    add_library(${ARG_TARGET} STATIC ${objects})
+    set_target_properties(${ARG_TARGET} PROPERTIES OUTPUT_NAME ${ARG_OUTPUT_NAME} LINKER_LANGUAGE CXX)
+    target_include_directories(${ARG_TARGET} INTERFACE "${PROJECT_SOURCE_DIR}/include")
+    target_link_libraries(${ARG_TARGET} INTERFACE fmt::fmt PkgConfig::ISAL PkgConfig::BLKID Threads::Threads)
 endfunction()
 
 # uext4_library(DEPENDS layer... SOURCES file... [LIBRARIES target...])
@@ -80,9 +71,9 @@ function(uext4_install_rules)
     if(NOT TARGET uext4_shared)
         return()
     endif()
-    install(TARGETS uext4_shared LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
-    get_target_property(archive uext4_static UEXT4_ARCHIVE)
-    install(FILES "${archive}" DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+    install(TARGETS uext4_shared uext4_static
+        LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+        ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
     if(EXISTS "${PROJECT_SOURCE_DIR}/include/uext4")
         install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/uext4" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
             FILES_MATCHING PATTERN "*.h")
