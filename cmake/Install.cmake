@@ -88,6 +88,8 @@ function(uext4_install_rules)
     install(FILES "${PROJECT_BINARY_DIR}/uext4Config.cmake" "${PROJECT_BINARY_DIR}/uext4ConfigVersion.cmake"
         DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/uext4")
 
+    # The prefix is found from where the file lies, so that an installed tree can be moved.
+    file(RELATIVE_PATH UEXT4_PC_TO_PREFIX "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix")
     configure_file("${PROJECT_SOURCE_DIR}/cmake/uext4.pc.in" "${PROJECT_BINARY_DIR}/uext4.pc" @ONLY)
     install(FILES "${PROJECT_BINARY_DIR}/uext4.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 endfunction()

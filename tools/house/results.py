@@ -87,11 +87,10 @@ def count(preset, junit, expected):
             if inner is not None:
                 tally.add(inner, f"{name}: ")
             if inner is None or not inner.failed:
-                failure = entry.find("failure")
-                reason = failure.get("message") if failure is not None else None
-                if skipped is not None:
-                    reason = skipped.get("message")
-                tally.failed.append(f"{name}: {one_line(reason) or 'did not end well'}")
+                # ctest does not say whether it was the exit status, a signal or the time; the last words may.
+                output = (entry.findtext("system-out") or "").strip().splitlines()
+                last = f"; its last line: {one_line(output[-1])}" if output else ""
+                tally.failed.append(f"{name}: failed after {float(entry.get('time') or 0):.1f} s{last}")
     for name in expected:
         if name not in seen:
             tally.failed.append(f"{name}: did not run within the time there is")
