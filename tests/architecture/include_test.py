@@ -71,7 +71,7 @@ def files_of(root):
     else:
         names = [pathlib.PurePosixPath(path.relative_to(root).as_posix())
                  for path in sorted(root.rglob("*")) if path.is_file()]
-    return sorted({pathlib.Path(name) for name in names if name.parts[0] != "build" and (root / name).is_file()})
+    return sorted({pathlib.Path(name) for name in names if name.parts[0] not in ("build", ".git") and (root / name).is_file()})
 
 
 def circles(edges):
