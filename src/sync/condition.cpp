@@ -18,15 +18,15 @@ void CondVar::wait(Mutex& mutex, SourceLocation where) UEXT4_NO_THREAD_SAFETY_AN
         wait_scheduled(*s, mutex, nullptr, where);
         return;
     }
-    rank_checker::pop_rank(mutex.rank_, &mutex);
+    const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
     rank_checker::check_wait(mutex.rank_, &mutex, mutex.name_, where);
-    rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, mutex.order_, where);
+    rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, order, where);
     // A thread of a scheduler may wait for this mutex too.
     if (Scheduler* s = scheduler()) [[unlikely]] s->wake(&mutex);
     std::unique_lock<std::mutex> native(mutex.native_, std::adopt_lock);
     native_.wait(native);
     native.release();
-    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, mutex.order_, false, where);
+    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
 }
 
 bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout, SourceLocation where)
@@ -34,14 +34,14 @@ bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout, SourceLoc
     if (timeout < std::chrono::nanoseconds::zero()) timeout = std::chrono::nanoseconds::zero();
     if (timeout > longest_wait) timeout = longest_wait;
     if (Scheduler* s = scheduler_here()) [[unlikely]] return wait_scheduled(*s, mutex, &timeout, where);
-    rank_checker::pop_rank(mutex.rank_, &mutex);
+    const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
     rank_checker::check_wait(mutex.rank_, &mutex, mutex.name_, where);
-    rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, mutex.order_, where);
+    rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, order, where);
     if (Scheduler* s = scheduler()) [[unlikely]] s->wake(&mutex);
     std::unique_lock<std::mutex> native(mutex.native_, std::adopt_lock);
     const bool notified = native_.wait_for(native, timeout) == std::cv_status::no_timeout;
     native.release();
-    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, mutex.order_, false, where);
+    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
     return notified;
 }
 
@@ -50,16 +50,16 @@ bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout, SourceLoc
 bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const std::chrono::nanoseconds* timeout,
                              SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     s.point(Point::Wait, this, name_, where);
-    rank_checker::pop_rank(mutex.rank_, &mutex);
+    const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
     rank_checker::check_wait(mutex.rank_, &mutex, mutex.name_, where);
-    rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, mutex.order_, where);
+    rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, order, where);
     mutex.native_.unlock();
     s.wake(&mutex);
     bool notified = true;
     if (timeout) notified = s.wait_timed(this, name_, *timeout, where);
     else s.block(this, name_, where);
     while (!mutex.native_.try_lock()) s.block(&mutex, mutex.name_, where);
-    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, mutex.order_, false, where);
+    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
     return notified;
 }
 

@@ -105,14 +105,15 @@ void push_rank(Rank rank, const void* address, const char* name, std::uint64_t o
     new (&stack.entries()[stack.count++]) HeldEntry{rank, shared, address, name, order, where};
 }
 
-void pop_rank(Rank rank, const void* address) {
+std::uint64_t pop_rank(Rank rank, const void* address) {
     HeldStack& stack = held_stack;
     HeldEntry* entries = stack.entries();
     for (std::size_t i = stack.count; i-- > 0;) {
         if (entries[i].address != address || entries[i].rank != rank) continue;
+        const std::uint64_t order = entries[i].order;
         std::memmove(static_cast<void*>(entries + i), entries + i + 1, (stack.count - i - 1) * sizeof(HeldEntry));
         --stack.count;
-        return;
+        return order;
     }
     violation(fmt::format("{} {} is given up by a thread that does not hold it", rank_name(rank), address));
 }

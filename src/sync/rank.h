@@ -79,14 +79,14 @@ namespace rank_checker {
 void check_rank(Rank rank, const void* address, const char* name, std::uint64_t order, std::source_location where);
 void push_rank(Rank rank, const void* address, const char* name, std::uint64_t order, bool shared,
                std::source_location where);
-void pop_rank(Rank rank, const void* address);
+std::uint64_t pop_rank(Rank rank, const void* address);  // the order key it was pushed with
 bool is_held(const void* address);
 bool is_held_exclusive(const void* address);
 void check_wait(Rank rank, const void* address, const char* name, std::source_location where);
 #else
 inline void check_rank(Rank, const void*, const char*, std::uint64_t, std::source_location) {}
 inline void push_rank(Rank, const void*, const char*, std::uint64_t, bool, std::source_location) {}
-inline void pop_rank(Rank, const void*) {}
+inline std::uint64_t pop_rank(Rank, const void*) { return 0; }
 inline void check_wait(Rank, const void*, const char*, std::source_location) {}
 #endif
 }  // namespace rank_checker

@@ -73,11 +73,21 @@ TEST(Rank, AKeyPerAcquisition) {
     EXPECT_TRUE(first.owns() && second.owns());
 }
 
+TEST(Rank, AWaitKeepsTheKeyOfTheAcquisition) {
+    Mutex mutex(Rank::Inode, "m", 7);
+    CondVar condition;
+    mutex.lock_ordered(3);
+    condition.wait_for(mutex, 1ms);
+    const auto held = held_ranks();
+    mutex.unlock();
+    ASSERT_EQ(held.size(), 1u);
+    EXPECT_EQ(held[0].order, 3u);
+}
+
 TEST(Rank, TriedLocksMayBeOuter) {
     Mutex inner(Rank::Leaf, "inner"), outer(Rank::Folio, "outer");
     MutexLock hold(inner);
-    ASSERT_TRUE(outer.try_lock());
-    outer.unlock();
+    EXPECT_TRUE(UniqueLock::try_lock(outer).owns());
 }
 
 using RankDeathTest = testing::Test;
@@ -103,7 +113,7 @@ TEST(RankDeathTest, SameRankWithoutAscendingKeyAborts) {
 TEST(RankDeathTest, TwiceTheSameAborts) {
     testing::FLAGS_gtest_death_test_style = "threadsafe";
     SharedMutex a(Rank::Inode, "a", 1);
-    EXPECT_DEATH({ ReadLock first(a); ReadLock second(a); }, "already held");
+    EXPECT_DEATH({ UniqueReadLock first(a); UniqueReadLock second(a); }, "already held");
 }
 
 TEST(RankDeathTest, TheInnermostCountsNotTheLatest) {
@@ -112,7 +122,8 @@ TEST(RankDeathTest, TheInnermostCountsNotTheLatest) {
     EXPECT_DEATH(
         {
             MutexLock first(leaf);
-            if (folio.try_lock()) map.lock();
+            UniqueLock second = UniqueLock::try_lock(folio);
+            UniqueLock third(map);
         },
         "outer to what is held");
 }
@@ -204,14 +215,17 @@ TEST(SharedMutex, ReadersShareWritersDoNot) {
 TEST(SharedMutex, AStreamOfReadersDoesNotStarveAWriter) {
     SharedMutex rw(Rank::Inode, "rw");
     std::atomic<bool> stop{false};
+    std::atomic<int> reading{0};
     std::vector<Thread> readers;
     for (int i = 0; i < 3; ++i)
         readers.emplace_back("reader", [&] {
             while (!stop.load()) {
                 ReadLock guard(rw);
+                ++reading;
                 this_thread::sleep(200us);
             }
         });
+    while (reading.load() < 10) this_thread::yield();
     int written = 0;
     for (; written < 20; ++written) WriteLock guard(rw);
     stop.store(true);
@@ -278,7 +292,7 @@ TEST(Thread, HasANameAndNoSignals) {
 
 TEST(Thread, StartReportsInsteadOfThrowing) {
     std::atomic<int> ran{0};
-    auto thread = Thread::start("t", [&] { ran = 1; });
+    auto thread = Thread::start("t", [&] { ran += 1; });
     ASSERT_TRUE(thread.has_value());
     *thread = Thread("u", [&] { ran += 2; });  // the first is joined
     thread->join();
