@@ -81,7 +81,8 @@ std::set<dev_t> with_partitions(dev_t device) {
     for (fs::directory_iterator entry(folder, ignored), end; !ignored && entry != end; entry.increment(ignored)) {
         dev_t number;
         std::error_code missing;
-        if (fs::exists(entry->path() / "partition", missing) && parse_device_number(read_line(entry->path() / "dev"), number))
+        if (fs::exists(entry->path() / "partition", missing) &&
+            parse_device_number(read_line(entry->path() / "dev"), number))
             all.insert(number);
     }
     return all;
