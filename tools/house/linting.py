@@ -43,7 +43,7 @@ def tidy_complaints():
                 bad += 1
                 say(f"clang-tidy: {file}\n{result.stdout}")
     say(f"clang-tidy: {bad} of {len(files)} files have complaints")
-    return bad != 0
+    return bad != 0 or not files
 
 
 def layer_complaints():

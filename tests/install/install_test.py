@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Installs a build into an empty folder and builds programs against it, the way others would.
+
+One program through find_package with the shared library, one with the static archive, one through pkg-config with each.
+They include every public header, and the static ones take the whole archive, so that a library which the package
+description forgot is an error of the linker.
+
+Usage: install_test.py BUILD   (a built folder; exit status 77 if it has no library)
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+CONSUMER = """cmake_minimum_required(VERSION 3.25)
+project(consumer LANGUAGES C CXX)
+set(CMAKE_CXX_STANDARD 23)
+find_package(uext4 REQUIRED)
+add_executable(shared main.cpp)
+target_link_options(shared PRIVATE -Wl,--no-as-needed)
+target_link_libraries(shared PRIVATE uext4::uext4)
+add_executable(static main.cpp)
+target_link_libraries(static PRIVATE -Wl,--whole-archive uext4::static -Wl,--no-whole-archive)
+"""
+
+
+def run(*command, **options):
+    """Runs a command; ends the test with its output if it fails. Returns what it printed."""
+    result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            check=False, **options)
+    if result.returncode != 0:
+        print(result.stdout)
+        sys.exit(f"{' '.join(map(str, command))} ended with status {result.returncode}")
+    return result.stdout
+
+
+def main():
+    build = pathlib.Path(sys.argv[1]).resolve()
+    if not (build / "lib" / "libuext4.so").exists():
+        print(f"{build.name} has no libuext4.so to install")
+        return 77
+    with tempfile.TemporaryDirectory(prefix="uext4-install-") as name:
+        folder = pathlib.Path(name)
+        prefix = folder / "prefix"
+        run("cmake", "--install", build, "--prefix", prefix)
+        headers = sorted(path.relative_to(prefix / "include") for path in (prefix / "include").rglob("*.h"))
+        if not headers:
+            sys.exit("no public header was installed")
+        source = folder / "main.cpp"
+        source.write_text("".join(f"#include <{header}>\n" for header in headers) + "int main() { return 0; }\n")
+        (folder / "CMakeLists.txt").write_text(CONSUMER)
+
+        run("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+        run("ninja", "-C", folder / "build")
+        library_path = os.environ | {"LD_LIBRARY_PATH": str(next(prefix.rglob("libuext4.so")).parent)}
+        run(folder / "build" / "shared")
+        run(folder / "build" / "static")
+
+        paths = os.environ | {"PKG_CONFIG_PATH": str(next(prefix.rglob("uext4.pc")).parent)}
+        flags = run("pkg-config", "--cflags", "--libs", "uext4", env=paths).split()
+        run("c++", "-std=c++23", source, "-Wl,--no-as-needed", *flags, "-o", folder / "by_pkg_config")
+        run(folder / "by_pkg_config", env=library_path)
+        flags = run("pkg-config", "--static", "--cflags", "--libs", "uext4", env=paths).split()
+        place = flags.index("-luext4")
+        flags[place:place + 1] = ["-Wl,--whole-archive", "-l:libuext4.a", "-Wl,--no-whole-archive"]
+        run("c++", "-std=c++23", source, *flags, "-o", folder / "by_pkg_config_static")
+        run(folder / "by_pkg_config_static")
+
+        soname = run("readelf", "-d", next(prefix.rglob("libuext4.so")))
+        if "[libuext4.so.0]" not in soname:
+            sys.exit("libuext4.so does not call itself libuext4.so.0")
+        if (program := prefix / "bin" / "uext4").exists():
+            run(program, "--help")
+        print(f"{len(headers)} headers and both libraries serve a consumer")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
