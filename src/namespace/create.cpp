@@ -1,0 +1,123 @@
+// Making files, directories, links and nodes.
+#include "inode/acl.h"
+#include "namespace/operations.h"
+#include "namespace/symlink.h"
+
+namespace uext4 {
+
+namespace {
+
+using names::LockedInodes;
+
+// What the new inode is to be: owner, group, mode after the directory's set-gid bit and the caller's rights.
+struct Plan {
+    NewInode what;
+    bool privileged = false;
+};
+
+Plan plan_for(FsContext& fs, Inode& directory, const CreateRequest& request) {
+    Plan plan;
+    plan.privileged = is_privileged(fs, request.who);
+    plan.what.parent = directory.number();
+    plan.what.uid = request.who.uid;
+    plan.what.gid = request.who.gid;
+    plan.what.rdev = S_ISCHR(request.mode) || S_ISBLK(request.mode) ? request.rdev : 0;
+    plan.what.inherited_flags = directory.flags();
+    mode_t mode = request.mode & (S_IFMT | 07777);
+    const bool set_gid = (directory.mode() & S_ISGID) != 0;
+    if (set_gid || fs.options.grpid) plan.what.gid = directory.gid();
+    if (set_gid && S_ISDIR(mode)) mode |= S_ISGID;
+    // A program that is to run with the directory's group must be made by a member of it.
+    if (set_gid && !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+        !request.who.in_group(plan.what.gid) && !plan.privileged)
+        mode &= ~static_cast<mode_t>(S_ISGID);
+    if (S_ISLNK(mode)) mode = S_IFLNK | 0777;
+    plan.what.mode = static_cast<std::uint16_t>(mode);
+    return plan;
+}
+
+Result<void> check_request(const FsContext& fs, const CreateRequest& request) {
+    switch (request.mode & S_IFMT) {
+        case S_IFREG: case S_IFDIR: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: return {};
+        case S_IFLNK: return check_symlink_target(fs, request.target);
+        default: return fail(EINVAL, "mode {:o} has no known file type", request.mode);
+    }
+}
+
+// Contents and attributes of the new inode; it has no name yet.
+Result<void> fill(Handle& handle, Inode& directory, Inode& fresh, const CreateRequest& request, const Plan& plan) {
+    TRY(inherit_acl(handle, directory, fresh, request.who.umask));
+    if (fresh.is_directory()) return Directory(fresh).initialise(handle, directory.number(), plan.privileged);
+    if (fresh.is_symlink()) return write_symlink(handle, fresh, request.target, plan.privileged);
+    return {};
+}
+
+// The new inode and its contents; its name is extra.
+unsigned inode_credits(Inode& directory) {
+    return InodeTable::create_credits() + acl_inherit_credits(directory) + symlink_credits(directory) +
+           Orphans::credits() + 4 * Inode::store_credits();
+}
+
+Result<void> create_locked(Namespace::State& state, Inode& directory, const CreateRequest& request, bool check,
+                           InodeRef& fresh, LockedInodes& locks) {
+    locks.add(directory);
+    TRY(names::check_alive(directory));
+    Directory entries(directory);
+    if (TRY(entries.find(request.name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
+    TRY(names::may_create_in(directory, request.who, check));
+    TRY(check_request(state.fs, request));
+    if (S_ISDIR(request.mode)) TRY(names::check_subdirectory_room(directory));
+
+    const Plan plan = plan_for(state.fs, directory, request);
+    Handle handle = TRY(state.fs.journal.start(inode_credits(directory) + entries.add_credits()));
+    fresh = TRY(state.inodes.create(handle, plan.what));
+    auto made = fill(handle, directory, *fresh, request, plan);
+    if (made)
+        made = entries.add(handle, request.name, fresh->number(), names::type_of_mode(fresh->mode()), plan.privileged);
+    if (!made) {
+        names::abandon(state, handle, *fresh);
+        return made;
+    }
+    TRY(names::add_link(handle, *fresh));
+    return names::touch_directory(handle, directory, fresh->is_directory() ? 1 : 0);
+}
+
+Result<void> create_unnamed_locked(Namespace::State& state, Inode& directory, const CreateRequest& request, bool check,
+                                   InodeRef& fresh, LockedInodes& locks) {
+    locks.add(directory);
+    TRY(names::check_alive(directory));
+    if (!S_ISREG(request.mode)) return fail(EINVAL, "an unnamed file must be a regular one");
+    if (check) TRY(may_access(directory, request.who, access_write | access_execute));
+
+    const Plan plan = plan_for(state.fs, directory, request);
+    Handle handle = TRY(state.fs.journal.start(inode_credits(directory)));
+    fresh = TRY(state.inodes.create(handle, plan.what));
+    const auto made = fill(handle, directory, *fresh, request, plan);
+    TRY(state.orphans.add(handle, *fresh));
+    if (made) fresh->unnamed.store(true);
+    return made;
+}
+
+}  // namespace
+
+Result<InodeRef> Namespace::create(Inode& directory, const CreateRequest& request, bool check) {
+    TRY(names::check_name(request.name));
+    if (names::is_dot_or_dotdot(request.name)) return fail(EEXIST, "\".\" and \"..\" exist");
+    InodeRef fresh;  // dropped after the locks
+    {
+        LockedInodes locks;
+        TRY(names::reported(state_->fs, create_locked(*state_, directory, request, check, fresh, locks)));
+    }
+    return fresh;
+}
+
+Result<InodeRef> Namespace::create_unnamed(Inode& directory, const CreateRequest& request, bool check) {
+    InodeRef fresh;
+    {
+        LockedInodes locks;
+        TRY(names::reported(state_->fs, create_unnamed_locked(*state_, directory, request, check, fresh, locks)));
+    }
+    return fresh;
+}
+
+}  // namespace uext4

@@ -1,0 +1,47 @@
+// The blocks of a directory: read and validated, appended, their checksums set.
+#pragma once
+
+#include "inode/inode.h"
+
+namespace uext4 {
+
+// What a block of a directory must be.
+enum class DirBlock : std::uint8_t {
+    leaf,    // a list of entries
+    root,    // block 0 of a hashed directory
+    node,    // an inner block of its index
+};
+
+struct DirBuffer {
+    BufferRef buffer;
+    LogicalBlock logical;
+    ConstBytes data() const { return buffer->data(); }
+    explicit operator bool() const { return static_cast<bool>(buffer); }
+};
+
+// The directory's rw held in any mode. EUCLEAN for a hole, a block past the size, a bad checksum or a malformed block:
+// names inode, block and offset.
+Result<DirBuffer> read_dir_block(Inode& directory, LogicalBlock logical, DirBlock what);
+// The number of blocks by the size. EUCLEAN when the size is not a multiple of the block size.
+Result<std::uint64_t> dir_block_count(Inode& directory);
+
+// rw held exclusively from here on.
+// A zeroed block at the end of the file (of any kind of inode whose contents are metadata), size and blocks accounted
+// and the inode stored. ENOSPC changes nothing.
+Result<DirBuffer> append_block(Handle& handle, Inode& inode, bool privileged);
+// Block 0 of an inode that had inline data until now: the data is gone afterwards. ENOSPC changes nothing.
+Result<DirBuffer> append_first_block(Handle& handle, Inode& inode, bool privileged);
+// Of `blocks` blocks appended one after the other.
+unsigned append_credits(Inode& inode, unsigned blocks = 1);
+// Makes the block's bytes writable; after the change set_dir_checksum().
+Result<Bytes> change_dir_block(Handle& handle, const DirBuffer& block);
+void set_dir_checksum(Inode& directory, const DirBuffer& block, DirBlock what);
+
+// A list of entries that is not a whole block: records fill `bytes` exactly, names are sane. `start`: its place, for
+// errors.
+Result<void> check_entry_list(const Inode& directory, ConstBytes bytes, std::uint32_t start);
+
+// Bytes of a leaf that entries may fill.
+std::uint32_t leaf_capacity(const Inode& directory);
+
+}  // namespace uext4

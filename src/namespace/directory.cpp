@@ -1,0 +1,126 @@
+// Chooses the layout, and the steps from one to the next.
+#include "namespace/directory.h"
+
+#include "inode/inline_area.h"
+#include "inode/xattr.h"
+#include "namespace/dir_layouts.h"
+
+#include <dirent.h>
+
+#include <algorithm>
+
+namespace uext4 {
+
+bool is_hashed(const Inode& directory) { return directory.has_flag(format::inode_flag::index); }
+
+bool keeps_hash_order(const Inode& directory) {
+    if (is_hashed(directory)) return true;
+    if (!directory.fs().geometry.has_dir_index()) return false;
+    return directory.is_inline() || directory.size_hint() <= directory.fs().block_size();
+}
+
+Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, const ListedEntry& entry) {
+    if (!entry.inode || entry.inode.value > directory.fs().geometry.inodes_count)
+        return fail(EUCLEAN, "directory {}: block {}, offset {}: inode number {} is out of range", directory.number(),
+                    block, entry.offset, entry.inode);
+    return FoundEntry{entry.inode, format::dt_of_file_type(entry.type)};
+}
+
+std::uint8_t disk_type(const Inode& directory, std::uint8_t dt) {
+    return directory.fs().geometry.has_filetype() ? format::file_type_of_dt(dt) : 0;
+}
+
+void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr parent, std::uint32_t end_of_dotdot) {
+    const std::uint8_t type = disk_type(directory, DT_DIR);
+    list.put(0, dotdot_offset, ".", directory.number(), type);
+    list.put(dotdot_offset, end_of_dotdot - dotdot_offset, "..", parent, type);
+}
+
+Result<std::optional<FoundEntry>> Directory::find(std::string_view name) const {
+    if (inode_.is_inline()) return inline_dir::find(inode_, name);
+    if (is_hashed(inode_)) return hashed_dir::find(inode_, name);
+    return linear_dir::find(inode_, name);
+}
+
+Result<InodeNr> Directory::parent() const {
+    if (inode_.is_inline()) return inline_dir::parent(inode_);
+    const auto found = TRY(find(".."));
+    if (!found) return fail(EUCLEAN, "directory {}: block 0 has no entry \"..\"", inode_.number());
+    return found->inode;
+}
+
+Result<bool> Directory::is_empty() const {
+    if (inode_.is_inline()) return inline_dir::is_empty(inode_);
+    if (is_hashed(inode_)) return hashed_dir::is_empty(inode_);
+    return linear_dir::is_empty(inode_);
+}
+
+Result<void> Directory::iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const {
+    if (inode_.is_inline()) return inline_dir::iterate(inode_, cookie, visit);
+    if (is_hashed(inode_)) return hashed_dir::iterate(inode_, cookie, visit);
+    return linear_dir::iterate(inode_, cookie, visit);
+}
+
+Result<void> Directory::initialise(Handle& handle, InodeNr parent, bool privileged) {
+    if (inode_.is_inline()) return inline_dir::initialise(handle, inode_, parent);
+    const DirBuffer block = TRY(append_block(handle, inode_, privileged));
+    const std::uint32_t capacity = leaf_capacity(inode_);
+    MutableEntryList list(block.buffer->data().first(capacity), inode_.fs().block_size());
+    write_dot_entries(inode_, list, parent, capacity);
+    block.buffer->set_kind(BlockKind::directory);
+    set_dir_checksum(inode_, block, DirBlock::leaf);
+    return {};
+}
+
+Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type, bool privileged) {
+    if (inode_.is_inline()) {
+        if (TRY(inline_dir::add(handle, inode_, name, inode, type))) return {};
+        TRY(inline_dir::convert(handle, inode_, privileged));
+    }
+    if (!is_hashed(inode_)) {
+        if (TRY(linear_dir::add_in_place(handle, inode_, name, inode, type))) return {};
+        const bool becomes_hashed = inode_.fs().geometry.has_dir_index() && TRY(dir_block_count(inode_)) == 1;
+        if (!becomes_hashed) return linear_dir::add_block(handle, inode_, name, inode, type, privileged);
+        TRY(hashed_dir::convert(handle, inode_, privileged));
+    }
+    return hashed_dir::add(handle, inode_, name, inode, type, privileged);
+}
+
+Result<void> Directory::remove(Handle& handle, std::string_view name) {
+    if (is_dot_or_dotdot(name)) return fail(EINVAL, "\".\" and \"..\" cannot be removed");
+    if (inode_.is_inline()) return inline_dir::remove(handle, inode_, name);
+    if (is_hashed(inode_)) return hashed_dir::remove(handle, inode_, name);
+    return linear_dir::remove(handle, inode_, name);
+}
+
+Result<void> Directory::replace(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type) {
+    if (inode_.is_inline()) return inline_dir::replace(handle, inode_, name, inode, type);
+    if (is_hashed(inode_)) return hashed_dir::replace(handle, inode_, name, inode, type);
+    return linear_dir::replace(handle, inode_, name, inode, type);
+}
+
+Result<void> Directory::set_parent(Handle& handle, InodeNr parent) {
+    if (inode_.is_inline()) return inline_dir::set_parent(handle, inode_, parent);
+    return replace(handle, "..", parent, DT_DIR);
+}
+
+// New blocks that one name may cost: leaving the inode, becoming hashed, a split on each level or one level more, and
+// up to three splits of leaves, which long names in small blocks may take.
+unsigned Directory::most_new_blocks() const {
+    constexpr unsigned leaf_splits = 3;
+    if (is_hashed(inode_)) return hashed_dir::max_levels(inode_) + 1 + leaf_splits;
+    if (keeps_hash_order(inode_)) return (inode_.is_inline() ? 1 : 0) + 1 + leaf_splits;
+    return inode_.is_inline() ? 2 : 1;
+}
+
+unsigned Directory::add_credits() const {
+    // Changed blocks: the way through the index.
+    const unsigned attributes = inode_.is_inline() ? xattr_credits(inode_) : 0;
+    return append_credits(inode_, most_new_blocks()) + hashed_dir::max_levels(inode_) + 2 + attributes;
+}
+
+unsigned Directory::change_credits() const {
+    return 2 + Inode::store_credits() + (inode_.is_inline() ? xattr_credits(inode_) : 0);
+}
+
+}  // namespace uext4

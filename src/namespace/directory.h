@@ -1,0 +1,68 @@
+// One directory inode as a table of names. Three layouts behind one interface: inside the inode (inline), a list of
+// blocks (linear), and blocks found by the hash of the name (hashed). A directory grows from one into the next and
+// never back.
+//
+// Locks: the directory's `rw` is held by the caller: any mode for the const methods, exclusively for those that take a
+// handle. The methods take map_lock themselves, which guards where the blocks lie; rw guards what is in them.
+//
+// Invariants
+//   D1  Every block was validated as a directory block of this inode before an entry of it is believed, and every entry
+//       fills its block without gap.
+//   D2  "." and ".." are the first two entries of block 0 (an inline directory stores only the parent's number).
+//   D3  In a hashed directory a name lies in the leaf whose hash range holds its hash; a range that starts inside a run
+//       of equal hashes has bit 0 of its start set.
+#pragma once
+
+#include "inode/inode.h"
+
+#include <functional>
+#include <optional>
+#include <string_view>
+
+namespace uext4 {
+
+struct FoundEntry {
+    InodeNr inode;
+    std::uint8_t type = 0;  // DT_*
+};
+
+class Directory {
+public:
+    explicit Directory(Inode& inode) : inode_(inode) {}
+
+    // The entry of that name; nothing when there is none. "." and ".." are found too.
+    Result<std::optional<FoundEntry>> find(std::string_view name) const;
+    Result<InodeNr> parent() const;
+    // No entry but "." and "..".
+    Result<bool> is_empty() const;
+    // One entry for iterate(): `next` continues behind it.
+    struct Visited {
+        std::string_view name;
+        InodeNr inode;
+        std::uint8_t type = 0;
+        std::uint64_t next = 0;
+    };
+    // Entries from `cookie` on in a stable order, "." and ".." first, until `visit` returns false.
+    Result<void> iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;
+
+    // ---- changes, under a handle with the credits below. The inode is stored when its size or blocks change; times,
+    // link counts and version are the caller's.
+    // A fresh inode (inline if it has the flag) becomes an empty directory.
+    Result<void> initialise(Handle& handle, InodeNr parent, bool privileged);
+    // The name must not be there. ENOSPC leaves the directory as it was, or reshaped but with the same names.
+    Result<void> add(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type, bool privileged);
+    // ENOENT if it is not there.
+    Result<void> remove(Handle& handle, std::string_view name);
+    Result<void> replace(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type);
+    Result<void> set_parent(Handle& handle, InodeNr parent);
+
+    // Worst-case blocks of one add or initialise; of one remove, replace or set_parent.
+    unsigned add_credits() const;
+    unsigned change_credits() const;
+
+private:
+    unsigned most_new_blocks() const;
+    Inode& inode_;
+};
+
+}  // namespace uext4

@@ -1,0 +1,114 @@
+#include "namespace/entry_list.h"
+
+#include "format/directory.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::uint32_t header_size = 8;
+
+}  // namespace
+
+std::optional<ListedEntry> EntryList::at(std::uint32_t offset) const {
+    if (offset > size() || size() - offset < header_size) return {};
+    const auto& disk = view_as<format::DirEntryDisk>(bytes_, offset);
+    const std::uint32_t length = format::decode_rec_len(disk.rec_len, block_size_);
+    const std::uint32_t name_size = disk.name_len;
+    if (length < header_size || length > size() - offset || header_size + name_size > length) return {};
+    ListedEntry entry;
+    entry.offset = offset;
+    entry.length = length;
+    entry.inode = InodeNr(disk.inode);
+    entry.type = disk.file_type;
+    entry.name = {reinterpret_cast<const char*>(bytes_.data()) + offset + header_size, name_size};
+    return entry;
+}
+
+std::optional<ListedEntry> EntryList::find(std::string_view name) const {
+    for (auto entry = at(0); entry; entry = at(entry->offset + entry->length))
+        if (entry->used() && entry->name == name) return entry;
+    return {};
+}
+
+bool EntryList::has_names_after(std::uint32_t offset) const {
+    for (auto entry = at(offset); entry; entry = at(entry->offset + entry->length))
+        if (entry->used()) return true;
+    return false;
+}
+
+bool EntryList::fits(std::size_t name_size, std::uint32_t from) const {
+    const std::uint32_t needed = record_size(name_size);
+    for (auto entry = at(from); entry; entry = at(entry->offset + entry->length)) {
+        const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
+        if (entry->length >= taken && entry->length - taken >= needed) return true;
+    }
+    return false;
+}
+
+void MutableEntryList::put(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode,
+                           std::uint8_t type) {
+    auto& disk = view_as<format::DirEntryDisk>(bytes_, offset);
+    disk.inode = static_cast<std::uint32_t>(inode.value);
+    disk.rec_len = format::encode_rec_len(length, block_size_);
+    disk.name_len = static_cast<std::uint8_t>(name.size());
+    disk.file_type = type;
+    const ConstBytes text = bytes_of_string(name.data(), name.size());
+    const Bytes place = bytes_.subspan(offset + header_size, text.size());
+    std::ranges::copy(text, place.begin());
+    // Zeros up to the record's alignment, so that no byte of another name stays behind it.
+    const std::uint32_t end = offset + std::min(length, record_size(name.size()));
+    std::fill(bytes_.begin() + offset + header_size + text.size(), bytes_.begin() + end, std::byte{0});
+}
+
+void MutableEntryList::set_length(std::uint32_t offset, std::uint32_t length) {
+    view_as<format::DirEntryDisk>(bytes_, offset).rec_len = format::encode_rec_len(length, block_size_);
+}
+
+void MutableEntryList::clear() {
+    if (bytes_.size() < header_size) return;
+    std::ranges::fill(bytes_, std::byte{0});
+    put(0, static_cast<std::uint32_t>(bytes_.size()), {}, InodeNr(), 0);
+}
+
+bool MutableEntryList::insert(std::string_view name, InodeNr inode, std::uint8_t type, std::uint32_t from) {
+    const std::uint32_t needed = record_size(name.size());
+    const EntryList list = view();
+    for (auto entry = list.at(from); entry; entry = list.at(entry->offset + entry->length)) {
+        const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
+        if (entry->length < taken || entry->length - taken < needed) continue;
+        if (taken) set_length(entry->offset, taken);
+        put(entry->offset + taken, entry->length - taken, name, inode, type);
+        return true;
+    }
+    return false;
+}
+
+void MutableEntryList::remove(std::uint32_t offset, std::uint32_t from) {
+    const EntryList list = view();
+    std::optional<ListedEntry> before;
+    for (auto entry = list.at(from); entry; entry = list.at(entry->offset + entry->length)) {
+        if (entry->offset != offset) {
+            before = entry;
+            continue;
+        }
+        if (before && before->offset + before->length == offset) {
+            set_length(before->offset, before->length + entry->length);
+            const std::uint32_t used = std::min(entry->length, record_size(entry->name.size()));
+            std::fill_n(bytes_.begin() + offset, used, std::byte{0});
+        } else {
+            put(offset, entry->length, {}, InodeNr(), 0);
+        }
+        return;
+    }
+}
+
+void MutableEntryList::set_inode(std::uint32_t offset, InodeNr inode, std::uint8_t type) {
+    auto& disk = view_as<format::DirEntryDisk>(bytes_, offset);
+    disk.inode = static_cast<std::uint32_t>(inode.value);
+    disk.file_type = type;
+}
+
+}  // namespace uext4

@@ -1,0 +1,41 @@
+#include "namespace/hash_order.h"
+
+#include "format/dir_hash.h"
+
+#include <dirent.h>
+
+#include <algorithm>
+
+namespace uext4 {
+
+bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {
+    if (cookie_ == 0 && !visit({".", directory_.number(), DT_DIR, 1})) return false;
+    return cookie_ > 1 || visit({"..", parent, DT_DIR, 2});
+}
+
+Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high) {
+    for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
+        if (!entry->used() || entry->name == "." || entry->name == "..") continue;
+        NameHash hash = TRY(hash_name(directory_, entry->name, version_));
+        hash.major = std::clamp(hash.major, low & ~1u, high | 1u) & ~1u;
+        const std::uint64_t key = std::uint64_t{hash.major >> 1} << 32 | hash.minor;
+        items_.push_back({key, std::string(entry->name), TRY(checked_entry(directory_, leaf, *entry))});
+    }
+    return {};
+}
+
+bool HashOrder::visit(const VisitEntry& visit) {
+    std::ranges::sort(items_, [](const Item& a, const Item& b) {
+        return a.key != b.key ? a.key < b.key : a.name < b.name;
+    });
+    for (const Item& item : items_) {
+        const std::uint64_t at = std::max(item.key, next_free_);
+        next_free_ = at + 1;
+        if (at < cookie_) continue;
+        if (!visit({item.name, item.found.inode, item.found.type, next_free_})) return false;
+    }
+    items_.clear();
+    return true;
+}
+
+}  // namespace uext4

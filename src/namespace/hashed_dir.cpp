@@ -1,0 +1,102 @@
+// Looking into a hashed directory and changing it without reshaping it; growing is hashed_growth.cpp.
+#include "namespace/dir_layouts.h"
+#include "namespace/hash_order.h"
+#include "namespace/index_path.h"
+
+namespace uext4 {
+
+namespace {
+
+struct Place {
+    DirBuffer leaf;
+    ListedEntry entry;
+};
+
+EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
+    return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};
+}
+
+// Equal hashes may fill several leaves: all of them are searched, at most every block once.
+Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
+    if (is_dot_or_dotdot(name)) {
+        DirBuffer root = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root));
+        const auto entry = EntryList(root.data(), directory.fs().block_size()).at(name == "." ? 0 : dotdot_offset);
+        if (!entry) return std::nullopt;
+        return Place{std::move(root), *entry};
+    }
+    NameHash hash;
+    IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t visited = 0; visited < blocks; ++visited) {
+        DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        if (const auto entry = list_of(directory, leaf).find(name)) return Place{std::move(leaf), *entry};
+        const auto next = path.next_start();
+        if (!next || (*next & 1) == 0 || (*next & ~1u) != hash.major) return std::nullopt;
+        if (!TRY(path.advance(directory))) return std::nullopt;
+    }
+    return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
+}
+
+}  // namespace
+
+namespace hashed_dir {
+
+unsigned max_levels(const Inode& directory) { return directory.fs().geometry.has_large_dir() ? 2 : 1; }
+
+Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
+    const auto place = TRY(locate(directory, name));
+    if (!place) return std::nullopt;
+    return TRY(checked_entry(directory, place->leaf.logical, place->entry));
+}
+
+Result<bool> is_empty(Inode& directory) {
+    IndexPath path = TRY(IndexPath::to(directory, 0));
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t visited = 0; visited < blocks; ++visited) {
+        const DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        if (list_of(directory, leaf).has_names_after(0)) return false;
+        if (!TRY(path.advance(directory))) return true;
+    }
+    return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
+}
+
+Result<void> remove(Handle& handle, Inode& directory, std::string_view name) {
+    const auto place = TRY(locate(directory, name));
+    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    const Bytes bytes = TRY(change_dir_block(handle, place->leaf));
+    MutableEntryList(bytes.first(leaf_capacity(directory)), directory.fs().block_size()).remove(place->entry.offset);
+    set_dir_checksum(directory, place->leaf, DirBlock::leaf);
+    return {};
+}
+
+Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type) {
+    const auto place = TRY(locate(directory, name));
+    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    const Bytes bytes = TRY(change_dir_block(handle, place->leaf));
+    MutableEntryList list(bytes, directory.fs().block_size());
+    list.set_inode(place->entry.offset, inode, disk_type(directory, type));
+    set_dir_checksum(directory, place->leaf, place->leaf.logical.value == 0 ? DirBlock::root : DirBlock::leaf);
+    return {};
+}
+
+Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
+    HashOrder order(directory, TRY(IndexPath::hash_version(directory)), cookie);
+    const auto dotdot = TRY(find(directory, ".."));
+    if (!order.visit_dots(dotdot ? dotdot->inode : InodeNr(), visit)) return {};
+    IndexPath path = TRY(IndexPath::to(directory, order.first_hash()));
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t visited = 0; visited < blocks; ++visited) {
+        const DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        const auto next = path.next_start();
+        // The next leaf may start inside this one's last run of equal hashes: then the run is sorted as a whole.
+        const bool continued = next && (*next & 1) != 0;
+        const std::uint32_t high = !next ? ~0u : continued ? *next : *next ? *next - 1 : 0;
+        TRY(order.add(leaf.logical, list_of(directory, leaf), path.range_start(), high));
+        if (!continued && !order.visit(visit)) return {};
+        if (!TRY(path.advance(directory))) return {};
+    }
+    return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
+}
+
+}  // namespace hashed_dir
+}  // namespace uext4

@@ -1,0 +1,130 @@
+// A directory as a list of blocks, each a list of entries.
+#include "namespace/dir_layouts.h"
+#include "namespace/hash_order.h"
+
+namespace uext4 {
+
+namespace {
+
+EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
+    return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};
+}
+MutableEntryList list_of(const Inode& directory, Bytes block) {
+    return {block.first(leaf_capacity(directory)), directory.fs().block_size()};
+}
+
+struct Place {
+    DirBuffer block;
+    ListedEntry entry;
+};
+
+Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
+        if (const auto entry = list_of(directory, block).find(name)) return Place{std::move(block), *entry};
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+namespace linear_dir {
+
+Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
+    const auto place = TRY(locate(directory, name));
+    if (!place) return std::nullopt;
+    return TRY(checked_entry(directory, place->block.logical, place->entry));
+}
+
+Result<bool> is_empty(Inode& directory) {
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
+        bool empty = true;
+        list_of(directory, block).for_each([&](const ListedEntry& entry) {
+            const bool dots = i == 0 && entry.offset <= dotdot_offset;
+            return empty = !entry.used() || dots;
+        });
+        if (!empty) return false;
+    }
+    return true;
+}
+
+Result<bool> add_in_place(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type) {
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
+        if (!list_of(directory, block).fits(name.size())) continue;
+            const Bytes bytes = TRY(change_dir_block(handle, block));
+        list_of(directory, bytes).insert(name, inode, disk_type(directory, type));
+        set_dir_checksum(directory, block, DirBlock::leaf);
+        return true;
+    }
+    return false;
+}
+
+Result<void> add_block(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type,
+                       bool privileged) {
+    const DirBuffer fresh = TRY(append_block(handle, directory, privileged));
+    MutableEntryList list = list_of(directory, fresh.buffer->data());
+    list.clear();
+    list.insert(name, inode, disk_type(directory, type));
+    fresh.buffer->set_kind(BlockKind::directory);
+    set_dir_checksum(directory, fresh, DirBlock::leaf);
+    return {};
+}
+
+Result<void> remove(Handle& handle, Inode& directory, std::string_view name) {
+    const auto place = TRY(locate(directory, name));
+    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    const Bytes bytes = TRY(change_dir_block(handle, place->block));
+    list_of(directory, bytes).remove(place->entry.offset);
+    set_dir_checksum(directory, place->block, DirBlock::leaf);
+    return {};
+}
+
+Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type) {
+    const auto place = TRY(locate(directory, name));
+    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    const Bytes bytes = TRY(change_dir_block(handle, place->block));
+    list_of(directory, bytes).set_inode(place->entry.offset, inode, disk_type(directory, type));
+    set_dir_checksum(directory, place->block, DirBlock::leaf);
+    return {};
+}
+
+namespace {
+
+// One block that will become hashed when it is full: the order and the cookies of the hashed directory.
+Result<void> iterate_by_hash(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
+    HashOrder order(directory, default_hash_version(directory), cookie);
+    const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::leaf));
+    if (!order.visit_dots(TRY(Directory(directory).parent()), visit)) return {};
+    TRY(order.add(block.logical, list_of(directory, block), 0, ~0u));
+    (void)order.visit(visit);
+    return {};
+}
+
+}  // namespace
+
+// Without hashes a cookie is the byte offset behind an entry. Entries never move, so whatever starts there or later has
+// not been visited.
+Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
+    if (keeps_hash_order(directory)) return iterate_by_hash(directory, cookie, visit);
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    const std::uint32_t block_size = directory.fs().block_size();
+    for (std::uint64_t i = cookie / block_size; i < blocks; ++i) {
+        const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
+        const EntryList list = list_of(directory, block);
+        for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
+            const std::uint64_t at = i * block_size + entry->offset;
+            if (!entry->used() || at < cookie) continue;
+            const FoundEntry found = TRY(checked_entry(directory, block.logical, *entry));
+            if (!visit({entry->name, found.inode, found.type, at + entry->length})) return {};
+        }
+    }
+    return {};
+}
+
+}  // namespace linear_dir
+}  // namespace uext4

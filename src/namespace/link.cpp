@@ -1,0 +1,53 @@
+// Another name for a file; the first one for an unnamed file.
+#include "namespace/operations.h"
+
+namespace uext4 {
+
+namespace {
+
+using names::LockedInodes;
+
+Result<void> check_target(const Inode& target) {
+    if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
+    if (target.has_flag(format::inode_flag::immutable) || target.has_flag(format::inode_flag::append))
+        return fail(EPERM, "inode {} is immutable or append-only", target.number());
+    if (target.links() == 0 && !target.unnamed.load()) return fail(ENOENT, "inode {} was removed", target.number());
+    if (target.links() >= names::link_max)
+        return fail(EMLINK, "inode {} has {} links", target.number(), target.links());
+    return {};
+}
+
+Result<void> link_locked(Namespace::State& state, Inode& target, Inode& directory, std::string_view name,
+                         const Credentials& who, bool check, LockedInodes& locks) {
+    if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
+    locks.add(directory);
+    TRY(names::check_alive(directory));
+    Directory entries(directory);
+    if (TRY(entries.find(name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
+    TRY(names::may_create_in(directory, who, check));
+    locks.add(target);
+    TRY(check_target(target));
+    TRY(names::check_project(directory, target));
+
+    Handle handle =
+        TRY(state.fs.journal.start(entries.add_credits() + Orphans::credits() + 3 * Inode::store_credits()));
+    TRY(entries.add(handle, name, target.number(), names::type_of_mode(target.mode()), is_privileged(state.fs, who)));
+    if (target.links() == 0) {
+        TRY(state.orphans.remove(handle, target));
+        target.unnamed.store(false);
+    }
+    TRY(names::add_link(handle, target));
+    return names::touch_directory(handle, directory);
+}
+
+}  // namespace
+
+Result<void> Namespace::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
+                             bool check) {
+    TRY(names::check_name(name));
+    if (names::is_dot_or_dotdot(name)) return fail(EEXIST, "\".\" and \"..\" exist");
+    LockedInodes locks;
+    return names::reported(state_->fs, link_locked(*state_, target, directory, name, who, check, locks));
+}
+
+}  // namespace uext4

@@ -1,0 +1,155 @@
+// The checks before an operation on names, the locks around it and the bookkeeping after it.
+#include "namespace/operations.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans)
+    : state_(std::make_unique<State>(fs, inodes, orphans)) {}
+Namespace::~Namespace() = default;
+
+Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
+    TRY(names::check_name(name));
+    if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
+    ReadLock lock(directory.rw);
+    if (who) TRY(may_access(directory, *who, access_execute));
+    return names::reported(state_->fs, names::find_inode(*state_, directory, name));
+}
+
+Result<InodeNr> Namespace::parent_of(Inode& directory) {
+    if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
+    ReadLock lock(directory.rw);
+    return names::reported(state_->fs, Directory(directory).parent());
+}
+
+namespace names {
+
+Result<void> check_name(std::string_view name) {
+    if (name.empty()) return fail(ENOENT, "the empty name");
+    if (name.size() > name_max) return fail(ENAMETOOLONG, "a name of {} bytes", name.size());
+    if (name.find('/') != name.npos || name.find('\0') != name.npos)
+        return fail(EINVAL, "a name cannot hold '/' or a zero byte");
+    return {};
+}
+
+Result<void> check_alive(const Inode& directory) {
+    if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
+    if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
+    return {};
+}
+
+Result<void> may_create_in(Inode& directory, const Credentials& who, bool check) {
+    if (check) TRY(may_access(directory, who, access_write | access_execute));
+    if (directory.has_flag(format::inode_flag::immutable))
+        return fail(EPERM, "directory {} is immutable", directory.number());
+    return {};
+}
+
+Result<void> may_remove_from(Inode& directory, const Inode& victim, const Credentials& who, bool check) {
+    if (check) TRY(may_access(directory, who, access_write | access_execute));
+    if (directory.has_flag(format::inode_flag::immutable) || directory.has_flag(format::inode_flag::append))
+        return fail(EPERM, "directory {} is immutable or append-only", directory.number());
+    if (check && (directory.mode() & S_ISVTX) && who.uid != victim.uid() && who.uid != directory.uid() &&
+        !is_privileged(directory.fs(), who))
+        return fail(EPERM, "directory {} is sticky and inode {} belongs to user {}", directory.number(),
+                    victim.number(), victim.uid());
+    if (victim.has_flag(format::inode_flag::immutable) || victim.has_flag(format::inode_flag::append))
+        return fail(EPERM, "inode {} is immutable or append-only", victim.number());
+    return {};
+}
+
+void LockedInodes::add(Inode& inode) {
+    const auto same = [&](const auto& entry) { return entry.first == &inode; };
+    if (std::ranges::any_of(held_, same)) return;
+    held_.emplace_back(&inode, UniqueWriteLock::lock_ordered(inode.rw, held_.size() + 1));
+}
+
+void LockedInodes::release() {
+    while (!held_.empty()) held_.pop_back();
+}
+
+Result<InodeRef> get_entry_inode(Namespace::State& state, Inode& directory, std::string_view name, InodeNr number) {
+    if (number == directory.number() && !is_dot_or_dotdot(name))
+        return fail(EUCLEAN, "directory {}: an entry names the directory itself", directory.number());
+    auto inode = state.inodes.get(number);
+    if (!inode && inode.error().code == ESTALE)
+        return fail(EUCLEAN, "directory {}: an entry names inode {}, which is not in use ({})", directory.number(),
+                    number, inode.error().what);
+    return inode;
+}
+
+Result<InodeRef> find_inode(Namespace::State& state, Inode& directory, std::string_view name) {
+    if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
+    const auto found = TRY(Directory(directory).find(name));
+    if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    return get_entry_inode(state, directory, name, found->inode);
+}
+
+Error report(FsContext& fs, Error error) {
+    if (error.code == EUCLEAN && fs.corruption) fs.corruption(error);
+    return error;
+}
+
+std::uint8_t type_of_mode(std::uint16_t mode) { return IFTODT(mode); }
+
+Result<void> touch_directory(Handle& handle, Inode& directory) { return touch_directory(handle, directory, 0); }
+
+Result<void> touch_directory(Handle& handle, Inode& directory, int delta) {
+    MutexLock map(directory.map_lock);
+    const auto now = current_time();
+    directory.set_mtime(now);
+    directory.set_ctime(now);
+    directory.bump_version();
+    // A count of 1 says "too many to count" and stays.
+    const std::uint32_t links = directory.links();
+    if (delta > 0 && links != 1) directory.set_links(links + 1 > link_max ? 1 : links + 1);
+    if (delta < 0 && links > 2) directory.set_links(links - 1);
+    return directory.store(handle);
+}
+
+Result<void> drop_link(Namespace::State& state, Handle& handle, Inode& inode) {
+    bool gone;
+    {
+        MutexLock map(inode.map_lock);
+        const std::uint32_t links = inode.links();
+        inode.set_links(inode.is_directory() || links == 0 ? 0 : links - 1);
+        gone = inode.links() == 0;
+        inode.set_ctime(current_time());
+        inode.bump_version();
+        TRY(inode.store(handle));
+    }
+    if (!gone) return {};
+    return state.orphans.add(handle, inode);
+}
+
+Result<void> add_link(Handle& handle, Inode& inode) {
+    MutexLock map(inode.map_lock);
+    inode.set_links(inode.is_directory() ? 2 : inode.links() + 1);
+    inode.set_ctime(current_time());
+    inode.bump_version();
+    return inode.store(handle);
+}
+
+Result<void> change_ctime(Handle& handle, Inode& inode) {
+    MutexLock map(inode.map_lock);
+    inode.set_ctime(current_time());
+    inode.bump_version();
+    return inode.store(handle);
+}
+
+void abandon(Namespace::State& state, Handle& handle, Inode& inode) {
+    if (auto added = state.orphans.add(handle, inode); !added && state.fs.log)
+        state.fs.log(fmt::format("inode {} could not be recorded as an orphan: {}", inode.number(),
+                                 added.error().what));
+}
+
+Result<void> check_subdirectory_room(const Inode& directory) {
+    const bool countless = directory.fs().geometry.has_dir_nlink();
+    if (directory.links() >= link_max && !countless)
+        return fail(EMLINK, "directory {} has {} links", directory.number(), directory.links());
+    return {};
+}
+
+}  // namespace names
+}  // namespace uext4

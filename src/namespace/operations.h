@@ -1,0 +1,83 @@
+// What the operations on names share: their state, the checks before them, the locks around them.
+#pragma once
+
+#include "namespace/dir_layouts.h"
+#include "namespace/namespace.h"
+
+#include <array>
+#include <vector>
+
+namespace uext4 {
+
+struct Namespace::State {
+    FsContext& fs;
+    InodeTable& inodes;
+    Orphans& orphans;
+    // Held by a rename that moves something from one directory to another, so that ".." and ancestry stand still.
+    Mutex topology{Rank::Topology, "Namespace::topology"};
+};
+
+namespace names {
+
+inline constexpr std::uint32_t link_max = 65000;
+inline constexpr std::size_t name_max = 255;
+
+// ENOENT for the empty name, ENAMETOOLONG, EINVAL for '/' or a zero byte.
+Result<void> check_name(std::string_view name);
+using uext4::is_dot_or_dotdot;
+
+// The directory's rw held. ENOTDIR, ENOENT for a removed one.
+Result<void> check_alive(const Inode& directory);
+// May a name be made (removed) in the directory: permission (when `check`), and the immutable and append-only flags.
+Result<void> may_create_in(Inode& directory, const Credentials& who, bool check);
+Result<void> may_remove_from(Inode& directory, const Inode& victim, const Credentials& who, bool check);
+
+// Exclusive rw of several inodes, taken in the order given: the caller passes ancestors first, then ascending numbers,
+// directories before others. An inode that is given twice is locked once.
+class LockedInodes {
+public:
+    void add(Inode& inode);
+    void release();
+    ~LockedInodes() { release(); }
+    LockedInodes() = default;
+    LockedInodes(const LockedInodes&) = delete;
+    LockedInodes& operator=(const LockedInodes&) = delete;
+
+private:
+    std::vector<std::pair<Inode*, UniqueWriteLock>> held_;
+};
+
+// One lookup with the directory's rw held: ENOENT when absent. `get` reports an entry whose inode is not in use as
+// EUCLEAN.
+Result<InodeRef> find_inode(Namespace::State& state, Inode& directory, std::string_view name);
+Result<InodeRef> get_entry_inode(Namespace::State& state, Inode& directory, std::string_view name, InodeNr number);
+// An error passes through here on its way out: EUCLEAN is told to the file system.
+Error report(FsContext& fs, Error error);
+template <class T>
+Result<T> reported(FsContext& fs, Result<T> result) {
+    if (!result && result.error().code == EUCLEAN) result.error() = report(fs, std::move(result.error()));
+    return result;
+}
+
+std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*
+
+// ---- with a handle open and rw held exclusively; they take map_lock and store the inode.
+// mtime and ctime of a directory whose entries changed.
+Result<void> touch_directory(Handle& handle, Inode& directory);
+// Adds `delta` subdirectories to its link count as well.
+Result<void> touch_directory(Handle& handle, Inode& directory, int delta);
+// One name less (or all, for a directory): ctime; with no link left it becomes an orphan.
+Result<void> drop_link(Namespace::State& state, Handle& handle, Inode& inode);
+// One name more: ctime.
+Result<void> add_link(Handle& handle, Inode& inode);
+Result<void> change_ctime(Handle& handle, Inode& inode);
+// A new inode that got no name: it becomes an orphan, so that its last reference deletes it. The error that led here is
+// what the caller reports.
+void abandon(Namespace::State& state, Handle& handle, Inode& inode);
+// EXDEV when the directory passes its project on and the inode belongs to another one.
+Result<void> check_project(const Inode& directory, const Inode& inode);
+// EMLINK when the directory cannot have one more subdirectory.
+Result<void> check_subdirectory_room(const Inode& directory);
+
+}  // namespace names
+}  // namespace uext4

@@ -1,0 +1,21 @@
+// Reading a directory.
+#include "namespace/operations.h"
+
+namespace uext4 {
+
+Result<void> Namespace::read(Inode& directory, std::uint64_t cookie,
+                             const std::function<bool(const DirectoryEntry&)>& visit) {
+    if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
+    {
+        ReadLock lock(directory.rw);
+        if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
+        const auto pass_on = [&](const Directory::Visited& entry) {
+            return visit(DirectoryEntry{entry.name, entry.inode, entry.type, entry.next});
+        };
+        TRY(names::reported(state_->fs, Directory(directory).iterate(cookie, pass_on)));
+    }
+    touch_atime(directory);
+    return {};
+}
+
+}  // namespace uext4

@@ -1,0 +1,298 @@
+// Rename. The locks, outer to inner: Topology when the directories differ; the two directories, an ancestor first, else
+// by number; then what moves and what is replaced, directories before others, by number. Under Topology no directory
+// changes its parent, so what was an ancestor before the locks still is.
+#include "namespace/operations.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <unordered_set>
+
+namespace uext4 {
+
+namespace {
+
+using names::LockedInodes;
+
+// The numbers from `start` (included) up to the root.
+using Ancestry = std::unordered_set<std::uint64_t>;
+
+constexpr std::uint64_t root_number = 2;
+
+// Topology held and nothing of rank Inode.
+Result<Ancestry> ancestry_of(Namespace::State& state, Inode& start) {
+    Ancestry seen{start.number().value};
+    InodeRef at;
+    Inode* directory = &start;
+    while (directory->number().value != root_number) {
+        InodeNr parent;
+        {
+            ReadLock lock(directory->rw);
+            if (directory->links() == 0) return fail(ENOENT, "directory {} was removed", directory->number());
+            parent = TRY(Directory(*directory).parent());
+        }
+        if (!seen.insert(parent.value).second)
+            return fail(EUCLEAN, "directory {}: entry \"..\" names inode {}, its own descendant", directory->number(),
+                        parent);
+        InodeRef next = TRY(names::get_entry_inode(state, *directory, "..", parent));
+        if (!next->is_directory())
+            return fail(EUCLEAN, "directory {}: entry \"..\" names inode {}, not a directory", directory->number(),
+                        parent);
+        at = std::move(next);
+        directory = at.get();
+    }
+    return seen;
+}
+
+struct Move {
+    Namespace::State& state;
+    Inode& from_dir;
+    Inode& to_dir;
+    std::string_view from, to;
+    unsigned flags;
+    const Credentials& who;
+    bool check;
+    Ancestry from_ancestry, to_ancestry;  // only when the directories differ
+
+    InodeRef source, target;              // target: what has the new name now, if anything
+    InodeRef whiteout;                    // what takes the old name
+    bool crossing() const { return &from_dir != &to_dir; }
+    bool exchange() const { return (flags & RENAME_EXCHANGE) != 0; }
+};
+
+void lock_directories(Move& move, LockedInodes& locks) {
+    Inode* first = &move.from_dir;
+    Inode* second = &move.to_dir;
+    if (move.crossing()) {
+        const bool to_is_ancestor = move.from_ancestry.contains(second->number().value);
+        const bool from_is_ancestor = move.to_ancestry.contains(first->number().value);
+        const bool swap = to_is_ancestor || (!from_is_ancestor && second->number() < first->number());
+        if (swap) std::swap(first, second);
+    }
+    locks.add(*first);
+    if (move.crossing()) locks.add(*second);
+}
+
+void lock_children(Move& move, LockedInodes& locks) {
+    std::array<Inode*, 2> children{move.source.get(), move.target.get()};
+    if (children[0] == children[1]) children[1] = nullptr;
+    std::ranges::sort(children, [](Inode* a, Inode* b) {
+        if (!a || !b) return a != nullptr && b == nullptr;
+        if (a->is_directory() != b->is_directory()) return a->is_directory();
+        return a->number() < b->number();
+    });
+    for (Inode* child : children)
+        if (child && child != &move.from_dir && child != &move.to_dir) locks.add(*child);
+}
+
+// Finds source and target; the directories are locked.
+Result<void> find_both(Move& move) {
+    move.source = TRY(names::find_inode(move.state, move.from_dir, move.from));
+    const auto found = TRY(Directory(move.to_dir).find(move.to));
+    if (!found) {
+        move.target.reset();
+        if (move.exchange()) return fail(ENOENT, "no entry to exchange with in directory {}", move.to_dir.number());
+        return {};
+    }
+    if (move.flags & RENAME_NOREPLACE) return fail(EEXIST, "the new name exists in directory {}", move.to_dir.number());
+    move.target = TRY(names::get_entry_inode(move.state, move.to_dir, move.to, found->inode));
+    return {};
+}
+
+Result<void> check_cycles(const Move& move) {
+    const auto source = move.source->number();
+    const bool into_itself = source == move.to_dir.number() || move.to_ancestry.contains(source.value);
+    if (move.source->is_directory() && into_itself)
+        return fail(EINVAL, "directory {} cannot move into itself", source);
+    if (!move.target || !move.target->is_directory()) return {};
+    const auto target = move.target->number();
+    if (target == move.from_dir.number() || move.from_ancestry.contains(target.value)) {
+        if (move.exchange()) return fail(EINVAL, "directory {} cannot move into itself", target);
+        return fail(ENOTEMPTY, "directory {} is not empty", target);
+    }
+    return {};
+}
+
+Result<void> check_permission(const Move& move) {
+    TRY(names::may_remove_from(move.from_dir, *move.source, move.who, move.check));
+    if (!move.target) TRY(names::may_create_in(move.to_dir, move.who, move.check));
+    else TRY(names::may_remove_from(move.to_dir, *move.target, move.who, move.check));
+    // A directory that gets another parent has its ".." rewritten.
+    if (move.crossing() && move.check) {
+        if (move.source->is_directory()) TRY(may_access(*move.source, move.who, access_write));
+        if (move.exchange() && move.target->is_directory()) TRY(may_access(*move.target, move.who, access_write));
+    }
+    if (move.flags & RENAME_WHITEOUT) TRY(names::may_create_in(move.from_dir, move.who, move.check));
+    return {};
+}
+
+Result<void> check_kinds(const Move& move) {
+    if (move.target && !move.exchange()) {
+        if (move.source->is_directory() && !move.target->is_directory())
+            return fail(ENOTDIR, "inode {} is not a directory", move.target->number());
+        if (!move.source->is_directory() && move.target->is_directory())
+            return fail(EISDIR, "inode {} is a directory", move.target->number());
+        if (move.target->is_directory() && !TRY(Directory(*move.target).is_empty()))
+            return fail(ENOTEMPTY, "directory {} is not empty", move.target->number());
+    }
+    if (!move.crossing()) return {};
+    const bool target_leaves = move.target && move.target->is_directory();
+    if (move.source->is_directory() && !target_leaves) TRY(names::check_subdirectory_room(move.to_dir));
+    if (move.exchange() && target_leaves && !move.source->is_directory())
+        TRY(names::check_subdirectory_room(move.from_dir));
+    TRY(names::check_project(move.to_dir, *move.source));
+    if (move.exchange()) TRY(names::check_project(move.from_dir, *move.target));
+    return {};
+}
+
+unsigned credits_for(const Move& move) {
+    const Directory from(move.from_dir), to(move.to_dir);
+    unsigned credits = 2 * from.change_credits() + 2 * to.change_credits() + 6 * Inode::store_credits();
+    credits += Directory(*move.source).change_credits();
+    if (move.target) credits += Directory(*move.target).change_credits() + Orphans::credits();
+    else credits += to.add_credits();
+    if (move.flags & RENAME_WHITEOUT) credits += InodeTable::create_credits() + Orphans::credits() + 1;
+    return credits;
+}
+
+Result<void> exchange_entries(Handle& handle, Move& move) {
+    Inode& source = *move.source;
+    Inode& target = *move.target;
+    TRY(Directory(move.to_dir).replace(handle, move.to, source.number(), names::type_of_mode(source.mode())));
+    TRY(Directory(move.from_dir).replace(handle, move.from, target.number(), names::type_of_mode(target.mode())));
+    int from_delta = 0, to_delta = 0;
+    if (move.crossing()) {
+        if (source.is_directory()) {
+            TRY(Directory(source).set_parent(handle, move.to_dir.number()));
+            --from_delta;
+            ++to_delta;
+        }
+        if (target.is_directory()) {
+            TRY(Directory(target).set_parent(handle, move.from_dir.number()));
+            ++from_delta;
+            --to_delta;
+        }
+        TRY(names::touch_directory(handle, move.to_dir, to_delta));
+    }
+    TRY(names::touch_directory(handle, move.from_dir, from_delta));
+    TRY(names::change_ctime(handle, target));
+    return names::change_ctime(handle, source);
+}
+
+// The old name goes, or becomes a whiteout.
+Result<void> leave_old_name(Handle& handle, Move& move) {
+    if (!(move.flags & RENAME_WHITEOUT)) return Directory(move.from_dir).remove(handle, move.from);
+    NewInode what;
+    what.parent = move.from_dir.number();
+    what.mode = S_IFCHR;
+    what.uid = move.who.uid;
+    what.gid = move.who.gid;
+    what.rdev = makedev(0, 0);
+    move.whiteout = TRY(move.state.inodes.create(handle, what));
+    const auto replaced = Directory(move.from_dir).replace(handle, move.from, move.whiteout->number(), DT_CHR);
+    if (!replaced) {
+        names::abandon(move.state, handle, *move.whiteout);
+        return replaced;
+    }
+    return names::add_link(handle, *move.whiteout);
+}
+
+Result<void> move_entry(Handle& handle, Move& move) {
+    Inode& source = *move.source;
+    const std::uint8_t type = names::type_of_mode(source.mode());
+    const bool privileged = is_privileged(move.state.fs, move.who);
+    // What may find no room comes first, so that a failure changes nothing.
+    if (move.target) TRY(Directory(move.to_dir).replace(handle, move.to, source.number(), type));
+    else TRY(Directory(move.to_dir).add(handle, move.to, source.number(), type, privileged));
+    if (auto left = leave_old_name(handle, move); !left) {
+        if (move.target)
+            (void)Directory(move.to_dir)
+                .replace(handle, move.to, move.target->number(), names::type_of_mode(move.target->mode()));
+        else
+            (void)Directory(move.to_dir).remove(handle, move.to);
+        return left;
+    }
+    int from_delta = 0, to_delta = 0;
+    if (source.is_directory()) {
+        if (move.crossing()) TRY(Directory(source).set_parent(handle, move.to_dir.number()));
+        --from_delta;
+        ++to_delta;
+    }
+    if (move.target && move.target->is_directory()) --to_delta;
+    if (move.crossing()) {
+        TRY(names::touch_directory(handle, move.to_dir, to_delta));
+        TRY(names::touch_directory(handle, move.from_dir, from_delta));
+    } else {
+        TRY(names::touch_directory(handle, move.from_dir, from_delta + to_delta));
+    }
+    if (move.target) TRY(names::drop_link(move.state, handle, *move.target));
+    return names::change_ctime(handle, source);
+}
+
+enum class Attempt { done, flush_source };
+
+// One try with all locks; flush_source asks for the source's data first, unless the source is `flushed`.
+Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const InodeRef& flushed) {
+    lock_directories(move, locks);
+    TRY(names::check_alive(move.from_dir));
+    TRY(names::check_alive(move.to_dir));
+    TRY(find_both(move));
+    TRY(check_cycles(move));
+    TRY(check_permission(move));
+    if (move.source == move.target) return Attempt::done;
+    const bool replaces_file =
+        move.target && !move.exchange() && move.target->is_regular() && move.source->is_regular();
+    if (may_ask && replaces_file && move.source != flushed) return Attempt::flush_source;
+    lock_children(move, locks);
+    TRY(check_kinds(move));
+    Handle handle = TRY(move.state.fs.journal.start(credits_for(move)));
+    TRY(move.exchange() ? exchange_entries(handle, move) : move_entry(handle, move));
+    return Attempt::done;
+}
+
+Result<void> check_arguments(std::string_view from, std::string_view to, unsigned flags) {
+    if (flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
+        return fail(EINVAL, "unknown rename flags {:#x}", flags);
+    if ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
+        return fail(EINVAL, "rename flags {:#x} exclude each other", flags);
+    TRY(names::check_name(from));
+    TRY(names::check_name(to));
+    if (names::is_dot_or_dotdot(from)) return fail(EBUSY, "\".\" and \"..\" cannot be renamed");
+    if (names::is_dot_or_dotdot(to))
+        return fail(flags & RENAME_NOREPLACE ? EEXIST : EBUSY, "\".\" and \"..\" cannot be replaced");
+    return {};
+}
+
+}  // namespace
+
+Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
+                               unsigned flags, const Credentials& who, bool check,
+                               const std::function<Result<void>(Inode&)>& before_replace) {
+    TRY(check_arguments(from, to, flags));
+    // The file that was flushed for a replacement; another file under the name by then is flushed in its turn, a few
+    // times.
+    constexpr int most_flushes = 4;
+    InodeRef flushed;
+    for (int round = 0;; ++round) {
+        Move move{*state_, from_dir, to_dir, from, to, flags, who, check, {}, {}, {}, {}, {}};
+        Result<Attempt> result = Attempt::done;
+        {
+            UniqueLock topology;
+            if (move.crossing()) {
+                topology = UniqueLock(state_->topology);
+                move.from_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, from_dir)));
+                move.to_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, to_dir)));
+            }
+            LockedInodes locks;
+            result = attempt(move, locks, before_replace != nullptr && round < most_flushes, flushed);
+            if (result && *result == Attempt::flush_source) flushed = move.source;
+        }
+        if (!result) return std::unexpected(names::report(state_->fs, std::move(result.error())));
+        if (*result == Attempt::done) return {};
+        TRY(before_replace(*flushed));
+    }
+}
+
+}  // namespace uext4

@@ -1,0 +1,52 @@
+// Taking names away. What has no name left becomes an orphan in the same handle; its last reference deletes it.
+#include "namespace/operations.h"
+
+namespace uext4 {
+
+namespace {
+
+using names::LockedInodes;
+
+Result<void> remove_name(Namespace::State& state, Inode& directory, std::string_view name, const Credentials& who,
+                         bool check, bool want_directory, InodeRef& victim, LockedInodes& locks) {
+    locks.add(directory);
+    TRY(names::check_alive(directory));
+    victim = TRY(names::find_inode(state, directory, name));
+    if (victim.get() == &directory)
+        return fail(EUCLEAN, "directory {}: an entry names the directory itself", directory.number());
+    TRY(names::may_remove_from(directory, *victim, who, check));
+    if (want_directory && !victim->is_directory())
+        return fail(ENOTDIR, "inode {} is not a directory", victim->number());
+    if (!want_directory && victim->is_directory()) return fail(EISDIR, "inode {} is a directory", victim->number());
+    locks.add(*victim);
+    if (want_directory && !TRY(Directory(*victim).is_empty()))
+        return fail(ENOTEMPTY, "directory {} is not empty", victim->number());
+
+    Directory entries(directory);
+    Handle handle =
+        TRY(state.fs.journal.start(entries.change_credits() + Orphans::credits() + 3 * Inode::store_credits()));
+    TRY(entries.remove(handle, name));
+    TRY(names::touch_directory(handle, directory, want_directory ? -1 : 0));
+    return names::drop_link(state, handle, *victim);
+}
+
+}  // namespace
+
+Result<void> Namespace::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
+    TRY(names::check_name(name));
+    if (names::is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
+    InodeRef victim;  // dropped after the locks: the last reference queues the deletion
+    LockedInodes locks;
+    return names::reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks));
+}
+
+Result<void> Namespace::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
+    TRY(names::check_name(name));
+    if (name == ".") return fail(EINVAL, "\".\" cannot be removed");
+    if (name == "..") return fail(ENOTEMPTY, "\"..\" cannot be removed");
+    InodeRef victim;
+    LockedInodes locks;
+    return names::reported(state_->fs, remove_name(*state_, directory, name, who, check, true, victim, locks));
+}
+
+}  // namespace uext4
