@@ -109,8 +109,10 @@ public:
     std::atomic<int> writeback_error{0};                     // the newest errno
     std::atomic<bool> replace_on_close{false};               // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
+    std::atomic<bool> unnamed{false};                        // made without a name (O_TMPFILE), not linked yet
     std::atomic<bool> deleted{false};                        // its number was freed; operations answer ESTALE
-    // The last directory index positions, readahead state etc. belong to the open file, not here.
+    // Where a sequential reader would go on, in folios, and how far the last readahead went.
+    std::atomic<std::uint64_t> read_next{0}, read_window{0};
 
 private:
     friend class InodeTable;

@@ -64,21 +64,33 @@ private:
     struct Pending {
         std::uint64_t count = 0;
         Place place = Place::reserved;
-        BlockNr block;                    // granted, written
-        std::shared_ptr<Grant> grant;     // granted: parts of one grant share it only after a split of the grant itself
+        BlockNr block;                 // granted, written
+        std::shared_ptr<Grant> grant;  // granted: covers exactly this run; with clusters of several blocks: the cluster,
+                                       // shared by its runs, empty once published; null when the cluster is in use
     };
     using Runs = std::map<std::uint64_t, Pending>;
+
+    std::uint64_t ratio() const;       // blocks a cluster
     Runs::iterator split_at(std::uint64_t block);
+    Runs::iterator run_at_or_after(std::uint64_t block);
     Result<MappedRun> on_disk(LogicalBlock from, std::uint64_t max);
-    bool cluster_backed(std::uint64_t cluster, std::uint64_t except_first, std::uint64_t except_end, Result<BlockNr>* base);
-    Result<void> name_blocks(Handle& handle, LogicalBlock first, std::uint64_t count, BlockNr block, bool unwritten);
-    void trim_claim();
+    // Where the logical cluster already has a physical one; none (0) otherwise. `promised`: a block of it is reserved.
+    struct Backing { BlockNr base; std::shared_ptr<Grant> grant; bool promised = false; };
+    Result<Backing> backing_of(std::uint64_t cluster);
+    Result<std::uint64_t> clusters_needed(std::uint64_t first, std::uint64_t count);
+    Result<BlockNr> goal_before(std::uint64_t block);
+    Result<Granted> grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged, Pending& out);
+    Result<void> name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten);
+    Result<void> cover_tree(bool privileged);
+    void trim_claims();
+    void merge_around(std::uint64_t block);
 
     Inode& inode_;
     Runs pending_;
     Claim data_claim_, tree_claim_;
+    std::vector<std::shared_ptr<Grant>> failed_grants_;  // their device writes failed: not to be handed out again soon
     std::uint64_t cookie_ = 1;
-    std::optional<MappedRun> disk_run_;   // the newest lookup's answer, exact until changed()
+    std::optional<MappedRun> disk_run_;                  // the newest lookup's answer, exact until changed()
 };
 
 }  // namespace uext4

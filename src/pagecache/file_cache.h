@@ -18,13 +18,22 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
-#include <unordered_map>
-#include <vector>
 
 namespace uext4 {
 
 using BlockMask = std::uint64_t;  // one bit a block of the folio
+
+struct Folio;
+
+// Somebody above who needs a folio's bytes until a transaction has copied them.
+class FolioOwner {
+public:
+    virtual ~FolioOwner() = default;
+    // The folio goes (it is locked): keep a copy of what is still needed.
+    virtual void detach(Folio& folio) = 0;
+};
 
 struct Folio {
     FileCache* file = nullptr;
@@ -32,13 +41,14 @@ struct Folio {
     std::byte* data = nullptr;
     // Guarded by the folio's lock:
     BlockMask uptodate = 0, dirty = 0;
-    BlockMask journaled = 0;         // blocks that the running transaction owns (leaf lock of the file as well)
+    std::shared_ptr<FolioOwner> owner;          // of the journaled blocks
+    std::atomic<BlockMask> journaled{0};        // blocks that the running transaction owns; cleared by the commit
     bool mapped = false;             // client maps may show it
     // Guarded by the file's tree lock:
-    bool locked = false, writeback = false, gone = false;
-    std::uint32_t waiters = 0;
+    bool locked = false, writeback = false;
     std::uint32_t pins = 0;          // keeps it cached (transaction, I/O)
     std::uint64_t dirty_since = 0;   // steady milliseconds
+    bool in_client_memory = false;   // data belongs to the client maps' memory
     std::atomic<bool> used{false};   // second chance of reclaim
     Folio* older = nullptr;          // reclaim's list
     Folio* newer = nullptr;
@@ -104,7 +114,10 @@ public:
     void mark_dirty(LockedFolio& folio, BlockMask blocks);
     void clear_dirty(LockedFolio& folio, BlockMask blocks);
     void begin_writeback(LockedFolio& folio);
-    void end_writeback(Folio& folio);                   // by whoever began it, folio not locked
+    // By whoever began it; the folio is not locked.
+    void end_writeback(Folio& folio);
+    // Its writeback failed: these blocks are dirty again.
+    void fail_writeback(Folio& folio, BlockMask blocks);
     void drop(LockedFolio&& folio);                     // removed from the cache, dirty or not; its writeback has ended
     void pin(LockedFolio& folio);
     void unpin(Folio& folio);
@@ -130,11 +143,12 @@ private:
     Folio* find(std::uint64_t index) const;
     void unlock(Folio& folio);
     bool try_reclaim(Folio& folio);
+    void destroy_reclaimed(Folio& folio);
     void destroy(Folio& folio);
 
     PageCache& cache_;
-    mutable Mutex tree_lock_{Rank::Leaf, "FileCache::tree_lock"};
-    CondVar changed_;                                   // a folio was unlocked, or its writeback ended
+    mutable Mutex tree_lock_{Rank::Device, "FileCache::tree_lock"};  // outside the cache's list lock
+    CondVar changed_{"folio"};                          // a folio was unlocked, or its writeback ended
     std::map<std::uint64_t, std::unique_ptr<Folio>> folios_;
     std::set<std::uint64_t> dirty_, writeback_;
     ClientMapsHook* client_maps_ = nullptr;

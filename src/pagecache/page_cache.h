@@ -1,6 +1,7 @@
 // The page cache: memory for file contents, shared by all files of a volume. Knows no ext4.
 #pragma once
 
+#include "base/bytes.h"
 #include "base/result.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"

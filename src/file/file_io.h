@@ -1,0 +1,89 @@
+// Contents of regular files (and of symlinks that have blocks): every way in and out of the page cache.
+// Callers hold Freeze; the functions take Inode and what lies below, and open their own handles.
+#pragma once
+
+#include "base/bytes.h"
+#include "inode/access.h"
+#include "inode/inode.h"
+#include "inode/inode_table.h"
+#include "inode/orphans.h"
+#include "iomap/mapping.h"
+
+#include <functional>
+
+namespace uext4 {
+
+struct WriteRequest {
+    bool append = false;                 // at the end of the file; the offset is ignored
+    bool direct = false;
+    bool may_use_reserve = false;        // blocks reserved for root
+    bool keep_times = false;             // the caller owns the times (a mount's writeback cache)
+    const Credentials* who = nullptr;    // clears set-id bits when given and not privileged
+};
+
+// ---- read.cpp
+// Bytes read: short only at the end of the file.
+Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out);
+// Makes all blocks of the folio up to date. Folio locked, Invalidate held (shared will do) or Inode exclusive.
+Result<void> fill_folio(Inode& inode, LockedFolio& folio);
+void touch_atime(Inode& inode);
+
+// ---- direct.cpp
+Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out);
+Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
+
+// ---- write.cpp
+// Bytes written and where; an error only when nothing was written. EFBIG, ENOSPC.
+struct Written { std::uint64_t offset = 0; std::size_t count = 0; };
+Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
+// With Inode exclusive held. Used by copies, too.
+Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
+// Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.
+Result<void> leave_inline(Inode& inode, bool may_use_reserve);
+// Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive).
+Result<void> zero_straddle(Inode& inode);
+
+// ---- journaled.cpp (data=journal)
+Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& folio, BlockMask blocks);
+// Copies newer, committed but not yet checkpointed contents over what was read from the device.
+void overlay_journaled(Inode& inode, BlockNr block, Bytes contents);
+
+// ---- writeback.cpp
+// Writes dirty folios of bytes [first, end) and names their blocks. All errors are noted for fsync as well.
+Result<void> write_back(Inode& inode, std::uint64_t first = 0, std::uint64_t end = ~std::uint64_t{0});
+// The size that may stand on disk now: never beyond data that is not there. map_lock held.
+std::uint64_t stable_size(Inode& inode);
+
+// ---- sync.cpp
+// Everything of the file that the call promises is durable when it returns.
+Result<void> sync_file(Inode& inode, bool data_only);
+Result<void> store_pending_times(Inode& inode);
+
+// ---- truncate.cpp
+Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, const Credentials* who);
+// Unmaps blocks from `first` on, over as many transactions as it takes. Inode exclusive; the caller protects it by the
+// orphan list. `handle` is open when called and open afterwards.
+Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end);
+// Frees everything the inode has, and the inode; links are 0 and it is an orphan.
+Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans);
+
+// ---- fallocate.cpp, shift_range.cpp
+// mode: FALLOC_FL_* of <linux/falloc.h>.
+Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool may_use_reserve);
+Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
+Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
+Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length);   // Inode exclusive held
+
+// ---- seek.cpp
+Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data);       // ENXIO past the end
+Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
+                          const std::function<bool(const Mapping&)>& visit);
+
+// ---- journal_flag.cpp
+// Switches flag `j` of a live file: flushed, committed and checkpointed first.
+Result<void> set_journal_flag(Inode& inode, bool on);
+
+// Largest size that this file may have.
+std::uint64_t max_file_size(const Inode& inode);
+
+}  // namespace uext4

@@ -1,0 +1,89 @@
+#include "file/file_io.h"
+
+#include <cstring>
+#include <map>
+
+namespace uext4 {
+
+namespace {
+
+// A folio's blocks in the running transaction. The commit copies them; a folio that goes before leaves its bytes here.
+class JournaledFolio final : public JournaledData, public FolioOwner {
+public:
+    explicit JournaledFolio(Folio& folio, std::uint32_t block_size)
+        : folio_(&folio), block_size_(block_size), index_(folio.index) {}
+
+    void add(BlockNr block, std::uint32_t slot) {
+        MutexLock guard(lock_);
+        slots_[block.value] = slot;
+        folio_->journaled.fetch_or(BlockMask{1} << slot);
+    }
+
+    void copy_for_commit(BlockNr block, Bytes out) override {
+        MutexLock guard(lock_);
+        auto it = slots_.find(block.value);
+        if (it == slots_.end()) return;
+        const std::size_t at = std::size_t{it->second} * block_size_;
+        if (folio_) {
+            if (folio_->mapped && folio_->file->client_maps())
+                folio_->file->client_maps()->protect(index_ * folio_->file->folio_size() + at, block_size_);
+            std::memcpy(out.data(), folio_->data + at, block_size_);
+            folio_->journaled.fetch_and(~(BlockMask{1} << it->second));
+        } else {
+            std::memcpy(out.data(), kept_.data() + at, block_size_);
+        }
+        slots_.erase(it);
+    }
+
+    void detach(Folio& folio) override {
+        MutexLock guard(lock_);
+        if (folio_ != &folio) return;
+        if (!slots_.empty()) kept_.assign(folio.data, folio.data + folio.file->folio_size());
+        folio.journaled.store(0);
+        folio_ = nullptr;
+    }
+
+private:
+    Mutex lock_{Rank::Leaf, "JournaledFolio"};
+    Folio* folio_;
+    std::uint32_t block_size_;
+    std::uint64_t index_;
+    std::map<std::uint64_t, std::uint32_t> slots_;  // block -> which block of the folio
+    std::vector<std::byte> kept_;
+};
+
+}  // namespace
+
+Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& folio, BlockMask blocks) {
+    const std::uint32_t bs = inode.fs().block_size();
+    if (!folio->owner) folio->owner = std::make_shared<JournaledFolio>(*folio, bs);
+    auto owner = std::static_pointer_cast<JournaledFolio>(folio->owner);
+    const std::uint64_t start = folio->index * inode.pages().folio_size();
+    for (std::uint32_t slot = 0; blocks >> slot; ++slot) {
+        if (!(blocks >> slot & 1)) continue;
+        Mapping m;
+        {
+            MutexLock guard(inode.map_lock);
+            m = TRY(inode.places().lookup(start + std::uint64_t{slot} * bs, bs));
+            if (m.place == Place::unwritten) {
+                // The contents are logged by this handle, so the conversion belongs to it.
+                inode.places().mark_written(LogicalBlock(m.offset / bs), 1);
+                TRY(inode.places().convert(handle, LogicalBlock(m.offset / bs), 1));
+                TRY(inode.store(handle));
+                m = TRY(inode.places().lookup(m.offset, bs));
+            }
+            inode.note_tid(handle.tid(), true);
+        }
+        if (m.place != Place::mapped)
+            return fail(EIO, "inode {}: journaled block {} is {}", inode.number(), m.offset / bs, place_name(m.place));
+        owner->add(m.block, slot);
+        TRY(handle.journal_data(m.block, owner));
+    }
+    return {};
+}
+
+void overlay_journaled(Inode& inode, BlockNr block, Bytes contents) {
+    inode.fs().journal.copy_unwritten_data(block, 0, contents);
+}
+
+}  // namespace uext4

@@ -1,0 +1,173 @@
+#include "file/file_io.h"
+#include "inode/inline_area.h"
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::uint64_t largest_window = 256;  // folios read ahead at most
+constexpr std::uint64_t first_window = 4;
+
+struct Piece {
+    std::uint64_t device_offset;
+    Bytes into;
+    BlockNr block;
+};
+
+// Splits the not up-to-date blocks of the folio into device reads and zeros.
+Result<void> plan_folio(Inode& inode, LockedFolio& folio, std::vector<Piece>& pieces) {
+    const std::uint64_t bs = inode.fs().block_size(), fs = folio->file->folio_size();
+    const std::uint64_t start = folio->index * fs;
+    MutexLock guard(inode.map_lock);
+    for (std::uint64_t at = 0; at < fs;) {
+        if (folio->uptodate >> (at / bs) & 1) {
+            at += bs;
+            continue;
+        }
+        const Mapping m = TRY(inode.places().lookup(start + at, fs - at));
+        const std::uint64_t length = std::min(m.end() - (start + at), fs - at);
+        for (std::uint64_t done = 0; done < length; done += bs) {
+            const std::uint64_t where = at + done;
+            if (folio->uptodate >> (where / bs) & 1) continue;
+            Bytes into(folio->data + where, bs);
+            if (m.place == Place::inline_data) {
+                const std::vector<std::byte> contents = TRY(read_inline(inode));
+                std::memset(into.data(), 0, bs);
+                std::memcpy(into.data(), contents.data(), std::min<std::size_t>(contents.size(), bs));
+            } else if (m.reads_device()) {
+                const BlockNr block = m.block + (start + where - m.offset) / bs;
+                pieces.push_back({block.value * bs, into, block});
+            } else {
+                std::memset(into.data(), 0, bs);
+            }
+        }
+        at += length;
+    }
+    return {};
+}
+
+Result<void> read_pieces(Inode& inode, const std::vector<Piece>& pieces) {
+    std::vector<Bytes> parts;
+    for (std::size_t i = 0; i < pieces.size();) {
+        parts.clear();
+        std::uint64_t next = pieces[i].device_offset;
+        std::size_t j = i;
+        while (j < pieces.size() && pieces[j].device_offset == next) {
+            parts.push_back(pieces[j].into);
+            next += pieces[j].into.size();
+            ++j;
+        }
+        if (Result<void> r = inode.fs().device.readv(pieces[i].device_offset, parts); !r)
+            return fail(r.error().code, "inode {}: block {}: {}", inode.number(), pieces[i].block, r.error().what);
+        i = j;
+    }
+    if (inode.data_in_journal())
+        for (const Piece& piece : pieces) overlay_journaled(inode, piece.block, piece.into);
+    return {};
+}
+
+// What lies past the end of the file reads as zeros once the file grows, whatever the device holds there.
+void finish_folio(Inode& inode, LockedFolio& folio) {
+    const std::uint64_t fs = folio->file->folio_size(), start = folio->index * fs;
+    const std::uint64_t blocks = fs / inode.fs().block_size();
+    const std::uint64_t size = inode.size_hint();
+    if (size > start && size < start + fs && !folio->dirty && !folio->journaled.load())
+        std::memset(folio->data + (size - start), 0, fs - (size - start));
+    folio->uptodate = blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1;
+}
+
+bool is_full(const LockedFolio& folio) {
+    const std::uint64_t blocks = folio->file->folio_size() / folio->file->block_size();
+    return folio->uptodate == (blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1);
+}
+
+// Reads [first, first+count) folios that are not cached in as few requests as possible. Invalidate held.
+Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
+    std::vector<LockedFolio> folios;
+    std::vector<Piece> pieces;
+    FileCache& pages = inode.pages();
+    for (std::uint64_t i = first; i < first + count; ++i) {
+        LockedFolio folio = TRY(pages.lock(i, true));
+        if (is_full(folio)) break;
+        TRY(plan_folio(inode, folio, pieces));
+        folios.push_back(std::move(folio));
+    }
+    TRY(read_pieces(inode, pieces));
+    for (LockedFolio& folio : folios) finish_folio(inode, folio);
+    return {};
+}
+
+// How many folios to read at a miss: the request, and more when the reader goes forward.
+std::uint64_t window_for(Inode& inode, std::uint64_t index, std::uint64_t wanted, std::uint64_t end_index) {
+    std::uint64_t window = wanted;
+    const std::uint64_t limit = std::max<std::uint64_t>(1, std::min(largest_window, inode.pages().cache().limit() / 8 /
+                                                                                        inode.pages().folio_size()));
+    if (inode.read_next.load(std::memory_order_relaxed) == index) {
+        const std::uint64_t last = inode.read_window.load(std::memory_order_relaxed);
+        window = std::max(wanted, std::clamp<std::uint64_t>(last * 2, first_window, largest_window));
+    }
+    window = std::min({window, limit, end_index - index});
+    inode.read_window.store(window, std::memory_order_relaxed);
+    return std::max<std::uint64_t>(1, window);
+}
+
+}  // namespace
+
+Result<void> fill_folio(Inode& inode, LockedFolio& folio) {
+    if (is_full(folio)) return {};
+    std::vector<Piece> pieces;
+    TRY(plan_folio(inode, folio, pieces));
+    TRY(read_pieces(inode, pieces));
+    finish_folio(inode, folio);
+    return {};
+}
+
+Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
+    const std::uint64_t size = inode.size_hint();
+    if (offset >= size || out.empty()) return std::size_t{0};
+    const std::size_t total = std::min<std::uint64_t>(out.size(), size - offset);
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), end_index = divide_up(size, fs);
+    std::size_t done = 0;
+    while (done < total) {
+        const std::uint64_t at = offset + done, index = at / fs, inside = at % fs;
+        const std::size_t n = std::min<std::uint64_t>(total - done, fs - inside);
+        bool missing = false;
+        {
+            LockedFolio folio = TRY(pages.lock(index, false));
+            if (folio && is_full(folio)) std::memcpy(out.data() + done, folio->data + inside, n);
+            else missing = true;
+        }
+        if (missing) {
+            if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
+            ReadLock guard(pages.invalidate);
+            const std::uint64_t wanted = divide_up(inside + (total - done), fs);
+            TRY(read_in(inode, index, window_for(inode, index, wanted, std::max(end_index, index + 1))));
+            continue;
+        }
+        done += n;
+    }
+    inode.read_next.store(divide_up(offset + done, fs), std::memory_order_relaxed);
+    return done;
+}
+
+void touch_atime(Inode& inode) {
+    FsContext& fs = inode.fs();
+    if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime)) return;
+    if (inode.is_directory() && fs.options.nodiratime) return;
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    const format::Timestamp stamp{now.tv_sec, static_cast<std::uint32_t>(now.tv_nsec)};
+    MutexLock guard(inode.map_lock);
+    const format::Timestamp a = inode.atime(), m = inode.mtime(), c = inode.ctime();
+    if (fs.options.atime == AtimePolicy::relatime && a > m && a > c && stamp.sec - a.sec < 24 * 3600) return;
+    if (a == stamp) return;
+    inode.set_atime(stamp);
+    inode.note_times_pending();
+}
+
+}  // namespace uext4

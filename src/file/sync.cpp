@@ -1,0 +1,28 @@
+#include "file/file_io.h"
+
+namespace uext4 {
+
+Result<void> store_pending_times(Inode& inode) {
+    {
+        MutexLock guard(inode.map_lock);
+        if (!inode.times_pending() || inode.deleted.load()) return {};
+    }
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    MutexLock guard(inode.map_lock);
+    return inode.store(handle, false);
+}
+
+Result<void> sync_file(Inode& inode, bool data_only) {
+    FsContext& fs = inode.fs();
+    TRY(write_back(inode));
+    if (!data_only) TRY(store_pending_times(inode));
+    Tid tid = 0;
+    {
+        MutexLock guard(inode.map_lock);
+        tid = data_only ? inode.data_tid() : inode.last_tid();
+    }
+    if (tid && !fs.journal.durable(tid)) return fs.journal.commit(tid);
+    return fs.device.flush();
+}
+
+}  // namespace uext4

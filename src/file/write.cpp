@@ -1,0 +1,203 @@
+#include "file/file_io.h"
+#include "inode/attributes.h"
+#include "inode/inline_area.h"
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+
+namespace uext4 {
+
+namespace {
+
+constexpr int space_attempts = 3;
+
+BlockMask blocks_of(std::uint64_t from, std::uint64_t to, std::uint64_t bs) {
+    const std::uint64_t first = from / bs, last = (to - 1) / bs;
+    BlockMask mask = 0;
+    for (std::uint64_t b = first; b <= last; ++b) mask |= BlockMask{1} << b;
+    return mask;
+}
+
+format::Timestamp now() {
+    timespec t{};
+    ::clock_gettime(CLOCK_REALTIME, &t);
+    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
+}
+
+// What frees space that is only pending: data out, then a commit. Inode is held, nothing below it.
+void make_room(Inode& inode) {
+    (void)write_back(inode);
+    (void)inode.fs().journal.commit_all();
+}
+
+// The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
+Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t inside, ConstBytes in,
+                            const WriteRequest& request) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), bs = pages.block_size();
+    const std::uint64_t start = index * fs, end = start + inside + in.size();
+    LockedFolio folio = TRY(pages.lock_for_change(index, true));
+    const BlockMask touched = blocks_of(inside, inside + in.size(), bs);
+    // Blocks written in part need their old contents first.
+    const bool head = inside % bs != 0, tail = (inside + in.size()) % bs != 0 && end < inode.size_hint();
+    const BlockMask head_bit = BlockMask{1} << (inside / bs), tail_bit = BlockMask{1} << ((inside + in.size() - 1) / bs);
+    if ((head && !(folio->uptodate & head_bit)) || (tail && !(folio->uptodate & tail_bit))) {
+        TRY(fill_folio(inode, folio));
+    } else {
+        // A block that is written from its start and past the end of the file: zeros behind.
+        if ((inside + in.size()) % bs != 0 && !(folio->uptodate & tail_bit)) {
+            const std::uint64_t block_end = round_up(inside + in.size(), bs);
+            std::memset(folio->data + inside + in.size(), 0, block_end - (inside + in.size()));
+        }
+    }
+    const bool journaled = inode.data_in_journal();
+    Handle handle;
+    if (journaled) {
+        unsigned credits = 0;
+        {
+            MutexLock guard(inode.map_lock);
+            credits = inode.places().credits();
+        }
+        handle = TRY(inode.fs().journal.start(credits * static_cast<unsigned>(fs / bs) + static_cast<unsigned>(fs / bs) + 4));
+    }
+    const std::uint64_t first = (start + inside) / bs, count = divide_up(end, bs) - first;
+    {
+        MutexLock guard(inode.map_lock);
+        const bool stays_inline = inode.is_inline() && !inode.places().has_pending() && end <= inline_capacity(inode);
+        if (!stays_inline) {
+            if (journaled) {
+                const LogicalBlock reached =
+                    TRY(inode.places().allocate(handle, LogicalBlock(first), count, false, request.may_use_reserve));
+                if (reached.value != first + count)
+                    return fail(ENOSPC, "inode {}: no room in the journal for one folio", inode.number());
+            } else {
+                TRY(inode.places().reserve(LogicalBlock(first), count, request.may_use_reserve));
+            }
+        }
+        std::memcpy(folio->data + inside, in.data(), in.size());
+        folio->uptodate |= touched;
+        if (!request.keep_times) {
+            const format::Timestamp stamp = now();
+            inode.set_mtime(stamp);
+            inode.set_ctime(stamp);
+            inode.bump_version();
+            inode.note_times_pending();
+        }
+        if (end > inode.size()) inode.set_size(end);
+        if (journaled) {
+            if (inode.is_inline()) {
+                // Inline contents are metadata: they go with this handle.
+                const bool fits = TRY(write_inline(handle, inode, ConstBytes(folio->data, inode.size())));
+                if (!fits) return fail(EIO, "inode {}: inline data of {} bytes does not fit", inode.number(), inode.size());
+            }
+            inode.set_disk_size(stable_size(inode));
+            TRY(inode.store(handle));
+        }
+    }
+    if (journaled) {
+        if (!inode.is_inline()) return journal_folio_blocks(handle, inode, folio, touched);
+        return {};
+    }
+    pages.mark_dirty(folio, touched);
+    return {};
+}
+
+}  // namespace
+
+std::uint64_t max_file_size(const Inode& inode) {
+    const auto& g = inode.fs().geometry;
+    return inode.has_flag(format::inode_flag::extents) || inode.is_inline() ? g.max_extent_file_size : g.max_indirect_file_size;
+}
+
+Result<void> zero_straddle(Inode& inode) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), size = inode.size_hint();
+    if (size % fs == 0) return {};
+    LockedFolio folio = TRY(pages.lock_for_change(size / fs, false));
+    if (!folio) return {};
+    if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(round_down(size, fs), fs);
+    std::memset(folio->data + size % fs, 0, fs - size % fs);
+    return {};
+}
+
+Result<void> leave_inline(Inode& inode, bool may_use_reserve) {
+    {
+        MutexLock guard(inode.map_lock);
+        if (!inode.is_inline()) return {};
+    }
+    LockedFolio folio = TRY(inode.pages().lock_for_change(0, true));
+    TRY(fill_folio(inode, folio));
+    if (inode.data_in_journal()) {
+        unsigned credits = 0;
+        {
+            MutexLock guard(inode.map_lock);
+            credits = inode.places().credits();
+        }
+        Handle handle = TRY(inode.fs().journal.start(credits + 4));
+        {
+            MutexLock guard(inode.map_lock);
+            if (!inode.is_inline()) return {};
+            TRY(inode.places().allocate(handle, LogicalBlock(0), 1, false, may_use_reserve));
+            TRY(inode.store(handle));
+        }
+        return journal_folio_blocks(handle, inode, folio, 1);
+    }
+    {
+        MutexLock guard(inode.map_lock);
+        if (!inode.is_inline()) return {};
+        TRY(inode.places().reserve_over_inline(may_use_reserve));
+    }
+    inode.pages().mark_dirty(folio, 1);
+    return {};
+}
+
+Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+    FileCache& pages = inode.pages();
+    PageCache& cache = pages.cache();
+    const std::uint64_t fs = pages.folio_size();
+    bool inline_now = false;
+    std::uint64_t capacity = 0;
+    {
+        MutexLock guard(inode.map_lock);
+        inline_now = inode.is_inline();
+        if (inline_now) capacity = inline_capacity(inode);
+    }
+    if (inline_now && offset + in.size() > capacity) TRY(leave_inline(inode, request.may_use_reserve));
+    if (offset > inode.size_hint() || (offset + in.size() > inode.size_hint() && inode.size_hint() % fs != 0))
+        TRY(zero_straddle(inode));
+    std::size_t done = 0;
+    int attempts = 0;
+    while (done < in.size()) {
+        if (cache.dirty() > cache.dirty_limit()) TRY(write_back(inode));
+        else if (cache.dirty() > cache.background_limit()) cache.wake_flusher();
+        if (cache.used() > cache.limit()) cache.reclaim();
+        const std::uint64_t at = offset + done, inside = at % fs;
+        const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);
+        Result<void> r = write_in_folio(inode, at / fs, inside, in.subspan(done, n), request);
+        if (!r && r.error().code == ENOSPC && attempts++ < space_attempts) {
+            make_room(inode);
+            continue;
+        }
+        if (!r) {
+            if (done) return done;
+            return fail(r.error());
+        }
+        done += n;
+    }
+    return done;
+}
+
+Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+    WriteLock guard(inode.rw);
+    if (request.append) offset = inode.size_hint();
+    const std::uint64_t limit = max_file_size(inode);
+    if (in.empty()) return Written{offset, 0};
+    if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond the largest file of {} bytes", inode.number(), offset, limit);
+    in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
+    if (request.who) TRY(remove_privileges(inode, *request.who));
+    const std::size_t count = TRY(write_cached(inode, offset, in, request));
+    return Written{offset, count};
+}
+
+}  // namespace uext4

@@ -1,0 +1,354 @@
+// Writeback: dirty folios to the device, then one short handle that names their blocks.
+//
+// A pass holds flush_lock. Its folios are under writeback from before their blocks are chosen until after the blocks are
+// named, so nobody changes them meanwhile and what is named is what was written.
+#include "file/file_io.h"
+#include "inode/inline_area.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::uint64_t pass_bytes = std::uint64_t{32} << 20;  // of one batch
+
+struct Item {
+    Folio* folio;
+    BlockMask blocks;
+    bool failed = false;
+};
+
+struct Segment {
+    std::uint64_t first;  // logical block
+    std::uint64_t count;
+    Place place;
+    BlockNr block;
+    std::size_t item;     // of its first block
+    Result<void> result{};
+};
+
+class Pass {
+public:
+    Pass(Inode& inode, std::uint64_t first, std::uint64_t end)
+        : inode_(inode), pages_(inode.pages()), fs_(pages_.folio_size()), bs_(pages_.block_size()), next_(first), end_(end) {}
+
+    // True when there was something to do.
+    Result<bool> batch() {
+        items_.clear();
+        segments_.clear();
+        collect();
+        if (items_.empty()) return false;
+        Result<void> chosen = choose();
+        if (chosen) {
+            for (Segment& s : segments_) write(s);
+            retry_elsewhere();
+            for (const Segment& s : segments_) mark_failed(s);
+        } else {
+            for (Item& item : items_) item.failed = true;
+        }
+        Result<void> named = chosen ? name() : Result<void>();
+        finish(!named);
+        if (!chosen) return fail(chosen.error());
+        if (!named) return fail(named.error());
+        for (const Segment& s : segments_)
+            if (!s.result) return fail(s.result.error());
+        return true;
+    }
+
+private:
+    void collect() {
+        const std::uint64_t most = std::max<std::uint64_t>(1, std::min(pass_bytes, pages_.cache().limit() / 4) / fs_);
+        while (items_.size() < most) {
+            const std::optional<std::uint64_t> index = pages_.next_dirty(next_);
+            if (!index || *index >= end_) return;
+            next_ = *index + 1;
+            Result<LockedFolio> locked = pages_.lock(*index, false);
+            if (!locked || !*locked || !(*locked)->dirty) continue;
+            LockedFolio& folio = *locked;
+            const std::uint64_t start = folio->index * fs_;
+            if (folio->mapped && pages_.client_maps()) pages_.client_maps()->protect(start, fs_);
+            const std::uint64_t size = inode_.size_hint();
+            if (size < start + fs_) {
+                const std::uint64_t keep = size > start ? size - start : 0;
+                std::memset(folio->data + keep, 0, fs_ - keep);
+            }
+            items_.push_back({&*folio, folio->dirty});
+            pages_.begin_writeback(folio);
+            pages_.clear_dirty(folio, folio->dirty);
+        }
+    }
+
+    // Where each dirty block goes. A block past the end of the file that lives nowhere is not written.
+    Result<void> choose() {
+        const std::uint64_t per = fs_ / bs_;
+        MutexLock guard(inode_.map_lock);
+        for (std::size_t i = 0; i < items_.size(); ++i) {
+            const std::uint64_t base = items_[i].folio->index * per;
+            for (std::uint64_t slot = 0; slot < per; ++slot) {
+                if (!(items_[i].blocks >> slot & 1)) continue;
+                const std::uint64_t logical = base + slot;
+                if (extends_last(logical)) continue;
+                TRY(choose_from(logical, run_length(i, slot), i));
+            }
+        }
+        return {};
+    }
+
+    bool extends_last(std::uint64_t logical) const {
+        return !segments_.empty() && logical >= segments_.back().first &&
+               logical < segments_.back().first + segments_.back().count;
+    }
+
+    // Dirty blocks that follow each other, from this one on.
+    std::uint64_t run_length(std::size_t item, std::uint64_t slot) const {
+        const std::uint64_t per = fs_ / bs_;
+        std::uint64_t n = 0;
+        for (;;) {
+            while (slot < per && (items_[item].blocks >> slot & 1)) ++slot, ++n;
+            if (slot < per || item + 1 == items_.size()) return n;
+            if (items_[item + 1].folio->index != items_[item].folio->index + 1 || !(items_[item + 1].blocks & 1)) return n;
+            ++item;
+            slot = 0;
+        }
+    }
+
+    Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item) {
+        Places& places = inode_.places();
+        Mapping m = TRY(places.lookup(logical * bs_, count * bs_));
+        if (m.place == Place::hole) {
+            // Dirty without a promise: an earlier write to its blocks failed and gave them back.
+            TRY(places.reserve(LogicalBlock(logical), std::min(count, m.length / bs_), true));
+            m = TRY(places.lookup(logical * bs_, count * bs_));
+        }
+        Segment s{logical, std::min(count, m.length / bs_), m.place, m.block, item};
+        if (m.place == Place::reserved) {
+            const Places::Granted g = TRY(places.grant(LogicalBlock(logical), s.count, true));
+            s.count = g.count;
+            s.block = g.block;
+            s.place = Place::granted;
+        } else if (m.place == Place::inline_data) {
+            s.count = 1;
+        }
+        if (!segments_.empty()) {
+            Segment& last = segments_.back();
+            if (last.place == s.place && s.place != Place::inline_data && last.first + last.count == s.first &&
+                last.block + last.count == s.block) {
+                last.count += s.count;
+                return {};
+            }
+        }
+        segments_.push_back(s);
+        return {};
+    }
+
+    std::byte* data_of(std::uint64_t logical, std::size_t item) const {
+        const std::uint64_t per = fs_ / bs_, index = logical / per;
+        while (items_[item].folio->index != index) ++item;
+        return items_[item].folio->data + logical % per * bs_;
+    }
+
+    Result<void> write_at(const Segment& s, BlockNr block) {
+        std::vector<ConstBytes> parts;
+        std::size_t item = s.item;
+        const std::uint64_t per = fs_ / bs_;
+        for (std::uint64_t n = 0; n < s.count;) {
+            const std::uint64_t logical = s.first + n, index = logical / per;
+            while (items_[item].folio->index != index) ++item;
+            const std::uint64_t take = std::min(s.count - n, per - logical % per);
+            parts.emplace_back(items_[item].folio->data + logical % per * bs_, take * bs_);
+            n += take;
+        }
+        return inode_.fs().device.writev(block.value * bs_, parts);
+    }
+
+    void write(Segment& s) {
+        if (s.place == Place::inline_data) return;
+        s.result = write_at(s, s.block);
+    }
+
+    // A device write failed: the same data into other blocks, once.
+    void retry_elsewhere() {
+        std::vector<Segment> again;
+        for (Segment& s : segments_) {
+            if (s.result) continue;
+            if (s.place == Place::granted) retry_grant(s, again);
+            else if (s.place == Place::mapped) retry_mapped(s);
+        }
+        for (Segment& s : again) segments_.push_back(std::move(s));
+        std::stable_sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) { return a.first < b.first; });
+    }
+
+    void retry_grant(Segment& s, std::vector<Segment>& again) {
+        MutexLock guard(inode_.map_lock);
+        Places& places = inode_.places();
+        if (!places.take_back(LogicalBlock(s.first), s.count)) return;
+        std::vector<Segment> fresh;
+        for (std::uint64_t n = 0; n < s.count;) {
+            Result<Places::Granted> g = places.grant(LogicalBlock(s.first + n), s.count - n, true);
+            if (!g) return;
+            fresh.push_back({s.first + n, g->count, Place::granted, g->block, s.item});
+            n += g->count;
+        }
+        guard.unlock();
+        bool all = true;
+        for (Segment& f : fresh) {
+            f.result = write_at(f, f.block);
+            all = all && f.result.has_value();
+        }
+        if (!all) return;
+        s = fresh.front();
+        again.insert(again.end(), fresh.begin() + 1, fresh.end());
+    }
+
+    // An overwrite: the blocks are swapped for new ones, in the handle of this function.
+    void retry_mapped(Segment& s) {
+        FsContext& fs = inode_.fs();
+        if (fs.geometry.cluster_ratio != 1) return;
+        for (std::uint64_t n = 0; n < s.count; ++n) {
+            Result<Grant> grant = fs.allocator.grant(s.block, 1, nullptr, true);
+            if (!grant) return;
+            Segment one{s.first + n, 1, Place::mapped, grant->first(), s.item};
+            if (Result<void> w = write_at(one, grant->first()); !w) return;
+            unsigned credits = 0;
+            {
+                MutexLock guard(inode_.map_lock);
+                credits = inode_.places().credits();
+            }
+            Result<Handle> handle = fs.journal.start(credits + 2 * Allocator::publish_credits());
+            if (!handle) return;
+            MutexLock guard(inode_.map_lock);
+            const BlockNr fresh = grant->first();
+            if (!fs.allocator.publish(*handle, *grant)) return;
+            Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh);
+            inode_.places().changed();
+            if (!old || !fs.allocator.free(*handle, *old, 1) || !inode_.store(*handle)) return;
+        }
+        s.result = {};
+    }
+
+    void mark_failed(const Segment& s) {
+        if (s.result) return;
+        const std::uint64_t per = fs_ / bs_;
+        for (Item& item : items_) {
+            const std::uint64_t base = item.folio->index * per;
+            if (base < s.first + s.count && base + per > s.first) item.failed = true;
+        }
+    }
+
+    Result<void> name() {
+        bool change = false;
+        {
+            // Failed folios count as dirty, so the size on disk stays below them.
+            for (Item& item : items_)
+                if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
+            MutexLock guard(inode_.map_lock);
+            for (const Segment& s : segments_) change = change || s.place != Place::mapped;
+            change = change || stable_size(inode_) != inode_.disk_size();
+        }
+        if (!change) return {};
+        unsigned credits = 0;
+        {
+            MutexLock guard(inode_.map_lock);
+            credits = inode_.places().credits() + Inode::store_credits();
+        }
+        Handle handle = TRY(inode_.fs().journal.start(credits));
+        for (const Segment& s : segments_)
+            if (s.result) TRY(name_segment(handle, s, credits));
+        MutexLock guard(inode_.map_lock);
+        inode_.set_disk_size(stable_size(inode_));
+        return inode_.store(handle);
+    }
+
+    Result<void> name_segment(Handle& handle, const Segment& s, unsigned credits) {
+        std::uint64_t at = s.first;
+        const std::uint64_t end = s.first + s.count;
+        while (at < end) {
+            {
+                MutexLock guard(inode_.map_lock);
+                Places& places = inode_.places();
+                if (s.place == Place::inline_data) return name_inline(handle, s);
+                if (s.place == Place::granted) {
+                    at = TRY(places.publish(handle, LogicalBlock(at), end - at)).value;
+                } else if (s.place == Place::unwritten || s.place == Place::written) {
+                    places.mark_written(LogicalBlock(at), end - at);
+                    at = TRY(places.convert(handle, LogicalBlock(at), end - at)).value;
+                } else {
+                    return {};
+                }
+                if (at < end) TRY(inode_.store(handle));  // a valid tree before the restart
+            }
+            if (at < end) TRY(handle.restart(credits));
+        }
+        return {};
+    }
+
+    Result<void> name_inline(Handle& handle, const Segment& s) {
+        const ConstBytes contents(data_of(s.first, s.item), std::min<std::uint64_t>(inode_.size(), bs_));
+        if (!inode_.is_inline() || inode_.places().has_pending())
+            return fail(EIO, "inode {}: inline data left the inode during its writeback", inode_.number());
+        const bool fits = TRY(write_inline(handle, inode_, contents));
+        if (fits) return {};
+        // The attributes grew meanwhile: the next pass writes block 0.
+        TRY(inode_.places().reserve_over_inline(true));
+        items_[s.item].failed = true;
+        pages_.fail_writeback(*items_[s.item].folio, 1);
+        return {};
+    }
+
+    void finish(bool all_failed) {
+        for (Item& item : items_) {
+            if (item.failed && !still_under_writeback(item)) continue;
+            if (all_failed) pages_.fail_writeback(*item.folio, item.blocks);
+            else pages_.end_writeback(*item.folio);
+        }
+    }
+    // fail_writeback() has ended it already.
+    static bool still_under_writeback(const Item& item) { return !item.failed; }
+
+    Inode& inode_;
+    FileCache& pages_;
+    const std::uint64_t fs_, bs_;
+    std::uint64_t next_, end_;
+    std::vector<Item> items_;
+    std::vector<Segment> segments_;
+};
+
+}  // namespace
+
+std::uint64_t stable_size(Inode& inode) {
+    const std::uint64_t bs = inode.fs().block_size(), fs = inode.pages().folio_size();
+    const std::uint64_t on_disk = inode.disk_size(), size = inode.size();
+    std::uint64_t bound = size;
+    if (size > on_disk) {
+        if (auto pending = inode.places().first_pending(LogicalBlock(on_disk / bs))) bound = std::min(bound, pending->value * bs);
+        if (auto dirty = inode.pages().next_dirty(on_disk / fs)) bound = std::min(bound, *dirty * fs);
+        bound = std::max(bound, on_disk);
+    }
+    // While the contents are in the inode, the size is what is stored there.
+    return bound;
+}
+
+Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
+    if (!inode.pages().next_dirty(0)) return {};
+    const std::uint64_t fs = inode.pages().folio_size();
+    MutexLock guard(inode.flush_lock);
+    bool whole = false;
+    {
+        MutexLock map(inode.map_lock);
+        whole = inode.is_inline();  // block 0 is named before any other
+    }
+    Pass pass(inode, whole ? 0 : first / fs, end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs));
+    for (;;) {
+        Result<bool> more = pass.batch();
+        if (!more) {
+            inode.writeback_error.store(more.error().code);
+            inode.writeback_errors.fetch_add(1);
+            return fail(more.error());
+        }
+        if (!*more) return {};
+    }
+}
+
+}  // namespace uext4

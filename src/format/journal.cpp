@@ -1,0 +1,89 @@
+#include "format/journal.h"
+
+#include "format/checksum.h"
+
+#include <algorithm>
+
+namespace uext4::format {
+
+namespace {
+
+std::unexpected<Error> absurd(const char* field, std::uint64_t value) {
+    return fail(EUCLEAN, "journal superblock: {} is {}", field, value);
+}
+
+// Over all bytes with one big-endian field of 4 bytes at `hole` taken as zero.
+std::uint32_t checksum_without(std::uint32_t seed, ConstBytes bytes, std::size_t hole) {
+    const Be32 zero(0);
+    std::uint32_t crc = crc32c(seed, bytes.first(hole));
+    crc = crc32c(crc, bytes_of(zero));
+    return crc32c(crc, bytes.subspan(hole + 4));
+}
+
+}  // namespace
+
+std::uint32_t journal_super_checksum(const JournalSuper& super) {
+    return checksum_without(~0u, bytes_of(super), offsetof(JournalSuper, checksum));
+}
+
+Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t block_size, std::uint64_t log_blocks) {
+    if (s.header.magic != journal::magic) return absurd("h_magic", s.header.magic);
+    if (s.header.blocktype != journal::super_v1 && s.header.blocktype != journal::super_v2)
+        return absurd("h_blocktype", s.header.blocktype);
+    JournalLayout out;
+    out.block_size = s.blocksize;
+    if (out.block_size != block_size) return absurd("s_blocksize", out.block_size);
+    out.length = s.maxlen;
+    if (out.length > log_blocks || out.length < 8) return absurd("s_maxlen", out.length);
+    out.first = s.first;
+    if (out.first == 0 || out.first >= out.length) return absurd("s_first", out.first);
+    out.sequence = s.sequence;
+    out.start = s.start;
+    out.error = s.error;
+    std::copy_n(s.uuid, 16, out.uuid.begin());
+    if (s.header.blocktype == journal::super_v2) {
+        out.compat = s.feature_compat;
+        out.incompat = s.feature_incompat;
+        if (const std::uint32_t unknown = out.incompat & ~journal::known_incompat)
+            return fail(EOPNOTSUPP, "journal superblock: unknown incompatible features {:#x}", unknown);
+        if (s.feature_ro_compat) return fail(EOPNOTSUPP, "journal superblock: unknown read-only features {:#x}", s.feature_ro_compat.get());
+        if (out.csum_v3() && out.has(journal::incompat_csum_v2)) return absurd("s_feature_incompat", out.incompat);
+        if (s.checksum_v2or3()) {
+            if (s.checksum_type != journal::checksum_crc32c) return absurd("s_checksum_type", s.checksum_type);
+            if (s.checksum != journal_super_checksum(s)) return absurd("s_checksum", s.checksum);
+            out.checksum_seed = crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
+        }
+        if (out.has(journal::incompat_fast_commit)) {
+            out.fast_commit_blocks = s.num_fc_blocks ? s.num_fc_blocks.get() : journal::default_fast_commit_blocks;
+            if (out.fast_commit_blocks + 8 > out.length - out.first) return absurd("s_num_fc_blks", out.fast_commit_blocks);
+        }
+    }
+    if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd("s_start", out.start);
+    return out;
+}
+
+std::uint32_t journal_block_checksum(const JournalLayout& layout, ConstBytes block) {
+    return checksum_without(layout.checksum_seed, block, block.size() - sizeof(JournalBlockTail));
+}
+
+bool journal_block_checksum_ok(const JournalLayout& layout, ConstBytes block) {
+    if (!layout.tail_bytes()) return true;
+    const auto& tail = view_as<JournalBlockTail>(block, block.size() - sizeof(JournalBlockTail));
+    return tail.checksum == journal_block_checksum(layout, block);
+}
+
+void set_journal_block_checksum(const JournalLayout& layout, Bytes block) {
+    if (!layout.tail_bytes()) return;
+    view_as<JournalBlockTail>(block, block.size() - sizeof(JournalBlockTail)).checksum = journal_block_checksum(layout, block);
+}
+
+std::uint32_t journal_data_checksum(const JournalLayout& layout, std::uint32_t sequence, ConstBytes contents) {
+    const Be32 number(sequence);
+    return crc32c(crc32c(layout.checksum_seed, bytes_of(number)), contents);
+}
+
+std::uint32_t journal_commit_checksum(const JournalLayout& layout, ConstBytes block) {
+    return checksum_without(layout.checksum_seed, block, offsetof(JournalCommit, checksum));
+}
+
+}  // namespace uext4::format

@@ -1,0 +1,216 @@
+#include "format/superblock.h"
+
+#include "format/checksum.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace uext4::format {
+
+bool super_checksum_ok(const SuperBlock& super) {
+    if (!super.has_ro_compat(ro_compat::metadata_csum)) return true;
+    return super.checksum == crc32c(~0u, bytes_of(super).first(offsetof(SuperBlock, checksum)));
+}
+
+void set_super_checksum(SuperBlock& super) {
+    if (!super.has_ro_compat(ro_compat::metadata_csum)) return;
+    super.checksum = crc32c(~0u, bytes_of(super).first(offsetof(SuperBlock, checksum)));
+}
+
+Support support_for(std::uint32_t c, std::uint32_t i, std::uint32_t r) {
+    (void)c;
+    Support out;
+    constexpr std::uint32_t read_write = incompat::filetype | incompat::recover | incompat::meta_bg | incompat::extents |
+                                         incompat::bit64 | incompat::mmp | incompat::flex_bg | incompat::ea_inode |
+                                         incompat::csum_seed | incompat::large_dir | incompat::inline_data;
+    constexpr std::uint32_t read_only = incompat::encrypt | incompat::casefold;
+    if (const std::uint32_t unknown = i & ~(read_write | read_only)) {
+        out.readable = out.writable = false;
+        out.why = feature_names(FeatureSet::incompat, unknown);
+        return out;
+    }
+    if (i & read_only) {
+        out.writable = false;
+        out.why = feature_names(FeatureSet::incompat, i & read_only);
+    }
+    constexpr std::uint32_t ro_write = ro_compat::sparse_super | ro_compat::large_file | ro_compat::huge_file |
+                                       ro_compat::gdt_csum | ro_compat::dir_nlink | ro_compat::extra_isize |
+                                       ro_compat::bigalloc | ro_compat::metadata_csum | ro_compat::orphan_present;
+    if (const std::uint32_t limits = r & ~ro_write) {
+        out.writable = false;
+        if (!out.why.empty()) out.why += ' ';
+        out.why += feature_names(FeatureSet::ro_compat, limits);
+    }
+    return out;
+}
+
+namespace {
+
+std::unexpected<Error> absurd(const char* field, std::uint64_t value) {
+    return fail(EUCLEAN, "superblock: {} is {}", field, value);
+}
+
+bool is_power_of(std::uint64_t n, std::uint64_t base) {
+    while (n > 1 && n % base == 0) n /= base;
+    return n == 1;
+}
+
+std::uint64_t largest_indirect(std::uint32_t block_size, bool huge) {
+    const std::uint64_t per = block_size / 4;
+    std::uint64_t blocks = 12 + per + per * per + per * per * per;
+    // i_blocks counts 512-byte sectors in 32 bits, or 48 with huge_file.
+    const std::uint64_t counted = huge ? ((std::uint64_t{1} << 48) - 1) / 1 : ((std::uint64_t{1} << 32) - 1) / (block_size / 512);
+    const std::uint64_t meta = 1 + (1 + per) + (1 + per + per * per);
+    if (blocks + meta > counted) blocks = counted > meta ? counted - meta : 0;
+    blocks = std::min<std::uint64_t>(blocks, 0xFFFFFFFF);
+    return blocks * block_size;
+}
+
+}  // namespace
+
+Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes) {
+    if (s.magic != super_magic) return fail(EINVAL, "superblock: magic is {:#06x}, not an ext2, ext3 or ext4 file system", s.magic.get());
+    Geometry g;
+    if (s.rev_level > 1) return absurd("s_rev_level", s.rev_level);
+    const bool dynamic = s.rev_level >= 1;
+    if (dynamic) {
+        g.compat = s.feature_compat;
+        g.incompat = s.feature_incompat;
+        g.ro_compat = s.feature_ro_compat;
+    }
+    if (s.log_block_size > 6) return absurd("s_log_block_size", s.log_block_size);
+    g.block_bits = 10 + s.log_block_size;
+    g.block_size = 1u << g.block_bits;
+    const bool big = g.has_ro_compat(ro_compat::bigalloc);
+    if (big) {
+        if (s.log_cluster_size < s.log_block_size || s.log_cluster_size > 19) return absurd("s_log_cluster_size", s.log_cluster_size);
+        g.cluster_bits = s.log_cluster_size - s.log_block_size;
+        g.cluster_ratio = 1u << g.cluster_bits;
+    } else if (s.log_cluster_size != s.log_block_size && s.log_cluster_size != 0) {
+        return absurd("s_log_cluster_size", s.log_cluster_size);
+    }
+    g.blocks_count = s.blocks_count_lo;
+    g.reserved_blocks = s.r_blocks_count_lo;
+    if (g.has_incompat(incompat::bit64)) {
+        g.blocks_count = s.blocks_count();
+        g.reserved_blocks = s.reserved_blocks();
+    }
+    if (g.blocks_count == 0 || g.blocks_count >> 48) return absurd("s_blocks_count", g.blocks_count);
+    if (device_bytes && g.blocks_count > device_bytes / g.block_size)
+        return fail(EUCLEAN, "superblock: s_blocks_count is {}, but the device holds {} blocks of {} bytes", g.blocks_count,
+                    device_bytes / g.block_size, g.block_size);
+    if (g.reserved_blocks > g.blocks_count) return absurd("s_r_blocks_count", g.reserved_blocks);
+    g.first_data_block = s.first_data_block;
+    if (g.first_data_block != (g.block_size == 1024 && !big ? 1u : 0u) && !(g.block_size == 1024 && g.first_data_block <= 1))
+        return absurd("s_first_data_block", g.first_data_block);
+    if (g.first_data_block >= g.blocks_count) return absurd("s_first_data_block", g.first_data_block);
+    g.blocks_per_group = s.blocks_per_group;
+    g.clusters_per_group = big ? s.clusters_per_group.get() : s.blocks_per_group.get();
+    if (g.clusters_per_group == 0 || g.clusters_per_group > 8 * g.block_size || g.clusters_per_group % 8 != 0)
+        return absurd("s_clusters_per_group", g.clusters_per_group);
+    if (g.blocks_per_group == 0 || g.blocks_per_group != std::uint64_t{g.clusters_per_group} * g.cluster_ratio)
+        return absurd("s_blocks_per_group", g.blocks_per_group);
+    g.inode_size = dynamic ? s.inode_size.get() : 128u;
+    if (g.inode_size < 128 || g.inode_size > g.block_size || !std::has_single_bit(g.inode_size)) return absurd("s_inode_size", g.inode_size);
+    g.inodes_per_group = s.inodes_per_group;
+    const std::uint32_t per_block = g.block_size / g.inode_size;
+    if (g.inodes_per_group < per_block || g.inodes_per_group > 8 * g.block_size || g.inodes_per_group % 8 != 0)
+        return absurd("s_inodes_per_group", g.inodes_per_group);
+    g.inode_table_blocks = static_cast<std::uint32_t>(divide_up(g.inodes_per_group, per_block));
+    if (g.has_incompat(incompat::bit64)) {
+        g.desc_size = s.desc_size;
+        if (g.desc_size < 64 || g.desc_size > g.block_size || g.desc_size > 1024 || !std::has_single_bit(g.desc_size))
+            return absurd("s_desc_size", g.desc_size);
+    }
+    const std::uint64_t groups = divide_up(g.blocks_count - g.first_data_block, g.blocks_per_group);
+    if (groups > 0xFFFFFFFFu / 2) return absurd("s_blocks_count", g.blocks_count);
+    g.group_count = static_cast<std::uint32_t>(groups);
+    g.descs_per_block = g.block_size / g.desc_size;
+    if (std::uint64_t{g.inodes_per_group} * groups != s.inodes_count) return absurd("s_inodes_count", s.inodes_count);
+    g.inodes_count = s.inodes_count;
+    g.first_inode = dynamic ? s.first_ino.get() : 11u;
+    if (g.first_inode < 11 || g.first_inode > g.inodes_count) return absurd("s_first_ino", g.first_inode);
+    g.want_extra_isize = 0;
+    if (g.inode_size > 128) {
+        g.want_extra_isize = std::clamp<std::uint32_t>(s.want_extra_isize, 32, g.inode_size - 128) & ~3u;
+    }
+    std::copy_n(s.uuid, 16, g.uuid.begin());
+    for (int k = 0; k < 4; ++k) g.hash_seed[static_cast<unsigned>(k)] = s.hash_seed[k];
+    g.default_hash = s.def_hash_version;
+    if (g.default_hash > 2) g.default_hash = g.default_hash > 5 ? 1 : static_cast<std::uint8_t>(g.default_hash - 3);
+    g.hash_unsigned = (s.flags & super_flag::unsigned_hash) != 0;
+    if (g.metadata_csum()) {
+        if (s.checksum_type != 1) return absurd("s_checksum_type", s.checksum_type);
+        g.checksum_seed = g.has_incompat(incompat::csum_seed) ? s.checksum_seed.get()
+                                                             : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
+        g.descriptor_checksum = DescriptorChecksum::crc32c;
+    } else if (g.has_ro_compat(ro_compat::gdt_csum)) {
+        g.descriptor_checksum = DescriptorChecksum::crc16;
+    }
+    g.log_groups_per_flex = g.has_incompat(incompat::flex_bg) ? s.log_groups_per_flex : 0;
+    if (g.log_groups_per_flex > 31) return absurd("s_log_groups_per_flex", g.log_groups_per_flex);
+    g.first_meta_bg = g.has_incompat(incompat::meta_bg) ? s.first_meta_bg.get() : 0;
+    const std::uint64_t desc_blocks = divide_up(groups, g.descs_per_block);
+    if (g.first_meta_bg > desc_blocks) return absurd("s_first_meta_bg", g.first_meta_bg);
+    g.reserved_gdt_blocks = s.reserved_gdt_blocks;
+    if (g.reserved_gdt_blocks > g.block_size / 4) return absurd("s_reserved_gdt_blocks", g.reserved_gdt_blocks);
+    if (g.has_compat(compat::sparse_super2)) g.backup_groups = {s.backup_bgs[0], s.backup_bgs[1]};
+    const bool huge = g.has_ro_compat(ro_compat::huge_file);
+    g.max_extent_file_size = std::uint64_t{0xFFFFFFFFu} << g.block_bits;
+    if (!huge) g.max_extent_file_size = std::min<std::uint64_t>(g.max_extent_file_size, ((std::uint64_t{1} << 32) - 1) * 512);
+    g.max_indirect_file_size = largest_indirect(g.block_size, huge);
+    if (!g.has_ro_compat(ro_compat::large_file) && !dynamic) {
+        g.max_indirect_file_size = std::min<std::uint64_t>(g.max_indirect_file_size, 0x7FFFFFFF);
+    }
+    g.journal_inode = g.has_compat(compat::has_journal) ? s.journal_inum.get() : 0;
+    g.orphan_file_inode = g.has_compat(compat::orphan_file) ? s.orphan_file_inum.get() : 0;
+    if (g.has_ro_compat(ro_compat::quota)) {
+        g.user_quota_inode = s.usr_quota_inum;
+        g.group_quota_inode = s.grp_quota_inum;
+        g.project_quota_inode = s.prj_quota_inum;
+    }
+    g.mmp_block = g.has_incompat(incompat::mmp) ? s.mmp_block.get() : 0;
+    return g;
+}
+
+std::uint32_t Geometry::blocks_in_group(GroupNr group) const {
+    const std::uint64_t left = blocks_count - first_block(group).value;
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(left, blocks_per_group));
+}
+
+bool Geometry::has_super_backup(GroupNr group) const {
+    const std::uint64_t n = group.value;
+    if (n == 0) return true;
+    if (has_compat(compat::sparse_super2)) return n == backup_groups[0] || n == backup_groups[1];
+    if (n == 1 || !has_ro_compat(ro_compat::sparse_super)) return true;
+    if (n % 2 == 0) return false;
+    return is_power_of(n, 3) || is_power_of(n, 5) || is_power_of(n, 7);
+}
+
+std::uint32_t Geometry::base_meta_blocks(GroupNr group) const {
+    std::uint32_t blocks = has_super_backup(group) ? 1 : 0;
+    const std::uint32_t desc_blocks = static_cast<std::uint32_t>(divide_up(group_count, descs_per_block));
+    const std::uint64_t meta_group = group.value / descs_per_block;
+    if (!has_incompat(incompat::meta_bg) || meta_group < first_meta_bg) {
+        if (blocks) blocks += (has_incompat(incompat::meta_bg) ? first_meta_bg : desc_blocks) + reserved_gdt_blocks;
+    } else {
+        const std::uint64_t inside = group.value % descs_per_block;
+        if (inside == 0 || inside == 1 || inside == descs_per_block - 1) ++blocks;
+    }
+    return blocks;
+}
+
+Geometry::DescriptorPlace Geometry::descriptor_place(GroupNr group) const {
+    const std::uint64_t meta_group = group.value / descs_per_block;
+    const std::uint32_t offset = static_cast<std::uint32_t>(group.value % descs_per_block) * desc_size;
+    // The superblock lies in the first data block, but with 1 KiB blocks and bigalloc it is block 1 while counting from 0.
+    const std::uint64_t super_block = block_size == 1024 ? 1 : 0;
+    if (!has_incompat(incompat::meta_bg) || meta_group < first_meta_bg) return {BlockNr(super_block + 1 + meta_group), offset};
+    const GroupNr first(meta_group * descs_per_block);
+    std::uint64_t block = first_block(first).value + (has_super_backup(first) ? 1 : 0);
+    if (block_size == 1024 && first.value == 0 && first_data_block == 0) ++block;
+    return {BlockNr(block), offset};
+}
+
+}  // namespace uext4::format

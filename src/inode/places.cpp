@@ -1,0 +1,474 @@
+#include "inode/places.h"
+
+#include "inode/inline_area.h"
+#include "inode/inode.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+namespace {
+// How far ahead one look into the tree goes: long enough that a streaming reader asks the tree rarely.
+constexpr std::uint64_t lookup_window = 1u << 20;
+}  // namespace
+
+Places::Places(Inode& inode) : inode_(inode) {}
+Places::~Places() = default;
+
+std::uint64_t Places::ratio() const { return inode_.fs().geometry.cluster_ratio; }
+
+Places::Runs::iterator Places::run_at_or_after(std::uint64_t block) {
+    auto it = pending_.upper_bound(block);
+    if (it != pending_.begin()) {
+        auto before = std::prev(it);
+        if (before->first + before->second.count > block) return before;
+    }
+    return it;
+}
+
+// Afterwards a run starts at `block`, or none contains it. Returns the first run at or after it.
+Places::Runs::iterator Places::split_at(std::uint64_t block) {
+    auto it = run_at_or_after(block);
+    if (it == pending_.end() || it->first >= block) return it;
+    Pending& left = it->second;
+    const std::uint64_t keep = block - it->first;
+    Pending right = left;
+    right.count = left.count - keep;
+    if (right.block) right.block += keep;
+    if (left.grant && ratio() == 1) {
+        auto front = std::make_shared<Grant>(left.grant->split_front(keep));
+        right.grant = left.grant;
+        left.grant = std::move(front);
+    }
+    left.count = keep;
+    return pending_.emplace(block, std::move(right)).first;
+}
+
+// Joins neighbouring reserved runs, so that a file written block by block stays one run.
+void Places::merge_around(std::uint64_t block) {
+    auto it = run_at_or_after(block);
+    if (it == pending_.end() || it->second.place != Place::reserved) return;
+    if (it != pending_.begin()) {
+        auto before = std::prev(it);
+        if (before->second.place == Place::reserved && before->first + before->second.count == it->first) {
+            before->second.count += it->second.count;
+            pending_.erase(it);
+            it = before;
+        }
+    }
+    auto after = std::next(it);
+    if (after != pending_.end() && after->second.place == Place::reserved &&
+        it->first + it->second.count == after->first) {
+        it->second.count += after->second.count;
+        pending_.erase(after);
+    }
+}
+
+Result<MappedRun> Places::on_disk(LogicalBlock from, std::uint64_t max) {
+    if (inode_.is_inline()) return MappedRun{from, max, BlockNr(), false};
+    if (!disk_run_ || from < disk_run_->logical || from >= disk_run_->logical + disk_run_->count)
+        disk_run_ = TRY(inode_.map().lookup(from, std::max(max, lookup_window)));
+    MappedRun run = *disk_run_;
+    const std::uint64_t skip = from - run.logical;
+    run.logical = from;
+    run.count = std::min(run.count - skip, max);
+    if (!run.hole()) run.physical += skip;
+    return run;
+}
+
+Result<Mapping> Places::lookup(std::uint64_t offset, std::uint64_t length) {
+    const std::uint64_t bs = inode_.fs().block_size();
+    const std::uint64_t first = offset / bs;
+    const std::uint64_t count = std::max<std::uint64_t>(1, divide_up(offset % bs + length, bs));
+    Mapping out;
+    out.cookie = cookie_;
+    out.offset = first * bs;
+    auto it = run_at_or_after(first);
+    if (it != pending_.end() && it->first <= first) {
+        const std::uint64_t skip = first - it->first;
+        out.place = it->second.place;
+        out.length = std::min(it->second.count - skip, count) * bs;
+        if (it->second.block) out.block = it->second.block + skip;
+        return out;
+    }
+    std::uint64_t limit = count;
+    if (it != pending_.end()) limit = std::min(limit, it->first - first);
+    if (inode_.is_inline() && first == 0) {
+        out.place = Place::inline_data;
+        out.length = bs;
+        return out;
+    }
+    if (LogicalBlock(first) >= inode_.map().limit()) {
+        out.length = limit * bs;
+        return out;
+    }
+    const MappedRun run = TRY(on_disk(LogicalBlock(first), limit));
+    out.length = run.count * bs;
+    out.block = run.physical;
+    out.place = run.hole() ? Place::hole : run.unwritten ? Place::unwritten : Place::mapped;
+    return out;
+}
+
+Result<Places::Backing> Places::backing_of(std::uint64_t cluster) {
+    const std::uint64_t r = ratio(), start = cluster * r;
+    Backing found;
+    for (auto it = run_at_or_after(start); it != pending_.end() && it->first < start + r; ++it) {
+        if (it->second.place == Place::reserved) {
+            found.promised = true;
+        } else if (it->second.place == Place::granted) {
+            const std::uint64_t inside = std::max(it->first, start);
+            const BlockNr physical = it->second.block + (inside - it->first);
+            found.base = physical - (inside - start);
+            found.grant = it->second.grant;
+            return found;
+        }
+    }
+    for (std::uint64_t at = start; at < start + r;) {
+        const MappedRun run = TRY(on_disk(LogicalBlock(at), start + r - at));
+        if (!run.hole()) {
+            found.base = run.physical - (at - start);
+            return found;
+        }
+        at += run.count;
+    }
+    return found;
+}
+
+// New clusters that reserving the hole blocks [first, first+count) takes.
+Result<std::uint64_t> Places::clusters_needed(std::uint64_t first, std::uint64_t count) {
+    const std::uint64_t r = ratio();
+    if (r == 1) return count;
+    std::uint64_t needed = 0;
+    for (std::uint64_t cluster = first / r; cluster <= (first + count - 1) / r; ++cluster) {
+        const Backing backing = TRY(backing_of(cluster));
+        if (!backing.base && !backing.promised) ++needed;
+    }
+    return needed;
+}
+
+// The claim for tree blocks covers naming every pending run.
+Result<void> Places::cover_tree(bool privileged) {
+    std::uint64_t runs = 0, blocks = 0;
+    for (const auto& [first, run] : pending_) {
+        if (run.place == Place::written) continue;
+        ++runs;
+        blocks += run.count;
+    }
+    const bool extents = inode_.uses_extents() || inode_.is_inline();
+    if (!extents) runs += blocks / (inode_.fs().block_size() / 4);
+    const std::uint64_t needed = BlockMap::tree_blocks_for(runs, inode_.fs().block_size(), extents);
+    if (needed <= tree_claim_.clusters()) return {};
+    tree_claim_.merge(TRY(inode_.fs().allocator.claim(needed - tree_claim_.clusters(), privileged)));
+    return {};
+}
+
+void Places::trim_claims() {
+    for (const auto& [first, run] : pending_)
+        if (run.place != Place::written) return;
+    data_claim_.release();
+    tree_claim_.release();
+}
+
+Result<void> Places::reserve(LogicalBlock first, std::uint64_t count, bool privileged) {
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> made;
+    Result<void> result;
+    std::uint64_t at = first.value;
+    const std::uint64_t end = at + count;
+    while (at < end) {
+        auto it = run_at_or_after(at);
+        if (it != pending_.end() && it->first <= at) {
+            at = it->first + it->second.count;
+            continue;
+        }
+        const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
+        Result<MappedRun> run = on_disk(LogicalBlock(at), limit - at);
+        if (!run) {
+            result = fail(run.error());
+            break;
+        }
+        if (run->hole()) {
+            Result<std::uint64_t> clusters = clusters_needed(at, run->count);
+            Result<Claim> claim = clusters ? inode_.fs().allocator.claim(*clusters, privileged) : fail(clusters.error());
+            if (!claim) {
+                result = fail(claim.error());
+                break;
+            }
+            data_claim_.merge(std::move(*claim));
+            pending_.emplace(at, Pending{run->count, Place::reserved, BlockNr(), nullptr});
+            made.emplace_back(at, run->count);
+        }
+        at += run->count;
+    }
+    if (made.empty()) return result;
+    ++cookie_;
+    if (result) result = cover_tree(privileged);
+    if (!result) {
+        for (auto [start, n] : made) drop_pending(LogicalBlock(start), LogicalBlock(start + n));
+        return result;
+    }
+    for (auto [start, n] : made) merge_around(start);
+    return {};
+}
+
+Result<void> Places::reserve_over_inline(bool privileged) {
+    auto it = run_at_or_after(0);
+    if (it != pending_.end() && it->first == 0) return {};
+    data_claim_.merge(TRY(inode_.fs().allocator.claim(1, privileged)));
+    pending_.emplace(0, Pending{1, Place::reserved, BlockNr(), nullptr});
+    ++cookie_;
+    if (Result<void> covered = cover_tree(privileged); !covered) {
+        drop_pending(LogicalBlock(0), LogicalBlock(1));
+        return covered;
+    }
+    merge_around(0);
+    return {};
+}
+
+// Just behind the block before; a new file starts at its group's goal.
+Result<BlockNr> Places::goal_before(std::uint64_t block) {
+    if (block > 0) {
+        auto it = run_at_or_after(block - 1);
+        if (it != pending_.end() && it->first <= block - 1 && it->second.block)
+            return it->second.block + (block - it->first);
+        const MappedRun run = TRY(on_disk(LogicalBlock(block - 1), 1));
+        if (!run.hole()) return run.physical + 1;
+    }
+    return inode_.fs().allocator.goal_for(inode_.number());
+}
+
+// Chooses blocks for [first, first+count), none of which has one; the run it describes is at most that long.
+Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged,
+                                          Pending& out) {
+    const std::uint64_t r = ratio();
+    out.place = Place::granted;
+    if (r == 1) {
+        auto grant = std::make_shared<Grant>(
+            TRY(inode_.fs().allocator.grant(TRY(goal_before(first.value)), count, paid, privileged)));
+        out.count = std::min(count, grant->count());
+        out.block = grant->first();
+        if (grant->count() > out.count) grant = std::make_shared<Grant>(grant->split_front(out.count));
+        out.grant = std::move(grant);
+        return Granted{first, out.count, out.block};
+    }
+    const std::uint64_t cluster = first.value / r, inside = first.value % r;
+    Backing backing = TRY(backing_of(cluster));
+    if (!backing.base) {
+        const BlockNr goal = TRY(goal_before(cluster * r));
+        backing.grant = std::make_shared<Grant>(TRY(inode_.fs().allocator.grant(goal, r, paid, privileged)));
+        if (backing.grant->count() > r) *backing.grant = backing.grant->split_front(r);
+        backing.base = backing.grant->first();
+    }
+    out.count = std::min(count, r - inside);
+    out.block = backing.base + inside;
+    out.grant = std::move(backing.grant);
+    return Granted{first, out.count, out.block};
+}
+
+Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, bool privileged) {
+    auto it = split_at(first.value);
+    if (it == pending_.end() || it->first != first.value || it->second.place != Place::reserved)
+        return fail(EIO, "inode {}: block {} is not reserved", inode_.number(), first);
+    count = std::min(count, it->second.count);
+    Pending run;
+    const Granted granted = TRY(grant_run(first, count, &data_claim_, privileged, run));
+    split_at(first.value + granted.count);
+    pending_[first.value] = std::move(run);
+    ++cookie_;
+    return granted;
+}
+
+Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
+    split_at(first.value + count);
+    auto it = split_at(first.value);
+    while (it != pending_.end() && it->first < first.value + count) {
+        if (it->second.place != Place::granted || !it->second.grant || !*it->second.grant) {
+            ++it;
+            continue;
+        }
+        const std::uint64_t start = it->first, n = it->second.count;
+        const std::uint64_t r = ratio();
+        // With clusters, other runs may share the grant: only a run that is alone in it can move.
+        if (r > 1 && it->second.grant.use_count() > 1) {
+            ++it;
+            continue;
+        }
+        failed_grants_.push_back(std::move(it->second.grant));
+        it = pending_.erase(it);
+        ++cookie_;
+        TRY(reserve(LogicalBlock(start), n, true));
+        it = run_at_or_after(start + n);
+    }
+    return {};
+}
+
+// Sets the run's bits and extents in one handle. The inline area gives way to block 0.
+Result<void> Places::name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten) {
+    if (inode_.is_inline()) {
+        if (first != 0)
+            return fail(EIO, "inode {}: block {} would be named before block 0 of inline data", inode_.number(), first);
+        TRY(clear_inline(handle, inode_));
+    }
+    std::uint64_t counted = 0;
+    if (run.grant && *run.grant) {
+        counted = run.grant->count();
+        TRY(inode_.fs().allocator.publish(handle, *run.grant));
+    }
+    disk_run_.reset();
+    Claim* paid = tree_claim_.clusters() ? &tree_claim_ : nullptr;
+    Result<void> inserted =
+        inode_.map().insert(handle, MappedRun{LogicalBlock(first), run.count, run.block, unwritten}, paid, counted);
+    if (!inserted && counted) {
+        const BlockNr start = run.block - (ratio() > 1 ? first % ratio() : 0);
+        (void)inode_.fs().allocator.free(handle, start, counted);  // the bits of this handle are taken back
+        run.grant.reset();
+    }
+    return inserted;
+}
+
+Result<LogicalBlock> Places::publish(Handle& handle, LogicalBlock first, std::uint64_t count) {
+    const std::uint64_t end = first.value + count;
+    split_at(end);
+    auto it = split_at(first.value);
+    while (it != pending_.end() && it->first < end) {
+        if (it->second.place != Place::granted) {
+            ++it;
+            continue;
+        }
+        if (!handle.extend(credits())) return LogicalBlock(it->first);
+        TRY(name_blocks(handle, it->first, it->second, false));
+        it = pending_.erase(it);
+        ++cookie_;
+    }
+    trim_claims();
+    return LogicalBlock(end);
+}
+
+void Places::mark_written(LogicalBlock first, std::uint64_t count) {
+    std::uint64_t at = first.value;
+    const std::uint64_t end = at + count;
+    while (at < end) {
+        auto it = run_at_or_after(at);
+        if (it != pending_.end() && it->first <= at) {
+            at = it->first + it->second.count;
+            continue;
+        }
+        const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
+        const Result<MappedRun> run = on_disk(LogicalBlock(at), limit - at);
+        if (!run) return;
+        if (!run->hole() && run->unwritten)
+            pending_.emplace(at, Pending{run->count, Place::written, run->physical, nullptr});
+        at += run->count;
+    }
+    ++cookie_;
+}
+
+Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::uint64_t count) {
+    const std::uint64_t end = first.value + count;
+    split_at(end);
+    auto it = split_at(first.value);
+    while (it != pending_.end() && it->first < end) {
+        if (it->second.place != Place::written) {
+            ++it;
+            continue;
+        }
+        if (!handle.extend(credits())) return LogicalBlock(it->first);
+        disk_run_.reset();
+        TRY(inode_.map().set_unwritten(handle, LogicalBlock(it->first), it->second.count, false, nullptr));
+        it = pending_.erase(it);
+        ++cookie_;
+    }
+    return LogicalBlock(end);
+}
+
+Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
+                                      bool privileged) {
+    const std::uint64_t end = first.value + count;
+    std::uint64_t at = first.value;
+    while (at < end) {
+        auto it = split_at(at);
+        const bool here = it != pending_.end() && it->first == at;
+        if (here && it->second.place != Place::reserved) {
+            at += it->second.count;
+            continue;
+        }
+        std::uint64_t n = end - at;
+        if (here) {
+            n = std::min(n, it->second.count);
+        } else {
+            if (it != pending_.end()) n = std::min(n, it->first - at);
+            const MappedRun run = TRY(on_disk(LogicalBlock(at), n));
+            n = run.count;
+            if (!run.hole()) {
+                at += n;
+                continue;
+            }
+        }
+        if (!handle.extend(credits())) return LogicalBlock(at);
+        Pending run;
+        const Granted granted = TRY(grant_run(LogicalBlock(at), n, here ? &data_claim_ : nullptr, privileged, run));
+        TRY(name_blocks(handle, at, run, unwritten));
+        if (here) {
+            split_at(at + granted.count);
+            pending_.erase(at);
+        }
+        at += granted.count;
+        ++cookie_;
+    }
+    trim_claims();
+    return LogicalBlock(end);
+}
+
+void Places::drop_pending(LogicalBlock first, LogicalBlock end) {
+    if (pending_.empty()) return;
+    if (end.value != ~std::uint64_t{0}) split_at(end.value);
+    auto it = split_at(first.value);
+    bool any = false;
+    while (it != pending_.end() && it->first < end.value) {
+        const Pending run = std::move(it->second);
+        const std::uint64_t start = it->first;
+        it = pending_.erase(it);
+        any = true;
+        if (run.place != Place::reserved) continue;
+        // What of the promise is still needed is what the remaining reserved blocks need.
+        if (ratio() == 1) {
+            data_claim_.give_back(run.count);
+            continue;
+        }
+        const Result<std::uint64_t> clusters = clusters_needed(start, run.count);
+        if (clusters) data_claim_.give_back(std::min(*clusters, data_claim_.clusters()));
+    }
+    if (!any) return;
+    ++cookie_;
+    trim_claims();
+}
+
+Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalBlock end) {
+    if (inode_.is_inline()) return first;
+    changed();
+    const std::uint64_t r = ratio();
+    auto keeps = [&](LogicalBlock cluster_start) {
+        if (r == 1) return false;
+        auto it = run_at_or_after(cluster_start.value);
+        for (; it != pending_.end() && it->first < cluster_start.value + r; ++it)
+            if (it->second.place == Place::granted) return true;
+        return false;
+    };
+    return inode_.map().remove(handle, first, end, keeps);
+}
+
+unsigned Places::credits() {
+    return inode_.map().credits() + Allocator::publish_credits() + Inode::store_credits() + 1;
+}
+
+std::optional<LogicalBlock> Places::first_pending(LogicalBlock from) const {
+    auto it = pending_.upper_bound(from.value);
+    if (it != pending_.begin()) {
+        auto before = std::prev(it);
+        if (before->first + before->second.count > from.value) it = before;
+    }
+    for (; it != pending_.end(); ++it)
+        if (it->second.place != Place::written) return LogicalBlock(std::max(it->first, from.value));
+    return std::nullopt;
+}
+
+}  // namespace uext4

@@ -1,0 +1,116 @@
+#include "pagecache/page_cache.h"
+
+#include "pagecache/file_cache.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <vector>
+
+namespace uext4 {
+
+namespace {
+constexpr std::size_t chunk_bytes = std::size_t{2} << 20;
+constexpr unsigned reclaim_batch = 256;
+}  // namespace
+
+// Memory in chunks that are kept until the cache goes, and the list of folios in the order of their use.
+struct PageCache::Arena {
+    Mutex lock{Rank::Leaf, "PageCache::list"};
+    std::vector<void*> chunks;
+    std::vector<std::byte*> free;
+    Folio* oldest = nullptr;
+    Folio* newest = nullptr;
+    std::uint64_t folios = 0;
+
+    void append(Folio& folio) {
+        folio.older = newest;
+        folio.newer = nullptr;
+        (newest ? newest->newer : oldest) = &folio;
+        newest = &folio;
+        ++folios;
+    }
+    void remove(Folio& folio) {
+        (folio.older ? folio.older->newer : oldest) = folio.newer;
+        (folio.newer ? folio.newer->older : newest) = folio.older;
+        folio.older = folio.newer = nullptr;
+        --folios;
+    }
+};
+
+PageCache::PageCache(std::uint64_t limit, std::uint32_t folio_size, std::uint32_t block_size)
+    : limit_(limit), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
+
+PageCache::~PageCache() {
+    for (void* chunk : arena_->chunks) ::munmap(chunk, chunk_bytes);
+}
+
+void PageCache::set_flusher(std::function<void()> wake) { wake_ = std::move(wake); }
+
+void PageCache::wake_flusher() {
+    if (wake_) wake_();
+}
+
+Result<std::byte*> PageCache::allocate_memory() {
+    MutexLock guard(arena_->lock);
+    if (arena_->free.empty()) {
+        void* chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (chunk == MAP_FAILED) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
+        arena_->chunks.push_back(chunk);
+        auto* bytes = static_cast<std::byte*>(chunk);
+        for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)
+            arena_->free.push_back(bytes + at - folio_size_);
+    }
+    std::byte* memory = arena_->free.back();
+    arena_->free.pop_back();
+    used_.fetch_add(folio_size_, std::memory_order_relaxed);
+    return memory;
+}
+
+void PageCache::free_memory(std::byte* memory) {
+    MutexLock guard(arena_->lock);
+    arena_->free.push_back(memory);
+    used_.fetch_sub(folio_size_, std::memory_order_relaxed);
+}
+
+void PageCache::link(Folio& folio) {
+    MutexLock guard(arena_->lock);
+    arena_->append(folio);
+}
+
+void PageCache::unlink(Folio& folio) {
+    MutexLock guard(arena_->lock);
+    arena_->remove(folio);
+}
+
+// Victims are locked under the list lock, so they cannot go away; what blocks happens after it is given up.
+std::uint64_t PageCache::reclaim() {
+    std::uint64_t freed = 0;
+    std::uint64_t looked_at = 0;
+    while (used() > limit_) {
+        std::vector<Folio*> victims;
+        {
+            MutexLock guard(arena_->lock);
+            const std::uint64_t budget = std::min<std::uint64_t>(arena_->folios, 4 * reclaim_batch);
+            for (std::uint64_t n = 0; n < budget && victims.size() < reclaim_batch; ++n) {
+                Folio* folio = arena_->oldest;
+                if (!folio) break;
+                ++looked_at;
+                arena_->remove(*folio);
+                if (!folio->used.exchange(false) && folio->file->try_reclaim(*folio)) {
+                    victims.push_back(folio);
+                    continue;
+                }
+                arena_->append(*folio);
+            }
+            if (victims.empty() && looked_at > 2 * arena_->folios) return freed;
+        }
+        for (Folio* folio : victims) {
+            folio->file->destroy_reclaimed(*folio);
+            freed += folio_size_;
+        }
+    }
+    return freed;
+}
+
+}  // namespace uext4
