@@ -58,7 +58,7 @@ unsigned inode_credits(Inode& directory) {
            Orphans::credits() + 4 * Inode::store_credits();
 }
 
-Result<void> create_locked(Namespace::State& state, Inode& directory, const CreateRequest& request, bool check,
+Result<void> create_locked(names::Tree& state, Inode& directory, const CreateRequest& request, bool check,
                            InodeRef& fresh, LockedInodes& locks) {
     locks.add(directory);
     TRY(names::check_alive(directory));
@@ -82,7 +82,7 @@ Result<void> create_locked(Namespace::State& state, Inode& directory, const Crea
     return names::touch_directory(handle, directory, fresh->is_directory() ? 1 : 0);
 }
 
-Result<void> create_unnamed_locked(Namespace::State& state, Inode& directory, const CreateRequest& request, bool check,
+Result<void> create_unnamed_locked(names::Tree& state, Inode& directory, const CreateRequest& request, bool check,
                                    InodeRef& fresh, LockedInodes& locks) {
     locks.add(directory);
     TRY(names::check_alive(directory));

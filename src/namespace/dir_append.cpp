@@ -15,7 +15,7 @@ struct Spot {
 // map_lock held. `at` is a hole.
 Result<Spot> find_spot(Handle& handle, Inode& inode, LogicalBlock at, bool privileged) {
     FsContext& fs = inode.fs();
-    const std::uint64_t ratio = fs.geometry.cluster_blocks();
+    const std::uint64_t ratio = fs.geometry.cluster_ratio;
     BlockNr goal = fs.allocator.goal_for(inode.number());
     if (at.value != 0) {
         const MappedRun before = TRY(inode.map().lookup(at - 1, 1));
@@ -36,7 +36,7 @@ Result<DirBuffer> append_at(Handle& handle, Inode& inode, LogicalBlock at, bool 
     const Spot spot = TRY(find_spot(handle, inode, at, privileged));
     const auto give_back = [&](Error error) {
         if (spot.fresh_blocks)
-            (void)fs.allocator.free(handle, spot.block - at.value % fs.geometry.cluster_blocks(), spot.fresh_blocks);
+            (void)fs.allocator.free(handle, spot.block - at.value % fs.geometry.cluster_ratio, spot.fresh_blocks);
         return std::unexpected(std::move(error));
     };
     if (from_inline) {

@@ -15,7 +15,7 @@ bool is_hashed(const Inode& directory) { return directory.has_flag(format::inode
 
 bool keeps_hash_order(const Inode& directory) {
     if (is_hashed(directory)) return true;
-    if (!directory.fs().geometry.has_dir_index()) return false;
+    if (!directory.fs().geometry.has_compat(format::compat::dir_index)) return false;
     return directory.is_inline() || directory.size_hint() <= directory.fs().block_size();
 }
 
@@ -79,7 +79,7 @@ Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode
     }
     if (!is_hashed(inode_)) {
         if (TRY(linear_dir::add_in_place(handle, inode_, name, inode, type))) return {};
-        const bool becomes_hashed = inode_.fs().geometry.has_dir_index() && TRY(dir_block_count(inode_)) == 1;
+        const bool becomes_hashed = inode_.fs().geometry.has_compat(format::compat::dir_index) && TRY(dir_block_count(inode_)) == 1;
         if (!becomes_hashed) return linear_dir::add_block(handle, inode_, name, inode, type, privileged);
         TRY(hashed_dir::convert(handle, inode_, privileged));
     }

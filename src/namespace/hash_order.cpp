@@ -8,6 +8,33 @@
 
 namespace uext4 {
 
+namespace {
+
+// The legacy hash has no minor part; this one stands in for the order of names in cookies and is never stored.
+std::uint32_t order_within_legacy(std::string_view name) {
+    std::uint32_t hash = 2166136261u;
+    for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+    return hash;
+}
+
+}  // namespace
+
+std::uint8_t default_hash_version(const Inode& directory) {
+    const std::uint8_t version = directory.fs().geometry.default_hash;
+    const auto half_md4 = static_cast<std::uint8_t>(format::HashVersion::half_md4);
+    return version <= static_cast<std::uint8_t>(format::HashVersion::tea) ? version : half_md4;
+}
+
+Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::uint8_t version) {
+    const format::Geometry& geometry = directory.fs().geometry;
+    const format::HashVersion effective = format::signed_or_not(version, geometry.hash_unsigned);
+    const auto hash = format::dir_hash(name, effective, geometry.hash_seed);
+    if (!hash) return fail(EOPNOTSUPP, "directory {}: hash version {} cannot be computed", directory.number(), version);
+    const bool legacy =
+        effective == format::HashVersion::legacy || effective == format::HashVersion::legacy_unsigned;
+    return NameHash{hash->major & ~1u, legacy ? order_within_legacy(name) : hash->minor};
+}
+
 bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {
     if (cookie_ == 0 && !visit({".", directory_.number(), DT_DIR, 1})) return false;
     return cookie_ > 1 || visit({"..", parent, DT_DIR, 2});

@@ -28,7 +28,7 @@ Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
     IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
-        DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        DirBuffer leaf = TRY(path.read_leaf(directory));
         if (const auto entry = list_of(directory, leaf).find(name)) return Place{std::move(leaf), *entry};
         const auto next = path.next_start();
         if (!next || (*next & 1) == 0 || (*next & ~1u) != hash.major) return std::nullopt;
@@ -41,7 +41,7 @@ Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
 
 namespace hashed_dir {
 
-unsigned max_levels(const Inode& directory) { return directory.fs().geometry.has_large_dir() ? 2 : 1; }
+unsigned max_levels(const Inode& directory) { return directory.fs().geometry.has_incompat(format::incompat::large_dir) ? 2 : 1; }
 
 Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
     const auto place = TRY(locate(directory, name));
@@ -53,7 +53,7 @@ Result<bool> is_empty(Inode& directory) {
     IndexPath path = TRY(IndexPath::to(directory, 0));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
-        const DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        const DirBuffer leaf = TRY(path.read_leaf(directory));
         if (list_of(directory, leaf).has_names_after(0)) return false;
         if (!TRY(path.advance(directory))) return true;
     }
@@ -86,7 +86,7 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
     IndexPath path = TRY(IndexPath::to(directory, order.first_hash()));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
-        const DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        const DirBuffer leaf = TRY(path.read_leaf(directory));
         const auto next = path.next_start();
         // The next leaf may start inside this one's last run of equal hashes: then the run is sorted as a whole.
         const bool continued = next && (*next & 1) != 0;

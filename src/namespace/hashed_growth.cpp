@@ -11,7 +11,7 @@ namespace uext4 {
 namespace {
 
 std::uint32_t tail_size(const Inode& directory) {
-    return directory.fs().geometry.has_metadata_csum() ? index_tail_size : 0;
+    return directory.fs().geometry.metadata_csum() ? index_tail_size : 0;
 }
 std::uint32_t node_limit(const Inode& directory) {
     return (directory.fs().block_size() - index_node_offset - tail_size(directory)) / index_entry_size;
@@ -122,7 +122,7 @@ void write_entries(MutableEntryList list, std::span<const Sorted> entries, std::
 // The leaf at the path's end gives its upper names to a new one; the block above has room for the new pair.
 Result<void> split_leaf(Handle& handle, Inode& directory, IndexPath& path, bool privileged) {
     const IndexPath::Frame& parent = path.frames().back();
-    const DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+    const DirBuffer leaf = TRY(path.read_leaf(directory));
     const std::vector<Sorted> entries = TRY(sorted_entries(directory, leaf, path.version()));
     if (entries.size() < 2)
         return fail(ENOSPC, "directory {}: block {} cannot be split", directory.number(), leaf.logical);
@@ -165,7 +165,7 @@ Result<void> add(Handle& handle, Inode& directory, std::string_view name, InodeN
     for (int step = 0; step <= most_steps; ++step) {
         NameHash hash;
         IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
-        const DirBuffer leaf = TRY(read_dir_block(directory, path.leaf(), DirBlock::leaf));
+        const DirBuffer leaf = TRY(path.read_leaf(directory));
         const EntryList list(leaf.data().first(leaf_capacity(directory)), directory.fs().block_size());
         if (list.fits(name.size())) {
             const Bytes bytes = TRY(change_dir_block(handle, leaf));

@@ -29,7 +29,10 @@ public:
     std::uint32_t limit() const { return view_as<Le16>(block_, offset_); }
     std::uint32_t count() const { return std::min<std::uint32_t>(view_as<Le16>(block_, offset_ + 2), limit()); }
     std::uint32_t hash(std::uint32_t i) const { return i == 0 ? 0 : view_as<Le32>(block_, offset_ + i * 8).get(); }
-    std::uint32_t block(std::uint32_t i) const { return view_as<Le32>(block_, offset_ + i * 8 + 4); }
+    std::uint32_t block(std::uint32_t i) const {
+        constexpr std::uint32_t pointer_bits = 0x0fffffff;  // the upper 4 are reserved
+        return view_as<Le32>(block_, offset_ + i * 8 + 4) & pointer_bits;
+    }
     bool full() const { return count() >= limit(); }
 
     // The last pair whose hash is not above `hash`; pair 0 at least.

@@ -32,13 +32,23 @@ Result<void> IndexPath::descend(Inode& directory, std::optional<std::uint32_t> h
     while (frames_.size() <= levels_) {
         const Frame& above = frames_.back();
         const std::uint32_t child = above.view().block(above.position);
-        if (child == 0) return fail(EUCLEAN, "directory {}: block 0 is named in its own index", directory.number());
-        Frame frame{TRY(read_dir_block(directory, LogicalBlock(child), DirBlock::node)), index_node_offset, 0};
+        Frame frame{TRY(read_below(directory, LogicalBlock(child), DirBlock::node)), index_node_offset, 0};
         if (hash) frame.position = frame.view().position(*hash);
         frames_.push_back(std::move(frame));
     }
-    if (leaf().value == 0) return fail(EUCLEAN, "directory {}: block 0 is named in its own index", directory.number());
     return {};
+}
+
+Result<DirBuffer> IndexPath::read_below(Inode& directory, LogicalBlock block, DirBlock what) const {
+    DirBuffer read = TRY(read_dir_block(directory, block, what));
+    for (const Frame& frame : frames_)
+        if (frame.block.buffer.get() == read.buffer.get())
+            return fail(EUCLEAN, "directory {}: block {} is named in the index below itself", directory.number(), block);
+    return read;
+}
+
+Result<DirBuffer> IndexPath::read_leaf(Inode& directory) const {
+    return read_below(directory, leaf(), DirBlock::leaf);
 }
 
 LogicalBlock IndexPath::leaf() const { return LogicalBlock(frames_.back().view().block(frames_.back().position)); }
@@ -59,9 +69,13 @@ Result<bool> IndexPath::advance(Inode& directory) {
     std::size_t depth = frames_.size();
     while (depth > 0 && frames_[depth - 1].position + 1 >= frames_[depth - 1].view().count()) --depth;
     if (depth == 0) return false;
+    const std::uint32_t before = range_start();
     frames_.resize(depth);
     ++frames_.back().position;
     TRY(descend(directory, std::nullopt));
+    if (range_start() < before)
+        return fail(EUCLEAN, "directory {}: its index is not in ascending order at block {}", directory.number(),
+                    frames_.back().block.logical);
     return true;
 }
 

@@ -30,10 +30,13 @@ public:
     std::uint32_t range_start() const;
     // Where the next leaf's range starts; nothing for the last leaf.
     std::optional<std::uint32_t> next_start() const;
+    // The leaf, validated. EUCLEAN when it is one of the index's own blocks.
+    Result<DirBuffer> read_leaf(Inode& directory) const;
     // To the next leaf; false at the end.
     Result<bool> advance(Inode& directory);
 
 private:
+    Result<DirBuffer> read_below(Inode& directory, LogicalBlock block, DirBlock what) const;
     Result<void> descend(Inode& directory, std::optional<std::uint32_t> hash);
     std::uint8_t version_ = 0;
     std::uint32_t levels_ = 0;  // below the root

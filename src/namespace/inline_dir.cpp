@@ -31,7 +31,7 @@ struct Area {
         const auto size = static_cast<std::uint32_t>(bytes.size());
         return {Region{parent_size, in_inode - parent_size}, Region{in_inode, size - in_inode}};
     }
-    EntryList list(Region r) const { return {ConstBytes(bytes).subspan(r.start, r.size), block_size}; }
+    EntryList names_in(Region r) const { return {ConstBytes(bytes).subspan(r.start, r.size), block_size}; }
     MutableEntryList list(Region r) { return {Bytes(bytes).subspan(r.start, r.size), block_size}; }
     InodeNr parent() const { return InodeNr(view_as<Le32>(ConstBytes(bytes))); }
 };
@@ -53,7 +53,7 @@ struct Place {
 
 std::optional<Place> locate(const Area& area, std::string_view name) {
     for (const Region region : area.regions())
-        if (const auto entry = area.list(region).find(name)) return Place{region, *entry};
+        if (const auto entry = area.names_in(region).find(name)) return Place{region, *entry};
     return {};
 }
 
@@ -83,7 +83,7 @@ Result<bool> is_empty(Inode& directory) {
     MutexLock map(directory.map_lock);
     const Area area = TRY(read_area(directory));
     for (const Region region : area.regions())
-        if (area.list(region).has_names_after(0)) return false;
+        if (area.names_in(region).has_names_after(0)) return false;
     return true;
 }
 
@@ -186,14 +186,14 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
     if (keeps_hash_order(directory)) {
         HashOrder order(directory, default_hash_version(directory), cookie);
         if (!order.visit_dots(area.parent(), visit)) return {};
-        for (const Region region : area.regions()) TRY(order.add(LogicalBlock(0), area.list(region), 0, ~0u));
+        for (const Region region : area.regions()) TRY(order.add(LogicalBlock(0), area.names_in(region), 0, ~0u));
         (void)order.visit(visit);
         return {};
     }
     if (cookie == 0 && !visit({".", directory.number(), DT_DIR, dotdot_offset})) return {};
     if (cookie <= dotdot_offset && !visit({"..", area.parent(), DT_DIR, names_offset})) return {};
     for (const Region region : area.regions()) {
-        const EntryList list = area.list(region);
+        const EntryList list = area.names_in(region);
         for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
             const std::uint64_t at = region.start + entry->offset + shift_to_block;
             if (!entry->used() || at < cookie) continue;

@@ -17,7 +17,7 @@ Result<void> check_target(const Inode& target) {
     return {};
 }
 
-Result<void> link_locked(Namespace::State& state, Inode& target, Inode& directory, std::string_view name,
+Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, std::string_view name,
                          const Credentials& who, bool check, LockedInodes& locks) {
     if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     locks.add(directory);

@@ -1,4 +1,5 @@
 // The checks before an operation on names, the locks around it and the bookkeeping after it.
+#include "inode/attributes.h"
 #include "namespace/operations.h"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 namespace uext4 {
 
 Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans)
-    : state_(std::make_unique<State>(fs, inodes, orphans)) {}
+    : state_(new State{{fs, inodes, orphans}}) {}
 Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
@@ -69,9 +70,12 @@ void LockedInodes::release() {
     while (!held_.empty()) held_.pop_back();
 }
 
-Result<InodeRef> get_entry_inode(Namespace::State& state, Inode& directory, std::string_view name, InodeNr number) {
+Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number) {
     if (number == directory.number() && !is_dot_or_dotdot(name))
         return fail(EUCLEAN, "directory {}: an entry names the directory itself", directory.number());
+    const std::uint64_t first = directory.fs().geometry.first_inode;
+    if (number.value < first && number.value != format::special_inode::root)
+        return fail(EUCLEAN, "directory {}: an entry names inode {}, which is reserved", directory.number(), number);
     auto inode = state.inodes.get(number);
     if (!inode && inode.error().code == ESTALE)
         return fail(EUCLEAN, "directory {}: an entry names inode {}, which is not in use ({})", directory.number(),
@@ -79,7 +83,7 @@ Result<InodeRef> get_entry_inode(Namespace::State& state, Inode& directory, std:
     return inode;
 }
 
-Result<InodeRef> find_inode(Namespace::State& state, Inode& directory, std::string_view name) {
+Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name) {
     if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
     const auto found = TRY(Directory(directory).find(name));
     if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
@@ -91,7 +95,9 @@ Error report(FsContext& fs, Error error) {
     return error;
 }
 
-std::uint8_t type_of_mode(std::uint16_t mode) { return IFTODT(mode); }
+std::uint8_t type_of_mode(std::uint16_t mode) {
+    return format::dt_of_file_type(static_cast<std::uint8_t>(format::file_type_of_mode(mode)));
+}
 
 Result<void> touch_directory(Handle& handle, Inode& directory) { return touch_directory(handle, directory, 0); }
 
@@ -108,7 +114,7 @@ Result<void> touch_directory(Handle& handle, Inode& directory, int delta) {
     return directory.store(handle);
 }
 
-Result<void> drop_link(Namespace::State& state, Handle& handle, Inode& inode) {
+Result<void> drop_link(Tree& state, Handle& handle, Inode& inode) {
     bool gone;
     {
         MutexLock map(inode.map_lock);
@@ -138,14 +144,26 @@ Result<void> change_ctime(Handle& handle, Inode& inode) {
     return inode.store(handle);
 }
 
-void abandon(Namespace::State& state, Handle& handle, Inode& inode) {
+void abandon(Tree& state, Handle& handle, Inode& inode) {
     if (auto added = state.orphans.add(handle, inode); !added && state.fs.log)
         state.fs.log(fmt::format("inode {} could not be recorded as an orphan: {}", inode.number(),
                                  added.error().what));
 }
 
+namespace {
+std::uint32_t project_of(const Inode& inode) {
+    return UEXT4_INODE_HAS(inode.raw(), projid) ? inode.disk().projid.get() : 0;
+}
+}  // namespace
+
+Result<void> check_project(const Inode& directory, const Inode& inode) {
+    if (!directory.has_flag(format::inode_flag::projinherit) || project_of(directory) == project_of(inode)) return {};
+    return fail(EXDEV, "directory {} is for project {}, inode {} belongs to project {}", directory.number(),
+                project_of(directory), inode.number(), project_of(inode));
+}
+
 Result<void> check_subdirectory_room(const Inode& directory) {
-    const bool countless = directory.fs().geometry.has_dir_nlink();
+    const bool countless = directory.fs().geometry.has_ro_compat(format::ro_compat::dir_nlink);
     if (directory.links() >= link_max && !countless)
         return fail(EMLINK, "directory {} has {} links", directory.number(), directory.links());
     return {};

@@ -9,15 +9,15 @@
 
 namespace uext4 {
 
-struct Namespace::State {
+namespace names {
+
+struct Tree {
     FsContext& fs;
     InodeTable& inodes;
     Orphans& orphans;
     // Held by a rename that moves something from one directory to another, so that ".." and ancestry stand still.
     Mutex topology{Rank::Topology, "Namespace::topology"};
 };
-
-namespace names {
 
 inline constexpr std::uint32_t link_max = 65000;
 inline constexpr std::size_t name_max = 255;
@@ -49,8 +49,8 @@ private:
 
 // One lookup with the directory's rw held: ENOENT when absent. `get` reports an entry whose inode is not in use as
 // EUCLEAN.
-Result<InodeRef> find_inode(Namespace::State& state, Inode& directory, std::string_view name);
-Result<InodeRef> get_entry_inode(Namespace::State& state, Inode& directory, std::string_view name, InodeNr number);
+Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name);
+Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number);
 // An error passes through here on its way out: EUCLEAN is told to the file system.
 Error report(FsContext& fs, Error error);
 template <class T>
@@ -67,17 +67,20 @@ Result<void> touch_directory(Handle& handle, Inode& directory);
 // Adds `delta` subdirectories to its link count as well.
 Result<void> touch_directory(Handle& handle, Inode& directory, int delta);
 // One name less (or all, for a directory): ctime; with no link left it becomes an orphan.
-Result<void> drop_link(Namespace::State& state, Handle& handle, Inode& inode);
+Result<void> drop_link(Tree& state, Handle& handle, Inode& inode);
 // One name more: ctime.
 Result<void> add_link(Handle& handle, Inode& inode);
 Result<void> change_ctime(Handle& handle, Inode& inode);
 // A new inode that got no name: it becomes an orphan, so that its last reference deletes it. The error that led here is
 // what the caller reports.
-void abandon(Namespace::State& state, Handle& handle, Inode& inode);
+void abandon(Tree& state, Handle& handle, Inode& inode);
 // EXDEV when the directory passes its project on and the inode belongs to another one.
 Result<void> check_project(const Inode& directory, const Inode& inode);
 // EMLINK when the directory cannot have one more subdirectory.
 Result<void> check_subdirectory_room(const Inode& directory);
 
 }  // namespace names
+
+struct Namespace::State final : names::Tree {};
+
 }  // namespace uext4

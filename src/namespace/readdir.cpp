@@ -1,4 +1,5 @@
 // Reading a directory.
+#include "inode/attributes.h"
 #include "namespace/operations.h"
 
 namespace uext4 {

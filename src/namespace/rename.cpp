@@ -3,7 +3,7 @@
 // changes its parent, so what was an ancestor before the locks still is.
 #include "namespace/operations.h"
 
-#include <fcntl.h>
+#include <dirent.h>
 #include <linux/fs.h>
 #include <sys/sysmacros.h>
 
@@ -18,13 +18,13 @@ using names::LockedInodes;
 
 // The numbers from `start` (included) up to the root.
 using Ancestry = std::unordered_set<std::uint64_t>;
+using References = std::vector<InodeRef>;
 
 constexpr std::uint64_t root_number = 2;
 
-// Topology held and nothing of rank Inode.
-Result<Ancestry> ancestry_of(Namespace::State& state, Inode& start) {
+// Topology held and nothing of rank Inode. What it refers to goes to `kept`: no last reference may go under a lock.
+Result<Ancestry> ancestry_of(names::Tree& state, Inode& start, References& kept) {
     Ancestry seen{start.number().value};
-    InodeRef at;
     Inode* directory = &start;
     while (directory->number().value != root_number) {
         InodeNr parent;
@@ -40,14 +40,14 @@ Result<Ancestry> ancestry_of(Namespace::State& state, Inode& start) {
         if (!next->is_directory())
             return fail(EUCLEAN, "directory {}: entry \"..\" names inode {}, not a directory", directory->number(),
                         parent);
-        at = std::move(next);
-        directory = at.get();
+        directory = next.get();
+        kept.push_back(std::move(next));
     }
     return seen;
 }
 
 struct Move {
-    Namespace::State& state;
+    names::Tree& state;
     Inode& from_dir;
     Inode& to_dir;
     std::string_view from, to;
@@ -58,6 +58,7 @@ struct Move {
 
     InodeRef source, target;              // target: what has the new name now, if anything
     InodeRef whiteout;                    // what takes the old name
+    References kept;
     bool crossing() const { return &from_dir != &to_dir; }
     bool exchange() const { return (flags & RENAME_EXCHANGE) != 0; }
 };
@@ -240,8 +241,8 @@ Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const Ino
     TRY(names::check_alive(move.to_dir));
     TRY(find_both(move));
     TRY(check_cycles(move));
-    TRY(check_permission(move));
     if (move.source == move.target) return Attempt::done;
+    TRY(check_permission(move));
     const bool replaces_file =
         move.target && !move.exchange() && move.target->is_regular() && move.source->is_regular();
     if (may_ask && replaces_file && move.source != flushed) return Attempt::flush_source;
@@ -276,14 +277,14 @@ Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to
     constexpr int most_flushes = 4;
     InodeRef flushed;
     for (int round = 0;; ++round) {
-        Move move{*state_, from_dir, to_dir, from, to, flags, who, check, {}, {}, {}, {}, {}};
+        Move move{*state_, from_dir, to_dir, from, to, flags, who, check, {}, {}, {}, {}, {}, {}};
         Result<Attempt> result = Attempt::done;
         {
             UniqueLock topology;
             if (move.crossing()) {
                 topology = UniqueLock(state_->topology);
-                move.from_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, from_dir)));
-                move.to_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, to_dir)));
+                move.from_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, from_dir, move.kept)));
+                move.to_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, to_dir, move.kept)));
             }
             LockedInodes locks;
             result = attempt(move, locks, before_replace != nullptr && round < most_flushes, flushed);

@@ -17,7 +17,7 @@ constexpr std::size_t fast_limit = 60;
 
 // No block but the attribute block.
 bool has_no_data_blocks(const Inode& link) {
-    const std::uint64_t attribute_blocks = link.xattr_block() ? link.fs().geometry.cluster_blocks() : 0;
+    const std::uint64_t attribute_blocks = link.xattr_block() ? link.fs().geometry.cluster_ratio : 0;
     return link.block_count_512() <= attribute_blocks * (link.fs().block_size() / 512);
 }
 

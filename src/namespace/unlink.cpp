@@ -7,7 +7,7 @@ namespace {
 
 using names::LockedInodes;
 
-Result<void> remove_name(Namespace::State& state, Inode& directory, std::string_view name, const Credentials& who,
+Result<void> remove_name(names::Tree& state, Inode& directory, std::string_view name, const Credentials& who,
                          bool check, bool want_directory, InodeRef& victim, LockedInodes& locks) {
     locks.add(directory);
     TRY(names::check_alive(directory));
