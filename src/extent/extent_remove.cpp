@@ -1,0 +1,90 @@
+// Unmapping from the end backwards, in steps that each fit what is left of the handle.
+#include "extent/extent_tree.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+using format::ExtentLeaf;
+
+namespace {
+
+// Revokes of journaled data go to the log too, so that one step must not make too many.
+constexpr std::uint64_t longest_revoked_step = 2048;
+
+}  // namespace
+
+// Frees what lay at [from, to), unmapped by now: whole clusters, except those another block or a pending grant uses.
+Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
+                                    const BlockMap::KeepsCluster& keeps_cluster) {
+    if (ratio() == 1) return blocks_.release_data(handle, physical, to - from);
+    const std::uint64_t r = ratio();
+    const BlockNr base = physical - from % r;  // of the cluster that `from` lies in
+    const std::uint64_t first_cluster = round_down(from, r);
+    std::uint64_t run_start = 0, run_count = 0;  // clusters to free, relative to first_cluster, in blocks
+    auto flush = [&]() -> Result<void> {
+        if (run_count) TRY(blocks_.release_data(handle, base + run_start, run_count));
+        run_count = 0;
+        return {};
+    };
+    for (std::uint64_t cluster = first_cluster; cluster < to; cluster += r) {
+        bool free = !keeps_cluster || !keeps_cluster(LogicalBlock(cluster));
+        const bool whole = cluster >= from && cluster + r <= to;
+        if (free && !whole) {
+            const std::uint64_t span = std::min(r, extent_limit - cluster);
+            const MappedRun rest = TRY(lookup(LogicalBlock(cluster), span));
+            free = rest.hole() && rest.count >= span;
+        }
+        if (!free) {
+            TRY(flush());
+            continue;
+        }
+        if (run_count == 0) run_start = cluster - first_cluster;
+        run_count += r;
+    }
+    return flush();
+}
+
+Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, LogicalBlock to,
+                                        const BlockMap::KeepsCluster& keeps_cluster) {
+    to = std::min(to, LogicalBlock(extent_limit));
+    while (from < to) {
+        ExtentPath path = TRY(descend(to - 1));
+        const int pos = path.leaf().pos;
+        if (pos < 0) {
+            // Nothing here: only a leaf that was left empty by others, or the very start of the tree.
+            const std::uint64_t first = path.leaf().first;
+            if (path.depth == 0 || first == 0 || first >= to.value || first <= from.value) break;
+            to = LogicalBlock(first);
+            continue;
+        }
+        const ExtentLeaf e = path.extent(pos);
+        const std::uint64_t end = std::min(extent_end(e), to.value);
+        if (end <= from.value) break;
+        std::uint64_t start = std::max<std::uint64_t>(e.block, from.value);
+        // One group's bitmap a step.
+        const BlockNr last = e.start() + (end - 1 - e.block);
+        const BlockNr group_start = geometry().first_block(geometry().group_of(last));
+        if (group_start > e.start()) start = std::max(start, e.block + (group_start - e.start()));
+        if (owner_.journals_data() && end - start > longest_revoked_step)
+            start = std::max(start, round_down(end - longest_revoked_step, ratio()));
+
+        const bool splits = start > e.block && end < extent_end(e);
+        const bool empties = start == e.block && end == extent_end(e) && path.count() == 1;
+        unsigned needed = path.depth + 1 + Allocator::publish_credits();
+        if (splits) needed = credits() + Allocator::publish_credits();
+        else if (empties) needed += path.depth * Allocator::publish_credits();
+        if (!handle.extend(needed)) return to;
+
+        ExtentList list;
+        list.add_part(e, e.block, start);
+        list.add_part(e, end, extent_end(e));
+        TRY(rewrite(handle, path, pos, pos + 1, list, nullptr));
+        TRY(free_piece(handle, start, end, e.start() + (start - e.block), keeps_cluster));
+        to = LogicalBlock(start);
+    }
+    TRY(pull_up(handle));
+    return from;
+}
+
+}  // namespace uext4

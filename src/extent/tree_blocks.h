@@ -1,0 +1,29 @@
+// Blocks of the map itself (extent nodes, indirect blocks): taken, counted in i_blocks, given back.
+#pragma once
+
+#include "extent/block_map.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace uext4 {
+
+struct MapBlocks {
+    MapContext& context;
+    MapOwner& owner;
+
+    std::uint64_t ratio() const { return context.allocator.geometry().cluster_ratio; }
+
+    // A zeroed block near `goal` that `handle` may change, marked as `kind`; counted in i_blocks. Paid from `paid` while
+    // it lasts, else from free space, the reserve included: a map step must not fail where blocks are left.
+    Result<BufferRef> create(Handle& handle, BlockNr goal, Claim* paid, BlockKind kind);
+    // `count` of them or none.
+    Result<std::vector<BufferRef>> create_all(Handle& handle, std::uint64_t count, BlockNr goal, Claim* paid,
+                                              BlockKind kind);
+    // Gives a block of the map back and takes it out of i_blocks; nothing may refer to it any more.
+    Result<void> release(Handle& handle, BlockNr block);
+    // Frees whole clusters of data, revoking them where the data was journaled; takes them out of i_blocks.
+    Result<void> release_data(Handle& handle, BlockNr first, std::uint64_t count);
+};
+
+}  // namespace uext4
