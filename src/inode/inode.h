@@ -39,6 +39,7 @@ public:
     Mutex flush_lock{Rank::Flush, "Inode::flush_lock"};      // one writeback pass at a time
 
     FsContext& fs() const { return fs_; }
+    InodeTable& table() const { return table_; }
     FileCache& pages() { return pages_; }
 
     // ---- identity, constant while the inode is in memory
@@ -49,8 +50,9 @@ public:
     // The disk structure inside raw(); fields beyond i_extra_isize must not be used (has_field()).
     const format::InodeDisk& disk() const;
     format::InodeDisk& disk();                               // map_lock held; then store() under a handle
-    Bytes raw() { return raw_; }
-    ConstBytes raw() const { return raw_; }
+    // The inode's bytes as the table has them. (In memory they are followed by zeros up to the size of the structure.)
+    Bytes raw() { return Bytes(raw_).first(raw_size_); }
+    ConstBytes raw() const { return ConstBytes(raw_).first(raw_size_); }
     std::uint16_t mode() const;
     bool is_directory() const { return S_ISDIR(mode()); }
     bool is_regular() const { return S_ISREG(mode()); }
@@ -109,8 +111,8 @@ public:
     std::atomic<int> writeback_error{0};                     // the newest errno
     std::atomic<bool> replace_on_close{false};               // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
-    std::atomic<bool> unnamed{false};                        // made without a name (O_TMPFILE), not linked yet
     std::atomic<bool> deleted{false};                        // its number was freed; operations answer ESTALE
+    std::atomic<bool> unnamed{false};                        // made without a name (O_TMPFILE): may be linked
     // Where a sequential reader would go on, in folios, and how far the last readahead went.
     std::atomic<std::uint64_t> read_next{0}, read_window{0};
 
@@ -121,6 +123,7 @@ private:
     InodeTable& table_;
     InodeNr number_;
     std::vector<std::byte> raw_;
+    std::size_t raw_size_;
     std::uint64_t size_ = 0;
     bool times_pending_ = false;
     Tid last_tid_ = 0, data_tid_ = 0;

@@ -456,6 +456,13 @@ Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalB
     return inode_.map().remove(handle, first, end, keeps);
 }
 
+std::uint64_t Places::promised_sectors() const {
+    std::uint64_t blocks = 0;
+    for (const auto& [first, run] : pending_)
+        if (run.place != Place::written) blocks += run.count;
+    return blocks * (inode_.fs().block_size() / 512);
+}
+
 unsigned Places::credits() {
     return inode_.map().credits() + Allocator::publish_credits() + Inode::store_credits() + 1;
 }

@@ -55,6 +55,8 @@ public:
     unsigned credits();
 
     bool has_pending() const { return !pending_.empty(); }
+    // What reserved and granted blocks will add to st_blocks.
+    std::uint64_t promised_sectors() const;
     // The first reserved or granted block at or after `from`.
     std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
     // Takes inline data's place: block 0 becomes reserved while the data is still in the inode.

@@ -1,0 +1,75 @@
+#include "inode/acl.h"
+
+#include "inode/xattr.h"
+
+namespace uext4 {
+
+namespace {
+
+const char* attribute_of(AclKind kind) {
+    return kind == AclKind::access ? "system.posix_acl_access" : "system.posix_acl_default";
+}
+
+}  // namespace
+
+Result<std::optional<format::Acl>> get_acl(Inode& inode, AclKind kind) {
+    if (inode.is_symlink() || !inode.fs().options.acl) return std::nullopt;
+    Result<std::vector<std::byte>> value = get_xattr_raw(inode, attribute_of(kind));
+    if (!value) {
+        if (value.error().code == ENODATA) return std::nullopt;
+        return fail(value.error());
+    }
+    return TRY(format::decode_disk_acl(*value));
+}
+
+Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl) {
+    if (kind == AclKind::default_ && !inode.is_directory() && !acl.empty())
+        return fail(EACCES, "inode {}: only a directory has a default ACL", inode.number());
+    if (kind == AclKind::access && !acl.empty()) {
+        const format::AclMode mode = format::mode_of_acl(acl);
+        MutexLock guard(inode.map_lock);
+        inode.set_mode(static_cast<std::uint16_t>((inode.mode() & ~0777) | mode.bits));
+        TRY(inode.store(handle));
+        if (mode.exact) acl.clear();
+    }
+    if (acl.empty()) {
+        Result<void> removed = remove_xattr_raw(handle, inode, attribute_of(kind));
+        if (!removed && removed.error().code == ENODATA) return {};
+        return removed;
+    }
+    return set_xattr_raw(handle, inode, attribute_of(kind), format::encode_disk_acl(acl), XattrMode::either);
+}
+
+Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t umask) {
+    if (fresh.is_symlink()) return {};
+    std::optional<format::Acl> acl = TRY(get_acl(directory, AclKind::default_));
+    if (!acl) {
+        MutexLock guard(fresh.map_lock);
+        fresh.set_mode(static_cast<std::uint16_t>(fresh.mode() & ~(umask & 0777)));
+        return fresh.store(handle);
+    }
+    if (fresh.is_directory()) TRY(set_xattr_raw(handle, fresh, attribute_of(AclKind::default_), format::encode_disk_acl(*acl), XattrMode::either));
+    std::uint16_t mode = fresh.mode();
+    format::mask_created_acl(*acl, mode);
+    {
+        MutexLock guard(fresh.map_lock);
+        fresh.set_mode(mode);
+        TRY(fresh.store(handle));
+    }
+    if (format::mode_of_acl(*acl).exact) return {};
+    return set_xattr_raw(handle, fresh, attribute_of(AclKind::access), format::encode_disk_acl(*acl), XattrMode::either);
+}
+
+unsigned acl_inherit_credits(Inode& directory) {
+    const Result<std::optional<format::Acl>> acl = get_acl(directory, AclKind::default_);
+    return acl && *acl ? 2 * xattr_credits(directory) + 2 : 1;
+}
+
+Result<void> chmod_acl(Handle& handle, Inode& inode) {
+    std::optional<format::Acl> acl = TRY(get_acl(inode, AclKind::access));
+    if (!acl) return {};
+    format::apply_mode_to_acl(*acl, inode.mode());
+    return set_xattr_raw(handle, inode, attribute_of(AclKind::access), format::encode_disk_acl(*acl), XattrMode::either);
+}
+
+}  // namespace uext4

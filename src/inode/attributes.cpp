@@ -1,0 +1,108 @@
+#include "inode/attributes.h"
+
+#include "inode/acl.h"
+#include "inode/xattr.h"
+
+#include <ctime>
+
+namespace uext4 {
+
+format::Timestamp current_time() {
+    timespec t{};
+    ::clock_gettime(CLOCK_REALTIME, &t);
+    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
+}
+
+namespace {
+
+Result<void> may_change(Inode& inode, const AttributeChange& c, const Credentials& who) {
+    const bool owner = owns(inode, who);
+    if (c.mode && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+    if (c.uid && *c.uid != inode.uid() && !who.capabilities.chown) return fail(EPERM, "inode {}: its owner cannot be changed", inode.number());
+    if (c.uid && *c.uid == inode.uid() && who.uid != inode.uid() && !who.capabilities.chown) return fail(EPERM, "inode {}: belongs to user {}", inode.number(), inode.uid());
+    if (c.gid && !who.capabilities.chown && (who.uid != inode.uid() || (*c.gid != inode.gid() && !who.in_group(*c.gid))))
+        return fail(EPERM, "inode {}: its group cannot be changed to {}", inode.number(), *c.gid);
+    const bool sets_time = (c.atime && !c.atime_now) || (c.mtime && !c.mtime_now);
+    if (sets_time && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+    if ((c.atime_now || c.mtime_now) && !owner) TRY(may_access(inode, who, access_write));
+    return {};
+}
+
+}  // namespace
+
+Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
+    namespace f = format::inode_flag;
+    const bool only_now = !c.mode && !c.uid && !c.gid && (!c.atime || c.atime_now) && (!c.mtime || c.mtime_now);
+    if (inode.has_flag(f::immutable) || (inode.has_flag(f::append) && !only_now))
+        return fail(EPERM, "inode {} is immutable or append-only", inode.number());
+    if (check) TRY(may_change(inode, c, who));
+    const bool changes_mode = c.mode.has_value();
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? xattr_credits(inode) : 0)));
+    {
+        MutexLock guard(inode.map_lock);
+        std::uint16_t mode = inode.mode();
+        if (c.uid || c.gid) {
+            inode.set_owner(c.uid.value_or(inode.uid()), c.gid.value_or(inode.gid()));
+            if (!inode.is_directory()) {
+                mode &= static_cast<std::uint16_t>(~S_ISUID);
+                if (mode & S_IXGRP) mode &= static_cast<std::uint16_t>(~S_ISGID);
+                else if (check && (mode & S_ISGID) && !who.capabilities.fsetid && !who.in_group(inode.gid())) mode &= static_cast<std::uint16_t>(~S_ISGID);
+            }
+        }
+        if (c.mode) {
+            mode = static_cast<std::uint16_t>((mode & S_IFMT) | (*c.mode & 07777));
+            if (check && !who.capabilities.fsetid && !who.in_group(inode.gid())) mode &= static_cast<std::uint16_t>(~S_ISGID);
+        }
+        inode.set_mode(mode);
+        const format::Timestamp now = current_time();
+        if (c.atime) inode.set_atime(c.atime_now ? now : *c.atime);
+        if (c.mtime) inode.set_mtime(c.mtime_now ? now : *c.mtime);
+        inode.set_ctime(c.ctime.value_or(now));
+        inode.bump_version();
+        TRY(inode.store(handle, c.mode || c.uid || c.gid));
+    }
+    if (changes_mode && inode.fs().options.acl && !inode.is_symlink()) return chmod_acl(handle, inode);
+    return {};
+}
+
+Result<void> remove_privileges(Inode& inode, const Credentials& who) {
+    const std::uint16_t mode = inode.mode();
+    const bool set_gid = (mode & S_ISGID) && (mode & S_IXGRP);
+    if (who.capabilities.fsetid || !((mode & S_ISUID) || set_gid) || !inode.is_regular()) return {};
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    MutexLock guard(inode.map_lock);
+    std::uint16_t fresh = static_cast<std::uint16_t>(mode & ~S_ISUID);
+    if (set_gid) fresh &= static_cast<std::uint16_t>(~S_ISGID);
+    inode.set_mode(fresh);
+    inode.set_ctime(current_time());
+    return inode.store(handle);
+}
+
+std::uint32_t visible_flags(const Inode& inode) {
+    namespace f = format::inode_flag;
+    constexpr std::uint32_t shown = user_settable_flags | f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt |
+                                    f::inline_data | f::casefold | f::eofblocks;
+    return inode.flags() & shown;
+}
+
+Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check) {
+    namespace f = format::inode_flag;
+    const std::uint32_t old = inode.flags();
+    if (check && !owns(inode, who)) return fail(EACCES, "inode {} belongs to user {}", inode.number(), inode.uid());
+    constexpr std::uint32_t fixed = f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt | f::inline_data |
+                                    f::casefold | f::eofblocks;
+    if (wanted & ~(user_settable_flags | fixed)) return fail(EOPNOTSUPP, "flags {:#x} are not known", wanted & ~(user_settable_flags | fixed));
+    if ((wanted ^ old) & f::extents) return fail(EOPNOTSUPP, "inode {}: cannot change between extents and indirect blocks", inode.number());
+    if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)
+        return fail(EPERM, "the flags i and a need CAP_LINUX_IMMUTABLE");
+    std::uint32_t settable = user_settable_flags & ~f::journal_data;
+    if (!inode.is_directory()) settable &= ~(f::dirsync | f::topdir);
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    MutexLock guard(inode.map_lock);
+    inode.set_flags((old & ~settable) | (wanted & settable));
+    inode.set_ctime(current_time());
+    inode.bump_version();
+    return inode.store(handle);
+}
+
+}  // namespace uext4

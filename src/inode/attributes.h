@@ -1,0 +1,33 @@
+// chmod, chown, utimes and flags. rw exclusive; map_lock is taken.
+#pragma once
+
+#include "inode/access.h"
+
+#include <optional>
+
+namespace uext4 {
+
+struct AttributeChange {
+    std::optional<std::uint16_t> mode;          // permission bits
+    std::optional<std::uint32_t> uid, gid;
+    std::optional<format::Timestamp> atime, mtime, ctime;
+    bool atime_now = false, mtime_now = false;  // the caller asked for the current time (needs write permission only)
+};
+
+format::Timestamp current_time();
+// EPERM, EACCES by POSIX's and Linux's rules when `check`; set-id bits go as they must in any case.
+Result<void> change_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
+// A write by somebody without CAP_FSETID takes the set-id bits (and security.capability).
+Result<void> remove_privileges(Inode& inode, const Credentials& who);
+
+// As FS_IOC_GETFLAGS and FS_IOC_SETFLAGS show them.
+std::uint32_t visible_flags(const Inode& inode);
+// All but the journal flag, which the file layer switches. EPERM, EOPNOTSUPP for what cannot be changed here.
+Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check);
+inline constexpr std::uint32_t user_settable_flags =
+    format::inode_flag::secrm | format::inode_flag::unrm | format::inode_flag::compr | format::inode_flag::sync |
+    format::inode_flag::immutable | format::inode_flag::append | format::inode_flag::nodump | format::inode_flag::noatime |
+    format::inode_flag::nocompr | format::inode_flag::journal_data | format::inode_flag::notail |
+    format::inode_flag::dirsync | format::inode_flag::topdir | format::inode_flag::projinherit;
+
+}  // namespace uext4

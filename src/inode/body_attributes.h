@@ -1,0 +1,19 @@
+// The attribute area inside an inode. map_lock held.
+#pragma once
+
+#include "format/xattr.h"
+#include "inode/inode.h"
+
+#include <vector>
+
+namespace uext4 {
+
+// From the first entry to the end of the inode; empty when the inode has no such area.
+Bytes body_area(Inode& inode);
+// Views into the inode's bytes; empty where the area was never used.
+Result<std::vector<format::XattrItem>> parse_body(Inode& inode);
+Result<std::vector<format::XattrToStore>> copy_body(Inode& inode);
+// Lays the items out; false, and nothing changed, when they do not fit. The inode is not stored.
+bool store_body(Inode& inode, std::vector<format::XattrToStore>& items);
+
+}  // namespace uext4

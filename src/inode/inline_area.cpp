@@ -1,0 +1,91 @@
+#include "inode/inline_area.h"
+
+#include "inode/body_attributes.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::size_t in_block = 60;
+
+const format::XattrItem* find_data(const std::vector<format::XattrItem>& items) {
+    for (const auto& item : items)
+        if (item.index == format::XattrIndex::system && item.name == "data") return &item;
+    return nullptr;
+}
+
+}  // namespace
+
+std::uint64_t inline_capacity(Inode& inode) {
+    Result<std::vector<format::XattrItem>> items = parse_body(inode);
+    const std::size_t area = body_area(inode).size();
+    if (!items || area == 0) return 0;
+    // What the other attributes take, the entry of system.data, and the end of the list.
+    std::size_t taken = 4 + sizeof(format::XattrEntry) + 4;
+    for (const auto& item : *items) {
+        if (item.index == format::XattrIndex::system && item.name == "data") continue;
+        taken += sizeof(format::XattrEntry) + round_up(item.name.size(), 4) + (item.value_inode ? 0 : round_up(item.value_size, 4));
+    }
+    return taken > area ? in_block : in_block + (area - taken);
+}
+
+Result<std::vector<std::byte>> read_inline(Inode& inode) {
+    const Bytes root = inode.map_root();
+    std::vector<std::byte> out(root.begin(), root.end());
+    const std::vector<format::XattrItem> items = TRY(parse_body(inode));
+    const format::XattrItem* data = find_data(items);
+    if (!data) return fail(EUCLEAN, "inode {}: inline data without its attribute", inode.number());
+    out.insert(out.end(), data->value.begin(), data->value.end());
+    if (inode.disk_size() > out.size())
+        return fail(EUCLEAN, "inode {}: i_size is {}, but the inode holds {} bytes", inode.number(), inode.disk_size(), out.size());
+    return out;
+}
+
+Result<void> write_inline(Handle& handle, Inode& inode, ConstBytes contents) {
+    std::vector<std::byte> rest;
+    if (contents.size() > in_block) rest.assign(contents.begin() + in_block, contents.end());
+    std::vector<format::XattrToStore> items = TRY(copy_body(inode));
+    bool found = false;
+    for (auto& item : items) {
+        if (item.index != format::XattrIndex::system || item.name != "data") continue;
+        item.value = rest;
+        found = true;
+    }
+    if (!found) items.push_back({format::XattrIndex::system, "data", rest, 0, 0, 0, 0});
+    if (!store_body(inode, items)) return fail(ENOSPC, "inode {}: {} bytes do not fit in the inode", inode.number(), contents.size());
+    const Bytes root = inode.map_root();
+    std::memset(root.data(), 0, root.size());
+    std::memcpy(root.data(), contents.data(), std::min(contents.size(), in_block));
+    return inode.store(handle);
+}
+
+Result<void> clear_inline(Handle& handle, Inode& inode) {
+    std::vector<format::XattrToStore> items = TRY(copy_body(inode));
+    std::erase_if(items, [](const auto& item) { return item.index == format::XattrIndex::system && item.name == "data"; });
+    if (!store_body(inode, items)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+    const Bytes root = inode.map_root();
+    std::memset(root.data(), 0, root.size());
+    std::uint32_t flags = inode.flags() & ~format::inode_flag::inline_data;
+    if (inode.fs().geometry.has_incompat(format::incompat::extents)) {
+        flags |= format::inode_flag::extents;
+        initialise_extent_root(root);
+    }
+    inode.set_flags(flags);
+    inode.places().changed();
+    return inode.store(handle);
+}
+
+Result<void> start_inline(Inode& inode) {
+    std::vector<format::XattrToStore> items = TRY(copy_body(inode));
+    items.push_back({format::XattrIndex::system, "data", {}, 0, 0, 0, 0});
+    if (!store_body(inode, items)) return fail(ENOSPC, "inode {}: no room for inline data", inode.number());
+    const Bytes root = inode.map_root();
+    std::memset(root.data(), 0, root.size());
+    inode.set_flags((inode.flags() & ~format::inode_flag::extents) | format::inode_flag::inline_data);
+    return {};
+}
+
+}  // namespace uext4

@@ -1,0 +1,149 @@
+#include "inode/inode.h"
+
+#include "inode/inode_table.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw)
+    : rw(Rank::Inode, "Inode::rw", number.value),
+      fs_(fs),
+      table_(table),
+      number_(number),
+      raw_(std::move(raw)),
+      raw_size_(raw_.size()),
+      map_(MapContext{fs.buffers, fs.allocator}, *this),
+      places_(*this),
+      pages_(fs.pages, number.value) {
+    raw_.resize(std::max(raw_.size(), sizeof(format::InodeDisk)));
+    size_ = disk_size();
+}
+
+Inode::~Inode() = default;
+
+const format::InodeDisk& Inode::disk() const { return view_as<format::InodeDisk>(ConstBytes(raw_)); }
+format::InodeDisk& Inode::disk() { return view_as<format::InodeDisk>(Bytes(raw_)); }
+
+std::uint32_t Inode::generation() const { return disk().generation; }
+std::uint16_t Inode::mode() const { return disk().mode; }
+std::uint32_t Inode::uid() const { return disk().uid_lo | std::uint32_t{disk().uid_hi} << 16; }
+std::uint32_t Inode::gid() const { return disk().gid_lo | std::uint32_t{disk().gid_hi} << 16; }
+std::uint32_t Inode::links() const { return disk().links_count; }
+std::uint32_t Inode::flags() const { return disk().flags; }
+bool Inode::is_inline() const { return has_flag(format::inode_flag::inline_data); }
+bool Inode::uses_extents() const { return has_flag(format::inode_flag::extents); }
+void Inode::set_mode(std::uint16_t mode) { disk().mode = mode; }
+void Inode::set_links(std::uint32_t links) { disk().links_count = static_cast<std::uint16_t>(links); }
+void Inode::set_flags(std::uint32_t flags) { disk().flags = flags; }
+
+void Inode::set_owner(std::uint32_t uid, std::uint32_t gid) {
+    disk().uid_lo = static_cast<std::uint16_t>(uid);
+    disk().uid_hi = static_cast<std::uint16_t>(uid >> 16);
+    disk().gid_lo = static_cast<std::uint16_t>(gid);
+    disk().gid_hi = static_cast<std::uint16_t>(gid >> 16);
+}
+
+namespace {
+
+const Le32* extra(ConstBytes raw, bool has, const Le32& field) {
+    (void)raw;
+    return has ? &field : nullptr;
+}
+
+}  // namespace
+
+format::Timestamp Inode::atime() const { return format::decode_time(disk().atime, extra(raw(), UEXT4_INODE_HAS(raw(), atime_extra), disk().atime_extra)); }
+format::Timestamp Inode::mtime() const { return format::decode_time(disk().mtime, extra(raw(), UEXT4_INODE_HAS(raw(), mtime_extra), disk().mtime_extra)); }
+format::Timestamp Inode::ctime() const { return format::decode_time(disk().ctime, extra(raw(), UEXT4_INODE_HAS(raw(), ctime_extra), disk().ctime_extra)); }
+format::Timestamp Inode::crtime() const {
+    if (!UEXT4_INODE_HAS(raw(), crtime)) return {};
+    return format::decode_time(disk().crtime, extra(raw(), UEXT4_INODE_HAS(raw(), crtime_extra), disk().crtime_extra));
+}
+void Inode::set_atime(format::Timestamp t) { format::encode_time(t, disk().atime, UEXT4_INODE_HAS(raw(), atime_extra) ? &disk().atime_extra : nullptr); }
+void Inode::set_mtime(format::Timestamp t) { format::encode_time(t, disk().mtime, UEXT4_INODE_HAS(raw(), mtime_extra) ? &disk().mtime_extra : nullptr); }
+void Inode::set_ctime(format::Timestamp t) { format::encode_time(t, disk().ctime, UEXT4_INODE_HAS(raw(), ctime_extra) ? &disk().ctime_extra : nullptr); }
+
+void Inode::bump_version() {
+    std::uint64_t v = disk().version_lo.get();
+    if (UEXT4_INODE_HAS(raw(), version_hi)) v |= std::uint64_t{disk().version_hi.get()} << 32;
+    ++v;
+    disk().version_lo = static_cast<std::uint32_t>(v);
+    if (UEXT4_INODE_HAS(raw(), version_hi)) disk().version_hi = static_cast<std::uint32_t>(v >> 32);
+}
+
+std::uint64_t Inode::block_count_512() const { return format::inode_sectors(fs_.geometry, disk()); }
+
+BlockNr Inode::xattr_block() const {
+    return BlockNr(disk().file_acl_lo.get() |
+                   (fs_.geometry.has_incompat(format::incompat::bit64) ? std::uint64_t{disk().file_acl_hi.get()} << 32 : 0));
+}
+
+void Inode::set_xattr_block(BlockNr block) {
+    disk().file_acl_lo = static_cast<std::uint32_t>(block.value);
+    if (fs_.geometry.has_incompat(format::incompat::bit64)) disk().file_acl_hi = static_cast<std::uint16_t>(block.value >> 32);
+}
+
+std::uint64_t Inode::device_number() const {
+    return S_ISCHR(mode()) || S_ISBLK(mode()) ? format::decode_device(disk()) : 0;
+}
+
+void Inode::fill_stat(struct stat& out) {
+    MutexLock guard(map_lock);
+    out = {};
+    out.st_ino = number_.value;
+    out.st_mode = mode();
+    out.st_nlink = links();
+    out.st_uid = uid();
+    out.st_gid = gid();
+    out.st_rdev = device_number();
+    out.st_size = static_cast<off_t>(size_);
+    out.st_blksize = fs_.block_size();
+    out.st_blocks = static_cast<blkcnt_t>(block_count_512() + places_.promised_sectors());
+    auto put = [](timespec& to, format::Timestamp from) { to = {from.sec, static_cast<long>(from.nsec)}; };
+    put(out.st_atim, atime());
+    put(out.st_mtim, mtime());
+    put(out.st_ctim, ctime());
+}
+
+std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geometry, disk()); }
+void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
+
+bool Inode::data_in_journal() const {
+    return is_regular() && fs_.journal.has_log() &&
+           (fs_.options.data_journal || has_flag(format::inode_flag::journal_data)) && !has_flag(format::inode_flag::ea_inode);
+}
+
+Result<void> Inode::store(Handle& handle, bool data) {
+    const Allocator::InodePlace place = TRY(fs_.allocator.place_of(number_));
+    BufferRef buffer = TRY(fs_.buffers.read(place.block, "inode table"));
+    TRY(handle.write_access(buffer));
+    format::set_inode_checksum(fs_.geometry, number_, raw());
+    {
+        MutexLock guard(buffer->lock);
+        buffer->set_kind(BlockKind::inode_table);
+        std::memcpy(buffer->data().data() + place.offset, raw_.data(), raw_size_);
+    }
+    times_pending_ = false;
+    note_tid(handle.tid(), data);
+    return {};
+}
+
+Bytes Inode::map_root() { return Bytes(disk().block, sizeof disk().block); }
+
+Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
+    const std::int64_t sectors = fs_blocks * static_cast<std::int64_t>(fs_.block_size() / 512);
+    const std::int64_t now = static_cast<std::int64_t>(block_count_512()) + sectors;
+    if (now < 0) return fail(EUCLEAN, "inode {}: i_blocks would be {}", number_, now);
+    format::set_inode_sectors(fs_.geometry, disk(), static_cast<std::uint64_t>(now));
+    return store(handle);
+}
+
+// ---- references
+
+InodeRef::InodeRef(const InodeRef& other) : inode_(other.inode_) {
+    if (inode_) inode_->references_.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace uext4

@@ -1,0 +1,270 @@
+#include "inode/inode_table.h"
+
+#include "inode/inline_area.h"
+
+#include <sys/random.h>
+
+#include <cstring>
+#include <ctime>
+#include <list>
+#include <unordered_map>
+
+namespace uext4 {
+
+namespace {
+
+struct Slot {
+    std::unique_ptr<Inode> inode;   // null while it is read from disk
+    std::list<InodeNr>::iterator idle;
+    bool is_idle = false;
+};
+
+format::Timestamp now() {
+    timespec t{};
+    ::clock_gettime(CLOCK_REALTIME, &t);
+    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
+}
+
+}  // namespace
+
+struct InodeTable::State {
+    FsContext& fs;
+    Mutex lock{Rank::Journal, "InodeTable::lock"};
+    CondVar loaded{"inode read"};
+    std::unordered_map<std::uint64_t, Slot> slots;
+    std::list<InodeNr> idle;        // unreferenced, oldest first
+    std::size_t limit = 32768;
+    std::function<void(InodeRef)> deleter;
+
+    static bool clean(Inode& inode) {
+        if (!inode.map_lock.try_lock()) return false;
+        const bool ok = !inode.places().has_pending() && !inode.times_pending();
+        inode.map_lock.unlock();
+        return ok && inode.pages().idle();
+    }
+
+    InodeRef reference(Slot& slot) {
+        if (slot.is_idle) {
+            idle.erase(slot.idle);
+            slot.is_idle = false;
+        }
+        slot.inode->references_.fetch_add(1, std::memory_order_relaxed);
+        return InodeRef(slot.inode.get());
+    }
+};
+
+InodeTable::InodeTable(FsContext& fs) : state_(new State{fs}) {}
+InodeTable::~InodeTable() = default;
+
+void InodeTable::set_deleter(std::function<void(InodeRef)> queue) { state_->deleter = std::move(queue); }
+void InodeTable::set_limit(std::size_t inodes) { state_->limit = inodes; }
+
+InodeRef InodeTable::find(InodeNr number) {
+    MutexLock guard(state_->lock);
+    auto it = state_->slots.find(number.value);
+    if (it == state_->slots.end() || !it->second.inode) return {};
+    return state_->reference(it->second);
+}
+
+Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
+    State& s = *state_;
+    const format::Geometry& g = s.fs.geometry;
+    if (!g.valid_inode(number)) return fail(EUCLEAN, "inode {}: the file system has {}", number, g.inodes_count);
+    auto judged = [&](InodeRef inode) -> Result<InodeRef> {
+        if (inode->deleted.load() || (inode->links() == 0 && !allow_unlinked))
+            return fail(ESTALE, "inode {} is not in use", number);
+        return inode;
+    };
+    {
+        MutexLock guard(s.lock);
+        for (;;) {
+            auto it = s.slots.find(number.value);
+            if (it == s.slots.end()) break;
+            if (it->second.inode) {
+                InodeRef found = s.reference(it->second);
+                guard.unlock();
+                return judged(std::move(found));
+            }
+            s.loaded.wait(s.lock);
+        }
+        s.slots.emplace(number.value, Slot{});
+    }
+    auto read = [&]() -> Result<std::unique_ptr<Inode>> {
+        const Allocator::InodePlace place = TRY(s.fs.allocator.place_of(number));
+        BufferRef buffer = TRY(s.fs.buffers.read(place.block, "inode table"));
+        std::vector<std::byte> raw(g.inode_size);
+        {
+            MutexLock guard(buffer->lock);
+            std::memcpy(raw.data(), buffer->data().data() + place.offset, raw.size());
+        }
+        const bool unused = view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, mode)) == 0 &&
+                            view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, links_count)) == 0;
+        if (unused && number.value >= g.first_inode) return fail(ESTALE, "inode {} is not in use", number);
+        if (!unused && !format::inode_checksum_ok(g, number, raw)) return fail(EUCLEAN, "inode {}: bad checksum", number);
+        TRY(format::validate_inode(g, number, raw));
+        auto inode = std::make_unique<Inode>(s.fs, *this, number, std::move(raw));
+        if (inode->is_inline() && !g.has_incompat(format::incompat::inline_data))
+            return fail(EUCLEAN, "inode {}: inline data without the feature", number);
+        if (inode->is_inline() && inode->uses_extents()) return fail(EUCLEAN, "inode {}: inline data and extents", number);
+        const std::uint64_t limit = inode->uses_extents() || inode->is_inline() ? g.max_extent_file_size : g.max_indirect_file_size;
+        if (inode->is_regular() && inode->disk_size() > limit)
+            return fail(EUCLEAN, "inode {}: i_size is {}, at most {}", number, inode->disk_size(), limit);
+        return inode;
+    };
+    Result<std::unique_ptr<Inode>> inode = read();
+    MutexLock guard(s.lock);
+    s.loaded.notify_all();
+    if (!inode) {
+        s.slots.erase(number.value);
+        guard.unlock();
+        if (inode.error().code == EUCLEAN && s.fs.corruption) s.fs.corruption(inode.error());
+        return fail(inode.error());
+    }
+    Slot& slot = s.slots.at(number.value);
+    slot.inode = std::move(*inode);
+    InodeRef found = s.reference(slot);
+    guard.unlock();
+    if (s.slots.size() > s.limit + 1024) shrink();
+    return judged(std::move(found));
+}
+
+Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
+    State& s = *state_;
+    const format::Geometry& g = s.fs.geometry;
+    const InodeNr number = TRY(s.fs.allocator.allocate_inode(handle, what.parent, S_ISDIR(what.mode)));
+    auto inode = std::make_unique<Inode>(s.fs, *this, number, std::vector<std::byte>(g.inode_size));
+    format::InodeDisk& d = inode->disk();
+    if (g.inode_size > format::classic_inode_size) d.extra_isize = static_cast<std::uint16_t>(g.want_extra_isize);
+    inode->set_mode(what.mode);
+    inode->set_owner(what.uid, what.gid);
+    std::uint32_t generation = 0;
+    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation) generation = static_cast<std::uint32_t>(now().nsec);
+    d.generation = generation;
+    const format::Timestamp stamp = now();
+    inode->set_atime(stamp);
+    inode->set_mtime(stamp);
+    inode->set_ctime(stamp);
+    if (UEXT4_INODE_HAS(inode->raw(), crtime))
+        format::encode_time(stamp, d.crtime, UEXT4_INODE_HAS(inode->raw(), crtime_extra) ? &d.crtime_extra : nullptr);
+    namespace f = format::inode_flag;
+    std::uint32_t flags = what.inherited_flags & (f::secrm | f::unrm | f::compr | f::sync | f::nodump | f::noatime | f::nocompr |
+                                                  f::journal_data | f::notail | f::dirsync | f::projinherit);
+    if (S_ISREG(what.mode)) flags &= ~(f::dirsync | f::topdir | f::projinherit);
+    else if (!S_ISDIR(what.mode)) flags &= f::nodump | f::noatime;
+    const bool maps = S_ISREG(what.mode) || S_ISDIR(what.mode) || S_ISLNK(what.mode);
+    if (maps && g.has_incompat(format::incompat::extents)) {
+        flags |= f::extents;
+        initialise_extent_root(inode->map_root());
+    }
+    inode->set_flags(flags);
+    if (S_ISCHR(what.mode) || S_ISBLK(what.mode)) format::encode_device(d, what.rdev);
+    if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) && g.inode_size > format::classic_inode_size) {
+        if (Result<void> started = start_inline(*inode); !started && started.error().code != ENOSPC) return fail(started.error());
+    }
+    Inode* raw = inode.get();
+    InodeRef made;
+    {
+        MutexLock guard(s.lock);
+        auto old = s.slots.find(number.value);
+        if (old != s.slots.end()) {
+            // The number's former inode is still in memory, deleted and unreferenced.
+            if (!old->second.inode || old->second.inode->references_.load() != 0)
+                return fail(EUCLEAN, "inode {} was free and is in use", number);
+            if (old->second.is_idle) s.idle.erase(old->second.idle);
+            s.slots.erase(old);
+        }
+        Slot& slot = s.slots[number.value];
+        slot.inode = std::move(inode);
+        made = s.reference(slot);
+    }
+    MutexLock map(raw->map_lock);
+    TRY(raw->store(handle));
+    return made;
+}
+
+Result<void> InodeTable::release(Handle& handle, Inode& inode) {
+    {
+        MutexLock map(inode.map_lock);
+        inode.disk().dtime = static_cast<std::uint32_t>(now().sec);
+        inode.set_links(0);
+        inode.set_size(0);
+        inode.set_disk_size(0);
+        TRY(inode.store(handle));
+    }
+    inode.deleted.store(true);
+    return state_->fs.allocator.free_inode(handle, inode.number(), inode.is_directory());
+}
+
+void InodeRef::reset() {
+    Inode* inode = std::exchange(inode_, nullptr);
+    if (!inode) return;
+    InodeTable::State& s = *inode->table_.state_;
+    if (inode->references_.load(std::memory_order_relaxed) > 1) {
+        std::uint32_t seen = inode->references_.load();
+        while (seen > 1)
+            if (inode->references_.compare_exchange_weak(seen, seen - 1)) return;
+    }
+    std::unique_ptr<Inode> gone;
+    MutexLock guard(s.lock);
+    if (inode->references_.load() == 1 && inode->links() == 0 && !inode->deleted.load() && s.deleter &&
+        !inode->fs_.read_only.load()) {
+        // This reference goes to the deleter.
+        auto deleter = s.deleter;
+        guard.unlock();
+        deleter(InodeRef(inode));
+        return;
+    }
+    if (inode->references_.fetch_sub(1) != 1) return;
+    auto it = s.slots.find(inode->number_.value);
+    if (inode->deleted.load()) {
+        gone = std::move(it->second.inode);
+        s.slots.erase(it);
+        guard.unlock();
+        return;
+    }
+    it->second.idle = s.idle.insert(s.idle.end(), inode->number_);
+    it->second.is_idle = true;
+}
+
+void InodeTable::shrink() {
+    State& s = *state_;
+    std::vector<std::unique_ptr<Inode>> gone;
+    MutexLock guard(s.lock);
+    std::size_t budget = s.idle.size();
+    while (s.slots.size() > s.limit && budget-- > 0) {
+        const InodeNr number = s.idle.front();
+        auto it = s.slots.find(number.value);
+        if (!State::clean(*it->second.inode)) {
+            s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
+            continue;
+        }
+        s.idle.pop_front();
+        gone.push_back(std::move(it->second.inode));
+        s.slots.erase(it);
+        if (gone.size() >= 4096) break;
+    }
+    guard.unlock();
+}
+
+void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
+    State& s = *state_;
+    std::vector<std::uint64_t> numbers;
+    {
+        MutexLock guard(s.lock);
+        for (const auto& [number, slot] : s.slots)
+            if (slot.inode && (!slot.is_idle || !State::clean(*slot.inode))) numbers.push_back(number);
+    }
+    for (std::uint64_t number : numbers)
+        if (InodeRef inode = find(InodeNr(number))) visit(std::move(inode));
+}
+
+void InodeTable::evict_all() {
+    State& s = *state_;
+    std::unordered_map<std::uint64_t, Slot> gone;
+    MutexLock guard(s.lock);
+    gone.swap(s.slots);
+    s.idle.clear();
+    guard.unlock();
+}
+
+}  // namespace uext4

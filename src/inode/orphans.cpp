@@ -1,0 +1,192 @@
+#include "inode/orphans.h"
+
+#include "format/orphan.h"
+#include "inode/super_access.h"
+
+#include <list>
+#include <unordered_map>
+
+namespace uext4 {
+
+struct Orphans::State {
+    FsContext& fs;
+    InodeTable& inodes;
+    mutable Mutex lock{Rank::Orphan, "Orphans::lock"};
+    // The list in its order on disk: the superblock names the first, each inode's i_dtime the next.
+    std::list<InodeNr> chain;
+    std::unordered_map<std::uint64_t, std::list<InodeNr>::iterator> in_chain;
+    // The file: inode -> slot.
+    std::unordered_map<std::uint64_t, std::uint64_t> in_file;
+    std::vector<BlockNr> blocks;      // of the orphan file
+    std::uint32_t seed = 0;
+    std::uint64_t hint = 0;
+
+    std::uint32_t per_block() const { return format::orphans_per_block(fs.block_size()); }
+
+    Result<void> set_slot(Handle& handle, std::uint64_t slot, std::uint32_t value) {
+        const BlockNr block = blocks[slot / per_block()];
+        BufferRef buffer = TRY(fs.buffers.read(block, "orphan file"));
+        TRY(handle.write_access(buffer));
+        view_as<Le32>(buffer->data(), slot % per_block() * 4) = value;
+        format::set_orphan_checksum(fs.geometry, seed, block, buffer->data());
+        return {};
+    }
+
+    Result<bool> add_to_file(Handle& handle, InodeNr ino) {
+        const std::uint64_t slots = blocks.size() * per_block();
+        for (std::uint64_t n = 0; n < slots; ++n) {
+            const std::uint64_t slot = (hint + n) % slots;
+            BufferRef buffer = TRY(fs.buffers.read(blocks[slot / per_block()], "orphan file"));
+            if (view_as<Le32>(buffer->data(), slot % per_block() * 4) != 0) continue;
+            TRY(set_slot(handle, slot, static_cast<std::uint32_t>(ino.value)));
+            in_file[ino.value] = slot;
+            hint = slot + 1;
+            return true;
+        }
+        return false;
+    }
+
+    // i_dtime of an inode on the list is the next one's number. The caller has no map_lock of another inode.
+    Result<void> set_next(Handle& handle, Inode& inode, InodeNr next) {
+        inode.disk().dtime = static_cast<std::uint32_t>(next.value);
+        return inode.store(handle, false);
+    }
+};
+
+Orphans::Orphans(FsContext& fs, InodeTable& inodes) : state_(new State{fs, inodes}) {}
+Orphans::~Orphans() = default;
+
+bool Orphans::uses_file() const { return !state_->blocks.empty(); }
+
+bool Orphans::contains(const Inode& inode) const {
+    MutexLock guard(state_->lock);
+    return state_->in_file.contains(inode.number().value) || state_->in_chain.contains(inode.number().value);
+}
+
+Result<void> Orphans::add(Handle& handle, Inode& inode) {
+    State& s = *state_;
+    MutexLock map(inode.map_lock);
+    MutexLock guard(s.lock);
+    const InodeNr ino = inode.number();
+    if (s.in_file.contains(ino.value) || s.in_chain.contains(ino.value)) return {};
+    if (!s.blocks.empty() && TRY(s.add_to_file(handle, ino))) {
+        inode.disk().dtime = 0u;
+        return inode.store(handle, false);
+    }
+    const InodeNr next = s.chain.empty() ? InodeNr() : s.chain.front();
+    TRY(change_super(s.fs, handle, [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(ino.value); }));
+    TRY(s.set_next(handle, inode, next));
+    s.chain.push_front(ino);
+    s.in_chain[ino.value] = s.chain.begin();
+    return {};
+}
+
+Result<void> Orphans::remove(Handle& handle, Inode& inode) {
+    State& s = *state_;
+    const InodeNr ino = inode.number();
+    InodeRef previous;
+    {
+        // The inode before it on the list is changed as well; its map_lock comes before the list's lock, so it is
+        // looked up first and checked again below.
+        MutexLock guard(s.lock);
+        if (auto it = s.in_file.find(ino.value); it != s.in_file.end()) {
+            TRY(s.set_slot(handle, it->second, 0));
+            s.in_file.erase(it);
+            return {};
+        }
+        if (!s.in_chain.contains(ino.value)) return {};
+    }
+    for (;;) {
+        InodeNr wanted;
+        {
+            MutexLock guard(s.lock);
+            auto it = s.in_chain.at(ino.value);
+            if (it != s.chain.begin()) wanted = *std::prev(it);
+        }
+        if (wanted) previous = TRY(s.inodes.get(wanted, true));
+        UniqueLock before, own;
+        // Two map_locks at once: in ascending order of the numbers.
+        if (wanted && wanted < ino) before = UniqueLock::lock_ordered(previous->map_lock, wanted.value);
+        own = UniqueLock::lock_ordered(inode.map_lock, ino.value);
+        if (wanted && ino < wanted) before = UniqueLock::lock_ordered(previous->map_lock, wanted.value);
+        MutexLock guard(s.lock);
+        auto it = s.in_chain.at(ino.value);
+        const InodeNr now = it == s.chain.begin() ? InodeNr() : *std::prev(it);
+        if (now != wanted) continue;
+        const auto after = std::next(it);
+        const InodeNr next = after == s.chain.end() ? InodeNr() : *after;
+        if (wanted) {
+            TRY(s.set_next(handle, *previous, next));
+        } else {
+            TRY(change_super(s.fs, handle, [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(next.value); }));
+        }
+        inode.disk().dtime = 0u;
+        TRY(inode.store(handle, false));
+        s.chain.erase(it);
+        s.in_chain.erase(ino.value);
+        return {};
+    }
+}
+
+Result<std::vector<InodeNr>> Orphans::load() {
+    State& s = *state_;
+    std::vector<InodeNr> found;
+    const format::Geometry& g = s.fs.geometry;
+    if (g.orphan_file_inode) {
+        InodeRef file = TRY(s.inodes.get(InodeNr(g.orphan_file_inode), true));
+        MutexLock map(file->map_lock);
+        s.seed = format::inode_seed(g, file->number(), file->generation());
+        const std::uint64_t count = file->size() / g.block_size;
+        if (count == 0 || count > 1u << 16) return fail(EUCLEAN, "orphan file: {} blocks", count);
+        std::vector<BlockNr> blocks;
+        for (std::uint64_t b = 0; b < count; ++b) {
+            const MappedRun run = TRY(file->map().lookup(LogicalBlock(b), 1));
+            if (run.hole()) return fail(EUCLEAN, "orphan file: block {} is a hole", b);
+            BufferRef buffer = TRY(s.fs.buffers.read(run.physical, "orphan file"));
+            if (!format::orphan_block_ok(g, s.seed, run.physical, buffer->data()))
+                return fail(EUCLEAN, "orphan file: block {}: bad magic or checksum", b);
+            buffer->set_kind(BlockKind::orphan_file);
+            for (std::uint32_t i = 0; i < s.per_block(); ++i) {
+                const std::uint32_t ino = view_as<Le32>(buffer->data(), i * 4u);
+                if (!ino) continue;
+                if (!g.valid_inode(InodeNr(ino)) || ino < g.first_inode) {
+                    s.fs.log(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
+                    continue;
+                }
+                s.in_file[ino] = b * s.per_block() + i;
+                found.emplace_back(ino);
+            }
+            blocks.push_back(run.physical);
+        }
+        s.blocks = std::move(blocks);
+    }
+    const format::SuperBlock super = TRY(read_super(s.fs));
+    InodeNr ino(super.last_orphan);
+    while (ino) {
+        if (!g.valid_inode(ino) || ino.value < g.first_inode || s.in_chain.contains(ino.value)) {
+            s.fs.log(fmt::format("orphan list: inode {} is out of range or listed twice; the rest is left to e2fsck", ino));
+            break;
+        }
+        Result<InodeRef> inode = s.inodes.get(ino, true);
+        if (!inode) {
+            s.fs.log(fmt::format("orphan list: {}", inode.error().what));
+            break;
+        }
+        s.chain.push_back(ino);
+        s.in_chain[ino.value] = std::prev(s.chain.end());
+        found.push_back(ino);
+        MutexLock map((*inode)->map_lock);
+        ino = InodeNr((*inode)->disk().dtime);
+    }
+    return found;
+}
+
+Result<void> Orphans::mark_present(Handle& handle, bool present) {
+    if (!state_->fs.geometry.orphan_file_inode) return {};
+    return change_super(state_->fs, handle, [&](format::SuperBlock& super) {
+        const std::uint32_t f = super.feature_ro_compat;
+        super.feature_ro_compat = present ? f | format::ro_compat::orphan_present : f & ~format::ro_compat::orphan_present;
+    });
+}
+
+}  // namespace uext4

@@ -1,0 +1,35 @@
+// Inodes to be deleted or truncated after a crash: a list through the inodes, or the orphan file.
+#pragma once
+
+#include "inode/inode_table.h"
+
+#include <memory>
+#include <vector>
+
+namespace uext4 {
+
+class Orphans {
+public:
+    explicit Orphans(FsContext& fs, InodeTable& inodes);
+    ~Orphans();
+
+    // The inode's rw or its last reference is the caller's; takes map_lock, Orphan. Nothing happens to one that is
+    // recorded (add) or not (remove) already.
+    Result<void> add(Handle& handle, Inode& inode);
+    Result<void> remove(Handle& handle, Inode& inode);
+    bool contains(const Inode& inode) const;
+    static constexpr unsigned credits() { return 4; }
+
+    // What a crash left, bounded and validated; the records stay until remove(). Entries that make no sense are left out
+    // and told to the log.
+    Result<std::vector<InodeNr>> load();
+    // The flag of the orphan file: set while it may have entries (mounted), cleared at a clean unmount.
+    Result<void> mark_present(Handle& handle, bool present);
+    bool uses_file() const;
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace uext4

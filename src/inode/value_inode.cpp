@@ -1,0 +1,111 @@
+#include "inode/value_inode.h"
+
+#include "format/xattr.h"
+
+#include <sys/stat.h>
+
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+Result<InodeRef> open_value(InodeTable& table, InodeNr number) {
+    InodeRef inode = TRY(table.get(number, true));
+    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular())
+        return fail(EUCLEAN, "inode {}: holds no attribute value", number);
+    return inode;
+}
+
+// The count lives in i_ctime (upper half) and i_version (lower half).
+std::uint64_t references(const Inode& inode) {
+    return std::uint64_t{inode.disk().ctime.get()} << 32 | inode.disk().version_lo.get();
+}
+void set_references(Inode& inode, std::uint64_t n) {
+    inode.disk().ctime = static_cast<std::uint32_t>(n >> 32);
+    inode.disk().version_lo = static_cast<std::uint32_t>(n);
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr number, std::uint32_t size) {
+    InodeRef inode = TRY(open_value(table, number));
+    FsContext& fs = inode->fs();
+    const std::uint32_t bs = fs.block_size();
+    std::vector<std::byte> out(size);
+    UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+    if (inode->disk_size() != size) return fail(EUCLEAN, "inode {}: attribute value of {} bytes, expected {}", number, inode->disk_size(), size);
+    for (std::uint64_t at = 0; at < size; at += bs) {
+        const MappedRun run = TRY(inode->map().lookup(LogicalBlock(at / bs), 1));
+        if (run.hole()) return fail(EUCLEAN, "inode {}: attribute value with a hole at block {}", number, at / bs);
+        BufferRef buffer = TRY(fs.buffers.read(run.physical, "attribute value"));
+        std::memcpy(out.data() + at, buffer->data().data(), std::min<std::uint64_t>(bs, size - at));
+    }
+    const std::uint32_t hash = format::xattr_value_hash(fs.geometry, out);
+    if (inode->disk().atime.get() != hash) return fail(EUCLEAN, "inode {}: attribute value with a bad hash", number);
+    return out;
+}
+
+Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value) {
+    FsContext& fs = owner.fs();
+    const std::uint32_t bs = fs.block_size();
+    InodeRef inode = TRY(table.create(handle, NewInode{owner.number(), S_IFREG | 0600, owner.uid(), owner.gid(), 0, 0}));
+    UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+    inode->set_flags((inode->flags() & ~format::inode_flag::inline_data) | format::inode_flag::ea_inode | format::inode_flag::extents);
+    initialise_extent_root(inode->map_root());
+    if (const std::size_t body = format::classic_inode_size + inode->disk().extra_isize; body < inode->raw().size())
+        std::memset(inode->raw().data() + body, 0, inode->raw().size() - body);
+    auto fill = [&]() -> Result<void> {
+        const std::uint64_t blocks = divide_up(value.size(), bs);
+        for (std::uint64_t done = 0; done < blocks;) {
+            Grant grant = TRY(fs.allocator.grant(fs.allocator.goal_for(inode->number()), blocks - done, nullptr, true));
+            const std::uint64_t n = std::min(grant.count(), blocks - done), counted = grant.count();
+            const BlockNr first = grant.first();
+            TRY(fs.allocator.publish(handle, grant));
+            TRY(inode->map().insert(handle, MappedRun{LogicalBlock(done), n, first, false}, nullptr, counted));
+            for (std::uint64_t i = 0; i < n; ++i) {
+                BufferRef buffer = TRY(fs.buffers.get(first + i, "attribute value"));
+                TRY(handle.create_access(buffer));
+                const std::uint64_t at = (done + i) * bs;
+                std::memcpy(buffer->data().data(), value.data() + at, std::min<std::uint64_t>(bs, value.size() - at));
+            }
+            done += n;
+        }
+        return {};
+    };
+    const Result<void> filled = fill();
+    const std::uint32_t hash = format::xattr_value_hash(fs.geometry, value);
+    inode->set_size(value.size());
+    inode->set_disk_size(value.size());
+    inode->disk().atime = hash;
+    inode->disk().mtime = static_cast<std::uint32_t>(owner.number().value);
+    set_references(*inode, 1);
+    inode->set_links(1);
+    TRY(inode->store(handle));
+    if (!filled) {
+        map.unlock();
+        const InodeNr number = inode->number();
+        inode = InodeRef();
+        (void)drop_value_inode(handle, table, number);
+        return fail(filled.error());
+    }
+    return ValueInode{inode->number(), hash};
+}
+
+Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
+    InodeRef inode = TRY(open_value(table, number));
+    {
+        UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+        const std::uint64_t n = references(*inode);
+        if (n > 1) {
+            set_references(*inode, n - 1);
+            return inode->store(handle);
+        }
+        set_references(*inode, 0);
+        const LogicalBlock reached = TRY(inode->map().remove(handle, LogicalBlock(0), inode->map().limit(), nullptr));
+        if (reached.value != 0) return fail(ENOSPC, "inode {}: no room in the journal to free it", number);
+    }
+    return table.release(handle, *inode);
+}
+
+}  // namespace uext4

@@ -1,0 +1,256 @@
+#include "inode/xattr.h"
+
+#include "inode/acl.h"
+#include "inode/body_attributes.h"
+#include "inode/value_inode.h"
+#include "inode/xattr_block.h"
+
+#include <algorithm>
+#include <ctime>
+
+namespace uext4 {
+
+namespace {
+
+using format::XattrIndex;
+using format::XattrToStore;
+
+struct Name {
+    XattrIndex index;
+    std::string_view suffix;
+};
+
+Result<Name> parse_name(std::string_view name) {
+    const auto split = format::split_xattr_name(name);
+    if (!split) return fail(EOPNOTSUPP, "attribute '{}': no such namespace", name);
+    if (split->second.size() > 255) return fail(ERANGE, "attribute name of {} bytes", split->second.size());
+    const bool whole = split->first == XattrIndex::posix_acl_access || split->first == XattrIndex::posix_acl_default ||
+                       split->first == XattrIndex::richacl;
+    if (split->second.empty() && !whole) return fail(EINVAL, "attribute '{}': empty name", name);
+    if (split->first == XattrIndex::system) return fail(EOPNOTSUPP, "attribute '{}': no such attribute", name);
+    return Name{split->first, split->second};
+}
+
+bool is(const XattrToStore& item, const Name& name) { return item.index == name.index && item.name == name.suffix; }
+
+// Above this a value goes into an inode of its own, where the feature is.
+std::size_t large_value(const FsContext& fs) { return fs.block_size() / 2; }
+
+struct Found {
+    bool exists = false;
+    bool in_body = false;
+    XattrToStore item;
+};
+
+Result<Found> find_item(const std::vector<XattrToStore>& body, const std::vector<XattrToStore>& block, const Name& name) {
+    for (const auto& item : body)
+        if (is(item, name)) return Found{true, true, item};
+    for (const auto& item : block)
+        if (is(item, name)) return Found{true, false, item};
+    return Found{};
+}
+
+format::Timestamp now() {
+    timespec t{};
+    ::clock_gettime(CLOCK_REALTIME, &t);
+    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
+}
+
+// The one routine that changes attributes: without `value` it removes.
+Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode) {
+    FsContext& fs = inode.fs();
+    InodeTable& table = inode.table();
+    std::uint32_t old_value_inode = 0;
+    XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
+    {
+        MutexLock map(inode.map_lock);
+        const Found found = TRY(find_item(TRY(copy_body(inode)), TRY(read_xattr_block(inode)), name));
+        if (found.exists && mode == XattrMode::create && value) return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name.suffix);
+        if (!found.exists && (!value || mode == XattrMode::replace)) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name.suffix);
+        old_value_inode = found.item.value_inode;
+    }
+    if (value) {
+        if (value->size() > format::xattr_max_value) return fail(E2BIG, "attribute value of {} bytes", value->size());
+        const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode);
+        if (may_move && value->size() > large_value(fs)) {
+            const ValueInode made = TRY(create_value_inode(handle, table, inode, *value));
+            item.value_inode = static_cast<std::uint32_t>(made.number.value);
+            item.value_size = static_cast<std::uint32_t>(value->size());
+            item.value_hash = made.hash;
+        } else {
+            item.value.assign(value->begin(), value->end());
+        }
+    }
+    auto place = [&]() -> Result<void> {
+        MutexLock map(inode.map_lock);
+        std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+        const bool was_in_block = std::ranges::any_of(block, [&](const auto& i) { return is(i, name); });
+        const auto data_first = [](const XattrToStore& i) { return i.index == XattrIndex::system && i.name == "data"; };
+        std::erase_if(body, [&](const auto& i) { return is(i, name); });
+        std::erase_if(block, [&](const auto& i) { return is(i, name); });
+        std::ranges::stable_partition(body, data_first);
+        bool to_block = false;
+        if (value) {
+            std::vector<XattrToStore> grown = body;
+            grown.push_back(item);
+            if (store_body(inode, grown)) {
+                // fits in the inode
+            } else {
+                block.push_back(item);
+                if (!xattr_block_fits(fs, block)) return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix, item.value.size());
+                if (!store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+                to_block = true;
+            }
+        } else if (!store_body(inode, body)) {
+            return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+        }
+        if (to_block || was_in_block) TRY(write_xattr_block(handle, inode, std::move(block)));
+        inode.set_ctime(now());
+        inode.bump_version();
+        return inode.store(handle);
+    };
+    if (Result<void> placed = place(); !placed) {
+        if (item.value_inode) (void)drop_value_inode(handle, table, InodeNr(item.value_inode));
+        return placed;
+    }
+    if (old_value_inode) return drop_value_inode(handle, table, InodeNr(old_value_inode));
+    return {};
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view full) {
+    const Name name = TRY(parse_name(full));
+    XattrToStore item;
+    {
+        MutexLock map(inode.map_lock);
+        Found found = TRY(find_item(TRY(copy_body(inode)), {}, name));
+        if (!found.exists) found = TRY(find_item({}, TRY(read_xattr_block(inode)), name));
+        if (!found.exists) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), full);
+        item = std::move(found.item);
+    }
+    if (!item.value_inode) return std::move(item.value);
+    return read_value_inode(inode.table(), InodeNr(item.value_inode), item.value_size);
+}
+
+Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view full, ConstBytes value, XattrMode mode) {
+    const Name name = TRY(parse_name(full));
+    return change(handle, inode, name, &value, mode);
+}
+
+Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view full) {
+    const Name name = TRY(parse_name(full));
+    return change(handle, inode, name, nullptr, XattrMode::either);
+}
+
+namespace {
+
+std::optional<AclKind> acl_kind(std::string_view name) {
+    if (name == "system.posix_acl_access") return AclKind::access;
+    if (name == "system.posix_acl_default") return AclKind::default_;
+    return std::nullopt;
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name) {
+    if (const auto kind = acl_kind(name)) {
+        if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
+        const std::optional<format::Acl> acl = TRY(get_acl(inode, *kind));
+        if (!acl) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+        return format::encode_xattr_acl(*acl);
+    }
+    return get_xattr_raw(inode, name);
+}
+
+Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode) {
+    if (const auto kind = acl_kind(name)) {
+        if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
+        const format::Acl acl = TRY(format::decode_xattr_acl(value));
+        TRY(set_acl(handle, inode, *kind, acl));
+        MutexLock map(inode.map_lock);
+        inode.set_ctime(now());
+        return inode.store(handle);
+    }
+    return set_xattr_raw(handle, inode, name, value, mode);
+}
+
+Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name) {
+    if (const auto kind = acl_kind(name)) {
+        if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
+        TRY(set_acl(handle, inode, *kind, {}));
+        MutexLock map(inode.map_lock);
+        inode.set_ctime(now());
+        return inode.store(handle);
+    }
+    return remove_xattr_raw(handle, inode, name);
+}
+
+Result<std::vector<std::string>> list_xattrs(Inode& inode) {
+    std::vector<std::string> out;
+    MutexLock map(inode.map_lock);
+    auto add = [&](const std::vector<XattrToStore>& items) {
+        for (const auto& item : items)
+            if (item.index != XattrIndex::system && format::full_xattr_name(item.index, item.name).find("index") != 0)
+                out.push_back(format::full_xattr_name(item.index, item.name));
+    };
+    add(TRY(copy_body(inode)));
+    add(TRY(read_xattr_block(inode)));
+    return out;
+}
+
+Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write) {
+    const Name parsed = TRY(parse_name(name));
+    if (write && (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append)))
+        return fail(EPERM, "inode {} is immutable or append-only", inode.number());
+    switch (parsed.index) {
+        case XattrIndex::user:
+            if (!inode.fs().options.xattr_user) return fail(EOPNOTSUPP, "user attributes are off");
+            if (!inode.is_regular() && !inode.is_directory()) return write ? fail(EPERM, "inode {}: no user attributes on this kind of file", inode.number()) : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+            if (inode.is_directory() && (inode.mode() & S_ISVTX) && write && !owns(inode, who))
+                return fail(EPERM, "inode {}: a sticky directory of somebody else", inode.number());
+            return may_access(inode, who, write ? access_write : access_read);
+        case XattrIndex::trusted:
+            if (who.capabilities.sys_admin) return {};
+            return write ? fail(EPERM, "trusted attributes need CAP_SYS_ADMIN") : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+        case XattrIndex::security:
+            if (!write) return {};
+            if (parsed.suffix == "capability") return who.capabilities.setfcap ? Result<void>() : fail(EPERM, "file capabilities need CAP_SETFCAP");
+            return who.capabilities.sys_admin ? Result<void>() : fail(EPERM, "security attributes need CAP_SYS_ADMIN");
+        case XattrIndex::posix_acl_access:
+        case XattrIndex::posix_acl_default:
+            if (write && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+            return {};
+        default: return write ? fail(EOPNOTSUPP, "attribute '{}': no such namespace", name) : Result<void>();
+    }
+}
+
+Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
+    std::vector<std::uint32_t> values;
+    {
+        MutexLock map(inode.map_lock);
+        for (const auto& item : TRY(copy_body(inode)))
+            if (item.value_inode) values.push_back(item.value_inode);
+        bool last_user = true;
+        if (inode.xattr_block()) {
+            BufferRef buffer = TRY(inode.fs().buffers.read(inode.xattr_block(), "attribute block"));
+            MutexLock guard(buffer->lock);
+            last_user = view_as<format::XattrBlockHeader>(buffer->data()).refcount == 1;
+        }
+        if (last_user)
+            for (const auto& item : TRY(read_xattr_block(inode)))
+                if (item.value_inode) values.push_back(item.value_inode);
+        TRY(write_xattr_block(handle, inode, {}));
+    }
+    for (std::uint32_t number : values) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
+    return {};
+}
+
+unsigned xattr_credits(Inode& inode) {
+    unsigned credits = 2 * Allocator::publish_credits() + 4 + Inode::store_credits();
+    if (inode.fs().geometry.has_incompat(format::incompat::ea_inode))
+        credits += format::xattr_max_value / inode.fs().block_size() + 2 * (Allocator::inode_credits() + 16);
+    return credits;
+}
+
+}  // namespace uext4

@@ -1,0 +1,38 @@
+// Extended attributes of inodes: in the inode, in a block, in value inodes.
+// The caller holds rw (shared to read, exclusive to change); the functions take map_lock.
+#pragma once
+
+#include "base/result.h"
+#include "format/xattr.h"
+#include "inode/access.h"
+#include "inode/inode.h"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace uext4 {
+
+enum class XattrMode : std::uint8_t { either, create, replace };
+
+// As users see them: full names; ACLs in their user form, applied to the mode. ENODATA, ERANGE is the caller's affair.
+Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name);
+Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode);
+Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name);
+// Full names; system.data is not among them.
+Result<std::vector<std::string>> list_xattrs(Inode& inode);
+// May `who` read or write it: user.* on files and directories only, trusted.* needs CAP_SYS_ADMIN and so on. EPERM, or
+// ENODATA where Linux says so.
+Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write);
+
+// Stored form (ACLs as on disk).
+Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view name);
+Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode);
+Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view name);
+
+// Everything but system.data goes: at the inode's deletion.
+Result<void> free_all_xattrs(Handle& handle, Inode& inode);
+// Of one change.
+unsigned xattr_credits(Inode& inode);
+
+}  // namespace uext4

@@ -1,0 +1,19 @@
+// The block of attributes of an inode; may be shared by several inodes. map_lock held.
+#pragma once
+
+#include "format/xattr.h"
+#include "inode/inode.h"
+
+#include <vector>
+
+namespace uext4 {
+
+// Validated items with their values copied; none when the inode has no such block.
+Result<std::vector<format::XattrToStore>> read_xattr_block(Inode& inode);
+// Would these items fit in a block?
+bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStore>& items);
+// The inode's block holds these items afterwards: changed in place when it is its own, else a new block and one reference
+// less on the old. Freed when there are none. The inode is stored.
+Result<void> write_xattr_block(Handle& handle, Inode& inode, std::vector<format::XattrToStore> items);
+
+}  // namespace uext4
