@@ -29,14 +29,18 @@ Plan plan_for(FsContext& fs, Inode& directory, const CreateRequest& request) {
     if (set_gid && S_ISDIR(mode)) mode |= S_ISGID;
     // A program that is to run with the directory's group must be made by a member of it.
     if (set_gid && !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
-        !request.who.in_group(plan.what.gid) && !plan.privileged)
+        !request.who.in_group(plan.what.gid) && !request.who.capabilities.fsetid)
         mode &= ~static_cast<mode_t>(S_ISGID);
     if (S_ISLNK(mode)) mode = S_IFLNK | 0777;
     plan.what.mode = static_cast<std::uint16_t>(mode);
     return plan;
 }
 
-Result<void> check_request(const FsContext& fs, const CreateRequest& request) {
+Result<void> check_request(const FsContext& fs, const CreateRequest& request, bool check) {
+    // The node 0:0 is a whiteout, which gives access to no device.
+    const bool device = S_ISCHR(request.mode) || S_ISBLK(request.mode);
+    if (check && device && !(S_ISCHR(request.mode) && request.rdev == 0) && !request.who.capabilities.mknod)
+        return fail(EPERM, "user {} may not make device nodes", request.who.uid);
     switch (request.mode & S_IFMT) {
         case S_IFREG: case S_IFDIR: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: return {};
         case S_IFLNK: return check_symlink_target(fs, request.target);
@@ -65,7 +69,7 @@ Result<void> create_locked(names::Tree& state, Inode& directory, const CreateReq
     Directory entries(directory);
     if (TRY(entries.find(request.name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
     TRY(names::may_create_in(directory, request.who, check));
-    TRY(check_request(state.fs, request));
+    TRY(check_request(state.fs, request, check));
     if (S_ISDIR(request.mode)) TRY(names::check_subdirectory_room(directory));
 
     const Plan plan = plan_for(state.fs, directory, request);

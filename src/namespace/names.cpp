@@ -52,7 +52,7 @@ Result<void> may_remove_from(Inode& directory, const Inode& victim, const Creden
     if (directory.has_flag(format::inode_flag::immutable) || directory.has_flag(format::inode_flag::append))
         return fail(EPERM, "directory {} is immutable or append-only", directory.number());
     if (check && (directory.mode() & S_ISVTX) && who.uid != victim.uid() && who.uid != directory.uid() &&
-        !is_privileged(directory.fs(), who))
+        !who.capabilities.fowner)
         return fail(EPERM, "directory {} is sticky and inode {} belongs to user {}", directory.number(),
                     victim.number(), victim.uid());
     if (victim.has_flag(format::inode_flag::immutable) || victim.has_flag(format::inode_flag::append))

@@ -2,6 +2,9 @@
 #pragma once
 
 #include "device/memory_device.h"
+#include "format/inode.h"
+#include "inode/attributes.h"
+#include "inode/xattr.h"
 #include "namespace/operations.h"
 
 #include <gtest/gtest.h>
@@ -59,7 +62,6 @@ public:
             doomed.swap(live_->queue);
         }
         for (InodeRef& inode : doomed) destroy(*inode);
-        for (InodeRef& inode : doomed) (void)inode;
     }
 
     // The image as it is now is clean.
@@ -117,8 +119,83 @@ private:
         return super;
     }
 
-    void load();
-    void destroy(Inode& inode);
+    // Where the log lies, by the journal inode's map.
+    std::vector<BlockRun> log_runs() {
+        std::vector<BlockRun> runs;
+        if (!live_->geometry.journal_inode) return runs;
+        InodeRef journal = value(live_->inodes->get(InodeNr(live_->geometry.journal_inode)));
+        MutexLock map(journal->map_lock);
+        value(journal->map().for_each(LogicalBlock(0), [&](const MappedRun& run) {
+            runs.push_back({run.physical, run.count});
+            return true;
+        }));
+        return runs;
+    }
+
+    void connect() {
+        Live& live = *live_;
+        const format::SuperBlock super = read_super();
+        live.allocator = value(Allocator::open(live.geometry, *live.buffers, *live.journal, super.free_blocks(),
+                                               super.free_inodes_count, false));
+        live.fs.reset(new FsContext{live.geometry, *live.device, *live.buffers, *live.journal, *live.allocator,
+                                    *live.pages, {}, {}, {}});
+        live.fs->corruption = [](const Error& error) { ADD_FAILURE() << error.what; };
+        live.inodes = std::make_unique<InodeTable>(*live.fs);
+        live.inodes->set_deleter([this](InodeRef inode) {
+            std::lock_guard lock(live_->queue_lock);
+            live_->queue.push_back(std::move(inode));
+        });
+        live.orphans = std::make_unique<Orphans>(*live.fs, *live.inodes);
+        live.names = std::make_unique<Namespace>(*live.fs, *live.inodes, *live.orphans);
+    }
+
+    void load() {
+        live_ = std::make_unique<Live>();
+        Live& live = *live_;
+        live.device = value(MemoryDevice::load(path_));
+        live.geometry = value(format::Geometry::parse(read_super(), live.device->size()));
+        live.buffers = std::make_unique<BufferCache>(*live.device, live.geometry.block_size, live.geometry.blocks_count,
+                                                     64u << 20);
+        live.pages = std::make_unique<PageCache>(1u << 20, 65536, live.geometry.block_size);
+        live.journal = Journal::create_none(*live.buffers, {});
+        connect();
+        if (!with_log_) return;
+        // The log's place is known only now: everything once more, over the real journal.
+        const std::vector<BlockRun> runs = log_runs();
+        live.names.reset();
+        live.orphans.reset();
+        live.inodes->evict_all();
+        live.inodes.reset();
+        live.fs.reset();
+        live.allocator.reset();
+        value(live.journal->close());
+        live.journal = value(Journal::open(*live.buffers, runs, {}));
+        connect();
+    }
+
+    static bool has_blocks(const Inode& inode) {
+        if (inode.is_inline()) return false;
+        return inode.is_directory() || inode.is_regular() || (inode.is_symlink() && inode.size_hint() >= 60);
+    }
+
+    void destroy(Inode& inode) {
+        constexpr unsigned credits = 64;
+        WriteLock lock(inode.rw);
+        Handle handle = value(live_->journal->start(credits));
+        while (has_blocks(inode)) {
+            LogicalBlock left;
+            {
+                MutexLock map(inode.map_lock);
+                left = value(inode.map().remove(handle, LogicalBlock(0), inode.map().limit(),
+                                                [](LogicalBlock) { return false; }));
+            }
+            if (left.value == 0) break;
+            value(handle.restart(credits));
+        }
+        value(free_all_xattrs(handle, inode));
+        value(live_->orphans->remove(handle, inode));
+        value(live_->inodes->release(handle, inode));
+    }
 
     void save() {
         value(live_->journal->commit_all());
@@ -136,9 +213,9 @@ private:
         delete_orphans();
         save();
         live_->names.reset();
+        live_->orphans.reset();
         live_->inodes->evict_all();
         live_->inodes.reset();
-        live_->orphans.reset();
         value(live_->journal->close());
         value(live_->device->save(path_));
         live_.reset();
@@ -146,7 +223,7 @@ private:
 
     std::string path_;
     bool with_log_;
-    Credentials who_;
+    Credentials who_ = Credentials::root();
     std::unique_ptr<Live> live_;
 };
 
