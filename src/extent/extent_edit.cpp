@@ -43,7 +43,8 @@ Result<ExtentTree::Plan> ExtentTree::plan(ExtentPath& path, unsigned i, unsigned
         l.parts = divide_up(l.total, capacity);
         if (l.parts > 1) plan.new_blocks += l.parts - 1;
         if (l.parts != 0) {
-            key = i != 0 ? node_entry(node.bytes, 0).key : added != 0 ? key : node_entry(node.bytes, j).key.get();
+            if (i != 0) key = node_entry(node.bytes, 0).key;
+            else if (added == 0) key = node_entry(node.bytes, j).key;
             if (l.parts == 1 && key == node.first) return plan;
         }
         added = l.parts;

@@ -52,8 +52,13 @@ Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, Logic
         ExtentPath path = TRY(descend(to - 1));
         const int pos = path.leaf().pos;
         if (pos < 0) {
-            // Nothing here: only a leaf that was left empty by others, or the very start of the tree.
+            // Nothing here: the very start of the tree, or a leaf that was left empty by others.
             const std::uint64_t first = path.leaf().first;
+            if (path.depth > 0 && path.count() == 0) {
+                if (!handle.extend(path.depth * (1 + Allocator::publish_credits()) + 1)) return to;
+                TRY(edit(handle, path, 0, 0, {}, nullptr, BlockNr()));
+                continue;
+            }
             if (path.depth == 0 || first == 0 || first >= to.value || first <= from.value) break;
             to = LogicalBlock(first);
             continue;

@@ -1,0 +1,80 @@
+// The map of ext2 and ext3: twelve direct pointers in the inode, then trees of one, two and three levels of blocks full
+// of 32-bit pointers. All methods: the inode's map_lock is held. The contracts are those of BlockMap.
+//
+// Invariants
+//   I1  Every pointer is 0 or a block of the file system that is not its own metadata; checked when an indirect block
+//       is read for the first time, and in the inode each time.
+//   I2  An indirect block that maps nothing is freed by whoever emptied it.
+#pragma once
+
+#include "extent/block_map.h"
+#include "extent/tree_blocks.h"
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace uext4 {
+
+class IndirectMap {
+public:
+    IndirectMap(MapContext& context, MapOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
+
+    Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
+    Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
+    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
+    Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to);
+    Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
+    Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
+    unsigned credits() const;
+    std::uint64_t limit() const;
+
+private:
+    static constexpr unsigned direct = 12, max_levels = 4;
+    static constexpr std::uint64_t pointer_limit = std::uint64_t{1} << 32;  // of blocks that 32 bits can name
+
+    // One pointer on the way down: in the inode (no buffer) or in an indirect block.
+    struct Slot {
+        BufferRef holder;
+        unsigned index = 0;
+    };
+    // From the inode's slot to the pointer of one logical block. `known` slots lead there through existing blocks.
+    struct Way {
+        std::array<Slot, max_levels> slots;
+        unsigned levels = 1;             // slots of a complete way
+        unsigned known = 0;
+        std::uint64_t span_end = 0;      // first logical block that the last known slot does not lead to
+        bool complete() const { return known == levels; }
+        Slot& last() { return slots[known - 1]; }
+    };
+    // What a search backwards found: a mapped block, or an indirect block that holds nothing (`empty`).
+    struct Found {
+        bool any = false, empty = false;
+        std::uint64_t logical = 0;
+        Way way;
+    };
+
+    const format::Geometry& geometry() const { return context_.allocator.geometry(); }
+    std::uint64_t per_block() const { return geometry().block_size / 4; }
+    std::uint64_t span(unsigned height) const;   // blocks below one pointer of this height
+    Bytes bytes_of_slot(const Slot& slot);
+    std::uint32_t get(const Slot& slot);
+    Result<void> set(Handle& handle, const Slot& slot, std::uint32_t value);
+    Result<void> check_pointer(std::uint32_t value, BlockNr where, unsigned index);
+    Result<BufferRef> read(std::uint32_t block);
+    Result<Way> walk(std::uint64_t logical);
+    Result<std::uint64_t> build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid,
+                                std::vector<Slot>& linked);
+    Result<void> unlink(Handle& handle, const std::vector<Slot>& linked);
+    Result<void> drop_empty(Handle& handle, Way& way);
+    Result<bool> find_last(std::uint64_t from, std::uint64_t to, Found& found);
+    Result<bool> find_below(Way& way, unsigned height, std::uint64_t base, std::uint64_t from, std::uint64_t to,
+                            Found& found);
+    Result<bool> visit_blocks(std::uint32_t block, unsigned height, const std::function<bool(BlockNr)>& visit);
+
+    MapContext& context_;
+    MapOwner& owner_;
+    MapBlocks blocks_;
+};
+
+}  // namespace uext4

@@ -1,0 +1,139 @@
+// Unmapping from the end backwards, and walks over the whole map.
+#include "extent/indirect.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+// The last thing within [from, to) below the way's last slot, whose reach starts at `base`.
+Result<bool> IndirectMap::find_below(Way& way, unsigned height, std::uint64_t base, std::uint64_t from, std::uint64_t to,
+                                     Found& found) {
+    const std::uint32_t block = get(way.last());
+    if (block == 0) return false;
+    if (height == 0) {
+        found = {true, false, base, way};
+        return true;
+    }
+    BufferRef buffer = TRY(read(block));
+    const std::uint64_t below = span(height - 1);
+    if (base >= from && base + per_block() * below <= to && all_zero(buffer->data())) {
+        found = {true, true, base, way};
+        return true;
+    }
+    std::uint64_t index = std::min(per_block(), divide_up(to - base, below));
+    while (index-- > 0) {
+        const std::uint64_t start = base + index * below;
+        if (start + below <= from) break;
+        way.slots[way.known] = {buffer, static_cast<unsigned>(index)};
+        if (get(way.slots[way.known]) == 0) continue;
+        ++way.known;
+        const bool any = TRY(find_below(way, height - 1, start, from, to, found));
+        --way.known;
+        if (any) return true;
+    }
+    return false;
+}
+
+Result<bool> IndirectMap::find_last(std::uint64_t from, std::uint64_t to, Found& found) {
+    for (unsigned slot = direct + 3; slot-- > 0;) {
+        const unsigned height = slot < direct ? 0 : slot - direct + 1;
+        std::uint64_t base = slot;
+        if (height > 0) {
+            base = direct;
+            for (unsigned h = 1; h < height; ++h) base += span(h);
+        }
+        if (base >= to) continue;
+        if (base + span(height) <= from) break;
+        Way way;
+        way.slots[0].index = slot;
+        way.known = 1;
+        way.levels = height + 1;
+        TRY(check_pointer(get(way.slots[0]), BlockNr(), slot));
+        if (TRY(find_below(way, height, base, from, to, found))) return true;
+    }
+    return false;
+}
+
+// Frees the indirect blocks at the end of the way that hold nothing any more.
+Result<void> IndirectMap::drop_empty(Handle& handle, Way& way) {
+    while (way.known > 1 && all_zero(way.last().holder->data())) {
+        const BlockNr block = way.last().holder->block();
+        --way.known;
+        TRY(set(handle, way.last(), 0));
+        TRY(blocks_.release(handle, block));
+    }
+    return {};
+}
+
+Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, LogicalBlock to) {
+    to = std::min(to, LogicalBlock(limit()));
+    // An array that changes, and it and two above it perhaps freed; the data's bitmap and descriptor; the inode.
+    constexpr unsigned step = 3 * (1 + Allocator::publish_credits()) + Allocator::publish_credits() + 1;
+    constexpr std::uint64_t longest_revoked_step = 2048;
+    while (from < to) {
+        Found found;
+        if (!TRY(find_last(from.value, to.value, found))) break;
+        if (!handle.extend(step)) return to;
+        Slot slot = found.way.last();
+        if (found.empty) {
+            const std::uint32_t block = get(slot);
+            TRY(set(handle, slot, 0));
+            TRY(blocks_.release(handle, BlockNr(block)));
+            TRY(drop_empty(handle, found.way));
+            continue;
+        }
+        // As many blocks before it as lie before it on disk too, in one group.
+        const std::uint32_t last = get(slot);
+        const BlockNr group_start = geometry().first_block(geometry().group_of(BlockNr(last)));
+        std::uint64_t count = 1;
+        while (count <= slot.index && found.logical - count >= from.value && last - count >= group_start.value &&
+               count < longest_revoked_step && get({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
+            ++count;
+        if (slot.holder) TRY(handle.write_access(slot.holder));
+        const Bytes array = bytes_of_slot(slot);
+        for (std::uint64_t i = 0; i < count; ++i) view_as<Le32>(array, (slot.index - i) * 4) = 0;
+        if (!slot.holder) TRY(owner_.map_root_changed(handle));
+        TRY(drop_empty(handle, found.way));
+        TRY(blocks_.release_data(handle, BlockNr(last - (count - 1)), count));
+        to = LogicalBlock(found.logical - (count - 1));
+    }
+    return from;
+}
+
+Result<void> IndirectMap::for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit) {
+    const std::uint64_t end = limit();
+    std::uint64_t mapped = 0;  // pointers that repeat each other could go on for hours
+    while (from.value < end) {
+        const MappedRun run = TRY(lookup(from, end - from.value));
+        if (!run.hole() && (mapped += run.count) > geometry().blocks_count)
+            return fail(EUCLEAN, "inode {}: indirect blocks map more blocks than there are", owner_.number());
+        if (!run.hole() && !visit(run)) return {};
+        from += run.count;
+    }
+    return {};
+}
+
+Result<bool> IndirectMap::visit_blocks(std::uint32_t block, unsigned height, const std::function<bool(BlockNr)>& visit) {
+    if (block == 0) return true;
+    BufferRef buffer = TRY(read(block));
+    if (!visit(BlockNr(block))) return false;
+    for (unsigned i = 0; height > 1 && i < per_block(); ++i)
+        if (!TRY(visit_blocks(view_as<Le32>(buffer->data(), i * 4), height - 1, visit))) return false;
+    return true;
+}
+
+Result<void> IndirectMap::for_each_tree_block(const std::function<bool(BlockNr)>& visit) {
+    std::uint64_t seen = 0;
+    auto counted = [&](BlockNr block) { return ++seen <= geometry().blocks_count && visit(block); };
+    for (unsigned height = 1; height <= 3; ++height) {
+        const Slot slot{{}, direct + height - 1};
+        TRY(check_pointer(get(slot), BlockNr(), slot.index));
+        if (TRY(visit_blocks(get(slot), height, counted))) continue;
+        if (seen > geometry().blocks_count)
+            return fail(EUCLEAN, "inode {}: it has more indirect blocks than there are blocks", owner_.number());
+        return {};
+    }
+    return {};
+}
+
+}  // namespace uext4
