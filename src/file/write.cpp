@@ -88,8 +88,7 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
         if (journaled) {
             if (inode.is_inline()) {
                 // Inline contents are metadata: they go with this handle.
-                const bool fits = TRY(write_inline(handle, inode, ConstBytes(folio->data, inode.size())));
-                if (!fits) return fail(EIO, "inode {}: inline data of {} bytes does not fit", inode.number(), inode.size());
+                TRY(write_inline(handle, inode, ConstBytes(folio->data, inode.size())));
             }
             inode.set_disk_size(stable_size(inode));
             TRY(inode.store(handle));

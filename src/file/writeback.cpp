@@ -288,8 +288,8 @@ private:
         const ConstBytes contents(data_of(s.first, s.item), std::min<std::uint64_t>(inode_.size(), bs_));
         if (!inode_.is_inline() || inode_.places().has_pending())
             return fail(EIO, "inode {}: inline data left the inode during its writeback", inode_.number());
-        const bool fits = TRY(write_inline(handle, inode_, contents));
-        if (fits) return {};
+        const Result<void> stored = write_inline(handle, inode_, contents);
+        if (stored || stored.error().code != ENOSPC) return stored;
         // The attributes grew meanwhile: the next pass writes block 0.
         TRY(inode_.places().reserve_over_inline(true));
         items_[s.item].failed = true;

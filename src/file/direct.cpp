@@ -1,0 +1,180 @@
+#include "file/file_io.h"
+#include "inode/attributes.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::uint64_t sector = 512;
+
+bool aligned(std::uint64_t offset, const void* memory, std::size_t length) {
+    return offset % sector == 0 && length % sector == 0 && reinterpret_cast<std::uintptr_t>(memory) % sector == 0;
+}
+
+// What the device has now goes into the folios that are cached.
+Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size();
+    std::uint64_t at = offset;
+    const std::uint64_t end = offset + in.size();
+    while (at < end) {
+        const auto next = pages.next_cached(at / fs);
+        if (!next || *next * fs >= end) return {};
+        at = std::max(at, *next * fs);
+        const std::uint64_t n = std::min(end - at, fs - at % fs);
+        LockedFolio folio = TRY(pages.lock_for_change(at / fs, false));
+        if (folio) std::memcpy(folio->data + at % fs, in.data() + (at - offset), n);
+        at += n;
+    }
+    return {};
+}
+
+// Block-aligned bytes to wherever they live. Inode exclusive.
+Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+    const std::uint64_t bs = inode.fs().block_size();
+    for (std::size_t done = 0; done < in.size();) {
+        const std::uint64_t at = offset + done;
+        Mapping m;
+        {
+            MutexLock guard(inode.map_lock);
+            m = TRY(inode.places().lookup(at, in.size() - done));
+            if (m.place == Place::hole) {
+                TRY(inode.places().reserve(LogicalBlock(at / bs), std::min<std::uint64_t>(m.length, in.size() - done) / bs, request.may_use_reserve));
+                m = TRY(inode.places().lookup(at, in.size() - done));
+            }
+            if (m.place == Place::reserved) {
+                const Places::Granted g = TRY(inode.places().grant(LogicalBlock(at / bs), std::min<std::uint64_t>(m.length, in.size() - done) / bs, request.may_use_reserve));
+                m.place = Place::granted;
+                m.length = g.count * bs;
+                m.block = g.block;
+            }
+        }
+        const std::size_t n = std::min<std::uint64_t>(in.size() - done, m.end() - at);
+        const std::uint64_t device = (m.block.value + (at - m.offset) / bs) * bs;
+        if (Result<void> written = inode.fs().device.write(device, in.subspan(done, n)); !written) {
+            MutexLock guard(inode.map_lock);
+            if (m.place == Place::granted) inode.places().drop_pending(LogicalBlock(at / bs), LogicalBlock((at + n) / bs));
+            return written;
+        }
+        done += n;
+    }
+    return {};
+}
+
+Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    const std::uint64_t bs = inode.fs().block_size();
+    unsigned credits = 0;
+    bool change = false;
+    {
+        MutexLock guard(inode.map_lock);
+        credits = inode.places().credits() + Inode::store_credits();
+        for (std::uint64_t at = offset; at < end && !change;) {
+            const Mapping m = TRY(inode.places().lookup(at, end - at));
+            change = m.place != Place::mapped;
+            at = m.end();
+        }
+        change = change || stable_size(inode) != inode.disk_size();
+    }
+    if (!change) return {};
+    Handle handle = TRY(inode.fs().journal.start(credits));
+    std::uint64_t at = offset / bs;
+    const std::uint64_t last = divide_up(end, bs);
+    while (at < last) {
+        {
+            MutexLock guard(inode.map_lock);
+            LogicalBlock reached = TRY(inode.places().publish(handle, LogicalBlock(at), last - at));
+            if (reached.value == last) {
+                inode.places().mark_written(LogicalBlock(at), last - at);
+                reached = TRY(inode.places().convert(handle, LogicalBlock(at), last - at));
+            }
+            at = reached.value;
+            inode.set_disk_size(stable_size(inode));
+            TRY(inode.store(handle));
+        }
+        if (at < last) TRY(handle.restart(credits));
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
+    if (!aligned(offset, out.data(), out.size()))
+        return fail(EINVAL, "direct read of {} bytes at {}: not in units of {}", out.size(), offset, sector);
+    if (inode.data_in_journal()) return read_file(inode, offset, out);
+    TRY(write_back(inode, offset, offset + out.size()));
+    ReadLock guard(inode.rw);
+    const std::uint64_t size = inode.size_hint(), bs = inode.fs().block_size();
+    if (offset >= size) return std::size_t{0};
+    if (inode.is_inline()) return read_file(inode, offset, out);
+    const std::uint64_t end = std::min<std::uint64_t>(offset + out.size(), size);
+    for (std::uint64_t at = offset; at < end;) {
+        Mapping m;
+        {
+            MutexLock map(inode.map_lock);
+            m = TRY(inode.places().lookup(at, end - at));
+        }
+        const std::uint64_t n = std::min(m.end(), end) - at;
+        const Bytes into = out.subspan(at - offset, n);
+        if (m.place == Place::reserved || m.place == Place::granted) {
+            TRY(read_file(inode, at, into));
+        } else if (m.reads_device()) {
+            TRY(inode.fs().device.read(m.block.value * bs + (at - m.offset), into));
+        } else {
+            std::memset(into.data(), 0, into.size());
+        }
+        at += n;
+    }
+    return static_cast<std::size_t>(end - offset);
+}
+
+Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+    if (!aligned(offset, in.data(), in.size()))
+        return fail(EINVAL, "direct write of {} bytes at {}: not in units of {}", in.size(), offset, sector);
+    WriteLock guard(inode.rw);
+    const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();
+    if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond {} bytes", inode.number(), offset, limit);
+    in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
+    if (in.empty()) return std::size_t{0};
+    if (request.who) TRY(remove_privileges(inode, *request.who));
+    if (inode.data_in_journal() || inode.is_inline() || offset % bs != 0 || in.size() % bs != 0) {
+        const std::size_t n = TRY(write_cached(inode, offset, in, request));
+        TRY(write_back(inode));
+        return n;
+    }
+    const std::uint64_t end = offset + in.size();
+    if (offset > inode.size_hint() || end > inode.size_hint()) TRY(zero_straddle(inode));
+    TRY(write_back(inode, offset, end));
+    {
+        // No pass may name these blocks, or start on them, before the data is there.
+        MutexLock flush(inode.flush_lock);
+        Result<void> written = write_blocks(inode, offset, in, request);
+        if (!written && written.error().code == ENOSPC) {
+            flush.unlock();
+            TRY(write_back(inode));
+            TRY(inode.fs().journal.commit_all());
+            flush.lock();
+            written = write_blocks(inode, offset, in, request);
+        }
+        if (!written) return fail(written.error());
+        {
+            MutexLock map(inode.map_lock);
+            if (end > inode.size()) inode.set_size(end);
+            if (!request.keep_times) {
+                const format::Timestamp now = current_time();
+                inode.set_mtime(now);
+                inode.set_ctime(now);
+                inode.bump_version();
+                inode.note_times_pending();
+            }
+        }
+        TRY(name_blocks(inode, offset, end));
+    }
+    TRY(refresh_cache(inode, offset, in));
+    return in.size();
+}
+
+}  // namespace uext4

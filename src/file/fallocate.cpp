@@ -1,0 +1,206 @@
+#include "file/file_io.h"
+#include "inode/attributes.h"
+
+#include <linux/falloc.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+unsigned step_credits(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.places().credits() + Inode::store_credits();
+}
+
+// Contents of inline files go to a block first: ranges are about blocks.
+Result<void> need_blocks(Inode& inode) {
+    TRY(leave_inline(inode, true));
+    return write_back(inode);
+}
+
+Result<void> touch(Inode& inode) {
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    MutexLock guard(inode.map_lock);
+    const format::Timestamp now = current_time();
+    inode.set_mtime(now);
+    inode.set_ctime(now);
+    inode.bump_version();
+    return inode.store(handle);
+}
+
+Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
+    const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
+    if (!keep_size && end > inode.size_hint()) TRY(zero_straddle(inode));
+    // Blocks promised to dirty data are chosen by its writeback.
+    TRY(write_back(inode, offset, end));
+    const unsigned credits = step_credits(inode);
+    std::uint64_t at = offset / bs;
+    const std::uint64_t last = divide_up(end, bs);
+    Result<void> result;
+    while (at < last && result) {
+        Handle handle = TRY(inode.fs().journal.start(credits));
+        MutexLock guard(inode.map_lock);
+        const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
+        Result<LogicalBlock> reached = inode.places().allocate(handle, LogicalBlock(at), n, true, reserve);
+        if (!reached) result = fail(reached.error());
+        else at = reached->value;
+        const std::uint64_t done = std::min(at * bs, end);
+        if (result && !keep_size && done > inode.size()) {
+            inode.set_size(done);
+            inode.set_disk_size(stable_size(inode));
+        }
+        TRY(inode.store(handle));
+    }
+    return result;
+}
+
+// Zeroes bytes of blocks that are only partly in the range, through the cache.
+Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    if (offset >= end) return {};
+    FileCache& pages = inode.pages();
+    const std::uint64_t bs = pages.block_size(), fs = pages.folio_size();
+    {
+        MutexLock guard(inode.map_lock);
+        const Mapping m = TRY(inode.places().lookup(offset, 1));
+        if (m.place == Place::hole) return {};
+    }
+    const std::uint64_t size = inode.size_hint();
+    if (offset >= size) return {};
+    end = std::min(end, size);
+    const std::vector<std::byte> zeros(end - offset);
+    (void)fs;
+    (void)bs;
+    WriteRequest request;
+    request.may_use_reserve = true;
+    request.keep_times = true;
+    const std::size_t n = TRY(write_cached(inode, offset, zeros, request));
+    if (n != zeros.size()) return fail(EIO, "inode {}: zeroing stopped at {}", inode.number(), offset + n);
+    return {};
+}
+
+// The cache forgets whole blocks of the range: they read as zeros from now on. Invalidate and flush_lock held.
+Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t bs = pages.block_size(), fs = pages.folio_size();
+    auto partly = [&](std::uint64_t from, std::uint64_t to) -> Result<void> {
+        if (from >= to) return {};
+        LockedFolio folio = TRY(pages.lock_for_change(from / fs, false));
+        if (!folio) return {};
+        if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(folio->index * fs, fs);
+        if (folio->owner) folio->owner->detach(*folio), folio->owner.reset();
+        BlockMask mask = 0;
+        for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot) mask |= BlockMask{1} << slot;
+        std::memset(folio->data + from % fs, 0, to - from);
+        pages.clear_dirty(folio, mask);
+        folio->uptodate |= mask;
+        return {};
+    };
+    const std::uint64_t inner_first = round_up(first, fs), inner_end = round_down(end, fs);
+    if (inner_first > inner_end) return partly(first, end);
+    TRY(partly(first, inner_first));
+    TRY(partly(inner_end, end));
+    pages.remove(inner_first / fs, inner_end / fs);
+    return {};
+}
+
+Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
+    const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
+    if (!keep_size && end > inode.size_hint()) TRY(zero_straddle(inode));
+    const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
+    if (first > last) {
+        TRY(zero_part(inode, offset, end));
+    } else {
+        TRY(zero_part(inode, offset, first));
+        TRY(zero_part(inode, last, end));
+    }
+    if (first < last) {
+        WriteLock invalidate(inode.pages().invalidate);
+        MutexLock flush(inode.flush_lock);
+        TRY(forget_cached(inode, first, last));
+        const unsigned credits = step_credits(inode);
+        for (std::uint64_t at = first; at < last;) {
+            Handle handle = TRY(inode.fs().journal.start(credits));
+            MutexLock guard(inode.map_lock);
+            if (at == first) inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
+            const Mapping m = TRY(inode.places().lookup(at, last - at));
+            const std::uint64_t to = std::min(m.end(), last);
+            if (m.place == Place::mapped) {
+                if (inode.data_in_journal())
+                    for (std::uint64_t b = 0; b < (to - at) / bs; ++b) TRY(handle.forget(m.block + b));
+                TRY(inode.map().set_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, true, nullptr));
+                inode.places().changed();
+                at = to;
+            } else if (m.place == Place::hole) {
+                at = TRY(inode.places().allocate(handle, LogicalBlock(at / bs), (to - at) / bs, true, reserve)).value * bs;
+            } else {
+                at = to;
+            }
+            TRY(inode.store(handle));
+        }
+    }
+    return allocate_range(inode, offset, length, keep_size, reserve);
+}
+
+}  // namespace
+
+Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+    const std::uint64_t bs = inode.fs().block_size();
+    const std::uint64_t end = std::min(offset + length, round_up(inode.size_hint(), bs));
+    // Blocks allocated past the end of the file may be punched as well.
+    const std::uint64_t whole_end = round_down(offset + length, bs);
+    const std::uint64_t first = round_up(offset, bs);
+    if (first > whole_end) return zero_part(inode, offset, offset + length);
+    TRY(zero_part(inode, offset, std::min(first, end)));
+    if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
+    if (first >= whole_end) return {};
+    WriteLock invalidate(inode.pages().invalidate);
+    MutexLock flush(inode.flush_lock);
+    TRY(forget_cached(inode, first, whole_end));
+    Handle handle = TRY(inode.fs().journal.start(step_credits(inode) + Orphans::credits()));
+    {
+        MutexLock guard(inode.map_lock);
+        inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(whole_end / bs));
+    }
+    TRY(remove_blocks(inode, handle, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
+    MutexLock guard(inode.map_lock);
+    // Dropped promises may have been what held the size on disk back.
+    inode.set_disk_size(stable_size(inode));
+    return inode.store(handle);
+}
+
+Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool reserve) {
+    constexpr int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE |
+                          FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
+    if (mode & ~known) return fail(EOPNOTSUPP, "fallocate mode {:#x} is not known", mode);
+    if (!inode.is_regular()) return fail(inode.is_directory() ? EISDIR : ENODEV, "inode {} is no regular file", inode.number());
+    if (length == 0) return fail(EINVAL, "fallocate of no bytes");
+    const std::uint64_t limit = max_file_size(inode);
+    if (offset > limit || length > limit - offset) return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
+    const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
+    const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+    if (operation != 0 && operation != FALLOC_FL_UNSHARE_RANGE && (operation & (operation - 1)) != 0)
+        return fail(EINVAL, "fallocate mode {:#x} mixes operations", mode);
+    if (operation == FALLOC_FL_PUNCH_HOLE && !keep) return fail(EOPNOTSUPP, "a hole is punched with FALLOC_FL_KEEP_SIZE");
+    if ((operation == FALLOC_FL_COLLAPSE_RANGE || operation == FALLOC_FL_INSERT_RANGE) && keep)
+        return fail(EINVAL, "collapse and insert change the size");
+    WriteLock guard(inode.rw);
+    if (inode.has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode.number());
+    if (inode.has_flag(format::inode_flag::append) && operation != 0) return fail(EPERM, "inode {} is append-only", inode.number());
+    const bool extents = inode.has_flag(format::inode_flag::extents) || inode.is_inline();
+    if (!extents && operation != FALLOC_FL_PUNCH_HOLE)
+        return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());
+    TRY(need_blocks(inode));
+    switch (operation) {
+        case FALLOC_FL_PUNCH_HOLE: TRY(punch_range(inode, offset, length)); break;
+        case FALLOC_FL_ZERO_RANGE: TRY(zero_range(inode, offset, length, keep, reserve)); break;
+        case FALLOC_FL_COLLAPSE_RANGE: TRY(collapse_range(inode, offset, length)); break;
+        case FALLOC_FL_INSERT_RANGE: TRY(insert_range(inode, offset, length)); break;
+        default: TRY(allocate_range(inode, offset, length, keep, reserve)); break;
+    }
+    return touch(inode);
+}
+
+}  // namespace uext4

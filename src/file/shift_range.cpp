@@ -1,0 +1,83 @@
+#include "file/file_io.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+namespace {
+
+// Everything from `offset` on is on disk and out of the cache. Invalidate exclusive held.
+Result<void> settle(Inode& inode, std::uint64_t offset) {
+    const std::uint64_t fs = inode.pages().folio_size();
+    TRY(write_back(inode));
+    if (inode.data_in_journal()) {
+        TRY(inode.fs().journal.commit_all());
+        TRY(inode.fs().journal.checkpoint_all());
+    }
+    inode.pages().remove(offset / fs, ~std::uint64_t{0});
+    return {};
+}
+
+Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, std::int64_t delta, unsigned credits) {
+    std::uint64_t progress = 0;
+    for (;;) {
+        {
+            MutexLock guard(inode.map_lock);
+            const bool done = TRY(inode.map().shift(handle, LogicalBlock(from_block), delta, progress));
+            inode.places().changed();
+            TRY(inode.store(handle));
+            if (done) return {};
+        }
+        TRY(handle.restart(credits));
+    }
+}
+
+unsigned step_credits(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return 2 * inode.places().credits() + Inode::store_credits() + Orphans::credits();
+}
+
+std::uint64_t unit(const Inode& inode) {
+    return std::uint64_t{inode.fs().block_size()} * inode.fs().geometry.cluster_ratio;
+}
+
+}  // namespace
+
+Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+    const std::uint64_t bs = inode.fs().block_size(), size = inode.size_hint();
+    if (offset % unit(inode) != 0 || length % unit(inode) != 0)
+        return fail(EINVAL, "collapse of {} bytes at {}: not in units of {}", length, offset, unit(inode));
+    if (offset + length >= size) return fail(EINVAL, "collapse reaches the end of the file: use truncate");
+    WriteLock invalidate(inode.pages().invalidate);
+    TRY(settle(inode, offset));
+    const unsigned credits = step_credits(inode);
+    Handle handle = TRY(inode.fs().journal.start(credits));
+    TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
+    TRY(shift_all(inode, handle, (offset + length) / bs, -static_cast<std::int64_t>(length / bs), credits));
+    MutexLock guard(inode.map_lock);
+    inode.set_size(size - length);
+    inode.set_disk_size(size - length);
+    return inode.store(handle);
+}
+
+Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+    const std::uint64_t bs = inode.fs().block_size(), size = inode.size_hint();
+    if (offset % unit(inode) != 0 || length % unit(inode) != 0)
+        return fail(EINVAL, "insert of {} bytes at {}: not in units of {}", length, offset, unit(inode));
+    if (offset >= size) return fail(EINVAL, "insert at or past the end of the file: use truncate");
+    if (length > max_file_size(inode) - size) return fail(EFBIG, "inode {}: would have {} bytes", inode.number(), size + length);
+    WriteLock invalidate(inode.pages().invalidate);
+    TRY(settle(inode, offset));
+    const unsigned credits = step_credits(inode);
+    Handle handle = TRY(inode.fs().journal.start(credits));
+    {
+        // The size first: what is moved up is never past it.
+        MutexLock guard(inode.map_lock);
+        inode.set_size(size + length);
+        inode.set_disk_size(size + length);
+        TRY(inode.store(handle));
+    }
+    return shift_all(inode, handle, offset / bs, static_cast<std::int64_t>(length / bs), credits);
+}
+
+}  // namespace uext4

@@ -1,0 +1,217 @@
+#include "file/file_io.h"
+#include "inode/attributes.h"
+#include "inode/inline_area.h"
+#include "inode/xattr.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+unsigned step_credits(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.places().credits() + Inode::store_credits() + Orphans::credits();
+}
+
+// The last block of the shorter file, with zeros behind its new end. A block named on disk is not changed in place: the
+// zero-tailed copy goes to a granted block, which `swap` puts into the file in the handle that sets the size. So neither
+// the old tail nor zeros in synced bytes can be seen after a crash.
+struct TailSwap {
+    LogicalBlock at;
+    Grant grant;
+};
+
+struct Tail {
+    LockedFolio folio;             // held until the size is set, when its bytes change inside the handle
+    std::optional<TailSwap> swap;
+    bool journaled = false;
+};
+
+void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
+    const std::uint64_t bs = pages.block_size(), folio_size = pages.folio_size();
+    std::memset(folio->data + inside, 0, folio_size - inside);
+    // Blocks wholly behind the end are nowhere now: zeros, clean.
+    BlockMask gone = 0;
+    for (std::uint64_t slot = divide_up(inside, bs); slot < folio_size / bs; ++slot) gone |= BlockMask{1} << slot;
+    pages.clear_dirty(folio, gone);
+}
+
+Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
+    FsContext& fs = inode.fs();
+    FileCache& pages = inode.pages();
+    const std::uint64_t bs = fs.block_size(), folio_size = pages.folio_size();
+    Tail out;
+    if (size % folio_size == 0) return out;
+    Mapping m;
+    {
+        MutexLock guard(inode.map_lock);
+        m = TRY(inode.places().lookup(size, 1));
+    }
+    const bool partial = size % bs != 0;
+    LockedFolio folio = TRY(pages.lock_for_change(size / folio_size, partial && m.place != Place::hole));
+    if (!folio) return out;
+    if (partial && m.place != Place::hole) TRY(fill_folio(inode, folio));
+    if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(round_down(size, folio_size), folio_size);
+    const std::uint64_t inside = size % folio_size;
+    if (inode.data_in_journal() && !inode.is_inline()) {
+        out.folio = std::move(folio);
+        out.journaled = partial && m.place == Place::mapped;
+        return out;
+    }
+    zero_from(pages, folio, inside);
+    if (!partial) return out;
+    const BlockMask tail = BlockMask{1} << (inside / bs);
+    if (m.place != Place::mapped) {
+        if (m.place == Place::written) pages.mark_dirty(folio, tail);
+        return out;
+    }
+    const ConstBytes contents(folio->data + inside / bs * bs, bs);
+    if (fs.geometry.cluster_ratio == 1) {
+        if (Result<Grant> grant = fs.allocator.grant(m.block, 1, nullptr, true)) {
+            TRY(fs.device.write(grant->first().value * bs, contents));
+            pages.clear_dirty(folio, tail);
+            out.swap = TailSwap{LogicalBlock(size / bs), std::move(*grant)};
+            return out;
+        }
+    }
+    // No block to swap with: the tail is zeroed in place before the size changes.
+    TRY(fs.device.write(m.block.value * bs, contents));
+    pages.clear_dirty(folio, tail);
+    return out;
+}
+
+Result<void> swap_tail(Inode& inode, Handle& handle, TailSwap& swap) {
+    FsContext& fs = inode.fs();
+    const BlockNr fresh = swap.grant.first();
+    TRY(fs.allocator.publish(handle, swap.grant));
+    const BlockNr old = TRY(inode.map().replace(handle, swap.at, fresh));
+    inode.places().changed();
+    return fs.allocator.free(handle, old, 1);
+}
+
+Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
+    FsContext& fs = inode.fs();
+    FileCache& pages = inode.pages();
+    const std::uint64_t bs = fs.block_size(), folio_size = pages.folio_size();
+    WriteLock invalidate(pages.invalidate);
+    MutexLock flush(inode.flush_lock);
+    Tail tail = TRY(cut_tail(inode, size));
+    const LogicalBlock first(divide_up(size, bs));
+    // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
+    pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
+    const bool was_orphan = orphans.contains(inode);
+    const unsigned credits = step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
+    Handle handle = TRY(fs.journal.start(credits));
+    if (!was_orphan) TRY(orphans.add(handle, inode));
+    if (tail.folio) {
+        zero_from(pages, tail.folio, size % folio_size);
+        if (tail.journaled) TRY(journal_folio_blocks(handle, inode, tail.folio, BlockMask{1} << (size % folio_size / bs)));
+    }
+    {
+        MutexLock guard(inode.map_lock);
+        inode.places().drop_pending(first, LogicalBlock(~std::uint64_t{0}));
+        if (tail.swap) TRY(swap_tail(inode, handle, *tail.swap));
+        inode.set_size(size);
+        const std::vector<std::byte> old = inode.is_inline() ? TRY(read_inline(inode)) : std::vector<std::byte>();
+        inode.set_disk_size(std::min(inode.disk_size(), size));
+        if (inode.is_inline()) {
+            TRY(write_inline(handle, inode, ConstBytes(old).first(inode.disk_size())));
+        } else {
+            TRY(inode.store(handle));
+        }
+    }
+    tail.folio.unlock();
+    if (!inode.is_inline()) TRY(remove_blocks(inode, handle, first, LogicalBlock(~std::uint64_t{0})));
+    if (!was_orphan) {
+        if (!handle.extend(Orphans::credits())) TRY(handle.restart(credits));
+        TRY(orphans.remove(handle, inode));
+    }
+    return {};
+}
+
+Result<void> grow(Inode& inode, std::uint64_t size) {
+    TRY(zero_straddle(inode));
+    bool leaves = false;
+    {
+        MutexLock guard(inode.map_lock);
+        leaves = inode.is_inline() && size > inline_capacity(inode);
+    }
+    if (leaves) TRY(leave_inline(inode, true));
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    MutexLock guard(inode.map_lock);
+    inode.set_size(size);
+    if (inode.is_inline() && !inode.places().has_pending()) {
+        // The stored value has the size that the inode says.
+        std::vector<std::byte> contents = TRY(read_inline(inode));
+        contents.resize(inode.disk_size());
+        inode.set_disk_size(stable_size(inode));
+        contents.resize(inode.disk_size());
+        return write_inline(handle, inode, contents);
+    }
+    inode.set_disk_size(stable_size(inode));
+    return inode.store(handle);
+}
+
+}  // namespace
+
+Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end) {
+    for (;;) {
+        unsigned credits = 0;
+        {
+            MutexLock guard(inode.map_lock);
+            const LogicalBlock last = std::min(end, inode.map().limit());
+            if (first >= last) return {};
+            const LogicalBlock reached = TRY(inode.places().remove(handle, first, last));
+            TRY(inode.store(handle));
+            if (reached <= first) return {};
+            credits = inode.places().credits() + Inode::store_credits() + Orphans::credits();
+        }
+        TRY(handle.restart(credits));
+    }
+}
+
+Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, const Credentials* who) {
+    WriteLock guard(inode.rw);
+    if (size > max_file_size(inode)) return fail(EFBIG, "inode {}: {} bytes, at most {}", inode.number(), size, max_file_size(inode));
+    if (who) TRY(remove_privileges(inode, *who));
+    const std::uint64_t old = inode.size_hint();
+    if (size < old) {
+        TRY(shrink(inode, size, orphans));
+        if (size == 0) inode.replace_on_close.store(true);
+    } else if (size > old) {
+        TRY(grow(inode, size));
+    }
+    MutexLock map(inode.map_lock);
+    const format::Timestamp now = current_time();
+    inode.set_mtime(now);
+    inode.set_ctime(now);
+    inode.bump_version();
+    inode.note_times_pending();
+    return {};
+}
+
+Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
+    WriteLock guard(inode.rw);
+    if (inode.links() != 0 || inode.deleted.load()) return {};
+    {
+        WriteLock invalidate(inode.pages().invalidate);
+        MutexLock flush(inode.flush_lock);
+        inode.pages().remove(0, ~std::uint64_t{0});
+        MutexLock map(inode.map_lock);
+        inode.places().drop_pending(LogicalBlock(0), LogicalBlock(~std::uint64_t{0}));
+    }
+    const bool has_blocks = inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
+    const unsigned attributes = xattr_credits(inode);
+    Handle handle = TRY(inode.fs().journal.start(step_credits(inode)));
+    if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))
+        TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
+    const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
+    if (!handle.extend(last)) TRY(handle.restart(last));
+    TRY(free_all_xattrs(handle, inode));
+    TRY(orphans.remove(handle, inode));
+    return inodes.release(handle, inode);
+}
+
+}  // namespace uext4
