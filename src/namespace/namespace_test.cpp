@@ -144,8 +144,9 @@ TEST_P(Layouts, ReadingSurvivesChanges) {
             if (any) return false;
             any = true;
             cookie = entry.next;
-            if (steady.contains(std::string(entry.name)))
+            if (steady.contains(std::string(entry.name))) {
                 EXPECT_TRUE(seen.insert(std::string(entry.name)).second) << entry.name;
+            }
             return true;
         }));
         if (!any) break;
@@ -226,7 +227,7 @@ INSTANTIATE_TEST_SUITE_P(Images, Layouts,
                                            Layout{"indirect", "-O ^extent,^64bit -b 1024", 3000},
                                            Layout{"plain", "-O ^filetype,^metadata_csum", 2000},
                                            Layout{"clusters", "-O bigalloc -C 16384", 3000}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 class Semantics : public ::testing::Test {
 protected:
