@@ -62,8 +62,14 @@ Result<void> Directory::iterate(std::uint64_t cookie, const std::function<bool(c
 }
 
 Result<void> Directory::initialise(Handle& handle, InodeNr parent, bool privileged) {
-    if (inode_.is_inline()) return inline_dir::initialise(handle, inode_, parent);
-    const DirBuffer block = TRY(append_block(handle, inode_, privileged));
+    const bool was_inline = inode_.is_inline();
+    if (was_inline) {
+        // Inherited attributes may have taken the room.
+        const auto done = inline_dir::initialise(handle, inode_, parent);
+        if (done || done.error().code != ENOSPC) return done;
+    }
+    const DirBuffer block = TRY(was_inline ? append_first_block(handle, inode_, privileged)
+                                           : append_block(handle, inode_, privileged));
     const std::uint32_t capacity = leaf_capacity(inode_);
     MutableEntryList list(block.buffer->data().first(capacity), inode_.fs().block_size());
     write_dot_entries(inode_, list, parent, capacity);
