@@ -85,7 +85,8 @@ Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode
     }
     if (!is_hashed(inode_)) {
         if (TRY(linear_dir::add_in_place(handle, inode_, name, inode, type))) return {};
-        const bool becomes_hashed = inode_.fs().geometry.has_compat(format::compat::dir_index) && TRY(dir_block_count(inode_)) == 1;
+        const bool indexes = inode_.fs().geometry.has_compat(format::compat::dir_index);
+        const bool becomes_hashed = indexes && TRY(dir_block_count(inode_)) == 1;
         if (!becomes_hashed) return linear_dir::add_block(handle, inode_, name, inode, type, privileged);
         TRY(hashed_dir::convert(handle, inode_, privileged));
     }

@@ -94,13 +94,12 @@ void MutableEntryList::remove(std::uint32_t offset, std::uint32_t from) {
             before = entry;
             continue;
         }
-        if (before && before->offset + before->length == offset) {
+        const std::uint32_t used = std::min(entry->length, record_size(entry->name.size()));
+        std::fill_n(bytes_.begin() + offset, used, std::byte{0});
+        if (before && before->offset + before->length == offset)
             set_length(before->offset, before->length + entry->length);
-            const std::uint32_t used = std::min(entry->length, record_size(entry->name.size()));
-            std::fill_n(bytes_.begin() + offset, used, std::byte{0});
-        } else {
+        else
             put(offset, entry->length, {}, InodeNr(), 0);
-        }
         return;
     }
 }

@@ -1,8 +1,8 @@
 // Entries in the order of their names' hashes, and the cookies that name places in that order.
 //
 // A cookie is the hash's upper 31 bits (bit 0 is the index's own) above the minor hash's 32: below 2^63, the same in
-// every layout, and independent of which other names there are. 0 and 1 stand for "." and "..". Names that share all 63 bits
-// follow each other by name and take the next numbers.
+// every layout, and independent of which other names there are. 0 and 1 stand for "." and "..". Names that share all
+// 63 bits follow each other by name and take the next numbers.
 #pragma once
 
 #include "namespace/dir_layouts.h"

@@ -41,7 +41,9 @@ Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
 
 namespace hashed_dir {
 
-unsigned max_levels(const Inode& directory) { return directory.fs().geometry.has_incompat(format::incompat::large_dir) ? 2 : 1; }
+unsigned max_levels(const Inode& directory) {
+    return directory.fs().geometry.has_incompat(format::incompat::large_dir) ? 2 : 1;
+}
 
 Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
     const auto place = TRY(locate(directory, name));

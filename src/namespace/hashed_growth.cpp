@@ -1,5 +1,5 @@
-// How a hashed directory grows: leaves split, then inner blocks, then the root moves down one level. One step at a time,
-// each leaves a valid index, and the way to the leaf is looked up again after it.
+// How a hashed directory grows: leaves split, then inner blocks, then the root moves down one level. One step at a
+// time, each leaves a valid index, and the way to the leaf is looked up again after it.
 #include "namespace/dir_layouts.h"
 #include "namespace/hash_order.h"
 #include "namespace/index_path.h"

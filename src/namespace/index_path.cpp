@@ -43,7 +43,8 @@ Result<DirBuffer> IndexPath::read_below(Inode& directory, LogicalBlock block, Di
     DirBuffer read = TRY(read_dir_block(directory, block, what));
     for (const Frame& frame : frames_)
         if (frame.block.buffer.get() == read.buffer.get())
-            return fail(EUCLEAN, "directory {}: block {} is named in the index below itself", directory.number(), block);
+            return fail(EUCLEAN, "directory {}: block {} is named in the index below itself", directory.number(),
+                        block);
     return read;
 }
 

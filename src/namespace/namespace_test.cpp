@@ -305,11 +305,12 @@ TEST_F(Semantics, BeforeReplace) {
     auto f = *fs.make_file(*root, "f");
     ASSERT_TRUE(fs.make_file(*root, "g"));
     int calls = 0;
-    const auto result = fs.names().rename(*root, "f", *root, "g", 0, fs.who(), true, [&](Inode& source) -> Result<void> {
+    const auto flush = [&](Inode& source) -> Result<void> {
         ++calls;
         EXPECT_EQ(source.number(), f->number());
         return {};
-    });
+    };
+    const auto result = fs.names().rename(*root, "f", *root, "g", 0, fs.who(), true, flush);
     EXPECT_TRUE(result);
     EXPECT_EQ(calls, 1);
 }

@@ -40,7 +40,9 @@ public:
     Result<InodeRef> make(Inode& directory, std::string_view name, mode_t mode, std::string_view target = {}) {
         return names().create(directory, CreateRequest{name, mode, 0, target, who_}, true);
     }
-    Result<InodeRef> make_file(Inode& directory, std::string_view name) { return make(directory, name, S_IFREG | 0644); }
+    Result<InodeRef> make_file(Inode& directory, std::string_view name) {
+        return make(directory, name, S_IFREG | 0644);
+    }
     Result<InodeRef> make_directory_in(Inode& directory, std::string_view name) {
         return make(directory, name, S_IFDIR | 0755);
     }
