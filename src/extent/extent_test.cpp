@@ -1,6 +1,8 @@
 // Random operations on block maps of every kind, against a model of single blocks.
 #include "extent/test_map.h"
 
+#include <algorithm>
+
 namespace uext4::test {
 namespace {
 
@@ -61,8 +63,7 @@ protected:
                 must(fs.journal->commit_all());
                 return;
             }
-            counted = std::min(grant->count(), span);
-            if (grant->count() > span) must(Result<Grant>(grant->split_front(span)));
+            counted = grant->count();
             physical = grant->first() + (at - start);
             n = std::min(n, start + grant->count() - at);
             must(fs.allocator->publish(handle, *grant));
@@ -110,9 +111,14 @@ protected:
         if (!grant) return;
         const BlockNr fresh = grant->first();
         must(fs.allocator->publish(handle, *grant));
-        const BlockNr old = must(map.replace(handle, LogicalBlock(it->first), fresh));
-        ASSERT_EQ(old.value, it->second.physical);
-        must(fs.allocator->free(handle, old, 1));
+        const Result<BlockNr> old = map.replace(handle, LogicalBlock(it->first), fresh);
+        if (!old) {
+            ASSERT_EQ(old.error().code, ENOSPC) << old.error().what;
+            must(fs.allocator->free(handle, fresh, 1));
+            return;
+        }
+        ASSERT_EQ(old->value, it->second.physical);
+        must(fs.allocator->free(handle, *old, 1));
         it->second.physical = fresh.value;
     }
 
@@ -190,7 +196,8 @@ TEST_P(RandomMap, AgreesWithModel) {
     for (unsigned n = 0; n < GetParam().operations; ++n) {
         ASSERT_NO_FATAL_FAILURE(step()) << "operation " << n;
         if (n % 64 == 0) must(fs.journal->commit_all());
-        if (n % 1000 == 0) ASSERT_NO_FATAL_FAILURE(check_all()) << "operation " << n;
+        if (n % 1000 != 0) continue;
+        ASSERT_NO_FATAL_FAILURE(check_all()) << "operation " << n;
     }
     ASSERT_NO_FATAL_FAILURE(check_all());
     ASSERT_NO_FATAL_FAILURE(fs.judge());
@@ -200,8 +207,11 @@ TEST_P(RandomMap, AgreesWithModel) {
     EXPECT_EQ(fs.allocator->counts().free_blocks, fs.free_at_start);
     EXPECT_EQ(fs.allocator->granted_clusters(), 0u);
     EXPECT_EQ(fs.allocator->claimed_clusters(), 0u);
-    if (extents) EXPECT_EQ(view_as<format::ExtentHeader>(fs.owner->map_root()).depth.get(), 0);
-    else EXPECT_TRUE(all_zero(fs.owner->map_root()));
+    std::byte fresh[60] = {};
+    if (extents) initialise_extent_root(fresh);
+    // What lies behind the header of an empty extent root means nothing.
+    const std::size_t matters = extents ? 8 : 60;
+    EXPECT_TRUE(std::ranges::equal(fs.owner->map_root().first(matters), Bytes(fresh).first(matters)));
     ASSERT_NO_FATAL_FAILURE(fs.judge());
 }
 
