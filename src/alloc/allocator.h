@@ -107,6 +107,8 @@ public:
 
     // ---- the rest
     SpaceCounts counts() const;
+    // What s_free_blocks_count is to say: free on disk once everything pending is durable and nothing is promised.
+    std::uint64_t super_free_blocks() const;
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     void set_discard(bool on);                                     // discard clusters once their freeing is durable
     const format::Geometry& geometry() const;

@@ -1,0 +1,36 @@
+// Deletes inodes whose last name and last reference are gone.
+#pragma once
+
+#include "inode/inode_table.h"
+#include "inode/orphans.h"
+#include "sync/thread.h"
+#include "volume/freeze_gate.h"
+
+#include <deque>
+
+namespace uext4 {
+
+class Deleter {
+public:
+    Deleter(FsContext& fs, InodeTable& inodes, Orphans& orphans, FreezeGate& gate, bool background);
+    ~Deleter();
+    // Until the queue is empty and the thread is idle.
+    void finish();
+
+private:
+    void run();
+    void queue(InodeRef inode);
+    void destroy(InodeRef inode);
+
+    FsContext& fs_;
+    InodeTable& inodes_;
+    Orphans& orphans_;
+    FreezeGate& gate_;
+    Mutex lock_{Rank::Leaf, "Deleter"};
+    CondVar changed_{"deleter"};
+    std::deque<InodeRef> doomed_;
+    bool stop_ = false, busy_ = false;
+    Thread thread_;
+};
+
+}  // namespace uext4

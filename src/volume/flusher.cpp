@@ -1,0 +1,77 @@
+#include "volume/flusher.h"
+
+#include "file/file_io.h"
+
+#include <chrono>
+
+namespace uext4 {
+
+namespace {
+
+using namespace std::chrono_literals;
+constexpr auto period = 1s;
+constexpr std::uint64_t old_enough_ms = 5000;
+
+std::uint64_t steady_milliseconds() {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
+}
+
+}  // namespace
+
+Flusher::Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate) : fs_(fs), inodes_(inodes), gate_(gate) {
+    fs_.pages.set_flusher([this] { wake(); });
+    thread_ = Thread("uext4-flush", [this] { run(); });
+}
+
+Flusher::~Flusher() {
+    {
+        MutexLock guard(lock_);
+        stop_ = true;
+        changed_.notify_all();
+    }
+    thread_.join();
+    fs_.pages.set_flusher({});
+}
+
+void Flusher::wake() {
+    MutexLock guard(lock_);
+    if (woken_) return;
+    woken_ = true;
+    changed_.notify_all();
+}
+
+Result<void> Flusher::flush_all(InodeTable& inodes) {
+    Result<void> first;
+    inodes.for_each([&](InodeRef inode) {
+        if (inode->deleted.load()) return;
+        Result<void> r = write_back(*inode);
+        if (r) r = store_pending_times(*inode);
+        if (!r && first) first = std::move(r);
+    });
+    return first;
+}
+
+void Flusher::run() {
+    for (;;) {
+        bool pressed = false;
+        {
+            MutexLock guard(lock_);
+            if (!stop_ && !woken_) changed_.wait_for(lock_, period);
+            if (stop_) return;
+            pressed = std::exchange(woken_, false);
+        }
+        if (fs_.read_only.load() || gate_.closed()) continue;
+        const std::uint64_t now = steady_milliseconds();
+        inodes_.for_each([&](InodeRef inode) {
+            const std::uint64_t since = inode->pages().oldest_dirty();
+            const bool due = since != 0 && since + old_enough_ms <= now;
+            const bool wanted = pressed && since != 0 && fs_.pages.dirty() > fs_.pages.background_limit() / 2;
+            if (!due && !wanted) return;
+            FreezeGate::Pass pass(gate_);
+            if (Result<void> r = write_back(*inode); !r) fs_.log(fmt::format("writeback: {}", r.error().what));
+        });
+        inodes_.shrink();
+    }
+}
+
+}  // namespace uext4

@@ -1,0 +1,30 @@
+// Background writeback: by age, by amount, and when the cache asks.
+#pragma once
+
+#include "inode/inode_table.h"
+#include "sync/thread.h"
+#include "volume/freeze_gate.h"
+
+namespace uext4 {
+
+class Flusher {
+public:
+    Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate);
+    ~Flusher();
+    void wake();
+    // Every file's dirty data and pending times. The first error, after all files were tried.
+    static Result<void> flush_all(InodeTable& inodes);
+
+private:
+    void run();
+
+    FsContext& fs_;
+    InodeTable& inodes_;
+    FreezeGate& gate_;
+    Mutex lock_{Rank::Leaf, "Flusher"};
+    CondVar changed_{"flusher"};
+    bool stop_ = false, woken_ = false;
+    Thread thread_;
+};
+
+}  // namespace uext4

@@ -1,0 +1,104 @@
+#include "volume/multiple_mount.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+
+namespace uext4 {
+
+namespace {
+
+std::uint32_t random_sequence() {
+    std::uint32_t n = 1;
+    if (::getrandom(&n, sizeof n, 0) != sizeof n) n = static_cast<std::uint32_t>(::time(nullptr));
+    return n % format::mmp_highest_sequence + 1;
+}
+
+}  // namespace
+
+Result<format::MmpBlock> MultipleMount::read() {
+    format::MmpBlock block;
+    TRY(device_.read_from_medium(geometry_.mmp_block * geometry_.block_size, std::as_writable_bytes(std::span(&block, 1))));
+    if (block.magic != format::mmp_magic) return fail(EUCLEAN, "mmp block {}: magic is {:#x}", geometry_.mmp_block, block.magic.get());
+    if (!format::mmp_checksum_ok(geometry_, block)) return fail(EUCLEAN, "mmp block {}: bad checksum", geometry_.mmp_block);
+    return block;
+}
+
+Result<void> MultipleMount::write(format::MmpBlock block) {
+    block.time = static_cast<std::uint64_t>(::time(nullptr));
+    std::memset(block.node, 0, sizeof block.node);
+    ::gethostname(block.node, sizeof block.node - 1);
+    std::memset(block.device, 0, sizeof block.device);
+    const std::string name = device_.name();
+    std::memcpy(block.device, name.data(), std::min(name.size(), sizeof block.device - 1));
+    format::set_mmp_checksum(geometry_, block);
+    TRY(device_.write(geometry_.mmp_block * geometry_.block_size, bytes_of(block)));
+    return device_.flush();
+}
+
+Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device, const format::Geometry& g,
+                                                            std::function<void(const std::string&)> log) {
+    if (!g.has_incompat(format::incompat::mmp)) return std::unique_ptr<MultipleMount>();
+    if (!g.valid_block(BlockNr(g.mmp_block)) || g.block_size < sizeof(format::MmpBlock))
+        return fail(EUCLEAN, "superblock: s_mmp_block is {}", g.mmp_block);
+    std::unique_ptr<MultipleMount> m(new MultipleMount(device, g, std::move(log)));
+    format::MmpBlock block = TRY(m->read());
+    m->interval_ = std::clamp<std::uint32_t>(block.check_interval, 5, 300);
+    if (block.sequence == format::mmp_fsck) return fail(EBUSY, "mmp block {}: e2fsck is running on it", g.mmp_block);
+    if (block.sequence != format::mmp_clean) {
+        const std::uint32_t before = block.sequence;
+        this_thread::sleep(std::chrono::seconds(std::min<std::uint32_t>(m->interval_ * 2 + 1, m->interval_ + 60)));
+        block = TRY(m->read());
+        if (block.sequence != before)
+            return fail(EBUSY, "mmp block {}: in use by {} on {}", g.mmp_block,
+                        std::string(block.node, strnlen(block.node, sizeof block.node)),
+                        std::string(block.device, strnlen(block.device, sizeof block.device)));
+    }
+    // Ours, unless another claims it in the same moment.
+    m->sequence_ = random_sequence();
+    block.sequence = m->sequence_;
+    TRY(m->write(block));
+    this_thread::sleep(std::chrono::seconds(std::min<std::uint32_t>(m->interval_, 5)));
+    if (TRY(m->read()).sequence != m->sequence_) return fail(EBUSY, "mmp block {}: somebody else claimed it", g.mmp_block);
+    m->thread_ = Thread("uext4-mmp", [raw = m.get()] { raw->keep_alive(); });
+    return m;
+}
+
+void MultipleMount::keep_alive() {
+    MutexLock guard(lock_);
+    while (!stop_) {
+        changed_.wait_for(lock_, std::chrono::seconds(std::max<std::uint32_t>(1, interval_ / 2)));
+        if (stop_) return;
+        guard.unlock();
+        Result<format::MmpBlock> block = read();
+        if (block && block->sequence != sequence_) log_(fmt::format("mmp block {}: changed by somebody else", geometry_.mmp_block));
+        if (block) {
+            sequence_ = sequence_ >= format::mmp_highest_sequence ? 1 : sequence_ + 1;
+            block->sequence = sequence_;
+            if (Result<void> w = write(*block); !w) log_(w.error().what);
+        } else {
+            log_(block.error().what);
+        }
+        guard.lock();
+    }
+}
+
+void MultipleMount::release() {
+    if (!thread_.joinable()) return;
+    {
+        MutexLock guard(lock_);
+        stop_ = true;
+        changed_.notify_all();
+    }
+    thread_.join();
+    if (Result<format::MmpBlock> block = read()) {
+        block->sequence = format::mmp_clean;
+        (void)write(*block);
+    }
+}
+
+}  // namespace uext4

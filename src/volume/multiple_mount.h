@@ -1,0 +1,40 @@
+// Multiple-mount protection: a block that says who uses the file system, kept alive while it is mounted.
+#pragma once
+
+#include "device/block_device.h"
+#include "format/orphan.h"
+#include "sync/condition.h"
+#include "sync/thread.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace uext4 {
+
+class MultipleMount {
+public:
+    // Null without the feature. Waits as long as the block's interval demands; EBUSY when somebody else keeps it alive.
+    static Result<std::unique_ptr<MultipleMount>> claim(BlockDevice& device, const format::Geometry& geometry,
+                                                        std::function<void(const std::string&)> log);
+    ~MultipleMount() { release(); }
+    void release();  // marks it clean
+
+private:
+    MultipleMount(BlockDevice& device, const format::Geometry& geometry, std::function<void(const std::string&)> log)
+        : device_(device), geometry_(geometry), log_(std::move(log)) {}
+    Result<format::MmpBlock> read();
+    Result<void> write(format::MmpBlock block);
+    void keep_alive();
+
+    BlockDevice& device_;
+    format::Geometry geometry_;
+    std::function<void(const std::string&)> log_;
+    std::uint32_t sequence_ = 0, interval_ = 5;
+    Mutex lock_{Rank::Leaf, "MultipleMount"};
+    CondVar changed_{"multiple mount"};
+    bool stop_ = false;
+    Thread thread_;
+};
+
+}  // namespace uext4

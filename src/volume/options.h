@@ -1,0 +1,38 @@
+// Mount options, by the kernel's names where the kernel has them.
+#pragma once
+
+#include "inode/context.h"
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace uext4 {
+
+enum class ErrorPolicy : std::uint8_t { from_superblock, carry_on, remount_ro, panic };
+
+struct VolumeOptions {
+    FsOptions fs;
+    bool replay = true;                 // read-only with a dirty journal: replay in memory; false shows it as it is
+    bool discard = false;
+    bool barrier = true;
+    std::chrono::milliseconds commit_interval{5000};
+    std::uint64_t cache_bytes = std::uint64_t{128} << 20;
+    ErrorPolicy errors = ErrorPolicy::from_superblock;
+    std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
+    std::uint64_t offset = 0;           // bytes into the image
+    bool background = true;             // threads that write back and delete; tests switch them off
+    // Options that are not the file system's, in order: a front end looks at them (fuse) or refuses them.
+    std::vector<std::string> others;
+};
+
+// Comma-separated. EINVAL names the option that is wrong; unknown ones go to `others`.
+Result<VolumeOptions> parse_volume_options(std::string_view text);
+// As above, and EINVAL for any that is left over.
+Result<VolumeOptions> parse_all_options(std::string_view text);
+// "64M", "4096", "1G".
+Result<std::uint64_t> parse_size(std::string_view text);
+
+}  // namespace uext4

@@ -1,0 +1,390 @@
+#include "volume/volume.h"
+
+#include "device/overlay_device.h"
+#include "inode/super_access.h"
+#include "volume/deleter.h"
+#include "volume/flusher.h"
+#include "volume/journal_location.h"
+#include "volume/multiple_mount.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+
+namespace uext4 {
+
+namespace {
+
+// The layers below the volume, from one superblock. Built twice when there is a journal: first to find it.
+struct Layers {
+    format::Geometry geometry;
+    std::unique_ptr<BufferCache> buffers;
+    std::unique_ptr<Journal> journal;
+    std::unique_ptr<Allocator> allocator;
+    std::unique_ptr<PageCache> pages;
+    std::unique_ptr<FsContext> fs;
+    std::unique_ptr<InodeTable> inodes;
+
+    Layers() = default;
+    Layers(Layers&&) = default;
+    Layers& operator=(Layers&&) = delete;
+    // Upper layers go first.
+    ~Layers() {
+        if (inodes) inodes->evict_all();
+        inodes.reset();
+        fs.reset();
+        pages.reset();
+        allocator.reset();
+        journal.reset();
+        buffers.reset();
+    }
+};
+
+std::uint64_t metadata_limit(const VolumeOptions& o) {
+    return std::clamp<std::uint64_t>(o.cache_bytes / 4, std::uint64_t{4} << 20, std::uint64_t{64} << 20);
+}
+
+Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& options) {
+    format::SuperBlock super;
+    const std::uint64_t at = options.backup_super ? *options.backup_super * 1024 : format::super_offset;
+    if (device.size() < at + sizeof super)
+        return fail(EINVAL, "{}: {} bytes are too few for a file system", device.name(), device.size());
+    TRY(device.read(at, std::as_writable_bytes(std::span(&super, 1))));
+    if (super.magic != format::super_magic)
+        return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x})", device.name(), super.magic.get());
+    if (!format::super_checksum_ok(super)) return fail(EUCLEAN, "{}: superblock: bad checksum", device.name());
+    return super;
+}
+
+std::uint32_t seconds_now() { return static_cast<std::uint32_t>(::time(nullptr)); }
+
+}  // namespace
+
+struct Volume::State {
+    std::shared_ptr<BlockDevice> device;   // what the layers use: the image, or an overlay on it
+    std::shared_ptr<BlockDevice> image;
+    VolumeOptions options;
+    LogCallback log;
+    ErrorPolicy errors = ErrorPolicy::carry_on;
+    std::unique_ptr<MultipleMount> mmp;
+    std::optional<Layers> layers;
+    std::unique_ptr<Orphans> orphans;
+    std::unique_ptr<Namespace> names;
+    FreezeGate gate;
+    std::unique_ptr<Deleter> deleter;
+    std::unique_ptr<Flusher> flusher;
+    RecoveryReport recovery;
+    std::uint64_t orphans_finished = 0;
+    std::uint64_t overhead = 0;
+    std::atomic<bool> damaged{false};
+    Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
+    unsigned freezes = 0;
+    bool closed = false;
+
+    FsContext& fs() { return *layers->fs; }
+
+    Result<void> assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount);
+    Result<void> open();
+    Result<void> begin_writing();
+    Result<void> finish_orphans();
+    Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
+    void met_corruption(const Error& error);
+};
+
+Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount) {
+    layers.reset();
+    layers.emplace();
+    Layers& l = *layers;
+    l.geometry = TRY(format::Geometry::parse(super, device->size()));
+    l.buffers = std::make_unique<BufferCache>(*device, l.geometry.block_size, l.geometry.blocks_count, metadata_limit(options));
+    JournalOptions j;
+    j.commit_interval = options.fs.read_only ? std::chrono::milliseconds(0) : options.commit_interval;
+    j.barrier = options.barrier;
+    j.close_at_bytes = std::max<std::uint64_t>(options.cache_bytes / 4, std::uint64_t{1} << 20);
+    j.on_abort = [this](const Error& why) {
+        if (layers && layers->fs) layers->fs->read_only.store(true);
+        log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
+        if (errors == ErrorPolicy::panic) std::abort();
+    };
+    if (with_log) l.journal = TRY(Journal::open(*l.buffers, std::move(log_runs), std::move(j)));
+    else l.journal = Journal::create_none(*l.buffers, std::move(j));
+    l.allocator = TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
+    l.allocator->set_discard(options.discard);
+    const std::uint32_t folio = std::max<std::uint32_t>(4096, l.geometry.block_size);
+    l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
+    l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
+                             [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
+    l.inodes = std::make_unique<InodeTable>(*l.fs);
+    return {};
+}
+
+void Volume::State::met_corruption(const Error& error) {
+    log(fmt::format("damage: {}", error.what));
+    damaged.store(true);
+    if (errors == ErrorPolicy::panic) std::abort();
+    if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true))
+        log("errors=remount-ro: the file system is read-only now");
+}
+
+Result<void> Volume::State::write_super(const std::function<void(format::SuperBlock&)>& change) {
+    format::SuperBlock super;
+    TRY(device->read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
+    change(super);
+    format::set_super_checksum(super);
+    TRY(device->write(format::super_offset, bytes_of(super)));
+    return device->flush();
+}
+
+Result<void> Volume::State::open() {
+    format::SuperBlock super = TRY(load_super(*device, options));
+    const format::Support support = format::support_for(super.feature_compat, super.feature_incompat, super.feature_ro_compat);
+    if (!support.readable) return fail(EOPNOTSUPP, "{}: features that are not supported: {}", device->name(), support.why);
+    if (!support.writable && !options.fs.read_only)
+        return fail(EROFS, "{}: can only be opened read-only because of: {}", device->name(), support.why);
+    if (device->read_only() && !options.fs.read_only) return fail(EROFS, "{}: cannot be written", device->name());
+    errors = options.errors;
+    if (errors == ErrorPolicy::from_superblock) {
+        errors = super.errors == format::error_policy::panic         ? ErrorPolicy::panic
+                 : super.errors == format::error_policy::remount_ro ? ErrorPolicy::remount_ro
+                                                                    : ErrorPolicy::carry_on;
+    }
+    const bool wants_recovery = super.has_incompat(format::incompat::recover);
+    bool dirty = wants_recovery || super.last_orphan != 0 || super.has_ro_compat(format::ro_compat::orphan_present);
+    if (!options.fs.read_only) {
+        mmp = TRY(MultipleMount::claim(*device, TRY(format::Geometry::parse(super, device->size())), log));
+        super = TRY(load_super(*device, options));
+    }
+    if (options.fs.read_only && options.replay && dirty && !options.backup_super) device = std::make_shared<OverlayDevice>(image);
+    std::vector<BlockRun> runs;
+    const bool has_journal = super.has_compat(format::compat::has_journal);
+    bool with_log = false;
+    const bool replays = options.replay && !options.backup_super;
+    if (has_journal && (super.journal_inum != 0 || !options.fs.read_only)) {
+        const bool read_only = std::exchange(options.fs.read_only, true);
+        Result<void> first = assemble(super, {}, false, false);
+        options.fs.read_only = read_only;
+        TRY(std::move(first));
+        if (replays || !options.fs.read_only) {
+            runs = TRY(locate_journal(*layers->inodes, layers->geometry));
+            const std::uint32_t block_size = layers->geometry.block_size;
+            const std::uint64_t blocks = layers->geometry.blocks_count;
+            layers.reset();
+            if (wants_recovery) {
+                recovery = TRY(recover(*device, block_size, blocks, runs));
+                super = TRY(load_super(*device, options));
+                if (super.has_incompat(format::incompat::recover)) {
+                    TRY(write_super([](format::SuperBlock& s) { s.feature_incompat = s.feature_incompat & ~format::incompat::recover; }));
+                    super = TRY(load_super(*device, options));
+                }
+            }
+            with_log = !options.fs.read_only;
+        }
+    }
+    const bool recount = wants_recovery || !(super.state & format::super_state::valid);
+    if (!options.fs.read_only) {
+        // Before the log is used the superblock on disk says that it must be replayed.
+        TRY(write_super([&](format::SuperBlock& s) {
+            if (has_journal) s.feature_incompat = s.feature_incompat | format::incompat::recover;
+            else s.state = static_cast<std::uint16_t>(s.state & ~format::super_state::valid);
+            s.mnt_count = static_cast<std::uint16_t>(s.mnt_count + 1);
+            s.mtime = seconds_now();
+            s.wtime = seconds_now();
+        }));
+    }
+    TRY(assemble(super, runs, with_log, recount));
+    orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
+    names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);
+    const bool may_finish = !options.fs.read_only || device != image;
+    if (replays && may_finish) TRY(finish_orphans());
+    if (!options.fs.read_only) {
+        if (orphans->uses_file()) {
+            Handle handle = TRY(fs().journal.start(2));
+            TRY(orphans->mark_present(handle, true));
+        }
+        deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
+        if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
+    }
+    return {};
+}
+
+Result<void> Volume::State::finish_orphans() {
+    const bool read_only = fs().read_only.exchange(false);  // an overlay is written, not the image
+    auto finish = [&]() -> Result<void> {
+        const std::vector<InodeNr> found = TRY(orphans->load());
+        for (InodeNr number : found) {
+            Result<InodeRef> inode = layers->inodes->get(number, true);
+            if (!inode) {
+                log(fmt::format("orphan: {}", inode.error().what));
+                continue;
+            }
+            if ((*inode)->links() == 0) {
+                TRY(delete_inode(**inode, *layers->inodes, *orphans));
+            } else {
+                // A truncate that was under way: blocks past the size go.
+                WriteLock guard((*inode)->rw);
+                Handle handle = TRY(fs().journal.start(64));
+                const std::uint64_t bs = fs().block_size();
+                if (!(*inode)->is_inline())
+                    TRY(remove_blocks(**inode, handle, LogicalBlock(divide_up((*inode)->size_hint(), bs)), LogicalBlock(~std::uint64_t{0})));
+                if (!handle.extend(Orphans::credits() + 2)) TRY(handle.restart(Orphans::credits() + 2));
+                TRY(orphans->remove(handle, **inode));
+            }
+            ++orphans_finished;
+        }
+        if (options.fs.read_only && orphans_finished) return fs().journal.commit_all();
+        return {};
+    };
+    Result<void> done = finish();
+    fs().read_only.store(read_only);
+    return done;
+}
+
+Volume::Volume(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Result<std::unique_ptr<Volume>> Volume::open(std::shared_ptr<BlockDevice> device, const VolumeOptions& options, LogCallback log) {
+    auto state = std::make_unique<State>();
+    state->image = state->device = std::move(device);
+    state->options = options;
+    state->log = log ? std::move(log) : [](const std::string&) {};
+    std::unique_ptr<Volume> volume(new Volume(std::move(state)));
+    if (Result<void> opened = volume->state_->open(); !opened) {
+        volume->state_->closed = true;  // nothing to write back
+        State& s = *volume->state_;
+        s.flusher.reset();
+        s.deleter.reset();
+        if (s.layers && s.layers->journal && !options.fs.read_only) s.layers->journal->abort(opened.error());
+        return fail(opened.error());
+    }
+    return volume;
+}
+
+Volume::~Volume() {
+    if (!state_) return;
+    if (Result<void> r = close(); !r) state_->log(fmt::format("close: {}", r.error().what));
+    State& s = *state_;
+    s.flusher.reset();
+    s.deleter.reset();
+    if (s.layers) s.layers->inodes->evict_all();
+    s.names.reset();
+    s.orphans.reset();
+    s.layers.reset();
+    s.mmp.reset();
+}
+
+Result<void> Volume::close() {
+    State& s = *state_;
+    if (std::exchange(s.closed, true)) return {};
+    if (s.options.fs.read_only) return {};
+    s.flusher.reset();
+    Result<void> first = Flusher::flush_all(*s.layers->inodes);
+    s.deleter.reset();
+    if (Result<void> r = Flusher::flush_all(*s.layers->inodes); !r && first) first = std::move(r);
+    FsContext& fs = s.fs();
+    if (s.orphans->uses_file() && !fs.journal.aborted()) {
+        Result<Handle> handle = fs.journal.start(2);
+        if (handle) (void)s.orphans->mark_present(*handle, false);
+    }
+    const SpaceCounts counts = fs.allocator.counts();
+    if (Result<void> r = fs.journal.close(); !r && first) first = std::move(r);
+    if (!fs.journal.aborted()) {
+        Result<void> r = s.write_super([&](format::SuperBlock& super) {
+            super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
+            std::uint16_t state = super.state;
+            if (!fs.geometry.has_compat(format::compat::has_journal)) state |= format::super_state::valid;
+            if (s.damaged.load() || !first) state |= format::super_state::errors;
+            super.state = state;
+            super.set_free_blocks(fs.allocator.super_free_blocks());
+            super.free_inodes_count = static_cast<std::uint32_t>(counts.free_inodes);
+            super.wtime = seconds_now();
+        });
+        if (!r && first) first = std::move(r);
+    } else if (first) {
+        first = fail(EIO, "the journal was aborted: the image must be replayed");
+    }
+    if (s.mmp) s.mmp->release();
+    return first;
+}
+
+FsContext& Volume::fs() { return state_->fs(); }
+InodeTable& Volume::inodes() { return *state_->layers->inodes; }
+Orphans& Volume::orphans() { return *state_->orphans; }
+Namespace& Volume::names() { return *state_->names; }
+FreezeGate& Volume::gate() { return state_->gate; }
+const VolumeOptions& Volume::options() const { return state_->options; }
+const format::Geometry& Volume::geometry() const { return state_->layers->geometry; }
+const RecoveryReport& Volume::recovery() const { return state_->recovery; }
+std::uint64_t Volume::orphans_finished() const { return state_->orphans_finished; }
+bool Volume::read_only() const { return state_->fs().read_only.load(); }
+
+Result<void> Volume::sync() {
+    State& s = *state_;
+    if (s.options.fs.read_only) return {};
+    Result<void> first = Flusher::flush_all(*s.layers->inodes);
+    Result<void> committed = s.fs().journal.commit_all();
+    if (committed) committed = s.device->flush();
+    if (!first) return first;
+    return committed;
+}
+
+SpaceCounts Volume::counts() const { return state_->layers->allocator->counts(); }
+
+std::uint64_t Volume::overhead_blocks() {
+    State& s = *state_;
+    if (s.overhead == 0) {
+        const format::Geometry& g = geometry();
+        std::uint64_t n = g.first_data_block;
+        // Groups repeat a pattern; for very large file systems a sum over all of them is still one pass over numbers.
+        for (std::uint32_t group = 0; group < g.group_count; ++group) n += g.base_meta_blocks(GroupNr(group));
+        n += std::uint64_t{g.group_count} * (2 + g.inode_table_blocks);
+        if (g.journal_inode) {
+            if (Result<InodeRef> journal = inodes().get(InodeNr(g.journal_inode), true)) n += (*journal)->size_hint() / g.block_size;
+        }
+        s.overhead = n;
+    }
+    return s.overhead;
+}
+
+Result<void> Volume::freeze() {
+    State& s = *state_;
+    if (s.options.fs.read_only) return fail(EROFS, "a read-only file system needs no freezing");
+    MutexLock guard(s.freeze_lock);
+    if (s.freezes++ > 0) return {};
+    if (s.deleter) s.deleter->finish();
+    s.gate.close();
+    auto settle = [&]() -> Result<void> {
+        TRY(sync());
+        TRY(s.fs().journal.checkpoint_all());
+        const SpaceCounts counts = this->counts();
+        return s.write_super([&](format::SuperBlock& super) {
+            super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
+            if (!geometry().has_compat(format::compat::has_journal)) super.state = static_cast<std::uint16_t>(super.state | format::super_state::valid);
+            super.set_free_blocks(s.fs().allocator.super_free_blocks());
+            super.free_inodes_count = static_cast<std::uint32_t>(counts.free_inodes);
+        });
+    };
+    Result<void> done = settle();
+    if (!done) {
+        s.gate.open();
+        --s.freezes;
+    }
+    return done;
+}
+
+Result<void> Volume::thaw() {
+    State& s = *state_;
+    MutexLock guard(s.freeze_lock);
+    if (s.freezes == 0) return fail(EINVAL, "not frozen");
+    if (--s.freezes > 0) return {};
+    Result<void> marked = s.write_super([&](format::SuperBlock& super) {
+        if (geometry().has_compat(format::compat::has_journal)) super.feature_incompat = super.feature_incompat | format::incompat::recover;
+        else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);
+    });
+    s.gate.open();
+    return marked;
+}
+
+void Volume::finish_deletions() {
+    if (state_->deleter) state_->deleter->finish();
+}
+
+}  // namespace uext4
