@@ -3,7 +3,8 @@
 // Invariants
 //   B1  A block has at most one Buffer; whoever holds a BufferRef keeps it cached.
 //   B2  A buffer's bytes change only through Handle::write_access or create_access, while that handle is open.
-//   B3  A buffer in the running or the committing transaction, or waiting for its checkpoint, is not evicted.
+//   B3  A buffer in the running or the committing transaction, or waiting for its checkpoint, is referenced by the journal
+//       and so not evicted.
 //   B4  Contents are stable whenever no handle is open: the commit copies them then.
 //   B5  What is written to a block's home is its newest committed image, never an uncommitted one.
 // Who may read or change the bytes is the owner's business: an extent block is guarded by its inode's map_lock, a
@@ -31,7 +32,7 @@ enum class BlockKind : std::uint8_t {
 };
 
 class BufferCache;
-struct JournalLink;  // the journal's own part of a buffer
+struct JournalState;
 
 class Buffer {
 public:
@@ -49,21 +50,18 @@ private:
     friend class BufferRef;
     friend class Journal;
     friend class Handle;
-    friend struct JournalLink;
+    friend struct JournalState;
     BlockNr block_;
     std::uint32_t size_ = 0;
     std::unique_ptr<std::byte[]> data_;
     std::atomic<BlockKind> kind_{BlockKind::unchecked};
     std::atomic<std::uint32_t> references_{0};
     std::atomic<bool> uptodate_{false};
-    Mutex reading_{Rank::Journal, "Buffer::reading"};
-    std::unique_ptr<JournalLink> link_;  // guarded by the journal's lists lock
-    BufferCache* cache_ = nullptr;
-    // the cache's own list and hash links follow in the implementation (intrusive, guarded by a shard's lock)
-    Buffer* older_ = nullptr;
-    Buffer* newer_ = nullptr;
-    std::atomic<bool> pinned_{false};  // B3
     std::atomic<bool> recently_used_{false};
+    Mutex reading_{Rank::Journal, "Buffer::reading"};
+    // The journal's part, guarded by its lists lock (joined_ may be read without it by the thread whose handle is open).
+    std::atomic<std::uint64_t> joined_{0};     // the newest transaction that has the block
+    std::uint64_t checkpoint_ = 0;             // the durable transaction whose image is not home yet; 0: none
 };
 
 // A counted reference.
@@ -112,8 +110,8 @@ public:
     BlockDevice& device();
 
 private:
-    struct Shard;
-    std::unique_ptr<struct BufferCacheState> state_;
+    struct State;
+    std::unique_ptr<State> state_;
 };
 
 }  // namespace uext4

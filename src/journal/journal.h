@@ -79,7 +79,7 @@ public:
 
 private:
     friend class Journal;
-    Journal* journal_ = nullptr;
+    JournalState* journal_ = nullptr;
     Transaction* transaction_ = nullptr;
     unsigned credits_ = 0;
 };
@@ -129,8 +129,8 @@ public:
 
 private:
     friend class Handle;
-    struct State;
-    std::unique_ptr<State> state_;
+    explicit Journal(std::unique_ptr<JournalState> state);
+    std::unique_ptr<JournalState> state_;
 };
 
 struct RecoveryReport {

@@ -1,0 +1,164 @@
+#include "journal/buffer.h"
+
+#include <array>
+#include <cstring>
+#include <list>
+#include <unordered_map>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::size_t shard_count = 16;
+
+struct Shard {
+    Mutex lock{Rank::Leaf, "BufferCache::shard"};
+    std::unordered_map<std::uint64_t, std::unique_ptr<Buffer>> buffers;
+    std::list<Buffer*> order;  // the clock's hand is at the front
+};
+
+}  // namespace
+
+struct BufferCache::State {
+    State(BlockDevice& d, std::uint32_t bs, std::uint64_t n, std::uint64_t l) : device(d), block_size(bs), blocks(n), limit(l) {}
+    BlockDevice& device;
+    std::uint32_t block_size;
+    std::uint64_t blocks, limit;
+    std::atomic<std::uint64_t> bytes{0};
+    std::array<Shard, shard_count> shards;
+
+    Shard& shard(BlockNr block) { return shards[(block.value / 8) % shard_count]; }
+};
+
+BufferCache::BufferCache(BlockDevice& device, std::uint32_t block_size, std::uint64_t blocks_count, std::uint64_t limit)
+    : state_(std::make_unique<State>(device, block_size, blocks_count, limit)) {}
+BufferCache::~BufferCache() = default;
+
+std::uint32_t BufferCache::block_size() const { return state_->block_size; }
+std::uint64_t BufferCache::blocks_count() const { return state_->blocks; }
+std::uint64_t BufferCache::cached_bytes() const { return state_->bytes.load(); }
+BlockDevice& BufferCache::device() { return state_->device; }
+
+Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
+    State& s = *state_;
+    if (block.value >= s.blocks) return fail(EUCLEAN, "{}: block {} of {}", what, block, s.blocks);
+    Shard& shard = s.shard(block);
+    std::vector<std::unique_ptr<Buffer>> evicted;
+    MutexLock guard(shard.lock);
+    if (auto it = shard.buffers.find(block.value); it != shard.buffers.end()) {
+        Buffer* found = it->second.get();
+        found->references_.fetch_add(1);
+        found->recently_used_.store(true, std::memory_order_relaxed);
+        return BufferRef(found);
+    }
+    // The clock: one that is unreferenced and was not used since the hand passed goes for one that comes.
+    if (s.bytes.load() >= s.limit) {
+        std::size_t budget = shard.order.size();
+        while (budget-- > 0 && evicted.size() < 2) {
+            Buffer* oldest = shard.order.front();
+            if (oldest->references_.load() != 0 || oldest->recently_used_.exchange(false)) {
+                shard.order.splice(shard.order.end(), shard.order, shard.order.begin());
+                continue;
+            }
+            shard.order.pop_front();
+            auto it = shard.buffers.find(oldest->block().value);
+            evicted.push_back(std::move(it->second));
+            shard.buffers.erase(it);
+            s.bytes.fetch_sub(s.block_size);
+        }
+    }
+    auto made = std::make_unique<Buffer>();
+    made->block_ = block;
+    made->size_ = s.block_size;
+    made->data_ = std::make_unique<std::byte[]>(s.block_size);
+    made->references_.store(1);
+    Buffer* raw = made.get();
+    shard.buffers.emplace(block.value, std::move(made));
+    shard.order.push_back(raw);
+    s.bytes.fetch_add(s.block_size);
+    return BufferRef(raw);
+}
+
+Result<BufferRef> BufferCache::read(BlockNr block, const char* what) {
+    BufferRef buffer = TRY(get(block, what));
+    if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
+    MutexLock guard(buffer->reading_);
+    if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
+    if (Result<void> r = state_->device.read(block.value * state_->block_size, buffer->data()); !r)
+        return fail(r.error().code, "{}: block {}: {}", what, block, r.error().what);
+    buffer->set_kind(BlockKind::unchecked);
+    buffer->uptodate_.store(true, std::memory_order_release);
+    return buffer;
+}
+
+BufferRef BufferCache::find(BlockNr block) {
+    Shard& shard = state_->shard(block);
+    MutexLock guard(shard.lock);
+    auto it = shard.buffers.find(block.value);
+    if (it == shard.buffers.end() || !it->second->uptodate_.load()) return {};
+    it->second->references_.fetch_add(1);
+    return BufferRef(it->second.get());
+}
+
+void BufferCache::read_ahead(BlockNr first, std::uint32_t count) {
+    State& s = *state_;
+    if (first.value >= s.blocks) return;
+    count = static_cast<std::uint32_t>(std::min<std::uint64_t>(count, s.blocks - first.value));
+    std::vector<BufferRef> wanted;
+    std::vector<std::byte> bytes;
+    for (std::uint32_t i = 0; i < count;) {
+        std::uint32_t n = 0;
+        while (i + n < count && n < 256 && !find(first + i + n)) ++n;
+        if (n == 0) {
+            ++i;
+            continue;
+        }
+        bytes.resize(std::size_t{n} * s.block_size);
+        if (!s.device.read((first.value + i) * s.block_size, bytes)) return;
+        for (std::uint32_t k = 0; k < n; ++k) {
+            Result<BufferRef> buffer = get(first + i + k, "read ahead");
+            if (!buffer) return;
+            MutexLock guard((*buffer)->reading_);
+            // Somebody may have read it, filled it or changed it meanwhile: theirs is newer.
+            if ((*buffer)->uptodate_.load()) continue;
+            std::memcpy((*buffer)->data().data(), bytes.data() + std::size_t{k} * s.block_size, s.block_size);
+            (*buffer)->uptodate_.store(true, std::memory_order_release);
+        }
+        i += n;
+    }
+}
+
+void BufferCache::drop(BlockNr block) {
+    Shard& shard = state_->shard(block);
+    std::unique_ptr<Buffer> gone;
+    MutexLock guard(shard.lock);
+    auto it = shard.buffers.find(block.value);
+    if (it == shard.buffers.end()) return;
+    Buffer* buffer = it->second.get();
+    if (buffer->references_.load() != 0) {
+        // Whoever still looks at it keeps the bytes; the next reader reads again.
+        buffer->set_kind(BlockKind::unchecked);
+        return;
+    }
+    shard.order.remove(buffer);
+    gone = std::move(it->second);
+    shard.buffers.erase(it);
+    state_->bytes.fetch_sub(state_->block_size);
+}
+
+void BufferCache::drop_all_clean() {
+    for (Shard& shard : state_->shards) {
+        MutexLock guard(shard.lock);
+        for (auto it = shard.buffers.begin(); it != shard.buffers.end();) {
+            if (it->second->references_.load() != 0) {
+                ++it;
+                continue;
+            }
+            shard.order.remove(it->second.get());
+            it = shard.buffers.erase(it);
+            state_->bytes.fetch_sub(state_->block_size);
+        }
+    }
+}
+
+}  // namespace uext4

@@ -1,0 +1,116 @@
+#include "journal/journal_state.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+// The running transaction becomes durable. Invariants J1 to J3, J5.
+void JournalState::commit_running(MutexLock& guard) {
+    running->locked = true;
+    while (running->handles > 0 && !aborted.load()) work.wait(lists);
+    if (aborted.load()) return;
+
+    // No handle is open and none can be opened: what the blocks say now is what the transaction's handles left.
+    Transaction& t = *running;
+    std::vector<std::byte> bytes(t.blocks() * block_size);
+    std::vector<LogImage> images;
+    images.reserve(t.blocks());
+    std::size_t at = 0;
+    Result<void> copied;
+    for (const auto& [number, buffer] : t.buffers) {
+        std::memcpy(bytes.data() + at, buffer->data().data(), block_size);
+        images.push_back({BlockNr(number), at, false, 0});
+        at += block_size;
+    }
+    for (const auto& [number, owner] : t.data) {
+        // From now on the block is a buffer like any other: it goes home by a checkpoint.
+        Result<BufferRef> buffer = buffers.get(BlockNr(number), "journaled data");
+        if (!buffer) {
+            copied = fail(buffer.error());
+            break;
+        }
+        Buffer& b = **buffer;
+        owner->copy_for_commit(BlockNr(number), b.data());
+        b.set_kind(BlockKind::journaled_data);
+        b.uptodate_.store(true, std::memory_order_release);
+        std::memcpy(bytes.data() + at, b.data().data(), block_size);
+        images.push_back({BlockNr(number), at, false, 0});
+        at += block_size;
+        t.buffers.emplace(number, std::move(*buffer));
+    }
+    t.data.clear();
+    committing = std::move(running);
+    changed.notify_all();
+    std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
+
+    const std::uint32_t log_start = head;
+    std::uint64_t used = 0;
+    guard.unlock();
+    Result<void> written = copied;
+    if (written && !t.empty()) {
+        if (has_log) written = write_log(t, bytes, images, used);
+        else written = write_home(bytes, images);
+    }
+    if (!written) abort(written.error());
+    guard.lock();
+    if (!written) {
+        changed.notify_all();
+        return;
+    }
+    if (has_log && !t.empty()) {
+        log_free -= used;
+        Checkpoint& home = checkpoints[t.tid];
+        home.log_start = log_start;
+        home.log_blocks = used;
+        for (auto& [number, buffer] : t.buffers) {
+            if (buffer->checkpoint_)
+                if (auto older = checkpoints.find(buffer->checkpoint_); older != checkpoints.end()) older->second.buffers.erase(number);
+            buffer->checkpoint_ = t.tid;
+            home.buffers.emplace(number, buffer);
+        }
+        ++counters.commits;
+        counters.blocks_logged += images.size();
+        counters.revokes += t.revoked.size();
+    } else if (!t.empty()) {
+        ++counters.commits;
+        counters.blocks_logged += images.size();
+    }
+    // Freed blocks: older images of theirs need not go home any more.
+    for (const std::uint64_t number : t.forgotten) {
+        for (auto& [tid, checkpoint] : checkpoints) {
+            if (tid > t.tid) break;
+            if (auto it = checkpoint.buffers.find(number); it != checkpoint.buffers.end()) {
+                it->second->checkpoint_ = 0;
+                checkpoint.buffers.erase(it);
+            }
+        }
+    }
+    durable_tid = t.tid;
+    std::unique_ptr<Transaction> done = std::move(committing);
+    const std::vector<std::function<void()>> actions = std::move(done->actions);
+    changed.notify_all();
+    guard.unlock();
+    done->buffers.clear();
+    for (const std::uint64_t number : done->forgotten) buffers.drop(BlockNr(number));
+    for (const auto& action : actions) action();
+    guard.lock();
+    changed.notify_all();
+}
+
+// Without a log: the blocks go home at once. Sorted by block; adjoining ones in one request.
+Result<void> JournalState::write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images) {
+    for (std::size_t i = 0; i < images.size();) {
+        std::vector<ConstBytes> parts;
+        std::size_t j = i;
+        while (j < images.size() && images[j].home.value == images[i].home.value + (j - i) && j - i < 512) {
+            parts.emplace_back(bytes.data() + images[j].at, block_size);
+            ++j;
+        }
+        TRY(device.writev(images[i].home.value * block_size, parts));
+        i = j;
+    }
+    return options.barrier ? device.flush() : Result<void>();
+}
+
+}  // namespace uext4

@@ -1,0 +1,279 @@
+#include "journal/journal_state.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+std::unexpected<Error> JournalState::aborted_error() const {
+    return fail(EROFS, "the journal was aborted: {}", abort_reason.what);
+}
+
+std::size_t JournalState::revokes_per_block() const {
+    if (!has_log) return 1024;
+    return (block_size - sizeof(format::JournalRevokeHeader) - layout.tail_bytes()) / (layout.wide() ? 8 : 4);
+}
+
+void JournalState::abort(const Error& why) {
+    std::function<void(const Error&)> tell;
+    {
+        MutexLock guard(lists);
+        if (aborted.load()) return;
+        abort_reason = why;
+        aborted.store(true);
+        tell = options.on_abort;
+        changed.notify_all();
+        work.notify_all();
+    }
+    if (tell) tell(why);
+}
+
+// The journal's thread: commits first, then checkpoints, one transaction at a time.
+void JournalState::run() {
+    MutexLock guard(lists);
+    for (;;) {
+        if (aborted.load()) {
+            if (stop) break;
+            work.wait(lists);
+            continue;
+        }
+        if (running && commit_wanted >= running->tid) {
+            commit_running(guard);
+            continue;
+        }
+        if (running && options.commit_interval.count() > 0 && !running->empty() &&
+            monotonic_now() - running->started >= options.commit_interval) {
+            commit_running(guard);
+            continue;
+        }
+        const bool wanted = !checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted);
+        const bool crowded = has_log && !checkpoints.empty() && log_free < (layout.ring_end() - layout.first) / 2;
+        if (wanted || crowded) {
+            checkpoint_oldest(guard);
+            continue;
+        }
+        if (space_wanted && running && running->handles == 0 && !running->empty()) {
+            commit_running(guard);
+            continue;
+        }
+        space_wanted = false;
+        if (clean_wanted) {
+            clean_wanted = false;
+            if (has_log && !running && checkpoints.empty()) {
+                if (Result<void> r = empty_log(guard); !r) {
+                    guard.unlock();
+                    abort(r.error());
+                    guard.lock();
+                }
+            }
+            changed.notify_all();
+            continue;
+        }
+        changed.notify_all();
+        if (stop) break;
+        if (running && options.commit_interval.count() > 0) {
+            const auto left = running->started + options.commit_interval - monotonic_now();
+            work.wait_for(lists, std::max<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
+        } else {
+            work.wait(lists);
+        }
+    }
+    stopped = true;
+    changed.notify_all();
+}
+
+Journal::Journal(std::unique_ptr<JournalState> state) : state_(std::move(state)) { state_->owner = this; }
+
+Journal::~Journal() {
+    JournalState& s = *state_;
+    {
+        MutexLock guard(s.lists);
+        s.stop = true;
+        s.work.notify_all();
+    }
+    s.thread.join();
+}
+
+std::unique_ptr<Journal> Journal::create_none(BufferCache& buffers, JournalOptions options) {
+    auto state = std::make_unique<JournalState>(buffers, std::move(options));
+    state->max_credits = 1u << 16;
+    std::unique_ptr<Journal> journal(new Journal(std::move(state)));
+    JournalState* s = journal->state_.get();
+    s->thread = Thread("uext4-commit", [s] { s->run(); });
+    return journal;
+}
+
+Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector<BlockRun> log, JournalOptions options) {
+    auto state = std::make_unique<JournalState>(buffers, std::move(options));
+    JournalState* s = state.get();
+    s->has_log = true;
+    s->log = std::move(log);
+    std::uint64_t blocks = 0;
+    for (const BlockRun& run : s->log) blocks += run.count;
+    s->super_bytes.resize(s->block_size);
+    const BlockNr first = TRY(s->log_block(0));
+    TRY(s->device.read(first.value * s->block_size, s->super_bytes));
+    s->layout = TRY(format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));
+    if (s->layout.start != 0) return fail(EUCLEAN, "journal: s_start is {}, it needs recovery", s->layout.start);
+    if (s->layout.has(format::journal::incompat_async_commit)) return fail(EOPNOTSUPP, "journal: asynchronous commits are not supported");
+    s->head = s->layout.first;
+    const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
+    s->log_free = ring;
+    s->next_tid = s->layout.sequence ? s->layout.sequence : 1;
+    s->durable_tid = s->next_tid - 1;
+    s->max_credits = static_cast<unsigned>(std::max<std::uint64_t>(ring / 4, 16));
+    s->max_log_blocks = std::min<std::uint64_t>(ring - 1, s->max_credits + s->max_credits / 4 + 32);
+    std::unique_ptr<Journal> journal(new Journal(std::move(state)));
+    s->thread = Thread("uext4-commit", [s] { s->run(); });
+    return journal;
+}
+
+bool Journal::has_log() const { return state_->has_log; }
+unsigned Journal::max_credits() const { return state_->max_credits; }
+bool Journal::aborted() const { return state_->aborted.load(); }
+void Journal::abort(const Error& why) { state_->abort(why); }
+
+Result<Handle> Journal::start(unsigned credits) {
+    JournalState& s = *state_;
+    rank_checker::check_rank(Rank::Transaction, &s, "handle", 0, SourceLocation::current());
+    if (credits > s.max_credits) return fail(ENOSPC, "journal: an operation of {} blocks, at most {}", credits, s.max_credits);
+    MutexLock guard(s.lists);
+    for (;;) {
+        if (s.aborted.load()) return s.aborted_error();
+        if (s.running && s.running->locked) {
+            s.changed.wait(s.lists);
+            continue;
+        }
+        if (!s.running) {
+            // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
+            const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
+            if (s.log_free < needed) {
+                if (!s.committing && s.checkpoints.empty()) return fail(ENOSPC, "journal: too small");
+                s.space_wanted = true;
+                s.work.notify_all();
+                s.changed.wait(s.lists);
+                continue;
+            }
+            s.running = std::make_unique<Transaction>();
+            s.running->tid = s.next_tid++;
+            s.running->started = monotonic_now();
+            s.work.notify_all();
+        }
+        Transaction& t = *s.running;
+        if (s.weight(t) + t.outstanding + credits > s.max_credits) {
+            s.commit_wanted = std::max(s.commit_wanted, t.tid);
+            s.work.notify_all();
+            s.changed.wait(s.lists);
+            continue;
+        }
+        ++t.handles;
+        t.outstanding += credits;
+        ++s.counters.handles;
+        Handle handle;
+        handle.journal_ = &s;
+        handle.transaction_ = &t;
+        handle.credits_ = credits;
+        rank_checker::push_rank(Rank::Transaction, &s, "handle", 0, false, SourceLocation::current());
+        return handle;
+    }
+}
+
+Result<void> Handle::restart(unsigned wanted) {
+    JournalState* s = journal_;
+    stop();
+    if (!s) return fail(EIO, "a handle that is not open was restarted");
+    Journal* journal = s->owner;
+    *this = TRY(journal->start(wanted));
+    return {};
+}
+
+Tid Journal::running() const {
+    MutexLock guard(state_->lists);
+    return state_->running ? state_->running->tid : state_->next_tid - 1;
+}
+
+bool Journal::durable(Tid tid) const {
+    MutexLock guard(state_->lists);
+    return state_->durable_tid >= tid;
+}
+
+void Journal::request_commit(Tid tid) {
+    JournalState& s = *state_;
+    MutexLock guard(s.lists);
+    if (s.commit_wanted >= tid) return;
+    s.commit_wanted = tid;
+    s.work.notify_all();
+}
+
+Result<void> Journal::commit(Tid tid) {
+    JournalState& s = *state_;
+    assert_nothing_held_at_or_below(Rank::Transaction);
+    MutexLock guard(s.lists);
+    if (s.durable_tid >= tid) return {};
+    tid = std::min(tid, s.next_tid - 1);
+    if (s.commit_wanted < tid) {
+        s.commit_wanted = tid;
+        s.work.notify_all();
+    }
+    while (s.durable_tid < tid && !s.aborted.load() && !s.stopped) s.changed.wait(s.lists);
+    if (s.durable_tid >= tid) return {};
+    return fail(EIO, "transaction {} was not committed: {}", tid, s.abort_reason.what);
+}
+
+Result<void> Journal::commit_all() {
+    Tid tid = 0;
+    {
+        MutexLock guard(state_->lists);
+        if (state_->aborted.load()) return state_->aborted_error();
+        tid = state_->next_tid - 1;
+    }
+    return commit(tid);
+}
+
+Result<void> Journal::checkpoint_all() {
+    JournalState& s = *state_;
+    TRY(commit_all());
+    MutexLock guard(s.lists);
+    const Tid last = s.durable_tid;
+    s.checkpoint_wanted = std::max(s.checkpoint_wanted, last);
+    s.work.notify_all();
+    while (!s.aborted.load() && !s.stopped && !s.checkpoints.empty() && s.checkpoints.begin()->first <= last) s.changed.wait(s.lists);
+    if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
+        s.clean_wanted = true;
+        s.work.notify_all();
+        while (s.clean_wanted && !s.aborted.load() && !s.stopped) s.changed.wait(s.lists);
+    }
+    if (s.aborted.load()) return s.aborted_error();
+    return {};
+}
+
+Result<void> Journal::close() {
+    JournalState& s = *state_;
+    Result<void> done = checkpoint_all();
+    {
+        MutexLock guard(s.lists);
+        s.stop = true;
+        s.work.notify_all();
+    }
+    s.thread.join();
+    return done;
+}
+
+JournalCounters Journal::counters() const {
+    MutexLock guard(state_->lists);
+    return state_->counters;
+}
+
+bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) {
+    JournalState& s = *state_;
+    BufferRef buffer = s.buffers.find(block);
+    if (!buffer || buffer->kind() != BlockKind::journaled_data) return false;
+    MutexLock guard(s.lists);
+    if (buffer->kind() != BlockKind::journaled_data) return false;
+    const bool in_commit = s.committing && s.committing->buffers.contains(block.value);
+    if (!buffer->checkpoint_ && !in_commit) return false;
+    std::memcpy(out.data(), buffer->data().data() + offset, out.size());
+    return true;
+}
+
+}  // namespace uext4

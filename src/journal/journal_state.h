@@ -1,0 +1,102 @@
+// The journal's inside: what its parts share. One thread does all log writing: commits, and checkpoints between them, so a
+// checkpoint that needs a commit first simply makes it.
+#pragma once
+
+#include "format/journal.h"
+#include "journal/journal.h"
+#include "sync/condition.h"
+#include "sync/thread.h"
+
+#include <atomic>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace uext4 {
+
+struct Transaction {
+    Tid tid = 0;
+    unsigned handles = 0;
+    unsigned outstanding = 0;   // credits of open handles that are not used yet
+    bool locked = false;
+    std::chrono::nanoseconds started{0};
+    std::unordered_map<std::uint64_t, BufferRef> buffers;
+    std::unordered_map<std::uint64_t, std::shared_ptr<JournaledData>> data;
+    std::unordered_set<std::uint64_t> revoked;     // freed: not to be replayed from older transactions
+    std::unordered_set<std::uint64_t> forgotten;   // freed: their buffers go when this is durable
+    std::vector<std::function<void()>> actions;
+
+    bool empty() const { return buffers.empty() && data.empty() && forgotten.empty() && revoked.empty(); }
+    std::size_t blocks() const { return buffers.size() + data.size(); }
+};
+
+// What a durable transaction left to write home.
+struct Checkpoint {
+    std::uint32_t log_start = 0;   // where it begins in the log
+    std::uint64_t log_blocks = 0;
+    std::unordered_map<std::uint64_t, BufferRef> buffers;
+};
+
+// A block as it goes into the log.
+struct LogImage {
+    BlockNr home;
+    std::size_t at = 0;  // in the commit's bytes
+    bool escaped = false;
+    std::uint32_t checksum = 0;
+};
+
+struct JournalState {
+    JournalState(BufferCache& b, JournalOptions o) : buffers(b), device(b.device()), options(std::move(o)), block_size(b.block_size()) {}
+
+    Journal* owner = nullptr;
+    BufferCache& buffers;
+    BlockDevice& device;
+    JournalOptions options;
+    std::uint32_t block_size;
+
+    // The log; only the journal's thread changes head, and reads or writes these.
+    bool has_log = false;
+    std::vector<BlockRun> log;
+    format::JournalLayout layout;
+    std::vector<std::byte> super_bytes;    // the journal's superblock as it is on disk
+    bool marked = false;                   // its s_start is not 0
+    std::uint32_t head = 0;                // next block of the log to write
+
+    mutable Mutex lists{Rank::Journal, "Journal::lists"};
+    CondVar changed{"journal"};            // a transaction was committed, space came, handles stopped
+    CondVar work{"journal work"};          // for the journal's thread
+    std::unique_ptr<Transaction> running;
+    std::unique_ptr<Transaction> committing;
+    std::map<Tid, Checkpoint> checkpoints;
+    std::uint64_t log_free = 0;
+    Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
+    std::uint64_t checkpoint_wanted = 0;   // transactions up to this tid are to go home
+    bool space_wanted = false, clean_wanted = false, stop = false, stopped = false;
+    std::atomic<bool> aborted{false};
+    Error abort_reason;
+    JournalCounters counters;
+    unsigned max_credits = 0;
+    std::uint64_t max_log_blocks = 0;      // what one transaction may take in the log
+    Thread thread;
+
+    // ---- journal.cpp
+    void run();
+    void abort(const Error& why);
+    std::unexpected<Error> aborted_error() const;
+    // ---- commit.cpp
+    void commit_running(MutexLock& guard);                    // lists held; given up meanwhile
+    Result<void> write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images);
+    // ---- log_writer.cpp
+    Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images, std::uint64_t& used);
+    Result<void> write_super(std::uint32_t start, Tid sequence);
+    Result<BlockNr> log_block(std::uint32_t index) const;     // where a block of the log lies
+    // ---- checkpoint.cpp
+    // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.
+    void checkpoint_oldest(MutexLock& guard);
+    Result<void> empty_log(MutexLock& guard);
+
+    std::size_t revokes_per_block() const;
+    std::size_t weight(const Transaction& t) const { return t.blocks() + t.revoked.size() / revokes_per_block(); }
+};
+
+}  // namespace uext4

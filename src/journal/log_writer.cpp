@@ -1,0 +1,184 @@
+#include "format/checksum.h"
+#include "journal/journal_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+
+namespace uext4 {
+
+namespace j = format::journal;
+
+Result<BlockNr> JournalState::log_block(std::uint32_t index) const {
+    std::uint64_t left = index;
+    for (const BlockRun& run : log) {
+        if (left < run.count) return run.first + left;
+        left -= run.count;
+    }
+    return fail(EUCLEAN, "journal: block {} lies past its end", index);
+}
+
+Result<void> JournalState::write_super(std::uint32_t start, Tid sequence) {
+    auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
+    super.start = start;
+    super.sequence = static_cast<std::uint32_t>(sequence);
+    if (layout.has(j::incompat_revoke) && super.header.blocktype == j::super_v2)
+        super.feature_incompat = super.feature_incompat | j::incompat_revoke;
+    if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
+    const BlockNr first = TRY(log_block(0));
+    TRY(device.write_fua(first.value * block_size, super_bytes));
+    marked = start != 0;
+    return {};
+}
+
+namespace {
+
+// Collects blocks for consecutive places in the log and writes them in large requests.
+class Run {
+public:
+    Run(JournalState& s) : s_(s), next_(s.head) {}
+
+    Result<void> add(ConstBytes block) {
+        const BlockNr place = TRY(s_.log_block(next_));
+        if (!parts_.empty() && (place != start_ + parts_.size() || parts_.size() >= 512)) TRY(write());
+        if (parts_.empty()) start_ = place;
+        parts_.push_back(block);
+        ++used_;
+        if (++next_ >= s_.layout.ring_end()) next_ = s_.layout.first;
+        return {};
+    }
+    Result<void> write() {
+        if (parts_.empty()) return {};
+        Result<void> r = s_.device.writev(start_.value * s_.block_size, parts_);
+        parts_.clear();
+        return r;
+    }
+    std::uint32_t next() const { return next_; }
+    std::uint64_t used() const { return used_; }
+
+private:
+    JournalState& s_;
+    std::uint32_t next_;
+    std::uint64_t used_ = 0;
+    BlockNr start_;
+    std::vector<ConstBytes> parts_;
+};
+
+void put_header(Bytes block, std::uint32_t type, Tid tid) {
+    auto& h = view_as<format::JournalHeader>(block);
+    h.magic = j::magic;
+    h.blocktype = type;
+    h.sequence = static_cast<std::uint32_t>(tid);
+}
+
+}  // namespace
+
+Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images,
+                                     std::uint64_t& used) {
+    const std::uint32_t sequence = static_cast<std::uint32_t>(t.tid);
+    const bool has_v2 = view_as<format::JournalHeader>(ConstBytes(super_bytes)).blocktype == j::super_v2;
+    if (!t.revoked.empty() && !layout.has(j::incompat_revoke)) {
+        if (!has_v2) return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
+        layout.incompat |= j::incompat_revoke;
+        marked = false;
+    }
+    // The superblock must say that there is something to recover before the commit can count.
+    if (!marked) TRY(write_super(head, t.tid));
+
+    std::vector<std::vector<std::byte>> own;  // descriptor, revoke and commit blocks
+    Run run(*this);
+    std::uint32_t v1 = ~0u;
+
+    std::vector<std::uint64_t> revoked(t.revoked.begin(), t.revoked.end());
+    std::ranges::sort(revoked);
+    const std::size_t width = layout.wide() ? 8 : 4;
+    for (std::size_t i = 0; i < revoked.size();) {
+        own.emplace_back(block_size);
+        const Bytes block(own.back());
+        put_header(block, j::revoke, t.tid);
+        std::size_t at = sizeof(format::JournalRevokeHeader);
+        for (; i < revoked.size() && at + width <= block_size - layout.tail_bytes(); ++i, at += width) {
+            if (layout.wide()) view_as<Be64>(block, at) = revoked[i];
+            else view_as<Be32>(block, at) = static_cast<std::uint32_t>(revoked[i]);
+        }
+        view_as<format::JournalRevokeHeader>(block).count = static_cast<std::uint32_t>(at);
+        format::set_journal_block_checksum(layout, block);
+        TRY(run.add(block));
+    }
+
+    const std::size_t tag_bytes = layout.tag_bytes();
+    for (std::size_t i = 0; i < images.size();) {
+        own.emplace_back(block_size);
+        const Bytes block(own.back());
+        put_header(block, j::descriptor, t.tid);
+        std::size_t at = sizeof(format::JournalHeader), last = 0;
+        const std::size_t first_image = i;
+        for (; i < images.size(); ++i) {
+            const bool first = i == first_image;
+            const std::size_t size = tag_bytes + (first ? 16 : 0);
+            if (at + size > block_size - layout.tail_bytes()) break;
+            LogImage& image = images[i];
+            const Bytes contents = Bytes(bytes).subspan(image.at, block_size);
+            image.checksum = layout.tail_bytes() ? format::journal_data_checksum(layout, sequence, contents) : 0;
+            image.escaped = view_as<Be32>(ConstBytes(contents)) == j::magic;
+            if (image.escaped) view_as<Be32>(contents, 0) = 0u;
+            const std::uint32_t flags = (image.escaped ? j::tag_escape : 0) | (first ? 0 : j::tag_same_uuid);
+            if (layout.csum_v3()) {
+                auto& tag = view_as<format::JournalTag3>(block, at);
+                tag.blocknr = static_cast<std::uint32_t>(image.home.value);
+                tag.blocknr_high = layout.wide() ? static_cast<std::uint32_t>(image.home.value >> 32) : 0u;
+                tag.flags = flags;
+                tag.checksum = image.checksum;
+            } else {
+                view_as<Be32>(block, at) = static_cast<std::uint32_t>(image.home.value);
+                view_as<Be16>(block, at + 4) = static_cast<std::uint16_t>(layout.csum_v2() ? image.checksum : 0);
+                view_as<Be16>(block, at + 6) = static_cast<std::uint16_t>(flags);
+                if (layout.wide()) view_as<Be32>(block, at + 8) = static_cast<std::uint32_t>(image.home.value >> 32);
+            }
+            if (first) std::memcpy(block.data() + at + tag_bytes, layout.uuid.data(), 16);
+            last = at;
+            at += size;
+        }
+        if (layout.csum_v3()) {
+            auto& tag = view_as<format::JournalTag3>(block, last);
+            tag.flags = tag.flags | j::tag_last;
+        } else {
+            view_as<Be16>(block, last + 6) = static_cast<std::uint16_t>(view_as<Be16>(ConstBytes(block), last + 6) | j::tag_last);
+        }
+        format::set_journal_block_checksum(layout, block);
+        if (layout.csum_v1()) v1 = format::crc32_be(v1, block);
+        TRY(run.add(block));
+        for (std::size_t k = first_image; k < i; ++k) {
+            const ConstBytes contents = ConstBytes(bytes).subspan(images[k].at, block_size);
+            if (layout.csum_v1()) v1 = format::crc32_be(v1, contents);
+            TRY(run.add(contents));
+        }
+    }
+    TRY(run.write());
+    // J3: everything before the commit record is durable first, file data included.
+    if (options.barrier) TRY(device.flush());
+
+    own.emplace_back(block_size);
+    const Bytes commit(own.back());
+    put_header(commit, j::commit, t.tid);
+    auto& record = view_as<format::JournalCommit>(commit);
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    record.seconds = static_cast<std::uint64_t>(now.tv_sec);
+    record.nanoseconds = static_cast<std::uint32_t>(now.tv_nsec);
+    if (layout.csum_v1()) {
+        record.checksum_type = j::checksum_crc32;
+        record.checksum_size = 4;
+        record.checksum[0] = v1;
+    } else if (layout.tail_bytes()) {
+        record.checksum[0] = format::journal_commit_checksum(layout, commit);
+    }
+    const BlockNr place = TRY(log_block(run.next()));
+    if (options.barrier) TRY(device.write_fua(place.value * block_size, commit));
+    else TRY(device.write(place.value * block_size, commit));
+    head = run.next() + 1 >= layout.ring_end() ? layout.first : run.next() + 1;
+    used = run.used() + 1;
+    return {};
+}
+
+}  // namespace uext4

@@ -1,0 +1,130 @@
+// Recovery: scan for the end of the log, collect revokes, replay.
+#include "format/checksum.h"
+#include "journal/log_reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+namespace uext4 {
+
+namespace {
+
+namespace j = format::journal;
+
+// Sequence numbers wrap.
+bool later(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) > 0; }
+bool later_or_same(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) >= 0; }
+
+struct Scan {
+    std::uint32_t end = 0;  // the first sequence that was not committed
+};
+
+// Finds the end. With the old checksum over whole transactions, one that does not match ends the log as well.
+Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
+    Scan out{log.layout().sequence};
+    std::uint32_t v1 = ~0u;
+    std::vector<std::byte> block(block_size);
+    TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
+        if (r.type == j::descriptor && log.layout().csum_v1()) {
+            TRY(log.read(r.log_block, block));
+            v1 = format::crc32_be(v1, block);
+            for (const LogTag& tag : r.tags) {
+                TRY(log.read(tag.log_block, block));
+                v1 = format::crc32_be(v1, block);
+            }
+        }
+        if (r.type == j::commit) {
+            if (r.has_v1 && r.v1_checksum != v1) return false;
+            v1 = ~0u;
+            out.end = r.sequence + 1;
+        }
+        return true;
+    }));
+    return out;
+}
+
+Result<void> check_fast_commits(const LogReader& log, std::uint32_t end, std::uint32_t block_size) {
+    const format::JournalLayout& layout = log.layout();
+    if (!layout.fast_commit_blocks) return {};
+    std::vector<std::byte> block(block_size);
+    TRY(log.read(layout.ring_end(), block));
+    const auto& tag = view_as<format::FastCommitTag>(ConstBytes(block));
+    if (tag.tag != format::fast_commit_head_tag || tag.length < sizeof(format::FastCommitHead)) return {};
+    const auto& head = view_as<format::FastCommitHead>(ConstBytes(block), sizeof(format::FastCommitTag));
+    if (head.tid != end) return {};
+    return fail(EOPNOTSUPP, "journal: block {}: fast commits of transaction {} wait to be replayed, which only the kernel and e2fsck can do",
+                layout.ring_end(), end);
+}
+
+}  // namespace
+
+Result<bool> needs_recovery(BlockDevice& device, std::uint32_t block_size, const std::vector<BlockRun>& log) {
+    const LogReader reader = TRY(LogReader::open(device, block_size, log));
+    return reader.layout().start != 0;
+}
+
+Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, std::uint64_t blocks_count,
+                               const std::vector<BlockRun>& runs, bool reset) {
+    const LogReader log = TRY(LogReader::open(device, block_size, runs));
+    const format::JournalLayout& layout = log.layout();
+    RecoveryReport report;
+    std::uint32_t end = layout.sequence;
+    if (layout.start != 0) {
+        report.needed = true;
+        end = TRY(scan(log, block_size)).end;
+        TRY(check_fast_commits(log, end, block_size));
+
+        std::unordered_map<std::uint64_t, std::uint32_t> revoked;  // block -> newest transaction that revoked it
+        TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
+            if (later_or_same(r.sequence, end)) return false;
+            if (r.type == 0) return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
+            for (BlockNr block : r.revoked) {
+                if (block.value >= blocks_count) return fail(EUCLEAN, "journal: block {}: revokes block {} of {}", r.log_block, block, blocks_count);
+                auto [it, fresh] = revoked.emplace(block.value, r.sequence);
+                if (!fresh && later(r.sequence, it->second)) it->second = r.sequence;
+            }
+            return true;
+        }));
+        report.revoked = revoked.size();
+
+        std::vector<std::byte> block(block_size);
+        TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
+            if (later_or_same(r.sequence, end)) return false;
+            if (r.type == j::commit) ++report.transactions;
+            for (const LogTag& tag : r.tags) {
+                if (tag.home.value >= blocks_count)
+                    return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home, blocks_count);
+                if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence)) continue;
+                TRY(log.read(tag.log_block, block));
+                // The sum is over what goes home, the escape undone.
+                if (tag.flags & j::tag_escape) view_as<Be32>(Bytes(block), 0) = j::magic;
+                if (layout.tail_bytes()) {
+                    const std::uint32_t sum = format::journal_data_checksum(layout, r.sequence, block);
+                    const std::uint32_t expected = layout.csum_v3() ? sum : sum & 0xFFFF;
+                    if (tag.checksum != expected)
+                        return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum", tag.log_block, tag.home, r.sequence);
+                }
+                TRY(device.write(tag.home.value * block_size, block));
+                ++report.blocks;
+            }
+            return true;
+        }));
+        TRY(device.flush());
+    }
+    if (!reset || layout.start == 0) return report;
+
+    // An empty log that goes on with the next number.
+    std::vector<std::byte> bytes(block_size);
+    TRY(log.read(0, bytes));
+    auto& super = view_as<format::JournalSuper>(Bytes(bytes));
+    super.start = 0u;
+    super.sequence = end + 1;
+    if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
+    const BlockNr place = TRY(log.place(0));
+    TRY(device.write(place.value * block_size, bytes));
+    TRY(device.flush());
+    return report;
+}
+
+}  // namespace uext4
