@@ -72,7 +72,8 @@ public:
     // Every block of the tree itself (index, indirect).
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
 
-    // Credits for one insert of any length, one set_unwritten, one replace.
+    // Credits for one insert of any length, one set_unwritten, one replace; enough for any step of remove and shift too, so
+    // that a caller who restarts with as many gets on.
     unsigned credits() const;
     // Worst-case number of tree blocks that inserting `runs` separate runs may need: what a claim must cover.
     static std::uint64_t tree_blocks_for(std::uint64_t runs, std::uint32_t block_size, bool extents);

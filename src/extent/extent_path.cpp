@@ -35,8 +35,10 @@ Result<PathNode> ExtentTree::load_root() {
     node.bytes = owner_.map_root();
     node.end = extent_limit;
     const unsigned depth = node_header(node.bytes).depth;
-    TRY(format::validate_extent_node(geometry(), node.bytes, depth, 0, extent_limit,
-                                     fmt::format("inode {}: extent root", owner_.number())));
+    static const std::string nameless;  // a name is made up only for those that are wrong
+    if (!format::validate_extent_node(geometry(), node.bytes, depth, 0, extent_limit, nameless))
+        TRY(format::validate_extent_node(geometry(), node.bytes, depth, 0, extent_limit,
+                                         fmt::format("inode {}: extent root", owner_.number())));
     if (depth == 0) TRY(check_data_blocks(node.bytes, BlockNr()));
     return node;
 }
@@ -156,7 +158,7 @@ Result<bool> ExtentTree::visit_nodes(PathNode& node, unsigned depth, const std::
 
 Result<void> ExtentTree::for_each_tree_block(const std::function<bool(BlockNr)>& visit) {
     PathNode root = TRY(load_root());
-    TRY(visit_nodes(root, node_header(root.bytes).depth, visit));
+    (void)TRY(visit_nodes(root, node_header(root.bytes).depth, visit));
     return {};
 }
 

@@ -77,7 +77,7 @@ Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, Logic
         const bool splits = start > e.block && end < extent_end(e);
         const bool empties = start == e.block && end == extent_end(e) && path.count() == 1;
         unsigned needed = path.depth + 1 + Allocator::publish_credits();
-        if (splits) needed = credits() + Allocator::publish_credits();
+        if (splits) needed = credits();
         else if (empties) needed += path.depth * Allocator::publish_credits();
         if (!handle.extend(needed)) return to;
 

@@ -24,7 +24,8 @@ protected:
     TestFs fs{GetParam().options};
     BlockMap map{fs.context(), *fs.owner};
     std::map<std::uint64_t, Block> model;
-    std::mt19937_64 random{4711};
+    // Another seed: --gtest_random_seed=N
+    std::mt19937_64 random{4711u + static_cast<unsigned>(testing::UnitTest::GetInstance()->random_seed())};
     std::uint64_t ratio = fs.geometry.cluster_ratio;
     bool extents = fs.owner->uses_extents();
 
@@ -85,7 +86,7 @@ protected:
             Handle handle = must(fs.journal->start(below(2) ? 1 : 64));
             const LogicalBlock left = must(map.remove(handle, LogicalBlock(from), LogicalBlock(end), nullptr));
             ASSERT_LE(left.value, end);
-            if (left.value == end) must(handle.restart(64));
+            if (left.value == end) must(handle.restart(map.credits()));
             if (left.value == end) end = must(map.remove(handle, LogicalBlock(from), LogicalBlock(end), nullptr)).value;
             else end = left.value;
         }
@@ -129,7 +130,7 @@ protected:
             ASSERT_LT(turns, 100000u);
             Handle handle = must(fs.journal->start(below(2) ? 1 : 40));
             if (must(map.shift(handle, LogicalBlock(from), delta, progress))) break;
-            must(handle.restart(40));
+            must(handle.restart(map.credits()));
             if (must(map.shift(handle, LogicalBlock(from), delta, progress))) break;
         }
         std::map<std::uint64_t, Block> moved;

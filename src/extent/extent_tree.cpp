@@ -8,8 +8,9 @@ namespace uext4 {
 using format::ExtentLeaf;
 
 unsigned ExtentTree::credits() {
-    // A level: the node, a sibling, the sibling's bitmap and descriptor. Once more for a deeper root. Then the inode.
-    return 4 * root_depth() + 3 + 1;
+    // A level: the node, a sibling, the sibling's bitmap and descriptor. Once more for a deeper root. Then the inode, and
+    // the bitmap and descriptor of data that is freed.
+    return 4 * root_depth() + 3 + 1 + Allocator::publish_credits();
 }
 
 Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count) {
