@@ -115,7 +115,7 @@ std::uint32_t journal_super_checksum(const JournalSuper& super);  // for csum v2
 std::uint32_t journal_block_checksum(const JournalLayout& layout, ConstBytes block);
 bool journal_block_checksum_ok(const JournalLayout& layout, ConstBytes block);  // true where there is none
 void set_journal_block_checksum(const JournalLayout& layout, Bytes block);
-// Of a logged block as it goes into its tag (v2: the low 16 bits are stored). `contents` unescaped.
+// Of a logged block as it goes into its tag (v2: the low 16 bits are stored). `contents` as the log holds them: escaped.
 std::uint32_t journal_data_checksum(const JournalLayout& layout, std::uint32_t sequence, ConstBytes contents);
 // Of a commit block (v2, v3): the field taken as zero.
 std::uint32_t journal_commit_checksum(const JournalLayout& layout, ConstBytes block);

@@ -119,9 +119,9 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
             if (at + size > block_size - layout.tail_bytes()) break;
             LogImage& image = images[i];
             const Bytes contents = Bytes(bytes).subspan(image.at, block_size);
-            image.checksum = layout.tail_bytes() ? format::journal_data_checksum(layout, sequence, contents) : 0;
             image.escaped = view_as<Be32>(ConstBytes(contents)) == j::magic;
             if (image.escaped) view_as<Be32>(contents, 0) = 0u;
+            image.checksum = layout.tail_bytes() ? format::journal_data_checksum(layout, sequence, contents) : 0;
             const std::uint32_t flags = (image.escaped ? j::tag_escape : 0) | (first ? 0 : j::tag_same_uuid);
             if (layout.csum_v3()) {
                 auto& tag = view_as<format::JournalTag3>(block, at);

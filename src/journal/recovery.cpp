@@ -97,14 +97,14 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
                     return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home, blocks_count);
                 if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence)) continue;
                 TRY(log.read(tag.log_block, block));
-                // The sum is over what goes home, the escape undone.
-                if (tag.flags & j::tag_escape) view_as<Be32>(Bytes(block), 0) = j::magic;
                 if (layout.tail_bytes()) {
                     const std::uint32_t sum = format::journal_data_checksum(layout, r.sequence, block);
                     const std::uint32_t expected = layout.csum_v3() ? sum : sum & 0xFFFF;
                     if (tag.checksum != expected)
                         return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum", tag.log_block, tag.home, r.sequence);
                 }
+                // The sum is over what the log holds; only then the escape is undone.
+                if (tag.flags & j::tag_escape) view_as<Be32>(Bytes(block), 0) = j::magic;
                 TRY(device.write(tag.home.value * block_size, block));
                 ++report.blocks;
             }

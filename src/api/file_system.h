@@ -1,0 +1,116 @@
+// The file system as front ends see it: operations on inodes and paths, with permissions, freezing and errors settled.
+// Thread-safe. The C ABI and the mount are thin layers over it.
+#pragma once
+
+#include "inode/access.h"
+#include "inode/attributes.h"
+#include "volume/volume.h"
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace uext4 {
+
+class FileSystem;
+
+// An open file. `flags` are open(2)'s. Closing writes back a file that replaced another (auto_da_alloc).
+class OpenFile {
+public:
+    ~OpenFile();
+    OpenFile(const OpenFile&) = delete;
+    // Positioned; short only at the end of the file (read) or when space ran out (write). O_APPEND, O_DIRECT, O_SYNC and
+    // O_DSYNC mean what they mean. EBADF against the access mode.
+    Result<std::size_t> read(std::uint64_t offset, Bytes out);
+    Result<std::size_t> write(std::uint64_t offset, ConstBytes in);
+    Result<void> sync(bool data_only);
+    Result<void> truncate(std::uint64_t size);
+    Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length);
+    Result<std::uint64_t> seek(std::uint64_t offset, int whence);  // SEEK_DATA and SEEK_HOLE, SEEK_SET and SEEK_END
+    Inode& inode() { return *inode_; }
+    const InodeRef& inode_ref() const { return inode_; }
+    int flags() const { return flags_; }
+    // A mount with the kernel's writeback cache: sizes and times are the kernel's, reads come through any descriptor.
+    void set_kernel_cached(bool on) { kernel_cached_ = on; }
+
+private:
+    friend class FileSystem;
+    OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
+    FileSystem& fs_;
+    InodeRef inode_;
+    int flags_;
+    Credentials who_;
+    bool kernel_cached_ = false;
+    std::atomic<std::uint64_t> errors_seen_{0};
+};
+
+class FileSystem {
+public:
+    // image: a path, IMAGE@N (partition), /dev/fd/N, a block device. options: as `uext4 mount -o`, comma-separated.
+    static Result<std::unique_ptr<FileSystem>> mount(const std::string& image, std::string_view options, LogCallback log = {});
+    static Result<std::unique_ptr<FileSystem>> mount_device(std::shared_ptr<BlockDevice> device, const VolumeOptions& options, LogCallback log = {});
+    ~FileSystem();
+    Result<void> unmount();  // everything durable, image clean
+
+    Volume& volume() { return *volume_; }
+    bool read_only() const { return volume_->read_only(); }
+
+    // ---- by inode. `check`: permissions of `who` are enforced (a mount leaves them to the kernel).
+    Result<InodeRef> root();
+    Result<InodeRef> inode(InodeNr number);                       // ESTALE when not in use
+    Result<InodeRef> lookup(Inode& directory, std::string_view name, const Credentials& who, bool check);
+    Result<struct stat> attributes(Inode& inode);
+    format::Timestamp birth_time(Inode& inode);
+    Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
+    Result<void> truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check);
+    Result<InodeRef> create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev, std::string_view target,
+                            const Credentials& who, bool check);   // any file type; `target` for symlinks
+    Result<InodeRef> create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check);
+    Result<void> link(Inode& target, Inode& directory, std::string_view name, const Credentials& who, bool check);
+    Result<void> unlink(Inode& directory, std::string_view name, const Credentials& who, bool check);
+    Result<void> rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check);
+    Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
+                        const Credentials& who, bool check);
+    Result<std::string> read_link(Inode& inode);
+    Result<void> read_directory(Inode& directory, std::uint64_t cookie, const std::function<bool(const DirectoryEntry&)>& visit);
+    Result<std::unique_ptr<OpenFile>> open(const InodeRef& inode, int flags, const Credentials& who, bool check);
+
+    Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);
+    Result<void> set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags, const Credentials& who, bool check);  // XATTR_CREATE, XATTR_REPLACE
+    Result<void> remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);
+    Result<std::vector<std::string>> list_xattrs(Inode& inode, const Credentials& who, bool check);
+    std::uint32_t get_flags(Inode& inode);                         // FS_IOC_GETFLAGS's bits
+    Result<void> set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check);
+    Result<void> access(Inode& inode, int mask, const Credentials& who);  // R_OK | W_OK | X_OK
+    Result<void> extents(Inode& inode, std::uint64_t offset, std::uint64_t length, const std::function<bool(const Mapping&)>& visit);
+    // Copies a range inside the file system; bytes copied.
+    Result<std::size_t> copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset, std::size_t length);
+
+    // ---- by path, from the root. "<12>" as the whole path names an inode by its number. At most 40 symlinks.
+    Result<InodeRef> resolve(std::string_view path, const Credentials& who, bool follow_last = true);
+    struct Parent { InodeRef directory; std::string name; };
+    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);  // EINVAL for "/" 
+    // O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, O_TMPFILE as open(2).
+    Result<std::unique_ptr<OpenFile>> open_path(std::string_view path, int flags, mode_t mode, const Credentials& who);
+
+    // ---- the whole
+    Result<void> sync();
+    Result<struct statvfs> statistics();
+    Result<void> freeze() { return volume_->freeze(); }
+    Result<void> thaw() { return volume_->thaw(); }
+    Result<std::string> label();
+    Result<void> set_label(std::string_view label);                // at most 16 bytes
+
+private:
+    friend class OpenFile;
+    explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)) {}
+    Result<void> writable() const;
+    std::unique_ptr<Volume> volume_;
+};
+
+}  // namespace uext4
