@@ -66,7 +66,8 @@ Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsi
     };
     for (unsigned level = path.depth; level + 1 > std::max(steps.top, 1u); --level) {
         if (steps.levels[level].parts == 0) continue;
-        if (auto access = handle.write_access(path.nodes[level].buffer); !access) return undo(std::move(access.error()));
+        auto access = handle.write_access(path.nodes[level].buffer);
+        if (!access) return undo(std::move(access.error()));
     }
 
     std::vector<RawEntry> content, up(fresh.begin(), fresh.end());

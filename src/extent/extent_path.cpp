@@ -21,11 +21,12 @@ Result<void> ExtentTree::check_data_blocks(Bytes node, BlockNr where) {
         const ExtentLeaf e = node_extent(node, i);
         const BlockNr last = e.start() + (e.count() - 1);
         if (context_.allocator.is_system_block(e.start()) || context_.allocator.is_system_block(last))
-            return fail(EUCLEAN, "inode {}: extent node in block {}: entry {}: blocks {}..{} are metadata of the file system",
+            return fail(EUCLEAN, "inode {}: extent node in block {}: entry {}: blocks {}..{} are the file system's own",
                         owner_.number(), where, i, e.start(), last);
         if ((e.block ^ e.start().value) % ratio() != 0)
-            return fail(EUCLEAN, "inode {}: extent node in block {}: entry {}: ee_block {} and ee_start {} differ within "
-                        "their cluster", owner_.number(), where, i, e.block.get(), e.start());
+            return fail(EUCLEAN,
+                        "inode {}: extent node in block {}: entry {}: ee_block {} and ee_start {} differ in their cluster",
+                        owner_.number(), where, i, e.block.get(), e.start());
     }
     return {};
 }
@@ -54,7 +55,8 @@ Result<PathNode> ExtentTree::load_child(PathNode& parent, unsigned i, unsigned d
         const std::string where = fmt::format("inode {}: extent node in block {}", owner_.number(), block);
         if (context_.allocator.is_system_block(block))
             return fail(EUCLEAN, "{}: the block is metadata of the file system", where);
-        node.buffer = TRY(context_.buffers.read(block, fmt::format("extent node of inode {}", owner_.number()).c_str()));
+        const std::string what = fmt::format("extent node of inode {}", owner_.number());
+        node.buffer = TRY(context_.buffers.read(block, what.c_str()));
         node.bytes = node.buffer->data();
         TRY(format::validate_extent_node(geometry(), node.bytes, depth, node.first, node.end, where));
         if (!format::extent_checksum_ok(geometry(), seed(), node.bytes))
@@ -75,8 +77,8 @@ Result<PathNode> ExtentTree::load_child(PathNode& parent, unsigned i, unsigned d
     const std::uint64_t end = depth ? std::uint64_t{node_entry(node.bytes, entries - 1).key} + 1
                                     : extent_end(node_extent(node.bytes, entries - 1));
     if (end > node.end)
-        return fail(EUCLEAN, "inode {}: extent node in block {}: ends at {}, its parent says {}", owner_.number(), block,
-                    end, node.end);
+        return fail(EUCLEAN, "inode {}: extent node in block {}: ends at {}, its parent says {}", owner_.number(),
+                    block, end, node.end);
     return node;
 }
 

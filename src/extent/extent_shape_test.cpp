@@ -102,7 +102,8 @@ TEST(ExtentShape, LimitsAreRefused) {
     {
         Handle handle = t.start();
         EXPECT_EQ(t.map.insert(handle, {t.map.limit(), 1, BlockNr(20000), false}, nullptr, 1).error().code, EFBIG);
-        EXPECT_EQ(t.map.insert(handle, {t.map.limit() - 1, 1, BlockNr(20000), false}, nullptr, 1).error().code, EUCLEAN);
+        const MappedRun last{t.map.limit() - 1, 1, BlockNr(20000), false};
+        EXPECT_EQ(t.map.insert(handle, last, nullptr, 1).error().code, EUCLEAN);
         std::uint64_t progress = 0;
         EXPECT_EQ(t.map.shift(handle, LogicalBlock(0), 1, progress).error().code, EFBIG);
         EXPECT_EQ(t.map.replace(handle, LogicalBlock(5), BlockNr(20000)).error().code, EUCLEAN);
@@ -168,7 +169,8 @@ TEST(ExtentShape, SharedClustersAreKept) {
 
 TEST(IndirectShape, LevelsAndLimits) {
     MapUnderTest t("-t ext4 -b 1024 -O ^has_journal,^extent,^64bit");
-    const std::uint64_t places[] = {0, 11, 12, 267, 268, 268 + 65535, 268 + 65536, 268 + 65536 + 65536, t.map.limit().value - 1};
+    const std::uint64_t places[] = {0, 11, 12, 267, 268, 268 + 65535,
+                                    268 + 65536, 268 + 65536 + 65536, t.map.limit().value - 1};
     for (const std::uint64_t at : places) t.insert(at);
     t.insert(5000, 700);
     EXPECT_EQ(t.mapped(), std::size(places) + 700);

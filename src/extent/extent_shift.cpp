@@ -52,11 +52,13 @@ Result<void> ExtentTree::move_entries(Handle& handle, ExtentPath& path, unsigned
 
 Result<bool> ExtentTree::shift_down(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress) {
     if (progress == 0) {
-        if (by > from) return fail(EINVAL, "inode {}: blocks from {} cannot move down by {}", owner_.number(), from, by);
+        if (by > from)
+            return fail(EINVAL, "inode {}: blocks from {} cannot move down by {}", owner_.number(), from, by);
         if (!TRY(split_at(handle, from))) return false;
         const MappedRun gap = TRY(lookup(LogicalBlock(from - by), by));
         if (!gap.hole() || gap.count < by)
-            return fail(EINVAL, "inode {}: blocks {}..{} are mapped, nothing can move there", owner_.number(), from - by, from);
+            return fail(EINVAL, "inode {}: blocks {}..{} are mapped, nothing can move there", owner_.number(), from - by,
+                        from);
     }
     std::uint64_t at = std::max(progress, from);
     while (at < extent_limit) {
@@ -120,7 +122,7 @@ Result<bool> ExtentTree::shift(Handle& handle, LogicalBlock from, std::int64_t d
     if (delta == 0) return true;
     const std::uint64_t by = delta < 0 ? 0 - static_cast<std::uint64_t>(delta) : static_cast<std::uint64_t>(delta);
     if (by % ratio() != 0 || from.value % ratio() != 0)
-        return fail(EINVAL, "inode {}: blocks move by whole clusters only, not by {} from {}", owner_.number(), by, from);
+        return fail(EINVAL, "inode {}: blocks move by whole clusters, not by {} from {}", owner_.number(), by, from);
     if (from.value >= extent_limit) return true;
     return delta < 0 ? shift_down(handle, from.value, by, progress) : shift_up(handle, from.value, by, progress);
 }

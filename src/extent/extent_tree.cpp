@@ -8,15 +8,16 @@ namespace uext4 {
 using format::ExtentLeaf;
 
 unsigned ExtentTree::credits() {
-    // A level: the node, a sibling, the sibling's bitmap and descriptor. Once more for a deeper root. Then the inode, and
-    // the bitmap and descriptor of data that is freed.
+    // A level: the node, a sibling, the sibling's bitmap and descriptor. Once more for a deeper root. Then the inode,
+    // and the bitmap and descriptor of data that is freed.
     return 4 * root_depth() + 3 + 1 + Allocator::publish_credits();
 }
 
 Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count) {
     const std::uint64_t from = run.logical.value;
     if (run.count == 0 || from >= extent_limit || run.count > extent_limit - from)
-        return fail(EFBIG, "inode {}: blocks {}+{} lie past what an extent tree can map", owner_.number(), from, run.count);
+        return fail(EFBIG, "inode {}: blocks {}+{} lie past what an extent tree can map", owner_.number(), from,
+                    run.count);
     if (run.hole() || !geometry().valid_block(run.physical) || !geometry().valid_block(run.physical + (run.count - 1)))
         return fail(EINVAL, "inode {}: no such blocks to map: {}+{}", owner_.number(), run.physical, run.count);
     const std::uint64_t end = from + run.count;
@@ -31,7 +32,8 @@ Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, Claim* pai
     ExtentList list;
     if (has_left) {
         const ExtentLeaf left = path.extent(pos);
-        if (extent_end(left) == from && left.start() + left.count() == run.physical && left.unwritten() == run.unwritten) {
+        if (extent_end(left) == from && left.start() + left.count() == run.physical &&
+            left.unwritten() == run.unwritten) {
             list.add(left);
             --first;
         }
@@ -77,7 +79,8 @@ Result<void> ExtentTree::set_unwritten(Handle& handle, LogicalBlock from, std::u
                 continue;
             }
             if (a != done)
-                return fail(EUCLEAN, "inode {}: block {} is not mapped, its state cannot change", owner_.number(), done);
+                return fail(EUCLEAN, "inode {}: block {} is not mapped, its state cannot change", owner_.number(),
+                            done);
             changes |= e.unwritten() != unwritten;
             list.add_part(e, e.block, a);
             list.add(a, b - a, e.start() + (a - e.block), unwritten);

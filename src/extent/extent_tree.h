@@ -61,8 +61,8 @@ private:
     Result<bool> visit_nodes(PathNode& node, unsigned depth, const std::function<bool(BlockNr)>& visit);
 
     // ---- changing (extent_edit.cpp)
-    // Replaces entries [i, j) of the path's leaf by `fresh`: splits, grows, frees nodes and corrects keys as needed. The
-    // path is stale afterwards. On error nothing has changed.
+    // Replaces entries [i, j) of the path's leaf by `fresh`: splits, grows, frees nodes and corrects keys as needed.
+    // The path is stale afterwards. On error nothing has changed.
     Result<void> edit(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh,
                       Claim* paid, BlockNr goal);
     struct Plan;

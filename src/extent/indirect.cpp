@@ -41,7 +41,8 @@ Result<void> IndirectMap::check_pointer(std::uint32_t value, BlockNr where, unsi
 Result<BufferRef> IndirectMap::read(std::uint32_t block) {
     BufferRef buffer = context_.buffers.find(BlockNr(block));
     if (buffer && buffer->kind() == BlockKind::indirect) return buffer;
-    buffer = TRY(context_.buffers.read(BlockNr(block), fmt::format("indirect block of inode {}", owner_.number()).c_str()));
+    const std::string what = fmt::format("indirect block of inode {}", owner_.number());
+    buffer = TRY(context_.buffers.read(BlockNr(block), what.c_str()));
     for (unsigned i = 0; i < per_block(); ++i)
         TRY(check_pointer(view_as<Le32>(buffer->data(), i * 4), BlockNr(block), i));
     buffer->set_kind(BlockKind::indirect);
@@ -134,7 +135,8 @@ Result<void> IndirectMap::insert(Handle& handle, const MappedRun& run, Claim* pa
     if (run.unwritten)
         return fail(EOPNOTSUPP, "inode {}: indirect blocks cannot say that a block is unwritten", owner_.number());
     if (run.count == 0 || from >= limit() || run.count > limit() - from)
-        return fail(EFBIG, "inode {}: blocks {}+{} lie past what indirect blocks can map", owner_.number(), from, run.count);
+        return fail(EFBIG, "inode {}: blocks {}+{} lie past what indirect blocks can map", owner_.number(), from,
+                    run.count);
     if (run.physical.value + run.count > pointer_limit)
         return fail(EFBIG, "inode {}: block {} is past what an indirect block can name", owner_.number(),
                     run.physical.value + run.count - 1);
@@ -184,7 +186,8 @@ Result<BlockNr> IndirectMap::replace(Handle& handle, LogicalBlock at, BlockNr wi
 }
 
 unsigned IndirectMap::credits() const {
-    // Three blocks of a way, two more where a run goes on in the next array; for each its bitmap and descriptor; the inode.
+    // Three blocks of a way, two more where a run goes on in the next array; for each its bitmap and descriptor; the
+    // inode.
     return 5 * 3 + 1;
 }
 

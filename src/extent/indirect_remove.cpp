@@ -6,8 +6,8 @@
 namespace uext4 {
 
 // The last thing within [from, to) below the way's last slot, whose reach starts at `base`.
-Result<bool> IndirectMap::find_below(Way& way, unsigned height, std::uint64_t base, std::uint64_t from, std::uint64_t to,
-                                     Found& found) {
+Result<bool> IndirectMap::find_below(Way& way, unsigned height, std::uint64_t base, std::uint64_t from,
+                                     std::uint64_t to, Found& found) {
     const std::uint32_t block = get(way.last());
     if (block == 0) return false;
     if (height == 0) {
@@ -87,7 +87,8 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
         const BlockNr group_start = geometry().first_block(geometry().group_of(BlockNr(last)));
         std::uint64_t count = 1;
         while (count <= slot.index && found.logical - count >= from.value && last - count >= group_start.value &&
-               count < longest_revoked_step && get({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
+               count < longest_revoked_step &&
+               get({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
             ++count;
         if (slot.holder) TRY(handle.write_access(slot.holder));
         const Bytes array = bytes_of_slot(slot);
@@ -113,7 +114,8 @@ Result<void> IndirectMap::for_each(LogicalBlock from, const std::function<bool(c
     return {};
 }
 
-Result<bool> IndirectMap::visit_blocks(std::uint32_t block, unsigned height, const std::function<bool(BlockNr)>& visit) {
+Result<bool> IndirectMap::visit_blocks(std::uint32_t block, unsigned height,
+                                       const std::function<bool(BlockNr)>& visit) {
     if (block == 0) return true;
     BufferRef buffer = TRY(read(block));
     if (!visit(BlockNr(block))) return false;

@@ -106,7 +106,8 @@ struct TestFs {
         JournalOptions options;
         options.commit_interval = std::chrono::milliseconds(0);
         journal = Journal::create_none(*buffers, options);
-        allocator = must(Allocator::open(geometry, *buffers, *journal, super.free_blocks(), super.free_inodes_count, false));
+        allocator = must(
+            Allocator::open(geometry, *buffers, *journal, super.free_blocks(), super.free_inodes_count, false));
         owner = std::make_unique<TestOwner>(*buffers, *allocator, mke2fs_options.find("^extent") == std::string::npos);
         free_at_start = allocator->counts().free_blocks;
     }
@@ -118,7 +119,7 @@ struct TestFs {
     }
     MapContext context() { return {*buffers, *allocator}; }
 
-    // Everything home, the superblock's count brought up to date, and e2fsck's opinion.
+    // Everything goes home, the superblock's count is brought up to date, e2fsck gives its opinion.
     void judge() {
         must(journal->commit_all());
         must(journal->checkpoint_all());

@@ -14,8 +14,8 @@ struct MapBlocks {
 
     std::uint64_t ratio() const { return context.allocator.geometry().cluster_ratio; }
 
-    // A zeroed block near `goal` that `handle` may change, marked as `kind`; counted in i_blocks. Paid from `paid` while
-    // it lasts, else from free space, the reserve included: a map step must not fail where blocks are left.
+    // A zeroed block near `goal` that `handle` may change, marked as `kind`; counted in i_blocks. Paid from `paid`
+    // while it lasts, else from free space, the reserve included: a map step must not fail where blocks are left.
     Result<BufferRef> create(Handle& handle, BlockNr goal, Claim* paid, BlockKind kind);
     // `count` of them or none.
     Result<std::vector<BufferRef>> create_all(Handle& handle, std::uint64_t count, BlockNr goal, Claim* paid,
