@@ -58,9 +58,9 @@ public:
     Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
     // Swaps the block behind one mapped logical block (truncate's zero-tailed copy, failed overwrite); returns the old.
     Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
-    // Unmaps [from, to) from the END backwards and frees the blocks (data clusters only when no other block of the logical
-    // cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle has no
-    // room: returns the first block still mapped-or-unknown, i.e. `from` when done.
+    // Unmaps [from, to) from the END backwards and frees the blocks (data clusters only when no other block of the
+    // logical cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle
+    // has no room: returns where the unmapped part begins, i.e. `from` when done, `to` when nothing was done.
     using KeepsCluster = std::function<bool(LogicalBlock cluster_start)>;
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to, const KeepsCluster& keeps_cluster);
     // Moves every mapping at or after `from` by `delta` blocks (negative: collapse; the gap was removed before). Stops
@@ -72,8 +72,8 @@ public:
     // Every block of the tree itself (index, indirect).
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
 
-    // Credits for one insert of any length, one set_unwritten, one replace; enough for any step of remove and shift too, so
-    // that a caller who restarts with as many gets on.
+    // Credits for one insert of any length, one set_unwritten, one replace; enough for a step of remove and shift too,
+    // so that a caller who restarts with as many gets on.
     unsigned credits() const;
     // Worst-case number of tree blocks that inserting `runs` separate runs may need: what a claim must cover.
     static std::uint64_t tree_blocks_for(std::uint64_t runs, std::uint32_t block_size, bool extents);

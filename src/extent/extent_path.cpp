@@ -25,7 +25,7 @@ Result<void> ExtentTree::check_data_blocks(Bytes node, BlockNr where) {
                         owner_.number(), where, i, e.start(), last);
         if ((e.block ^ e.start().value) % ratio() != 0)
             return fail(EUCLEAN,
-                        "inode {}: extent node in block {}: entry {}: ee_block {} and ee_start {} differ in their cluster",
+                        "inode {}: extent node in block {}: entry {}: ee_block {} and ee_start {} do not fit clusters",
                         owner_.number(), where, i, e.block.get(), e.start());
     }
     return {};

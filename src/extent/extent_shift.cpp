@@ -57,8 +57,8 @@ Result<bool> ExtentTree::shift_down(Handle& handle, std::uint64_t from, std::uin
         if (!TRY(split_at(handle, from))) return false;
         const MappedRun gap = TRY(lookup(LogicalBlock(from - by), by));
         if (!gap.hole() || gap.count < by)
-            return fail(EINVAL, "inode {}: blocks {}..{} are mapped, nothing can move there", owner_.number(), from - by,
-                        from);
+            return fail(EINVAL, "inode {}: blocks {}..{} are mapped, nothing can move there", owner_.number(),
+                        from - by, from);
     }
     std::uint64_t at = std::max(progress, from);
     while (at < extent_limit) {

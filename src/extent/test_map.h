@@ -119,7 +119,7 @@ struct TestFs {
     }
     MapContext context() { return {*buffers, *allocator}; }
 
-    // Everything goes home, the superblock's count is brought up to date, e2fsck gives its opinion.
+    // Everything goes home, the superblock's count is corrected, and e2fsck is asked.
     void judge() {
         must(journal->commit_all());
         must(journal->checkpoint_all());
