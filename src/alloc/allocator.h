@@ -21,14 +21,20 @@
 
 namespace uext4 {
 
-class Allocator;
+struct AllocatorState;
 
 // Space promised, no block chosen. Counted in clusters; given back by the destructor.
 class Claim {
 public:
     Claim() = default;
-    Claim(Claim&& o) noexcept : allocator_(std::exchange(o.allocator_, nullptr)), clusters_(std::exchange(o.clusters_, 0)) {}
-    Claim& operator=(Claim&& o) noexcept { if (this != &o) { release(); allocator_ = std::exchange(o.allocator_, nullptr); clusters_ = std::exchange(o.clusters_, 0); } return *this; }
+    Claim(Claim&& o) noexcept : state_(std::move(o.state_)), clusters_(std::exchange(o.clusters_, 0)) {}
+    Claim& operator=(Claim&& o) noexcept {
+        if (this == &o) return *this;
+        release();
+        state_ = std::move(o.state_);
+        clusters_ = std::exchange(o.clusters_, 0);
+        return *this;
+    }
     ~Claim() { release(); }
     std::uint64_t clusters() const { return clusters_; }
     void release();                       // gives all back
@@ -38,7 +44,7 @@ public:
 
 private:
     friend class Allocator;
-    Allocator* allocator_ = nullptr;
+    std::shared_ptr<AllocatorState> state_;
     std::uint64_t clusters_ = 0;
 };
 
@@ -46,8 +52,15 @@ private:
 class Grant {
 public:
     Grant() = default;
-    Grant(Grant&& o) noexcept : allocator_(std::exchange(o.allocator_, nullptr)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
-    Grant& operator=(Grant&& o) noexcept { if (this != &o) { release(); allocator_ = std::exchange(o.allocator_, nullptr); first_ = o.first_; count_ = std::exchange(o.count_, 0); } return *this; }
+    Grant(Grant&& o) noexcept : state_(std::move(o.state_)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
+    Grant& operator=(Grant&& o) noexcept {
+        if (this == &o) return *this;
+        release();
+        state_ = std::move(o.state_);
+        first_ = o.first_;
+        count_ = std::exchange(o.count_, 0);
+        return *this;
+    }
     ~Grant() { release(); }
     BlockNr first() const { return first_; }
     std::uint64_t count() const { return count_; }       // blocks
@@ -57,7 +70,7 @@ public:
 
 private:
     friend class Allocator;
-    Allocator* allocator_ = nullptr;
+    std::shared_ptr<AllocatorState> state_;
     BlockNr first_;
     std::uint64_t count_ = 0;
 };
@@ -116,10 +129,9 @@ public:
     std::uint64_t claimed_clusters() const;
 
 private:
-    friend class Claim;
-    friend class Grant;
-    struct State;
-    std::unique_ptr<State> state_;
+    Allocator() = default;
+    using State = AllocatorState;
+    std::shared_ptr<State> state_;
 };
 
 }  // namespace uext4

@@ -1,0 +1,100 @@
+#include "alloc/allocator_state.h"
+
+namespace uext4 {
+
+Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, BufferCache& buffers, Journal& journal,
+                                                   std::uint64_t free_blocks, std::uint64_t free_inodes, bool recount) {
+    std::unique_ptr<Allocator> out(new Allocator());
+    out->state_ = std::make_shared<State>(g, buffers, journal);
+    State& s = *out->state_;
+    s.groups.resize(g.group_count);
+    s.free_hint = std::vector<std::atomic<std::uint32_t>>(g.group_count);
+    s.free_inode_hint = std::vector<std::atomic<std::uint32_t>>(g.group_count);
+    for (auto& hint : s.free_hint) hint.store(unknown_count);
+    for (auto& hint : s.free_inode_hint) hint.store(unknown_count);
+    s.reserved_clusters = g.reserved_blocks / g.cluster_ratio;
+    std::uint64_t clusters = free_blocks / g.cluster_ratio;
+    if (recount) {
+        clusters = 0;
+        free_inodes = 0;
+        for (std::uint32_t n = 0; n < g.group_count; ++n) {
+            if (n % g.descs_per_block == 0) {
+                const std::uint64_t left = (g.group_count - n) / g.descs_per_block;
+                if ((n / g.descs_per_block) % 256 == 0 && left > 0 && !g.has_incompat(format::incompat::meta_bg))
+                    buffers.read_ahead(g.descriptor_place(GroupNr(n)).block, static_cast<std::uint32_t>(std::min<std::uint64_t>(left, 256)));
+            }
+            std::uint32_t offset = 0;
+            Result<BufferRef> buffer = s.descriptor(GroupNr(n), offset);
+            if (!buffer) continue;
+            const auto d = s.view(*buffer, offset);
+            clusters += d.free_clusters();
+            free_inodes += d.free_inodes();
+        }
+    }
+    s.disk_free.store(static_cast<std::int64_t>(clusters));
+    s.available.store(static_cast<std::int64_t>(clusters));
+    s.free_inodes.store(static_cast<std::int64_t>(free_inodes));
+    return out;
+}
+
+Allocator::~Allocator() {
+    if (!state_) return;
+    {
+        MutexLock guard(state_->discard_lock);
+        state_->stop = true;
+        state_->discard_work.notify_all();
+    }
+    state_->discard_thread.join();
+}
+
+const format::Geometry& Allocator::geometry() const { return state_->geometry; }
+std::uint64_t Allocator::granted_clusters() const { return static_cast<std::uint64_t>(state_->granted.load()); }
+std::uint64_t Allocator::claimed_clusters() const { return static_cast<std::uint64_t>(state_->claimed.load()); }
+
+SpaceCounts Allocator::counts() const {
+    const State& s = *state_;
+    SpaceCounts out;
+    out.blocks = s.geometry.blocks_count;
+    const std::int64_t free = std::max<std::int64_t>(0, s.available.load());
+    out.free_blocks = static_cast<std::uint64_t>(free) * s.ratio();
+    const std::int64_t usable = std::max<std::int64_t>(0, free - static_cast<std::int64_t>(s.reserved_clusters));
+    out.available_blocks = static_cast<std::uint64_t>(usable) * s.ratio();
+    out.inodes = s.geometry.inodes_count;
+    out.free_inodes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, s.free_inodes.load()));
+    return out;
+}
+
+std::uint64_t Allocator::super_free_blocks() const {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, state_->disk_free.load())) * state_->ratio();
+}
+
+BlockNr Allocator::goal_for(InodeNr ino) const {
+    const format::Geometry& g = state_->geometry;
+    const GroupNr group = g.group_of(ino);
+    // Within the group, files are spread so that those written side by side do not meet at once.
+    const std::uint64_t part = g.blocks_in_group(group) / 16;
+    return g.first_block(group) + (ino.value % 16) * part;
+}
+
+bool Allocator::is_system_block(BlockNr block) const {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (block.value < g.first_data_block || block.value >= g.blocks_count) return true;
+    const GroupNr group = g.group_of(block);
+    const std::uint64_t inside = block.value - g.first_block(group).value;
+    if (inside < g.base_meta_blocks(group) || (block.value <= 1 && g.block_size == 1024)) return true;
+    const std::uint64_t flex = std::uint64_t{1} << g.log_groups_per_flex;
+    const std::uint64_t first = group.value / flex * flex, last = std::min<std::uint64_t>(first + flex, g.group_count);
+    for (std::uint64_t n = first; n < last; ++n) {
+        std::uint32_t offset = 0;
+        Result<BufferRef> buffer = s.descriptor(GroupNr(n), offset);
+        if (!buffer) continue;
+        const auto d = s.view(*buffer, offset);
+        if (block == d.block_bitmap() || block == d.inode_bitmap() ||
+            (block >= d.inode_table() && block.value < d.inode_table().value + g.inode_table_blocks))
+            return true;
+    }
+    return false;
+}
+
+}  // namespace uext4

@@ -1,0 +1,88 @@
+// The allocator's inside.
+#pragma once
+
+#include "alloc/allocator.h"
+#include "sync/condition.h"
+#include "sync/thread.h"
+
+#include <atomic>
+#include <deque>
+#include <vector>
+
+namespace uext4 {
+
+inline constexpr std::uint32_t unknown_count = 0xFFFFFFFF;
+
+// A group's bitmap with what is only in memory on top. Guarded by the group's lock.
+struct BusyMap {
+    std::vector<std::uint64_t> bits;      // in use on disk, granted, pending or being discarded
+    std::uint32_t free = 0;               // clear bits
+    std::uint32_t first_free = 0;         // no clear bit below it
+    bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
+    void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
+    void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
+};
+
+struct Group {
+    explicit Group(std::uint64_t number) : lock(Rank::Group, "Group::lock", number) {}
+    Mutex lock;
+    std::unique_ptr<BusyMap> blocks;      // null until first used
+    std::unique_ptr<BusyMap> inodes;
+    bool bad = false;                     // damaged: not used for allocation
+};
+
+struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
+    AllocatorState(const format::Geometry& g, BufferCache& b, Journal& j) : geometry(g), buffers(b), journal(j) {}
+
+    const format::Geometry& geometry;
+    BufferCache& buffers;
+    Journal& journal;
+
+    // Groups are made when first looked at: a file system may have millions.
+    Mutex table_lock{Rank::Leaf, "Allocator::groups"};
+    std::vector<std::unique_ptr<Group>> groups;
+    std::vector<std::atomic<std::uint32_t>> free_hint;        // clusters free in a group, unknown_count until looked at
+    std::vector<std::atomic<std::uint32_t>> free_inode_hint;
+
+    // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
+    std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
+    std::uint64_t reserved_clusters = 0;
+    std::atomic<std::uint32_t> directory_group{0};
+
+    std::atomic<bool> discards{false}, no_discard{false};
+    Mutex discard_lock{Rank::Leaf, "Allocator::discard"};
+    CondVar discard_work{"discard"};
+    std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
+    bool stop = false, discard_busy = false;
+    Thread discard_thread;
+
+    std::uint32_t ratio() const { return geometry.cluster_ratio; }
+    std::uint32_t clusters_in(GroupNr g) const { return geometry.clusters_in_group(g); }
+    GroupNr group_of(BlockNr b) const { return geometry.group_of(b); }
+    std::uint32_t cluster_index(BlockNr b) const {
+        return static_cast<std::uint32_t>((b.value - geometry.first_block(geometry.group_of(b)).value) / ratio());
+    }
+    BlockNr cluster_block(GroupNr g, std::uint32_t index) const { return geometry.first_block(g) + std::uint64_t{index} * ratio(); }
+
+    // ---- group_table.cpp
+    Group& group(GroupNr g);
+    Result<BufferRef> descriptor(GroupNr g, std::uint32_t& offset);   // checked
+    format::GroupDescView view(const BufferRef& buffer, std::uint32_t offset) const {
+        return {buffer->data().subspan(offset, geometry.desc_size), geometry.desc_size};
+    }
+    Result<void> load_blocks(GroupNr g, Group& group);                // group's lock held
+    Result<void> load_inodes(GroupNr g, Group& group);
+    Result<std::vector<std::byte>> initial_block_bitmap(GroupNr g);
+    // The bitmap's buffer, initialised under the handle when the group says it is not yet.
+    Result<BufferRef> writable_block_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
+    Result<BufferRef> writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
+    void report_bad(GroupNr g, Group& group);
+
+    // ---- block_allocator.cpp
+    void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
+    // ---- discard.cpp
+    void run_discards();
+    void released(BlockNr first, std::uint64_t blocks);               // durable: discard first, when that is on
+};
+
+}  // namespace uext4

@@ -1,0 +1,209 @@
+#include "alloc/allocator_state.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace uext4 {
+
+namespace {
+
+constexpr unsigned groups_to_search = 32;  // for a run of the wanted length, before a shorter one is taken
+
+struct FoundRun {
+    std::uint32_t first = 0, count = 0;
+};
+
+// The first clear bit at or after `from`, or `limit`.
+std::uint32_t next_clear(const BusyMap& map, std::uint32_t from, std::uint32_t limit) {
+    while (from < limit) {
+        const std::uint64_t word = ~map.bits[from / 64] >> (from % 64);
+        if (word) return std::min(limit, from + static_cast<std::uint32_t>(std::countr_zero(word)));
+        from = (from / 64 + 1) * 64;
+    }
+    return limit;
+}
+std::uint32_t next_set(const BusyMap& map, std::uint32_t from, std::uint32_t limit) {
+    while (from < limit) {
+        const std::uint64_t word = map.bits[from / 64] >> (from % 64);
+        if (word) return std::min(limit, from + static_cast<std::uint32_t>(std::countr_zero(word)));
+        from = (from / 64 + 1) * 64;
+    }
+    return limit;
+}
+
+// A run of `want` from `from` on (wrapping), else the longest there is.
+FoundRun find_run(BusyMap& map, std::uint32_t from, std::uint32_t want, std::uint32_t limit) {
+    FoundRun best;
+    if (map.free == 0) return best;
+    auto scan = [&](std::uint32_t start, std::uint32_t end) {
+        std::uint32_t at = next_clear(map, start, end);
+        while (at < end) {
+            const std::uint32_t stop = next_set(map, at, std::min<std::uint64_t>(std::uint64_t{at} + want, limit));
+            const std::uint32_t count = stop - at;
+            if (count > best.count) best = {at, count};
+            if (best.count >= want) return true;
+            at = next_clear(map, next_set(map, stop, limit), end);
+        }
+        return false;
+    };
+    from = std::max(from, map.first_free);
+    if (from >= limit) from = map.first_free;
+    if (scan(from, limit)) return best;
+    scan(map.first_free, std::min(from, limit));
+    return best;
+}
+
+}  // namespace
+
+Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (!g.valid_block(goal)) goal = BlockNr(g.first_data_block);
+    std::uint64_t clusters = std::max<std::uint64_t>(1, divide_up(want, s.ratio()));
+    Claim own;
+    if (!paid) {
+        // As many as there are, at least one.
+        Result<Claim> claimed = claim(clusters, privileged);
+        if (!claimed && clusters > 1) {
+            const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+            clusters = static_cast<std::uint64_t>(std::max<std::int64_t>(1, s.available.load() - keep));
+            claimed = claim(clusters, privileged);
+            if (!claimed) clusters = 1, claimed = claim(1, privileged);
+        }
+        own = TRY(std::move(claimed));
+        paid = &own;
+    }
+    if (paid->clusters() == 0) return fail(ENOSPC, "an empty claim");
+    const std::uint32_t wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>({clusters, paid->clusters(), g.clusters_per_group}));
+    const std::uint64_t goal_group = g.group_of(goal).value;
+    // First a whole run within a bounded number of groups, then the best of them, then anything anywhere.
+    for (int attempt = 0; attempt < 3; ++attempt) {
+        const std::uint64_t groups = attempt == 2 ? g.group_count : std::min<std::uint64_t>(groups_to_search, g.group_count);
+        for (std::uint64_t n = 0; n < groups; ++n) {
+            const GroupNr number((goal_group + n) % g.group_count);
+            const std::uint32_t hint = s.free_hint[number.value].load(std::memory_order_relaxed);
+            if (hint == 0) continue;
+            if (attempt == 0 && hint != unknown_count && hint < wanted) continue;
+            Group& group = s.group(number);
+            MutexLock guard(group.lock);
+            if (Result<void> loaded = s.load_blocks(number, group); !loaded) {
+                if (loaded.error().code != EUCLEAN) return fail(loaded.error());
+                continue;
+            }
+            if (group.blocks->free == 0) continue;
+            const std::uint32_t from = n == 0 ? s.cluster_index(goal) : 0;
+            const FoundRun run = find_run(*group.blocks, from, wanted, s.clusters_in(number));
+            if (run.count == 0 || (attempt == 0 && run.count < wanted)) continue;
+            for (std::uint32_t i = run.first; i < run.first + run.count; ++i) group.blocks->set(i);
+            group.blocks->free -= run.count;
+            if (run.first == group.blocks->first_free) group.blocks->first_free = run.first + run.count;
+            s.free_hint[number.value].store(group.blocks->free, std::memory_order_relaxed);
+            paid->take(run.count);
+            s.granted.fetch_add(run.count);
+            Grant out;
+            out.state_ = state_;
+            out.first_ = s.cluster_block(number, run.first);
+            out.count_ = std::uint64_t{run.count} * s.ratio();
+            return out;
+        }
+    }
+    return fail(ENOSPC, "no free cluster was found, although {} should be free", s.available.load());
+}
+
+// In memory only. `was_granted`: counted as such.
+void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_granted) {
+    const GroupNr number = group_of(first);
+    Group& grp = group(number);
+    const std::uint32_t index = cluster_index(first), count = static_cast<std::uint32_t>(divide_up(blocks, ratio()));
+    {
+        MutexLock guard(grp.lock);
+        if (grp.blocks) {
+            for (std::uint32_t i = index; i < index + count; ++i) grp.blocks->clear(i);
+            grp.blocks->free += count;
+            grp.blocks->first_free = std::min(grp.blocks->first_free, index);
+            free_hint[number.value].store(grp.blocks->free, std::memory_order_relaxed);
+        }
+    }
+    if (was_granted) granted.fetch_sub(count);
+    available.fetch_add(count);
+}
+
+Result<void> Allocator::publish(Handle& handle, Grant& grant) {
+    State& s = *state_;
+    if (grant.count_ == 0) return {};
+    const GroupNr number = s.group_of(grant.first_);
+    Group& group = s.group(number);
+    const std::uint32_t index = s.cluster_index(grant.first_), count = static_cast<std::uint32_t>(grant.count_ / s.ratio());
+    MutexLock guard(group.lock);
+    std::uint32_t offset = 0;
+    BufferRef desc = TRY(s.descriptor(number, offset));
+    TRY(handle.write_access(desc));
+    BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
+    for (std::uint32_t i = index; i < index + count; ++i) {
+        if (std::to_integer<unsigned>(bitmap->data()[i / 8]) >> (i % 8) & 1)
+            return fail(EUCLEAN, "group {}: block bitmap: block {} was granted and is in use", number, s.cluster_block(number, i));
+    }
+    for (std::uint32_t i = index; i < index + count; ++i) bitmap->data()[i / 8] |= std::byte{1} << static_cast<int>(i % 8);
+    {
+        MutexLock change(desc->lock);
+        auto d = s.view(desc, offset);
+        d.set_free_clusters(d.free_clusters() >= count ? d.free_clusters() - count : 0);
+        d.sum_block_bitmap(s.geometry, bitmap->data());
+        d.set_checksum(s.geometry, number);
+    }
+    s.disk_free.fetch_sub(count);
+    s.granted.fetch_sub(count);
+    grant.count_ = 0;
+    return {};
+}
+
+Result<BlockNr> Allocator::allocate_metadata(Handle& handle, BlockNr goal, Claim* paid, bool privileged) {
+    if (paid && paid->clusters() == 0) paid = nullptr;
+    Grant one = TRY(grant(goal, 1, paid, privileged));
+    const BlockNr block = one.first();
+    TRY(publish(handle, one));
+    return block;
+}
+
+Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (count == 0) return {};
+    if (!g.valid_block(first) || count > g.blocks_count - first.value)
+        return fail(EUCLEAN, "freeing {} blocks at {}: outside of the file system", count, first);
+    while (count > 0) {
+        const GroupNr number = s.group_of(first);
+        const std::uint64_t left = g.first_block(number).value + g.blocks_per_group - first.value;
+        const std::uint64_t n = std::min(count, left);
+        const std::uint32_t index = s.cluster_index(first), clusters = static_cast<std::uint32_t>(divide_up(n, s.ratio()));
+        if (is_system_block(first) || is_system_block(first + (n - 1)))
+            return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first, first + (n - 1));
+        Group& group = s.group(number);
+        {
+            MutexLock guard(group.lock);
+            TRY(s.load_blocks(number, group));
+            std::uint32_t offset = 0;
+            BufferRef desc = TRY(s.descriptor(number, offset));
+            TRY(handle.write_access(desc));
+            BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
+            for (std::uint32_t i = index; i < index + clusters; ++i)
+                if (!(std::to_integer<unsigned>(bitmap->data()[i / 8]) >> (i % 8) & 1))
+                    return fail(EUCLEAN, "group {}: block bitmap: block {} is freed and was free", number, s.cluster_block(number, i));
+            for (std::uint32_t i = index; i < index + clusters; ++i) bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
+            MutexLock change(desc->lock);
+            auto d = s.view(desc, offset);
+            d.set_free_clusters(d.free_clusters() + clusters);
+            d.sum_block_bitmap(g, bitmap->data());
+            d.set_checksum(g, number);
+        }
+        s.disk_free.fetch_add(clusters);
+        handle.when_durable([state = s.weak_from_this(), first, n] {
+            if (auto alive = state.lock()) alive->released(first, n);
+        });
+        first += n;
+        count -= n;
+    }
+    return {};
+}
+
+}  // namespace uext4

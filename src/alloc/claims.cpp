@@ -1,0 +1,62 @@
+#include "alloc/allocator_state.h"
+
+namespace uext4 {
+
+Result<Claim> Allocator::claim(std::uint64_t clusters, bool privileged) {
+    State& s = *state_;
+    Claim out;
+    if (clusters == 0) {
+        out.state_ = state_;
+        return out;
+    }
+    const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+    std::int64_t now = s.available.load();
+    do {
+        if (now - keep < static_cast<std::int64_t>(clusters))
+            return fail(ENOSPC, "{} clusters wanted, {} free", clusters, std::max<std::int64_t>(0, now - keep));
+    } while (!s.available.compare_exchange_weak(now, now - static_cast<std::int64_t>(clusters)));
+    s.claimed.fetch_add(static_cast<std::int64_t>(clusters));
+    out.state_ = state_;
+    out.clusters_ = clusters;
+    return out;
+}
+
+void Claim::give_back(std::uint64_t n) {
+    n = std::min(n, clusters_);
+    if (n == 0) return;
+    clusters_ -= n;
+    state_->claimed.fetch_sub(static_cast<std::int64_t>(n));
+    state_->available.fetch_add(static_cast<std::int64_t>(n));
+}
+
+void Claim::release() { give_back(clusters_); }
+
+void Claim::take(std::uint64_t n) {
+    n = std::min(n, clusters_);
+    clusters_ -= n;
+    if (n) state_->claimed.fetch_sub(static_cast<std::int64_t>(n));
+}
+
+void Claim::merge(Claim&& other) {
+    if (other.clusters_ == 0) return;
+    if (!state_) state_ = other.state_;
+    clusters_ += std::exchange(other.clusters_, 0);
+}
+
+Grant Grant::split_front(std::uint64_t blocks) {
+    Grant front;
+    front.state_ = state_;
+    front.first_ = first_;
+    front.count_ = std::min(blocks, count_);
+    first_ += front.count_;
+    count_ -= front.count_;
+    return front;
+}
+
+void Grant::release() {
+    if (count_ == 0) return;
+    const std::uint64_t n = std::exchange(count_, 0);
+    state_->give_back(first_, n, true);
+}
+
+}  // namespace uext4

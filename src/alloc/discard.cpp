@@ -1,0 +1,79 @@
+#include "alloc/allocator_state.h"
+
+namespace uext4 {
+
+void Allocator::set_discard(bool on) {
+    State& s = *state_;
+    s.discards.store(on);
+    if (on && !s.discard_thread.joinable()) s.discard_thread = Thread("uext4-discard", [raw = state_.get()] { raw->run_discards(); });
+}
+
+// Freed clusters whose transaction is durable. On the commit thread: must not block.
+void AllocatorState::released(BlockNr first, std::uint64_t blocks) {
+    if (!discards.load() || no_discard.load()) {
+        give_back(first, blocks, false);
+        return;
+    }
+    MutexLock guard(discard_lock);
+    to_discard.emplace_back(first, blocks);
+    discard_work.notify_all();
+}
+
+void AllocatorState::run_discards() {
+    MutexLock guard(discard_lock);
+    for (;;) {
+        while (to_discard.empty() && !stop) discard_work.wait(discard_lock);
+        if (to_discard.empty()) return;
+        const auto [first, blocks] = to_discard.front();
+        to_discard.pop_front();
+        guard.unlock();
+        // Not grantable until the device has forgotten it.
+        Result<void> r = buffers.device().discard(first.value * geometry.block_size, blocks * geometry.block_size);
+        if (!r && (r.error().code == EOPNOTSUPP || r.error().code == ENOTSUP)) no_discard.store(true);
+        give_back(first, blocks, false);
+        guard.lock();
+    }
+}
+
+Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
+    State& s = *state_;
+    std::uint64_t trimmed = 0;
+    for (std::uint64_t n = 0; n < s.geometry.group_count; ++n) {
+        const GroupNr number(n);
+        Group& group = s.group(number);
+        std::vector<std::pair<std::uint32_t, std::uint32_t>> runs;
+        {
+            MutexLock guard(group.lock);
+            if (!s.load_blocks(number, group)) continue;
+            const std::uint32_t limit = s.clusters_in(number);
+            for (std::uint32_t i = 0; i < limit;) {
+                std::uint32_t k = i;
+                while (k < limit && !group.blocks->test(k)) ++k;
+                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks) {
+                    runs.emplace_back(i, k - i);
+                    // Busy while it is discarded.
+                    for (std::uint32_t b = i; b < k; ++b) group.blocks->set(b);
+                    group.blocks->free -= k - i;
+                }
+                i = k + 1;
+            }
+            s.free_hint[n].store(group.blocks->free);
+        }
+        Result<void> failed;
+        for (const auto& [index, count] : runs) {
+            const BlockNr first = s.cluster_block(number, index);
+            const std::uint64_t blocks = std::uint64_t{count} * s.ratio();
+            if (failed) {
+                Result<void> r = s.buffers.device().discard(first.value * s.geometry.block_size, blocks * s.geometry.block_size);
+                if (r) trimmed += blocks * s.geometry.block_size;
+                else failed = std::move(r);
+            }
+            s.available.fetch_sub(count);
+            s.give_back(first, blocks, false);
+        }
+        if (!failed) return fail(failed.error());
+    }
+    return trimmed;
+}
+
+}  // namespace uext4

@@ -1,0 +1,177 @@
+#include "alloc/allocator_state.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+void set_bits(Bytes bitmap, std::uint64_t first, std::uint64_t count) {
+    for (std::uint64_t i = first; i < first + count; ++i) bitmap[i / 8] |= std::byte{1} << static_cast<int>(i % 8);
+}
+
+std::unique_ptr<BusyMap> busy_map(ConstBytes bitmap, std::uint32_t bits) {
+    auto map = std::make_unique<BusyMap>();
+    map->bits.resize((bits + 63) / 64);
+    std::memcpy(map->bits.data(), bitmap.data(), std::min<std::size_t>(map->bits.size() * 8, bitmap.size()));
+    for (std::uint32_t i = bits; i < map->bits.size() * 64; ++i) map->set(i);
+    for (std::uint64_t word : map->bits) map->free += static_cast<std::uint32_t>(64 - std::popcount(word));
+    return map;
+}
+
+}  // namespace
+
+Group& AllocatorState::group(GroupNr g) {
+    MutexLock guard(table_lock);
+    auto& slot = groups[g.value];
+    if (!slot) slot = std::make_unique<Group>(g.value);
+    return *slot;
+}
+
+void AllocatorState::report_bad(GroupNr g, Group& group) {
+    group.bad = true;
+    free_hint[g.value].store(0);
+    free_inode_hint[g.value].store(0);
+}
+
+Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
+    const auto place = geometry.descriptor_place(g);
+    offset = place.offset;
+    BufferRef buffer = TRY(buffers.read(place.block, "group descriptors"));
+    MutexLock guard(buffer->lock);
+    if (buffer->kind() == BlockKind::group_descriptors) return buffer;
+    // The whole block is checked at once, so that each descriptor is looked at only once.
+    const std::uint64_t first = g.value - offset / geometry.desc_size;
+    for (std::uint64_t i = 0; i < geometry.descs_per_block && first + i < geometry.group_count; ++i) {
+        const GroupNr n(first + i);
+        const auto d = view(buffer, static_cast<std::uint32_t>(i) * geometry.desc_size);
+        if (!d.checksum_ok(geometry, n)) return fail(EUCLEAN, "group {}: descriptor: bad checksum", n);
+        if (!geometry.valid_block(d.block_bitmap())) return fail(EUCLEAN, "group {}: bg_block_bitmap is {}", n, d.block_bitmap());
+        if (!geometry.valid_block(d.inode_bitmap())) return fail(EUCLEAN, "group {}: bg_inode_bitmap is {}", n, d.inode_bitmap());
+        if (!geometry.valid_block(d.inode_table()) || !geometry.valid_block(d.inode_table() + (geometry.inode_table_blocks - 1)))
+            return fail(EUCLEAN, "group {}: bg_inode_table is {}", n, d.inode_table());
+        if (d.free_clusters() > geometry.clusters_per_group) return fail(EUCLEAN, "group {}: bg_free_blocks_count is {}", n, d.free_clusters());
+        if (d.free_inodes() > geometry.inodes_per_group) return fail(EUCLEAN, "group {}: bg_free_inodes_count is {}", n, d.free_inodes());
+        if (d.itable_unused() > geometry.inodes_per_group) return fail(EUCLEAN, "group {}: bg_itable_unused is {}", n, d.itable_unused());
+    }
+    buffer->set_kind(BlockKind::group_descriptors);
+    return buffer;
+}
+
+// What is in use in a group whose bitmap was never written: its own structures, and those of other groups in its range.
+Result<std::vector<std::byte>> AllocatorState::initial_block_bitmap(GroupNr g) {
+    std::vector<std::byte> bitmap(geometry.block_size);
+    const std::uint64_t start = geometry.first_block(g).value, count = geometry.blocks_in_group(g);
+    auto mark = [&](std::uint64_t first, std::uint64_t n) {
+        const std::uint64_t from = std::max(first, start), to = std::min(first + n, start + count);
+        if (from >= to) return;
+        set_bits(bitmap, (from - start) / ratio(), (to - 1 - start) / ratio() - (from - start) / ratio() + 1);
+    };
+    mark(start, geometry.base_meta_blocks(g));
+    if (g.value == 0 && geometry.block_size == 1024 && geometry.first_data_block == 0) mark(0, geometry.base_meta_blocks(g) + 1);
+    const std::uint64_t flex = std::uint64_t{1} << geometry.log_groups_per_flex;
+    const std::uint64_t first = g.value / flex * flex, last = std::min<std::uint64_t>(first + flex, geometry.group_count);
+    for (std::uint64_t n = first; n < last; ++n) {
+        std::uint32_t offset = 0;
+        BufferRef buffer = TRY(descriptor(GroupNr(n), offset));
+        const auto d = view(buffer, offset);
+        mark(d.block_bitmap().value, 1);
+        mark(d.inode_bitmap().value, 1);
+        mark(d.inode_table().value, geometry.inode_table_blocks);
+    }
+    const std::uint32_t used = clusters_in(g), all = geometry.block_size * 8;
+    if (used < all) set_bits(bitmap, used, all - used);
+    return bitmap;
+}
+
+Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
+    if (grp.blocks) return {};
+    if (grp.bad) return fail(EUCLEAN, "group {}: damaged", g);
+    auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
+        std::uint32_t offset = 0;
+        BufferRef desc = TRY(descriptor(g, offset));
+        const auto d = view(desc, offset);
+        if ((d.flags() & format::group_flag::block_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none)
+            return busy_map(TRY(initial_block_bitmap(g)), clusters_in(g));
+        BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
+        if (!d.block_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: block bitmap: bad checksum", g);
+        auto map = busy_map(bitmap->data(), clusters_in(g));
+        auto own = [&](BlockNr b) { return geometry.group_of(b) != g || map->test(cluster_index(b)); };
+        if (!own(d.block_bitmap()) || !own(d.inode_bitmap()) || !own(d.inode_table()))
+            return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
+        if (map->free != d.free_clusters()) {
+            // Counts and bitmap disagree: the bitmap is what matters; the count is put right with the next change.
+        }
+        return map;
+    };
+    Result<std::unique_ptr<BusyMap>> map = load();
+    if (!map) {
+        report_bad(g, grp);
+        return fail(map.error());
+    }
+    grp.blocks = std::move(*map);
+    free_hint[g.value].store(grp.blocks->free);
+    return {};
+}
+
+Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
+    if (grp.inodes) return {};
+    if (grp.bad) return fail(EUCLEAN, "group {}: damaged", g);
+    auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
+        std::uint32_t offset = 0;
+        BufferRef desc = TRY(descriptor(g, offset));
+        const auto d = view(desc, offset);
+        if ((d.flags() & format::group_flag::inode_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
+            const std::vector<std::byte> none(geometry.block_size);
+            return busy_map(none, geometry.inodes_per_group);
+        }
+        BufferRef bitmap = TRY(buffers.read(d.inode_bitmap(), "inode bitmap"));
+        if (!d.inode_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: inode bitmap: bad checksum", g);
+        return busy_map(bitmap->data(), geometry.inodes_per_group);
+    };
+    Result<std::unique_ptr<BusyMap>> map = load();
+    if (!map) {
+        report_bad(g, grp);
+        return fail(map.error());
+    }
+    grp.inodes = std::move(*map);
+    free_inode_hint[g.value].store(grp.inodes->free);
+    return {};
+}
+
+Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset) {
+    auto d = view(desc, offset);
+    if ((d.flags() & format::group_flag::block_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
+        const std::vector<std::byte> initial = TRY(initial_block_bitmap(g));
+        BufferRef bitmap = TRY(buffers.get(d.block_bitmap(), "block bitmap"));
+        TRY(handle.create_access(bitmap));
+        std::memcpy(bitmap->data().data(), initial.data(), initial.size());
+        MutexLock guard(desc->lock);
+        d.set_flags(static_cast<std::uint16_t>(d.flags() & ~format::group_flag::block_uninit));
+        return bitmap;
+    }
+    BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
+    TRY(handle.write_access(bitmap));
+    return bitmap;
+}
+
+Result<BufferRef> AllocatorState::writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset) {
+    (void)g;
+    auto d = view(desc, offset);
+    if ((d.flags() & format::group_flag::inode_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
+        BufferRef bitmap = TRY(buffers.get(d.inode_bitmap(), "inode bitmap"));
+        TRY(handle.create_access(bitmap));
+        if (geometry.inodes_per_group < geometry.block_size * 8)
+            set_bits(bitmap->data(), geometry.inodes_per_group, geometry.block_size * 8 - geometry.inodes_per_group);
+        MutexLock guard(desc->lock);
+        d.set_flags(static_cast<std::uint16_t>(d.flags() & ~format::group_flag::inode_uninit));
+        return bitmap;
+    }
+    BufferRef bitmap = TRY(buffers.read(d.inode_bitmap(), "inode bitmap"));
+    TRY(handle.write_access(bitmap));
+    return bitmap;
+}
+
+}  // namespace uext4

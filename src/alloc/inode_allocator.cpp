@@ -1,0 +1,155 @@
+#include "alloc/allocator_state.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace uext4 {
+
+Result<Allocator::InodePlace> Allocator::place_of(InodeNr ino) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (!g.valid_inode(ino)) return fail(EUCLEAN, "inode {}: the file system has {}", ino, g.inodes_count);
+    std::uint32_t offset = 0;
+    BufferRef desc = TRY(s.descriptor(g.group_of(ino), offset));
+    const std::uint32_t index = g.index_in_group(ino), per_block = g.block_size / g.inode_size;
+    return InodePlace{s.view(desc, offset).inode_table() + index / per_block, index % per_block * g.inode_size};
+}
+
+Result<bool> Allocator::inode_in_use(InodeNr ino) {
+    State& s = *state_;
+    if (!s.geometry.valid_inode(ino)) return false;
+    const GroupNr number = s.geometry.group_of(ino);
+    Group& group = s.group(number);
+    MutexLock guard(group.lock);
+    TRY(s.load_inodes(number, group));
+    return group.inodes->test(s.geometry.index_in_group(ino));
+}
+
+namespace {
+
+// Where to look first: a directory below the root goes where there is more room than on average.
+std::uint64_t first_group(AllocatorState& s, InodeNr parent, bool directory) {
+    const format::Geometry& g = s.geometry;
+    const std::uint64_t home = g.group_of(parent).value;
+    if (!directory || parent.value != format::special_inode::root || g.group_count == 1) return home;
+    const std::int64_t inodes = s.free_inodes.load() / g.group_count, clusters = s.available.load() / g.group_count;
+    const std::uint32_t start = s.directory_group.fetch_add(1, std::memory_order_relaxed);
+    for (std::uint64_t n = 0; n < std::min<std::uint64_t>(g.group_count, 64); ++n) {
+        const GroupNr number((start + n) % g.group_count);
+        std::uint32_t offset = 0;
+        Result<BufferRef> desc = s.descriptor(number, offset);
+        if (!desc) continue;
+        const auto d = s.view(*desc, offset);
+        if (d.free_inodes() > 0 && d.free_inodes() >= inodes && d.free_clusters() >= clusters) return number.value;
+    }
+    return home;
+}
+
+}  // namespace
+
+Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool directory) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    const std::uint64_t start = first_group(s, parent, directory);
+    for (std::uint64_t n = 0; n < g.group_count; ++n) {
+        const GroupNr number((start + n) % g.group_count);
+        if (s.free_inode_hint[number.value].load(std::memory_order_relaxed) == 0) continue;
+        Group& group = s.group(number);
+        MutexLock guard(group.lock);
+        if (Result<void> loaded = s.load_inodes(number, group); !loaded) {
+            if (loaded.error().code != EUCLEAN) return fail(loaded.error());
+            continue;
+        }
+        BusyMap& map = *group.inodes;
+        std::uint32_t from = map.first_free;
+        if (number.value == 0) from = std::max(from, g.first_inode - 1);
+        std::uint32_t index = g.inodes_per_group;
+        for (std::uint32_t at = from; at < g.inodes_per_group;) {
+            const std::uint64_t word = ~map.bits[at / 64] >> (at % 64);
+            if (word) {
+                index = at + static_cast<std::uint32_t>(std::countr_zero(word));
+                break;
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        if (index >= g.inodes_per_group) {
+            s.free_inode_hint[number.value].store(0, std::memory_order_relaxed);
+            continue;
+        }
+        std::uint32_t offset = 0;
+        BufferRef desc = TRY(s.descriptor(number, offset));
+        TRY(handle.write_access(desc));
+        auto d = s.view(desc, offset);
+        // Table blocks that come into use for the first time must not show what the device held before.
+        const bool counts_unused = g.descriptor_checksum != format::DescriptorChecksum::none;
+        const std::uint32_t used = counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
+        if (index >= used) {
+            const std::uint32_t per_block = g.block_size / g.inode_size;
+            if (!(d.flags() & format::group_flag::inode_zeroed)) {
+                const std::uint32_t first = static_cast<std::uint32_t>(divide_up(used, per_block)), last = index / per_block;
+                for (std::uint32_t b = first; b <= last; ++b) {
+                    BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
+                    TRY(handle.create_access(table));
+                }
+            }
+        }
+        BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
+        bitmap->data()[index / 8] |= std::byte{1} << static_cast<int>(index % 8);
+        {
+            MutexLock change(desc->lock);
+            if (index >= used) d.set_itable_unused(g.inodes_per_group - index - 1);
+            d.set_free_inodes(d.free_inodes() > 0 ? d.free_inodes() - 1 : 0);
+            if (directory) d.set_used_dirs(d.used_dirs() + 1);
+            d.sum_inode_bitmap(g, bitmap->data());
+            d.set_checksum(g, number);
+        }
+        map.set(index);
+        map.first_free = index + 1;
+        --map.free;
+        s.free_inode_hint[number.value].store(map.free, std::memory_order_relaxed);
+        s.free_inodes.fetch_sub(1);
+        return InodeNr(number.value * g.inodes_per_group + index + 1);
+    }
+    return fail(ENOSPC, "no free inode");
+}
+
+Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (!g.valid_inode(ino) || ino.value < g.first_inode) return fail(EUCLEAN, "inode {}: cannot be freed", ino);
+    const GroupNr number = g.group_of(ino);
+    const std::uint32_t index = g.index_in_group(ino);
+    Group& group = s.group(number);
+    MutexLock guard(group.lock);
+    TRY(s.load_inodes(number, group));
+    std::uint32_t offset = 0;
+    BufferRef desc = TRY(s.descriptor(number, offset));
+    TRY(handle.write_access(desc));
+    BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
+    if (!(std::to_integer<unsigned>(bitmap->data()[index / 8]) >> (index % 8) & 1))
+        return fail(EUCLEAN, "group {}: inode bitmap: inode {} is freed and was free", number, ino);
+    bitmap->data()[index / 8] &= ~(std::byte{1} << static_cast<int>(index % 8));
+    {
+        MutexLock change(desc->lock);
+        auto d = s.view(desc, offset);
+        d.set_free_inodes(d.free_inodes() + 1);
+        if (directory && d.used_dirs() > 0) d.set_used_dirs(d.used_dirs() - 1);
+        d.sum_inode_bitmap(g, bitmap->data());
+        d.set_checksum(g, number);
+    }
+    s.free_inodes.fetch_add(1);
+    handle.when_durable([state = s.weak_from_this(), number, index] {
+        auto alive = state.lock();
+        if (!alive) return;
+        Group& group = alive->group(number);
+        MutexLock guard(group.lock);
+        if (!group.inodes) return;
+        group.inodes->clear(index);
+        ++group.inodes->free;
+        group.inodes->first_free = std::min(group.inodes->first_free, index);
+        alive->free_inode_hint[number.value].store(group.inodes->free, std::memory_order_relaxed);
+    });
+    return {};
+}
+
+}  // namespace uext4
