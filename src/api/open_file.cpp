@@ -1,0 +1,93 @@
+#include "api/file_system.h"
+
+#include <fcntl.h>
+
+namespace uext4 {
+
+OpenFile::OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who)
+    : fs_(fs), inode_(std::move(inode)), flags_(flags), who_(std::move(who)) {
+    inode_->open_files.fetch_add(1);
+    errors_seen_.store(inode_->writeback_errors.load());
+}
+
+OpenFile::~OpenFile() {
+    const bool last_writer = (flags_ & O_ACCMODE) != O_RDONLY;
+    // A file that was emptied and written again is on its way to the device when it is closed, so that a crash does not
+    // leave it empty.
+    if (last_writer && inode_->fs().options.auto_da_alloc && inode_->replace_on_close.exchange(false) && !inode_->fs().read_only.load()) {
+        FreezeGate::Pass pass(fs_.volume().gate());
+        (void)write_back(*inode_);  // an error is kept for fsync and the unmount
+    }
+    inode_->open_files.fetch_sub(1);
+}
+
+Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
+    if ((flags_ & O_ACCMODE) == O_WRONLY && !kernel_cached_) return fail(EBADF, "the file is open for writing only");
+    if (inode_->is_directory()) return fail(EISDIR, "inode {} is a directory", inode_->number());
+    const std::size_t n = TRY((flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out));
+    if (!(flags_ & O_NOATIME)) touch_atime(*inode_);
+    return n;
+}
+
+Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in) {
+    if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
+    TRY(fs_.writable());
+    FreezeGate::Pass pass(fs_.volume().gate());
+    WriteRequest request;
+    request.append = (flags_ & O_APPEND) && !kernel_cached_;
+    request.may_use_reserve = is_privileged(inode_->fs(), who_);
+    request.keep_times = kernel_cached_;
+    request.who = &who_;
+    std::size_t done = 0;
+    if ((flags_ & O_DIRECT) && !request.append) {
+        done = TRY(write_direct(*inode_, offset, in, request));
+    } else {
+        const Written written = TRY(write_file(*inode_, offset, in, request));
+        done = written.count;
+    }
+    if (flags_ & (O_SYNC | O_DSYNC)) TRY(sync_file(*inode_, (flags_ & O_SYNC) != O_SYNC));
+    else if (inode_->has_flag(format::inode_flag::sync)) TRY(sync_file(*inode_, false));
+    return done;
+}
+
+Result<void> OpenFile::sync(bool data_only) {
+    if (inode_->fs().options.read_only) return {};
+    TRY(fs_.writable());
+    FreezeGate::Pass pass(fs_.volume().gate());
+    Result<void> now = sync_file(*inode_, data_only);
+    // An error of background writeback is reported once to each who has the file open.
+    const std::uint64_t errors = inode_->writeback_errors.load();
+    const bool missed = errors_seen_.exchange(errors) != errors;
+    if (now && missed) return fail(inode_->writeback_error.load(), "inode {}: earlier writeback failed", inode_->number());
+    return now;
+}
+
+Result<void> OpenFile::truncate(std::uint64_t size) {
+    if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "the file is open for reading only");
+    return fs_.truncate(*inode_, size, who_, false);
+}
+
+Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t length) {
+    if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
+    TRY(fs_.writable());
+    FreezeGate::Pass pass(fs_.volume().gate());
+    Result<void> done = fallocate_file(*inode_, mode, offset, length, is_privileged(inode_->fs(), who_));
+    if (!done && done.error().code == ENOSPC) {
+        // Space may be waiting for a commit.
+        TRY(inode_->fs().journal.commit_all());
+        done = fallocate_file(*inode_, mode, offset, length, is_privileged(inode_->fs(), who_));
+    }
+    return done;
+}
+
+Result<std::uint64_t> OpenFile::seek(std::uint64_t offset, int whence) {
+    switch (whence) {
+        case SEEK_SET: return offset;
+        case SEEK_END: return inode_->size_hint() + offset;
+        case SEEK_DATA: return seek_file(*inode_, offset, true);
+        case SEEK_HOLE: return seek_file(*inode_, offset, false);
+        default: return fail(EINVAL, "whence is {}", whence);
+    }
+}
+
+}  // namespace uext4
