@@ -224,7 +224,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, RandomMap,
                                          Kind{"bigalloc", "-t ext4 -b 1024 -C 8192 -O ^has_journal,bigalloc", 30000},
                                          Kind{"indirect_1k", "-t ext4 -b 1024 -O ^has_journal,^extent,^64bit", 30000},
                                          Kind{"indirect_4k", "-t ext3 -b 4096 -O ^has_journal,^extent", 10000}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& kind) { return std::string(kind.param.name); });
 
 }  // namespace
 }  // namespace uext4::test

@@ -48,7 +48,7 @@ public:
         else disk().flags = disk().flags & ~format::inode_flag::extents;
         if (extents) initialise_extent_root(map_root());
         else std::fill_n(disk().block, 60, std::byte{});
-        disk().size_hi = 15;  // ends beyond everything that is mapped
+        disk().size_hi = extents ? 15 : 4;  // ends beyond everything that is mapped
     }
     format::InodeDisk& disk() { return view_as<format::InodeDisk>(Bytes(raw_)); }
     InodeNr number() const override { return InodeNr(12); }
