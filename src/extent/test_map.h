@@ -27,7 +27,10 @@ T must(Result<T> result) {
 struct ScratchFile {
     std::string path = fmt::format("{}/uext4-extent-{}-{}.img", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp",
                                    getpid(), ++counter());
-    ~ScratchFile() { unlink(path.c_str()); }
+    ~ScratchFile() {
+        unlink(path.c_str());
+        unlink((path + ".log").c_str());
+    }
     static int& counter() {
         static int n = 0;
         return n;
@@ -131,7 +134,6 @@ struct TestFs {
         must(device->save(file.path));
         ASSERT_EQ(shell("e2fsck -fn " + file.path + " > " + file.path + ".log 2>&1 || { cat " + file.path +
                         ".log; false; }"), 0);
-        unlink((file.path + ".log").c_str());
     }
 };
 
