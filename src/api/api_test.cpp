@@ -1,0 +1,247 @@
+// The library on real images: written through it, judged by e2fsck and debugfs.
+#include "api/file_system.h"
+
+#include "device/memory_device.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <random>
+#include <thread>
+
+namespace uext4 {
+namespace {
+
+const Credentials root = Credentials::root();
+
+std::string sh(const std::string& command, int* status = nullptr) {
+    std::string out;
+    FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+    char buffer[4096];
+    std::size_t n;
+    while ((n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0) out.append(buffer, n);
+    const int s = ::pclose(pipe);
+    if (status) *status = WEXITSTATUS(s);
+    return out;
+}
+
+class Api : public testing::TestWithParam<const char*> {
+protected:
+    void SetUp() override {
+        path = fmt::format("/dev/shm/uext4-api-{}", ::getpid());
+        int status = 0;
+        const std::string out = sh(fmt::format("mke2fs -q -F {} {} 192M", GetParam(), path), &status);
+        ASSERT_EQ(status, 0) << out;
+    }
+    void TearDown() override {
+        fs.reset();
+        ::unlink(path.c_str());
+    }
+    void mount(const std::string& options = "") {
+        auto mounted = FileSystem::mount(path, options, [](const std::string& line) { ADD_FAILURE() << line; });
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+    }
+    void unmount() {
+        auto done = fs->unmount();
+        EXPECT_TRUE(done) << done.error().what;
+        fs.reset();
+        check();
+    }
+    void check() {
+        int status = 0;
+        const std::string out = sh("e2fsck -fn " + path, &status);
+        EXPECT_EQ(status, 0) << out;
+    }
+    std::unique_ptr<OpenFile> open(const std::string& name, int flags) {
+        auto file = fs->open_path(name, flags, 0644, root);
+        EXPECT_TRUE(file) << file.error().what;
+        return file ? std::move(*file) : nullptr;
+    }
+    void write(const std::string& name, ConstBytes bytes, int flags = O_CREAT | O_WRONLY | O_TRUNC) {
+        auto file = open(name, flags);
+        ASSERT_TRUE(file);
+        auto n = file->write(0, bytes);
+        ASSERT_TRUE(n) << n.error().what;
+        EXPECT_EQ(*n, bytes.size());
+    }
+    std::vector<std::byte> read(const std::string& name) {
+        auto file = open(name, O_RDONLY);
+        if (!file) return {};
+        std::vector<std::byte> out(static_cast<std::size_t>(fs->attributes(file->inode())->st_size));
+        auto n = file->read(0, out);
+        EXPECT_TRUE(n) << n.error().what;
+        return out;
+    }
+    static std::vector<std::byte> pattern(std::size_t size, unsigned seed) {
+        std::vector<std::byte> out(size);
+        std::mt19937 random(seed);
+        for (auto& b : out) b = static_cast<std::byte>(random());
+        return out;
+    }
+
+    std::string path;
+    std::unique_ptr<FileSystem> fs;
+};
+
+TEST_P(Api, EmptyMountLeavesItClean) {
+    mount();
+    unmount();
+}
+
+TEST_P(Api, WritesReadsAndSurvivesARemount) {
+    mount();
+    std::map<std::string, std::vector<std::byte>> files;
+    const std::size_t sizes[] = {0,    1,    59,   60,   61,    100,   160,     1023,
+                                 1024, 4095, 4096, 4097, 12345, 65536, 1000000, 5000001};
+    unsigned seed = 1;
+    for (std::size_t size : sizes) {
+        const std::string name = fmt::format("/file-{}", size);
+        files[name] = pattern(size, seed++);
+        write(name, files[name]);
+    }
+    for (auto& [name, bytes] : files) EXPECT_EQ(read(name), bytes) << name;
+    ASSERT_TRUE(fs->sync());
+    for (auto& [name, bytes] : files) EXPECT_EQ(read(name), bytes) << name;
+    unmount();
+    mount();
+    for (auto& [name, bytes] : files) EXPECT_EQ(read(name), bytes) << name;
+    unmount();
+    for (auto& [name, bytes] : files) {
+        const std::string copy = path + ".out";
+        sh(fmt::format("debugfs -R 'dump {} {}' {}", name, copy, path));
+        // (debugfs writes the whole 60 bytes of smaller inline files.)
+        const std::string original = path + ".in";
+        FILE* out = std::fopen(original.c_str(), "w");
+        std::fwrite(bytes.data(), 1, bytes.size(), out);
+        std::fclose(out);
+        EXPECT_EQ(sh(fmt::format("cmp -n {} {} {}", bytes.size(), original, copy)), "") << name;
+        ::unlink(original.c_str());
+        ::unlink(copy.c_str());
+    }
+}
+
+TEST_P(Api, DirectoriesLinksAndRemovals) {
+    mount();
+    {
+        auto top = fs->root();
+        ASSERT_TRUE(top);
+        for (int d = 0; d < 5; ++d) {
+            auto dir = fs->create(**top, fmt::format("dir{}", d), S_IFDIR | 0755, 0, {}, root, true);
+            ASSERT_TRUE(dir) << dir.error().what;
+            for (int f = 0; f < 400; ++f) {
+                auto file = fs->create(**dir, fmt::format("a-name-that-takes-some-room-{:06}", f), S_IFREG | 0644, 0,
+                                       {}, root, true);
+                ASSERT_TRUE(file) << file.error().what;
+            }
+            auto link = fs->create(**dir, "link", S_IFLNK, 0, "a-target", root, true);
+            ASSERT_TRUE(link) << link.error().what;
+            auto long_link = fs->create(**dir, "long", S_IFLNK, 0, std::string(500, 'x'), root, true);
+            ASSERT_TRUE(long_link) << long_link.error().what;
+        }
+        auto dir = fs->resolve("/dir3", root);
+        ASSERT_TRUE(dir);
+        int seen = 0;
+        ASSERT_TRUE(fs->read_directory(**dir, 0, [&](const DirectoryEntry&) { return ++seen, true; }));
+        EXPECT_EQ(seen, 404);
+        for (int f = 0; f < 400; f += 2) {
+            auto gone = fs->unlink(**dir, fmt::format("a-name-that-takes-some-room-{:06}", f), root, true);
+            ASSERT_TRUE(gone) << gone.error().what;
+        }
+        auto moved = fs->rename(**dir, "a-name-that-takes-some-room-000001", **top, "moved", 0, root, true);
+        ASSERT_TRUE(moved) << moved.error().what;
+        auto file = fs->resolve("/moved", root);
+        ASSERT_TRUE(file);
+        ASSERT_TRUE(fs->link(**file, **dir, "again", root, true));
+    }
+    unmount();
+    mount();
+    EXPECT_EQ(*fs->read_link(**fs->resolve("/dir1/long", root, false)), std::string(500, 'x'));
+    unmount();
+}
+
+TEST_P(Api, AttributesAndRanges) {
+    mount();
+    const auto bytes = pattern(300000, 7);
+    write("/f", bytes);
+    {
+        auto inode = fs->resolve("/f", root);
+        ASSERT_TRUE(inode);
+        for (int i = 0; i < 6; ++i) {
+            auto set = fs->set_xattr(**inode, fmt::format("user.name{}", i),
+                                     pattern(30 + 40u * static_cast<unsigned>(i), 3), 0, root, true);
+            ASSERT_TRUE(set) << set.error().what;
+        }
+        EXPECT_EQ(*fs->get_xattr(**inode, "user.name3", root, true), pattern(150, 3));
+        ASSERT_TRUE(fs->remove_xattr(**inode, "user.name2", root, true));
+        EXPECT_EQ(fs->list_xattrs(**inode, root, true)->size(), 5u);
+    }
+    {
+        auto file = open("/f", O_RDWR);
+        ASSERT_TRUE(file->truncate(123456));
+        ASSERT_TRUE(file->truncate(200000));
+        auto expected = bytes;
+        expected.resize(123456);
+        expected.resize(200000);
+        EXPECT_EQ(read("/f"), expected);
+        auto punched = file->fallocate(3, 10000, 50000);
+        ASSERT_TRUE(punched) << punched.error().what;
+        std::fill(expected.begin() + 10000, expected.begin() + 60000, std::byte{0});
+        EXPECT_EQ(read("/f"), expected);
+        ASSERT_TRUE(file->sync(false));
+        EXPECT_EQ(read("/f"), expected);
+    }
+    unmount();
+}
+
+TEST_P(Api, ManyThreads) {
+    mount();
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([this, t] {
+            auto top = fs->root();
+            auto dir = fs->create(**top, fmt::format("t{}", t), S_IFDIR | 0755, 0, {}, root, true);
+            ASSERT_TRUE(dir) << dir.error().what;
+            std::mt19937 random(static_cast<unsigned>(t));
+            for (int i = 0; i < 300; ++i) {
+                const std::string name = fmt::format("/t{}/f{}", t, random() % 40);
+                const unsigned what = random() % 10;
+                if (what < 6) {
+                    auto file = fs->open_path(name, O_CREAT | O_RDWR, 0644, root);
+                    ASSERT_TRUE(file) << file.error().what;
+                    auto n = (*file)->write(random() % 100000, pattern(random() % 30000 + 1, random()));
+                    ASSERT_TRUE(n) << n.error().what;
+                    if (what == 0) {
+                        auto synced = (*file)->sync(false);
+                        ASSERT_TRUE(synced) << synced.error().what;
+                    }
+                } else if (what < 8) {
+                    auto gone = fs->unlink(**dir, name.substr(4), root, true);
+                    ASSERT_TRUE(gone || gone.error().code == ENOENT) << gone.error().what;
+                } else {
+                    auto inode = fs->resolve(name, root);
+                    if (inode) {
+                        auto cut = fs->truncate(**inode, random() % 50000, root, true);
+                        ASSERT_TRUE(cut) << cut.error().what;
+                    }
+                }
+            }
+        });
+    }
+    for (auto& t : threads) t.join();
+    unmount();
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Api,
+                         testing::Values("-t ext4", "-t ext2", "-t ext3", "-t ext4 -b 1024", "-t ext4 -b 2048",
+                                         "-t ext4 -O inline_data", "-t ext4 -O ^extents,^64bit",
+                                         "-t ext4 -O bigalloc -C 16384", "-t ext4 -O meta_bg,^resize_inode",
+                                         "-t ext4 -O ^metadata_csum,uninit_bg", "-t ext4 -O ea_inode,large_dir",
+                                         "-t ext4 -O ^has_journal", "-t ext4 -I 128", "-t ext4 -O orphan_file",
+                                         "-t ext4 -O inline_data -b 1024 -I 512"));
+
+}  // namespace
+}  // namespace uext4
