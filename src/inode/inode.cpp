@@ -34,7 +34,10 @@ std::uint32_t Inode::links() const { return disk().links_count; }
 std::uint32_t Inode::flags() const { return disk().flags; }
 bool Inode::is_inline() const { return has_flag(format::inode_flag::inline_data); }
 bool Inode::uses_extents() const { return has_flag(format::inode_flag::extents); }
-void Inode::set_mode(std::uint16_t mode) { disk().mode = mode; }
+void Inode::set_mode(std::uint16_t mode) {
+    disk().mode = mode;
+    unprivileged.store(false, std::memory_order_relaxed);
+}
 void Inode::set_links(std::uint32_t links) { disk().links_count = static_cast<std::uint16_t>(links); }
 void Inode::set_flags(std::uint32_t flags) { disk().flags = flags; }
 
@@ -136,6 +139,8 @@ Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
     const std::int64_t sectors = fs_blocks * static_cast<std::int64_t>(fs_.block_size() / 512);
     const std::int64_t now = static_cast<std::int64_t>(block_count_512()) + sectors;
     if (now < 0) return fail(EUCLEAN, "inode {}: i_blocks would be {}", number_, now);
+    if (now > std::int64_t{0xFFFFFFFF} && !fs_.geometry.has_ro_compat(format::ro_compat::huge_file))
+        return fail(EFBIG, "inode {}: {} sectors are too many without the feature huge_file", number_, now);
     format::set_inode_sectors(fs_.geometry, disk(), static_cast<std::uint64_t>(now));
     return store(handle);
 }

@@ -101,7 +101,10 @@ public:
 
     // ---- MapOwner (map_lock held)
     bool uses_extents() const override;
-    bool journals_data() const override { return data_in_journal() || !is_regular(); }
+    // Directory blocks and attribute values are written as metadata.
+    bool journals_data() const override {
+        return data_in_journal() || !is_regular() || has_flag(format::inode_flag::ea_inode);
+    }
     Bytes map_root() override;
     Result<void> map_root_changed(Handle& handle) override { return store(handle); }
     Result<void> add_blocks(Handle& handle, std::int64_t fs_blocks) override;
@@ -113,6 +116,9 @@ public:
     std::atomic<std::uint32_t> open_files{0};
     std::atomic<bool> deleted{false};                        // its number was freed; operations answer ESTALE
     std::atomic<bool> unnamed{false};                        // made without a name (O_TMPFILE): may be linked
+    // A write has nothing to take away: no set-id bits, no security.capability (remove_privileges() found none). Cleared by
+    // whoever may bring them.
+    std::atomic<bool> unprivileged{false};
     // Where a sequential reader would go on, in folios, and how far the last readahead went.
     std::atomic<std::uint64_t> read_next{0}, read_window{0};
 

@@ -25,6 +25,16 @@ format::Timestamp now() {
     return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
 }
 
+// An inode made when the inodes were smaller says that it uses nothing beyond 128 bytes: it uses what new ones do from
+// now on, so that its times and attributes have room.
+void adopt_extra_size(const format::Geometry& g, std::vector<std::byte>& raw) {
+    if (raw.size() <= format::classic_inode_size || g.want_extra_isize == 0) return;
+    auto& extra = view_as<Le16>(Bytes(raw), offsetof(format::InodeDisk, extra_isize));
+    if (extra != 0) return;
+    std::memset(raw.data() + format::classic_inode_size, 0, raw.size() - format::classic_inode_size);
+    extra = static_cast<std::uint16_t>(g.want_extra_isize);
+}
+
 }  // namespace
 
 struct InodeTable::State {
@@ -33,6 +43,8 @@ struct InodeTable::State {
     CondVar loaded{"inode read"};
     std::unordered_map<std::uint64_t, Slot> slots;
     std::list<InodeNr> idle;        // unreferenced, oldest first
+    // Deleted, still referenced, and their numbers given to new inodes already.
+    std::unordered_map<Inode*, std::unique_ptr<Inode>> departed;
     std::size_t limit = 32768;
     std::function<void(InodeRef)> deleter;
 
@@ -100,8 +112,12 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
         const bool unused = view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, mode)) == 0 &&
                             view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, links_count)) == 0;
         if (unused && number.value >= g.first_inode) return fail(ESTALE, "inode {} is not in use", number);
+        // Decided before the inode is in the table: the last reference to one without links would delete it.
+        const bool unlinked = view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, links_count)) == 0;
+        if (unlinked && !unused && !allow_unlinked) return fail(ESTALE, "inode {} is not in use", number);
         if (!unused && !format::inode_checksum_ok(g, number, raw)) return fail(EUCLEAN, "inode {}: bad checksum", number);
         TRY(format::validate_inode(g, number, raw));
+        if (!unused) adopt_extra_size(g, raw);
         auto inode = std::make_unique<Inode>(s.fs, *this, number, std::move(raw));
         if (inode->is_inline() && !g.has_incompat(format::incompat::inline_data))
             return fail(EUCLEAN, "inode {}: inline data without the feature", number);
@@ -123,8 +139,9 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     Slot& slot = s.slots.at(number.value);
     slot.inode = std::move(*inode);
     InodeRef found = s.reference(slot);
+    const bool crowded = s.slots.size() > s.limit + 1024;
     guard.unlock();
-    if (s.slots.size() > s.limit + 1024) shrink();
+    if (crowded) shrink();
     return judged(std::move(found));
 }
 
@@ -157,20 +174,37 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         initialise_extent_root(inode->map_root());
     }
     inode->set_flags(flags);
+    if ((what.inherited_flags & f::projinherit) && UEXT4_INODE_HAS(inode->raw(), projid)) {
+        if (InodeRef parent = find(what.parent); parent && UEXT4_INODE_HAS(parent->raw(), projid))
+            d.projid = parent->disk().projid;
+    }
     if (S_ISCHR(what.mode) || S_ISBLK(what.mode)) format::encode_device(d, what.rdev);
     if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) && g.inode_size > format::classic_inode_size) {
         if (Result<void> started = start_inline(*inode); !started && started.error().code != ENOSPC) return fail(started.error());
     }
     Inode* raw = inode.get();
     InodeRef made;
+    std::unique_ptr<Inode> gone;
     {
         MutexLock guard(s.lock);
         auto old = s.slots.find(number.value);
+        // Whoever is reading it from disk will find it unused.
+        while (old != s.slots.end() && !old->second.inode) {
+            s.loaded.wait(s.lock);
+            old = s.slots.find(number.value);
+        }
         if (old != s.slots.end()) {
-            // The number's former inode is still in memory, deleted and unreferenced.
-            if (!old->second.inode || old->second.inode->references_.load() != 0)
+            // The number's former inode is still in memory; it may be looked at by somebody for a moment.
+            const Inode& holder = *old->second.inode;
+            if (!holder.deleted.load() && !(old->second.is_idle && holder.links() == 0))
                 return fail(EUCLEAN, "inode {} was free and is in use", number);
-            if (old->second.is_idle) s.idle.erase(old->second.idle);
+            if (old->second.is_idle) {
+                s.idle.erase(old->second.idle);
+                gone = std::move(old->second.inode);
+            } else {
+                Inode* former = old->second.inode.get();
+                s.departed.emplace(former, std::move(old->second.inode));
+            }
             s.slots.erase(old);
         }
         Slot& slot = s.slots[number.value];
@@ -216,6 +250,12 @@ void InodeRef::reset() {
     }
     if (inode->references_.fetch_sub(1) != 1) return;
     auto it = s.slots.find(inode->number_.value);
+    if (auto departed = s.departed.find(inode); departed != s.departed.end()) {
+        gone = std::move(departed->second);
+        s.departed.erase(departed);
+        guard.unlock();
+        return;
+    }
     if (inode->deleted.load()) {
         gone = std::move(it->second.inode);
         s.slots.erase(it);

@@ -1,5 +1,7 @@
 #include "inode/xattr_block.h"
 
+#include "inode/value_inode.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -27,27 +29,72 @@ Result<BufferRef> open_block(Inode& inode) {
     return buffer;
 }
 
-Result<void> give_up_block(Handle& handle, Inode& inode) {
-    BufferRef buffer = TRY(open_block(inode));
+bool is_shared(const BufferRef& buffer) {
+    MutexLock guard(buffer->lock);
+    return view_as<format::XattrBlockHeader>(std::as_const(*buffer).data()).refcount != 1;
+}
+
+// One user less; true when there is none left, and the block was freed. Whoever sees the count at 1 is its only user, so
+// that the count cannot change any more.
+Result<bool> give_up_block(Handle& handle, FsContext& fs, const BufferRef& buffer) {
     TRY(handle.write_access(buffer));
-    bool last = false;
     {
         MutexLock guard(buffer->lock);
         auto& header = view_as<format::XattrBlockHeader>(buffer->data());
-        last = header.refcount == 1;
-        if (!last) {
+        if (header.refcount != 1) {
             header.refcount = header.refcount - 1;
-            format::set_xattr_block_checksum(inode.fs().geometry, buffer->block(), buffer->data());
+            format::set_xattr_block_checksum(fs.geometry, buffer->block(), buffer->data());
+            return false;
         }
     }
-    const BlockNr block = buffer->block();
-    const std::uint32_t ratio = inode.fs().geometry.cluster_ratio;
-    if (last) {
-        TRY(handle.forget(block));
-        TRY(inode.fs().allocator.free(handle, BlockNr(round_down(block.value, ratio)), ratio));
+    const std::uint32_t ratio = fs.geometry.cluster_ratio;
+    TRY(handle.forget(buffer->block()));
+    const std::uint64_t first = fs.geometry.first_data_block;
+    TRY(fs.allocator.free(handle, BlockNr(first + round_down(buffer->block().value - first, ratio)), ratio));
+    return true;
+}
+
+// The contents of a block, but for its checksum. Items are sorted as the format demands.
+Result<std::vector<std::byte>> lay_out(Inode& inode, std::vector<format::XattrToStore>& items) {
+    std::ranges::sort(items, [](const auto& a, const auto& b) {
+        if (a.index != b.index) return a.index < b.index;
+        if (a.name.size() != b.name.size()) return a.name.size() < b.name.size();
+        return a.name < b.name;
+    });
+    std::vector<std::byte> out(inode.fs().block_size());
+    std::vector<std::uint32_t> kept, hashes;
+    for (const auto& item : items) kept.push_back(item.stored_hash);
+    if (!format::layout_xattrs(out, first_entry, items, true))
+        return fail(ENOSPC, "inode {}: attributes do not fit in a block", inode.number());
+    std::size_t at = first_entry;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        auto& e = view_as<format::XattrEntry>(Bytes(out), at);
+        // The hash of a value that was not read stays as it is.
+        if (items[i].value_inode && items[i].value_hash == 0) e.hash = items[i].stored_hash = kept[i];
+        hashes.push_back(items[i].stored_hash);
+        at += sizeof(format::XattrEntry) + round_up(e.name_len, 4);
     }
-    inode.set_xattr_block(BlockNr());
-    return inode.add_blocks(handle, -static_cast<std::int64_t>(ratio));
+    auto& header = view_as<format::XattrBlockHeader>(Bytes(out));
+    header.magic = format::xattr_magic;
+    header.refcount = 1u;
+    header.blocks = 1u;
+    header.hash = format::xattr_block_hash(hashes);
+    return out;
+}
+
+std::vector<std::uint32_t> value_inodes(const std::vector<format::XattrToStore>& items) {
+    std::vector<std::uint32_t> out;
+    for (const auto& item : items)
+        if (item.value_inode) out.push_back(item.value_inode);
+    return out;
+}
+
+// Those of `all` that are (`wanted`) or are not in `others`.
+std::vector<std::uint32_t> select(const std::vector<std::uint32_t>& all, const std::vector<std::uint32_t>& others, bool wanted) {
+    std::vector<std::uint32_t> out;
+    for (std::uint32_t n : all)
+        if ((std::ranges::find(others, n) != others.end()) == wanted) out.push_back(n);
+    return out;
 }
 
 }  // namespace
@@ -69,63 +116,47 @@ bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStor
     return needed <= fs.geometry.block_size;
 }
 
-Result<void> write_xattr_block(Handle& handle, Inode& inode, std::vector<format::XattrToStore> items) {
+Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inode, std::vector<format::XattrToStore> items) {
     FsContext& fs = inode.fs();
-    if (items.empty()) return inode.xattr_block() ? give_up_block(handle, inode) : Result<void>();
-    std::ranges::sort(items, [](const auto& a, const auto& b) {
-        if (a.index != b.index) return a.index < b.index;
-        if (a.name.size() != b.name.size()) return a.name.size() < b.name.size();
-        return a.name < b.name;
-    });
-    std::vector<std::byte> scratch(fs.block_size());
-    std::vector<std::uint32_t> kept;
-    for (const auto& item : items) kept.push_back(item.stored_hash);
-    if (!format::layout_xattrs(scratch, first_entry, items, true))
-        return fail(ENOSPC, "inode {}: attributes do not fit in a block", inode.number());
-    std::vector<std::uint32_t> hashes;
-    std::size_t at = first_entry;
-    for (std::size_t i = 0; i < items.size(); ++i) {
-        auto& e = view_as<format::XattrEntry>(Bytes(scratch), at);
-        if (items[i].value_inode && items[i].value_hash == 0) {
-            e.hash = kept[i];
-            items[i].stored_hash = kept[i];
-        }
-        hashes.push_back(items[i].stored_hash);
-        at += sizeof(format::XattrEntry) + round_up(e.name_len, 4);
-    }
-    auto& header = view_as<format::XattrBlockHeader>(Bytes(scratch));
-    header.magic = format::xattr_magic;
-    header.refcount = 1u;
-    header.blocks = 1u;
-    header.hash = format::xattr_block_hash(hashes);
+    const std::uint32_t ratio = fs.geometry.cluster_ratio;
+    if (items.empty() && !inode.xattr_block()) return std::vector<std::uint32_t>();
+    const std::vector<std::uint32_t> former = value_inodes(TRY(read_xattr_block(inode)));
+    BufferRef old;
+    if (inode.xattr_block()) old = TRY(open_block(inode));
 
-    BufferRef buffer;
-    if (inode.xattr_block()) {
-        buffer = TRY(open_block(inode));
-        bool shared = false;
-        {
-            MutexLock guard(buffer->lock);
-            shared = view_as<format::XattrBlockHeader>(buffer->data()).refcount != 1;
-        }
-        if (shared) {
-            TRY(give_up_block(handle, inode));
-            buffer = BufferRef();
-        }
+    if (items.empty()) {
+        const bool last = TRY(give_up_block(handle, fs, old));
+        inode.set_xattr_block(BlockNr());
+        TRY(inode.add_blocks(handle, -static_cast<std::int64_t>(ratio)));
+        return last ? former : std::vector<std::uint32_t>();
     }
-    if (buffer) {
-        TRY(handle.write_access(buffer));
-    } else {
-        const BlockNr block = TRY(fs.allocator.allocate_metadata(handle, fs.allocator.goal_for(inode.number()), nullptr, true));
-        buffer = TRY(fs.buffers.get(block, "attribute block"));
-        TRY(handle.create_access(buffer));
-        inode.set_xattr_block(block);
-        TRY(inode.add_blocks(handle, fs.geometry.cluster_ratio));
+    const std::vector<std::byte> contents = TRY(lay_out(inode, items));
+    const std::vector<std::uint32_t> named = value_inodes(items);
+    auto fill = [&](const BufferRef& buffer) {
+        MutexLock guard(buffer->lock);
+        std::memcpy(buffer->data().data(), contents.data(), contents.size());
+        format::set_xattr_block_checksum(fs.geometry, buffer->block(), buffer->data());
+        buffer->set_kind(BlockKind::xattr);
+    };
+    if (old && !is_shared(old)) {
+        TRY(handle.write_access(old));
+        fill(old);
+        return select(former, named, false);
     }
-    format::set_xattr_block_checksum(fs.geometry, buffer->block(), scratch);
-    MutexLock guard(buffer->lock);
-    std::memcpy(buffer->data().data(), scratch.data(), scratch.size());
-    buffer->set_kind(BlockKind::xattr);
-    return {};
+
+    // Values in inodes count the blocks that name them: the copy counts once more before the old block can lose its last
+    // user to somebody else.
+    const std::vector<std::uint32_t> copied = select(named, former, true);
+    const BlockNr block = TRY(fs.allocator.allocate_metadata(handle, fs.allocator.goal_for(inode.number()), nullptr, true));
+    BufferRef fresh = TRY(fs.buffers.get(block, "attribute block"));
+    TRY(handle.create_access(fresh));
+    fill(fresh);
+    for (std::uint32_t number : copied) TRY(share_value_inode(handle, inode.table(), InodeNr(number)));
+    std::vector<std::uint32_t> surplus;
+    if (old && TRY(give_up_block(handle, fs, old))) surplus = former;
+    inode.set_xattr_block(block);
+    TRY(inode.add_blocks(handle, old ? 0 : static_cast<std::int64_t>(ratio)));
+    return surplus;
 }
 
 }  // namespace uext4

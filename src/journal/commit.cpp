@@ -86,15 +86,15 @@ void JournalState::commit_running(MutexLock& guard) {
             }
         }
     }
-    durable_tid = t.tid;
     std::unique_ptr<Transaction> done = std::move(committing);
     const std::vector<std::function<void()>> actions = std::move(done->actions);
-    changed.notify_all();
     guard.unlock();
     done->buffers.clear();
     for (const std::uint64_t number : done->forgotten) buffers.drop(BlockNr(number));
     for (const auto& action : actions) action();
     guard.lock();
+    // Whoever waited for it finds what it freed free.
+    durable_tid = done->tid;
     changed.notify_all();
 }
 

@@ -1,0 +1,165 @@
+#include "capi/handles.h"
+#include "capi/attributes.h"
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+using namespace uext4;
+using namespace uext4::capi;
+
+namespace {
+
+Bytes bytes(void* p, std::size_t n) { return {static_cast<std::byte*>(p), n}; }
+ConstBytes bytes(const void* p, std::size_t n) { return {static_cast<const std::byte*>(p), n}; }
+
+constexpr std::size_t most = 0x7FFFF000;  // of one call, as Linux
+
+bool sane(const iovec* parts, int count) { return count == 0 || (parts && count > 0 && count <= IOV_MAX); }
+
+}  // namespace
+
+extern "C" {
+
+int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) {
+    if (!fs || !path || !file) return invalid("uext4_open: NULL");
+    Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(path, flags, mode, identity(fs));
+    if (!opened) return report(opened.error());
+    *file = new uext4_file{fs, std::move(*opened)};
+    fs->open_handles.fetch_add(1);
+    return 0;
+}
+
+int uext4_close(uext4_file* file) {
+    if (!file) return invalid("uext4_close: NULL");
+    uext4_fs* fs = file->fs;
+    delete file;
+    fs->open_handles.fetch_sub(1);
+    return 0;
+}
+
+ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset) {
+    if (!file || (!buffer && length)) return invalid("uext4_pread: NULL");
+    if (offset < 0) return invalid("uext4_pread: a negative offset");
+    const Result<std::size_t> n = file->file->read(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
+    return n ? static_cast<ssize_t>(*n) : report(n.error());
+}
+
+ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset) {
+    if (!file || (!buffer && length)) return invalid("uext4_pwrite: NULL");
+    if (offset < 0) return invalid("uext4_pwrite: a negative offset");
+    const Result<std::size_t> n = file->file->write(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
+    return n ? static_cast<ssize_t>(*n) : report(n.error());
+}
+
+ssize_t uext4_preadv(uext4_file* file, const iovec* parts, int count, off_t offset) {
+    if (!file || !sane(parts, count)) return invalid("uext4_preadv: bad arguments");
+    ssize_t done = 0;
+    for (int i = 0; i < count; ++i) {
+        const ssize_t n = uext4_pread(file, parts[i].iov_base, parts[i].iov_len, offset + done);
+        if (n < 0) return done ? done : n;
+        done += n;
+        if (static_cast<size_t>(n) < parts[i].iov_len) break;
+    }
+    return done;
+}
+
+ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t offset) {
+    if (!file || !sane(parts, count)) return invalid("uext4_pwritev: bad arguments");
+    // With O_APPEND the parts must stay together: one write.
+    std::size_t total = 0;
+    for (int i = 0; i < count; ++i) total += parts[i].iov_len;
+    if (count > 1 && total <= (std::size_t{64} << 20) && !(file->file->flags() & O_DIRECT)) {
+        std::vector<std::byte> joined;
+        joined.reserve(total);
+        for (int i = 0; i < count; ++i) {
+            const auto* p = static_cast<const std::byte*>(parts[i].iov_base);
+            joined.insert(joined.end(), p, p + parts[i].iov_len);
+        }
+        return uext4_pwrite(file, joined.data(), joined.size(), offset);
+    }
+    ssize_t done = 0;
+    for (int i = 0; i < count; ++i) {
+        const ssize_t n = uext4_pwrite(file, parts[i].iov_base, parts[i].iov_len, offset + done);
+        if (n < 0) return done ? done : n;
+        done += n;
+        if (static_cast<size_t>(n) < parts[i].iov_len) break;
+    }
+    return done;
+}
+
+int uext4_fsync(uext4_file* file) { return file ? status(file->file->sync(false)) : invalid("uext4_fsync: NULL"); }
+int uext4_fdatasync(uext4_file* file) { return file ? status(file->file->sync(true)) : invalid("uext4_fdatasync: NULL"); }
+
+int uext4_ftruncate(uext4_file* file, off_t size) {
+    if (!file || size < 0) return invalid("uext4_ftruncate: bad arguments");
+    return status(file->file->truncate(static_cast<std::uint64_t>(size)));
+}
+
+int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) {
+    if (!file || offset < 0 || length <= 0) return invalid("uext4_fallocate: bad arguments");
+    return status(file->file->fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
+}
+
+off_t uext4_lseek(uext4_file* file, off_t offset, int whence) {
+    if (!file) return invalid("uext4_lseek: NULL");
+    if (offset < 0 && (whence == SEEK_DATA || whence == SEEK_HOLE)) return report(Error{ENXIO, "uext4_lseek: a negative offset"});
+    if (whence == SEEK_CUR) return invalid("uext4_lseek: a file has no position of its own");
+    const Result<std::uint64_t> at = file->file->seek(static_cast<std::uint64_t>(offset), whence);
+    if (!at) return report(at.error());
+    if (static_cast<off_t>(*at) < 0) return invalid("uext4_lseek: before the start");
+    return static_cast<off_t>(*at);
+}
+
+int uext4_fstat(uext4_file* file, struct stat* out) {
+    if (!file || !out) return invalid("uext4_fstat: NULL");
+    file->file->inode().fill_stat(*out);
+    return 0;
+}
+
+int uext4_fchmod(uext4_file* file, mode_t mode) {
+    if (!file) return invalid("uext4_fchmod: NULL");
+    return change_mode(file->fs, file->file->inode(), mode);
+}
+int uext4_fchown(uext4_file* file, uid_t uid, gid_t gid) {
+    if (!file) return invalid("uext4_fchown: NULL");
+    return change_owner(file->fs, file->file->inode(), uid, gid);
+}
+int uext4_futimens(uext4_file* file, const timespec times[2]) {
+    if (!file) return invalid("uext4_futimens: NULL");
+    return change_times(file->fs, file->file->inode(), times);
+}
+ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) {
+    if (!file || !name) return invalid("uext4_fgetxattr: NULL");
+    return get_attribute(file->fs, file->file->inode(), name, value, size);
+}
+int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) {
+    if (!file || !name || (!value && size)) return invalid("uext4_fsetxattr: NULL");
+    return status(file->fs->fs->set_xattr(file->file->inode(), name, bytes(value, size), flags, identity(file->fs), true));
+}
+ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) {
+    if (!file) return invalid("uext4_flistxattr: NULL");
+    return list_attributes(file->fs, file->file->inode(), list, size);
+}
+int uext4_fremovexattr(uext4_file* file, const char* name) {
+    if (!file || !name) return invalid("uext4_fremovexattr: NULL");
+    return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
+}
+
+ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) {
+    if (!from || !to || from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: bad arguments");
+    if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});
+    const Result<std::size_t> n = from->fs->fs->copy_range(*from->file, static_cast<std::uint64_t>(from_offset), *to->file,
+                                                           static_cast<std::uint64_t>(to_offset), std::min(length, most));
+    return n ? static_cast<ssize_t>(*n) : report(n.error());
+}
+
+int uext4_flink(uext4_file* file, const char* path) {
+    if (!file || !path) return invalid("uext4_flink: NULL");
+    const Credentials who = identity(file->fs);
+    Result<FileSystem::Parent> parent = file->fs->fs->resolve_parent(path, who);
+    if (!parent) return report(parent.error());
+    return status(file->fs->fs->link(file->file->inode(), *parent->directory, parent->name, who, true));
+}
+
+}  // extern "C"

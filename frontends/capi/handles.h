@@ -1,0 +1,49 @@
+// What the C handles hold, and the way from Results to negative errnos.
+#pragma once
+
+#include "api/file_system.h"
+#include "uext4/uext4.h"
+
+#include <atomic>
+#include <deque>
+
+struct uext4_fs {
+    std::unique_ptr<uext4::FileSystem> fs;
+    uext4::Mutex identity_lock{uext4::Rank::Leaf, "uext4_fs::identity"};
+    uext4::Credentials identity = uext4::Credentials::root();
+    std::atomic<unsigned> open_handles{0};
+};
+
+struct uext4_file {
+    uext4_fs* fs = nullptr;
+    std::unique_ptr<uext4::OpenFile> file;
+};
+
+struct uext4_dir {
+    uext4_fs* fs = nullptr;
+    uext4::InodeRef inode;
+    struct Entry {
+        std::string name;
+        std::uint64_t inode = 0, next = 0;
+        std::uint8_t type = 0;
+    };
+    std::deque<Entry> ahead;
+    std::uint64_t position = 0;   // cookie of the next entry to return
+    bool ended = false;
+    dirent current{};
+};
+
+namespace uext4::capi {
+
+// Remembers the sentence for the thread; the negative errno.
+int report(const Error& error);
+int invalid(const char* what);
+Credentials identity(uext4_fs* fs);
+
+template <class T>
+int status(const Result<T>& result) {
+    return result ? 0 : report(result.error());
+}
+inline int status(const Result<void>& result) { return result ? 0 : report(result.error()); }
+
+}  // namespace uext4::capi

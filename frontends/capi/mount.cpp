@@ -1,0 +1,133 @@
+#include "capi/handles.h"
+#include "device/callback_device.h"
+
+#include <cstring>
+#include <optional>
+
+namespace uext4::capi {
+
+namespace {
+
+thread_local std::string last_error = "no error";
+thread_local std::optional<Credentials> thread_identity;
+
+struct Log {
+    Mutex lock{Rank::Leaf, "uext4 log"};
+    void (*function)(void*, const char*) = nullptr;
+    void* context = nullptr;
+};
+Log& log_target() {
+    static Log log;
+    return log;
+}
+
+void log_line(const std::string& line) {
+    void (*function)(void*, const char*) = nullptr;
+    void* context = nullptr;
+    {
+        Log& log = log_target();
+        MutexLock guard(log.lock);
+        function = log.function;
+        context = log.context;
+    }
+    if (function) function(context, line.c_str());
+}
+
+Credentials make(const uext4_identity& i) {
+    Credentials c = Credentials::of(i.uid, i.gid, {}, i.umask);
+    if (i.groups) c.groups.assign(i.groups, i.groups + i.group_count);
+    if (i.privileged) c.capabilities = Capabilities::all();
+    return c;
+}
+
+int finish(Result<std::unique_ptr<FileSystem>> mounted, uext4_fs** out) {
+    if (!mounted) return report(mounted.error());
+    auto handle = std::make_unique<uext4_fs>();
+    handle->fs = std::move(*mounted);
+    *out = handle.release();
+    return 0;
+}
+
+}  // namespace
+
+int report(const Error& error) {
+    last_error = error.what;
+    return error.code > 0 ? -error.code : -EIO;
+}
+
+int invalid(const char* what) { return report(Error{EINVAL, what}); }
+
+Credentials identity(uext4_fs* fs) {
+    if (thread_identity) return *thread_identity;
+    MutexLock guard(fs->identity_lock);
+    return fs->identity;
+}
+
+}  // namespace uext4::capi
+
+using namespace uext4;
+using namespace uext4::capi;
+
+extern "C" {
+
+const char* uext4_strerror(void) { return last_error.c_str(); }
+
+void uext4_set_log(void (*function)(void*, const char*), void* context) {
+    Log& log = log_target();
+    MutexLock guard(log.lock);
+    log.function = function;
+    log.context = context;
+}
+
+int uext4_mount(const char* image, const char* options, uext4_fs** fs) {
+    if (!image || !fs) return invalid("uext4_mount: image or result is NULL");
+    return finish(FileSystem::mount(image, options ? options : "", log_line), fs);
+}
+
+int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs** fs) {
+    if (!device || !device->read || !fs) return invalid("uext4_mount_device: device, its read or the result is NULL");
+    const Result<VolumeOptions> parsed = parse_all_options(options ? options : "");
+    if (!parsed) return report(parsed.error());
+    DeviceCallbacks callbacks;
+    const uext4_device d = *device;
+    callbacks.read = [d](std::uint64_t at, void* out, std::size_t n) { return d.read(d.context, out, n, at); };
+    if (d.write) callbacks.write = [d](std::uint64_t at, const void* in, std::size_t n) { return d.write(d.context, in, n, at); };
+    if (d.flush) callbacks.flush = [d] { return d.flush(d.context); };
+    if (d.discard) callbacks.discard = [d](std::uint64_t at, std::uint64_t n) { return d.discard(d.context, at, n); };
+    return finish(FileSystem::mount_device(std::make_shared<CallbackDevice>(d.size, std::move(callbacks)), *parsed, log_line), fs);
+}
+
+int uext4_umount(uext4_fs* fs) {
+    if (!fs) return invalid("uext4_umount: NULL");
+    if (const unsigned open = fs->open_handles.load()) return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
+    const Result<void> done = fs->fs->unmount();
+    delete fs;
+    return status(done);
+}
+
+int uext4_set_identity(uext4_fs* fs, const uext4_identity* identity) {
+    if (!fs) return invalid("uext4_set_identity: NULL");
+    MutexLock guard(fs->identity_lock);
+    fs->identity = identity ? make(*identity) : Credentials::root();
+    return 0;
+}
+
+int uext4_set_thread_identity(const uext4_identity* identity) {
+    if (identity) thread_identity = make(*identity);
+    else thread_identity.reset();
+    return 0;
+}
+
+int uext4_syncfs(uext4_fs* fs) { return fs ? status(fs->fs->sync()) : invalid("uext4_syncfs: NULL"); }
+int uext4_freeze(uext4_fs* fs) { return fs ? status(fs->fs->freeze()) : invalid("uext4_freeze: NULL"); }
+int uext4_thaw(uext4_fs* fs) { return fs ? status(fs->fs->thaw()) : invalid("uext4_thaw: NULL"); }
+
+int uext4_statfs(uext4_fs* fs, struct statvfs* out) {
+    if (!fs || !out) return invalid("uext4_statfs: NULL");
+    const Result<struct statvfs> r = fs->fs->statistics();
+    if (!r) return report(r.error());
+    *out = *r;
+    return 0;
+}
+
+}  // extern "C"
