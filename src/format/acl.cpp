@@ -6,6 +6,8 @@ namespace {
 
 bool has_id(AclTag tag) { return tag == AclTag::user || tag == AclTag::group; }
 
+constexpr std::uint32_t nobody = 0xFFFFFFFF;  // (uid_t)-1 names no user
+
 bool valid(const Acl& acl) {
     unsigned stage = 0;  // objects seen in order
     bool named = false, mask = false, group_obj = false, other = false, user_obj = false;
@@ -23,6 +25,7 @@ bool valid(const Acl& acl) {
     for (const AclEntry& e : acl) {
         const unsigned o = order(e.tag);
         if (o == 0 || o < stage || e.permissions > 7) return false;
+        if (has_id(e.tag) && e.id == nobody) return false;
         if (o == stage && !has_id(e.tag)) return false;
         stage = o;
         named = named || has_id(e.tag);
@@ -97,7 +100,7 @@ std::vector<std::byte> encode_xattr_acl(const Acl& acl) {
     for (const AclEntry& e : acl) {
         put<std::uint16_t>(out, static_cast<std::uint16_t>(e.tag));
         put<std::uint16_t>(out, e.permissions);
-        put<std::uint32_t>(out, has_id(e.tag) ? e.id : 0xFFFFFFFFu);
+        put<std::uint32_t>(out, has_id(e.tag) ? e.id : nobody);
     }
     return out;
 }

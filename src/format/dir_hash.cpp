@@ -1,5 +1,6 @@
 #include "format/dir_hash.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace uext4::format {

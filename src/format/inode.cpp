@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 namespace uext4::format {
@@ -84,6 +85,11 @@ void set_inode_size_bytes(InodeDisk& inode, std::uint64_t size) {
     inode.size_hi = static_cast<std::uint32_t>(size >> 32);
 }
 
+BlockNr inode_attribute_block(const Geometry& g, const InodeDisk& inode) {
+    const bool wide = g.has_incompat(incompat::bit64);
+    return BlockNr(inode.file_acl_lo.get() | (wide ? std::uint64_t{inode.file_acl_hi.get()} << 32 : 0));
+}
+
 std::uint64_t inode_sectors(const Geometry& g, const InodeDisk& inode) {
     if (!g.has_ro_compat(ro_compat::huge_file)) return inode.blocks_lo;
     const std::uint64_t n = inode.blocks_lo.get() | std::uint64_t{inode.blocks_hi.get()} << 32;
@@ -124,6 +130,12 @@ Result<void> validate_inode(const Geometry& g, InodeNr ino, ConstBytes raw) {
             return fail(EUCLEAN, "inode {}: i_extra_isize is {}", ino, extra);
     }
     if (file_type_of_mode(mode) == FileType::unknown && ino.value >= g.first_inode) return fail(EUCLEAN, "inode {}: i_mode is {:#o}", ino, mode);
+    InodeDisk inode{};
+    std::memcpy(&inode, raw.data(), std::min(raw.size(), sizeof inode));
+    const std::uint64_t size = inode_size_bytes(g, inode);
+    if (size > std::uint64_t{1} << (32 + g.block_bits)) return fail(EUCLEAN, "inode {}: i_size is {}", ino, size);
+    if (const BlockNr acl = inode_attribute_block(g, inode); acl && !g.valid_block(acl))
+        return fail(EUCLEAN, "inode {}: i_file_acl is {}", ino, acl);
     return {};
 }
 

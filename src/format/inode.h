@@ -43,11 +43,13 @@ void set_inode_checksum(const Geometry& geometry, InodeNr ino, Bytes raw);
 // Seed of checksums of blocks that belong to the inode (extent nodes, directory blocks).
 std::uint32_t inode_seed(const Geometry& geometry, InodeNr ino, std::uint32_t generation);
 
-// Extra size, mode, flags and size make sense. EUCLEAN names inode and field.
+// Extra size, mode, size and attribute block make sense. EUCLEAN names inode and field.
 Result<void> validate_inode(const Geometry& geometry, InodeNr ino, ConstBytes raw);
 
 std::uint64_t inode_size_bytes(const Geometry& geometry, const InodeDisk& inode);
 void set_inode_size_bytes(InodeDisk& inode, std::uint64_t size);
+// Block of extended attributes; 0 when there is none.
+BlockNr inode_attribute_block(const Geometry& geometry, const InodeDisk& inode);
 // i_blocks in units of 512 bytes.
 std::uint64_t inode_sectors(const Geometry& geometry, const InodeDisk& inode);
 void set_inode_sectors(const Geometry& geometry, InodeDisk& inode, std::uint64_t sectors);

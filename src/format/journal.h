@@ -48,8 +48,8 @@ struct JournalSuper {
 };
 static_assert(sizeof(JournalSuper) == 1024 && offsetof(JournalSuper, checksum) == 0xFC);
 
-// Tags of a descriptor block. Without csum_v3: 8 bytes, 12 with 64bit (the checksum is 16 bits). A uuid of 16 bytes follows
-// each tag without tag_same_uuid.
+// Tags of a descriptor block. Without csum_v3: 8 bytes, 12 with 64bit (the checksum is 16 bits); with csum_v2 two unused
+// bytes follow. A uuid of 16 bytes follows each tag without tag_same_uuid.
 struct JournalTag {
     Be32 blocknr;
     Be16 checksum, flags;
@@ -87,7 +87,10 @@ struct FastCommitTag {
 struct FastCommitHead {
     Le32 features, tid;
 };
-inline constexpr std::uint16_t fast_commit_head_tag = 9;
+enum FastCommitTagType : std::uint16_t {
+    fc_add_range = 1, fc_delete_range, fc_create, fc_link, fc_unlink, fc_inode, fc_pad, fc_tail, fc_head
+};
+inline constexpr std::uint16_t fast_commit_head_tag = fc_head;
 
 // What a validated journal superblock says.
 struct JournalLayout {
@@ -104,7 +107,7 @@ struct JournalLayout {
     bool csum_v2() const { return !csum_v3() && has(journal::incompat_csum_v2); }
     bool csum_v1() const { return !csum_v3() && !csum_v2() && (compat & journal::compat_checksum); }
     bool wide() const { return has(journal::incompat_64bit); }
-    std::uint32_t tag_bytes() const { return csum_v3() ? 16 : wide() ? 12 : 8; }
+    std::uint32_t tag_bytes() const { return csum_v3() ? 16 : (wide() ? 12 : 8) + (csum_v2() ? 2 : 0); }
     std::uint32_t tail_bytes() const { return csum_v3() || csum_v2() ? 4 : 0; }
 };
 // EUCLEAN names the field. `log_blocks`: how many blocks the journal inode has.

@@ -85,6 +85,7 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     const bool big = g.has_ro_compat(ro_compat::bigalloc);
     if (big) {
         if (s.log_cluster_size < s.log_block_size || s.log_cluster_size > 19) return absurd("s_log_cluster_size", s.log_cluster_size);
+        if (!g.has_incompat(incompat::extents)) return fail(EUCLEAN, "superblock: feature bigalloc without extent");
         g.cluster_bits = s.log_cluster_size - s.log_block_size;
         g.cluster_ratio = 1u << g.cluster_bits;
     } else if (s.log_cluster_size != s.log_block_size && s.log_cluster_size != 0) {
@@ -102,7 +103,9 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
                     device_bytes / g.block_size, g.block_size);
     if (g.reserved_blocks > g.blocks_count) return absurd("s_r_blocks_count", g.reserved_blocks);
     g.first_data_block = s.first_data_block;
-    if (g.first_data_block != (g.block_size == 1024 && !big ? 1u : 0u) && !(g.block_size == 1024 && g.first_data_block <= 1))
+    // The first KiB is for boot code. With bigalloc, clusters count from block 0 whatever the block size.
+    const bool block_0_is_boot = g.block_size == 1024 && g.cluster_ratio == 1;
+    if (block_0_is_boot ? g.first_data_block != 1 : g.first_data_block > (g.block_size == 1024 ? 1u : 0u))
         return absurd("s_first_data_block", g.first_data_block);
     if (g.first_data_block >= g.blocks_count) return absurd("s_first_data_block", g.first_data_block);
     g.blocks_per_group = s.blocks_per_group;
@@ -140,10 +143,10 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     g.default_hash = s.def_hash_version;
     if (g.default_hash > 2) g.default_hash = g.default_hash > 5 ? 1 : static_cast<std::uint8_t>(g.default_hash - 3);
     g.hash_unsigned = (s.flags & super_flag::unsigned_hash) != 0;
+    g.checksum_seed = g.has_incompat(incompat::csum_seed) ? s.checksum_seed.get()
+                                                         : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
     if (g.metadata_csum()) {
         if (s.checksum_type != 1) return absurd("s_checksum_type", s.checksum_type);
-        g.checksum_seed = g.has_incompat(incompat::csum_seed) ? s.checksum_seed.get()
-                                                             : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
         g.descriptor_checksum = DescriptorChecksum::crc32c;
     } else if (g.has_ro_compat(ro_compat::gdt_csum)) {
         g.descriptor_checksum = DescriptorChecksum::crc16;
@@ -156,6 +159,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     g.reserved_gdt_blocks = s.reserved_gdt_blocks;
     if (g.reserved_gdt_blocks > g.block_size / 4) return absurd("s_reserved_gdt_blocks", g.reserved_gdt_blocks);
     if (g.has_compat(compat::sparse_super2)) g.backup_groups = {s.backup_bgs[0], s.backup_bgs[1]};
+    if (const BlockNr last = g.descriptor_place(GroupNr(groups - 1)).block; last.value >= g.blocks_count)
+        return fail(EUCLEAN, "superblock: group descriptors at block {}, but s_blocks_count is {}", last, g.blocks_count);
     const bool huge = g.has_ro_compat(ro_compat::huge_file);
     g.max_extent_file_size = std::uint64_t{0xFFFFFFFFu} << g.block_bits;
     if (!huge) g.max_extent_file_size = std::min<std::uint64_t>(g.max_extent_file_size, ((std::uint64_t{1} << 32) - 1) * 512);

@@ -106,7 +106,7 @@ struct Geometry {
     std::uint32_t inode_size = 0, desc_size = 32, group_count = 0, descs_per_block = 0, inode_table_blocks = 0;
     std::uint32_t first_inode = 11, want_extra_isize = 0;
     std::uint32_t compat = 0, incompat = 0, ro_compat = 0;
-    std::uint32_t checksum_seed = 0;
+    std::uint32_t checksum_seed = 0;    // of metadata_csum, and of the values in ea_inodes
     DescriptorChecksum descriptor_checksum = DescriptorChecksum::none;
     std::array<std::uint32_t, 4> hash_seed{};
     std::uint8_t default_hash = 1;     // HashVersion of new directories, without the signedness

@@ -130,9 +130,7 @@ void set_xattr_block_checksum(const Geometry& g, BlockNr block, Bytes contents) 
 }
 
 std::uint32_t xattr_value_hash(const Geometry& g, ConstBytes value) {
-    const std::uint32_t seed = g.metadata_csum() ? g.checksum_seed
-                                                 : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(g.uuid.data()), 16));
-    return crc32c(seed, value);
+    return crc32c(g.checksum_seed, value);
 }
 
 std::uint32_t xattr_space(const XattrToStore& item) {
