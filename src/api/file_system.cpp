@@ -154,7 +154,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
     WriteLock guard(inode.rw);
     Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
     const XattrMode mode = flags & XATTR_CREATE ? XattrMode::create : flags & XATTR_REPLACE ? XattrMode::replace : XattrMode::either;
-    return uext4::set_xattr(handle, inode, name, value, mode);
+    return uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr);
 }
 
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {

@@ -22,22 +22,28 @@ Result<std::optional<format::Acl>> get_acl(Inode& inode, AclKind kind) {
     return TRY(format::decode_disk_acl(*value));
 }
 
-Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl) {
+Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl, const Credentials* who) {
+    if (inode.is_symlink()) return fail(EOPNOTSUPP, "inode {}: a symbolic link has no ACL", inode.number());
     if (kind == AclKind::default_ && !inode.is_directory() && !acl.empty())
         return fail(EACCES, "inode {}: only a directory has a default ACL", inode.number());
+    std::uint16_t mode = inode.mode();
     if (kind == AclKind::access && !acl.empty()) {
-        const format::AclMode mode = format::mode_of_acl(acl);
-        MutexLock guard(inode.map_lock);
-        inode.set_mode(static_cast<std::uint16_t>((inode.mode() & ~0777) | mode.bits));
-        TRY(inode.store(handle));
-        if (mode.exact) acl.clear();
+        const format::AclMode said = format::mode_of_acl(acl);
+        mode = static_cast<std::uint16_t>((mode & ~0777) | said.bits);
+        if (who && !who->in_group(inode.gid()) && !who->capabilities.fsetid) mode &= static_cast<std::uint16_t>(~S_ISGID);
+        if (said.exact) acl.clear();
     }
+    // The attribute first: it may find no room, the mode always does.
     if (acl.empty()) {
         Result<void> removed = remove_xattr_raw(handle, inode, attribute_of(kind));
-        if (!removed && removed.error().code == ENODATA) return {};
-        return removed;
+        if (!removed && removed.error().code != ENODATA) return removed;
+    } else {
+        TRY(set_xattr_raw(handle, inode, attribute_of(kind), format::encode_disk_acl(acl), XattrMode::either));
     }
-    return set_xattr_raw(handle, inode, attribute_of(kind), format::encode_disk_acl(acl), XattrMode::either);
+    MutexLock guard(inode.map_lock);
+    if (mode == inode.mode()) return {};
+    inode.set_mode(mode);
+    return inode.store(handle);
 }
 
 Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t umask) {

@@ -15,6 +15,15 @@ format::Timestamp current_time() {
 
 namespace {
 
+constexpr const char* capability = "security.capability";
+
+Result<bool> has_capability(Inode& inode) {
+    if (!inode.is_regular()) return false;
+    const Result<std::vector<std::byte>> value = get_xattr_raw(inode, capability);
+    if (!value && value.error().code != ENODATA) return fail(value.error());
+    return value.has_value();
+}
+
 Result<void> may_change(Inode& inode, const AttributeChange& c, const Credentials& who) {
     const bool owner = owns(inode, who);
     if (c.mode && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
@@ -37,7 +46,10 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     if (check) TRY(may_change(inode, c, who));
     const bool changes_mode = c.mode.has_value();
-    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? xattr_credits(inode) : 0)));
+    const bool loses_capability = (c.uid || c.gid) && TRY(has_capability(inode));
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? xattr_credits(inode) : 0) +
+                                                 (loses_capability ? xattr_credits(inode) : 0)));
+    if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability));
     {
         MutexLock guard(inode.map_lock);
         std::uint16_t mode = inode.mode();
@@ -66,10 +78,18 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
 }
 
 Result<void> remove_privileges(Inode& inode, const Credentials& who) {
+    if (!inode.is_regular() || inode.unprivileged.load(std::memory_order_relaxed)) return {};
     const std::uint16_t mode = inode.mode();
-    const bool set_gid = (mode & S_ISGID) && (mode & S_IXGRP);
-    if (who.capabilities.fsetid || !((mode & S_ISUID) || set_gid) || !inode.is_regular()) return {};
-    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    const bool set_gid = (mode & S_ISGID) && (mode & S_IXGRP), set_id = (mode & S_ISUID) || set_gid;
+    const bool capable = TRY(has_capability(inode));
+    if (!set_id && !capable) {
+        inode.unprivileged.store(true, std::memory_order_relaxed);
+        return {};
+    }
+    if (who.capabilities.fsetid && !capable) return {};
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (capable ? xattr_credits(inode) : 0)));
+    if (capable) TRY(remove_xattr_raw(handle, inode, capability));
+    if (who.capabilities.fsetid || !set_id) return {};
     MutexLock guard(inode.map_lock);
     std::uint16_t fresh = static_cast<std::uint16_t>(mode & ~S_ISUID);
     if (set_gid) fresh &= static_cast<std::uint16_t>(~S_ISGID);
@@ -88,15 +108,21 @@ std::uint32_t visible_flags(const Inode& inode) {
 Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     const std::uint32_t old = inode.flags();
-    if (check && !owns(inode, who)) return fail(EACCES, "inode {} belongs to user {}", inode.number(), inode.uid());
+    if (check && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
     constexpr std::uint32_t fixed = f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt | f::inline_data |
                                     f::casefold | f::eofblocks;
     if (wanted & ~(user_settable_flags | fixed)) return fail(EOPNOTSUPP, "flags {:#x} are not known", wanted & ~(user_settable_flags | fixed));
     if ((wanted ^ old) & f::extents) return fail(EOPNOTSUPP, "inode {}: cannot change between extents and indirect blocks", inode.number());
     if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)
         return fail(EPERM, "the flags i and a need CAP_LINUX_IMMUTABLE");
-    std::uint32_t settable = user_settable_flags & ~f::journal_data;
-    if (!inode.is_directory()) settable &= ~(f::dirsync | f::topdir);
+    if ((old & wanted & f::immutable) && ((wanted ^ old) & user_settable_flags))
+        return fail(EPERM, "inode {} is immutable", inode.number());
+    std::uint32_t settable = user_settable_flags;
+    if (inode.is_regular()) settable &= ~(f::dirsync | f::topdir | f::projinherit);
+    else if (!inode.is_directory()) settable &= f::nodump | f::noatime;
+    if (wanted & user_settable_flags & ~settable & ~old)
+        return fail(EOPNOTSUPP, "inode {}: flags {:#x} are not for this kind of file", inode.number(), wanted & user_settable_flags & ~settable);
+    settable &= ~f::journal_data;
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
     inode.set_flags((old & ~settable) | (wanted & settable));

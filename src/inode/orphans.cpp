@@ -27,6 +27,7 @@ struct Orphans::State {
         const BlockNr block = blocks[slot / per_block()];
         BufferRef buffer = TRY(fs.buffers.read(block, "orphan file"));
         TRY(handle.write_access(buffer));
+        MutexLock guard(buffer->lock);
         view_as<Le32>(buffer->data(), slot % per_block() * 4) = value;
         format::set_orphan_checksum(fs.geometry, seed, block, buffer->data());
         return {};

@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace uext4 {
@@ -11,8 +12,8 @@ namespace uext4 {
 namespace {
 
 Result<InodeRef> open_value(InodeTable& table, InodeNr number) {
-    InodeRef inode = TRY(table.get(number, true));
-    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular())
+    InodeRef inode = TRY(table.get(number));
+    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular() || inode->is_inline() || inode->links() == 0)
         return fail(EUCLEAN, "inode {}: holds no attribute value", number);
     return inode;
 }
@@ -51,8 +52,13 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
     const std::uint32_t bs = fs.block_size();
     InodeRef inode = TRY(table.create(handle, NewInode{owner.number(), S_IFREG | 0600, owner.uid(), owner.gid(), 0, 0}));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
-    inode->set_flags((inode->flags() & ~format::inode_flag::inline_data) | format::inode_flag::ea_inode | format::inode_flag::extents);
-    initialise_extent_root(inode->map_root());
+    std::uint32_t flags = (inode->flags() & ~format::inode_flag::inline_data) | format::inode_flag::ea_inode;
+    std::ranges::fill(inode->map_root(), std::byte{0});
+    if (fs.geometry.has_incompat(format::incompat::extents)) {
+        flags |= format::inode_flag::extents;
+        initialise_extent_root(inode->map_root());
+    }
+    inode->set_flags(flags);
     if (const std::size_t body = format::classic_inode_size + inode->disk().extra_isize; body < inode->raw().size())
         std::memset(inode->raw().data() + body, 0, inode->raw().size() - body);
     auto fill = [&]() -> Result<void> {
@@ -78,7 +84,6 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
     inode->set_size(value.size());
     inode->set_disk_size(value.size());
     inode->disk().atime = hash;
-    inode->disk().mtime = static_cast<std::uint32_t>(owner.number().value);
     set_references(*inode, 1);
     inode->set_links(1);
     TRY(inode->store(handle));
@@ -92,6 +97,13 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
     return ValueInode{inode->number(), hash};
 }
 
+Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
+    InodeRef inode = TRY(open_value(table, number));
+    UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+    set_references(*inode, references(*inode) + 1);
+    return inode->store(handle);
+}
+
 Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(open_value(table, number));
     {
@@ -102,8 +114,14 @@ Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number)
             return inode->store(handle);
         }
         set_references(*inode, 0);
-        const LogicalBlock reached = TRY(inode->map().remove(handle, LogicalBlock(0), inode->map().limit(), nullptr));
-        if (reached.value != 0) return fail(ENOSPC, "inode {}: no room in the journal to free it", number);
+        (void)handle.extend(2 * inode->map().credits());
+        LogicalBlock end = inode->map().limit();
+        while (end.value != 0) {
+            const LogicalBlock reached = TRY(inode->map().remove(handle, LogicalBlock(0), end, nullptr));
+            if (reached.value != 0 && (reached == end || !handle.extend(2 * inode->map().credits())))
+                return fail(ENOSPC, "inode {}: no room in the journal to free it", number);
+            end = reached;
+        }
     }
     return table.release(handle, *inode);
 }

@@ -56,65 +56,97 @@ format::Timestamp now() {
     return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
 }
 
+// Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is changed
+// when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
+Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item) {
+    std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+    std::vector<std::uint32_t> surplus;
+    for (const auto& old : body)
+        if (is(old, name) && old.value_inode) surplus.push_back(old.value_inode);
+    std::erase_if(body, [&](const auto& i) { return is(i, name); });
+    const bool was_in_block = std::erase_if(block, [&](const auto& i) { return is(i, name); }) != 0;
+    // system.data stays first: its place does not change with the others'.
+    std::ranges::stable_partition(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
+    const ConstBytes area = body_area(inode);
+    const std::vector<std::byte> before(area.begin(), area.end());
+    std::vector<XattrToStore> grown = body;
+    if (item) grown.push_back(*item);
+    bool to_block = false;
+    if (!store_body(inode, grown)) {
+        if (!item) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+        block.push_back(*item);
+        if (!xattr_block_fits(inode.fs(), block))
+            return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix, item->value.size());
+        to_block = true;
+    }
+    if (to_block || was_in_block) {
+        // The block may need space, so it goes first; the inode's own part cannot fail then.
+        const Result<std::vector<std::uint32_t>> lost = write_xattr_block(handle, inode, std::move(block));
+        if (!lost) {
+            std::ranges::copy(before, body_area(inode).begin());
+            return fail(lost.error());
+        }
+        surplus.insert(surplus.end(), lost->begin(), lost->end());
+    }
+    if (to_block && !store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+    inode.set_ctime(now());
+    inode.bump_version();
+    TRY(inode.store(handle));
+    return surplus;
+}
+
+// What the entries of the inode's block refer to: held in memory, so that its copying finds them there. map_lock held by
+// nobody here.
+Result<std::vector<InodeRef>> pin_values(Inode& inode) {
+    std::vector<std::uint32_t> numbers;
+    {
+        MutexLock map(inode.map_lock);
+        for (const auto& item : TRY(read_xattr_block(inode)))
+            if (item.value_inode) numbers.push_back(item.value_inode);
+    }
+    std::vector<InodeRef> out;
+    for (std::uint32_t number : numbers) out.push_back(TRY(inode.table().get(InodeNr(number))));
+    return out;
+}
+
+Result<XattrToStore> in_value_inode(Handle& handle, Inode& inode, const Name& name, ConstBytes value) {
+    const ValueInode made = TRY(create_value_inode(handle, inode.table(), inode, value));
+    return XattrToStore{name.index, std::string(name.suffix), {}, static_cast<std::uint32_t>(made.number.value),
+                        static_cast<std::uint32_t>(value.size()), made.hash, 0};
+}
+
 // The one routine that changes attributes: without `value` it removes.
 Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode) {
+    if (value && value->size() > format::xattr_max_value) return fail(E2BIG, "attribute value of {} bytes", value->size());
     FsContext& fs = inode.fs();
-    InodeTable& table = inode.table();
-    std::uint32_t old_value_inode = 0;
-    XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
     {
         MutexLock map(inode.map_lock);
         const Found found = TRY(find_item(TRY(copy_body(inode)), TRY(read_xattr_block(inode)), name));
         if (found.exists && mode == XattrMode::create && value) return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name.suffix);
         if (!found.exists && (!value || mode == XattrMode::replace)) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name.suffix);
-        old_value_inode = found.item.value_inode;
     }
-    if (value) {
-        if (value->size() > format::xattr_max_value) return fail(E2BIG, "attribute value of {} bytes", value->size());
-        const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode);
-        if (may_move && value->size() > large_value(fs)) {
-            const ValueInode made = TRY(create_value_inode(handle, table, inode, *value));
-            item.value_inode = static_cast<std::uint32_t>(made.number.value);
-            item.value_size = static_cast<std::uint32_t>(value->size());
-            item.value_hash = made.hash;
-        } else {
-            item.value.assign(value->begin(), value->end());
+    if (name.index == XattrIndex::security) inode.unprivileged.store(false, std::memory_order_relaxed);
+    const std::vector<InodeRef> pinned = TRY(pin_values(inode));
+    const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode) && value && !value->empty();
+    XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
+    bool moved = may_move && value->size() > large_value(fs);
+    if (moved) item = TRY(in_value_inode(handle, inode, name, *value));
+    else if (value) item.value.assign(value->begin(), value->end());
+    for (;;) {
+        Result<std::vector<std::uint32_t>> placed = [&] {
+            MutexLock map(inode.map_lock);
+            return place(handle, inode, name, value ? &item : nullptr);
+        }();
+        if (placed) {
+            for (std::uint32_t number : *placed) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
+            return {};
         }
+        if (moved) (void)drop_value_inode(handle, inode.table(), InodeNr(item.value_inode));
+        if (moved || !may_move || placed.error().code != ENOSPC) return fail(placed.error());
+        // A small value that finds no room goes where large ones do: its entry takes less.
+        item = TRY(in_value_inode(handle, inode, name, *value));
+        moved = true;
     }
-    auto place = [&]() -> Result<void> {
-        MutexLock map(inode.map_lock);
-        std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
-        const bool was_in_block = std::ranges::any_of(block, [&](const auto& i) { return is(i, name); });
-        const auto data_first = [](const XattrToStore& i) { return i.index == XattrIndex::system && i.name == "data"; };
-        std::erase_if(body, [&](const auto& i) { return is(i, name); });
-        std::erase_if(block, [&](const auto& i) { return is(i, name); });
-        std::ranges::stable_partition(body, data_first);
-        bool to_block = false;
-        if (value) {
-            std::vector<XattrToStore> grown = body;
-            grown.push_back(item);
-            if (store_body(inode, grown)) {
-                // fits in the inode
-            } else {
-                block.push_back(item);
-                if (!xattr_block_fits(fs, block)) return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix, item.value.size());
-                if (!store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
-                to_block = true;
-            }
-        } else if (!store_body(inode, body)) {
-            return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
-        }
-        if (to_block || was_in_block) TRY(write_xattr_block(handle, inode, std::move(block)));
-        inode.set_ctime(now());
-        inode.bump_version();
-        return inode.store(handle);
-    };
-    if (Result<void> placed = place(); !placed) {
-        if (item.value_inode) (void)drop_value_inode(handle, table, InodeNr(item.value_inode));
-        return placed;
-    }
-    if (old_value_inode) return drop_value_inode(handle, table, InodeNr(old_value_inode));
-    return {};
 }
 
 }  // namespace
@@ -163,11 +195,17 @@ Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name) {
     return get_xattr_raw(inode, name);
 }
 
-Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode) {
+Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,
+                       const Credentials* who) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         const format::Acl acl = TRY(format::decode_xattr_acl(value));
-        TRY(set_acl(handle, inode, *kind, acl));
+        if (mode != XattrMode::either) {
+            const bool exists = TRY(get_acl(inode, *kind)).has_value();
+            if (exists && mode == XattrMode::create) return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
+            if (!exists && mode == XattrMode::replace) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+        }
+        TRY(set_acl(handle, inode, *kind, acl, who));
         MutexLock map(inode.map_lock);
         inode.set_ctime(now());
         return inode.store(handle);
@@ -226,30 +264,45 @@ Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view na
 }
 
 Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
-    std::vector<std::uint32_t> values;
-    {
-        MutexLock map(inode.map_lock);
-        for (const auto& item : TRY(copy_body(inode)))
-            if (item.value_inode) values.push_back(item.value_inode);
-        bool last_user = true;
-        if (inode.xattr_block()) {
-            BufferRef buffer = TRY(inode.fs().buffers.read(inode.xattr_block(), "attribute block"));
-            MutexLock guard(buffer->lock);
-            last_user = view_as<format::XattrBlockHeader>(buffer->data()).refcount == 1;
+    // One value inode a step, with its entry, so that a handle has room for it and a crash in between leaves no entry
+    // without its value.
+    const unsigned step = xattr_credits(inode) + Allocator::inode_credits() + 8 * Inode::store_credits();
+    for (;;) {
+        const std::vector<InodeRef> pinned = TRY(pin_values(inode));
+        std::vector<std::uint32_t> surplus;
+        bool done = false;
+        {
+            MutexLock map(inode.map_lock);
+            std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+            const auto has_value = [](const XattrToStore& i) { return i.value_inode != 0; };
+            if (auto it = std::ranges::find_if(body, has_value); it != body.end()) {
+                surplus.push_back(it->value_inode);
+                body.erase(it);
+                if (!store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+                TRY(inode.store(handle));
+            } else if (auto last = std::ranges::find_if(block, has_value);
+                       last != block.end() && TRY(owns_xattr_block(inode))) {
+                block.erase(last);
+                surplus = TRY(write_xattr_block(handle, inode, std::move(block)));
+                TRY(inode.store(handle));
+            } else {
+                surplus = TRY(write_xattr_block(handle, inode, {}));
+                std::erase_if(body, [](const XattrToStore& i) { return i.index != XattrIndex::system || i.name != "data"; });
+                (void)store_body(inode, body);
+                TRY(inode.store(handle));
+                done = true;
+            }
         }
-        if (last_user)
-            for (const auto& item : TRY(read_xattr_block(inode)))
-                if (item.value_inode) values.push_back(item.value_inode);
-        TRY(write_xattr_block(handle, inode, {}));
+        for (std::uint32_t number : surplus) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
+        if (done) return {};
+        if (!handle.extend(step)) TRY(handle.restart(step));
     }
-    for (std::uint32_t number : values) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
-    return {};
 }
 
 unsigned xattr_credits(Inode& inode) {
     unsigned credits = 2 * Allocator::publish_credits() + 4 + Inode::store_credits();
     if (inode.fs().geometry.has_incompat(format::incompat::ea_inode))
-        credits += format::xattr_max_value / inode.fs().block_size() + 2 * (Allocator::inode_credits() + 16);
+        credits += format::xattr_max_value / inode.fs().block_size() + 2 * (Allocator::inode_credits() + 16) + 8;
     return credits;
 }
 

@@ -17,7 +17,9 @@ enum class XattrMode : std::uint8_t { either, create, replace };
 
 // As users see them: full names; ACLs in their user form, applied to the mode. ENODATA, ERANGE is the caller's affair.
 Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name);
-Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode);
+// An ACL set by somebody (`who`) outside the file's group takes its set-group-id bit.
+Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,
+                       const Credentials* who = nullptr);
 Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name);
 // Full names; system.data is not among them.
 Result<std::vector<std::string>> list_xattrs(Inode& inode);
@@ -30,7 +32,8 @@ Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view name
 Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode);
 Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view name);
 
-// Everything but system.data goes: at the inode's deletion.
+// Everything but system.data goes: at the inode's deletion. May restart the handle, which has room for xattr_credits()
+// again afterwards.
 Result<void> free_all_xattrs(Handle& handle, Inode& inode);
 // Of one change.
 unsigned xattr_credits(Inode& inode);

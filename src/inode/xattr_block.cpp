@@ -110,6 +110,11 @@ Result<std::vector<format::XattrToStore>> read_xattr_block(Inode& inode) {
     return out;
 }
 
+Result<bool> owns_xattr_block(Inode& inode) {
+    if (!inode.xattr_block()) return false;
+    return !is_shared(TRY(open_block(inode)));
+}
+
 bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStore>& items) {
     std::uint64_t needed = first_entry + 4;
     for (const auto& item : items) needed += format::xattr_space(item);
