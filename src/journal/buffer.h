@@ -100,7 +100,7 @@ public:
     BufferRef find(BlockNr block);
     // Starts reading blocks that will be wanted soon, in one request where they adjoin; errors are left to read().
     void read_ahead(BlockNr first, std::uint32_t count);
-    // Drops a clean, unpinned buffer's contents (e.g. after the block was freed).
+    // Drops the contents of a block that no transaction holds (it was freed): the next read() goes to the device.
     void drop(BlockNr block);
     void drop_all_clean();
 

@@ -1,7 +1,9 @@
 #include "journal/buffer.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <list>
 #include <unordered_map>
 
@@ -11,9 +13,17 @@ namespace {
 
 constexpr std::size_t shard_count = 16;
 
+// How many buffers one miss looks at for a victim: pinned ones must not make every miss walk the whole shard.
+constexpr std::size_t clock_steps = 64;
+
+struct Cached {
+    std::unique_ptr<Buffer> buffer;
+    std::list<Buffer*>::iterator place;  // in the shard's order
+};
+
 struct Shard {
     Mutex lock{Rank::Leaf, "BufferCache::shard"};
-    std::unordered_map<std::uint64_t, std::unique_ptr<Buffer>> buffers;
+    std::unordered_map<std::uint64_t, Cached> buffers;
     std::list<Buffer*> order;  // the clock's hand is at the front
 };
 
@@ -46,14 +56,14 @@ Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
     std::vector<std::unique_ptr<Buffer>> evicted;
     MutexLock guard(shard.lock);
     if (auto it = shard.buffers.find(block.value); it != shard.buffers.end()) {
-        Buffer* found = it->second.get();
+        Buffer* found = it->second.buffer.get();
         found->references_.fetch_add(1);
         found->recently_used_.store(true, std::memory_order_relaxed);
         return BufferRef(found);
     }
     // The clock: one that is unreferenced and was not used since the hand passed goes for one that comes.
     if (s.bytes.load() >= s.limit) {
-        std::size_t budget = shard.order.size();
+        std::size_t budget = std::min(shard.order.size(), clock_steps);
         while (budget-- > 0 && evicted.size() < 2) {
             Buffer* oldest = shard.order.front();
             if (oldest->references_.load() != 0 || oldest->recently_used_.exchange(false)) {
@@ -62,7 +72,7 @@ Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
             }
             shard.order.pop_front();
             auto it = shard.buffers.find(oldest->block().value);
-            evicted.push_back(std::move(it->second));
+            evicted.push_back(std::move(it->second.buffer));
             shard.buffers.erase(it);
             s.bytes.fetch_sub(s.block_size);
         }
@@ -73,14 +83,15 @@ Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
     made->data_ = std::make_unique<std::byte[]>(s.block_size);
     made->references_.store(1);
     Buffer* raw = made.get();
-    shard.buffers.emplace(block.value, std::move(made));
     shard.order.push_back(raw);
+    shard.buffers.emplace(block.value, Cached{std::move(made), std::prev(shard.order.end())});
     s.bytes.fetch_add(s.block_size);
     return BufferRef(raw);
 }
 
 Result<BufferRef> BufferCache::read(BlockNr block, const char* what) {
     BufferRef buffer = TRY(get(block, what));
+    // Two readers of one block meet here: the second finds what the first has read.
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
     MutexLock guard(buffer->reading_);
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
@@ -95,36 +106,43 @@ BufferRef BufferCache::find(BlockNr block) {
     Shard& shard = state_->shard(block);
     MutexLock guard(shard.lock);
     auto it = shard.buffers.find(block.value);
-    if (it == shard.buffers.end() || !it->second->uptodate_.load()) return {};
-    it->second->references_.fetch_add(1);
-    return BufferRef(it->second.get());
+    if (it == shard.buffers.end()) return {};
+    Buffer* found = it->second.buffer.get();
+    if (!found->uptodate_.load(std::memory_order_acquire)) return {};
+    found->references_.fetch_add(1);
+    return BufferRef(found);
 }
 
 void BufferCache::read_ahead(BlockNr first, std::uint32_t count) {
     State& s = *state_;
     if (first.value >= s.blocks) return;
     count = static_cast<std::uint32_t>(std::min<std::uint64_t>(count, s.blocks - first.value));
-    std::vector<BufferRef> wanted;
+    std::vector<BufferRef> run;
     std::vector<std::byte> bytes;
     for (std::uint32_t i = 0; i < count;) {
-        std::uint32_t n = 0;
-        while (i + n < count && n < 256 && !find(first + i + n)) ++n;
-        if (n == 0) {
+        // Referenced before they are read: none can be changed, written, evicted and then filled with what was read here.
+        run.clear();
+        while (i + run.size() < count && run.size() < 256) {
+            Result<BufferRef> buffer = get(first + (i + run.size()), "read ahead");
+            if (!buffer) return;
+            if ((*buffer)->uptodate_.load(std::memory_order_acquire)) break;
+            run.push_back(std::move(*buffer));
+        }
+        if (run.empty()) {
             ++i;
             continue;
         }
-        bytes.resize(std::size_t{n} * s.block_size);
+        bytes.resize(run.size() * s.block_size);
         if (!s.device.read((first.value + i) * s.block_size, bytes)) return;
-        for (std::uint32_t k = 0; k < n; ++k) {
-            Result<BufferRef> buffer = get(first + i + k, "read ahead");
-            if (!buffer) return;
-            MutexLock guard((*buffer)->reading_);
+        for (std::size_t k = 0; k < run.size(); ++k) {
+            MutexLock guard(run[k]->reading_);
             // Somebody may have read it, filled it or changed it meanwhile: theirs is newer.
-            if ((*buffer)->uptodate_.load()) continue;
-            std::memcpy((*buffer)->data().data(), bytes.data() + std::size_t{k} * s.block_size, s.block_size);
-            (*buffer)->uptodate_.store(true, std::memory_order_release);
+            if (run[k]->uptodate_.load()) continue;
+            std::memcpy(run[k]->data().data(), bytes.data() + k * s.block_size, s.block_size);
+            run[k]->set_kind(BlockKind::unchecked);
+            run[k]->uptodate_.store(true, std::memory_order_release);
         }
-        i += n;
+        i += static_cast<std::uint32_t>(run.size());
     }
 }
 
@@ -134,14 +152,15 @@ void BufferCache::drop(BlockNr block) {
     MutexLock guard(shard.lock);
     auto it = shard.buffers.find(block.value);
     if (it == shard.buffers.end()) return;
-    Buffer* buffer = it->second.get();
+    Buffer* buffer = it->second.buffer.get();
     if (buffer->references_.load() != 0) {
-        // Whoever still looks at it keeps the bytes; the next reader reads again.
+        // Whoever still looks at it keeps the bytes for now; the next reader reads again.
         buffer->set_kind(BlockKind::unchecked);
+        buffer->uptodate_.store(false, std::memory_order_release);
         return;
     }
-    shard.order.remove(buffer);
-    gone = std::move(it->second);
+    shard.order.erase(it->second.place);
+    gone = std::move(it->second.buffer);
     shard.buffers.erase(it);
     state_->bytes.fetch_sub(state_->block_size);
 }
@@ -150,11 +169,11 @@ void BufferCache::drop_all_clean() {
     for (Shard& shard : state_->shards) {
         MutexLock guard(shard.lock);
         for (auto it = shard.buffers.begin(); it != shard.buffers.end();) {
-            if (it->second->references_.load() != 0) {
+            if (it->second.buffer->references_.load() != 0) {
                 ++it;
                 continue;
             }
-            shard.order.remove(it->second.get());
+            shard.order.erase(it->second.place);
             it = shard.buffers.erase(it);
             state_->bytes.fetch_sub(state_->block_size);
         }

@@ -5,7 +5,8 @@
 namespace uext4 {
 
 Handle::Handle(Handle&& o) noexcept
-    : journal_(std::exchange(o.journal_, nullptr)), transaction_(std::exchange(o.transaction_, nullptr)), credits_(std::exchange(o.credits_, 0)) {}
+    : journal_(std::exchange(o.journal_, nullptr)), transaction_(std::exchange(o.transaction_, nullptr)),
+      credits_(std::exchange(o.credits_, 0)) {}
 
 Handle& Handle::operator=(Handle&& o) noexcept {
     if (this != &o) {
@@ -47,49 +48,71 @@ void Handle::stop() {
     }
 }
 
-namespace {
-void use_credit(Transaction& t, unsigned& credits) {
-    if (credits == 0) return;
-    --credits;
-    if (t.outstanding) --t.outstanding;
+// A block joins: counts against the handle, makes an earlier freeing of it void, starts the clock.
+void JournalState::note_join(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits) {
+    t.revoked.erase(block);
+    t.forgotten.erase(block);
+    if (!fresh) return;
+    if (credits > 0) {
+        --credits;
+        if (t.outstanding) --t.outstanding;
+    }
+    start_clock(t);
 }
-}  // namespace
+
+void JournalState::start_clock(Transaction& t) {
+    if (t.started.count() != 0) return;
+    t.started = monotonic_now();
+    work.notify_all();
+}
 
 Result<void> Handle::write_access(const BufferRef& buffer) {
     if (!transaction_) return fail(EIO, "block {}: changed outside of a transaction", buffer->block());
     if (journal_->aborted.load()) return journal_->aborted_error();
     Transaction& t = *transaction_;
-    if (buffer->joined_.load(std::memory_order_relaxed) == t.tid) return {};
+    if (buffer->joined_.load(std::memory_order_acquire) == t.tid) return {};
+    // Under the lock, so that a checkpoint which is copying the block's committed image is either done or sees this.
     MutexLock guard(journal_->lists);
     if (buffer->joined_.load() == t.tid) return {};
-    if (t.buffers.emplace(buffer->block().value, buffer).second) use_credit(t, credits_);
-    t.revoked.erase(buffer->block().value);
-    t.forgotten.erase(buffer->block().value);
-    buffer->joined_.store(t.tid);
+    const bool fresh = t.buffers.emplace(buffer->block().value, buffer).second;
+    journal_->note_join(t, buffer->block().value, fresh, credits_);
+    buffer->joined_.store(t.tid, std::memory_order_release);
     return {};
 }
 
 Result<void> Handle::create_access(const BufferRef& buffer) {
-    {
-        MutexLock guard(buffer->reading_);
-        std::memset(buffer->data_.get(), 0, buffer->size_);
-        buffer->set_kind(BlockKind::unchecked);
-        buffer->uptodate_.store(true, std::memory_order_release);
-    }
-    return write_access(buffer);
+    // First the access: until then an older image of the block may be on its way home.
+    TRY(write_access(buffer));
+    MutexLock guard(buffer->reading_);
+    std::memset(buffer->data_.get(), 0, buffer->size_);
+    buffer->set_kind(BlockKind::unchecked);
+    buffer->uptodate_.store(true, std::memory_order_release);
+    return {};
 }
 
 Result<void> Handle::forget(BlockNr block) {
     if (!transaction_) return fail(EIO, "block {}: freed outside of a transaction", block);
     JournalState& s = *journal_;
     if (s.aborted.load()) return s.aborted_error();
+    if (block.value >= s.buffers.blocks_count())
+        return fail(EUCLEAN, "journal: block {} of {} is freed", block, s.buffers.blocks_count());
     BufferRef buffer = s.buffers.find(block);
+    BufferRef logged;                     // given back after the lock, as is the owner of data
+    std::shared_ptr<JournaledData> data;
     MutexLock guard(s.lists);
     Transaction& t = *transaction_;
-    t.buffers.erase(block.value);
-    t.data.erase(block.value);
+    if (auto it = t.buffers.find(block.value); it != t.buffers.end()) {
+        logged = std::move(it->second);
+        t.buffers.erase(it);
+    }
+    if (auto it = t.data.find(block.value); it != t.data.end()) {
+        data = std::move(it->second);
+        t.data.erase(it);
+    }
     if (s.has_log) t.revoked.insert(block.value);
     t.forgotten.insert(block.value);
+    s.start_clock(t);
+    if (logged) logged->joined_.store(0);
     if (buffer) {
         buffer->joined_.store(0);
         buffer->set_kind(BlockKind::unchecked);
@@ -99,12 +122,16 @@ Result<void> Handle::forget(BlockNr block) {
 
 Result<void> Handle::journal_data(BlockNr block, std::shared_ptr<JournaledData> owner) {
     if (!transaction_) return fail(EIO, "block {}: journaled outside of a transaction", block);
-    if (journal_->aborted.load()) return journal_->aborted_error();
-    MutexLock guard(journal_->lists);
+    JournalState& s = *journal_;
+    if (s.aborted.load()) return s.aborted_error();
+    if (block.value >= s.buffers.blocks_count())
+        return fail(EUCLEAN, "journal: file contents in block {} of {}", block, s.buffers.blocks_count());
+    std::shared_ptr<JournaledData> older;  // destroyed after the lock
+    MutexLock guard(s.lists);
     Transaction& t = *transaction_;
-    if (t.data.insert_or_assign(block.value, std::move(owner)).second) use_credit(t, credits_);
-    t.revoked.erase(block.value);
-    t.forgotten.erase(block.value);
+    auto [it, fresh] = t.data.try_emplace(block.value);
+    older = std::exchange(it->second, std::move(owner));
+    s.note_join(t, block.value, fresh, credits_);
     return {};
 }
 
@@ -112,6 +139,7 @@ void Handle::when_durable(std::function<void()> action) {
     if (!transaction_) return;
     MutexLock guard(journal_->lists);
     transaction_->actions.push_back(std::move(action));
+    journal_->start_clock(*transaction_);
 }
 
 }  // namespace uext4

@@ -41,7 +41,7 @@ void JournalState::run() {
             commit_running(guard);
             continue;
         }
-        if (running && options.commit_interval.count() > 0 && !running->empty() &&
+        if (running && options.commit_interval.count() > 0 && running->started.count() != 0 &&
             monotonic_now() - running->started >= options.commit_interval) {
             commit_running(guard);
             continue;
@@ -71,7 +71,7 @@ void JournalState::run() {
         }
         changed.notify_all();
         if (stop) break;
-        if (running && options.commit_interval.count() > 0) {
+        if (running && running->started.count() != 0 && options.commit_interval.count() > 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
             work.wait_for(lists, std::max<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
         } else {
@@ -156,8 +156,6 @@ Result<Handle> Journal::start(unsigned credits) {
             }
             s.running = std::make_unique<Transaction>();
             s.running->tid = s.next_tid++;
-            s.running->started = monotonic_now();
-            s.work.notify_all();
         }
         Transaction& t = *s.running;
         if (s.weight(t) + t.outstanding + credits > s.max_credits) {

@@ -79,6 +79,9 @@ struct JournalState {
     std::uint64_t max_log_blocks = 0;      // what one transaction may take in the log
     Thread thread;
 
+    // ---- handle.cpp; lists held
+    void note_join(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
+    void start_clock(Transaction& t);
     // ---- journal.cpp
     void run();
     void abort(const Error& why);
