@@ -48,7 +48,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         checkpoints.erase(it);
         const bool empty = checkpoints.empty();
         const std::uint32_t start = empty ? head : checkpoints.begin()->second.log_start;
-        const Tid sequence = empty ? durable_tid + 1 : checkpoints.begin()->first;
+        const std::uint32_t sequence = empty ? log_sequence : checkpoints.begin()->second.sequence;
         guard.unlock();
         written.clear();
         for (BlockNr block : data_blocks) buffers.drop(block);
@@ -69,7 +69,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
 }
 
 Result<void> JournalState::empty_log(MutexLock& guard) {
-    const Tid sequence = next_tid;
+    const std::uint32_t sequence = log_sequence;
     guard.unlock();
     Result<void> r = write_super(0, sequence);
     guard.lock();

@@ -62,6 +62,7 @@ void JournalState::commit_running(MutexLock& guard) {
         log_free -= used;
         Checkpoint& home = checkpoints[t.tid];
         home.log_start = log_start;
+        home.sequence = log_sequence++;
         home.log_blocks = used;
         for (auto& [number, buffer] : t.buffers) {
             if (buffer->checkpoint_)

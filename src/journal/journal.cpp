@@ -119,8 +119,7 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
     s->head = s->layout.first;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
     s->log_free = ring;
-    s->next_tid = s->layout.sequence ? s->layout.sequence : 1;
-    s->durable_tid = s->next_tid - 1;
+    s->log_sequence = s->layout.sequence ? s->layout.sequence : 1;
     s->max_credits = static_cast<unsigned>(std::max<std::uint64_t>(ring / 4, 16));
     s->max_log_blocks = std::min<std::uint64_t>(ring - 1, s->max_credits + s->max_credits / 4 + 32);
     std::unique_ptr<Journal> journal(new Journal(std::move(state)));

@@ -25,7 +25,7 @@
 
 namespace uext4 {
 
-using Tid = std::uint64_t;  // transaction number: the log's 32-bit sequence, widened; 0 means none
+using Tid = std::uint64_t;  // transaction number, from 1 at each open; 0 means none
 
 struct BlockRun {
     BlockNr first;

@@ -33,6 +33,7 @@ struct Transaction {
 // What a durable transaction left to write home.
 struct Checkpoint {
     std::uint32_t log_start = 0;   // where it begins in the log
+    std::uint32_t sequence = 0;    // its number there
     std::uint64_t log_blocks = 0;
     std::unordered_map<std::uint64_t, BufferRef> buffers;
 };
@@ -61,6 +62,9 @@ struct JournalState {
     std::vector<std::byte> super_bytes;    // the journal's superblock as it is on disk
     bool marked = false;                   // its s_start is not 0
     std::uint32_t head = 0;                // next block of the log to write
+    // The number that the next logged transaction gets in the log. Without gaps, which recovery takes for the end:
+    // transactions that changed nothing have a Tid, but no place in the log.
+    std::uint32_t log_sequence = 1;
 
     mutable Mutex lists{Rank::Journal, "Journal::lists"};
     CondVar changed{"journal"};            // a transaction was committed, space came, handles stopped
@@ -91,7 +95,7 @@ struct JournalState {
     Result<void> write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images);
     // ---- log_writer.cpp
     Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images, std::uint64_t& used);
-    Result<void> write_super(std::uint32_t start, Tid sequence);
+    Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
     Result<BlockNr> log_block(std::uint32_t index) const;     // where a block of the log lies
     // ---- checkpoint.cpp
     // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.

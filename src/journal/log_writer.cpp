@@ -18,10 +18,10 @@ Result<BlockNr> JournalState::log_block(std::uint32_t index) const {
     return fail(EUCLEAN, "journal: block {} lies past its end", index);
 }
 
-Result<void> JournalState::write_super(std::uint32_t start, Tid sequence) {
+Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequence) {
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     super.start = start;
-    super.sequence = static_cast<std::uint32_t>(sequence);
+    super.sequence = sequence;
     if (layout.has(j::incompat_revoke) && super.header.blocktype == j::super_v2)
         super.feature_incompat = super.feature_incompat | j::incompat_revoke;
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
@@ -64,18 +64,18 @@ private:
     std::vector<ConstBytes> parts_;
 };
 
-void put_header(Bytes block, std::uint32_t type, Tid tid) {
+void put_header(Bytes block, std::uint32_t type, std::uint32_t sequence) {
     auto& h = view_as<format::JournalHeader>(block);
     h.magic = j::magic;
     h.blocktype = type;
-    h.sequence = static_cast<std::uint32_t>(tid);
+    h.sequence = sequence;
 }
 
 }  // namespace
 
 Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images,
                                      std::uint64_t& used) {
-    const std::uint32_t sequence = static_cast<std::uint32_t>(t.tid);
+    const std::uint32_t sequence = log_sequence;
     const bool has_v2 = view_as<format::JournalHeader>(ConstBytes(super_bytes)).blocktype == j::super_v2;
     if (!t.revoked.empty() && !layout.has(j::incompat_revoke)) {
         if (!has_v2) return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
@@ -83,7 +83,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
         marked = false;
     }
     // The superblock must say that there is something to recover before the commit can count.
-    if (!marked) TRY(write_super(head, t.tid));
+    if (!marked) TRY(write_super(head, sequence));
 
     std::vector<std::vector<std::byte>> own;  // descriptor, revoke and commit blocks
     Run run(*this);
@@ -95,7 +95,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
     for (std::size_t i = 0; i < revoked.size();) {
         own.emplace_back(block_size);
         const Bytes block(own.back());
-        put_header(block, j::revoke, t.tid);
+        put_header(block, j::revoke, sequence);
         std::size_t at = sizeof(format::JournalRevokeHeader);
         for (; i < revoked.size() && at + width <= block_size - layout.tail_bytes(); ++i, at += width) {
             if (layout.wide()) view_as<Be64>(block, at) = revoked[i];
@@ -110,7 +110,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
     for (std::size_t i = 0; i < images.size();) {
         own.emplace_back(block_size);
         const Bytes block(own.back());
-        put_header(block, j::descriptor, t.tid);
+        put_header(block, j::descriptor, sequence);
         std::size_t at = sizeof(format::JournalHeader), last = 0;
         const std::size_t first_image = i;
         for (; i < images.size(); ++i) {
@@ -160,7 +160,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
 
     own.emplace_back(block_size);
     const Bytes commit(own.back());
-    put_header(commit, j::commit, t.tid);
+    put_header(commit, j::commit, sequence);
     auto& record = view_as<format::JournalCommit>(commit);
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);
