@@ -101,6 +101,7 @@ TEST_P(Layouts, MatchesAModel) {
     }
     expect_same(fs, *directory, model);
     fs.check();
+    directory.reset();
     fs.reopen();
     directory = fs.find("d");
     expect_same(fs, *directory, model);
@@ -326,6 +327,7 @@ TEST_F(Semantics, Symlinks) {
     }
     EXPECT_EQ(code_of(fs.make_symlink(*root, "long", std::string(4096, 't'))), ENAMETOOLONG);
     EXPECT_EQ(code_of(fs.make_symlink(*root, "empty", "")), ENOENT);
+    root.reset();
     fs.reopen();
     root = fs.root();
     EXPECT_EQ(*fs.names().read_link(**fs.names().lookup(*root, "l60", nullptr)), std::string(60, 't'));
