@@ -80,7 +80,11 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
     if (!t.revoked.empty() && !layout.has(j::incompat_revoke)) {
         if (!has_v2) return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
         layout.incompat |= j::incompat_revoke;
-        marked = false;
+        // The log's start stays where it is: older transactions may not be home yet.
+        if (marked) {
+            const auto& super = view_as<format::JournalSuper>(ConstBytes(super_bytes));
+            TRY(write_super(super.start, super.sequence));
+        }
     }
     // The superblock must say that there is something to recover before the commit can count.
     if (!marked) TRY(write_super(head, sequence));

@@ -109,7 +109,10 @@ protected:
             } else if (what < 12) {
                 auto inode = fs.resolve("/" + name, root);
                 if (inode) {
-                    const std::size_t size = random() % (files[name].size() + 2000);
+                    std::size_t size = random() % (files[name].size() + 2000);
+                    // With clusters the last block cannot be swapped, so its tail is zeroed in place before the size
+                    // changes (docs/DIFFERENCES.md): such a cut may zero synced bytes, as in the kernel.
+                    if (bigalloc()) size = size / 4096 * 4096;
                     auto cut = fs.truncate(**inode, size, root, true);
                     ASSERT_TRUE(cut) << cut.error().what;
                     files[name].resize(size);
@@ -216,6 +219,8 @@ protected:
             EXPECT_EQ(*n, got.size()) << what << ": /" << name << " is shorter than it was when synced";
         }
     }
+
+    bool bigalloc() const { return std::string(GetParam().format).find("bigalloc") != std::string::npos; }
 
     std::string path, log;
     std::unique_ptr<MemoryDevice> initial;
