@@ -1,0 +1,21 @@
+#include "fuse/credentials.h"
+
+namespace uext4::fuse {
+
+Credentials credentials_of(fuse_req_t request, bool with_groups) {
+    const fuse_ctx* context = fuse_req_ctx(request);
+    Credentials who = Credentials::of(context->uid, context->gid, {}, context->umask);
+    if (!with_groups || who.capabilities.fsetid) return who;
+    std::vector<gid_t> groups(64);
+    for (int attempt = 0; attempt < 4; ++attempt) {
+        const int count = fuse_req_getgroups(request, static_cast<int>(groups.size()), groups.data());
+        if (count < 0) return who;  // the caller may be gone: without groups it gets less, not more
+        const bool complete = static_cast<std::size_t>(count) <= groups.size();
+        groups.resize(static_cast<std::size_t>(count));
+        if (complete) break;
+    }
+    who.groups = std::move(groups);
+    return who;
+}
+
+}  // namespace uext4::fuse

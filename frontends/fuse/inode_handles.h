@@ -1,0 +1,38 @@
+// The inodes that the kernel knows, each held as long as it does.
+//
+// Node ids are inode numbers, but for the root: FUSE calls it 1, ext4 calls it 2. (ext4's inode 1 never has a name.) An
+// inode that is held keeps its number, so a node id means one file until the kernel forgets it.
+#pragma once
+
+#include "inode/inode.h"
+
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+
+namespace uext4::fuse {
+
+std::uint64_t node_of(InodeNr number);
+InodeNr number_of(std::uint64_t node);
+
+// Thread-safe: work that was handed on holds references of its own and asks here from other threads.
+class InodeHandles {
+public:
+    // One more lookup that the kernel was told of.
+    void add(const InodeRef& inode);
+    // Empty when the kernel should not know it.
+    InodeRef find(std::uint64_t node);
+    // The kernel dropped `count` lookups.
+    void forget(std::uint64_t node, std::uint64_t count);
+    void clear();
+
+private:
+    struct Known {
+        InodeRef inode;
+        std::uint64_t lookups = 0;
+    };
+    std::mutex lock_;
+    std::unordered_map<std::uint64_t, Known> known_;
+};
+
+}  // namespace uext4::fuse

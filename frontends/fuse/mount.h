@@ -1,0 +1,25 @@
+// Mounting an image with FUSE, and taking the mount away.
+#pragma once
+
+#include <string>
+
+namespace uext4::fuse {
+
+struct MountRequest {
+    std::string image;       // as FileSystem::mount takes it
+    std::string directory;
+    std::string options;     // as after -o: docs/MOUNT.md
+    bool foreground = false;
+    bool debug = false;      // print every request; implies foreground
+};
+
+// Serves the image at the directory. Not in the foreground: returns 0 once the mount answers, a child process serves it
+// (and does not return). In the foreground: returns after the unmount. 0, or 2 with a message on stderr (a background
+// server that fails later says so to syslog).
+int run_mount(const MountRequest& request);
+
+// Takes the mount away and waits, up to ten minutes, until its server has released the image. 0, or 2 with a message on
+// stderr.
+int run_umount(const std::string& directory);
+
+}  // namespace uext4::fuse

@@ -1,0 +1,78 @@
+// getattr, setattr, readlink, statfs.
+#include "fuse/operations.h"
+
+namespace uext4::fuse {
+
+namespace {
+
+void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
+    const struct stat now = UEXT4_FUSE_TRY(request, server.fs().attributes(inode));
+    fuse_reply_attr(request, &now, cache_timeout);
+}
+
+void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info*) {
+    Server& server = server_of(request);
+    const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+    reply_attributes(request, server, *inode);
+}
+
+format::Timestamp time_of(const timespec& time) { return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)}; }
+
+AttributeChange change_of(const struct stat& wanted, int which) {
+    AttributeChange change;
+    if (which & FUSE_SET_ATTR_MODE) change.mode = static_cast<std::uint16_t>(wanted.st_mode & 07777);
+    if (which & FUSE_SET_ATTR_UID) change.uid = wanted.st_uid;
+    if (which & FUSE_SET_ATTR_GID) change.gid = wanted.st_gid;
+    if (which & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) {
+        change.atime_now = (which & FUSE_SET_ATTR_ATIME_NOW) != 0;
+        change.atime = change.atime_now ? current_time() : time_of(wanted.st_atim);
+    }
+    if (which & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) {
+        change.mtime_now = (which & FUSE_SET_ATTR_MTIME_NOW) != 0;
+        change.mtime = change.mtime_now ? current_time() : time_of(wanted.st_mtim);
+    }
+    if (which & FUSE_SET_ATTR_CTIME) change.ctime = time_of(wanted.st_ctim);
+    return change;
+}
+
+// With a cached write behind it the kernel sends times later; all that is asked for in one request is done in an order
+// in which the size does not spoil the times.
+Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int which, const Credentials& who) {
+    if (which & FUSE_SET_ATTR_SIZE) TRY(server.fs().truncate(inode, static_cast<std::uint64_t>(wanted.st_size), who, false));
+    constexpr int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
+                           FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME;
+    if (which & others) TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
+    return {};
+}
+
+void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes, int which, fuse_file_info*) {
+    Server& server = server_of(request);
+    server.change([&server, request, node, wanted = *attributes, which] {
+        const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+        UEXT4_FUSE_TRY(request, apply(server, *inode, wanted, which, credentials_of(request)));
+        reply_attributes(request, server, *inode);
+    });
+}
+
+void read_link(fuse_req_t request, fuse_ino_t node) {
+    Server& server = server_of(request);
+    const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+    const std::string target = UEXT4_FUSE_TRY(request, server.fs().read_link(*inode));
+    fuse_reply_readlink(request, target.c_str());
+}
+
+void statistics(fuse_req_t request, fuse_ino_t) {
+    const struct statvfs now = UEXT4_FUSE_TRY(request, server_of(request).fs().statistics());
+    fuse_reply_statfs(request, &now);
+}
+
+}  // namespace
+
+void add_attribute_operations(fuse_lowlevel_ops& table) {
+    table.getattr = get_attributes;
+    table.setattr = set_attributes;
+    table.readlink = read_link;
+    table.statfs = statistics;
+}
+
+}  // namespace uext4::fuse

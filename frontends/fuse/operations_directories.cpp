@@ -1,0 +1,127 @@
+// opendir, readdir and readdirplus, releasedir, fsyncdir.
+#include "format/constants.h"
+#include "fuse/operations.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+#include <string>
+#include <vector>
+
+namespace uext4::fuse {
+
+namespace {
+
+struct Entry {
+    std::string name;
+    InodeNr inode;
+    std::uint8_t type;
+    std::uint64_t next;
+};
+
+void open_directory(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
+    Server& server = server_of(request);
+    const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+    const int flags = O_RDONLY | O_DIRECTORY | (info->flags & O_NOATIME);
+    info->fh = server.keep(UEXT4_FUSE_TRY(request, server.fs().open(inode, flags, credentials_of(request), false)));
+    if (fuse_reply_open(request, info) != 0) server.drop(info->fh);
+}
+
+void release_directory(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+    server_of(request).drop(info->fh);
+    fuse_reply_err(request, 0);
+}
+
+// The entries from `cookie` that may fit in `room` bytes. They are copied: the file system must not be called from
+// inside its own visit of a directory.
+Result<std::vector<Entry>> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, std::size_t room, bool plus) {
+    constexpr std::size_t header = 24, attributes = 128;  // of a struct fuse_dirent, and what plus puts before it
+    std::vector<Entry> entries;
+    std::size_t used = 0;
+    TRY(fs.read_directory(directory, cookie, [&](const DirectoryEntry& entry) {
+        used += header + entry.name.size() + (plus ? attributes : 0);
+        if (used > room && !entries.empty()) return false;
+        entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next});
+        return used <= room;
+    }));
+    return entries;
+}
+
+// An entry as it is without its inode: enough for names, numbers and types.
+fuse_entry_param bare(const Entry& entry) {
+    fuse_entry_param out{};
+    out.attr.st_ino = entry.inode.value;
+    out.attr.st_mode = static_cast<mode_t>(DTTOIF(entry.type));
+    return out;
+}
+
+bool is_dot(const std::string& name) { return name == "." || name == ".."; }
+
+void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, bool plus) {
+    Server& server = server_of(request);
+    const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(node));
+    const std::vector<Entry> entries =
+        UEXT4_FUSE_TRY(request, list(server.fs(), *directory, static_cast<std::uint64_t>(cookie), size, plus));
+    std::vector<char> out(size);
+    std::vector<InodeRef> told;
+    std::size_t used = 0;
+    for (const Entry& entry : entries) {
+        fuse_entry_param param = bare(entry);
+        InodeRef inode;
+        if (plus && !is_dot(entry.name)) {
+            // A damaged inode costs only its own attributes; whoever asks for it will be told.
+            if (Result<InodeRef> found = server.fs().inode(entry.inode)) {
+                if (Result<fuse_entry_param> whole = entry_of(server, *directory, *found)) {
+                    param = *whole;
+                    inode = *found;
+                }
+            }
+        }
+        const off_t next = static_cast<off_t>(entry.next);
+        const std::size_t needed =
+            plus ? fuse_add_direntry_plus(request, out.data() + used, size - used, entry.name.c_str(), &param, next)
+                 : fuse_add_direntry(request, out.data() + used, size - used, entry.name.c_str(), &param.attr, next);
+        if (needed > size - used) break;
+        used += needed;
+        if (!inode) continue;
+        server.inodes().add(inode);
+        told.push_back(std::move(inode));
+    }
+    if (used == 0 && !entries.empty()) {
+        fuse_reply_err(request, EINVAL);  // not room for a single name
+        return;
+    }
+    if (fuse_reply_buf(request, out.data(), used) == 0) return;
+    for (const InodeRef& inode : told) server.inodes().forget(node_of(inode->number()), 1);
+}
+
+void read_directory(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info*) {
+    answer(request, node, size, cookie, false);
+}
+
+void read_directory_plus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info*) {
+    answer(request, node, size, cookie, true);
+}
+
+// syncfs(2) ends in the kernel, so an fsync of the root stands for it.
+void sync_directory(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {
+    Server& server = server_of(request);
+    OpenFile& file = Server::file(*info);
+    server.later(
+        [&server, request, node, data_only, &file] {
+            reply_result(request, node == FUSE_ROOT_ID ? server.fs().sync() : file.sync(data_only != 0));
+        },
+        true);
+}
+
+}  // namespace
+
+void add_directory_operations(fuse_lowlevel_ops& table) {
+    table.opendir = open_directory;
+    table.readdir = read_directory;
+    table.readdirplus = read_directory_plus;
+    table.releasedir = release_directory;
+    table.fsyncdir = sync_directory;
+}
+
+}  // namespace uext4::fuse

@@ -1,0 +1,177 @@
+// open and create, read and write, fsync, fallocate, lseek, copy_file_range.
+//
+// The kernel's writeback cache stands before this file system: sizes and times of what is written are the kernel's, reads
+// come through handles opened for writing only (to fill a page), offsets of appends are already settled, and writes come
+// from the kernel itself, long after the call, through any writable handle of the file. So an open file here acts for
+// whoever opened it, and O_DIRECT, O_SYNC and O_APPEND are the kernel's to honour: it passes on direct requests at once
+// and follows a synchronous write with an FSYNC.
+#include "fuse/operations.h"
+
+#include <fcntl.h>
+
+#include <vector>
+
+namespace uext4::fuse {
+
+namespace {
+
+constexpr std::size_t largest_copy = std::size_t{64} << 20;  // of one request; the caller goes on from there
+
+// Opens on behalf of a request and fills the answer's part of `info`.
+Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode, fuse_file_info& info, int flags) {
+    std::unique_ptr<OpenFile> file = TRY(server.fs().open(inode, flags, credentials_of(request), false));
+    file->set_kernel_cached(true);
+    info.fh = server.keep(std::move(file));
+    info.keep_cache = 1;
+    return {};
+}
+
+int kept_flags(int flags) { return flags & (O_ACCMODE | O_APPEND | O_NOATIME); }
+
+void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
+    Server& server = server_of(request);
+    auto job = [&server, request, node, answer = *info]() mutable {
+        const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags) | (answer.flags & O_TRUNC)));
+        if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
+    };
+    if (info->flags & O_TRUNC) server.change(std::move(job));
+    else job();
+}
+
+void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
+    Server& server = server_of(request);
+    server.change([&server, request, parent, name = std::string(name), mode, answer = *info]() mutable {
+        const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+        UEXT4_FUSE_TRY(request, check_name(name));
+        const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
+        const mode_t regular = static_cast<mode_t>((mode & 07777) | S_IFREG);
+        Result<InodeRef> made = server.fs().create(*directory, name, regular, 0, {}, who, false);
+        int truncate = 0;
+        if (!made && made.error().code == EEXIST && !(answer.flags & O_EXCL)) {
+            made = server.fs().lookup(*directory, name, who, false);
+            truncate = answer.flags & O_TRUNC;
+        }
+        const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
+        const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, *directory, inode));
+        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate));
+        server.inodes().add(inode);
+        if (fuse_reply_create(request, &entry, &answer) == 0) return;
+        server.drop(answer.fh);
+        server.inodes().forget(entry.ino, 1);
+    });
+}
+
+// Where a file took another's place, closing writes it back: not on the reading thread.
+void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+    Server& server = server_of(request);
+    const std::uint64_t handle = info->fh;
+    const OpenFile& file = Server::file(*info);
+    const bool writable = (file.flags() & O_ACCMODE) != O_RDONLY;
+    auto job = [&server, request, handle] {
+        server.drop(handle);
+        fuse_reply_err(request, 0);
+    };
+    if (writable && file.inode_ref()->replace_on_close.load()) server.later(job, true);
+    else job();
+}
+
+void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+    // The reading thread's own; grows to the largest request.
+    thread_local std::vector<std::byte> buffer;
+    if (buffer.size() < size) buffer.resize(size);
+    const Bytes out = Bytes(buffer).first(size);
+    const std::size_t count = UEXT4_FUSE_TRY(request, Server::file(*info).read(static_cast<std::uint64_t>(offset), out));
+    fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
+}
+
+void reply_written(fuse_req_t request, OpenFile& file, ConstBytes bytes, off_t offset) {
+    const std::size_t count = UEXT4_FUSE_TRY(request, file.write(static_cast<std::uint64_t>(offset), bytes));
+    fuse_reply_write(request, count);
+}
+
+void write(fuse_req_t request, fuse_ino_t, const char* data, std::size_t size, off_t offset, fuse_file_info* info) {
+    Server& server = server_of(request);
+    OpenFile& file = Server::file(*info);
+    const ConstBytes bytes = bytes_of_string(data, size);
+    if (!server.parks()) return reply_written(request, file, bytes, offset);
+    server.change([request, &file, offset, copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
+        reply_written(request, file, copy, offset);
+    });
+}
+
+void sync(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_info* info) {
+    OpenFile& file = Server::file(*info);
+    server_of(request).later([request, data_only, &file] { reply_result(request, file.sync(data_only != 0)); }, true);
+}
+
+void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+    OpenFile& file = Server::file(*info);
+    if (offset < 0 || length <= 0) {
+        fuse_reply_err(request, EINVAL);
+        return;
+    }
+    server_of(request).later(
+        [request, &file, mode, offset, length] {
+            reply_result(request, file.fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
+        },
+        true);
+}
+
+// The kernel asks without writing its cache back first, so what it holds would look like a hole. The notification makes
+// it write, and is answered by the reading thread: it must not come from there.
+void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_file_info* info) {
+    Server& server = server_of(request);
+    OpenFile& file = Server::file(*info);
+    if (offset < 0) {
+        fuse_reply_err(request, ENXIO);
+        return;
+    }
+    auto job = [request, &file, offset, whence] {
+        const std::uint64_t found = UEXT4_FUSE_TRY(request, file.seek(static_cast<std::uint64_t>(offset), whence));
+        fuse_reply_lseek(request, static_cast<off_t>(found));
+    };
+    if (!server.has_writers(file.inode())) return job();
+    // While frozen the kernel's writes wait for the thaw, and so does this.
+    server.later(
+        [&server, node, job] {
+            fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+            job();
+        },
+        true);
+}
+
+void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t, off_t to_offset,
+          fuse_file_info* to_info, std::size_t length, int flags) {
+    Server& server = server_of(request);
+    OpenFile &from = Server::file(*from_info), &to = Server::file(*to_info);
+    if (flags != 0 || from_offset < 0 || to_offset < 0) {
+        fuse_reply_err(request, EINVAL);
+        return;
+    }
+    server.later(
+        [&server, request, &from, from_offset, &to, to_offset, length] {
+            const std::size_t count =
+                UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
+                                                               static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy)));
+            fuse_reply_write(request, count);
+        },
+        true);
+}
+
+}  // namespace
+
+// FLUSH stays without a handler: the kernel writes its cache back before it asks, and asks only once.
+void add_io_operations(fuse_lowlevel_ops& table) {
+    table.open = open;
+    table.create = create;
+    table.release = release;
+    table.read = read;
+    table.write = write;
+    table.fsync = sync;
+    table.fallocate = allocate;
+    table.lseek = seek;
+    table.copy_file_range = copy;
+}
+
+}  // namespace uext4::fuse

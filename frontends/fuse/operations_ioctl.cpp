@@ -1,0 +1,96 @@
+// ioctl: inode flags, generation, label; freezing on the root.
+#include "fuse/ioctls.h"
+#include "fuse/operations.h"
+
+#include <linux/fs.h>
+#include <unistd.h>
+
+#include <cstring>
+
+namespace uext4::fuse {
+
+namespace {
+
+// For what concerns the whole mount.
+bool may_administer(fuse_req_t request) {
+    const uid_t uid = fuse_req_ctx(request)->uid;
+    return uid == 0 || uid == geteuid();
+}
+
+// The kernel passes 32-bit flags and 64-bit callers' longs by the size of the call's number.
+void reply_integer(fuse_req_t request, std::uint32_t value, std::size_t room) {
+    char out[8] = {};
+    std::memcpy(out, &value, sizeof value);
+    if (room < sizeof value) fuse_reply_err(request, EINVAL);
+    else fuse_reply_ioctl(request, 0, out, std::min(room, sizeof out));
+}
+
+void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* data, std::size_t size) {
+    std::uint32_t flags = 0;
+    if (size < sizeof flags) {
+        fuse_reply_err(request, EINVAL);
+        return;
+    }
+    std::memcpy(&flags, data, sizeof flags);
+    server.later(
+        [&server, request, node, flags] {
+            const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+            UEXT4_FUSE_TRY(request, server.fs().set_flags(*inode, flags, credentials_of(request), false));
+            fuse_reply_ioctl(request, 0, nullptr, 0);
+        },
+        true);
+}
+
+void set_label(fuse_req_t request, Server& server, const void* data, std::size_t size) {
+    const std::string label(static_cast<const char*>(data), strnlen(static_cast<const char*>(data), size));
+    server.change([&server, request, label] {
+        UEXT4_FUSE_TRY(request, server.fs().set_label(label));
+        fuse_reply_ioctl(request, 0, nullptr, 0);
+    });
+}
+
+void get_label(fuse_req_t request, Server& server, std::size_t room) {
+    const std::string label = UEXT4_FUSE_TRY(request, server.fs().label());
+    char out[FSLABEL_MAX] = {};
+    std::memcpy(out, label.data(), std::min(label.size(), sizeof out - 1));
+    fuse_reply_ioctl(request, 0, out, std::min(room, sizeof out));
+}
+
+void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_file_info*, unsigned flags, const void* in,
+             std::size_t in_size, std::size_t out_size) {
+    Server& server = server_of(request);
+    if (flags & FUSE_IOCTL_COMPAT) {
+        fuse_reply_err(request, ENOTTY);
+        return;
+    }
+    const bool concerns_all = command == UEXT4_IOC_FREEZE || command == UEXT4_IOC_THAW || command == FS_IOC_SETFSLABEL;
+    if (concerns_all && !may_administer(request)) {
+        fuse_reply_err(request, EPERM);
+        return;
+    }
+    if (node == FUSE_ROOT_ID) {
+        switch (command) {
+            case UEXT4_IOC_FREEZE: return server.freeze(request);
+            case UEXT4_IOC_THAW: return server.thaw(request);
+            case UEXT4_IOC_SERVER: return reply_integer(request, static_cast<std::uint32_t>(getpid()), out_size);
+            default: break;
+        }
+    }
+    switch (command) {
+        case FS_IOC_GETFLAGS:
+        case FS_IOC_GETVERSION: {
+            const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+            return reply_integer(request, command == FS_IOC_GETFLAGS ? server.fs().get_flags(*inode) : inode->generation(), out_size);
+        }
+        case FS_IOC_SETFLAGS: return set_flags(request, server, node, in, in_size);
+        case FS_IOC_GETFSLABEL: return get_label(request, server, out_size);
+        case FS_IOC_SETFSLABEL: return set_label(request, server, in, in_size);
+        default: fuse_reply_err(request, ENOTTY);
+    }
+}
+
+}  // namespace
+
+void add_ioctl_operations(fuse_lowlevel_ops& table) { table.ioctl = control; }
+
+}  // namespace uext4::fuse

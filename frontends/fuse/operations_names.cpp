@@ -1,0 +1,133 @@
+// lookup and forget, and what changes names.
+#include "format/constants.h"
+#include "fuse/operations.h"
+
+namespace uext4::fuse {
+
+Result<void> check_name(std::string_view name) {
+    if (name.size() <= format::max_name_length) return {};
+    return fail(ENAMETOOLONG, "a name of {} bytes", name.size());
+}
+
+Result<fuse_entry_param> entry_of(Server& server, Inode& directory, const InodeRef& inode) {
+    fuse_entry_param entry{};
+    entry.attr = TRY(server.fs().attributes(*inode));
+    entry.ino = node_of(inode->number());
+    entry.generation = inode->generation();
+    entry.attr_timeout = cache_timeout;
+    entry.entry_timeout = directory.has_flag(format::inode_flag::casefold) ? 0 : cache_timeout;
+    return entry;
+}
+
+void reply_entry(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode) {
+    const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, directory, inode));
+    server.inodes().add(inode);
+    if (fuse_reply_entry(request, &entry) != 0) server.inodes().forget(entry.ino, 1);  // the caller was interrupted
+}
+
+namespace {
+
+void look_up(fuse_req_t request, fuse_ino_t parent, const char* name) {
+    Server& server = server_of(request);
+    const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+    UEXT4_FUSE_TRY(request, check_name(name));
+    // "." asks whether a node still exists, on behalf of NFS; the node may be of any type.
+    if (std::string_view(name) == ".") return reply_entry(request, server, *directory, directory);
+    Result<InodeRef> found = server.fs().lookup(*directory, name, credentials_of(request), false);
+    if (!found && found.error().code == ENOENT && !directory->has_flag(format::inode_flag::casefold)) {
+        // That there is no such name may be remembered as well.
+        fuse_entry_param none{};
+        none.entry_timeout = cache_timeout;
+        fuse_reply_entry(request, &none);
+        return;
+    }
+    const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(found));
+    reply_entry(request, server, *directory, inode);
+}
+
+void forget(fuse_req_t request, fuse_ino_t node, std::uint64_t count) {
+    server_of(request).inodes().forget(node, count);
+    fuse_reply_none(request);
+}
+
+void forget_many(fuse_req_t request, std::size_t count, fuse_forget_data* forgotten) {
+    InodeHandles& inodes = server_of(request).inodes();
+    for (std::size_t i = 0; i < count; ++i) inodes.forget(forgotten[i].ino, forgotten[i].nlookup);
+    fuse_reply_none(request);
+}
+
+void make(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device, const char* target) {
+    Server& server = server_of(request);
+    server.change([&server, request, parent, name = std::string(name), mode, device, target = std::string(target)] {
+        const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+        UEXT4_FUSE_TRY(request, check_name(name));
+        const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
+        const InodeRef made = UEXT4_FUSE_TRY(request, server.fs().create(*directory, name, mode, device, target, who, false));
+        reply_entry(request, server, *directory, made);
+    });
+}
+
+void make_node(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
+    make(request, parent, name, mode, device, "");
+}
+
+void make_directory(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
+    make(request, parent, name, static_cast<mode_t>((mode & 07777) | S_IFDIR), 0, "");
+}
+
+void make_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
+    make(request, parent, name, static_cast<mode_t>(S_IFLNK | 0777), 0, target);
+}
+
+using Removal = Result<void> (FileSystem::*)(Inode&, std::string_view, const Credentials&, bool);
+
+void remove(fuse_req_t request, fuse_ino_t parent, const char* name, Removal removal) {
+    Server& server = server_of(request);
+    server.change([&server, request, parent, name = std::string(name), removal] {
+        const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+        UEXT4_FUSE_TRY(request, check_name(name));
+        reply_result(request, (server.fs().*removal)(*directory, name, credentials_of(request), false));
+    });
+}
+
+void unlink(fuse_req_t request, fuse_ino_t parent, const char* name) { remove(request, parent, name, &FileSystem::unlink); }
+void rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) { remove(request, parent, name, &FileSystem::rmdir); }
+
+void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_ino_t to_parent, const char* to, unsigned flags) {
+    Server& server = server_of(request);
+    server.change([&server, request, from_parent, from = std::string(from), to_parent, to = std::string(to), flags] {
+        const InodeRef from_directory = UEXT4_FUSE_TRY(request, server.inode(from_parent));
+        const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(to_parent));
+        UEXT4_FUSE_TRY(request, check_name(from));
+        UEXT4_FUSE_TRY(request, check_name(to));
+        reply_result(request, server.fs().rename(*from_directory, from, *to_directory, to, flags, credentials_of(request), false));
+    });
+}
+
+void link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char* name) {
+    Server& server = server_of(request);
+    server.change([&server, request, node, parent, name = std::string(name)] {
+        const InodeRef target = UEXT4_FUSE_TRY(request, server.inode(node));
+        const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+        UEXT4_FUSE_TRY(request, check_name(name));
+        UEXT4_FUSE_TRY(request, server.fs().link(*target, *directory, name, credentials_of(request), false));
+        reply_entry(request, server, *directory, target);
+    });
+}
+
+}  // namespace
+
+void add_name_operations(fuse_lowlevel_ops& table) {
+    table.lookup = look_up;
+    table.forget = forget;
+    table.forget_multi = forget_many;
+    table.mknod = make_node;
+    table.mkdir = make_directory;
+    table.symlink = make_symlink;
+    table.unlink = unlink;
+    table.rmdir = rmdir;
+    table.rename = rename;
+    table.link = link;
+}
+
+}  // namespace uext4::fuse

@@ -1,0 +1,225 @@
+#include "fuse/server.h"
+
+#include "format/constants.h"
+#include "fuse/operations.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace uext4::fuse {
+
+namespace {
+
+constexpr unsigned largest_write = 1 << 20;
+
+}  // namespace
+
+Server::Server(FileSystem& fs, MountOptions options, LogCallback log)
+    : fs_(fs), options_(std::move(options)), log_(std::move(log)) {}
+
+Server::~Server() {
+    detach();
+    if (session_) fuse_session_destroy(session_);
+    if (thaw_event_ >= 0) close(thaw_event_);
+}
+
+void Server::greet(void* self, fuse_conn_info* connection) {
+    Server& server = *static_cast<Server*>(self);
+    const auto want = [connection](unsigned capability) {
+        if (connection->capable & capability) connection->want |= capability;
+    };
+    for (const unsigned capability : {FUSE_CAP_ASYNC_READ, FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_READDIRPLUS,
+                                      FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_ASYNC_DIO,
+                                      FUSE_CAP_EXPORT_SUPPORT, FUSE_CAP_IOCTL_DIR, FUSE_CAP_ATOMIC_O_TRUNC,
+                                      FUSE_CAP_CACHE_SYMLINKS, FUSE_CAP_EXPLICIT_INVAL_DATA})
+        want(static_cast<unsigned>(capability));
+    // The umask is applied here, because a default ACL takes its place. Without ACLs the kernel can do it.
+    if (server.fs_.volume().options().fs.acl) {
+        want(FUSE_CAP_POSIX_ACL);
+        want(FUSE_CAP_DONT_MASK);
+    }
+    // Locks are the kernel's own. Set-id bits are the kernel's to clear: a cached write arrives long after the fact.
+    // Splicing costs more than copying.
+    connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+                                               FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_HANDLE_KILLPRIV |
+                                               FUSE_CAP_AUTO_INVAL_DATA);
+    connection->max_write = largest_write;
+    connection->max_background = 64;
+    connection->congestion_threshold = 48;
+    if (server.options_.max_read) connection->max_read = *server.options_.max_read;
+    // A small inode has no room for nanoseconds; the kernel must not remember what the image will not.
+    connection->time_gran = server.fs_.volume().geometry().inode_size > format::classic_inode_size ? 1 : 1'000'000'000;
+    if (server.ready_) server.ready_();
+}
+
+Result<void> Server::attach(const std::string& directory, bool debug, std::function<void()> ready) {
+    ready_ = std::move(ready);
+    thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
+    inodes_.add(TRY(fs_.root()));
+
+    fuse_lowlevel_ops table{};
+    table.init = &Server::greet;
+    add_attribute_operations(table);
+    add_name_operations(table);
+    add_directory_operations(table);
+    add_io_operations(table);
+    add_xattr_operations(table);
+    add_ioctl_operations(table);
+
+    fuse_args arguments = FUSE_ARGS_INIT(0, nullptr);
+    bool complete = fuse_opt_add_arg(&arguments, "uext4") == 0 && fuse_opt_add_arg(&arguments, "-o") == 0 &&
+                    fuse_opt_add_arg(&arguments, library_options(options_).c_str()) == 0;
+    if (debug) complete = complete && fuse_opt_add_arg(&arguments, "-d") == 0;
+    if (complete) session_ = fuse_session_new(&arguments, &table, sizeof table, this);
+    fuse_opt_free_args(&arguments);
+    if (!session_) return fail(EINVAL, "FUSE does not accept the options '{}'", library_options(options_));
+    if (fuse_session_mount(session_, directory.c_str()) != 0) return fail(EIO, "{}: FUSE could not mount there", directory);
+    mounted_ = true;
+    return {};
+}
+
+void Server::wait_for_request() {
+    pollfd wanted[] = {{fuse_session_fd(session_), POLLIN, 0}, {thaw_event_, POLLIN, 0}};
+    if (poll(wanted, 2, -1) > 0 && (wanted[1].revents & POLLIN)) {
+        std::uint64_t count = 0;
+        [[maybe_unused]] const ssize_t got = ::read(thaw_event_, &count, sizeof count);
+    }
+}
+
+Result<void> Server::loop() {
+    reader_ = pthread_self();
+    fuse_buf buffer{};
+    int status = 0;
+    while (!stopping_.load() && !fuse_session_exited(session_)) {
+        if (parks()) {
+            if (freeze_state_.load() == FreezeState::open) {
+                run_parked();
+                continue;
+            }
+            wait_for_request();
+            if (freeze_state_.load() == FreezeState::open) continue;
+            pollfd request = {fuse_session_fd(session_), POLLIN, 0};
+            if (poll(&request, 1, 0) == 0) continue;
+        }
+        status = fuse_session_receive_buf(session_, &buffer);
+        if (status == -EINTR || status == -EAGAIN) continue;
+        if (status <= 0) break;
+        fuse_session_process_buf(session_, &buffer);
+    }
+    std::free(buffer.mem);
+    if (status < 0 && status != -EINTR && status != -EAGAIN && !stopping_.load())
+        return fail(-status, "reading requests: {}", std::strerror(-status));
+    return {};
+}
+
+void Server::stop() {
+    stopping_.store(true);
+    pthread_kill(reader_, SIGUSR1);
+}
+
+void Server::detach() {
+    if (!session_ || !std::exchange(mounted_, false)) return;
+    fuse_session_unmount(session_);
+    control_.drain();
+    if (freeze_state_.load() == FreezeState::frozen) {
+        if (Result<void> thawed = fs_.thaw(); !thawed) log_(fmt::format("thaw: {}", thawed.error().what));
+        freeze_state_.store(FreezeState::open);
+    }
+    run_parked();
+    workers_.finish();
+    control_.finish();
+    // No FORGET and not every RELEASE comes before the end.
+    std::unordered_set<OpenHandle*> open;
+    {
+        const std::lock_guard guard(open_lock_);
+        open.swap(open_);
+    }
+    for (OpenHandle* handle : open) delete handle;
+    inodes_.clear();
+}
+
+Result<InodeRef> Server::inode(fuse_ino_t node) {
+    if (InodeRef known = inodes_.find(node)) return known;
+    const InodeNr number = number_of(node);
+    if (number.value != format::special_inode::root && number.value < fs_.volume().geometry().first_inode)
+        return fail(ESTALE, "node {} is no file", node);
+    return fs_.inode(number);
+}
+
+void Server::change(std::function<void()> job) {
+    if (parks()) parked_.push_back(std::move(job));
+    else job();
+}
+
+void Server::later(std::function<void()> job, bool changes) {
+    if (changes && parks()) parked_.push_back([this, job = std::move(job)]() mutable { workers_.add(std::move(job)); });
+    else workers_.add(std::move(job));
+}
+
+void Server::run_parked() {
+    std::deque<std::function<void()>> all;
+    all.swap(parked_);
+    for (std::function<void()>& job : all) job();
+}
+
+void Server::freeze(fuse_req_t request) {
+    FreezeState expected = FreezeState::open;
+    if (!freeze_state_.compare_exchange_strong(expected, FreezeState::freezing)) {
+        fuse_reply_err(request, EBUSY);
+        return;
+    }
+    control_.add([this, request] {
+        const Result<void> done = fs_.freeze();
+        freeze_state_.store(done ? FreezeState::frozen : FreezeState::open);
+        eventfd_write(thaw_event_, 1);
+        reply_result(request, done);
+    });
+}
+
+void Server::thaw(fuse_req_t request) {
+    FreezeState expected = FreezeState::frozen;
+    if (!freeze_state_.compare_exchange_strong(expected, FreezeState::thawing)) {
+        fuse_reply_err(request, expected == FreezeState::open ? EINVAL : EBUSY);
+        return;
+    }
+    control_.add([this, request] {
+        const Result<void> done = fs_.thaw();
+        freeze_state_.store(FreezeState::open);
+        eventfd_write(thaw_event_, 1);
+        reply_result(request, done);
+    });
+}
+
+std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
+    auto handle = std::make_unique<OpenHandle>(std::move(file));
+    const std::lock_guard guard(open_lock_);
+    open_.insert(handle.get());
+    return reinterpret_cast<std::uint64_t>(handle.release());
+}
+
+void Server::drop(std::uint64_t handle) {
+    OpenHandle* open = reinterpret_cast<OpenHandle*>(handle);
+    {
+        const std::lock_guard guard(open_lock_);
+        if (open_.erase(open) == 0) return;
+    }
+    delete open;
+}
+
+bool Server::has_writers(const Inode& inode) {
+    const std::lock_guard guard(open_lock_);
+    return std::ranges::any_of(open_, [&](const OpenHandle* open) {
+        return &*open->file->inode_ref() == &inode && (open->file->flags() & O_ACCMODE) != O_RDONLY;
+    });
+}
+
+}  // namespace uext4::fuse

@@ -1,0 +1,95 @@
+// The server of one mount: reads the kernel's requests on one thread and answers them.
+//
+// One thread beats several for short requests. What may take long is handed to workers: syncs (many share one commit),
+// fallocate, copies. A freeze must not stop the reading thread, or nobody would read the thaw: while the file system is
+// frozen, requests that change something are parked and run by the reading thread after the thaw. So all changes of
+// names happen on the reading thread.
+#pragma once
+
+#include "api/file_system.h"
+#include "fuse/inode_handles.h"
+#include "fuse/library.h"
+#include "fuse/options.h"
+#include "fuse/work_queue.h"
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <unordered_set>
+
+namespace uext4::fuse {
+
+// What a descriptor of the mount is here.
+struct OpenHandle {
+    std::unique_ptr<OpenFile> file;
+};
+
+class Server {
+public:
+    Server(FileSystem& fs, MountOptions options, LogCallback log);
+    ~Server();
+    Server(const Server&) = delete;
+
+    // Mounts. `ready` is called from loop() when the kernel and the server have greeted each other.
+    Result<void> attach(const std::string& directory, bool debug, std::function<void()> ready);
+    // Until the mount is gone or stop() was called.
+    Result<void> loop();
+    // Ends the loop from another thread: sets a flag and interrupts the reading thread (SIGUSR1), as often as needed.
+    void stop();
+    // After the loop: the mount goes if it is still there, all work is done, everything the kernel held is let go.
+    void detach();
+
+    FileSystem& fs() { return fs_; }
+    InodeHandles& inodes() { return inodes_; }
+    const MountOptions& options() const { return options_; }
+    fuse_session* session() { return session_; }
+    void log(const std::string& text) { log_(text); }
+
+    // The inode of a node id; ESTALE when it is none. (A handle of NFS may name an inode that the kernel forgot.)
+    Result<InodeRef> inode(fuse_ino_t node);
+
+    // ---- where a request runs. Jobs own what they use and answer the request themselves.
+    // Changes something: now, or after the thaw.
+    void change(std::function<void()> job);
+    bool parks() const { return freeze_state_.load() != FreezeState::open || !parked_.empty(); }
+    // Takes long: on a worker. `changes`: after the thaw.
+    void later(std::function<void()> job, bool changes);
+    void freeze(fuse_req_t request);
+    void thaw(fuse_req_t request);
+
+    // ---- open files
+    std::uint64_t keep(std::unique_ptr<OpenFile> file);
+    static OpenFile& file(const fuse_file_info& info) { return *reinterpret_cast<OpenHandle*>(info.fh)->file; }
+    void drop(std::uint64_t handle);
+    // The kernel may hold bytes of it that were not written here yet.
+    bool has_writers(const Inode& inode);
+
+private:
+    enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
+    static void greet(void* server, fuse_conn_info* connection);
+    void run_parked();
+    void wait_for_request();
+
+    FileSystem& fs_;
+    MountOptions options_;
+    LogCallback log_;
+    std::function<void()> ready_;
+    fuse_session* session_ = nullptr;
+    bool mounted_ = false;
+    std::atomic<bool> stopping_{false};
+    pthread_t reader_{};
+    InodeHandles inodes_;
+    std::mutex open_lock_;
+    std::unordered_set<OpenHandle*> open_;
+    int thaw_event_ = -1;
+    std::atomic<FreezeState> freeze_state_{FreezeState::open};  // leaves `open` on the reading thread only
+    std::deque<std::function<void()>> parked_;                  // the reading thread's
+    WorkQueue workers_{"uext4-fuse", 16};
+    WorkQueue control_{"uext4-freeze", 1};                      // a thaw never waits behind work
+};
+
+inline Server& server_of(fuse_req_t request) { return *static_cast<Server*>(fuse_req_userdata(request)); }
+
+}  // namespace uext4::fuse

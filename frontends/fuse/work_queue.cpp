@@ -1,0 +1,59 @@
+#include "fuse/work_queue.h"
+
+namespace uext4::fuse {
+
+void WorkQueue::add(std::function<void()> job) {
+    MutexLock guard(lock_);
+    if (idle_ <= jobs_.size() && threads_.size() < limit_) {
+        guard.unlock();
+        // Only the thread that reads requests adds work, so nobody else starts threads meanwhile.
+        Result<Thread> thread = Thread::start(name_, [this] { run(); });
+        guard.lock();
+        if (thread) threads_.push_back(std::move(*thread));
+    }
+    if (threads_.empty()) {
+        guard.unlock();
+        job();
+        return;
+    }
+    jobs_.push_back(std::move(job));
+    changed_.notify_all();
+}
+
+void WorkQueue::run() {
+    MutexLock guard(lock_);
+    for (;;) {
+        ++idle_;
+        while (jobs_.empty() && !ending_) changed_.wait(lock_);
+        --idle_;
+        if (jobs_.empty()) return;
+        std::function<void()> job = std::move(jobs_.front());
+        jobs_.pop_front();
+        ++running_;
+        guard.unlock();
+        job();
+        job = nullptr;  // what it holds may be the last reference to an inode
+        guard.lock();
+        --running_;
+        if (jobs_.empty() && running_ == 0) changed_.notify_all();
+    }
+}
+
+void WorkQueue::drain() {
+    MutexLock guard(lock_);
+    while (!jobs_.empty() || running_ > 0) changed_.wait(lock_);
+}
+
+void WorkQueue::finish() {
+    drain();
+    std::vector<Thread> threads;
+    {
+        MutexLock guard(lock_);
+        ending_ = true;
+        changed_.notify_all();
+        threads.swap(threads_);
+    }
+    threads.clear();
+}
+
+}  // namespace uext4::fuse

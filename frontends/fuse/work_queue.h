@@ -1,0 +1,40 @@
+// Threads for what may block, so that the thread that reads requests never does.
+#pragma once
+
+#include "sync/condition.h"
+#include "sync/thread.h"
+
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace uext4::fuse {
+
+class WorkQueue {
+public:
+    // Threads are started when there is work for them, up to `limit`.
+    WorkQueue(std::string name, std::size_t limit) : name_(std::move(name)), limit_(limit) {}
+    ~WorkQueue() { finish(); }
+
+    // In order; side by side as far as there are threads. Runs the job at once where not even one thread can be had.
+    void add(std::function<void()> job);
+    // Waits until nothing is queued or running.
+    void drain();
+    // drain(), then the threads end. Nothing may be added afterwards.
+    void finish();
+
+private:
+    void run();
+
+    std::string name_;
+    std::size_t limit_;
+    Mutex lock_{Rank::Leaf, "fuse work queue"};
+    CondVar changed_{"fuse work queue"};
+    std::deque<std::function<void()>> jobs_;
+    std::vector<Thread> threads_;
+    std::size_t idle_ = 0, running_ = 0;
+    bool ending_ = false;
+};
+
+}  // namespace uext4::fuse
