@@ -199,6 +199,15 @@ void Server::thaw(fuse_req_t request) {
     });
 }
 
+void Server::thaw_to_end() {
+    control_.drain();
+    FreezeState expected = FreezeState::frozen;
+    if (!freeze_state_.compare_exchange_strong(expected, FreezeState::thawing)) return;
+    if (Result<void> done = fs_.thaw(); !done) log_(fmt::format("thaw: {}", done.error().what));
+    freeze_state_.store(FreezeState::open);
+    eventfd_write(thaw_event_, 1);
+}
+
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);

@@ -58,6 +58,8 @@ public:
     void later(std::function<void()> job, bool changes);
     void freeze(fuse_req_t request);
     void thaw(fuse_req_t request);
+    // From another thread, before the end: what waits for a thaw may go on.
+    void thaw_to_end();
 
     // ---- open files
     std::uint64_t keep(std::unique_ptr<OpenFile> file);

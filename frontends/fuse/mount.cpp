@@ -1,0 +1,252 @@
+#include "fuse/mount.h"
+
+#include "device/open_device.h"
+#include "fuse/server.h"
+#include "fuse/supervisor.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace uext4::fuse {
+
+namespace {
+
+constexpr int failure = 2;
+// After a signal: how long open files may keep the mount alive once it has lost its name.
+constexpr int grace_milliseconds = 2000;
+
+// Messages: stderr, and syslog once the server has left its terminal.
+class Log {
+public:
+    void tell(const std::string& text) {
+        if (detached_.load()) syslog(LOG_NOTICE, "%s", text.c_str());
+        else fmt::print(stderr, "uext4: {}\n", text);
+    }
+    void detach() {
+        openlog("uext4", LOG_PID, LOG_DAEMON);
+        detached_.store(true);
+    }
+
+private:
+    std::atomic<bool> detached_{false};
+};
+
+Result<std::string> real_path(const std::string& path) {
+    char* found = realpath(path.c_str(), nullptr);
+    if (!found) return fail(errno, "{}: {}", path, std::strerror(errno));
+    std::string out(found);
+    std::free(found);
+    return out;
+}
+
+// A name of the image that stays true when the server changes its directory. Descriptors and partition numbers stay.
+Result<std::string> absolute_image(const std::string& image) {
+    if (image.starts_with("/dev/fd/") || image.starts_with("/proc/self/fd/")) return image;
+    if (Result<std::string> whole = real_path(image)) return whole;
+    const std::size_t at = image.rfind('@');
+    if (at == std::string::npos || at == 0) return real_path(image);
+    return TRY(real_path(image.substr(0, at))) + image.substr(at);
+}
+
+// What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
+// and takes the mount's name away, the loop ends when the kernel lets go. A second signal, or files that stay open, end
+// it at once.
+class Stopper {
+public:
+    Stopper(Server& server, Supervisor& supervisor, const sigset_t& signals)
+        : server_(server), supervisor_(supervisor), signals_(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)),
+          ended_(eventfd(0, EFD_CLOEXEC)) {
+        thread_ = Thread("uext4-stop", [this] { run(); });
+    }
+    // The loop has ended.
+    ~Stopper() {
+        eventfd_write(ended_, 1);
+        thread_.join();
+        close(ended_);
+        close(signals_);
+    }
+
+private:
+    enum class Event : std::uint8_t { ended, signal, answer, time };
+
+    Event wait(bool for_answer, int milliseconds) {
+        pollfd wanted[] = {{ended_, POLLIN, 0}, {signals_, POLLIN, 0}, {for_answer ? supervisor_.descriptor() : -1, POLLIN, 0}};
+        for (;;) {
+            const int ready = poll(wanted, 3, milliseconds);
+            if (ready == 0) return Event::time;
+            if (ready < 0) continue;
+            if (wanted[0].revents) return Event::ended;
+            if (wanted[1].revents) {
+                signalfd_siginfo info;
+                if (::read(signals_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) return Event::signal;
+            }
+            if (wanted[2].revents) return Event::answer;
+        }
+    }
+
+    void run() {
+        if (wait(false, -1) == Event::ended) return;
+        server_.thaw_to_end();
+        supervisor_.take_away();
+        Event event = wait(true, -1);
+        if (event == Event::answer) event = wait(false, grace_milliseconds);
+        // The loop may be just before the call that the signal is to interrupt.
+        while (event != Event::ended) {
+            server_.stop();
+            do event = wait(false, 50);
+            while (event == Event::signal);
+        }
+    }
+
+    Server& server_;
+    Supervisor& supervisor_;
+    int signals_, ended_;
+    Thread thread_;
+};
+
+// Leaves the terminal and the directory it was started in. Descriptors beyond the three standard ones stay: whoever
+// started the program may have meant them to.
+void enter_background() {
+    if (chdir("/") != 0) return;
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0) return;
+    std::fflush(nullptr);
+    for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
+    if (null > 2) close(null);
+}
+
+struct Job {
+    MountOptions options;
+    std::string image, directory;
+    bool debug = false;
+    int report = -1;  // where a background server says that it is ready
+};
+
+Result<void> serve(Job& job, Log& log) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
+    sigset_t before;
+    pthread_sigmask(SIG_BLOCK, &signals, &before);
+    struct sigaction interrupt{};
+    interrupt.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &interrupt, nullptr);  // without SA_RESTART: it only interrupts
+    signal(SIGPIPE, SIG_IGN);
+
+    auto run = [&]() -> Result<void> {
+        const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};
+        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options.auto_unmount, unwanted));
+        const auto tell = [&log](const std::string& text) { log.tell(text); };
+        FileDeviceOptions device_options;
+        device_options.writable = !job.options.volume.fs.read_only;
+        device_options.offset = job.options.volume.offset;
+        std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
+        std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
+        Result<void> served;
+        {
+            Server server(*fs, job.options, tell);
+            served = server.attach(job.directory, job.debug, [&] {
+                if (job.report < 0) return;
+                log.detach();
+                enter_background();
+                const char done = 0;
+                [[maybe_unused]] const ssize_t told = ::write(job.report, &done, 1);
+                close(std::exchange(job.report, -1));
+            });
+            if (served) {
+                supervisor.mounted();
+                {
+                    Stopper stopper(server, supervisor, signals);
+                    served = server.loop();
+                }
+                supervisor.forget();
+            }
+            server.detach();
+        }
+        Result<void> closed = fs->unmount();
+        fs.reset();
+        if (!served) return served;
+        if (!closed) return fail(closed.error().code, "{}: unmount: {}", job.image, closed.error().what);
+        return {};
+    };
+    Result<void> result = run();
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return result;
+}
+
+// In the parent: whether the server in the child came up.
+int await_server(int report, pid_t child) {
+    char word = 0;
+    ssize_t got;
+    do got = ::read(report, &word, 1);
+    while (got < 0 && errno == EINTR);
+    close(report);
+    if (got == 1) return 0;
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    if (WIFSIGNALED(status)) fmt::print(stderr, "uext4: the server was ended by signal {}\n", WTERMSIG(status));
+    return failure;
+}
+
+Result<Job> prepare(const MountRequest& request) {
+    Job job;
+    job.options = TRY(parse_mount_options(request.options, geteuid() == 0));
+    job.directory = TRY(real_path(request.directory));
+    struct stat info{};
+    if (stat(job.directory.c_str(), &info) != 0) return fail(errno, "{}: {}", request.directory, std::strerror(errno));
+    if (!S_ISDIR(info.st_mode)) return fail(ENOTDIR, "{}: not a directory", request.directory);
+    job.image = TRY(absolute_image(request.image));
+    if (job.options.source.empty()) job.options.source = job.image;
+    job.debug = request.debug;
+    return job;
+}
+
+}  // namespace
+
+int run_mount(const MountRequest& request) {
+    Log log;
+    Result<Job> job = prepare(request);
+    if (!job) {
+        log.tell(job.error().what);
+        return failure;
+    }
+    const bool background = !request.foreground && !request.debug;
+    if (background) {
+        int report[2];
+        if (pipe2(report, O_CLOEXEC) != 0) {
+            log.tell(fmt::format("pipe: {}", std::strerror(errno)));
+            return failure;
+        }
+        std::fflush(nullptr);
+        const pid_t child = fork();
+        if (child < 0) {
+            log.tell(fmt::format("fork: {}", std::strerror(errno)));
+            return failure;
+        }
+        if (child > 0) {
+            close(report[1]);
+            return await_server(report[0], child);
+        }
+        close(report[0]);
+        job->report = report[1];
+        setsid();
+    }
+    const Result<void> served = serve(*job, log);
+    if (!served) log.tell(served.error().what);
+    if (background) std::exit(served ? 0 : failure);
+    return served ? 0 : failure;
+}
+
+}  // namespace uext4::fuse

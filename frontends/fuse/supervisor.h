@@ -1,0 +1,36 @@
+// A small process that takes the mount away when the server cannot.
+//
+// A server must not walk into its own mount: if it is killed there, nobody answers and the process stays. And before it
+// ends on a signal the kernel's cache has to be written, which the server itself must serve. So a second process, forked
+// before the image is opened, does both on request; it ends with the server.
+#pragma once
+
+#include "base/result.h"
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+namespace uext4::fuse {
+
+class Supervisor {
+public:
+    // Forks: to be called while the process has one thread. `auto_unmount`: a server that died leaves no mount behind.
+    // `unwanted`: descriptors that the supervisor must not keep open.
+    static Result<Supervisor> start(const std::string& directory, bool auto_unmount, const std::vector<int>& unwanted);
+    Supervisor(Supervisor&& other) noexcept;
+    ~Supervisor();  // the process ends, too
+
+    void mounted();                  // the mount at the directory is the server's now
+    void take_away();                // writes the kernel's cache, then unmounts lazily; answered on descriptor()
+    void forget();                   // the mount has gone
+    int descriptor() const { return socket_; }
+
+private:
+    Supervisor(int socket, pid_t pid) : socket_(socket), pid_(pid) {}
+    int socket_;
+    pid_t pid_;
+};
+
+}  // namespace uext4::fuse

@@ -1,0 +1,111 @@
+#include "fuse/ioctls.h"
+#include "fuse/mount.h"
+#include "fuse/mount_table.h"
+
+#include <fmt/format.h>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+namespace uext4::fuse {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto longest_wait = std::chrono::minutes(10);
+
+int refuse(const std::string& text) {
+    fmt::print(stderr, "uext4: {}\n", text);
+    return 2;
+}
+
+// The server's process, by which its end can be waited for exactly; -1 when it cannot be had.
+int server_of(const std::string& directory) {
+    const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    int pid = 0;
+    int handle = -1;
+    if (ioctl(fd, UEXT4_IOC_SERVER, &pid) == 0 && pid > 0) handle = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    // A frozen file system could not take what the kernel writes at the unmount.
+    ioctl(fd, UEXT4_IOC_THAW);
+    close(fd);
+    return handle;
+}
+
+bool process_ends(int handle, Clock::time_point limit) {
+    for (;;) {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(limit - Clock::now()).count();
+        if (left <= 0) return false;
+        pollfd wanted = {handle, POLLIN, 0};
+        const int ready = poll(&wanted, 1, static_cast<int>(left));
+        if (ready > 0) return true;
+        if (ready < 0 && errno != EINTR) return false;
+    }
+}
+
+// The file behind a mount's source: a partition's number is not part of its name.
+int open_source(const std::string& source) {
+    int fd = open(source.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        if (const std::size_t at = source.rfind('@'); at != std::string::npos)
+            fd = open(source.substr(0, at).c_str(), O_RDONLY | O_CLOEXEC);
+    return fd;
+}
+
+bool lock_is_released(int fd, Clock::time_point limit) {
+    for (;;) {
+        struct flock lock{};
+        lock.l_type = F_WRLCK;
+        lock.l_whence = SEEK_SET;
+        if (fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return true;
+        if (Clock::now() >= limit) return false;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+}
+
+}  // namespace
+
+int run_umount(const std::string& directory) {
+    const std::unique_ptr<char, decltype(&std::free)> real(realpath(directory.c_str(), nullptr), &std::free);
+    // A mount whose server died cannot be walked into, but it still has its name.
+    if (!real && errno != ENOTCONN && errno != EACCES) return refuse(fmt::format("{}: {}", directory, std::strerror(errno)));
+    const std::string path = real ? std::string(real.get()) : directory;
+    const std::optional<MountEntry> mount = find_mount(path);
+    if (!mount) return refuse(fmt::format("{}: nothing is mounted there", directory));
+    const int server = mount->type.starts_with("fuse") ? server_of(path) : -1;
+    // subtype= may have changed the name; then only its server can tell whose mount it is.
+    if (server < 0 && mount->type != "fuse.uext4")
+        return refuse(fmt::format("{}: a mount of type {}, not of this program", directory, mount->type));
+    const int image = open_source(mount->source);
+    bool gone = umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0;
+    int error = errno;
+    if (!gone && error == EPERM) {
+        gone = run_fusermount(path, false) == 0;
+        error = 0;  // it has said what is wrong
+    }
+    bool released = true;
+    if (gone) {
+        const Clock::time_point limit = Clock::now() + longest_wait;
+        if (server >= 0) released = process_ends(server, limit);
+        else if (image >= 0) released = lock_is_released(image, limit);
+    }
+    if (server >= 0) close(server);
+    if (image >= 0) close(image);
+    if (!gone) return error ? refuse(fmt::format("{}: {}", directory, std::strerror(error))) : 2;
+    if (!released) return refuse(fmt::format("{}: unmounted, but the server has not released {}", directory, mount->source));
+    return 0;
+}
+
+}  // namespace uext4::fuse
