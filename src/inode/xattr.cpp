@@ -38,15 +38,15 @@ std::size_t large_value(const FsContext& fs) { return fs.block_size() / 2; }
 
 struct Found {
     bool exists = false;
-    bool in_body = false;
     XattrToStore item;
 };
 
-Result<Found> find_item(const std::vector<XattrToStore>& body, const std::vector<XattrToStore>& block, const Name& name) {
-    for (const auto& item : body)
-        if (is(item, name)) return Found{true, true, item};
-    for (const auto& item : block)
-        if (is(item, name)) return Found{true, false, item};
+// map_lock held.
+Result<Found> find_item(Inode& inode, const Name& name) {
+    for (const auto& item : TRY(copy_body(inode)))
+        if (is(item, name)) return Found{true, item};
+    for (const auto& item : TRY(read_xattr_block(inode)))
+        if (is(item, name)) return Found{true, item};
     return Found{};
 }
 
@@ -56,10 +56,21 @@ format::Timestamp now() {
     return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
 }
 
+// The owner's i_blocks has the clusters of the values that its entries name, whoever else names them too.
+std::int64_t blocks_of_values(const FsContext& fs, const std::vector<XattrToStore>& items) {
+    const std::uint64_t ratio = fs.geometry.cluster_ratio;
+    std::uint64_t blocks = 0;
+    for (const auto& item : items)
+        if (item.value_inode) blocks += divide_up(item.value_size, ratio * fs.block_size()) * ratio;
+    return static_cast<std::int64_t>(blocks);
+}
+
 // Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is changed
 // when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
 Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item) {
     std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+    FsContext& fs = inode.fs();
+    const std::int64_t charged = blocks_of_values(fs, body) + blocks_of_values(fs, block);
     std::vector<std::uint32_t> surplus;
     for (const auto& old : body)
         if (is(old, name) && old.value_inode) surplus.push_back(old.value_inode);
@@ -69,13 +80,15 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     std::ranges::stable_partition(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
     const ConstBytes area = body_area(inode);
     const std::vector<std::byte> before(area.begin(), area.end());
+    const std::int64_t charge = blocks_of_values(fs, body) + blocks_of_values(fs, block) +
+                                (item ? blocks_of_values(fs, {*item}) : 0);
     std::vector<XattrToStore> grown = body;
     if (item) grown.push_back(*item);
     bool to_block = false;
     if (!store_body(inode, grown)) {
         if (!item) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
         block.push_back(*item);
-        if (!xattr_block_fits(inode.fs(), block))
+        if (!xattr_block_fits(fs, block))
             return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix, item->value.size());
         to_block = true;
     }
@@ -91,7 +104,7 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     if (to_block && !store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
     inode.set_ctime(now());
     inode.bump_version();
-    TRY(inode.store(handle));
+    TRY(inode.add_blocks(handle, charge - charged));  // stores it
     return surplus;
 }
 
@@ -121,7 +134,7 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
     FsContext& fs = inode.fs();
     {
         MutexLock map(inode.map_lock);
-        const Found found = TRY(find_item(TRY(copy_body(inode)), TRY(read_xattr_block(inode)), name));
+        const Found found = TRY(find_item(inode, name));
         if (found.exists && mode == XattrMode::create && value) return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name.suffix);
         if (!found.exists && (!value || mode == XattrMode::replace)) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name.suffix);
     }
@@ -156,8 +169,7 @@ Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view full
     XattrToStore item;
     {
         MutexLock map(inode.map_lock);
-        Found found = TRY(find_item(TRY(copy_body(inode)), {}, name));
-        if (!found.exists) found = TRY(find_item({}, TRY(read_xattr_block(inode)), name));
+        Found found = TRY(find_item(inode, name));
         if (!found.exists) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), full);
         item = std::move(found.item);
     }
@@ -274,22 +286,25 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
         {
             MutexLock map(inode.map_lock);
             std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+            const std::int64_t charged = blocks_of_values(inode.fs(), body) + blocks_of_values(inode.fs(), block);
             const auto has_value = [](const XattrToStore& i) { return i.value_inode != 0; };
             if (auto it = std::ranges::find_if(body, has_value); it != body.end()) {
                 surplus.push_back(it->value_inode);
+                const std::int64_t charge = blocks_of_values(inode.fs(), {*it});
                 body.erase(it);
                 if (!store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
-                TRY(inode.store(handle));
+                TRY(inode.add_blocks(handle, -charge));
             } else if (auto last = std::ranges::find_if(block, has_value);
                        last != block.end() && TRY(owns_xattr_block(inode))) {
+                const std::int64_t charge = blocks_of_values(inode.fs(), {*last});
                 block.erase(last);
                 surplus = TRY(write_xattr_block(handle, inode, std::move(block)));
-                TRY(inode.store(handle));
+                TRY(inode.add_blocks(handle, -charge));
             } else {
                 surplus = TRY(write_xattr_block(handle, inode, {}));
                 std::erase_if(body, [](const XattrToStore& i) { return i.index != XattrIndex::system || i.name != "data"; });
                 (void)store_body(inode, body);
-                TRY(inode.store(handle));
+                TRY(inode.add_blocks(handle, -charged));
                 done = true;
             }
         }

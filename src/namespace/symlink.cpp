@@ -15,8 +15,10 @@ namespace {
 // Bytes of i_block: a target that fits with its zero byte lies there.
 constexpr std::size_t fast_limit = 60;
 
-// No block but the attribute block.
+// No block but the attribute block. With the feature ea_inode i_blocks has values in other inodes as well; the size alone
+// tells then.
 bool has_no_data_blocks(const Inode& link) {
+    if (link.fs().geometry.has_incompat(format::incompat::ea_inode)) return true;
     const std::uint64_t attribute_blocks = link.xattr_block() ? link.fs().geometry.cluster_ratio : 0;
     return link.block_count_512() <= attribute_blocks * (link.fs().block_size() / 512);
 }
