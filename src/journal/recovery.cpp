@@ -20,12 +20,29 @@ struct Scan {
     std::uint32_t end = 0;  // the first sequence that was not committed
 };
 
-// Finds the end. With the old checksum over whole transactions, one that does not match ends the log as well.
+// Is there a sound commit record of this sequence anywhere behind `from`? Images cannot look like one: they are escaped.
+Result<bool> committed_behind(const LogReader& log, std::uint32_t from, std::uint32_t sequence, std::uint32_t block_size) {
+    const format::JournalLayout& layout = log.layout();
+    std::vector<std::byte> block(block_size);
+    for (std::uint32_t step = 1; step < layout.ring_end() - layout.first; ++step) {
+        TRY(log.read(log.next(from, step), block));
+        const auto& c = view_as<format::JournalCommit>(ConstBytes(block));
+        if (c.header.magic != j::magic || c.header.blocktype != j::commit || c.header.sequence != sequence) continue;
+        if (!layout.tail_bytes() || c.checksum[0] == format::journal_commit_checksum(layout, block)) return true;
+    }
+    return false;
+}
+
+// Finds the end. A damaged record ends the log in a transaction that was never committed; in one that was, it is an error,
+// and so is a mismatch of the old checksum over a whole transaction if another transaction follows.
 Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     Scan out{log.layout().sequence};
     std::uint32_t v1 = ~0u;
+    bool mismatch = false;
     std::vector<std::byte> block(block_size);
     TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
+        if (r.type == 0 && !mismatch && TRY(committed_behind(log, r.log_block, r.sequence, block_size)))
+            return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
         if (r.type == j::descriptor && log.layout().csum_v1()) {
             TRY(log.read(r.log_block, block));
             v1 = format::crc32_be(v1, block);
@@ -35,9 +52,11 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
             }
         }
         if (r.type == j::commit) {
-            if (r.has_v1 && r.v1_checksum != v1) return false;
+            if (mismatch)
+                return fail(EUCLEAN, "journal: transaction {}: bad checksum, and transaction {} follows", out.end, r.sequence);
+            if (r.has_v1 && r.v1_checksum != v1) mismatch = true;
+            else out.end = r.sequence + 1;
             v1 = ~0u;
-            out.end = r.sequence + 1;
         }
         return true;
     }));

@@ -1,0 +1,145 @@
+// What recovery makes of a log that is not as it was written.
+#include "journal/log_fixture.h"
+#include "journal/log_reader.h"
+
+namespace uext4::test {
+namespace {
+
+// Where the record of this type and sequence lies; 0: nowhere.
+std::uint32_t find_record(BlockDevice& device, const LogShape& s, std::uint32_t type, std::uint32_t sequence) {
+    std::vector<std::byte> bytes(s.block_size);
+    for (std::uint32_t i = 1; i < s.log_blocks; ++i) {
+        EXPECT_TRUE(device.read(log_place(s, i).value * s.block_size, bytes));
+        const auto& h = view_as<format::JournalHeader>(ConstBytes(bytes));
+        if (h.magic == j::magic && h.blocktype == type && h.sequence == sequence) return i;
+    }
+    return 0;
+}
+
+void flip(BlockDevice& device, const LogShape& s, std::uint32_t index, std::size_t at) {
+    std::vector<std::byte> byte(1);
+    const std::uint64_t offset = log_place(s, index).value * s.block_size + at;
+    ASSERT_TRUE(device.read(offset, byte));
+    byte[0] ^= std::byte{0x40};
+    ASSERT_TRUE(device.write(offset, byte));
+}
+
+// Three transactions: block 10 becomes 1, 2, 3. The first one frees block 40 as well.
+struct Three {
+    explicit Three(Sums sums) : shape{sums, true} {
+        auto device = make_log(shape);
+        Mounted m(*device, shape);
+        for (unsigned i = 1; i <= 3; ++i) {
+            Handle h = m.start();
+            m.put(h, 10, i);
+            if (i == 1) EXPECT_TRUE(h.forget(BlockNr(40)));
+            h.stop();
+            EXPECT_TRUE(m.journal->commit_all());
+        }
+        crashed = device->clone();
+        first = super_of(*crashed, shape).sequence;
+    }
+    Result<RecoveryReport> recover_it() { return recover(*crashed, shape.block_size, shape.blocks, log_runs(shape)); }
+
+    LogShape shape;
+    std::unique_ptr<MemoryDevice> crashed;
+    std::uint32_t first = 0;
+};
+
+TEST(LogDamage, ADescriptorOfACommittedTransactionThatLiesIsAnError) {
+    for (const std::uint32_t n : {0u, 1u, 2u}) {
+        Three t(Sums::v3);
+        flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + n), 13);
+        const auto r = t.recover_it();
+        ASSERT_FALSE(r) << "transaction " << n;
+        EXPECT_EQ(r.error().code, EUCLEAN);
+        EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 0u);
+    }
+}
+
+TEST(LogDamage, ARevokeBlockOfACommittedTransactionThatLiesIsAnError) {
+    Three t(Sums::v3);
+    flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::revoke, t.first), 18);
+    const auto r = t.recover_it();
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, EUCLEAN);
+}
+
+TEST(LogDamage, ADescriptorThatLiesInAnUnfinishedTransactionEndsTheLog) {
+    Three t(Sums::v3);
+    flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 2), 13);
+    flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::commit, t.first + 2), 0);
+    const auto r = t.recover_it();
+    ASSERT_TRUE(r) << r.error().what;
+    EXPECT_EQ(r->transactions, 2u);
+    EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 2u);
+}
+
+TEST(LogDamage, ACommitRecordThatLiesEndsTheLog) {
+    for (const Sums sums : {Sums::v2, Sums::v3}) {
+        Three t(sums);
+        flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::commit, t.first + 2), 60);
+        const auto r = t.recover_it();
+        ASSERT_TRUE(r) << r.error().what;
+        EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 2u);
+    }
+}
+
+TEST(LogDamage, AnImageThatLiesIsAnErrorAndNotWritten) {
+    for (const Sums sums : {Sums::v2, Sums::v3}) {
+        Three t(sums);
+        flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 2) + 1, 500);
+        const auto r = t.recover_it();
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code, EUCLEAN);
+        EXPECT_NE(byte_of(*t.crashed, t.shape, 10, 500), 3u ^ 0x40u);
+    }
+}
+
+TEST(LogDamage, TheOldChecksumEndsTheLogOnlyAtItsLastTransaction) {
+    {
+        Three t(Sums::v1);
+        flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 2) + 1, 500);
+        const auto r = t.recover_it();
+        ASSERT_TRUE(r) << r.error().what;
+        EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 2u);
+    }
+    {
+        Three t(Sums::v1);
+        flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 1) + 1, 500);
+        const auto r = t.recover_it();
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code, EUCLEAN);
+    }
+}
+
+TEST(LogDamage, ATagOutsideOfTheFileSystemIsAnError) {
+    Three t(Sums::none);
+    const std::uint32_t at = find_record(*t.crashed, t.shape, j::descriptor, t.first);
+    flip(*t.crashed, t.shape, at, 12);  // the highest byte of a block number
+    const auto r = t.recover_it();
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, EUCLEAN);
+}
+
+TEST(LogDamage, NoSingleByteMakesRecoveryCrashOrHang) {
+    for (const Sums sums : {Sums::none, Sums::v1, Sums::v3}) {
+        Three t(sums);
+        for (std::uint32_t index = 0; index < 12; ++index)
+            for (std::size_t at = 0; at < 64; ++at) {
+                auto copy = t.crashed->clone();
+                flip(*copy, t.shape, index, at);
+                (void)recover(*copy, t.shape.block_size, t.shape.blocks, log_runs(t.shape));
+            }
+    }
+}
+
+TEST(LogDamage, RecoveryCutAtAnyPointCanBeDoneAgain) {
+    Three t(Sums::v3);
+    ASSERT_TRUE(recover(*t.crashed, t.shape.block_size, t.shape.blocks, log_runs(t.shape), false));
+    EXPECT_EQ(recovered(*t.crashed, t.shape).transactions, 3u);
+    EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 3u);
+}
+
+}  // namespace
+}  // namespace uext4::test
