@@ -154,7 +154,7 @@ protected:
 
     // For writes after a sync the promised prefix stays; only whole-file promises of the newest kind are compared, and
     // only when no later operation on that name began before the cut.
-    void judge(const std::vector<RecordedWrite>& log_entries, std::size_t count,
+    void judge(const std::vector<RecordedWrite>& log_entries, std::size_t sure, std::size_t cut,
                const std::shared_ptr<MemoryDevice>& state, const std::string& what) {
         std::string out;
         ASSERT_TRUE(state->save(path));
@@ -168,7 +168,7 @@ protected:
         }
         auto fs = mount(std::shared_ptr<BlockDevice>(state->clone()));
         ASSERT_TRUE(fs) << what;
-        compare(*fs, log_entries, count, what);
+        compare(*fs, log_entries, sure, cut, what);
         auto closed = fs->unmount();
         EXPECT_TRUE(closed) << what << ": " << closed.error().what;
     }
@@ -186,7 +186,7 @@ protected:
         EXPECT_EQ(sh("e2fsck -fn " + path, &out), 0) << what << "\n" << out;
     }
 
-    void compare(FileSystem& fs, const std::vector<RecordedWrite>& entries, std::size_t count,
+    void compare(FileSystem& fs, const std::vector<RecordedWrite>& entries, std::size_t sure, std::size_t cut,
                  const std::string& what) {
         // The newest promise for each name that was made before the cut; void when anything came after it.
         std::map<std::string, const Promise*> newest;
@@ -194,9 +194,9 @@ protected:
         for (std::size_t i = 0; i < entries.size() && next < promises.size(); ++i) {
             if (entries[i].kind != RecordedWrite::Kind::Mark || entries[i].label != promises[next].mark) continue;
             const Promise& p = promises[next++];
-            if (i < count) newest[p.path] = p.mark.starts_with("sync") ? &p : nullptr;
-            else newest[p.path] = nullptr;  // under way, perhaps
-            if (i >= count) break;
+            if (i < sure) newest[p.path] = p.mark.starts_with("sync") ? &p : nullptr;
+            else newest[p.path] = nullptr;  // done in part, or under way
+            if (i >= cut) break;
         }
         for (const auto& [name, promise] : newest) {
             if (!promise) continue;
@@ -246,7 +246,7 @@ TEST_P(Crash, EveryCutIsRecovered) {
     for (std::size_t cut = 0; cut <= entries.size(); cut += 1 + random() % (2 * step)) {
         for (; applied < cut; ++applied) ASSERT_TRUE(RecordingDevice::apply(entries[applied], *state));
         const std::string what = fmt::format("cut after {} of {} entries", cut, entries.size());
-        judge(entries, cut, std::shared_ptr<MemoryDevice>(state->clone()), what);
+        judge(entries, cut, cut, std::shared_ptr<MemoryDevice>(state->clone()), what);
         recovered_by_us(std::shared_ptr<MemoryDevice>(state->clone()), what);
         if (HasFailure()) return;
     }
@@ -275,7 +275,7 @@ TEST_P(Crash, UnflushedWritesMayBeLost) {
             if (entries[i].kind == RecordedWrite::Kind::Fua || random() % 2)
                 ASSERT_TRUE(RecordingDevice::apply(entries[i], *state));
         const std::string what = fmt::format("round {}: {} entries, flushed up to {}", round, cut, flushed);
-        judge(entries, flushed, std::shared_ptr<MemoryDevice>(state->clone()), what);
+        judge(entries, flushed, cut, std::shared_ptr<MemoryDevice>(state->clone()), what);
         recovered_by_us(state, what);
         if (HasFailure()) return;
     }
