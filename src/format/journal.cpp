@@ -55,7 +55,7 @@ Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t b
         }
         if (out.has(journal::incompat_fast_commit)) {
             out.fast_commit_blocks = s.num_fc_blocks ? s.num_fc_blocks.get() : journal::default_fast_commit_blocks;
-            if (out.fast_commit_blocks + 8 > out.length - out.first) return absurd("s_num_fc_blks", out.fast_commit_blocks);
+            if (std::uint64_t{out.fast_commit_blocks} + 8 > out.length - out.first) return absurd("s_num_fc_blks", out.fast_commit_blocks);
         }
     }
     if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd("s_start", out.start);
