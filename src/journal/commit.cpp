@@ -90,7 +90,17 @@ void JournalState::commit_running(MutexLock& guard) {
     std::unique_ptr<Transaction> done = std::move(committing);
     const std::vector<std::function<void()>> actions = std::move(done->actions);
     guard.unlock();
+    std::vector<BlockNr> data_blocks;
+    if (!has_log) {
+        // Home already, and no checkpoint comes that would take file contents out of the cache.
+        for (const auto& [number, buffer] : done->buffers) {
+            if (buffer->kind() != BlockKind::journaled_data) continue;
+            buffer->set_kind(BlockKind::unchecked);
+            data_blocks.emplace_back(number);
+        }
+    }
     done->buffers.clear();
+    for (const BlockNr block : data_blocks) buffers.drop(block);
     for (const std::uint64_t number : done->forgotten) buffers.drop(BlockNr(number));
     for (const auto& action : actions) action();
     guard.lock();

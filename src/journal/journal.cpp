@@ -139,6 +139,7 @@ Result<Handle> Journal::start(unsigned credits) {
     MutexLock guard(s.lists);
     for (;;) {
         if (s.aborted.load()) return s.aborted_error();
+        if (s.stop) return fail(EROFS, "the journal is closed");
         if (s.running && s.running->locked) {
             s.changed.wait(s.lists);
             continue;
@@ -197,6 +198,8 @@ bool Journal::durable(Tid tid) const {
 void Journal::request_commit(Tid tid) {
     JournalState& s = *state_;
     MutexLock guard(s.lists);
+    // A transaction that is not there yet needs no commit; remembered, it would have every one committed at once.
+    tid = std::min(tid, s.next_tid - 1);
     if (s.commit_wanted >= tid) return;
     s.commit_wanted = tid;
     s.work.notify_all();

@@ -1,250 +1,208 @@
+// Transactions while the journal runs: room, time, freed blocks, file contents, and devices that fail.
 #include "device/faulty_device.h"
-#include "journal/test_log.h"
+#include "journal/log_fixture.h"
 #include "sync/thread.h"
 
-#include <atomic>
+#include <algorithm>
 
 namespace uext4::test {
 namespace {
 
-class EveryFormat : public testing::TestWithParam<LogShape> {};
-
-TEST_P(EveryFormat, WhatWasCommittedIsRecovered) {
-    const LogShape shape = GetParam();
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    for (unsigned i = 0; i < 20; ++i) m.set(10 + i, i + 1);
-    auto crashed = device->clone();
-    EXPECT_EQ(byte_of(*crashed, shape, 10), 0u);
-    EXPECT_EQ(recovered(*crashed, shape).transactions, 20u);
-    for (unsigned i = 0; i < 20; ++i) EXPECT_EQ(byte_of(*crashed, shape, 10 + i), i + 1);
-    ASSERT_TRUE(m.journal->close());
-    for (unsigned i = 0; i < 20; ++i) EXPECT_EQ(byte_of(*device, shape, 10 + i), i + 1);
+std::unique_ptr<Journal> open_journal(BufferCache& cache, const LogShape& shape, bool with_log) {
+    if (!with_log) return Journal::create_none(cache, quiet());
+    auto opened = Journal::open(cache, log_runs(shape), quiet());
+    EXPECT_TRUE(opened) << opened.error().what;
+    return opened ? std::move(*opened) : nullptr;
 }
 
-TEST_P(EveryFormat, ManyBlocksInOneTransactionNeedSeveralDescriptors) {
-    const LogShape shape = GetParam();
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    Handle h = m.start(200);
-    for (unsigned i = 0; i < 200; ++i) m.put(h, 100 + i, i + 1);
-    h.stop();
-    ASSERT_TRUE(m.journal->commit_all());
-    auto crashed = device->clone();
-    EXPECT_EQ(recovered(*crashed, shape).blocks, 200u);
-    for (unsigned i = 0; i < 200; ++i) EXPECT_EQ(byte_of(*crashed, shape, 100 + i), (i + 1) & 255);
-}
-
-TEST_P(EveryFormat, BlocksThatBeginWithTheMagicAreEscaped) {
-    const LogShape shape = GetParam();
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    Handle h = m.start();
-    auto buffer = m.cache.read(BlockNr(5), "test");
-    ASSERT_TRUE(buffer);
-    ASSERT_TRUE(h.write_access(*buffer));
-    view_as<Be32>((*buffer)->data()) = j::magic;
-    view_as<Be32>((*buffer)->data(), 4) = 7u;
-    h.stop();
-    ASSERT_TRUE(m.journal->commit_all());
-    auto crashed = device->clone();
-    recovered(*crashed, shape);
-    std::vector<std::byte> bytes(shape.block_size);
-    ASSERT_TRUE(crashed->read(5 * shape.block_size, bytes));
-    EXPECT_EQ(view_as<Be32>(ConstBytes(bytes)), j::magic);
-    EXPECT_EQ(view_as<Be32>(ConstBytes(bytes), 4), 7u);
-}
-
-TEST_P(EveryFormat, ARevokedBlockIsNotReplayed) {
-    const LogShape shape = GetParam();
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    m.set(20, 1);
-    m.set(21, 2);
-    Handle h = m.start();
-    ASSERT_TRUE(h.forget(BlockNr(20)));
-    h.stop();
-    ASSERT_TRUE(m.journal->commit_all());
-    // The block is file data now.
-    std::vector<std::byte> data(shape.block_size, std::byte{99});
-    ASSERT_TRUE(device->write(20 * shape.block_size, data));
-    m.set(22, 3);
-    auto crashed = device->clone();
-    EXPECT_EQ(recovered(*crashed, shape).revoked, 1u);
-    EXPECT_EQ(byte_of(*crashed, shape, 20), 99u);
-    // What was committed before the first revoke is there all the same.
-    EXPECT_EQ(byte_of(*crashed, shape, 21), 2u);
-    EXPECT_EQ(byte_of(*crashed, shape, 22), 3u);
-    ASSERT_TRUE(m.journal->close());
-    EXPECT_EQ(byte_of(*device, shape, 20), 99u);
-}
-
-TEST_P(EveryFormat, TheLogWraps) {
-    const LogShape shape = GetParam();
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    for (unsigned round = 0; round < 400; ++round) {
-        Handle h = m.start();
-        for (unsigned i = 0; i < 8; ++i) m.put(h, 50 + (round * 3 + i) % 40, round);
-        h.stop();
-        ASSERT_TRUE(m.journal->commit_all());
-        if (round % 50 != 49) continue;
-        auto crashed = device->clone();
-        recovered(*crashed, shape);
-        for (unsigned i = 0; i < 8; ++i) EXPECT_EQ(byte_of(*crashed, shape, 50 + (round * 3 + i) % 40), round & 255);
-    }
-    EXPECT_GT(m.journal->counters().checkpoints, 0u);
-}
-
-INSTANTIATE_TEST_SUITE_P(Journal, EveryFormat,
-                         testing::Values(LogShape{Sums::none, false}, LogShape{Sums::none, true}, LogShape{Sums::v1, false},
-                                         LogShape{Sums::v1, true}, LogShape{Sums::v2, false}, LogShape{Sums::v2, true},
-                                         LogShape{Sums::v3, false}, LogShape{Sums::v3, true}),
-                         [](const auto& info) { return shape_name(info.param); });
-
-TEST(Journal, ATransactionThatChangedNothingLeavesNoGapInTheLog) {
+TEST(JournalLife, ACheckpointWritesHomeAndCloseLeavesAnEmptyLog) {
     const LogShape shape;
     auto device = make_log(shape);
     Mounted m(*device, shape);
     m.set(10, 1);
-    m.start().stop();
-    ASSERT_TRUE(m.journal->commit_all());
-    m.set(11, 2);
-    auto crashed = device->clone();
-    recovered(*crashed, shape);
-    EXPECT_EQ(byte_of(*crashed, shape, 10), 1u);
-    EXPECT_EQ(byte_of(*crashed, shape, 11), 2u);
-}
-
-TEST(Journal, SequenceNumbersWrap) {
-    LogShape shape;
-    shape.sequence = 0xFFFFFFFE;
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    for (unsigned i = 0; i < 6; ++i) m.set(10, i + 1);
-    auto crashed = device->clone();
-    recovered(*crashed, shape);
-    EXPECT_EQ(byte_of(*crashed, shape, 10), 6u);
-}
-
-TEST(Journal, ADurableTransactionCostsNoMoreRequests) {
-    const LogShape shape;
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    m.set(10, 1);
-    const auto before = m.journal->counters().commits;
-    ASSERT_TRUE(m.journal->commit_all());
-    ASSERT_TRUE(m.journal->commit_all());
-    EXPECT_EQ(m.journal->counters().commits, before);
-}
-
-TEST(Journal, ABlockThatIsUsedAgainInTheSameTransactionIsLogged) {
-    const LogShape shape;
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    m.set(20, 1);
-    Handle h = m.start();
-    ASSERT_TRUE(h.forget(BlockNr(20)));
-    m.put(h, 20, 5);
-    h.stop();
-    ASSERT_TRUE(m.journal->commit_all());
-    auto crashed = device->clone();
-    recovered(*crashed, shape);
-    EXPECT_EQ(byte_of(*crashed, shape, 20), 5u);
-}
-
-TEST(Journal, ARunningTransactionIsNotRecovered) {
-    const LogShape shape;
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    m.set(10, 1);
-    Handle h = m.start();
-    m.put(h, 10, 2);
-    auto crashed = device->clone();
-    recovered(*crashed, shape);
-    EXPECT_EQ(byte_of(*crashed, shape, 10), 1u);
-    h.stop();
-    ASSERT_TRUE(m.journal->close());
-    EXPECT_EQ(byte_of(*device, shape, 10), 2u);
-}
-
-TEST(Journal, ActionsHaveRunWhenTheCommitReturns) {
-    const LogShape shape;
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    std::atomic<bool> done{false};
-    Handle h = m.start();
-    m.put(h, 10, 1);
-    h.when_durable([&] {
-        this_thread::sleep(std::chrono::milliseconds(30));
-        done = true;
-    });
-    h.stop();
-    ASSERT_TRUE(m.journal->commit_all());
-    EXPECT_TRUE(done);
-}
-
-TEST(Journal, AFailedWriteAborts) {
-    const LogShape shape;
-    auto device = std::make_shared<FaultyDevice>(make_log(shape));
-    unsigned calls = 0;
-    JournalOptions options = quiet();
-    options.on_abort = [&](const Error&) { ++calls; };
-    Mounted m(*device, shape, options);
-    m.set(10, 1);
-    Handle h = m.start();
-    m.put(h, 11, 2);
-    h.stop();
-    device->fail_writes(EIO, 1);
-    EXPECT_EQ(m.journal->commit_all().error().code, EIO);
-    EXPECT_TRUE(m.journal->aborted());
-    EXPECT_EQ(m.journal->start(1).error().code, EROFS);
-    EXPECT_EQ(m.journal->commit_all().error().code, EIO);
-    EXPECT_FALSE(m.journal->close());
-    EXPECT_EQ(calls, 1u);
-}
-
-TEST(Journal, AnAbortedJournalChangesNoBuffer) {
-    const LogShape shape;
-    auto device = make_log(shape);
-    Mounted m(*device, shape);
-    m.set(10, 1);
-    Handle h = m.start();
-    m.journal->abort(Error{EIO, "test"});
-    auto buffer = m.cache.read(BlockNr(10), "test");
-    ASSERT_TRUE(buffer);
-    EXPECT_FALSE(h.create_access(*buffer));
-    EXPECT_EQ(std::to_integer<unsigned>((*buffer)->data()[17]), 1u);
-}
-
-TEST(Journal, AnAbortIsRememberedInTheLog) {
-    const LogShape shape;
-    auto device = make_log(shape);
-    {
-        Mounted m(*device, shape);
-        m.set(10, 1);
-        m.journal->abort(Error{EIO, "test"});
-        for (int i = 0; i < 200 && super_of(*device, shape).error == 0; ++i) this_thread::sleep(std::chrono::milliseconds(5));
-    }
-    EXPECT_NE(super_of(*device, shape).error, 0u);
-    recovered(*device, shape);
+    EXPECT_EQ(byte_of(*device, shape, 10), 0u);
+    EXPECT_TRUE(*needs_recovery(*device, shape.block_size, log_runs(shape)));
+    ASSERT_TRUE(m.journal->checkpoint_all());
     EXPECT_EQ(byte_of(*device, shape, 10), 1u);
+    Handle handle = m.start();
+    m.put(handle, 12, 3);
+    handle.stop();
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_EQ(byte_of(*device, shape, 12), 3u);
+    EXPECT_FALSE(*needs_recovery(*device, shape.block_size, log_runs(shape)));
+    EXPECT_EQ(m.journal->start(1).error().code, EROFS);
 }
 
-TEST(Journal, MoreRevokesThanTheLogHoldsAreRefused) {
+TEST(JournalLife, ATransactionThatIsTooBigIsRefusedAndAFullOneMakesRoom) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    Mounted m(*device, shape);
+    const unsigned most = m.journal->max_credits();
+    EXPECT_LE(most, shape.log_blocks / 4);
+    EXPECT_EQ(m.journal->start(most + 1).error().code, ENOSPC);
+    Handle handle = m.start(most - 2);
+    EXPECT_TRUE(handle.extend(most));
+    EXPECT_FALSE(handle.extend(most + 1));
+    EXPECT_TRUE(handle.restart(most));
+    handle.stop();
+    for (unsigned round = 1; round <= 20; ++round) {
+        Handle big = m.start(most);
+        for (unsigned k = 0; k < most; ++k) m.put(big, 10 + k, round);
+    }
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_EQ(byte_of(*device, shape, 10), 20u);
+    EXPECT_EQ(byte_of(*device, shape, 10 + most - 1), 20u);
+}
+
+TEST(JournalLife, ARequestForAFutureTransactionAsksForNothing) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    Mounted m(*device, shape);
+    m.journal->request_commit(1000000);
+    Handle handle = m.start();
+    m.put(handle, 10, 1);
+    const Tid tid = handle.tid();
+    handle.stop();
+    this_thread::sleep(std::chrono::milliseconds(50));
+    EXPECT_FALSE(m.journal->durable(tid));
+}
+
+TEST(JournalLife, TheTimerCommits) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    JournalOptions options;
+    options.commit_interval = std::chrono::milliseconds(20);
+    Mounted m(*device, shape, options);
+    Handle handle = m.start();
+    m.put(handle, 10, 1);
+    const Tid tid = handle.tid();
+    handle.stop();
+    for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
+    EXPECT_TRUE(m.journal->durable(tid));
+}
+
+TEST(JournalLife, ABigTransactionIsCommittedUnasked) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    JournalOptions options = quiet();
+    options.close_at_bytes = 8 * shape.block_size;
+    Mounted m(*device, shape, options);
+    Handle handle = m.start();
+    for (unsigned i = 0; i < 12; ++i) m.put(handle, 10 + i, 1);
+    const Tid tid = handle.tid();
+    handle.stop();
+    for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
+    EXPECT_TRUE(m.journal->durable(tid));
+}
+
+TEST(JournalLife, ABlockFreedWhileItsImageWaitsNeverGoesHome) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    Mounted m(*device, shape);
+    m.set(10, 1);
+    m.set(11, 1);
+    Handle handle = m.start();
+    ASSERT_TRUE(handle.forget(BlockNr(10)));
+    handle.stop();
+    ASSERT_TRUE(m.journal->checkpoint_all());
+    EXPECT_EQ(byte_of(*device, shape, 10), 0u);
+    EXPECT_EQ(byte_of(*device, shape, 11), 1u);
+    EXPECT_FALSE(m.cache.find(BlockNr(10)));
+}
+
+TEST(JournalLife, ABlockThatIsAlwaysBusyDoesNotStopCheckpoints) {
     LogShape shape;
     shape.log_blocks = 164;
-    shape.blocks = 1u << 16;
     auto device = make_log(shape);
     Mounted m(*device, shape);
-    m.set(10, 1);
-    Handle h = m.start();
-    for (std::uint64_t b = 5000; b < 45000; ++b) ASSERT_TRUE(h.forget(BlockNr(b)));
-    h.stop();
-    EXPECT_FALSE(m.journal->commit_all());
-    recovered(*device, shape);
-    EXPECT_EQ(byte_of(*device, shape, 10), 1u);
+    for (unsigned i = 0; i < 400; ++i) {
+        Handle handle = m.start(4);
+        m.put(handle, 10, i);
+        m.put(handle, 11 + i % 50, i);
+        const Tid tid = handle.tid();
+        handle.stop();
+        m.journal->request_commit(tid);
+        if (i % 2) {
+            ASSERT_TRUE(m.journal->commit(tid));
+        }
+    }
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_EQ(byte_of(*device, shape, 10), 399u & 255);
 }
+
+class EveryMode : public testing::TestWithParam<bool> {};
+
+TEST_P(EveryMode, ADeadDeviceEndsEverythingWithoutHanging) {
+    const LogShape shape;
+    FaultyDevice device(make_log(shape));
+    BufferCache cache(device, shape.block_size, shape.blocks, 1u << 20);
+    auto journal = open_journal(cache, shape, GetParam());
+    auto buffer = cache.read(BlockNr(10), "test");
+    auto handle = journal->start(1);
+    ASSERT_TRUE(buffer && handle);
+    ASSERT_TRUE(handle->write_access(*buffer));
+    const Tid tid = handle->tid();
+    handle->stop();
+    device.die();
+    EXPECT_EQ(journal->commit(tid).error().code, EIO);
+    EXPECT_FALSE(journal->checkpoint_all());
+    EXPECT_FALSE(journal->close());
+}
+
+TEST_P(EveryMode, AFailedWriteHomeAborts) {
+    const LogShape shape;
+    FaultyDevice device(make_log(shape));
+    BufferCache cache(device, shape.block_size, shape.blocks, 1u << 20);
+    auto journal = open_journal(cache, shape, GetParam());
+    auto buffer = cache.read(BlockNr(10), "test");
+    auto handle = journal->start(1);
+    ASSERT_TRUE(buffer && handle);
+    ASSERT_TRUE(handle->write_access(*buffer));
+    handle->stop();
+    device.fail_range(DeviceRequest::Kind::Write, 10 * shape.block_size, shape.block_size);
+    EXPECT_FALSE(journal->checkpoint_all());
+    EXPECT_TRUE(journal->aborted());
+    EXPECT_FALSE(journal->close());
+}
+
+struct Contents final : JournaledData {
+    int value = 0, copies = 0;
+    void copy_for_commit(BlockNr, Bytes out) override {
+        ++copies;
+        std::ranges::fill(out, static_cast<std::byte>(value));
+    }
+};
+
+TEST_P(EveryMode, FileContentsAreCopiedAtCommitAndLeaveTheCacheOnceHome) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    BufferCache cache(*device, shape.block_size, shape.blocks, 1u << 20);
+    auto journal = open_journal(cache, shape, GetParam());
+    auto contents = std::make_shared<Contents>();
+    std::vector<std::byte> out(16);
+    for (int round = 1; round <= 2; ++round) {
+        auto handle = journal->start(1);
+        ASSERT_TRUE(handle);
+        ASSERT_TRUE(handle->journal_data(BlockNr(20), contents));
+        const Tid tid = handle->tid();
+        handle->stop();
+        contents->value = 40 + round;
+        ASSERT_TRUE(journal->commit(tid));
+        EXPECT_EQ(contents->copies, round);
+        EXPECT_EQ(journal->copy_unwritten_data(BlockNr(20), 8, out), GetParam());
+        if (GetParam()) {
+            EXPECT_EQ(out[0], static_cast<std::byte>(40 + round));
+        }
+    }
+    ASSERT_TRUE(journal->checkpoint_all());
+    EXPECT_FALSE(journal->copy_unwritten_data(BlockNr(20), 8, out));
+    EXPECT_FALSE(cache.find(BlockNr(20)));
+    EXPECT_EQ(byte_of(*device, shape, 20), 42u);
+    ASSERT_TRUE(journal->close());
+}
+
+INSTANTIATE_TEST_SUITE_P(Journal, EveryMode, testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "log" : "none"; });
 
 }  // namespace
 }  // namespace uext4::test
