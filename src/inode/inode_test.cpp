@@ -1,0 +1,266 @@
+// The table of inodes, device numbers, orphans.
+#include "inode/test_volume.h"
+
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <thread>
+
+namespace uext4 {
+namespace {
+
+struct Format {
+    const char* name;
+    const char* options;
+};
+std::ostream& operator<<(std::ostream& out, const Format& f) { return out << f.name; }
+
+class Inodes : public ::testing::TestWithParam<Format> {
+protected:
+    TestVolume volume{GetParam().options};
+};
+
+TEST_P(Inodes, AreOneInMemory) {
+    const InodeNr number = volume.make()->number();
+    volume.reopen();
+    std::vector<std::thread> threads;
+    std::array<Inode*, 8> seen{};
+    std::vector<InodeRef> held(seen.size());
+    for (std::size_t i = 0; i < seen.size(); ++i)
+        threads.emplace_back([&, i] {
+            for (int n = 0; n < 200; ++n) {
+                held[i] = volume.get(number);
+                seen[i] = held[i].get();
+                if (n < 199) held[i].reset();
+            }
+        });
+    for (auto& t : threads) t.join();
+    for (Inode* one : seen) EXPECT_EQ(one, held[0].get());
+    held.clear();
+    volume.check();
+}
+
+TEST_P(Inodes, KeepWhatTheyWereGiven) {
+    const std::uint64_t devices[] = {makedev(8, 1), makedev(255, 255), makedev(259, 70000), makedev(4095, 0xFFFFF)};
+    std::vector<InodeNr> nodes;
+    for (std::uint64_t device : devices) {
+        Handle handle = volume.start();
+        InodeRef node = value_of(volume.table().create(handle, NewInode{InodeNr(2), S_IFBLK | 0600, 0, 0, device, 0}));
+        EXPECT_EQ(node->device_number(), device);
+        EXPECT_FALSE(node->uses_extents());
+        node->map_lock.lock();
+        node->set_links(1);
+        expect_ok(node->store(handle));
+        node->map_lock.unlock();
+        nodes.push_back(node->number());
+    }
+    InodeRef file = volume.make(S_IFREG | 04711, 0x12345678, 0x9ABCDEF0);
+    const InodeNr number = file->number();
+    const format::Timestamp late{0x200000000, 123456789};
+    const bool wide = volume.fs().geometry.inode_size > 128;
+    {
+        Handle handle = volume.start();
+        MutexLock map(file->map_lock);
+        file->set_mtime(late);
+        expect_ok(file->store(handle));
+    }
+    const std::uint32_t generation = file->generation();
+    file.reset();
+    volume.reopen();
+    for (std::size_t i = 0; i < nodes.size(); ++i) EXPECT_EQ(volume.get(nodes[i])->device_number(), devices[i]);
+    file = volume.get(number);
+    EXPECT_EQ(file->mode(), S_IFREG | 04711);
+    EXPECT_EQ(file->uid(), 0x12345678u);
+    EXPECT_EQ(file->gid(), 0x9ABCDEF0u);
+    EXPECT_EQ(file->generation(), generation);
+    if (wide) {
+        EXPECT_EQ(file->mtime(), late);
+    }
+    EXPECT_EQ(file->size_hint(), 0u);
+    file.reset();
+    for (InodeNr node : nodes) volume.destroy(volume.get(node));
+    volume.check();
+}
+
+// An unused number is refused, and nobody is told to delete it.
+TEST_P(Inodes, UnusedNumbersAreStale) {
+    InodeRef file = volume.make();
+    const InodeNr number = file->number();
+    volume.destroy(file);
+    EXPECT_EQ(code_of(volume.table().get(number)), ESTALE);
+    file.reset();
+    EXPECT_EQ(code_of(volume.table().get(number)), ESTALE);
+    volume.reopen();
+    EXPECT_EQ(code_of(volume.table().get(number)), ESTALE);
+    EXPECT_EQ(code_of(volume.table().get(number + 5000)), ESTALE);
+    EXPECT_EQ(volume.queued(), 0u);
+    EXPECT_EQ(code_of(volume.table().get(InodeNr(0))), EUCLEAN);
+    EXPECT_EQ(code_of(volume.table().get(InodeNr(1u << 30))), EUCLEAN);
+    volume.check();
+}
+
+// A number goes to a new file while somebody still looks at the deleted one.
+TEST_P(Inodes, NumbersComeBack) {
+    InodeRef former = volume.make();
+    const InodeNr number = former->number();
+    volume.destroy(former);
+    expect_ok(volume.journal().commit_all());
+    std::vector<InodeRef> fresh;
+    for (int i = 0; i < 8; ++i) fresh.push_back(volume.make());
+    const auto again = std::ranges::find_if(fresh, [&](const InodeRef& f) { return f->number() == number; });
+    ASSERT_NE(again, fresh.end());
+    EXPECT_NE(again->get(), former.get());
+    EXPECT_TRUE(former->deleted.load());
+    former.reset();
+    EXPECT_EQ(volume.get(number).get(), again->get());
+    fresh.clear();
+    volume.check();
+}
+
+TEST_P(Inodes, LastReferenceOfAnUnlinkedOneGoesToTheDeleterOnce) {
+    InodeRef file = volume.make();
+    {
+        Handle handle = volume.start();
+        MutexLock map(file->map_lock);
+        file->set_links(0);
+        expect_ok(file->store(handle));
+    }
+    InodeRef second = file;
+    file.reset();
+    EXPECT_EQ(volume.queued(), 0u);
+    second.reset();
+    EXPECT_EQ(volume.queued(), 1u);
+}
+
+TEST_P(Inodes, EvictionKeepsWhatIsPending) {
+    std::vector<InodeNr> numbers;
+    for (int i = 0; i < 100; ++i) numbers.push_back(volume.make()->number());
+    {
+        InodeRef file = volume.get(numbers[3]);
+        MutexLock map(file->map_lock);
+        file->set_mtime({1000, 0});
+        file->note_times_pending();
+    }
+    volume.table().set_limit(10);
+    volume.table().shrink();
+    EXPECT_FALSE(volume.table().find(numbers[50]));
+    InodeRef kept = volume.table().find(numbers[3]);
+    ASSERT_TRUE(kept);
+    EXPECT_EQ(kept->mtime().sec, 1000);
+    {
+        Handle handle = volume.start();
+        MutexLock map(kept->map_lock);
+        expect_ok(kept->store(handle));
+        EXPECT_FALSE(kept->times_pending());
+    }
+    kept.reset();
+    for (InodeNr n : numbers) EXPECT_EQ(volume.get(n)->links(), 1u);
+    volume.check();
+}
+
+TEST_P(Inodes, OrphansAreFoundAgain) {
+    std::vector<InodeNr> numbers;
+    for (int i = 0; i < 40; ++i) {
+        InodeRef file = volume.make();
+        numbers.push_back(file->number());
+    }
+    value_of(volume.orphans().load());
+    auto each = [&](auto&& action) {
+        for (InodeNr n : numbers) {
+            InodeRef file = volume.get(n);
+            Handle handle = volume.start();
+            expect_ok(action(handle, *file));
+        }
+    };
+    each([&](Handle& h, Inode& i) { return volume.orphans().add(h, i); });
+    each([&](Handle& h, Inode& i) { return volume.orphans().add(h, i); });
+    // First, last, some in the middle.
+    for (std::size_t at : {0u, 39u, 10u, 20u, 21u, 22u}) {
+        InodeRef file = volume.get(numbers[at]);
+        EXPECT_TRUE(volume.orphans().contains(*file));
+        Handle handle = volume.start();
+        expect_ok(volume.orphans().remove(handle, *file));
+        EXPECT_FALSE(volume.orphans().contains(*file));
+        expect_ok(volume.orphans().remove(handle, *file));
+    }
+    std::vector<InodeNr> left;
+    for (InodeNr n : numbers)
+        if (volume.orphans().contains(*volume.get(n))) left.push_back(n);
+    EXPECT_EQ(left.size(), 34u);
+    volume.reopen();
+    std::vector<InodeNr> found = value_of(volume.orphans().load());
+    std::ranges::sort(found);
+    EXPECT_EQ(found, left);
+    each([&](Handle& h, Inode& i) { return volume.orphans().remove(h, i); });
+    EXPECT_TRUE(value_of(volume.orphans().load()).empty());
+    volume.check();
+}
+
+// A list that bites its tail ends the reading, not the reader.
+TEST_P(Inodes, OrphanListsThatLieEnd) {
+    value_of(volume.orphans().load());
+    if (volume.orphans().uses_file()) GTEST_SKIP() << "records are not a list here";
+    std::vector<InodeNr> numbers;
+    for (int i = 0; i < 3; ++i) {
+        InodeRef file = volume.make();
+        numbers.push_back(file->number());
+        Handle handle = volume.start();
+        expect_ok(volume.orphans().add(handle, *file));
+    }
+    for (std::uint32_t lie : {static_cast<std::uint32_t>(numbers[2].value), 1u << 30, 2u, 5000u}) {
+        {
+            InodeRef last = volume.get(numbers[0]);
+            Handle handle = volume.start();
+            MutexLock map(last->map_lock);
+            last->disk().dtime = lie;
+            expect_ok(last->store(handle));
+        }
+        volume.reopen();
+        EXPECT_EQ(value_of(volume.orphans().load()).size(), 3u);
+    }
+    for (InodeNr n : numbers) {
+        InodeRef file = volume.get(n);
+        Handle handle = volume.start();
+        expect_ok(volume.orphans().remove(handle, *file));
+    }
+    volume.check();
+}
+
+// Images of 128-byte inodes that were widened say that no byte more is in use.
+TEST_P(Inodes, WidenedInodesUseTheirRoom) {
+    if (volume.fs().geometry.inode_size == 128) GTEST_SKIP();
+    InodeRef file = volume.make();
+    const InodeNr number = file->number();
+    {
+        Handle handle = volume.start();
+        MutexLock map(file->map_lock);
+        if (file->is_inline()) file->set_flags(file->flags() & ~format::inode_flag::inline_data);
+        std::ranges::fill(file->raw().subspan(128), std::byte{0});
+        if (volume.fs().geometry.has_incompat(format::incompat::extents)) {
+            file->set_flags(file->flags() | format::inode_flag::extents);
+            initialise_extent_root(file->map_root());
+        }
+        expect_ok(file->store(handle));
+    }
+    file.reset();
+    volume.reopen();
+    file = volume.get(number);
+    EXPECT_EQ(file->disk().extra_isize, volume.fs().geometry.want_extra_isize);
+    const auto value = std::as_bytes(std::span("value", 5));
+    expect_ok(volume.set(*file, "user.a", value));
+    EXPECT_FALSE(file->xattr_block());
+    file.reset();
+    volume.check();
+    volume.reopen();
+    EXPECT_EQ(value_of(get_xattr(*volume.get(number), "user.a")).size(), 5u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Inodes,
+    ::testing::Values(Format{"plain", "-b 4096 -O ^orphan_file"}, Format{"orphan_file", "-b 4096 -O orphan_file"},
+                      Format{"inline_data", "-b 1024 -O inline_data,^orphan_file"},
+                      Format{"no_log", "-b 4096 -O ^has_journal,^orphan_file"},
+                      Format{"classic", "-b 1024 -I 128 -O ^extent,^metadata_csum,^64bit,^orphan_file"}),
+    [](const auto& format) { return std::string(format.param.name); });
+
+}  // namespace
+}  // namespace uext4
