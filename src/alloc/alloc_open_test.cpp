@@ -1,0 +1,124 @@
+// Promises of the contract that are not kept yet: each test fails until its defect is mended.
+#include "alloc/test_space.h"
+
+#include <vector>
+
+namespace uext4 {
+namespace {
+
+using test::must;
+using test::TestSpace;
+
+// A long run whose ends are data may have the file system's own blocks in its middle.
+TEST(AllocOpen, FreeRefusesSystemBlocksInTheMiddle) {
+    TestSpace space("-t ext4 -b 4096");
+    const BlockNr bitmap = space.inode_bitmap(GroupNr(0)), first = bitmap - 1, last = bitmap + 1;
+    ASSERT_TRUE(space.allocator->is_system_block(bitmap));
+    ASSERT_FALSE(space.allocator->is_system_block(first) || space.allocator->is_system_block(last));
+    std::vector<Grant> grants;
+    for (const BlockNr b : {first, last}) {
+        grants.push_back(must(space.allocator->grant(b, 1, nullptr, true)));
+        ASSERT_EQ(grants.back().first(), b);
+        Handle handle = space.start();
+        must(space.allocator->publish(handle, grants.back()));
+    }
+    Handle handle = space.start();
+    const auto freed = space.allocator->free(handle, first, last - first + 1);
+    ASSERT_FALSE(freed) << "blocks " << first.value << " to " << last.value << " were freed, bitmaps among them";
+    EXPECT_EQ(freed.error().code, EUCLEAN);
+}
+
+// With 1 KiB blocks and bigalloc the superblock is block 1 while blocks count from 0.
+TEST(AllocOpen, LastDescriptorBlockIsTheFileSystems) {
+    TestSpace space("-t ext4 -b 1024 -O bigalloc -C 8192");
+    ASSERT_EQ(space.geometry.first_data_block, 0u);
+    const BlockNr last(1 + divide_up(space.geometry.group_count, space.geometry.descs_per_block) + space.geometry.reserved_gdt_blocks);
+    EXPECT_TRUE(space.allocator->is_system_block(last)) << last.value;
+    EXPECT_TRUE(space.allocator->is_system_block(last - 1));
+}
+
+// A claim never fails later (A4), not even while free space is being discarded.
+TEST(AllocOpen, ClaimsHoldDuringDiscard) {
+    TestSpace space("-t ext4 -b 4096", "64M");
+    bool tried = false, granted = true;
+    std::string why;
+    space.device->on_discard = [&](std::uint64_t, std::uint64_t) {
+        if (std::exchange(tried, true)) return;
+        Result<Claim> all = space.allocator->claim(space.allocator->counts().free_blocks, true);
+        if (!all) return;
+        std::vector<Grant> grants;
+        while (granted && all->clusters()) {
+            Result<Grant> g = space.allocator->grant(BlockNr(0), all->clusters(), &*all, true);
+            if (g) grants.push_back(std::move(*g));
+            else granted = false, why = g.error().what;
+        }
+    };
+    must(space.allocator->discard_free(1));
+    EXPECT_TRUE(tried);
+    EXPECT_TRUE(granted) << why;
+    space.device->on_discard = nullptr;
+}
+
+// Without checksums a bitmap can be judged only by the blocks that must be in it.
+TEST(AllocOpen, BitmapThatLacksSystemBlocksIsNotUsed) {
+    TestSpace space("-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg");
+    const GroupNr g(0);
+    const std::uint64_t inside = space.inode_table(g).value + 5 - space.geometry.first_block(g).value;
+    space.poke(space.block_bitmap(g), inside / 8, [&](std::byte b) { return b & ~(std::byte{1} << static_cast<int>(inside % 8)); });
+    space.reopen();
+    std::vector<Grant> all;
+    for (;;) {
+        Result<Grant> grant = space.allocator->grant(space.inode_table(g), 1000, nullptr, true);
+        if (!grant) break;
+        for (std::uint64_t i = 0; i < grant->count(); ++i)
+            ASSERT_FALSE(space.allocator->is_system_block(grant->first() + i)) << (grant->first() + i).value << " was granted";
+        all.push_back(std::move(*grant));
+    }
+}
+
+// A bitmap that is read again is checked again: else damage gets a good checksum with the next change.
+TEST(AllocOpen, BitmapReadAgainIsCheckedAgain) {
+    TestSpace space("-t ext4 -b 1024");
+    const GroupNr g(1);
+    auto use = [&] {
+        Handle handle = space.start();
+        Grant grant = must(space.allocator->grant(space.geometry.first_block(g) + 4000, 4, nullptr, true));
+        return space.allocator->publish(handle, grant);
+    };
+    must(use());
+    space.commit();
+    must(space.journal->checkpoint_all());
+    space.buffers->drop_all_clean();
+    space.poke(space.block_bitmap(g), 1000, [](std::byte b) { return b ^ std::byte{0x10}; });
+    const auto again = use();
+    ASSERT_FALSE(again) << "the damaged bitmap was taken and summed anew";
+    EXPECT_EQ(again.error().code, EUCLEAN);
+}
+
+// One damaged descriptor costs its group, not all that share the block.
+TEST(AllocOpen, DamagedDescriptorCostsOneGroup) {
+    TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
+    const GroupNr bad(3);
+    const auto place = space.geometry.descriptor_place(bad);
+    space.poke(place.block, place.offset + 0x1E, [](std::byte b) { return b ^ std::byte{1}; });  // bg_checksum
+    space.reopen();
+    const Result<Grant> grant = space.allocator->grant(space.geometry.first_block(GroupNr(5)) + 4000, 10, nullptr, true);
+    ASSERT_TRUE(grant) << grant.error().what;
+    const BlockNr start = space.geometry.first_block(bad);
+    EXPECT_TRUE(grant->first() < start || grant->first().value >= start.value + space.geometry.blocks_per_group);
+}
+
+// A shorter run is the longest of those that were met.
+TEST(AllocOpen, FallsBackToTheLongestRun) {
+    TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
+    // Group 2 is cut into pieces of 9 blocks, group 4 keeps a run of thousands; 8000 are in no group.
+    std::vector<Grant> held;
+    const BlockNr start = space.geometry.first_block(GroupNr(2));
+    for (std::uint64_t at = 600; at < space.geometry.blocks_per_group - 10; at += 10)
+        held.push_back(must(space.allocator->grant(start + at, 1, nullptr, true)));
+    const Grant grant = must(space.allocator->grant(start + 601, 8100, nullptr, true));
+    EXPECT_GT(grant.count(), 4000u);
+}
+
+}  // namespace
+}  // namespace uext4

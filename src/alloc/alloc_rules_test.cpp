@@ -1,0 +1,277 @@
+// The rules of the allocator one by one: when space may be used again, who may use the reserve, threads, discards, damage.
+#include "alloc/test_space.h"
+
+#include "sync/thread.h"
+
+#include <algorithm>
+#include <atomic>
+#include <random>
+#include <set>
+
+namespace uext4 {
+namespace {
+
+using test::must;
+using test::TestSpace;
+
+BlockRun publish(TestSpace& space, BlockNr goal, std::uint64_t blocks) {
+    Grant grant = must(space.allocator->grant(goal, blocks, nullptr, false));
+    const BlockRun run{grant.first(), grant.count()};
+    Handle handle = space.start();
+    must(space.allocator->publish(handle, grant));
+    return run;
+}
+
+void free_blocks(TestSpace& space, const BlockRun& run) {
+    Handle handle = space.start();
+    must(space.allocator->free(handle, run.first, run.count));
+}
+
+TEST(AllocRules, GrantTouchesNoDisk) {
+    TestSpace space("-t ext4 -b 1024");
+    const auto before = space.allocator->super_free_blocks();
+    Grant grant = must(space.allocator->grant(BlockNr(9000), 64, nullptr, false));
+    EXPECT_EQ(grant.count(), 64u);
+    EXPECT_EQ(space.allocator->super_free_blocks(), before);
+    EXPECT_EQ(space.allocator->counts().free_blocks, before - 64);
+    Grant front = grant.split_front(10);
+    EXPECT_EQ(front.count() + grant.count(), 64u);
+    EXPECT_EQ(front.first() + 10, grant.first());
+    front.release();
+    EXPECT_EQ(space.allocator->counts().free_blocks, before - 54);
+    grant.release();
+    EXPECT_EQ(space.allocator->counts().free_blocks, before);
+    space.judge();
+}
+
+TEST(AllocRules, FreedSpaceWaitsForItsCommit) {
+    TestSpace space("-t ext4 -b 1024");
+    const BlockRun run = publish(space, BlockNr(9000), 100);
+    space.commit();
+    const std::uint64_t free = space.allocator->counts().free_blocks;
+    Tid tid = 0;
+    {
+        Handle handle = space.start();
+        tid = handle.tid();
+        must(space.allocator->free(handle, run.first, run.count));
+    }
+    if (!space.journal->durable(tid)) {
+        EXPECT_EQ(space.allocator->counts().free_blocks, free);
+        EXPECT_EQ(space.allocator->super_free_blocks(), free + 100);
+        const Grant other = must(space.allocator->grant(run.first, 100, nullptr, false));
+        EXPECT_TRUE(other.first().value >= run.first.value + run.count || other.first().value + other.count() <= run.first.value);
+    }
+    space.commit();
+    EXPECT_EQ(space.allocator->counts().free_blocks, free + 100);
+    const Grant again = must(space.allocator->grant(run.first, 100, nullptr, false));
+    EXPECT_EQ(again.first(), run.first);
+}
+
+TEST(AllocRules, FreedInodeWaitsForItsCommit) {
+    TestSpace space("-t ext4 -b 1024");
+    InodeNr ino;
+    {
+        Handle handle = space.start();
+        ino = must(space.allocator->allocate_inode(handle, InodeNr(2), false));
+    }
+    {
+        Handle handle = space.start();
+        must(space.allocator->free_inode(handle, ino, false));
+        EXPECT_NE(must(space.allocator->allocate_inode(handle, InodeNr(2), false)), ino);
+    }
+    space.commit();
+    Handle handle = space.start();
+    EXPECT_EQ(must(space.allocator->allocate_inode(handle, InodeNr(2), false)), ino);
+}
+
+TEST(AllocRules, ReserveIsForThePrivileged) {
+    TestSpace space("-t ext4 -b 4096 -m 10");
+    const SpaceCounts counts = space.allocator->counts();
+    EXPECT_EQ(counts.free_blocks - counts.available_blocks, space.geometry.reserved_blocks);
+    Claim all = must(space.allocator->claim(counts.available_blocks, false));
+    EXPECT_EQ(space.allocator->claimed_clusters(), counts.available_blocks);
+    EXPECT_EQ(space.allocator->claim(1, false).error().code, ENOSPC);
+    EXPECT_EQ(space.allocator->grant(BlockNr(0), 1, nullptr, false).error().code, ENOSPC);
+    Claim root = must(space.allocator->claim(space.geometry.reserved_blocks, true));
+    EXPECT_EQ(space.allocator->claim(1, true).error().code, ENOSPC);
+    root.give_back(5);
+    all.merge(std::move(root));
+    EXPECT_EQ(space.allocator->counts().free_blocks, 5u);
+    // What was promised is there, to the last block.
+    std::vector<Grant> grants;
+    while (all.clusters()) grants.push_back(must(space.allocator->grant(BlockNr(0), 4000, &all, false)));
+    EXPECT_EQ(space.allocator->claimed_clusters(), 0u);
+    grants.clear();
+    EXPECT_EQ(space.allocator->counts().free_blocks, counts.free_blocks);
+}
+
+TEST(AllocRules, FilesWrittenSideBySideStayWhole) {
+    TestSpace space("-t ext4 -b 4096");
+    struct File { std::vector<Grant> grants; unsigned pieces = 0; };
+    std::vector<File> files(3);
+    for (int round = 0; round < 8; ++round) {
+        for (File& f : files) {
+            const BlockNr goal = f.grants.empty() ? BlockNr(1000) : f.grants.back().first() + f.grants.back().count();
+            f.grants.push_back(must(space.allocator->grant(goal, 256, nullptr, false)));
+            EXPECT_EQ(f.grants.back().count(), 256u);
+        }
+    }
+    // A commonplace caller asks in large pieces; none of them may be cut.
+    for (const File& f : files) EXPECT_EQ(f.grants.size(), 8u);
+}
+
+TEST(AllocRules, DoubleAndForeignFreesAreRefused) {
+    TestSpace space("-t ext4 -b 1024");
+    const BlockRun run = publish(space, BlockNr(9000), 8);
+    free_blocks(space, run);
+    {
+        Handle handle = space.start();
+        const auto again = space.allocator->free(handle, run.first, run.count);
+        ASSERT_FALSE(again);
+        EXPECT_EQ(again.error().code, EUCLEAN);
+        EXPECT_NE(again.error().what.find("group 1"), std::string::npos) << again.error().what;
+        EXPECT_EQ(space.allocator->free(handle, BlockNr(1), 1).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free(handle, space.inode_table(GroupNr(0)), 1).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free(handle, space.block_bitmap(GroupNr(3)), 1).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free(handle, BlockNr(space.geometry.blocks_count - 1), 2).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(2), true).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(100), false).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(space.geometry.inodes_count + 1), false).error().code, EUCLEAN);
+    }
+    EXPECT_EQ(space.allocator->place_of(InodeNr(0)).error().code, EUCLEAN);
+    space.judge();
+}
+
+TEST(AllocRules, DamagedBitmapIsLeftAlone) {
+    TestSpace space("-t ext4 -b 1024");
+    const GroupNr bad(2);
+    // A group that was never used has no bitmap to damage.
+    publish(space, space.geometry.first_block(bad) + 100, 8);
+    space.commit();
+    must(space.journal->checkpoint_all());
+    space.reopen();
+    space.poke(space.block_bitmap(bad), 1000, [](std::byte b) { return b ^ std::byte{0x10}; });
+    space.poke(space.inode_bitmap(GroupNr(0)), 100, [](std::byte b) { return b ^ std::byte{0x10}; });
+    space.reopen();
+    const std::uint64_t start = space.geometry.first_block(bad).value, end = start + space.geometry.blocks_per_group;
+    const Grant grant = must(space.allocator->grant(BlockNr(start + 4000), 100, nullptr, false));
+    EXPECT_TRUE(grant.first().value + grant.count() <= start || grant.first().value >= end) << grant.first().value;
+    Handle handle = space.start();
+    const auto freed = space.allocator->free(handle, BlockNr(start + 4000), 1);
+    ASSERT_FALSE(freed);
+    EXPECT_EQ(freed.error().code, EUCLEAN);
+    EXPECT_NE(freed.error().what.find("group 2"), std::string::npos) << freed.error().what;
+    EXPECT_GT(must(space.allocator->allocate_inode(handle, InodeNr(2), false)).value, space.geometry.inodes_per_group);
+}
+
+TEST(AllocRules, ThreadsShareTheSpace) {
+    TestSpace space("-t ext4 -b 1024");
+    const SpaceCounts before = space.allocator->counts();
+    std::atomic<unsigned> failures{0};
+    {
+        std::vector<Thread> threads;
+        for (unsigned t = 0; t < 4; ++t) {
+            threads.emplace_back(fmt::format("worker-{}", t), [&, t] {
+                std::mt19937_64 random(t + 1);
+                std::vector<BlockRun> used;
+                std::vector<InodeNr> inodes;
+                auto good = [&](const auto& r) {
+                    if (!r) ++failures;
+                    return bool(r);
+                };
+                for (int i = 0; i < 1500; ++i) {
+                    if (i % 200 == 199) good(space.journal->commit_all());
+                    Grant grant;
+                    if (random() % 2) {
+                        auto r = space.allocator->grant(BlockNr(random() % space.geometry.blocks_count), 1 + random() % 40, nullptr, false);
+                        if (!r) continue;  // all is pending
+                        grant = std::move(*r);
+                    }
+                    Handle handle = space.start();
+                    if (grant && random() % 4) {
+                        const BlockRun run{grant.first(), grant.count()};
+                        if (good(space.allocator->publish(handle, grant))) used.push_back(run);
+                    } else if (!used.empty()) {
+                        good(space.allocator->free(handle, used.back().first, used.back().count));
+                        used.pop_back();
+                    }
+                    if (random() % 3 == 0) {
+                        if (auto ino = space.allocator->allocate_inode(handle, InodeNr(2), false); good(ino)) inodes.push_back(*ino);
+                    } else if (!inodes.empty() && random() % 2) {
+                        good(space.allocator->free_inode(handle, inodes.back(), false));
+                        inodes.pop_back();
+                    }
+                }
+                for (const BlockRun& r : used) {
+                    Handle handle = space.start();
+                    good(space.allocator->free(handle, r.first, r.count));
+                }
+                for (const InodeNr ino : inodes) {
+                    Handle handle = space.start();
+                    good(space.allocator->free_inode(handle, ino, false));
+                }
+            });
+        }
+    }
+    EXPECT_EQ(failures.load(), 0u);
+    space.commit();
+    EXPECT_EQ(space.allocator->counts().free_blocks, before.free_blocks);
+    EXPECT_EQ(space.allocator->counts().free_inodes, before.free_inodes);
+    EXPECT_EQ(space.allocator->granted_clusters(), 0u);
+    EXPECT_EQ(space.allocator->claimed_clusters(), 0u);
+    space.judge();
+}
+
+TEST(AllocRules, FreedClustersAreDiscardedBeforeTheyAreUsedAgain) {
+    TestSpace space("-t ext4 -b 1024");
+    std::atomic<std::uint64_t> bytes{0};
+    std::atomic<bool> granted_meanwhile{false};
+    const BlockRun run = publish(space, BlockNr(9000), 64);
+    space.commit();
+    space.device->on_discard = [&](std::uint64_t offset, std::uint64_t length) {
+        bytes += length;
+        const BlockNr first(offset / space.geometry.block_size);
+        const auto grant = space.allocator->grant(first, 1, nullptr, true);
+        if (grant && grant->first() == first) granted_meanwhile = true;
+    };
+    space.allocator->set_discard(true);
+    free_blocks(space, run);
+    space.commit();
+    for (int i = 0; i < 2000 && space.allocator->counts().free_blocks != space.allocator->super_free_blocks(); ++i)
+        this_thread::sleep(std::chrono::milliseconds(1));
+    EXPECT_EQ(bytes.load(), run.count * space.geometry.block_size);
+    EXPECT_FALSE(granted_meanwhile.load());
+    EXPECT_EQ(space.allocator->counts().free_blocks, space.allocator->super_free_blocks());
+    space.judge();
+    space.device->on_discard = nullptr;
+}
+
+TEST(AllocRules, DiscardOfAllFreeSpaceSparesWhatIsUsed) {
+    TestSpace space("-t ext4 -b 1024");
+    const std::uint64_t free = space.allocator->counts().free_blocks;
+    std::atomic<std::uint64_t> system{0};
+    space.device->on_discard = [&](std::uint64_t offset, std::uint64_t length) {
+        for (std::uint64_t b = offset / 1024; b < (offset + length) / 1024; ++b) system += space.allocator->is_system_block(BlockNr(b));
+    };
+    EXPECT_EQ(must(space.allocator->discard_free(1)), free * 1024);
+    EXPECT_EQ(system.load(), 0u);
+    EXPECT_EQ(space.allocator->counts().free_blocks, free);
+    space.judge();
+    space.device->on_discard = nullptr;
+}
+
+TEST(AllocRules, DirectoriesBelowTheRootSpread) {
+    TestSpace space("-t ext4 -b 1024");
+    std::set<std::uint64_t> groups;
+    for (int i = 0; i < 24; ++i) {
+        Handle handle = space.start();
+        groups.insert(space.geometry.group_of(must(space.allocator->allocate_inode(handle, InodeNr(2), true))).value);
+    }
+    EXPECT_GE(groups.size(), 4u);
+    Handle handle = space.start();
+    const InodeNr file = must(space.allocator->allocate_inode(handle, InodeNr(5 * space.geometry.inodes_per_group + 9), false));
+    EXPECT_EQ(space.geometry.group_of(file).value, 5u);
+}
+
+}  // namespace
+}  // namespace uext4
