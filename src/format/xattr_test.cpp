@@ -11,9 +11,8 @@ namespace uext4::format {
 namespace {
 
 std::vector<std::byte> bytes_of_text(std::string_view text) {
-    std::vector<std::byte> out(text.size());
-    std::memcpy(out.data(), text.data(), text.size());
-    return out;
+    const ConstBytes bytes = bytes_of_string(text.data(), text.size());
+    return {bytes.begin(), bytes.end()};
 }
 
 std::string text_of(ConstBytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
