@@ -5,47 +5,65 @@
 
 namespace uext4 {
 
+namespace {
+
+// Transactions go home together up to this much: the flushes cost the same for one small transaction as for many.
+constexpr std::size_t pass_bytes = 8u << 20;
+
+}  // namespace
+
 void JournalState::checkpoint_oldest(MutexLock& guard) {
-    auto oldest = checkpoints.begin();
-    const Tid tid = oldest->first;
-    // A block that a running transaction has changed cannot go home as it is: that transaction is committed first, which
-    // moves the block to its own list.
-    if (running) {
-        for (const auto& [number, buffer] : oldest->second.buffers) {
-            if (buffer->joined_.load() == running->tid || running->forgotten.contains(number)) {
-                commit_running(guard);
-                return;
-            }
-        }
+    Tid last = 0;
+    std::size_t blocks = 0;
+    for (const auto& [tid, checkpoint] : checkpoints) {
+        if (last && (blocks + checkpoint.buffers.size()) * block_size > pass_bytes) break;
+        // A block that the running transaction has changed cannot go home as it is.
+        const bool held_up = running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
+            return entry.second->joined_.load() == running->tid || running->forgotten.contains(entry.first);
+        });
+        if (held_up) break;
+        last = tid;
+        blocks += checkpoint.buffers.size();
     }
-    // Copied under the lock, when no handle can have joined them: what is copied is a committed image (B5).
+    if (!last) {
+        // The running transaction is committed first, which moves the block to its own list.
+        commit_running(guard);
+        return;
+    }
+    const auto end = checkpoints.upper_bound(last);
+    // Copied under the lock, when no handle can have joined them: what is copied is a committed image (B5). A block is on
+    // the list of one transaction only, the newest that is durable.
     std::vector<LogImage> images;
     std::vector<BufferRef> written;
-    std::vector<std::byte> bytes(oldest->second.buffers.size() * block_size);
+    std::vector<std::byte> bytes(blocks * block_size);
     std::size_t at = 0;
-    for (const auto& [number, buffer] : oldest->second.buffers) {
-        std::memcpy(bytes.data() + at, buffer->data().data(), block_size);
-        images.push_back({BlockNr(number), at, false, 0});
-        written.push_back(buffer);
-        at += block_size;
+    for (auto it = checkpoints.begin(); it != end; ++it) {
+        for (const auto& [number, buffer] : it->second.buffers) {
+            std::memcpy(bytes.data() + at, buffer->data().data(), block_size);
+            images.push_back({BlockNr(number), at, false, 0});
+            written.push_back(buffer);
+            at += block_size;
+        }
     }
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
     guard.unlock();
     Result<void> home = write_home(bytes, images);
     if (home && !options.barrier) home = device.flush();
     guard.lock();
-    if (home) {
-        auto it = checkpoints.find(tid);
+    if (home && !aborted.load()) {
         std::vector<BlockNr> data_blocks;
-        for (const auto& [number, buffer] : it->second.buffers) {
-            if (buffer->checkpoint_ == tid) buffer->checkpoint_ = 0;
-            if (buffer->kind() == BlockKind::journaled_data) {
-                buffer->set_kind(BlockKind::unchecked);
-                data_blocks.emplace_back(number);
+        std::uint64_t freed = 0, passed = 0;
+        for (auto it = checkpoints.begin(); it != end; it = checkpoints.erase(it)) {
+            for (const auto& [number, buffer] : it->second.buffers) {
+                if (buffer->checkpoint_ == it->first) buffer->checkpoint_ = 0;
+                if (buffer->kind() == BlockKind::journaled_data) {
+                    buffer->set_kind(BlockKind::unchecked);
+                    data_blocks.emplace_back(number);
+                }
             }
+            freed += it->second.log_blocks;
+            ++passed;
         }
-        const std::uint64_t freed = it->second.log_blocks;
-        checkpoints.erase(it);
         const bool empty = checkpoints.empty();
         const std::uint32_t start = empty ? head : checkpoints.begin()->second.log_start;
         const std::uint32_t sequence = empty ? log_sequence : checkpoints.begin()->second.sequence;
@@ -57,7 +75,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         guard.lock();
         if (home) {
             log_free += freed;
-            ++counters.checkpoints;
+            counters.checkpoints += passed;
         }
     }
     if (!home) {

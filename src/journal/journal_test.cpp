@@ -1,5 +1,6 @@
 // Transactions while the journal runs: room, time, freed blocks, file contents, and devices that fail.
 #include "device/faulty_device.h"
+#include "device/recording_device.h"
 #include "journal/log_fixture.h"
 #include "sync/thread.h"
 
@@ -128,6 +129,22 @@ TEST(JournalLife, ABlockThatIsAlwaysBusyDoesNotStopCheckpoints) {
     }
     ASSERT_TRUE(m.journal->close());
     EXPECT_EQ(byte_of(*device, shape, 10), 399u & 255);
+}
+
+TEST(JournalLife, ManySmallTransactionsGoHomeTogether) {
+    const LogShape shape;
+    RecordingDevice device(make_log(shape));
+    Mounted m(device, shape);
+    for (unsigned i = 0; i < 40; ++i) m.set(10 + i % 20, i);
+    (void)device.take_log();
+    ASSERT_TRUE(m.journal->checkpoint_all());
+    EXPECT_EQ(m.journal->counters().checkpoints, 40u);
+    const auto log = device.take_log();
+    const auto slow = std::ranges::count_if(log, [](const RecordedWrite& w) {
+        return w.kind == RecordedWrite::Kind::Flush || w.kind == RecordedWrite::Kind::Fua;
+    });
+    EXPECT_LE(slow, 3);  // the blocks, the tail, the empty log
+    for (unsigned b = 0; b < 20; ++b) EXPECT_EQ(byte_of(device, shape, 10 + b), 20 + b);
 }
 
 class EveryMode : public testing::TestWithParam<bool> {};
