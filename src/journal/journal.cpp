@@ -5,8 +5,8 @@
 
 namespace uext4 {
 
-std::unexpected<Error> JournalState::aborted_error() const {
-    return fail(EROFS, "the journal was aborted: {}", abort_reason.what);
+std::unexpected<Error> JournalState::aborted_error(int code) const {
+    return fail(code, "the journal was aborted: {}", abort_reason.what);
 }
 
 std::size_t JournalState::revokes_per_block() const {
@@ -31,8 +31,17 @@ void JournalState::abort(const Error& why) {
 // The journal's thread: commits first, then checkpoints, one transaction at a time.
 void JournalState::run() {
     MutexLock guard(lists);
+    bool marked_abort = false;
     for (;;) {
         if (aborted.load()) {
+            if (has_log && !marked_abort) {
+                // The next mount shall know; the log itself stays as it is.
+                marked_abort = true;
+                guard.unlock();
+                write_abort_mark();
+                guard.lock();
+                continue;
+            }
             if (stop) break;
             work.wait(lists);
             continue;
@@ -224,7 +233,7 @@ Result<void> Journal::commit_all() {
     Tid tid = 0;
     {
         MutexLock guard(state_->lists);
-        if (state_->aborted.load()) return state_->aborted_error();
+        if (state_->aborted.load()) return state_->aborted_error(EIO);
         tid = state_->next_tid - 1;
     }
     return commit(tid);
@@ -243,7 +252,7 @@ Result<void> Journal::checkpoint_all() {
         s.work.notify_all();
         while (s.clean_wanted && !s.aborted.load() && !s.stopped) s.changed.wait(s.lists);
     }
-    if (s.aborted.load()) return s.aborted_error();
+    if (s.aborted.load()) return s.aborted_error(EIO);
     return {};
 }
 

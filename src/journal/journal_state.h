@@ -89,13 +89,15 @@ struct JournalState {
     // ---- journal.cpp
     void run();
     void abort(const Error& why);
-    std::unexpected<Error> aborted_error() const;
+    std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
     void commit_running(MutexLock& guard);                    // lists held; given up meanwhile
     Result<void> write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images);
     // ---- log_writer.cpp
     Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images, std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
+    void write_abort_mark();                                  // s_errno; that the device may refuse it is no news
+    std::uint64_t log_blocks_for(const Transaction& t, std::size_t images) const;  // an upper bound
     Result<BlockNr> log_block(std::uint32_t index) const;     // where a block of the log lies
     // ---- checkpoint.cpp
     // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.

@@ -31,6 +31,17 @@ Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequen
     return {};
 }
 
+void JournalState::write_abort_mark() {
+    auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
+    super.error = 0u - static_cast<std::uint32_t>(abort_reason.code > 0 ? abort_reason.code : EIO);
+    (void)write_super(super.start, super.sequence);
+}
+
+std::uint64_t JournalState::log_blocks_for(const Transaction& t, std::size_t images) const {
+    const std::size_t tags = (block_size - sizeof(format::JournalHeader) - 16 - layout.tail_bytes()) / layout.tag_bytes();
+    return images + divide_up(images, tags) + divide_up(t.revoked.size(), revokes_per_block()) + 1;
+}
+
 namespace {
 
 // Collects blocks for consecutive places in the log and writes them in large requests.
@@ -76,6 +87,9 @@ void put_header(Bytes block, std::uint32_t type, std::uint32_t sequence) {
 Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images,
                                      std::uint64_t& used) {
     const std::uint32_t sequence = log_sequence;
+    // Only this thread changes log_free. Writing on would run over transactions that are not home.
+    if (const std::uint64_t needed = log_blocks_for(t, images.size()); needed > log_free)
+        return fail(ENOSPC, "journal: transaction {} takes {} blocks of the log, {} are free", sequence, needed, log_free);
     const bool has_v2 = view_as<format::JournalHeader>(ConstBytes(super_bytes)).blocktype == j::super_v2;
     if (!t.revoked.empty() && !layout.has(j::incompat_revoke)) {
         if (!has_v2) return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
