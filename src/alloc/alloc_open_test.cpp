@@ -32,7 +32,8 @@ TEST(AllocOpen, FreeRefusesSystemBlocksInTheMiddle) {
 TEST(AllocOpen, LastDescriptorBlockIsTheFileSystems) {
     TestSpace space("-t ext4 -b 1024 -O bigalloc -C 8192");
     ASSERT_EQ(space.geometry.first_data_block, 0u);
-    const BlockNr last(1 + divide_up(space.geometry.group_count, space.geometry.descs_per_block) + space.geometry.reserved_gdt_blocks);
+    const BlockNr last(1 + divide_up(space.geometry.group_count, space.geometry.descs_per_block) +
+                       space.geometry.reserved_gdt_blocks);
     EXPECT_TRUE(space.allocator->is_system_block(last)) << last.value;
     EXPECT_TRUE(space.allocator->is_system_block(last - 1));
 }
@@ -64,14 +65,16 @@ TEST(AllocOpen, BitmapThatLacksSystemBlocksIsNotUsed) {
     TestSpace space("-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg");
     const GroupNr g(0);
     const std::uint64_t inside = space.inode_table(g).value + 5 - space.geometry.first_block(g).value;
-    space.poke(space.block_bitmap(g), inside / 8, [&](std::byte b) { return b & ~(std::byte{1} << static_cast<int>(inside % 8)); });
+    space.poke(space.block_bitmap(g), inside / 8,
+               [&](std::byte b) { return b & ~(std::byte{1} << static_cast<int>(inside % 8)); });
     space.reopen();
     std::vector<Grant> all;
     for (;;) {
         Result<Grant> grant = space.allocator->grant(space.inode_table(g), 1000, nullptr, true);
         if (!grant) break;
         for (std::uint64_t i = 0; i < grant->count(); ++i)
-            ASSERT_FALSE(space.allocator->is_system_block(grant->first() + i)) << (grant->first() + i).value << " was granted";
+            ASSERT_FALSE(space.allocator->is_system_block(grant->first() + i))
+                << (grant->first() + i).value << " was granted";
         all.push_back(std::move(*grant));
     }
 }
@@ -102,7 +105,8 @@ TEST(AllocOpen, DamagedDescriptorCostsOneGroup) {
     const auto place = space.geometry.descriptor_place(bad);
     space.poke(place.block, place.offset + 0x1E, [](std::byte b) { return b ^ std::byte{1}; });  // bg_checksum
     space.reopen();
-    const Result<Grant> grant = space.allocator->grant(space.geometry.first_block(GroupNr(5)) + 4000, 10, nullptr, true);
+    const Result<Grant> grant =
+        space.allocator->grant(space.geometry.first_block(GroupNr(5)) + 4000, 10, nullptr, true);
     ASSERT_TRUE(grant) << grant.error().what;
     const BlockNr start = space.geometry.first_block(bad);
     EXPECT_TRUE(grant->first() < start || grant->first().value >= start.value + space.geometry.blocks_per_group);

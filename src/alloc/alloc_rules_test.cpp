@@ -1,4 +1,5 @@
-// The rules of the allocator one by one: when space may be used again, who may use the reserve, threads, discards, damage.
+// The rules of the allocator one by one: when space may be used again, who may use the reserve, threads, discards,
+// damage.
 #include "alloc/test_space.h"
 
 #include "sync/thread.h"
@@ -59,7 +60,8 @@ TEST(AllocRules, FreedSpaceWaitsForItsCommit) {
         EXPECT_EQ(space.allocator->counts().free_blocks, free);
         EXPECT_EQ(space.allocator->super_free_blocks(), free + 100);
         const Grant other = must(space.allocator->grant(run.first, 100, nullptr, false));
-        EXPECT_TRUE(other.first().value >= run.first.value + run.count || other.first().value + other.count() <= run.first.value);
+        EXPECT_TRUE(other.first().value >= run.first.value + run.count ||
+                    other.first().value + other.count() <= run.first.value);
     }
     space.commit();
     EXPECT_EQ(space.allocator->counts().free_blocks, free + 100);
@@ -136,7 +138,8 @@ TEST(AllocRules, DoubleAndForeignFreesAreRefused) {
         EXPECT_EQ(space.allocator->free(handle, BlockNr(space.geometry.blocks_count - 1), 2).error().code, EUCLEAN);
         EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(2), true).error().code, EUCLEAN);
         EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(100), false).error().code, EUCLEAN);
-        EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(space.geometry.inodes_count + 1), false).error().code, EUCLEAN);
+        EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(space.geometry.inodes_count + 1), false).error().code,
+                  EUCLEAN);
     }
     EXPECT_EQ(space.allocator->place_of(InodeNr(0)).error().code, EUCLEAN);
     space.judge();
@@ -183,7 +186,8 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                     if (i % 200 == 199) good(space.journal->commit_all());
                     Grant grant;
                     if (random() % 2) {
-                        auto r = space.allocator->grant(BlockNr(random() % space.geometry.blocks_count), 1 + random() % 40, nullptr, false);
+                        auto r = space.allocator->grant(BlockNr(random() % space.geometry.blocks_count),
+                                                        1 + random() % 40, nullptr, false);
                         if (!r) continue;  // all is pending
                         grant = std::move(*r);
                     }
@@ -196,7 +200,8 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                         used.pop_back();
                     }
                     if (random() % 3 == 0) {
-                        if (auto ino = space.allocator->allocate_inode(handle, InodeNr(2), false); good(ino)) inodes.push_back(*ino);
+                        if (auto ino = space.allocator->allocate_inode(handle, InodeNr(2), false); good(ino))
+                            inodes.push_back(*ino);
                     } else if (!inodes.empty() && random() % 2) {
                         good(space.allocator->free_inode(handle, inodes.back(), false));
                         inodes.pop_back();
@@ -251,7 +256,8 @@ TEST(AllocRules, DiscardOfAllFreeSpaceSparesWhatIsUsed) {
     const std::uint64_t free = space.allocator->counts().free_blocks;
     std::atomic<std::uint64_t> system{0};
     space.device->on_discard = [&](std::uint64_t offset, std::uint64_t length) {
-        for (std::uint64_t b = offset / 1024; b < (offset + length) / 1024; ++b) system += space.allocator->is_system_block(BlockNr(b));
+        for (std::uint64_t b = offset / 1024; b < (offset + length) / 1024; ++b)
+            system += space.allocator->is_system_block(BlockNr(b));
     };
     EXPECT_EQ(must(space.allocator->discard_free(1)), free * 1024);
     EXPECT_EQ(system.load(), 0u);
@@ -269,7 +275,8 @@ TEST(AllocRules, DirectoriesBelowTheRootSpread) {
     }
     EXPECT_GE(groups.size(), 4u);
     Handle handle = space.start();
-    const InodeNr file = must(space.allocator->allocate_inode(handle, InodeNr(5 * space.geometry.inodes_per_group + 9), false));
+    const InodeNr file =
+        must(space.allocator->allocate_inode(handle, InodeNr(5 * space.geometry.inodes_per_group + 9), false));
     EXPECT_EQ(space.geometry.group_of(file).value, 5u);
 }
 

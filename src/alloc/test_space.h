@@ -50,7 +50,8 @@ class TestSpace {
 public:
     explicit TestSpace(const std::string& options, const std::string& size = "96M", bool with_log = false) {
         static int serial = 0;
-        path_ = fmt::format("{}/uext4-alloc-{}-{}.img", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", getpid(), ++serial);
+        path_ = fmt::format("{}/uext4-alloc-{}-{}.img", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", getpid(),
+                            ++serial);
         if (shell(fmt::format("mke2fs -q -F {} {} {} >/dev/null 2>&1", options, path_, size)) != 0) {
             fmt::print(stderr, "mke2fs {} failed\n", options);
             std::abort();
@@ -120,7 +121,8 @@ private:
         JournalOptions options;
         options.commit_interval = std::chrono::milliseconds(0);
         buffers = std::make_unique<BufferCache>(*device, geometry.block_size, geometry.blocks_count, 8u << 20);
-        journal = with_log ? must(Journal::open(*buffers, log_runs(), options)) : Journal::create_none(*buffers, options);
+        journal =
+            with_log ? must(Journal::open(*buffers, log_runs(), options)) : Journal::create_none(*buffers, options);
         const format::SuperBlock s = super();
         allocator = must(Allocator::open(geometry, *buffers, *journal, s.free_blocks(), s.free_inodes_count, recount));
     }
@@ -136,11 +138,13 @@ private:
         std::vector<std::byte> inode(geometry.inode_size);
         must(device->read(inode_table(GroupNr(0)).value * geometry.block_size + index * geometry.inode_size, inode));
         const std::size_t root = 40;
-        const std::uint16_t entries = view_as<Le16>(ConstBytes(inode), root + 2), depth = view_as<Le16>(ConstBytes(inode), root + 6);
+        const std::uint16_t entries = view_as<Le16>(ConstBytes(inode), root + 2),
+                            depth = view_as<Le16>(ConstBytes(inode), root + 6);
         if (depth != 0 || entries == 0 || entries > 4) std::abort();
         std::vector<BlockRun> runs;
         for (std::size_t at = root + 12; runs.size() < entries; at += 12)
-            runs.push_back({BlockNr(view_as<Le32>(ConstBytes(inode), at + 8).get()), view_as<Le16>(ConstBytes(inode), at + 4).get()});
+            runs.push_back({BlockNr(view_as<Le32>(ConstBytes(inode), at + 8).get()),
+                            view_as<Le16>(ConstBytes(inode), at + 4).get()});
         return runs;
     }
 
