@@ -92,7 +92,8 @@ TEST(LogDamage, AnImageThatLiesIsAnErrorAndNotWritten) {
         const auto r = t.recover_it();
         ASSERT_FALSE(r);
         EXPECT_EQ(r.error().code, EUCLEAN);
-        EXPECT_NE(byte_of(*t.crashed, t.shape, 10, 500), 3u ^ 0x40u);
+        // All is checked before the first write: the file system stays as the crash left it.
+        EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 0u);
     }
 }
 
@@ -120,6 +121,46 @@ TEST(LogDamage, ATagOutsideOfTheFileSystemIsAnError) {
     const auto r = t.recover_it();
     ASSERT_FALSE(r);
     EXPECT_EQ(r.error().code, EUCLEAN);
+    EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 0u);
+}
+
+TEST(LogDamage, ATagInsideOfTheLogIsAnError) {
+    Three t(Sums::none);
+    const std::uint64_t at = log_place(t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 1)).value * t.shape.block_size;
+    const Be32 home(static_cast<std::uint32_t>(log_place(t.shape, 0).value));
+    ASSERT_TRUE(t.crashed->write(at + 12, bytes_of(home)));
+    const auto r = t.recover_it();
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, EUCLEAN);
+    EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 0u);
+}
+
+// The area behind the ring, as the kernel leaves it: a head, and a tail if the fast commit was finished.
+TEST(LogDamage, OnlyAFinishedFastCommitKeepsTheLogFromBeingRecovered) {
+    for (const bool finished : {false, true}) {
+        Three t(Sums::v3);
+        auto super = super_of(*t.crashed, t.shape);
+        super.feature_incompat = super.feature_incompat | j::incompat_fast_commit;
+        super.num_fc_blocks = 32u;
+        super.checksum = format::journal_super_checksum(super);
+        ASSERT_TRUE(t.crashed->write(log_place(t.shape, 0).value * t.shape.block_size, bytes_of(super)));
+        std::vector<std::byte> area(t.shape.block_size);
+        const auto put = [&](std::size_t at, std::uint16_t tag, std::uint16_t length, std::uint32_t tid_at, std::uint32_t tid) {
+            auto& head = view_as<format::FastCommitTag>(Bytes(area), at);
+            head.tag = tag;
+            head.length = length;
+            view_as<Le32>(Bytes(area), at + sizeof head + tid_at) = tid;
+        };
+        put(0, format::fc_head, sizeof(format::FastCommitHead), 4, t.first + 3);
+        put(12, format::fc_inode, 20, 0, 12);
+        if (finished) put(36, format::fc_tail, 8, 0, t.first + 3);
+        const std::uint32_t index = t.shape.log_blocks - 32;
+        ASSERT_TRUE(t.crashed->write(log_place(t.shape, index).value * t.shape.block_size, area));
+        const auto r = t.recover_it();
+        ASSERT_EQ(r.has_value(), !finished);
+        if (finished) EXPECT_EQ(r.error().code, EOPNOTSUPP);
+        else EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 3u);
+    }
 }
 
 TEST(LogDamage, NoSingleByteMakesRecoveryCrashOrHang) {

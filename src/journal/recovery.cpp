@@ -1,9 +1,10 @@
-// Recovery: scan for the end of the log, collect revokes, replay.
+// Recovery: scan for the end of the log, collect revokes, check, replay.
 #include "format/checksum.h"
 #include "journal/log_reader.h"
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <unordered_map>
 
 namespace uext4 {
@@ -63,17 +64,59 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     return out;
 }
 
-Result<void> check_fast_commits(const LogReader& log, std::uint32_t end, std::uint32_t block_size) {
+// Behind the ring: tag after tag, blocks filled up by padding. A fast commit counts once its tail is there.
+Result<bool> has_fast_commit(const LogReader& log, std::uint32_t tid, std::uint32_t block_size) {
     const format::JournalLayout& layout = log.layout();
-    if (!layout.fast_commit_blocks) return {};
     std::vector<std::byte> block(block_size);
-    TRY(log.read(layout.ring_end(), block));
-    const auto& tag = view_as<format::FastCommitTag>(ConstBytes(block));
-    if (tag.tag != format::fast_commit_head_tag || tag.length < sizeof(format::FastCommitHead)) return {};
-    const auto& head = view_as<format::FastCommitHead>(ConstBytes(block), sizeof(format::FastCommitTag));
-    if (head.tid != end) return {};
-    return fail(EOPNOTSUPP, "journal: block {}: fast commits of transaction {} wait to be replayed, which only the kernel and e2fsck can do",
-                layout.ring_end(), end);
+    for (std::uint32_t index = layout.ring_end(); index < layout.length; ++index) {
+        TRY(log.read(index, block));
+        std::size_t at = 0;
+        while (at + sizeof(format::FastCommitTag) <= block_size) {
+            const auto& tag = view_as<format::FastCommitTag>(ConstBytes(block), at);
+            const std::size_t contents = at + sizeof tag, length = tag.length;
+            if (length > block_size - contents) return false;
+            if (index == layout.ring_end() && at == 0) {
+                if (tag.tag != format::fc_head || length < sizeof(format::FastCommitHead)) return false;
+                if (view_as<format::FastCommitHead>(ConstBytes(block), contents).tid != tid) return false;
+            } else if (tag.tag == format::fc_tail) {
+                return length >= 4 && view_as<Le32>(ConstBytes(block), contents) == tid;
+            } else if (tag.tag < format::fc_add_range || tag.tag > format::fc_head) {
+                return false;
+            }
+            at = contents + length;
+        }
+    }
+    return false;
+}
+
+using Revoked = std::unordered_map<std::uint64_t, std::uint32_t>;  // block -> newest transaction that revoked it
+
+// Every image that is to go home, in order, checked; `block` holds its contents.
+Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count, const std::vector<BlockRun>& runs,
+                        const Revoked& revoked, Bytes block, const std::function<Result<void>(const LogTag&)>& visit) {
+    const format::JournalLayout& layout = log.layout();
+    return log.walk([&](const LogRecord& r) -> Result<bool> {
+        if (later_or_same(r.sequence, end)) return false;
+        for (const LogTag& tag : r.tags) {
+            if (tag.home.value >= blocks_count)
+                return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home, blocks_count);
+            for (const BlockRun& run : runs)
+                if (tag.home >= run.first && tag.home - run.first < run.count)
+                    return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block, tag.home);
+            if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence)) continue;
+            if (Result<void> got = log.read(tag.log_block, block); !got) return fail(got.error());
+            if (layout.tail_bytes()) {
+                const std::uint32_t sum = format::journal_data_checksum(layout, r.sequence, block);
+                if (tag.checksum != (layout.csum_v3() ? sum : sum & 0xFFFF))
+                    return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum", tag.log_block,
+                                tag.home, r.sequence);
+            }
+            // The sum is over what the log holds; only then the escape is undone.
+            if (tag.flags & j::tag_escape) view_as<Be32>(block) = j::magic;
+            if (Result<void> done = visit(tag); !done) return fail(done.error());
+        }
+        return true;
+    });
 }
 
 }  // namespace
@@ -92,9 +135,12 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     if (layout.start != 0) {
         report.needed = true;
         end = TRY(scan(log, block_size)).end;
-        TRY(check_fast_commits(log, end, block_size));
+        if (TRY(has_fast_commit(log, end, block_size)))
+            return fail(EOPNOTSUPP,
+                        "journal: block {}: fast commits of transaction {} wait to be replayed, which only the kernel and "
+                        "e2fsck can do", layout.ring_end(), end);
 
-        std::unordered_map<std::uint64_t, std::uint32_t> revoked;  // block -> newest transaction that revoked it
+        Revoked revoked;
         TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
             if (later_or_same(r.sequence, end)) return false;
             if (r.type == 0) return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
@@ -107,28 +153,14 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
         }));
         report.revoked = revoked.size();
 
+        // All images are checked before the first goes home: a log that lies leaves the file system as the crash did.
         std::vector<std::byte> block(block_size);
-        TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
-            if (later_or_same(r.sequence, end)) return false;
-            if (r.type == j::commit) ++report.transactions;
-            for (const LogTag& tag : r.tags) {
-                if (tag.home.value >= blocks_count)
-                    return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home, blocks_count);
-                if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence)) continue;
-                TRY(log.read(tag.log_block, block));
-                if (layout.tail_bytes()) {
-                    const std::uint32_t sum = format::journal_data_checksum(layout, r.sequence, block);
-                    const std::uint32_t expected = layout.csum_v3() ? sum : sum & 0xFFFF;
-                    if (tag.checksum != expected)
-                        return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum", tag.log_block, tag.home, r.sequence);
-                }
-                // The sum is over what the log holds; only then the escape is undone.
-                if (tag.flags & j::tag_escape) view_as<Be32>(Bytes(block), 0) = j::magic;
-                TRY(device.write(tag.home.value * block_size, block));
-                ++report.blocks;
-            }
-            return true;
+        TRY(each_image(log, end, blocks_count, runs, revoked, block, [](const LogTag&) -> Result<void> { return {}; }));
+        TRY(each_image(log, end, blocks_count, runs, revoked, block, [&](const LogTag& tag) -> Result<void> {
+            ++report.blocks;
+            return device.write(tag.home.value * block_size, block);
         }));
+        report.transactions = end - layout.sequence;
         TRY(device.flush());
     }
     if (!reset || layout.start == 0) return report;
