@@ -175,6 +175,32 @@ TEST(LogDamage, NoSingleByteMakesRecoveryCrashOrHang) {
     }
 }
 
+TEST(LogDamage, TheReaderTellsWhatTheLogHolds) {
+    for (const Sums sums : {Sums::v2, Sums::v3}) {
+        Three t(sums);
+        flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 1) + 1, 500);
+        const auto reader = LogReader::open(*t.crashed, t.shape.block_size, log_runs(t.shape));
+        ASSERT_TRUE(reader);
+        unsigned commits = 0, revokes = 0, lies = 0;
+        ASSERT_TRUE(reader->walk([&](const LogRecord& r) -> Result<bool> {
+            if (r.type == j::commit) {
+                ++commits;
+                EXPECT_GT(r.commit_seconds, 0u);
+            }
+            revokes += static_cast<unsigned>(r.revoked.size());
+            for (const LogTag& tag : r.tags) {
+                EXPECT_EQ(tag.home, BlockNr(10));
+                const auto ok = reader->image_ok(r, tag);
+                if (ok && !*ok) ++lies;
+            }
+            return true;
+        }));
+        EXPECT_EQ(commits, 3u);
+        EXPECT_EQ(revokes, 1u);
+        EXPECT_EQ(lies, 1u);
+    }
+}
+
 TEST(LogDamage, RecoveryCutAtAnyPointCanBeDoneAgain) {
     Three t(Sums::v3);
     ASSERT_TRUE(recover(*t.crashed, t.shape.block_size, t.shape.blocks, log_runs(t.shape), false));

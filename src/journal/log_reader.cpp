@@ -18,6 +18,14 @@ Result<void> LogReader::read(std::uint32_t index, Bytes out) const {
     return device_->read(block.value * block_size_, out);
 }
 
+Result<bool> LogReader::image_ok(const LogRecord& record, const LogTag& tag) const {
+    if (!layout_.tail_bytes()) return true;
+    std::vector<std::byte> block(block_size_);
+    TRY(read(tag.log_block, block));
+    const std::uint32_t sum = format::journal_data_checksum(layout_, record.sequence, block);
+    return tag.checksum == (layout_.csum_v3() ? sum : sum & 0xFFFF);
+}
+
 std::uint32_t LogReader::next(std::uint32_t index, std::uint32_t steps) const {
     const std::uint32_t ring = layout_.ring_end() - layout_.first;
     return layout_.first + (index - layout_.first + steps) % ring;

@@ -38,6 +38,8 @@ public:
     // Visits records from the tail, in order, until something is not of the expected sequence. `visit` false: stop.
     // EUCLEAN when a block has the right sequence but a bad checksum or makes no sense. Bounded by the log's length.
     Result<void> walk(const std::function<Result<bool>(const LogRecord&)>& visit) const;
+    // Does the image match the checksum in its tag? True where the log has none (v1 sums whole transactions).
+    Result<bool> image_ok(const LogRecord& record, const LogTag& tag) const;
     std::uint32_t next(std::uint32_t index, std::uint32_t steps = 1) const;
 
 private:
