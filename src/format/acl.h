@@ -19,8 +19,8 @@ struct AclEntry {
 };
 using Acl = std::vector<AclEntry>;
 
-// EINVAL (from a caller) or EUCLEAN (from disk) for anything that is no valid ACL: order, one of each object, a mask when
-// there are named entries.
+// EINVAL (from a caller) or EUCLEAN (from disk) for anything that is no valid ACL: order, one of each object, a
+// mask when there are named entries.
 Result<Acl> decode_disk_acl(ConstBytes value);
 Result<Acl> decode_xattr_acl(ConstBytes value);
 std::vector<std::byte> encode_disk_acl(const Acl& acl);

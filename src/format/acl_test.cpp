@@ -37,12 +37,20 @@ TEST(Acl, WhatIsNoAclIsRefused) {
     refused({{AclTag::user_obj, 6, 0}, {AclTag::group_obj, 4, 0}}, "no other");
     refused({{AclTag::group_obj, 4, 0}, {AclTag::user_obj, 6, 0}, {AclTag::other, 0, 0}}, "order");
     refused({{AclTag::user_obj, 8, 0}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}}, "permissions");
-    refused({{AclTag::user_obj, 6, 0}, {AclTag::user, 6, 5}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}}, "no mask");
-    refused({{AclTag::user_obj, 6, 0}, {AclTag::user_obj, 6, 0}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}}, "twice");
-    refused({{AclTag::user_obj, 6, 0}, {AclTag::user, 6, ~0u}, {AclTag::group_obj, 4, 0}, {AclTag::mask, 7, 0}, {AclTag::other, 0, 0}}, "id");
+    refused({{AclTag::user_obj, 6, 0}, {AclTag::user, 6, 5}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}},
+            "no mask");
+    refused({{AclTag::user_obj, 6, 0}, {AclTag::user_obj, 6, 0}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}},
+            "twice");
+    refused({{AclTag::user_obj, 6, 0},
+             {AclTag::user, 6, ~0u},
+             {AclTag::group_obj, 4, 0},
+             {AclTag::mask, 7, 0},
+             {AclTag::other, 0, 0}},
+            "id");
     refused({{static_cast<AclTag>(3), 6, 0}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}}, "tag");
     auto bytes = encode_disk_acl(full);
-    for (std::size_t cut = 0; cut < bytes.size(); ++cut) EXPECT_FALSE(decode_disk_acl(ConstBytes(bytes).first(cut))) << cut;
+    for (std::size_t cut = 0; cut < bytes.size(); ++cut)
+        EXPECT_FALSE(decode_disk_acl(ConstBytes(bytes).first(cut))) << cut;
     bytes = encode_xattr_acl(full);
     for (std::size_t cut = 0; cut < bytes.size(); ++cut) {
         const bool is_empty = cut == 4;
@@ -75,7 +83,8 @@ TEST(Acl, RandomBytesAreSurvived) {
     for (int round = 0; round < 50000; ++round) {
         auto bytes = random() % 2 ? encode_disk_acl(full) : encode_xattr_acl(full);
         bytes.resize(random() % (bytes.size() + 1));
-        for (unsigned n = random() % 3; n-- > 0 && !bytes.empty();) bytes[random() % bytes.size()] = static_cast<std::byte>(random());
+        for (unsigned n = random() % 3; n-- > 0 && !bytes.empty();)
+            bytes[random() % bytes.size()] = static_cast<std::byte>(random());
         (void)decode_disk_acl(bytes);
         (void)decode_xattr_acl(bytes);
     }

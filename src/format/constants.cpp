@@ -21,19 +21,39 @@ constexpr Name compat_names[] = {
     {compat::lazy_bg, "lazy_bg"}, {compat::exclude_inode, "exclude_inode"}, {compat::exclude_bitmap, "snapshot_bitmap"},
     {compat::sparse_super2, "sparse_super2"}, {compat::fast_commit, "fast_commit"},
     {compat::stable_inodes, "stable_inodes"}, {compat::orphan_file, "orphan_file"}};
-constexpr Name incompat_names[] = {
-    {incompat::compression, "compression"}, {incompat::filetype, "filetype"}, {incompat::recover, "needs_recovery"},
-    {incompat::journal_dev, "journal_dev"}, {incompat::meta_bg, "meta_bg"}, {incompat::extents, "extent"},
-    {incompat::bit64, "64bit"}, {incompat::mmp, "mmp"}, {incompat::flex_bg, "flex_bg"}, {incompat::ea_inode, "ea_inode"},
-    {incompat::dirdata, "dirdata"}, {incompat::csum_seed, "metadata_csum_seed"}, {incompat::large_dir, "large_dir"},
-    {incompat::inline_data, "inline_data"}, {incompat::encrypt, "encrypt"}, {incompat::casefold, "casefold"}};
-constexpr Name ro_compat_names[] = {
-    {ro_compat::sparse_super, "sparse_super"}, {ro_compat::large_file, "large_file"}, {ro_compat::btree_dir, "btree_dir"},
-    {ro_compat::huge_file, "huge_file"}, {ro_compat::gdt_csum, "uninit_bg"}, {ro_compat::dir_nlink, "dir_nlink"},
-    {ro_compat::extra_isize, "extra_isize"}, {ro_compat::has_snapshot, "snapshot"}, {ro_compat::quota, "quota"},
-    {ro_compat::bigalloc, "bigalloc"}, {ro_compat::metadata_csum, "metadata_csum"}, {ro_compat::replica, "replica"},
-    {ro_compat::readonly, "read-only"}, {ro_compat::project, "project"}, {ro_compat::shared_blocks, "shared_blocks"},
-    {ro_compat::verity, "verity"}, {ro_compat::orphan_present, "orphan_present"}};
+constexpr Name incompat_names[] = {{incompat::compression, "compression"},
+                                   {incompat::filetype, "filetype"},
+                                   {incompat::recover, "needs_recovery"},
+                                   {incompat::journal_dev, "journal_dev"},
+                                   {incompat::meta_bg, "meta_bg"},
+                                   {incompat::extents, "extent"},
+                                   {incompat::bit64, "64bit"},
+                                   {incompat::mmp, "mmp"},
+                                   {incompat::flex_bg, "flex_bg"},
+                                   {incompat::ea_inode, "ea_inode"},
+                                   {incompat::dirdata, "dirdata"},
+                                   {incompat::csum_seed, "metadata_csum_seed"},
+                                   {incompat::large_dir, "large_dir"},
+                                   {incompat::inline_data, "inline_data"},
+                                   {incompat::encrypt, "encrypt"},
+                                   {incompat::casefold, "casefold"}};
+constexpr Name ro_compat_names[] = {{ro_compat::sparse_super, "sparse_super"},
+                                    {ro_compat::large_file, "large_file"},
+                                    {ro_compat::btree_dir, "btree_dir"},
+                                    {ro_compat::huge_file, "huge_file"},
+                                    {ro_compat::gdt_csum, "uninit_bg"},
+                                    {ro_compat::dir_nlink, "dir_nlink"},
+                                    {ro_compat::extra_isize, "extra_isize"},
+                                    {ro_compat::has_snapshot, "snapshot"},
+                                    {ro_compat::quota, "quota"},
+                                    {ro_compat::bigalloc, "bigalloc"},
+                                    {ro_compat::metadata_csum, "metadata_csum"},
+                                    {ro_compat::replica, "replica"},
+                                    {ro_compat::readonly, "read-only"},
+                                    {ro_compat::project, "project"},
+                                    {ro_compat::shared_blocks, "shared_blocks"},
+                                    {ro_compat::verity, "verity"},
+                                    {ro_compat::orphan_present, "orphan_present"}};
 
 }  // namespace
 
@@ -69,10 +89,13 @@ FileType file_type_of_mode(std::uint16_t mode) {
 }
 
 namespace {
-constexpr std::array<std::uint8_t, 8> dt_of_type = {DT_UNKNOWN, DT_REG, DT_DIR, DT_CHR, DT_BLK, DT_FIFO, DT_SOCK, DT_LNK};
+constexpr std::array<std::uint8_t, 8> dt_of_type = {DT_UNKNOWN, DT_REG,  DT_DIR,  DT_CHR,
+                                                    DT_BLK,     DT_FIFO, DT_SOCK, DT_LNK};
 }
 
-std::uint8_t dt_of_file_type(std::uint8_t type) { return type < dt_of_type.size() ? dt_of_type[type] : std::uint8_t{DT_UNKNOWN}; }
+std::uint8_t dt_of_file_type(std::uint8_t type) {
+    return type < dt_of_type.size() ? dt_of_type[type] : std::uint8_t{DT_UNKNOWN};
+}
 
 std::uint8_t file_type_of_dt(std::uint8_t dt) {
     for (std::uint8_t t = 0; t < dt_of_type.size(); ++t)

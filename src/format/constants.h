@@ -25,9 +25,9 @@ inline constexpr std::uint32_t compression = 0x1, filetype = 0x2, recover = 0x4,
 }
 namespace ro_compat {
 inline constexpr std::uint32_t sparse_super = 0x1, large_file = 0x2, btree_dir = 0x4, huge_file = 0x8, gdt_csum = 0x10,
-                               dir_nlink = 0x20, extra_isize = 0x40, has_snapshot = 0x80, quota = 0x100, bigalloc = 0x200,
-                               metadata_csum = 0x400, replica = 0x800, readonly = 0x1000, project = 0x2000,
-                               shared_blocks = 0x4000, verity = 0x8000, orphan_present = 0x10000;
+                               dir_nlink = 0x20, extra_isize = 0x40, has_snapshot = 0x80, quota = 0x100,
+                               bigalloc = 0x200, metadata_csum = 0x400, replica = 0x800, readonly = 0x1000,
+                               project = 0x2000, shared_blocks = 0x4000, verity = 0x8000, orphan_present = 0x10000;
 }
 
 enum class FeatureSet : std::uint8_t { compat, incompat, ro_compat };
@@ -62,7 +62,17 @@ namespace super_flag {
 inline constexpr std::uint32_t signed_hash = 1, unsigned_hash = 2, test_filesystem = 4;
 }
 
-enum class FileType : std::uint8_t { unknown, regular, directory, char_device, block_device, fifo, socket, symlink, checksum = 0xDE };
+enum class FileType : std::uint8_t {
+    unknown,
+    regular,
+    directory,
+    char_device,
+    block_device,
+    fifo,
+    socket,
+    symlink,
+    checksum = 0xDE
+};
 FileType file_type_of_mode(std::uint16_t mode);
 std::uint8_t dt_of_file_type(std::uint8_t type);     // DT_* of <dirent.h>
 std::uint8_t file_type_of_dt(std::uint8_t dt);

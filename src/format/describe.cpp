@@ -20,8 +20,11 @@ using F = FieldDescription;
         static_cast<std::uint32_t>(sizeof(type::field)), FieldKind::kind }
 #define S(field) UEXT4_FIELD(SuperBlock, "s_", field, little)
 #define S_BYTES(field) UEXT4_FIELD(SuperBlock, "s_", field, bytes)
-#define S_ELEMENT(field, index) \
-    F { "s_" #field "[" #index "]", static_cast<std::uint32_t>(offsetof(SuperBlock, field) + index * 4), 4, FieldKind::little }
+#define S_ELEMENT(field, index)                                                                             \
+    F {                                                                                                     \
+        "s_" #field "[" #index "]", static_cast<std::uint32_t>(offsetof(SuperBlock, field) + index * 4), 4, \
+            FieldKind::little                                                                               \
+    }
 
 constexpr F superblock[] = {
     S(inodes_count), S(blocks_count_lo), S(r_blocks_count_lo), S(free_blocks_count_lo), S(free_inodes_count),
@@ -79,10 +82,12 @@ constexpr F index_root[] = {
     {"dotdot.name_len", 18, 1}, {"dotdot.file_type", 19, 1}, {"dotdot.name", 20, 4, FieldKind::bytes},
     {"reserved_zero", 24, 4}, {"hash_version", 28, 1}, {"info_length", 29, 1}, {"indirect_levels", 30, 1},
     {"unused_flags", 31, 1}, {"limit", 32, 2}, {"count", 34, 2}, {"block", 36, 4}};
-constexpr F index_node[] = {{"fake.inode", 0, 4}, {"fake.rec_len", 4, 2}, {"fake.name_len", 6, 1}, {"fake.file_type", 7, 1},
-                            {"limit", 8, 2}, {"count", 10, 2}, {"block", 12, 4}};
+constexpr F index_node[] = {{"fake.inode", 0, 4},     {"fake.rec_len", 4, 2}, {"fake.name_len", 6, 1},
+                            {"fake.file_type", 7, 1}, {"limit", 8, 2},        {"count", 10, 2},
+                            {"block", 12, 4}};
 constexpr F index_pair[] = {{"hash", 0, 4}, {"block", 4, 4}};
-constexpr F index_tail[] = {UEXT4_FIELD(IndexTail, "dt_", reserved, little), UEXT4_FIELD(IndexTail, "dt_", checksum, little)};
+constexpr F index_tail[] = {UEXT4_FIELD(IndexTail, "dt_", reserved, little),
+                            UEXT4_FIELD(IndexTail, "dt_", checksum, little)};
 
 #define B(field) UEXT4_FIELD(XattrBlockHeader, "h_", field, little)
 constexpr F xattr_block_header[] = {B(magic), B(refcount), B(blocks), B(hash), B(checksum),
@@ -95,12 +100,29 @@ constexpr F xattr_entry[] = {A(name_len), A(name_index), A(value_offset), A(valu
 constexpr F journal_header[] = {J(JournalHeader, "h_", magic), J(JournalHeader, "h_", blocktype),
                                 J(JournalHeader, "h_", sequence)};
 #define JS(field) UEXT4_FIELD(JournalSuper, "s_", field, big)
-constexpr F journal_super[] = {
-    {"h_magic", 0, 4, FieldKind::big}, {"h_blocktype", 4, 4, FieldKind::big}, {"h_sequence", 8, 4, FieldKind::big},
-    JS(blocksize), JS(maxlen), JS(first), JS(sequence), JS(start), JS(error), JS(feature_compat), JS(feature_incompat),
-    JS(feature_ro_compat), UEXT4_FIELD(JournalSuper, "s_", uuid, bytes), JS(nr_users), JS(dynsuper), JS(max_transaction),
-    JS(max_trans_data), JS(checksum_type), JS(num_fc_blocks), JS(head),
-    UEXT4_FIELD(JournalSuper, "s_", padding, bytes), JS(checksum), UEXT4_FIELD(JournalSuper, "s_", users, bytes)};
+constexpr F journal_super[] = {{"h_magic", 0, 4, FieldKind::big},
+                               {"h_blocktype", 4, 4, FieldKind::big},
+                               {"h_sequence", 8, 4, FieldKind::big},
+                               JS(blocksize),
+                               JS(maxlen),
+                               JS(first),
+                               JS(sequence),
+                               JS(start),
+                               JS(error),
+                               JS(feature_compat),
+                               JS(feature_incompat),
+                               JS(feature_ro_compat),
+                               UEXT4_FIELD(JournalSuper, "s_", uuid, bytes),
+                               JS(nr_users),
+                               JS(dynsuper),
+                               JS(max_transaction),
+                               JS(max_trans_data),
+                               JS(checksum_type),
+                               JS(num_fc_blocks),
+                               JS(head),
+                               UEXT4_FIELD(JournalSuper, "s_", padding, bytes),
+                               JS(checksum),
+                               UEXT4_FIELD(JournalSuper, "s_", users, bytes)};
 constexpr F journal_tag[] = {J(JournalTag, "t_", blocknr), J(JournalTag, "t_", checksum), J(JournalTag, "t_", flags),
                              J(JournalTag, "t_", blocknr_high)};
 constexpr F journal_tag3[] = {J(JournalTag3, "t_", blocknr), J(JournalTag3, "t_", flags),
@@ -113,11 +135,13 @@ constexpr F journal_commit[] = {
 constexpr F journal_revoke[] = {{"h_magic", 0, 4, FieldKind::big}, {"h_blocktype", 4, 4, FieldKind::big},
                                 {"h_sequence", 8, 4, FieldKind::big}, J(JournalRevokeHeader, "r_", count)};
 constexpr F journal_tail[] = {J(JournalBlockTail, "t_", checksum)};
-constexpr F fast_commit_tag[] = {UEXT4_FIELD(FastCommitTag, "fc_", tag, little), UEXT4_FIELD(FastCommitTag, "fc_", length, little)};
+constexpr F fast_commit_tag[] = {UEXT4_FIELD(FastCommitTag, "fc_", tag, little),
+                                 UEXT4_FIELD(FastCommitTag, "fc_", length, little)};
 constexpr F fast_commit_head[] = {UEXT4_FIELD(FastCommitHead, "fc_", features, little),
                                   UEXT4_FIELD(FastCommitHead, "fc_", tid, little)};
 
-constexpr F orphan_tail[] = {UEXT4_FIELD(OrphanTail, "ob_", magic, little), UEXT4_FIELD(OrphanTail, "ob_", checksum, little)};
+constexpr F orphan_tail[] = {UEXT4_FIELD(OrphanTail, "ob_", magic, little),
+                             UEXT4_FIELD(OrphanTail, "ob_", checksum, little)};
 #define M(field, kind) UEXT4_FIELD(MmpBlock, "mmp_", field, kind)
 constexpr F mmp[] = {M(magic, little), M(sequence, little), M(time, little), M(node, bytes), M(device, bytes),
                      M(check_interval, little), M(checksum, little)};
@@ -129,21 +153,33 @@ struct Table {
 };
 #define UEXT4_TABLE(table, size) Table { #table, static_cast<std::uint32_t>(size), table }
 // In the order of the enumeration.
-constexpr Table tables[] = {
-    UEXT4_TABLE(superblock, sizeof(SuperBlock)), UEXT4_TABLE(group_desc, sizeof(GroupDesc)),
-    UEXT4_TABLE(inode, sizeof(InodeDisk)),
-    UEXT4_TABLE(extent_header, sizeof(ExtentHeader)), UEXT4_TABLE(extent_index, sizeof(ExtentIndex)),
-    UEXT4_TABLE(extent_leaf, sizeof(ExtentLeaf)), UEXT4_TABLE(extent_tail, sizeof(ExtentTail)),
-    UEXT4_TABLE(dir_entry, sizeof(DirEntryDisk)), UEXT4_TABLE(dir_tail, sizeof(DirTail)), UEXT4_TABLE(index_root, 40),
-    UEXT4_TABLE(index_node, 16), UEXT4_TABLE(index_pair, 8), UEXT4_TABLE(index_tail, sizeof(IndexTail)),
-    UEXT4_TABLE(xattr_block_header, sizeof(XattrBlockHeader)), UEXT4_TABLE(xattr_inode_header, sizeof(XattrInodeHeader)),
-    UEXT4_TABLE(xattr_entry, sizeof(XattrEntry)),
-    UEXT4_TABLE(journal_header, sizeof(JournalHeader)), UEXT4_TABLE(journal_super, sizeof(JournalSuper)),
-    UEXT4_TABLE(journal_tag, sizeof(JournalTag)), UEXT4_TABLE(journal_tag3, sizeof(JournalTag3)),
-    UEXT4_TABLE(journal_commit, sizeof(JournalCommit)), UEXT4_TABLE(journal_revoke, sizeof(JournalRevokeHeader)),
-    UEXT4_TABLE(journal_tail, sizeof(JournalBlockTail)),
-    UEXT4_TABLE(fast_commit_tag, sizeof(FastCommitTag)), UEXT4_TABLE(fast_commit_head, sizeof(FastCommitHead)),
-    UEXT4_TABLE(orphan_tail, sizeof(OrphanTail)), UEXT4_TABLE(mmp, sizeof(MmpBlock))};
+constexpr Table tables[] = {UEXT4_TABLE(superblock, sizeof(SuperBlock)),
+                            UEXT4_TABLE(group_desc, sizeof(GroupDesc)),
+                            UEXT4_TABLE(inode, sizeof(InodeDisk)),
+                            UEXT4_TABLE(extent_header, sizeof(ExtentHeader)),
+                            UEXT4_TABLE(extent_index, sizeof(ExtentIndex)),
+                            UEXT4_TABLE(extent_leaf, sizeof(ExtentLeaf)),
+                            UEXT4_TABLE(extent_tail, sizeof(ExtentTail)),
+                            UEXT4_TABLE(dir_entry, sizeof(DirEntryDisk)),
+                            UEXT4_TABLE(dir_tail, sizeof(DirTail)),
+                            UEXT4_TABLE(index_root, 40),
+                            UEXT4_TABLE(index_node, 16),
+                            UEXT4_TABLE(index_pair, 8),
+                            UEXT4_TABLE(index_tail, sizeof(IndexTail)),
+                            UEXT4_TABLE(xattr_block_header, sizeof(XattrBlockHeader)),
+                            UEXT4_TABLE(xattr_inode_header, sizeof(XattrInodeHeader)),
+                            UEXT4_TABLE(xattr_entry, sizeof(XattrEntry)),
+                            UEXT4_TABLE(journal_header, sizeof(JournalHeader)),
+                            UEXT4_TABLE(journal_super, sizeof(JournalSuper)),
+                            UEXT4_TABLE(journal_tag, sizeof(JournalTag)),
+                            UEXT4_TABLE(journal_tag3, sizeof(JournalTag3)),
+                            UEXT4_TABLE(journal_commit, sizeof(JournalCommit)),
+                            UEXT4_TABLE(journal_revoke, sizeof(JournalRevokeHeader)),
+                            UEXT4_TABLE(journal_tail, sizeof(JournalBlockTail)),
+                            UEXT4_TABLE(fast_commit_tag, sizeof(FastCommitTag)),
+                            UEXT4_TABLE(fast_commit_head, sizeof(FastCommitHead)),
+                            UEXT4_TABLE(orphan_tail, sizeof(OrphanTail)),
+                            UEXT4_TABLE(mmp, sizeof(MmpBlock))};
 static_assert(std::size(tables) == structure_count);
 
 const Table& table_of(Structure structure) {

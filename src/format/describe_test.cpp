@@ -22,7 +22,8 @@ TEST(Describe, FieldsAscendInsideTheirStructure) {
             const std::string where = std::string(structure_name(structure)) + "." + std::string(f.name);
             EXPECT_GE(f.offset, end) << where;
             EXPECT_GT(f.size, 0u) << where;
-            EXPECT_TRUE(f.kind == FieldKind::bytes || f.size == 1 || f.size == 2 || f.size == 4 || f.size == 8) << where;
+            EXPECT_TRUE(f.kind == FieldKind::bytes || f.size == 1 || f.size == 2 || f.size == 4 || f.size == 8)
+                << where;
             EXPECT_TRUE(fields.insert(f.name).second) << where;
             end = f.offset + f.size;
         }

@@ -21,7 +21,8 @@ void pack(std::string_view text, std::uint32_t* out, unsigned words, bool is_uns
     const std::size_t used = std::min<std::size_t>(text.size(), words * 4);
     for (unsigned w = 0; w < words; ++w) {
         std::uint32_t value = pad;
-        for (unsigned k = 0; k < 4 && w * 4 + k < used; ++k) value = (value << 8) + character(text[w * 4 + k], is_unsigned);
+        for (unsigned k = 0; k < 4 && w * 4 + k < used; ++k)
+            value = (value << 8) + character(text[w * 4 + k], is_unsigned);
         out[w] = value;
     }
 }

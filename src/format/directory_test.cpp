@@ -15,10 +15,19 @@ TEST(DirectoryHash, IsTheJudges) {
         const char* text;
         std::array<std::uint32_t, 4> words;
     };
-    const Seed seeds[] = {{"", {}}, {"-s 00112233-4455-6677-8899-aabbccddeeff ", {0x33221100, 0x77665544, 0xbbaa9988, 0xffeeddcc}}};
-    std::vector<std::string> names = {"a", "hello", "h\xC3\xA4\xC3\xA9", "\xFF\xFE\x80", "0123456789abcdef", "0123456789abcdef0",
-                                      "0123456789abcdef0123456789abcde", "0123456789abcdef0123456789abcdef",
-                                      "0123456789abcdef0123456789abcdef!", std::string(255, 'z'), std::string(64, '\xE9')};
+    const Seed seeds[] = {
+        {"", {}}, {"-s 00112233-4455-6677-8899-aabbccddeeff ", {0x33221100, 0x77665544, 0xbbaa9988, 0xffeeddcc}}};
+    std::vector<std::string> names = {"a",
+                                      "hello",
+                                      "h\xC3\xA4\xC3\xA9",
+                                      "\xFF\xFE\x80",
+                                      "0123456789abcdef",
+                                      "0123456789abcdef0",
+                                      "0123456789abcdef0123456789abcde",
+                                      "0123456789abcdef0123456789abcdef",
+                                      "0123456789abcdef0123456789abcdef!",
+                                      std::string(255, 'z'),
+                                      std::string(64, '\xE9')};
     std::mt19937 random(3);
     for (int n = 0; n < 30; ++n) {
         std::string name(1 + random() % 200, 0);
@@ -31,15 +40,18 @@ TEST(DirectoryHash, IsTheJudges) {
     for (unsigned version = 0; version <= 5; ++version) {
         for (const Seed& seed : seeds) {
             std::string requests;
-            for (const std::string& name : names) requests += fmt::format("dx_hash -h {} {}{}\n", version, seed.text, name);
+            for (const std::string& name : names)
+                requests += fmt::format("dx_hash -h {} {}{}\n", version, seed.text, name);
             std::ofstream(image.folder() + "/requests") << requests;
-            std::istringstream told(output_of(fmt::format("debugfs -f {}/requests {} 2>&1 | grep -a '^Hash of'", image.folder(), image.path())));
+            std::istringstream told(output_of(
+                fmt::format("debugfs -f {}/requests {} 2>&1 | grep -a '^Hash of'", image.folder(), image.path())));
             for (const std::string& name : names) {
                 std::string line;
                 ASSERT_TRUE(std::getline(told, line)) << name;
                 const auto hash = dir_hash(name, static_cast<HashVersion>(version), seed.words);
                 ASSERT_TRUE(hash);
-                EXPECT_EQ(line, fmt::format("Hash of {} is {:#x} (minor {:#x})", name, hash->major, hash->minor)) << version;
+                EXPECT_EQ(line, fmt::format("Hash of {} is {:#x} (minor {:#x})", name, hash->major, hash->minor))
+                    << version;
             }
         }
     }
@@ -50,9 +62,11 @@ TEST(DirectoryHash, IsTheJudges) {
 }
 
 TEST(DirectoryRecords, LengthsOf64KiBBlocks) {
-    for (std::uint32_t length = 12; length <= 65536; length += 4) EXPECT_EQ(decode_rec_len(encode_rec_len(length, 65536), 65536), length);
+    for (std::uint32_t length = 12; length <= 65536; length += 4)
+        EXPECT_EQ(decode_rec_len(encode_rec_len(length, 65536), 65536), length);
     EXPECT_EQ(decode_rec_len(0, 65536), 65536u);
-    for (std::uint32_t length = 12; length <= 32768; length += 4) EXPECT_EQ(decode_rec_len(encode_rec_len(length, 32768), 32768), length);
+    for (std::uint32_t length = 12; length <= 32768; length += 4)
+        EXPECT_EQ(decode_rec_len(encode_rec_len(length, 32768), 32768), length);
 }
 
 // Sorts a directory of many names into an index by e2fsck, then looks at each of its blocks.
@@ -79,7 +93,8 @@ void look_at_index(const char* options, unsigned names, unsigned want_levels) {
             EXPECT_EQ(std::to_integer<unsigned>(block[30]), want_levels);
             EXPECT_TRUE(dir_index_checksum_ok(g, seed, block, 32));
             set_dir_index_checksum(g, seed, block, 32);
-        } else if (entry.inode == 0 && decode_rec_len(entry.rec_len, g.block_size) == g.block_size && view_as<Le16>(block, 8) != 0) {
+        } else if (entry.inode == 0 && decode_rec_len(entry.rec_len, g.block_size) == g.block_size &&
+                   view_as<Le16>(block, 8) != 0) {
             ++nodes;
             EXPECT_TRUE(dir_index_checksum_ok(g, seed, block, 8)) << "block " << n;
             set_dir_index_checksum(g, seed, block, 8);
@@ -89,10 +104,12 @@ void look_at_index(const char* options, unsigned names, unsigned want_levels) {
             EXPECT_EQ(dir_tail_present(block), g.metadata_csum());
             set_dir_leaf_checksum(g, seed, block);
         }
-        EXPECT_TRUE(std::equal(block.begin(), block.end(), before.begin())) << "what is right stays as it is, block " << n;
+        EXPECT_TRUE(std::equal(block.begin(), block.end(), before.begin()))
+            << "what is right stays as it is, block " << n;
         if (!g.metadata_csum()) continue;
         block[n == 0 ? 28 : 9] ^= std::byte{1};
-        EXPECT_FALSE(n == 0 ? dir_index_checksum_ok(g, seed, block, 32) : dir_leaf_checksum_ok(g, seed, block)) << "block " << n;
+        EXPECT_FALSE(n == 0 ? dir_index_checksum_ok(g, seed, block, 32) : dir_leaf_checksum_ok(g, seed, block))
+            << "block " << n;
     }
     EXPECT_GT(leaves, 2u);
     EXPECT_EQ(nodes > 0, want_levels > 0);
@@ -107,7 +124,8 @@ TEST(DirectoryDamage, IndexThatPointsOutOfItsBlockIsRefused) {
     g.block_size = 1024;
     g.ro_compat = ro_compat::metadata_csum;
     std::vector<std::byte> block(1024);
-    for (const auto& [limit, count] : {std::pair{0xFFFF, 1}, std::pair{124, 1}, std::pair{5, 6}, std::pair{0xFFFF, 0xFFFF}}) {
+    for (const auto& [limit, count] :
+         {std::pair{0xFFFF, 1}, std::pair{124, 1}, std::pair{5, 6}, std::pair{0xFFFF, 0xFFFF}}) {
         view_as<Le16>(Bytes(block), 32) = static_cast<std::uint16_t>(limit);
         view_as<Le16>(Bytes(block), 34) = static_cast<std::uint16_t>(count);
         EXPECT_FALSE(dir_index_checksum_ok(g, 1, block, 32));

@@ -10,15 +10,18 @@ Result<void> validate_extent_node(const Geometry& g, ConstBytes node, unsigned e
     if (h.magic != extent_magic) return fail(EUCLEAN, "{}: eh_magic is {:#06x}", where, h.magic.get());
     if (h.depth != expected_depth || h.depth > max_extent_depth)
         return fail(EUCLEAN, "{}: eh_depth is {}, expected {}", where, h.depth.get(), expected_depth);
-    if (h.max == 0 || h.max > extent_capacity(node.size())) return fail(EUCLEAN, "{}: eh_max is {}", where, h.max.get());
-    if (h.entries > h.max) return fail(EUCLEAN, "{}: eh_entries is {} of at most {}", where, h.entries.get(), h.max.get());
+    if (h.max == 0 || h.max > extent_capacity(node.size()))
+        return fail(EUCLEAN, "{}: eh_max is {}", where, h.max.get());
+    if (h.entries > h.max)
+        return fail(EUCLEAN, "{}: eh_entries is {} of at most {}", where, h.entries.get(), h.max.get());
     if (h.depth > 0 && h.entries == 0) return fail(EUCLEAN, "{}: eh_entries is 0 at depth {}", where, h.depth.get());
     std::uint64_t next = first;
     for (unsigned i = 0; i < h.entries; ++i) {
         const std::size_t at = sizeof(ExtentHeader) + 12u * i;
         if (h.depth > 0) {
             const auto& e = view_as<ExtentIndex>(node, at);
-            if (e.block < next || e.block >= end) return fail(EUCLEAN, "{}: entry {}: ei_block is {}", where, i, e.block.get());
+            if (e.block < next || e.block >= end)
+                return fail(EUCLEAN, "{}: entry {}: ei_block is {}", where, i, e.block.get());
             if (!g.valid_block(e.leaf())) return fail(EUCLEAN, "{}: entry {}: ei_leaf is {}", where, i, e.leaf());
             next = std::uint64_t{e.block} + 1;
             continue;

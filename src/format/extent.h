@@ -42,13 +42,15 @@ inline constexpr unsigned max_extent_depth = 5;
 inline constexpr std::uint32_t max_written_length = 32768, max_unwritten_length = 32767;
 
 // Entries that fit in a node of `bytes` (60 for the root; a block leaves room for its tail by division).
-constexpr std::uint16_t extent_capacity(std::size_t bytes) { return static_cast<std::uint16_t>((bytes - sizeof(ExtentHeader)) / 12); }
+constexpr std::uint16_t extent_capacity(std::size_t bytes) {
+    return static_cast<std::uint16_t>((bytes - sizeof(ExtentHeader)) / 12);
+}
 
 // Magic, depth (expected_depth; the root passes its own, at most max_extent_depth), entries within max, max within the
 // node, entries ascending without overlap within [first, end) logical blocks, physical ranges within the file system,
 // lengths not 0. EUCLEAN names `where` (e.g. "inode 12: extent block 345") and the field.
-Result<void> validate_extent_node(const Geometry& geometry, ConstBytes node, unsigned expected_depth, std::uint64_t first,
-                                  std::uint64_t end, const std::string& where);
+Result<void> validate_extent_node(const Geometry& geometry, ConstBytes node, unsigned expected_depth,
+                                  std::uint64_t first, std::uint64_t end, const std::string& where);
 
 // Of node blocks (metadata_csum); `seed` is inode_seed(). True, and nothing done, where there is none.
 bool extent_checksum_ok(const Geometry& geometry, std::uint32_t seed, ConstBytes block);

@@ -12,7 +12,8 @@ namespace {
 constexpr std::uint64_t all_blocks = std::uint64_t{1} << 32;
 
 TEST(ExtentNodes, OfARealTree) {
-    for (const char* options : {"-t ext4 -b 1024 -O metadata_csum", "-t ext4 -b 1024 -O ^metadata_csum", "-t ext4 -b 4096 -O metadata_csum"}) {
+    for (const char* options : {"-t ext4 -b 1024 -O metadata_csum", "-t ext4 -b 1024 -O ^metadata_csum",
+                                "-t ext4 -b 4096 -O metadata_csum"}) {
         TestImage image(options, "128M");
         std::ofstream(image.folder() + "/data").flush();
         std::string requests = fmt::format("write {}/data f\n", image.folder());
@@ -24,33 +25,34 @@ TEST(ExtentNodes, OfARealTree) {
         ASSERT_TRUE(f);
         const std::uint32_t seed = image.seed_of(f);
         unsigned leaves = 0;
-        std::function<void(Bytes, unsigned, std::uint64_t, std::uint64_t, bool)> walk = [&](Bytes node, unsigned depth, std::uint64_t first,
-                                                                                          std::uint64_t end, bool root) {
-            const auto valid = validate_extent_node(g, node, depth, first, end, "f");
-            ASSERT_TRUE(valid) << valid.error().what;
-            if (!root) {
-                const std::vector<std::byte> before(node.begin(), node.end());
-                EXPECT_TRUE(extent_checksum_ok(g, seed, node));
-                set_extent_checksum(g, seed, node);
-                EXPECT_TRUE(std::equal(node.begin(), node.end(), before.begin()));
-                EXPECT_EQ(extent_checksum_ok(g, seed + 1, node), !g.metadata_csum());
-            }
-            const auto& h = view_as<ExtentHeader>(node);
-            for (unsigned i = 0; i < h.entries; ++i) {
-                const std::size_t at = sizeof(ExtentHeader) + 12 * i;
-                if (depth == 0) {
-                    const auto& e = view_as<ExtentLeaf>(node, at);
-                    EXPECT_TRUE(e.unwritten());
-                    EXPECT_EQ(e.start(), image.block_of("f", e.block)) << e.block.get();
-                    i += 100;  // asking the judge takes a process
-                    ++leaves;
-                    continue;
+        std::function<void(Bytes, unsigned, std::uint64_t, std::uint64_t, bool)> walk =
+            [&](Bytes node, unsigned depth, std::uint64_t first, std::uint64_t end, bool root) {
+                const auto valid = validate_extent_node(g, node, depth, first, end, "f");
+                ASSERT_TRUE(valid) << valid.error().what;
+                if (!root) {
+                    const std::vector<std::byte> before(node.begin(), node.end());
+                    EXPECT_TRUE(extent_checksum_ok(g, seed, node));
+                    set_extent_checksum(g, seed, node);
+                    EXPECT_TRUE(std::equal(node.begin(), node.end(), before.begin()));
+                    EXPECT_EQ(extent_checksum_ok(g, seed + 1, node), !g.metadata_csum());
                 }
-                const auto& e = view_as<ExtentIndex>(node, at);
-                const std::uint64_t next = i + 1u < h.entries ? view_as<ExtentIndex>(node, at + 12).block.get() : end;
-                walk(image.block(e.leaf()), depth - 1, e.block, next, false);
-            }
-        };
+                const auto& h = view_as<ExtentHeader>(node);
+                for (unsigned i = 0; i < h.entries; ++i) {
+                    const std::size_t at = sizeof(ExtentHeader) + 12 * i;
+                    if (depth == 0) {
+                        const auto& e = view_as<ExtentLeaf>(node, at);
+                        EXPECT_TRUE(e.unwritten());
+                        EXPECT_EQ(e.start(), image.block_of("f", e.block)) << e.block.get();
+                        i += 100;  // asking the judge takes a process
+                        ++leaves;
+                        continue;
+                    }
+                    const auto& e = view_as<ExtentIndex>(node, at);
+                    const std::uint64_t next =
+                        i + 1u < h.entries ? view_as<ExtentIndex>(node, at + 12).block.get() : end;
+                    walk(image.block(e.leaf()), depth - 1, e.block, next, false);
+                }
+            };
         const Bytes root = image.inode(f).subspan(offsetof(InodeDisk, block), 60);
         ASSERT_GT(view_as<ExtentHeader>(root).depth, 0);
         walk(root, view_as<ExtentHeader>(root).depth, 0, all_blocks, true);
@@ -82,7 +84,8 @@ struct Node {
     ExtentLeaf& leaf(unsigned i) { return view_as<ExtentLeaf>(Bytes(bytes), 12 + 12 * i); }
     ExtentIndex& index(unsigned i) { return view_as<ExtentIndex>(Bytes(bytes), 12 + 12 * i); }
     Result<void> check(std::uint64_t first = 0, std::uint64_t end = all_blocks) const {
-        return validate_extent_node(g, bytes, view_as<ExtentHeader>(ConstBytes(bytes)).depth, first, end, "inode 12: root");
+        return validate_extent_node(g, bytes, view_as<ExtentHeader>(ConstBytes(bytes)).depth, first, end,
+                                    "inode 12: root");
     }
 };
 

@@ -31,8 +31,12 @@ public:
     std::uint32_t used_dirs() const { return join16(&GroupDesc::used_dirs_lo, &GroupDesc::used_dirs_hi); }
     std::uint32_t itable_unused() const { return join16(&GroupDesc::itable_unused_lo, &GroupDesc::itable_unused_hi); }
     std::uint16_t flags() const { return d().flags; }
-    std::uint32_t block_bitmap_checksum() const { return join16(&GroupDesc::block_bitmap_csum_lo, &GroupDesc::block_bitmap_csum_hi); }
-    std::uint32_t inode_bitmap_checksum() const { return join16(&GroupDesc::inode_bitmap_csum_lo, &GroupDesc::inode_bitmap_csum_hi); }
+    std::uint32_t block_bitmap_checksum() const {
+        return join16(&GroupDesc::block_bitmap_csum_lo, &GroupDesc::block_bitmap_csum_hi);
+    }
+    std::uint32_t inode_bitmap_checksum() const {
+        return join16(&GroupDesc::inode_bitmap_csum_lo, &GroupDesc::inode_bitmap_csum_hi);
+    }
     std::uint16_t checksum() const { return d().checksum; }
 
     void set_free_clusters(std::uint32_t n) { split16(&GroupDesc::free_blocks_lo, &GroupDesc::free_blocks_hi, n); }
@@ -40,8 +44,12 @@ public:
     void set_used_dirs(std::uint32_t n) { split16(&GroupDesc::used_dirs_lo, &GroupDesc::used_dirs_hi, n); }
     void set_itable_unused(std::uint32_t n) { split16(&GroupDesc::itable_unused_lo, &GroupDesc::itable_unused_hi, n); }
     void set_flags(std::uint16_t f) { d().flags = f; }
-    void set_block_bitmap_checksum(std::uint32_t n) { split16(&GroupDesc::block_bitmap_csum_lo, &GroupDesc::block_bitmap_csum_hi, n); }
-    void set_inode_bitmap_checksum(std::uint32_t n) { split16(&GroupDesc::inode_bitmap_csum_lo, &GroupDesc::inode_bitmap_csum_hi, n); }
+    void set_block_bitmap_checksum(std::uint32_t n) {
+        split16(&GroupDesc::block_bitmap_csum_lo, &GroupDesc::block_bitmap_csum_hi, n);
+    }
+    void set_inode_bitmap_checksum(std::uint32_t n) {
+        split16(&GroupDesc::inode_bitmap_csum_lo, &GroupDesc::inode_bitmap_csum_hi, n);
+    }
 
     // Of the descriptor itself; always good, and nothing to set, where the file system has none.
     bool checksum_ok(const Geometry& geometry, GroupNr group) const;

@@ -22,7 +22,8 @@ Timestamp decode_time(std::uint32_t seconds, const Le32* extra) {
 
 void encode_time(Timestamp time, Le32& seconds, Le32* extra) {
     constexpr std::int64_t lowest = std::numeric_limits<std::int32_t>::min();
-    const std::int64_t highest = extra ? std::int64_t{0x37FFFFFFF} : std::int64_t{std::numeric_limits<std::int32_t>::max()};
+    const std::int64_t highest =
+        extra ? std::int64_t{0x37FFFFFFF} : std::int64_t{std::numeric_limits<std::int32_t>::max()};
     if (time.sec < lowest) time = {lowest, 0};
     if (time.sec > highest) time = {highest, 0};
     seconds = static_cast<std::uint32_t>(time.sec);
@@ -72,7 +73,8 @@ void set_inode_checksum(const Geometry& g, InodeNr ino, Bytes raw) {
     if (!g.metadata_csum()) return;
     const std::uint32_t crc = inode_checksum(g, ino, raw);
     view_as<Le16>(raw, offsetof(InodeDisk, checksum_lo)) = static_cast<std::uint16_t>(crc);
-    if (UEXT4_INODE_HAS(raw, checksum_hi)) view_as<Le16>(raw, offsetof(InodeDisk, checksum_hi)) = static_cast<std::uint16_t>(crc >> 16);
+    if (UEXT4_INODE_HAS(raw, checksum_hi))
+        view_as<Le16>(raw, offsetof(InodeDisk, checksum_hi)) = static_cast<std::uint16_t>(crc >> 16);
 }
 
 std::uint64_t inode_size_bytes(const Geometry& g, const InodeDisk& inode) {
@@ -129,7 +131,8 @@ Result<void> validate_inode(const Geometry& g, InodeNr ino, ConstBytes raw) {
         if (extra % 4 != 0 || extra > raw.size() - classic_inode_size || (extra != 0 && extra < 4))
             return fail(EUCLEAN, "inode {}: i_extra_isize is {}", ino, extra);
     }
-    if (file_type_of_mode(mode) == FileType::unknown && ino.value >= g.first_inode) return fail(EUCLEAN, "inode {}: i_mode is {:#o}", ino, mode);
+    if (file_type_of_mode(mode) == FileType::unknown && ino.value >= g.first_inode)
+        return fail(EUCLEAN, "inode {}: i_mode is {:#o}", ino, mode);
     InodeDisk inode{};
     std::memcpy(&inode, raw.data(), std::min(raw.size(), sizeof inode));
     const std::uint64_t size = inode_size_bytes(g, inode);

@@ -19,7 +19,8 @@ struct InodeDisk {
     Le16 extra_isize, checksum_hi;
     Le32 ctime_extra, mtime_extra, atime_extra, crtime, crtime_extra, version_hi, projid;
 };
-static_assert(sizeof(InodeDisk) == 160 && offsetof(InodeDisk, block) == 0x28 && offsetof(InodeDisk, extra_isize) == 0x80);
+static_assert(sizeof(InodeDisk) == 160 && offsetof(InodeDisk, block) == 0x28 &&
+              offsetof(InodeDisk, extra_isize) == 0x80);
 inline constexpr std::uint32_t classic_inode_size = 128;
 
 struct Timestamp {
@@ -34,8 +35,9 @@ void encode_time(Timestamp time, Le32& seconds, Le32* extra);
 
 // A raw inode of the file system's inode size.
 bool inode_has_field(ConstBytes raw, std::size_t offset_of_field, std::size_t size_of_field);
-#define UEXT4_INODE_HAS(raw, field) \
-    ::uext4::format::inode_has_field(raw, offsetof(::uext4::format::InodeDisk, field), sizeof(::uext4::format::InodeDisk::field))
+#define UEXT4_INODE_HAS(raw, field)                                                    \
+    ::uext4::format::inode_has_field(raw, offsetof(::uext4::format::InodeDisk, field), \
+                                     sizeof(::uext4::format::InodeDisk::field))
 
 std::uint32_t inode_checksum(const Geometry& geometry, InodeNr ino, ConstBytes raw);
 bool inode_checksum_ok(const Geometry& geometry, InodeNr ino, ConstBytes raw);

@@ -17,7 +17,8 @@ class Inodes : public testing::TestWithParam<const char*> {};
 TEST_P(Inodes, OfRealImages) {
     TestImage image(GetParam());
     std::ofstream(image.folder() + "/data") << std::string(5000, 'x');
-    image.change("write " + image.folder() + "/data file\nmkdir folder\nsymlink link target\nmknod pipe p\nmknod disk b 8 17");
+    image.change("write " + image.folder() +
+                 "/data file\nmkdir folder\nsymlink link target\nmknod pipe p\nmknod disk b 8 17");
     const Geometry& g = image.geometry();
     for (const char* name : {"/", "file", "folder", "link", "pipe", "disk", "<8>"}) {
         const InodeNr n = image.number_of(name);
@@ -47,7 +48,8 @@ TEST_P(Inodes, OfRealImages) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Inodes,
-                         testing::Values("-t ext4 -O metadata_csum", "-t ext4 -I 128 -O metadata_csum", "-t ext4 -I 512 -O metadata_csum",
+                         testing::Values("-t ext4 -O metadata_csum", "-t ext4 -I 128 -O metadata_csum",
+                                         "-t ext4 -I 512 -O metadata_csum",
                                          "-t ext4 -b 1024 -I 1024 -O metadata_csum,inline_data", "-t ext2",
                                          "-t ext4 -O metadata_csum,metadata_csum_seed"));
 
@@ -55,24 +57,28 @@ TEST(InodeTimes, AreWhatTheJudgeReads) {
     TestImage image("-t ext4 -O metadata_csum");
     const Geometry& g = image.geometry();
     const InodeNr root(2);
-    for (const std::int64_t sec : {std::int64_t{-0x80000000ll}, std::int64_t{-1}, std::int64_t{0}, std::int64_t{0x7fffffff},
-                                   std::int64_t{0x80000000}, std::int64_t{0xffffffff}, std::int64_t{0x100000000},
-                                   std::int64_t{0x17fffffff}, std::int64_t{0x180000000}, std::int64_t{0x37fffffff}}) {
+    for (const std::int64_t sec :
+         {std::int64_t{-0x80000000ll}, std::int64_t{-1}, std::int64_t{0}, std::int64_t{0x7fffffff},
+          std::int64_t{0x80000000}, std::int64_t{0xffffffff}, std::int64_t{0x100000000}, std::int64_t{0x17fffffff},
+          std::int64_t{0x180000000}, std::int64_t{0x37fffffff}}) {
         auto& disk = view_as<InodeDisk>(image.inode(root));
         encode_time({sec, 123456789}, disk.mtime, &disk.mtime_extra);
         set_inode_checksum(g, root, image.inode(root));
         EXPECT_EQ(decode_time(disk.mtime, &disk.mtime_extra), (Timestamp{sec, 123456789}));
         std::ofstream(image.path(), std::ios::binary | std::ios::in)
-            .seekp(reinterpret_cast<const char*>(image.inode(root).data()) - reinterpret_cast<const char*>(&image.super()) + 1024)
+            .seekp(reinterpret_cast<const char*>(image.inode(root).data()) -
+                   reinterpret_cast<const char*>(&image.super()) + 1024)
             .write(reinterpret_cast<const char*>(image.inode(root).data()), g.inode_size);
         const std::string told = image.ask("stat /");
         std::time_t t = sec;
         std::tm parts{};
         gmtime_r(&t, &parts);
-        EXPECT_NE(told.find(fmt::format("mtime: {:#010x}:{:08x}", static_cast<std::uint32_t>(sec), disk.mtime_extra.get())),
-                  std::string::npos)
+        EXPECT_NE(
+            told.find(fmt::format("mtime: {:#010x}:{:08x}", static_cast<std::uint32_t>(sec), disk.mtime_extra.get())),
+            std::string::npos)
             << told;
-        EXPECT_NE(told.find(fmt::format(" {}\n", parts.tm_year + 1900), told.find("mtime")), std::string::npos) << sec << told;
+        EXPECT_NE(told.find(fmt::format(" {}\n", parts.tm_year + 1900), told.find("mtime")), std::string::npos)
+            << sec << told;
     }
 }
 
@@ -94,7 +100,8 @@ TEST(InodeFields, SectorsSizesAndDevices) {
     g.block_bits = 12;
     g.ro_compat = ro_compat::huge_file;
     InodeDisk inode{};
-    for (const std::uint64_t sectors : {0ull, 8ull, 0xFFFFFFFFull, 0x100000000ull, 0xFFFFFFFFFFFFull, 0x1000000000000ull}) {
+    for (const std::uint64_t sectors :
+         {0ull, 8ull, 0xFFFFFFFFull, 0x100000000ull, 0xFFFFFFFFFFFFull, 0x1000000000000ull}) {
         set_inode_sectors(g, inode, sectors);
         EXPECT_EQ(inode_sectors(g, inode), sectors);
         EXPECT_EQ((inode.flags & inode_flag::huge_file) != 0, sectors >> 48 != 0);

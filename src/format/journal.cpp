@@ -46,7 +46,8 @@ Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t b
         out.incompat = s.feature_incompat;
         if (const std::uint32_t unknown = out.incompat & ~journal::known_incompat)
             return fail(EOPNOTSUPP, "journal superblock: unknown incompatible features {:#x}", unknown);
-        if (s.feature_ro_compat) return fail(EOPNOTSUPP, "journal superblock: unknown read-only features {:#x}", s.feature_ro_compat.get());
+        if (s.feature_ro_compat)
+            return fail(EOPNOTSUPP, "journal superblock: unknown read-only features {:#x}", s.feature_ro_compat.get());
         if (out.csum_v3() && out.has(journal::incompat_csum_v2)) return absurd("s_feature_incompat", out.incompat);
         if (s.checksum_v2or3()) {
             if (s.checksum_type != journal::checksum_crc32c) return absurd("s_checksum_type", s.checksum_type);
@@ -55,7 +56,8 @@ Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t b
         }
         if (out.has(journal::incompat_fast_commit)) {
             out.fast_commit_blocks = s.num_fc_blocks ? s.num_fc_blocks.get() : journal::default_fast_commit_blocks;
-            if (std::uint64_t{out.fast_commit_blocks} + 8 > out.length - out.first) return absurd("s_num_fc_blks", out.fast_commit_blocks);
+            if (std::uint64_t{out.fast_commit_blocks} + 8 > out.length - out.first)
+                return absurd("s_num_fc_blks", out.fast_commit_blocks);
         }
     }
     if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd("s_start", out.start);
@@ -74,7 +76,8 @@ bool journal_block_checksum_ok(const JournalLayout& layout, ConstBytes block) {
 
 void set_journal_block_checksum(const JournalLayout& layout, Bytes block) {
     if (!layout.tail_bytes()) return;
-    view_as<JournalBlockTail>(block, block.size() - sizeof(JournalBlockTail)).checksum = journal_block_checksum(layout, block);
+    view_as<JournalBlockTail>(block, block.size() - sizeof(JournalBlockTail)).checksum =
+        journal_block_checksum(layout, block);
 }
 
 std::uint32_t journal_data_checksum(const JournalLayout& layout, std::uint32_t sequence, ConstBytes contents) {

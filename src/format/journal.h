@@ -42,14 +42,18 @@ struct JournalSuper {
     Be32 checksum;
     std::uint8_t users[16 * 48];
 
-    bool has_incompat(std::uint32_t f) const { return header.blocktype == journal::super_v2 && (feature_incompat & f) != 0; }
-    bool has_compat(std::uint32_t f) const { return header.blocktype == journal::super_v2 && (feature_compat & f) != 0; }
+    bool has_incompat(std::uint32_t f) const {
+        return header.blocktype == journal::super_v2 && (feature_incompat & f) != 0;
+    }
+    bool has_compat(std::uint32_t f) const {
+        return header.blocktype == journal::super_v2 && (feature_compat & f) != 0;
+    }
     bool checksum_v2or3() const { return has_incompat(journal::incompat_csum_v2 | journal::incompat_csum_v3); }
 };
 static_assert(sizeof(JournalSuper) == 1024 && offsetof(JournalSuper, checksum) == 0xFC);
 
-// Tags of a descriptor block. Without csum_v3: 8 bytes, 12 with 64bit (the checksum is 16 bits); with csum_v2 two unused
-// bytes follow. A uuid of 16 bytes follows each tag without tag_same_uuid.
+// Tags of a descriptor block. Without csum_v3: 8 bytes, 12 with 64bit (the checksum is 16 bits); with csum_v2 two
+// unused bytes follow. A uuid of 16 bytes follows each tag without tag_same_uuid.
 struct JournalTag {
     Be32 blocknr;
     Be16 checksum, flags;
@@ -111,14 +115,15 @@ struct JournalLayout {
     std::uint32_t tail_bytes() const { return csum_v3() || csum_v2() ? 4 : 0; }
 };
 // EUCLEAN names the field. `log_blocks`: how many blocks the journal inode has.
-Result<JournalLayout> parse_journal_super(const JournalSuper& super, std::uint32_t block_size, std::uint64_t log_blocks);
+Result<JournalLayout> parse_journal_super(const JournalSuper& super, std::uint32_t block_size,
+                                          std::uint64_t log_blocks);
 std::uint32_t journal_super_checksum(const JournalSuper& super);  // for csum v2 and v3
 
 // csum v2 and v3. Of a whole descriptor or revoke block, its tail taken as zero.
 std::uint32_t journal_block_checksum(const JournalLayout& layout, ConstBytes block);
 bool journal_block_checksum_ok(const JournalLayout& layout, ConstBytes block);  // true where there is none
 void set_journal_block_checksum(const JournalLayout& layout, Bytes block);
-// Of a logged block as it goes into its tag (v2: the low 16 bits are stored). `contents` as the log holds them: escaped.
+// Of a logged block as it goes into its tag (v2: the low 16 bits are stored). `contents` as the log has them: escaped.
 std::uint32_t journal_data_checksum(const JournalLayout& layout, std::uint32_t sequence, ConstBytes contents);
 // Of a commit block (v2, v3): the field taken as zero.
 std::uint32_t journal_commit_checksum(const JournalLayout& layout, ConstBytes block);

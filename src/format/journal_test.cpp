@@ -25,8 +25,8 @@ TEST_P(Journals, OfTheJudgeAreUnderstood) {
     std::string data(3072, 'd');
     std::memcpy(data.data() + 1024, "\xC0\x3B\x39\x98", 4);  // has to be escaped
     std::ofstream(image.folder() + "/data") << data;
-    image.change(fmt::format("jo {}\njw -b 5000-5002 {}/data\njc\njo {}\njw -r 6000-6004\njc", GetParam().journal, image.folder(),
-                             GetParam().journal));
+    image.change(fmt::format("jo {}\njw -b 5000-5002 {}/data\njc\njo {}\njw -r 6000-6004\njc", GetParam().journal,
+                             image.folder(), GetParam().journal));
     const auto log_block = [&](std::uint64_t n) { return image.block(image.block_of("<8>", n)); };
     const auto& super = view_as<JournalSuper>(log_block(0));
     const auto parsed = parse_journal_super(super, 1024, 4096);
@@ -88,8 +88,10 @@ TEST_P(Journals, OfTheJudgeAreUnderstood) {
 
 INSTANTIATE_TEST_SUITE_P(Versions, Journals,
                          testing::Values(Log{"^64bit,^metadata_csum", "", 8}, Log{"64bit,^metadata_csum", "", 12},
-                                         Log{"^64bit,metadata_csum", "-c -v 2", 10}, Log{"64bit,metadata_csum", "-c -v 2", 14},
-                                         Log{"^64bit,metadata_csum", "-c -v 3", 16}, Log{"64bit,metadata_csum", "-c -v 3", 16}));
+                                         Log{"^64bit,metadata_csum", "-c -v 2", 10},
+                                         Log{"64bit,metadata_csum", "-c -v 2", 14},
+                                         Log{"^64bit,metadata_csum", "-c -v 3", 16},
+                                         Log{"64bit,metadata_csum", "-c -v 3", 16}));
 
 JournalSuper good_super() {
     JournalSuper s{};
@@ -130,7 +132,8 @@ TEST(JournalDamage, IsNamed) {
         s.checksum_type = journal::checksum_crc32c;
         s.checksum = journal_super_checksum(s) + 1;
     });
-    refused("s_feature_incompat", [](JournalSuper& s) { s.feature_incompat = journal::incompat_csum_v3 | journal::incompat_csum_v2; });
+    refused("s_feature_incompat",
+            [](JournalSuper& s) { s.feature_incompat = journal::incompat_csum_v3 | journal::incompat_csum_v2; });
     refused("s_num_fc_blks", [](JournalSuper& s) {
         s.feature_incompat = journal::incompat_fast_commit;
         s.num_fc_blocks = 0xFFFFFFFFu;
@@ -161,7 +164,8 @@ TEST(JournalDamage, RandomSuperblocksAreSurvived) {
 }
 
 TEST(OrphanFile, BlocksOfTheJudge) {
-    for (const char* options : {"-t ext4 -b 1024 -O orphan_file,metadata_csum", "-t ext4 -b 4096 -O orphan_file,^metadata_csum"}) {
+    for (const char* options :
+         {"-t ext4 -b 1024 -O orphan_file,metadata_csum", "-t ext4 -b 4096 -O orphan_file,^metadata_csum"}) {
         TestImage image(options);
         const Geometry& g = image.geometry();
         ASSERT_NE(g.orphan_file_inode, 0u);

@@ -19,12 +19,14 @@ std::uint32_t mmp_checksum(const Geometry& g, const MmpBlock& mmp) {
 
 bool orphan_block_ok(const Geometry& g, std::uint32_t seed, BlockNr block, ConstBytes contents) {
     const auto& tail = view_as<OrphanTail>(contents, g.block_size - sizeof(OrphanTail));
-    return tail.magic == orphan_magic && (!g.metadata_csum() || tail.checksum == orphan_checksum(g, seed, block, contents));
+    return tail.magic == orphan_magic &&
+           (!g.metadata_csum() || tail.checksum == orphan_checksum(g, seed, block, contents));
 }
 
 void set_orphan_checksum(const Geometry& g, std::uint32_t seed, BlockNr block, Bytes contents) {
     if (g.metadata_csum())
-        view_as<OrphanTail>(contents, g.block_size - sizeof(OrphanTail)).checksum = orphan_checksum(g, seed, block, contents);
+        view_as<OrphanTail>(contents, g.block_size - sizeof(OrphanTail)).checksum =
+            orphan_checksum(g, seed, block, contents);
 }
 
 bool mmp_checksum_ok(const Geometry& g, const MmpBlock& mmp) {

@@ -21,9 +21,10 @@ void set_super_checksum(SuperBlock& super) {
 Support support_for(std::uint32_t c, std::uint32_t i, std::uint32_t r) {
     (void)c;
     Support out;
-    constexpr std::uint32_t read_write = incompat::filetype | incompat::recover | incompat::meta_bg | incompat::extents |
-                                         incompat::bit64 | incompat::mmp | incompat::flex_bg | incompat::ea_inode |
-                                         incompat::csum_seed | incompat::large_dir | incompat::inline_data;
+    constexpr std::uint32_t read_write = incompat::filetype | incompat::recover | incompat::meta_bg |
+                                         incompat::extents | incompat::bit64 | incompat::mmp | incompat::flex_bg |
+                                         incompat::ea_inode | incompat::csum_seed | incompat::large_dir |
+                                         incompat::inline_data;
     constexpr std::uint32_t read_only = incompat::encrypt | incompat::casefold;
     if (const std::uint32_t unknown = i & ~(read_write | read_only)) {
         out.readable = out.writable = false;
@@ -60,7 +61,8 @@ std::uint64_t largest_indirect(std::uint32_t block_size, bool huge) {
     const std::uint64_t per = block_size / 4;
     std::uint64_t blocks = 12 + per + per * per + per * per * per;
     // i_blocks counts 512-byte sectors in 32 bits, or 48 with huge_file.
-    const std::uint64_t counted = huge ? ((std::uint64_t{1} << 48) - 1) / 1 : ((std::uint64_t{1} << 32) - 1) / (block_size / 512);
+    const std::uint64_t counted =
+        huge ? ((std::uint64_t{1} << 48) - 1) / 1 : ((std::uint64_t{1} << 32) - 1) / (block_size / 512);
     const std::uint64_t meta = 1 + (1 + per) + (1 + per + per * per);
     if (blocks + meta > counted) blocks = counted > meta ? counted - meta : 0;
     blocks = std::min<std::uint64_t>(blocks, 0xFFFFFFFF);
@@ -70,7 +72,8 @@ std::uint64_t largest_indirect(std::uint32_t block_size, bool huge) {
 }  // namespace
 
 Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes) {
-    if (s.magic != super_magic) return fail(EINVAL, "superblock: magic is {:#06x}, not an ext2, ext3 or ext4 file system", s.magic.get());
+    if (s.magic != super_magic)
+        return fail(EINVAL, "superblock: magic is {:#06x}, not an ext2, ext3 or ext4 file system", s.magic.get());
     Geometry g;
     if (s.rev_level > 1) return absurd("s_rev_level", s.rev_level);
     const bool dynamic = s.rev_level >= 1;
@@ -84,7 +87,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     g.block_size = 1u << g.block_bits;
     const bool big = g.has_ro_compat(ro_compat::bigalloc);
     if (big) {
-        if (s.log_cluster_size < s.log_block_size || s.log_cluster_size > 19) return absurd("s_log_cluster_size", s.log_cluster_size);
+        if (s.log_cluster_size < s.log_block_size || s.log_cluster_size > 19)
+            return absurd("s_log_cluster_size", s.log_cluster_size);
         if (!g.has_incompat(incompat::extents)) return fail(EUCLEAN, "superblock: feature bigalloc without extent");
         g.cluster_bits = s.log_cluster_size - s.log_block_size;
         g.cluster_ratio = 1u << g.cluster_bits;
@@ -99,8 +103,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     }
     if (g.blocks_count == 0 || g.blocks_count >> 48) return absurd("s_blocks_count", g.blocks_count);
     if (device_bytes && g.blocks_count > device_bytes / g.block_size)
-        return fail(EUCLEAN, "superblock: s_blocks_count is {}, but the device holds {} blocks of {} bytes", g.blocks_count,
-                    device_bytes / g.block_size, g.block_size);
+        return fail(EUCLEAN, "superblock: s_blocks_count is {}, but the device holds {} blocks of {} bytes",
+                    g.blocks_count, device_bytes / g.block_size, g.block_size);
     if (g.reserved_blocks > g.blocks_count) return absurd("s_r_blocks_count", g.reserved_blocks);
     g.first_data_block = s.first_data_block;
     // The first KiB is for boot code. With bigalloc, clusters count from block 0 whatever the block size.
@@ -115,7 +119,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     if (g.blocks_per_group == 0 || g.blocks_per_group != std::uint64_t{g.clusters_per_group} * g.cluster_ratio)
         return absurd("s_blocks_per_group", g.blocks_per_group);
     g.inode_size = dynamic ? s.inode_size.get() : 128u;
-    if (g.inode_size < 128 || g.inode_size > g.block_size || !std::has_single_bit(g.inode_size)) return absurd("s_inode_size", g.inode_size);
+    if (g.inode_size < 128 || g.inode_size > g.block_size || !std::has_single_bit(g.inode_size))
+        return absurd("s_inode_size", g.inode_size);
     g.inodes_per_group = s.inodes_per_group;
     const std::uint32_t per_block = g.block_size / g.inode_size;
     if (g.inodes_per_group < per_block || g.inodes_per_group > 8 * g.block_size || g.inodes_per_group % 8 != 0)
@@ -143,8 +148,9 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     g.default_hash = s.def_hash_version;
     if (g.default_hash > 2) g.default_hash = g.default_hash > 5 ? 1 : static_cast<std::uint8_t>(g.default_hash - 3);
     g.hash_unsigned = (s.flags & super_flag::unsigned_hash) != 0;
-    g.checksum_seed = g.has_incompat(incompat::csum_seed) ? s.checksum_seed.get()
-                                                         : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
+    g.checksum_seed = g.has_incompat(incompat::csum_seed)
+                          ? s.checksum_seed.get()
+                          : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
     if (g.metadata_csum()) {
         if (s.checksum_type != 1) return absurd("s_checksum_type", s.checksum_type);
         g.descriptor_checksum = DescriptorChecksum::crc32c;
@@ -160,10 +166,13 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     if (g.reserved_gdt_blocks > g.block_size / 4) return absurd("s_reserved_gdt_blocks", g.reserved_gdt_blocks);
     if (g.has_compat(compat::sparse_super2)) g.backup_groups = {s.backup_bgs[0], s.backup_bgs[1]};
     if (const BlockNr last = g.descriptor_place(GroupNr(groups - 1)).block; last.value >= g.blocks_count)
-        return fail(EUCLEAN, "superblock: group descriptors at block {}, but s_blocks_count is {}", last, g.blocks_count);
+        return fail(EUCLEAN, "superblock: group descriptors at block {}, but s_blocks_count is {}", last,
+                    g.blocks_count);
     const bool huge = g.has_ro_compat(ro_compat::huge_file);
     g.max_extent_file_size = std::uint64_t{0xFFFFFFFFu} << g.block_bits;
-    if (!huge) g.max_extent_file_size = std::min<std::uint64_t>(g.max_extent_file_size, ((std::uint64_t{1} << 32) - 1) * 512);
+    if (!huge)
+        g.max_extent_file_size = std::min<std::uint64_t>(g.max_extent_file_size,
+                                                         round_down(std::uint64_t{0xFFFFFFFFu} * 512, g.block_size));
     g.max_indirect_file_size = largest_indirect(g.block_size, huge);
     if (!g.has_ro_compat(ro_compat::large_file) && !dynamic) {
         g.max_indirect_file_size = std::min<std::uint64_t>(g.max_indirect_file_size, 0x7FFFFFFF);
@@ -209,9 +218,10 @@ std::uint32_t Geometry::base_meta_blocks(GroupNr group) const {
 Geometry::DescriptorPlace Geometry::descriptor_place(GroupNr group) const {
     const std::uint64_t meta_group = group.value / descs_per_block;
     const std::uint32_t offset = static_cast<std::uint32_t>(group.value % descs_per_block) * desc_size;
-    // The superblock lies in the first data block, but with 1 KiB blocks and bigalloc it is block 1 while counting from 0.
+    // The superblock lies in the first data block, but with 1 KiB blocks and bigalloc in block 1 while counting from 0.
     const std::uint64_t super_block = block_size == 1024 ? 1 : 0;
-    if (!has_incompat(incompat::meta_bg) || meta_group < first_meta_bg) return {BlockNr(super_block + 1 + meta_group), offset};
+    if (!has_incompat(incompat::meta_bg) || meta_group < first_meta_bg)
+        return {BlockNr(super_block + 1 + meta_group), offset};
     const GroupNr first(meta_group * descs_per_block);
     std::uint64_t block = first_block(first).value + (has_super_backup(first) ? 1 : 0);
     if (block_size == 1024 && first.value == 0 && first_data_block == 0) ++block;

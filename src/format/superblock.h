@@ -65,8 +65,12 @@ struct SuperBlock {
     Le32 checksum;
 
     std::uint64_t blocks_count() const { return blocks_count_lo.get() | std::uint64_t{blocks_count_hi.get()} << 32; }
-    std::uint64_t reserved_blocks() const { return r_blocks_count_lo.get() | std::uint64_t{r_blocks_count_hi.get()} << 32; }
-    std::uint64_t free_blocks() const { return free_blocks_count_lo.get() | std::uint64_t{free_blocks_count_hi.get()} << 32; }
+    std::uint64_t reserved_blocks() const {
+        return r_blocks_count_lo.get() | std::uint64_t{r_blocks_count_hi.get()} << 32;
+    }
+    std::uint64_t free_blocks() const {
+        return free_blocks_count_lo.get() | std::uint64_t{free_blocks_count_hi.get()} << 32;
+    }
     void set_free_blocks(std::uint64_t n) {
         free_blocks_count_lo = static_cast<std::uint32_t>(n);
         free_blocks_count_hi = static_cast<std::uint32_t>(n >> 32);
@@ -87,7 +91,15 @@ bool super_checksum_ok(const SuperBlock& super);
 void set_super_checksum(SuperBlock& super);
 
 enum class DescriptorChecksum : std::uint8_t { none, crc16, crc32c };
-enum class HashVersion : std::uint8_t { legacy, half_md4, tea, legacy_unsigned, half_md4_unsigned, tea_unsigned, siphash };
+enum class HashVersion : std::uint8_t {
+    legacy,
+    half_md4,
+    tea,
+    legacy_unsigned,
+    half_md4_unsigned,
+    tea_unsigned,
+    siphash
+};
 
 // What the features of a file system permit; `why` names the feature that limits it.
 struct Support {
@@ -119,7 +131,8 @@ struct Geometry {
     std::uint32_t user_quota_inode = 0, group_quota_inode = 0, project_quota_inode = 0;
     std::uint64_t mmp_block = 0;
 
-    // EINVAL when it is no ext4; EUCLEAN names the absurd field; blocks beyond `device_bytes` are refused unless it is 0.
+    // EINVAL when it is no ext4; EUCLEAN names the absurd field. Blocks beyond `device_bytes` are refused unless it is
+    // 0.
     static Result<Geometry> parse(const SuperBlock& super, std::uint64_t device_bytes);
 
     bool has_compat(std::uint32_t f) const { return (compat & f) != 0; }
@@ -132,10 +145,14 @@ struct Geometry {
     bool valid_inode(InodeNr ino) const { return ino.value >= 1 && ino.value <= inodes_count; }
     GroupNr group_of(BlockNr block) const { return GroupNr((block.value - first_data_block) / blocks_per_group); }
     GroupNr group_of(InodeNr ino) const { return GroupNr((ino.value - 1) / inodes_per_group); }
-    std::uint32_t index_in_group(InodeNr ino) const { return static_cast<std::uint32_t>((ino.value - 1) % inodes_per_group); }
+    std::uint32_t index_in_group(InodeNr ino) const {
+        return static_cast<std::uint32_t>((ino.value - 1) % inodes_per_group);
+    }
     BlockNr first_block(GroupNr group) const { return BlockNr(first_data_block + group.value * blocks_per_group); }
     std::uint32_t blocks_in_group(GroupNr group) const;
-    std::uint32_t clusters_in_group(GroupNr group) const { return (blocks_in_group(group) + cluster_ratio - 1) / cluster_ratio; }
+    std::uint32_t clusters_in_group(GroupNr group) const {
+        return (blocks_in_group(group) + cluster_ratio - 1) / cluster_ratio;
+    }
     bool has_super_backup(GroupNr group) const;          // group 0 has the primary
     // Superblock, descriptors and reserved descriptor blocks at the group's start.
     std::uint32_t base_meta_blocks(GroupNr group) const;

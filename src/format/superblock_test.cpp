@@ -18,7 +18,8 @@ class Superblocks : public testing::TestWithParam<Shape> {};
 
 // What dumpe2fs says about where a group's own structures lie.
 struct ToldGroup {
-    std::uint64_t block_bitmap = 0, inode_bitmap = 0, inode_table = 0, free_clusters = 0, free_inodes = 0, used_dirs = 0;
+    std::uint64_t block_bitmap = 0, inode_bitmap = 0, inode_table = 0, free_clusters = 0, free_inodes = 0,
+                  used_dirs = 0;
     std::uint64_t super = ~0ull, descriptors_from = 0, descriptors_to = 0, reserved_from = 0, reserved_to = 0;
 };
 
@@ -35,16 +36,19 @@ std::map<std::uint64_t, ToldGroup> told_groups(const TestImage& image) {
         if (line.starts_with("Group ")) group = &out[std::strtoull(line.c_str() + 6, nullptr, 10)];
         if (!group) continue;
         if (const char* p = after("uperblock at ")) group->super = std::strtoull(p, nullptr, 10);
-        if (const char* p = after("roup descriptors at ")) std::sscanf(p, "%lu-%lu", &group->descriptors_from, &group->descriptors_to);
-        else if (const char* q = after("roup descriptor at ")) std::sscanf(q, "%lu", &group->descriptors_from), group->descriptors_to = group->descriptors_from;
-        if (const char* p = after("Reserved GDT blocks at ")) std::sscanf(p, "%lu-%lu", &group->reserved_from, &group->reserved_to);
+        if (const char* p = after("roup descriptors at "))
+            std::sscanf(p, "%lu-%lu", &group->descriptors_from, &group->descriptors_to);
+        else if (const char* q = after("roup descriptor at "))
+            std::sscanf(q, "%lu", &group->descriptors_from), group->descriptors_to = group->descriptors_from;
+        if (const char* p = after("Reserved GDT blocks at "))
+            std::sscanf(p, "%lu-%lu", &group->reserved_from, &group->reserved_to);
         if (const char* p = after("Block bitmap at ")) group->block_bitmap = std::strtoull(p, nullptr, 10);
         if (const char* p = after("Inode bitmap at ")) group->inode_bitmap = std::strtoull(p, nullptr, 10);
         if (const char* p = after("Inode table at ")) group->inode_table = std::strtoull(p, nullptr, 10);
         if (line.find(" free inodes, ") != std::string::npos) {
             char unit[16];
-            std::sscanf(line.c_str(), " %lu free %15s %lu free inodes, %lu", &group->free_clusters, unit, &group->free_inodes,
-                        &group->used_dirs);
+            std::sscanf(line.c_str(), " %lu free %15s %lu free inodes, %lu", &group->free_clusters, unit,
+                        &group->free_inodes, &group->used_dirs);
         }
     }
     return out;
@@ -104,21 +108,24 @@ TEST_P(Superblocks, ChecksumsNoticeEveryByte) {
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Superblocks,
-    testing::Values(Shape{"-t ext4 -b 4096 -O metadata_csum,64bit", "600M"}, Shape{"-t ext4 -b 1024 -O metadata_csum,^64bit", "64M"},
+    testing::Values(Shape{"-t ext4 -b 4096 -O metadata_csum,64bit", "600M"},
+                    Shape{"-t ext4 -b 1024 -O metadata_csum,^64bit", "64M"},
                     Shape{"-t ext4 -b 2048 -O ^metadata_csum,uninit_bg,^64bit", "80M"},
                     Shape{"-t ext4 -b 1024 -O ^metadata_csum,uninit_bg,64bit", "64M"},
-                    Shape{"-t ext4 -O metadata_csum,metadata_csum_seed -U random", "64M"}, Shape{"-t ext2 -b 1024", "64M"},
-                    Shape{"-t ext2 -b 1024 -r 0 -O none", "32M"}, Shape{"-t ext3 -b 4096", "64M"},
-                    Shape{"-t ext2 -b 1024 -O ^sparse_super,^resize_inode", "64M"},
+                    Shape{"-t ext4 -O metadata_csum,metadata_csum_seed -U random", "64M"},
+                    Shape{"-t ext2 -b 1024", "64M"}, Shape{"-t ext2 -b 1024 -r 0 -O none", "32M"},
+                    Shape{"-t ext3 -b 4096", "64M"}, Shape{"-t ext2 -b 1024 -O ^sparse_super,^resize_inode", "64M"},
                     Shape{"-t ext4 -b 1024 -O sparse_super2,^sparse_super,^resize_inode", "64M"},
                     Shape{"-t ext4 -b 1024 -O meta_bg,^resize_inode,metadata_csum,64bit", "256M"},
                     Shape{"-t ext4 -b 1024 -O meta_bg,^resize_inode,^flex_bg,^metadata_csum", "300M"},
-                    Shape{"-t ext4 -b 1024 -O bigalloc -C 4096", "64M"}, Shape{"-t ext4 -b 4096 -O bigalloc,metadata_csum -C 65536", "600M"},
+                    Shape{"-t ext4 -b 1024 -O bigalloc -C 4096", "64M"},
+                    Shape{"-t ext4 -b 4096 -O bigalloc,metadata_csum -C 65536", "600M"},
                     Shape{"-t ext4 -b 65536 -F", "512M"}, Shape{"-t ext4 -I 128 -O ^metadata_csum", "64M"},
                     Shape{"-t ext4 -b 1024 -g 512 -O metadata_csum", "32M"}));
 
 TEST(SuperblockFields, MeanWhatTheJudgeSays) {
-    TestImage image("-t ext4 -b 1024 -m 7 -E hash_seed=00112233-4455-6677-8899-aabbccddeeff,stride=4 -O metadata_csum,quota,mmp");
+    TestImage image(
+        "-t ext4 -b 1024 -m 7 -E hash_seed=00112233-4455-6677-8899-aabbccddeeff,stride=4 -O metadata_csum,quota,mmp");
     const Geometry& g = image.geometry();
     EXPECT_EQ(g.block_size, 1024u);
     EXPECT_EQ(g.first_data_block, 1u);
@@ -135,16 +142,32 @@ TEST(SuperblockFields, MeanWhatTheJudgeSays) {
     EXPECT_EQ(support.why, "quota");
 }
 
+TEST(SuperblockFields, LimitFileSizes) {
+    TestImage image("-t ext4 -b 4096");
+    EXPECT_EQ(image.geometry().max_extent_file_size, std::uint64_t{0xFFFFFFFF} * 4096);
+    const std::uint64_t pointers = 1024;
+    EXPECT_EQ(image.geometry().max_indirect_file_size,
+              (12 + pointers + pointers * pointers + pointers * pointers * pointers) * 4096);
+    TestImage counted_in_sectors("-t ext4 -b 4096 -O ^huge_file");
+    for (const std::uint64_t size :
+         {counted_in_sectors.geometry().max_extent_file_size, counted_in_sectors.geometry().max_indirect_file_size}) {
+        EXPECT_LE(size, std::uint64_t{0xFFFFFFFF} * 512) << "i_blocks has 32 bits for sectors";
+        EXPECT_GT(size, std::uint64_t{0xF0000000} * 512);
+        EXPECT_EQ(size % 4096, 0u);
+    }
+}
+
 TEST(SuperblockSupport, NamesWhatLimits) {
     EXPECT_TRUE(support_for(~0u, incompat::extents, ro_compat::metadata_csum).writable);
-    for (const std::uint32_t refused : {incompat::compression, incompat::journal_dev, incompat::dirdata, 0x80000000u, 0x20u}) {
+    for (const std::uint32_t refused :
+         {incompat::compression, incompat::journal_dev, incompat::dirdata, 0x80000000u, 0x20u}) {
         const Support s = support_for(0, refused | incompat::extents, 0);
         EXPECT_FALSE(s.readable) << refused;
         EXPECT_EQ(s.why, feature_names(FeatureSet::incompat, refused));
     }
     EXPECT_EQ(feature_names(FeatureSet::incompat, 0x80000000u | incompat::extents), "extent FEATURE_I31");
-    for (const std::uint32_t limited : {ro_compat::quota, ro_compat::project, ro_compat::verity, ro_compat::shared_blocks,
-                                        ro_compat::readonly, 0x40000000u}) {
+    for (const std::uint32_t limited : {ro_compat::quota, ro_compat::project, ro_compat::verity,
+                                        ro_compat::shared_blocks, ro_compat::readonly, 0x40000000u}) {
         const Support s = support_for(0, 0, limited);
         EXPECT_TRUE(s.readable && !s.writable) << limited;
         EXPECT_EQ(s.why, feature_names(FeatureSet::ro_compat, limited));
@@ -164,15 +187,37 @@ void put(Bytes structure, const FieldDescription& field, std::uint64_t value) {
 
 TEST(SuperblockDamage, AbsurdFieldsAreNamed) {
     TestImage image("-t ext4 -b 4096 -O metadata_csum,64bit,flex_bg");
-    constexpr Absurd cases[] = {
-        {"s_magic", 0xEF54}, {"s_rev_level", 2}, {"s_log_block_size", 7}, {"s_log_block_size", 0xFFFFFFFF},
-        {"s_log_cluster_size", 3}, {"s_blocks_count_lo", 0}, {"s_blocks_count_lo", 0xFFFFFFFF}, {"s_blocks_count_hi", 0x10000},
-        {"s_r_blocks_count_hi", 1}, {"s_first_data_block", 1}, {"s_first_data_block", 0xFFFFFFFF}, {"s_blocks_per_group", 0},
-        {"s_blocks_per_group", 32769}, {"s_blocks_per_group", 65536}, {"s_inode_size", 0}, {"s_inode_size", 64},
-        {"s_inode_size", 257}, {"s_inode_size", 8192}, {"s_inodes_per_group", 0}, {"s_inodes_per_group", 8},
-        {"s_inodes_per_group", 65536}, {"s_inodes_count", 1}, {"s_desc_size", 0}, {"s_desc_size", 32}, {"s_desc_size", 96},
-        {"s_desc_size", 8192}, {"s_first_ino", 0}, {"s_first_ino", 10}, {"s_checksum_type", 2}, {"s_log_groups_per_flex", 32},
-        {"s_reserved_gdt_blocks", 1025}};
+    constexpr Absurd cases[] = {{"s_magic", 0xEF54},
+                                {"s_rev_level", 2},
+                                {"s_log_block_size", 7},
+                                {"s_log_block_size", 0xFFFFFFFF},
+                                {"s_log_cluster_size", 3},
+                                {"s_blocks_count_lo", 0},
+                                {"s_blocks_count_lo", 0xFFFFFFFF},
+                                {"s_blocks_count_hi", 0x10000},
+                                {"s_r_blocks_count_hi", 1},
+                                {"s_first_data_block", 1},
+                                {"s_first_data_block", 0xFFFFFFFF},
+                                {"s_blocks_per_group", 0},
+                                {"s_blocks_per_group", 32769},
+                                {"s_blocks_per_group", 65536},
+                                {"s_inode_size", 0},
+                                {"s_inode_size", 64},
+                                {"s_inode_size", 257},
+                                {"s_inode_size", 8192},
+                                {"s_inodes_per_group", 0},
+                                {"s_inodes_per_group", 8},
+                                {"s_inodes_per_group", 65536},
+                                {"s_inodes_count", 1},
+                                {"s_desc_size", 0},
+                                {"s_desc_size", 32},
+                                {"s_desc_size", 96},
+                                {"s_desc_size", 8192},
+                                {"s_first_ino", 0},
+                                {"s_first_ino", 10},
+                                {"s_checksum_type", 2},
+                                {"s_log_groups_per_flex", 32},
+                                {"s_reserved_gdt_blocks", 1025}};
     for (const Absurd& c : cases) {
         SuperBlock super = image.super();
         const FieldDescription* field = find_field(Structure::superblock, c.field);
@@ -183,7 +228,8 @@ TEST(SuperblockDamage, AbsurdFieldsAreNamed) {
         std::string stem = c.field;
         if (stem.ends_with("_lo") || stem.ends_with("_hi")) stem.resize(stem.size() - 3);
         if (stem != "s_magic" && stem != "s_blocks_per_group") {
-            EXPECT_NE(parsed.error().what.find(stem), std::string::npos) << c.field << " = " << c.value << ": " << parsed.error().what;
+            EXPECT_NE(parsed.error().what.find(stem), std::string::npos)
+                << c.field << " = " << c.value << ": " << parsed.error().what;
         }
         EXPECT_EQ(parsed.error().code, stem == "s_magic" ? EINVAL : EUCLEAN) << c.field;
     }

@@ -52,7 +52,8 @@ Result<std::vector<XattrItem>> parse_xattrs(ConstBytes area, std::uint32_t first
         if (at + sizeof(XattrEntry) > area.size()) return fail(EUCLEAN, "{}: the list of attributes has no end", where);
         const auto& e = view_as<XattrEntry>(area, at);
         const std::size_t next = at + sizeof(XattrEntry) + pad4(e.name_len);
-        if (next + 4 > area.size()) return fail(EUCLEAN, "{}: attribute {}: e_name_len is {}", where, out.size(), e.name_len);
+        if (next + 4 > area.size())
+            return fail(EUCLEAN, "{}: attribute {}: e_name_len is {}", where, out.size(), e.name_len);
         XattrItem item;
         item.index = static_cast<XattrIndex>(e.name_index);
         item.name = {reinterpret_cast<const char*>(area.data()) + at + sizeof(XattrEntry), e.name_len};
@@ -62,11 +63,13 @@ Result<std::vector<XattrItem>> parse_xattrs(ConstBytes area, std::uint32_t first
         item.value_inode = e.value_inode;
         item.value_size = e.value_size;
         item.hash = e.hash;
-        if (item.value_size > xattr_max_value) return fail(EUCLEAN, "{}: attribute {}: e_value_size is {}", where, out.size(), item.value_size);
+        if (item.value_size > xattr_max_value)
+            return fail(EUCLEAN, "{}: attribute {}: e_value_size is {}", where, out.size(), item.value_size);
         if (!item.value_inode && item.value_size) {
             const std::size_t offset = e.value_offset;
             if (offset > area.size() || pad4(item.value_size) > area.size() - offset)
-                return fail(EUCLEAN, "{}: attribute {}: e_value_offs is {} for {} bytes", where, out.size(), offset, item.value_size);
+                return fail(EUCLEAN, "{}: attribute {}: e_value_offs is {} for {} bytes", where, out.size(), offset,
+                            item.value_size);
             item.value = area.subspan(offset, item.value_size);
             lowest_value = std::min(lowest_value, offset);
         }

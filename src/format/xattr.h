@@ -51,7 +51,7 @@ struct XattrItem {
 // value offsets count from the area's start. Everything is validated; EUCLEAN names `where` and the entry.
 Result<std::vector<XattrItem>> parse_xattrs(ConstBytes area, std::uint32_t first, const std::string& where);
 
-// Hash of an entry's name and value (`value` padded with zeros to 4 bytes); for a value in an inode: over its stored hash.
+// Hash of an entry's name and value (`value` padded with zeros to 4 bytes); for a value in an inode: over its hash.
 std::uint32_t xattr_entry_hash(std::string_view name, ConstBytes value);
 std::uint32_t xattr_entry_hash_inode(std::string_view name, std::uint32_t value_hash);
 // Hash of a block over its entries' hashes; 0 when an entry's hash is 0.

@@ -18,7 +18,8 @@ std::vector<std::byte> bytes_of_text(std::string_view text) {
 std::string text_of(ConstBytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 TEST(XattrNames, SplitAndJoin) {
-    for (const char* name : {"user.a", "trusted.b", "security.selinux", "system.data", "system.posix_acl_access", "system.posix_acl_default"}) {
+    for (const char* name : {"user.a", "trusted.b", "security.selinux", "system.data", "system.posix_acl_access",
+                             "system.posix_acl_default"}) {
         const auto parts = split_xattr_name(name);
         ASSERT_TRUE(parts) << name;
         EXPECT_EQ(full_xattr_name(parts->first, parts->second), name);
@@ -35,9 +36,11 @@ class XattrImages : public testing::TestWithParam<const char*> {};
 TEST_P(XattrImages, AreReadAndSummed) {
     TestImage image(GetParam());
     std::ofstream(image.folder() + "/data").flush();
-    const std::map<std::string, std::string> want = {
-        {"user.small", "1"}, {"user.word", "four"}, {"trusted.t", std::string(30, 't')}, {"security.s", std::string(150, 's')},
-        {"user.big", std::string(400, 'b')}};
+    const std::map<std::string, std::string> want = {{"user.small", "1"},
+                                                     {"user.word", "four"},
+                                                     {"trusted.t", std::string(30, 't')},
+                                                     {"security.s", std::string(150, 's')},
+                                                     {"user.big", std::string(400, 'b')}};
     std::string requests = "write " + image.folder() + "/data f\n";
     for (const auto& [name, value] : want) requests += fmt::format("ea_set f {} {}\n", name, value);
     image.change(requests);
@@ -82,7 +85,8 @@ TEST_P(XattrImages, AreReadAndSummed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, XattrImages,
-                         testing::Values("-t ext4 -b 1024 -O metadata_csum", "-t ext4 -b 4096 -I 128 -O metadata_csum,64bit",
+                         testing::Values("-t ext4 -b 1024 -O metadata_csum",
+                                         "-t ext4 -b 4096 -I 128 -O metadata_csum,64bit",
                                          "-t ext4 -b 4096 -O ^metadata_csum", "-t ext2 -b 1024 -I 128"));
 
 TEST(XattrValues, InAnInodeCarryItsHash) {
