@@ -17,12 +17,10 @@ bool may_administer(fuse_req_t request) {
     return uid == 0 || uid == geteuid();
 }
 
-// The kernel passes 32-bit flags and 64-bit callers' longs by the size of the call's number.
+// The numbers of these calls speak of longs, but what they carry always had 32 bits.
 void reply_integer(fuse_req_t request, std::uint32_t value, std::size_t room) {
-    char out[8] = {};
-    std::memcpy(out, &value, sizeof value);
     if (room < sizeof value) fuse_reply_err(request, EINVAL);
-    else fuse_reply_ioctl(request, 0, out, std::min(room, sizeof out));
+    else fuse_reply_ioctl(request, 0, &value, sizeof value);
 }
 
 void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* data, std::size_t size) {

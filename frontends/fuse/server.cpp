@@ -181,7 +181,8 @@ void Server::freeze(fuse_req_t request) {
         const Result<void> done = fs_.freeze();
         freeze_state_.store(done ? FreezeState::frozen : FreezeState::open);
         eventfd_write(thaw_event_, 1);
-        reply_result(request, done);
+        if (done) fuse_reply_ioctl(request, 0, nullptr, 0);
+        else reply_error(request, done.error());
     });
 }
 
@@ -195,7 +196,8 @@ void Server::thaw(fuse_req_t request) {
         const Result<void> done = fs_.thaw();
         freeze_state_.store(FreezeState::open);
         eventfd_write(thaw_event_, 1);
-        reply_result(request, done);
+        if (done) fuse_reply_ioctl(request, 0, nullptr, 0);
+        else reply_error(request, done.error());
     });
 }
 
