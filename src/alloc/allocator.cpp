@@ -76,25 +76,32 @@ BlockNr Allocator::goal_for(InodeNr ino) const {
     return g.first_block(group) + (ino.value % 16) * part;
 }
 
-bool Allocator::is_system_block(BlockNr block) const {
-    State& s = *state_;
-    const format::Geometry& g = s.geometry;
-    if (block.value < g.first_data_block || block.value >= g.blocks_count) return true;
-    const GroupNr group = g.group_of(block);
-    const std::uint64_t inside = block.value - g.first_block(group).value;
-    if (inside < g.base_meta_blocks(group) || (block.value <= 1 && g.block_size == 1024)) return true;
+std::uint64_t AllocatorState::base_blocks(GroupNr g) const {
+    // With 1 KiB blocks counted from 0 (bigalloc) the primary superblock is block 1.
+    const bool skips_one = g.value == 0 && geometry.block_size == 1024 && geometry.first_data_block == 0;
+    return std::uint64_t{geometry.base_meta_blocks(g)} + (skips_one ? 1 : 0);
+}
+
+bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t count) {
+    const format::Geometry& g = geometry;
+    auto meets = [&](BlockNr start, std::uint64_t n) { return first < start + n && start < first + count; };
+    if (meets(g.first_block(group), base_blocks(group))) return true;
     const std::uint64_t flex = std::uint64_t{1} << g.log_groups_per_flex;
-    const std::uint64_t first = group.value / flex * flex, last = std::min<std::uint64_t>(first + flex, g.group_count);
-    for (std::uint64_t n = first; n < last; ++n) {
+    const std::uint64_t from = group.value / flex * flex, to = std::min<std::uint64_t>(from + flex, g.group_count);
+    for (std::uint64_t n = from; n < to; ++n) {
         std::uint32_t offset = 0;
-        Result<BufferRef> buffer = s.descriptor(GroupNr(n), offset);
+        Result<BufferRef> buffer = descriptor(GroupNr(n), offset);
         if (!buffer) continue;
-        const auto d = s.view(*buffer, offset);
-        if (block == d.block_bitmap() || block == d.inode_bitmap() ||
-            (block >= d.inode_table() && block.value < d.inode_table().value + g.inode_table_blocks))
-            return true;
+        const auto d = view(*buffer, offset);
+        if (meets(d.block_bitmap(), 1) || meets(d.inode_bitmap(), 1) || meets(d.inode_table(), g.inode_table_blocks)) return true;
     }
     return false;
+}
+
+bool Allocator::is_system_block(BlockNr block) const {
+    const format::Geometry& g = state_->geometry;
+    if (block.value < g.first_data_block || block.value >= g.blocks_count) return true;
+    return state_->touches_system(g.group_of(block), block, 1);
 }
 
 }  // namespace uext4

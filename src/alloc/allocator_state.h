@@ -28,7 +28,7 @@ struct Group {
     Mutex lock;
     std::unique_ptr<BusyMap> blocks;      // null until first used
     std::unique_ptr<BusyMap> inodes;
-    bool bad = false;                     // damaged: not used for allocation
+    bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
 };
 
 struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
@@ -76,7 +76,13 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // The bitmap's buffer, initialised under the handle when the group says it is not yet.
     Result<BufferRef> writable_block_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
     Result<BufferRef> writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
-    void report_bad(GroupNr g, Group& group);
+    // Superblock, descriptors and blocks reserved for them at the group's start.
+    std::uint64_t base_blocks(GroupNr g) const;
+    // The range, which lies within group g, touches the file system's own blocks.
+    bool touches_system(GroupNr g, BlockNr first, std::uint64_t count);
+    // A bitmap that was read (again) is checked once. EUCLEAN when its checksum is bad.
+    Result<void> check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
+    Result<void> check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
 
     // ---- block_allocator.cpp
     void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory

@@ -77,13 +77,16 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
     const std::uint32_t wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>({clusters, paid->clusters(), g.clusters_per_group}));
     const std::uint64_t goal_group = g.group_of(goal).value;
     // First a whole run within a bounded number of groups, then the best of them, then anything anywhere.
+    std::uint64_t best_group = 0;
+    std::uint32_t best_count = 0;
     for (int attempt = 0; attempt < 3; ++attempt) {
         const std::uint64_t groups = attempt == 2 ? g.group_count : std::min<std::uint64_t>(groups_to_search, g.group_count);
         for (std::uint64_t n = 0; n < groups; ++n) {
             const GroupNr number((goal_group + n) % g.group_count);
             const std::uint32_t hint = s.free_hint[number.value].load(std::memory_order_relaxed);
             if (hint == 0) continue;
-            if (attempt == 0 && hint != unknown_count && hint < wanted) continue;
+            if (attempt == 0 && hint != unknown_count && hint <= best_count) continue;  // no longer run there
+            if (attempt == 1 && (best_count == 0 || n != best_group)) continue;
             Group& group = s.group(number);
             MutexLock guard(group.lock);
             if (Result<void> loaded = s.load_blocks(number, group); !loaded) {
@@ -93,6 +96,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             if (group.blocks->free == 0) continue;
             const std::uint32_t from = n == 0 ? s.cluster_index(goal) : 0;
             const FoundRun run = find_run(*group.blocks, from, wanted, s.clusters_in(number));
+            if (attempt == 0 && run.count < wanted && run.count > best_count) best_group = n, best_count = run.count;
             if (run.count == 0 || (attempt == 0 && run.count < wanted)) continue;
             for (std::uint32_t i = run.first; i < run.first + run.count; ++i) group.blocks->set(i);
             group.blocks->free -= run.count;
@@ -171,12 +175,14 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
     if (count == 0) return {};
     if (!g.valid_block(first) || count > g.blocks_count - first.value)
         return fail(EUCLEAN, "freeing {} blocks at {}: outside of the file system", count, first);
+    if ((first.value - g.first_data_block) % s.ratio() != 0)
+        return fail(EUCLEAN, "group {}: freeing {} blocks at {}, which begin inside a cluster", s.group_of(first), count, first);
     while (count > 0) {
         const GroupNr number = s.group_of(first);
         const std::uint64_t left = g.first_block(number).value + g.blocks_per_group - first.value;
         const std::uint64_t n = std::min(count, left);
         const std::uint32_t index = s.cluster_index(first), clusters = static_cast<std::uint32_t>(divide_up(n, s.ratio()));
-        if (is_system_block(first) || is_system_block(first + (n - 1)))
+        if (s.touches_system(number, first, n))
             return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first, first + (n - 1));
         Group& group = s.group(number);
         {

@@ -42,6 +42,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
         const GroupNr number(n);
         Group& group = s.group(number);
         std::vector<std::pair<std::uint32_t, std::uint32_t>> runs;
+        Claim held;  // what is discarded cannot be promised meanwhile
         {
             MutexLock guard(group.lock);
             if (!s.load_blocks(number, group)) continue;
@@ -49,7 +50,9 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
             for (std::uint32_t i = 0; i < limit;) {
                 std::uint32_t k = i;
                 while (k < limit && !group.blocks->test(k)) ++k;
-                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks) {
+                Result<Claim> hold;
+                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks && (hold = claim(k - i, true))) {
+                    held.merge(std::move(*hold));
                     runs.emplace_back(i, k - i);
                     // Busy while it is discarded.
                     for (std::uint32_t b = i; b < k; ++b) group.blocks->set(b);
@@ -68,7 +71,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
                 if (r) trimmed += blocks * s.geometry.block_size;
                 else failed = std::move(r);
             }
-            s.available.fetch_sub(count);
+            held.take(count);
             s.give_back(first, blocks, false);
         }
         if (!failed) return fail(failed.error());

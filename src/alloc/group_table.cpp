@@ -30,22 +30,13 @@ Group& AllocatorState::group(GroupNr g) {
     return *slot;
 }
 
-void AllocatorState::report_bad(GroupNr g, Group& group) {
-    group.bad = true;
-    free_hint[g.value].store(0);
-    free_inode_hint[g.value].store(0);
-}
-
 Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
     const auto place = geometry.descriptor_place(g);
     offset = place.offset;
     BufferRef buffer = TRY(buffers.read(place.block, "group descriptors"));
     MutexLock guard(buffer->lock);
     if (buffer->kind() == BlockKind::group_descriptors) return buffer;
-    // The whole block is checked at once, so that each descriptor is looked at only once.
-    const std::uint64_t first = g.value - offset / geometry.desc_size;
-    for (std::uint64_t i = 0; i < geometry.descs_per_block && first + i < geometry.group_count; ++i) {
-        const GroupNr n(first + i);
+    auto check = [&](GroupNr n, std::uint64_t i) -> Result<void> {
         const auto d = view(buffer, static_cast<std::uint32_t>(i) * geometry.desc_size);
         if (!d.checksum_ok(geometry, n)) return fail(EUCLEAN, "group {}: descriptor: bad checksum", n);
         if (!geometry.valid_block(d.block_bitmap())) return fail(EUCLEAN, "group {}: bg_block_bitmap is {}", n, d.block_bitmap());
@@ -55,8 +46,18 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
         if (d.free_clusters() > geometry.clusters_per_group) return fail(EUCLEAN, "group {}: bg_free_blocks_count is {}", n, d.free_clusters());
         if (d.free_inodes() > geometry.inodes_per_group) return fail(EUCLEAN, "group {}: bg_free_inodes_count is {}", n, d.free_inodes());
         if (d.itable_unused() > geometry.inodes_per_group) return fail(EUCLEAN, "group {}: bg_itable_unused is {}", n, d.itable_unused());
+        return {};
+    };
+    // The whole block is checked at once, so that good ones are looked at only once; a bad one costs its own group only.
+    const std::uint64_t first = g.value - offset / geometry.desc_size;
+    bool all_good = true;
+    for (std::uint64_t i = 0; i < geometry.descs_per_block && first + i < geometry.group_count; ++i) {
+        const GroupNr n(first + i);
+        Result<void> good = check(n, i);
+        if (!good && n == g) return fail(std::move(good.error()));
+        all_good = all_good && good;
     }
-    buffer->set_kind(BlockKind::group_descriptors);
+    if (all_good) buffer->set_kind(BlockKind::group_descriptors);
     return buffer;
 }
 
@@ -69,8 +70,7 @@ Result<std::vector<std::byte>> AllocatorState::initial_block_bitmap(GroupNr g) {
         if (from >= to) return;
         set_bits(bitmap, (from - start) / ratio(), (to - 1 - start) / ratio() - (from - start) / ratio() + 1);
     };
-    mark(start, geometry.base_meta_blocks(g));
-    if (g.value == 0 && geometry.block_size == 1024 && geometry.first_data_block == 0) mark(0, geometry.base_meta_blocks(g) + 1);
+    mark(start, base_blocks(g));
     const std::uint64_t flex = std::uint64_t{1} << geometry.log_groups_per_flex;
     const std::uint64_t first = g.value / flex * flex, last = std::min<std::uint64_t>(first + flex, geometry.group_count);
     for (std::uint64_t n = first; n < last; ++n) {
@@ -86,9 +86,25 @@ Result<std::vector<std::byte>> AllocatorState::initial_block_bitmap(GroupNr g) {
     return bitmap;
 }
 
+Result<void> AllocatorState::check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap) {
+    if (bitmap->kind() == BlockKind::block_bitmap) return {};
+    MutexLock guard(desc->lock);
+    if (!view(desc, offset).block_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: block bitmap: bad checksum", g);
+    bitmap->set_kind(BlockKind::block_bitmap);
+    return {};
+}
+
+Result<void> AllocatorState::check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap) {
+    if (bitmap->kind() == BlockKind::inode_bitmap) return {};
+    MutexLock guard(desc->lock);
+    if (!view(desc, offset).inode_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: inode bitmap: bad checksum", g);
+    bitmap->set_kind(BlockKind::inode_bitmap);
+    return {};
+}
+
 Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
     if (grp.blocks) return {};
-    if (grp.bad) return fail(EUCLEAN, "group {}: damaged", g);
+    if (grp.bad_blocks) return fail(EUCLEAN, "group {}: damaged", g);
     auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
@@ -96,10 +112,12 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         if ((d.flags() & format::group_flag::block_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none)
             return busy_map(TRY(initial_block_bitmap(g)), clusters_in(g));
         BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
-        if (!d.block_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: block bitmap: bad checksum", g);
+        TRY(check_block_bitmap(g, desc, offset, bitmap));
         auto map = busy_map(bitmap->data(), clusters_in(g));
         auto own = [&](BlockNr b) { return geometry.group_of(b) != g || map->test(cluster_index(b)); };
-        if (!own(d.block_bitmap()) || !own(d.inode_bitmap()) || !own(d.inode_table()))
+        bool marked = own(d.block_bitmap()) && own(d.inode_bitmap());
+        for (std::uint64_t i = 0; i < geometry.inode_table_blocks; ++i) marked = marked && own(d.inode_table() + i);
+        if (!marked)
             return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
         if (map->free != d.free_clusters()) {
             // Counts and bitmap disagree: the bitmap is what matters; the count is put right with the next change.
@@ -108,7 +126,8 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
     };
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {
-        report_bad(g, grp);
+        grp.bad_blocks = true;
+        free_hint[g.value].store(0);
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
@@ -118,7 +137,7 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
 
 Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
     if (grp.inodes) return {};
-    if (grp.bad) return fail(EUCLEAN, "group {}: damaged", g);
+    if (grp.bad_inodes) return fail(EUCLEAN, "group {}: damaged", g);
     auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
@@ -128,12 +147,13 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
             return busy_map(none, geometry.inodes_per_group);
         }
         BufferRef bitmap = TRY(buffers.read(d.inode_bitmap(), "inode bitmap"));
-        if (!d.inode_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: inode bitmap: bad checksum", g);
+        TRY(check_inode_bitmap(g, desc, offset, bitmap));
         return busy_map(bitmap->data(), geometry.inodes_per_group);
     };
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {
-        report_bad(g, grp);
+        grp.bad_inodes = true;
+        free_inode_hint[g.value].store(0);
         return fail(map.error());
     }
     grp.inodes = std::move(*map);
@@ -148,28 +168,33 @@ Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr 
         BufferRef bitmap = TRY(buffers.get(d.block_bitmap(), "block bitmap"));
         TRY(handle.create_access(bitmap));
         std::memcpy(bitmap->data().data(), initial.data(), initial.size());
+        bitmap->set_kind(BlockKind::block_bitmap);
         MutexLock guard(desc->lock);
         d.set_flags(static_cast<std::uint16_t>(d.flags() & ~format::group_flag::block_uninit));
+        d.set_checksum(geometry, g);
         return bitmap;
     }
     BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
+    TRY(check_block_bitmap(g, desc, offset, bitmap));
     TRY(handle.write_access(bitmap));
     return bitmap;
 }
 
 Result<BufferRef> AllocatorState::writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset) {
-    (void)g;
     auto d = view(desc, offset);
     if ((d.flags() & format::group_flag::inode_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
         BufferRef bitmap = TRY(buffers.get(d.inode_bitmap(), "inode bitmap"));
         TRY(handle.create_access(bitmap));
         if (geometry.inodes_per_group < geometry.block_size * 8)
             set_bits(bitmap->data(), geometry.inodes_per_group, geometry.block_size * 8 - geometry.inodes_per_group);
+        bitmap->set_kind(BlockKind::inode_bitmap);
         MutexLock guard(desc->lock);
         d.set_flags(static_cast<std::uint16_t>(d.flags() & ~format::group_flag::inode_uninit));
+        d.set_checksum(geometry, g);
         return bitmap;
     }
     BufferRef bitmap = TRY(buffers.read(d.inode_bitmap(), "inode bitmap"));
+    TRY(check_inode_bitmap(g, desc, offset, bitmap));
     TRY(handle.write_access(bitmap));
     return bitmap;
 }
