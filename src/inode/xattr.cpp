@@ -77,7 +77,8 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     std::erase_if(body, [&](const auto& i) { return is(i, name); });
     const bool was_in_block = std::erase_if(block, [&](const auto& i) { return is(i, name); }) != 0;
     // system.data stays first: its place does not change with the others'.
-    std::ranges::stable_partition(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
+    const auto contents = std::ranges::find_if(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
+    if (contents != body.end()) std::rotate(body.begin(), contents, contents + 1);
     const ConstBytes area = body_area(inode);
     const std::vector<std::byte> before(area.begin(), area.end());
     const std::int64_t charge = blocks_of_values(fs, body) + blocks_of_values(fs, block) +
