@@ -39,6 +39,21 @@ void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* 
         true);
 }
 
+// The kernel looks here before it passes a SETFLAGS on.
+void get_extended_flags(fuse_req_t request, std::uint32_t flags, std::size_t room) {
+    struct Pair {
+        std::uint32_t flag, extended;
+    };
+    constexpr Pair pairs[] = {{FS_SYNC_FL, FS_XFLAG_SYNC},       {FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE},
+                              {FS_APPEND_FL, FS_XFLAG_APPEND},   {FS_NODUMP_FL, FS_XFLAG_NODUMP},
+                              {FS_NOATIME_FL, FS_XFLAG_NOATIME}, {FS_PROJINHERIT_FL, FS_XFLAG_PROJINHERIT}};
+    struct fsxattr out{};
+    for (const Pair& pair : pairs)
+        if (flags & pair.flag) out.fsx_xflags |= pair.extended;
+    if (room < sizeof out) fuse_reply_err(request, EINVAL);
+    else fuse_reply_ioctl(request, 0, &out, sizeof out);
+}
+
 void set_label(fuse_req_t request, Server& server, const void* data, std::size_t size) {
     const std::string label(static_cast<const char*>(data), strnlen(static_cast<const char*>(data), size));
     server.change([&server, request, label] {
@@ -79,6 +94,10 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
         case FS_IOC_GETVERSION: {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
             return reply_integer(request, command == FS_IOC_GETFLAGS ? server.fs().get_flags(*inode) : inode->generation(), out_size);
+        }
+        case FS_IOC_FSGETXATTR: {
+            const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+            return get_extended_flags(request, server.fs().get_flags(*inode), out_size);
         }
         case FS_IOC_SETFLAGS: return set_flags(request, server, node, in, in_size);
         case FS_IOC_GETFSLABEL: return get_label(request, server, out_size);
