@@ -37,7 +37,8 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in) {
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
     request.may_use_reserve = is_privileged(inode_->fs(), who_);
     request.keep_times = kernel_cached_;
-    request.who = &who_;
+    // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
+    request.who = kernel_cached_ ? nullptr : &who_;
     std::size_t done = 0;
     if ((flags_ & O_DIRECT) && !request.append) {
         done = TRY(write_direct(*inode_, offset, in, request));
