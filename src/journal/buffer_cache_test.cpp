@@ -24,7 +24,8 @@ struct Counted {
                               if (broken) return EIO;
                               this_thread::sleep(std::chrono::milliseconds(1));
                               for (std::size_t i = 0; i < length; i += block_size)
-                                  std::memset(static_cast<char*>(out) + i, static_cast<int>((offset + i) / block_size), block_size);
+                                  std::memset(static_cast<char*>(out) + i, static_cast<int>((offset + i) / block_size),
+                                              block_size);
                               return 0;
                           }}};
 };

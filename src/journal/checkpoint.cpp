@@ -31,8 +31,8 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         return;
     }
     const auto end = checkpoints.upper_bound(last);
-    // Copied under the lock, when no handle can have joined them: what is copied is a committed image (B5). A block is on
-    // the list of one transaction only, the newest that is durable.
+    // Copied under the lock, when no handle can have joined them: what is copied is a committed image (B5). A block is
+    // on the list of one transaction only, the newest that is durable.
     std::vector<LogImage> images;
     std::vector<BufferRef> written;
     std::vector<std::byte> bytes(blocks * block_size);

@@ -23,7 +23,7 @@ void JournalState::commit_running(MutexLock& guard) {
         images.push_back({BlockNr(number), at, false, 0});
         at += block_size;
     }
-    for (const auto& [number, owner] : t.data) {
+    for (const auto& [number, contents] : t.data) {
         // From now on the block is a buffer like any other: it goes home by a checkpoint.
         Result<BufferRef> buffer = buffers.get(BlockNr(number), "journaled data");
         if (!buffer) {
@@ -31,7 +31,7 @@ void JournalState::commit_running(MutexLock& guard) {
             break;
         }
         Buffer& b = **buffer;
-        owner->copy_for_commit(BlockNr(number), b.data());
+        contents->copy_for_commit(BlockNr(number), b.data());
         b.set_kind(BlockKind::journaled_data);
         b.uptodate_.store(true, std::memory_order_release);
         std::memcpy(bytes.data() + at, b.data().data(), block_size);
@@ -66,7 +66,8 @@ void JournalState::commit_running(MutexLock& guard) {
         home.log_blocks = used;
         for (auto& [number, buffer] : t.buffers) {
             if (buffer->checkpoint_)
-                if (auto older = checkpoints.find(buffer->checkpoint_); older != checkpoints.end()) older->second.buffers.erase(number);
+                if (auto older = checkpoints.find(buffer->checkpoint_); older != checkpoints.end())
+                    older->second.buffers.erase(number);
             buffer->checkpoint_ = t.tid;
             home.buffers.emplace(number, buffer);
         }

@@ -1,5 +1,5 @@
-// What a power cut can leave: every prefix of the requests, and subsets of what was not flushed. After recovery the blocks
-// are as they were after some transaction, not older than the last one that was reported durable.
+// What a power cut can leave: every prefix of the requests, and subsets of what was not flushed. After recovery the
+// blocks are as they were after some transaction, not older than the last one that was reported durable.
 #include "device/recording_device.h"
 #include "journal/log_fixture.h"
 #include "sync/thread.h"
@@ -140,7 +140,8 @@ TEST_P(CrashStates, ASecondCutDuringRecoveryChangesNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Journal, CrashStates,
                          testing::Values(LogShape{Sums::none, false, 1024, 164}, LogShape{Sums::v1, true, 1024, 164},
-                                         LogShape{Sums::v2, false, 1024, 164}, LogShape{Sums::v3, true, 1024, 164, 0xFFFFFFE8}),
+                                         LogShape{Sums::v2, false, 1024, 164},
+                                         LogShape{Sums::v3, true, 1024, 164, 0xFFFFFFE8}),
                          [](const auto& tested) { return shape_name(tested.param); });
 
 TEST(CrashStates, FourThreadsCountInSharedBlocks) {

@@ -124,7 +124,12 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
     TRY(s->device.read(first.value * s->block_size, s->super_bytes));
     s->layout = TRY(format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));
     if (s->layout.start != 0) return fail(EUCLEAN, "journal: s_start is {}, it needs recovery", s->layout.start);
-    if (s->layout.has(format::journal::incompat_async_commit)) return fail(EOPNOTSUPP, "journal: asynchronous commits are not supported");
+    if (s->layout.has(format::journal::incompat_async_commit)) {
+        // Commits here are ordered by flushes; the log stops claiming otherwise when it is next used.
+        auto& super = view_as<format::JournalSuper>(Bytes(s->super_bytes));
+        super.feature_incompat = super.feature_incompat & ~format::journal::incompat_async_commit;
+        s->layout.incompat &= ~format::journal::incompat_async_commit;
+    }
     s->head = s->layout.first;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
     s->log_free = ring;

@@ -131,6 +131,21 @@ TEST(JournalLife, ABlockThatIsAlwaysBusyDoesNotStopCheckpoints) {
     EXPECT_EQ(byte_of(*device, shape, 10), 399u & 255);
 }
 
+TEST(JournalLife, ALogOfAsynchronousCommitsGoesOnWithOrderedOnes) {
+    LogShape shape;
+    shape.sums = Sums::v1;
+    auto device = make_log(shape);
+    format::JournalSuper super = super_of(*device, shape);
+    super.feature_incompat = super.feature_incompat | j::incompat_async_commit;
+    ASSERT_TRUE(device->write(log_place(shape, 0).value * shape.block_size, bytes_of(super)));
+    Mounted m(*device, shape);
+    m.set(10, 1);
+    EXPECT_FALSE(super_of(*device, shape).has_incompat(j::incompat_async_commit));
+    auto crashed = device->clone();
+    recovered(*crashed, shape);
+    EXPECT_EQ(byte_of(*crashed, shape, 10), 1u);
+}
+
 TEST(JournalLife, ManySmallTransactionsGoHomeTogether) {
     const LogShape shape;
     RecordingDevice device(make_log(shape));
