@@ -37,14 +37,16 @@ TEST(LogCrash, EveryPrefixOfTheWritesIsACommittedState) {
     for (std::size_t count = 0; count <= log.size(); ++count) {
         if (count > 0) {
             ASSERT_TRUE(RecordingDevice::apply(log[count - 1], *before));
-            if (log[count - 1].kind == RecordedWrite::Kind::Mark) promised = static_cast<unsigned>(std::stoul(log[count - 1].label));
+            if (log[count - 1].kind == RecordedWrite::Kind::Mark)
+                promised = static_cast<unsigned>(std::stoul(log[count - 1].label));
         }
         auto cut = before->clone();
         auto report = recover(*cut, shape.block_size, shape.blocks, log_runs(shape));
         ASSERT_TRUE(report) << count << ": " << report.error().what;
         const unsigned n = byte_of(*cut, shape, 30);
         ASSERT_GE(n, promised) << "after " << count << " writes";
-        for (unsigned i = 1; i < width; ++i) ASSERT_EQ(byte_of(*cut, shape, 30 + i), n) << "after " << count << " writes";
+        for (unsigned i = 1; i < width; ++i)
+            ASSERT_EQ(byte_of(*cut, shape, 30 + i), n) << "after " << count << " writes";
         if (n > 0) ASSERT_EQ(byte_of(*cut, shape, 100 + n), n) << "after " << count << " writes";
     }
     EXPECT_EQ(promised, rounds);
@@ -94,6 +96,38 @@ TEST(LogCrash, CountersOfFourThreadsAreRecovered) {
     ASSERT_TRUE(m.journal->close());
 }
 
+TEST(LogCrash, CheckpointsAmongCommitsAndFreeingLoseNothing) {
+    LogShape shape;
+    shape.log_blocks = 300;
+    auto device = make_log(shape);
+    Mounted m(*device, shape);
+    constexpr unsigned rounds = 60;
+    std::vector<Thread> running;
+    for (unsigned t = 0; t < 2; ++t) {
+        running.emplace_back("writer", [&, t] {
+            for (unsigned n = 1; n <= rounds; ++n) {
+                Handle h = m.start(8);
+                m.put(h, 30 + t, n);
+                m.put(h, 100 + t * rounds + n, n);
+                if (n > 1) ASSERT_TRUE(h.forget(BlockNr(99 + t * rounds + n)));
+                const Tid tid = h.tid();
+                h.stop();
+                ASSERT_TRUE(m.journal->commit(tid));
+            }
+        });
+    }
+    running.emplace_back("checkpointer", [&] {
+        for (unsigned n = 0; n < 20; ++n) ASSERT_TRUE(m.journal->checkpoint_all());
+    });
+    running.clear();
+    auto crashed = device->clone();
+    recovered(*crashed, shape);
+    for (unsigned t = 0; t < 2; ++t) EXPECT_EQ(byte_of(*crashed, shape, 30 + t), rounds);
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_EQ(super_of(*device, shape).start, 0u);
+    for (unsigned t = 0; t < 2; ++t) EXPECT_EQ(byte_of(*device, shape, 30 + t), rounds);
+}
+
 int run(const std::string& command) { return WEXITSTATUS(std::system(("(" + command + ") >/dev/null 2>&1").c_str())); }
 
 // A real file system: block numbers of its journal, and of a file that is to be overwritten through the log.
@@ -110,7 +144,8 @@ class Oracle : public testing::TestWithParam<Sums> {};
 
 TEST_P(Oracle, E2fsckReplaysWhatWeLogged) {
     if (::access("/usr/sbin/mke2fs", X_OK) != 0) GTEST_SKIP() << "no mke2fs";
-    const std::string stem = "/dev/shm/uext4-journal-" + std::to_string(::getpid()) + "-" + std::to_string(static_cast<int>(GetParam()));
+    const std::string stem =
+        "/dev/shm/uext4-journal-" + std::to_string(::getpid()) + "-" + std::to_string(static_cast<int>(GetParam()));
     const std::string image = stem + ".img", contents = stem + ".txt", judged = stem + "-judged.img";
     struct Remove {
         std::vector<std::string> names;
@@ -140,7 +175,9 @@ TEST_P(Oracle, E2fsckReplaysWhatWeLogged) {
     ASSERT_TRUE(device->read(log[0] * shape.block_size, bytes));
     auto& super = view_as<format::JournalSuper>(Bytes(bytes));
     super.feature_compat = shape.sums == Sums::v1 ? j::compat_checksum : 0u;
-    super.feature_incompat = j::incompat_64bit | (shape.sums == Sums::v3 ? j::incompat_csum_v3 : shape.sums == Sums::v2 ? j::incompat_csum_v2 : 0u);
+    super.feature_incompat = j::incompat_64bit | (shape.sums == Sums::v3   ? j::incompat_csum_v3
+                                                  : shape.sums == Sums::v2 ? j::incompat_csum_v2
+                                                                           : 0u);
     super.checksum_type = super.checksum_v2or3() ? j::checksum_crc32c : std::uint8_t{0};
     super.checksum = super.checksum_v2or3() ? format::journal_super_checksum(super) : 0u;
     ASSERT_TRUE(device->write(log[0] * shape.block_size, bytes));
@@ -174,7 +211,8 @@ TEST_P(Oracle, E2fsckReplaysWhatWeLogged) {
         ASSERT_TRUE((*theirs)->read(file[i] * shape.block_size, other));
         EXPECT_EQ(ours, other) << "block " << i << " of the file";
         const unsigned last = static_cast<unsigned>(std::min<std::size_t>(i, 5));
-        EXPECT_EQ(std::to_integer<unsigned>(ours[17]), i <= 1 ? unsigned{'x'} : last) << "block " << i << " of the file";
+        EXPECT_EQ(std::to_integer<unsigned>(ours[17]), i <= 1 ? unsigned{'x'} : last)
+            << "block " << i << " of the file";
     }
 }
 

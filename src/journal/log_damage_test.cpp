@@ -32,7 +32,9 @@ struct Three {
         for (unsigned i = 1; i <= 3; ++i) {
             Handle h = m.start();
             m.put(h, 10, i);
-            if (i == 1) EXPECT_TRUE(h.forget(BlockNr(40)));
+            if (i == 1) {
+                EXPECT_TRUE(h.forget(BlockNr(40)));
+            }
             h.stop();
             EXPECT_TRUE(m.journal->commit_all());
         }
@@ -126,7 +128,8 @@ TEST(LogDamage, ATagOutsideOfTheFileSystemIsAnError) {
 
 TEST(LogDamage, ATagInsideOfTheLogIsAnError) {
     Three t(Sums::none);
-    const std::uint64_t at = log_place(t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 1)).value * t.shape.block_size;
+    const std::uint64_t at =
+        log_place(t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 1)).value * t.shape.block_size;
     const Be32 home(static_cast<std::uint32_t>(log_place(t.shape, 0).value));
     ASSERT_TRUE(t.crashed->write(at + 12, bytes_of(home)));
     const auto r = t.recover_it();
@@ -145,7 +148,8 @@ TEST(LogDamage, OnlyAFinishedFastCommitKeepsTheLogFromBeingRecovered) {
         super.checksum = format::journal_super_checksum(super);
         ASSERT_TRUE(t.crashed->write(log_place(t.shape, 0).value * t.shape.block_size, bytes_of(super)));
         std::vector<std::byte> area(t.shape.block_size);
-        const auto put = [&](std::size_t at, std::uint16_t tag, std::uint16_t length, std::uint32_t tid_at, std::uint32_t tid) {
+        const auto put = [&](std::size_t at, std::uint16_t tag, std::uint16_t length, std::uint32_t tid_at,
+                             std::uint32_t tid) {
             auto& head = view_as<format::FastCommitTag>(Bytes(area), at);
             head.tag = tag;
             head.length = length;

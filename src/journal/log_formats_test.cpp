@@ -97,10 +97,10 @@ TEST_P(EveryFormat, TheLogWraps) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Journal, EveryFormat,
-                         testing::Values(LogShape{Sums::none, false}, LogShape{Sums::none, true}, LogShape{Sums::v1, false},
-                                         LogShape{Sums::v1, true}, LogShape{Sums::v2, false}, LogShape{Sums::v2, true},
-                                         LogShape{Sums::v3, false}, LogShape{Sums::v3, true}),
-                         [](const auto& info) { return shape_name(info.param); });
+                         testing::Values(LogShape{Sums::none, false}, LogShape{Sums::none, true},
+                                         LogShape{Sums::v1, false}, LogShape{Sums::v1, true}, LogShape{Sums::v2, false},
+                                         LogShape{Sums::v2, true}, LogShape{Sums::v3, false}, LogShape{Sums::v3, true}),
+                         [](const auto& made) { return shape_name(made.param); });
 
 TEST(Journal, ATransactionThatChangedNothingLeavesNoGapInTheLog) {
     const LogShape shape;
@@ -224,7 +224,8 @@ TEST(Journal, AnAbortIsRememberedInTheLog) {
         Mounted m(*device, shape);
         m.set(10, 1);
         m.journal->abort(Error{EIO, "test"});
-        for (int i = 0; i < 200 && super_of(*device, shape).error == 0; ++i) this_thread::sleep(std::chrono::milliseconds(5));
+        for (int i = 0; i < 200 && super_of(*device, shape).error == 0; ++i)
+            this_thread::sleep(std::chrono::milliseconds(5));
     }
     EXPECT_NE(super_of(*device, shape).error, 0u);
     recovered(*device, shape);

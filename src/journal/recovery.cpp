@@ -54,7 +54,8 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
         }
         if (r.type == j::commit) {
             if (mismatch)
-                return fail(EUCLEAN, "journal: transaction {}: bad checksum, and transaction {} follows", out.end, r.sequence);
+                return fail(EUCLEAN, "journal: transaction {}: bad checksum, and transaction {} follows", out.end,
+                            r.sequence);
             if (r.has_v1 && r.v1_checksum != v1) mismatch = true;
             else out.end = r.sequence + 1;
             v1 = ~0u;
@@ -102,7 +103,8 @@ Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t b
                 return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home, blocks_count);
             for (const BlockRun& run : runs)
                 if (tag.home >= run.first && tag.home - run.first < run.count)
-                    return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block, tag.home);
+                    return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block,
+                                tag.home);
             if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence)) continue;
             if (Result<void> got = log.read(tag.log_block, block); !got) return fail(got.error());
             if (layout.tail_bytes()) {
