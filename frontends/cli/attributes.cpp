@@ -1,0 +1,213 @@
+// chmod, chown, chattr, lsattr, getfattr, setfattr.
+#include "cli/session.h"
+
+namespace uext4::cli {
+
+namespace {
+
+const Credentials& me() { return operator_identity(); }
+
+struct Flag {
+    char letter;
+    std::uint32_t bit;
+};
+namespace f = format::inode_flag;
+constexpr Flag flag_letters[] = {{'s', f::secrm}, {'u', f::unrm}, {'S', f::sync}, {'D', f::dirsync}, {'i', f::immutable},
+                                 {'a', f::append}, {'d', f::nodump}, {'A', f::noatime}, {'c', f::compr}, {'j', f::journal_data},
+                                 {'I', f::index}, {'t', f::notail}, {'T', f::topdir}, {'e', f::extents}, {'P', f::projinherit},
+                                 {'N', f::inline_data}, {'V', f::verity}, {'E', f::encrypt}, {'F', f::casefold}};
+
+std::uint32_t flag_of(char letter) {
+    for (const Flag& flag : flag_letters)
+        if (flag.letter == letter) return flag.bit;
+    give_up(impossible, fmt::format("'{}' is no flag", letter));
+}
+
+std::string flags_text(std::uint32_t bits) {
+    std::string out;
+    for (const Flag& flag : flag_letters) out += bits & flag.bit ? flag.letter : '-';
+    return out;
+}
+
+// Octal, or clauses like u+rwX,g-w,o=r.
+std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool directory) {
+    if (!text.empty() && text.find_first_not_of("01234567") == std::string::npos) return static_cast<std::uint16_t>(std::stoul(text, nullptr, 8) & 07777);
+    std::uint16_t mode = old & 07777;
+    std::size_t at = 0;
+    auto bad = [&]() { give_up(impossible, "mode '" + text + "' is neither octal nor like u+rw"); };
+    while (at < text.size()) {
+        unsigned who = 0;
+        for (; at < text.size() && std::string("ugoa").find(text[at]) != std::string::npos; ++at)
+            who |= text[at] == 'u' ? 04700u : text[at] == 'g' ? 02070u : text[at] == 'o' ? 01007u : 07777u;
+        if (who == 0) who = 07777;
+        if (at >= text.size() || std::string("+-=").find(text[at]) == std::string::npos) bad();
+        const char operation = text[at++];
+        unsigned what = 0;
+        for (; at < text.size() && text[at] != ','; ++at) {
+            switch (text[at]) {
+                case 'r': what |= 0444; break;
+                case 'w': what |= 0222; break;
+                case 'x': what |= 0111; break;
+                case 'X': what |= directory || (old & 0111) ? 0111u : 0u; break;
+                case 's': what |= 06000; break;
+                case 't': what |= 01000; break;
+                default: bad();
+            }
+        }
+        what &= who;
+        if (operation == '+') mode |= static_cast<std::uint16_t>(what);
+        else if (operation == '-') mode &= static_cast<std::uint16_t>(~what);
+        else mode = static_cast<std::uint16_t>((mode & ~(who & 0777)) | what);
+        if (at < text.size()) ++at;
+    }
+    return mode;
+}
+
+struct State {
+    std::string what, place, name, value, remove;
+    bool flag = false;
+    CommonOptions o;
+};
+
+void with_inode(const State& st, bool writable, bool follow, const std::function<void(Session&, Inode&, const std::string&)>& use) {
+    const Place p = image_place(st.place);
+    Session s(p.image, writable, st.o);
+    {
+        InodeRef inode = s.resolve(p.path, follow);
+        use(s, *inode, p.path);
+    }
+    s.close();
+}
+
+std::vector<std::byte> value_of(const std::string& text) {
+    std::vector<std::byte> out;
+    if (text.starts_with("0x") || text.starts_with("0X")) {
+        if (text.size() % 2 != 0 || text.find_first_not_of("0123456789abcdefABCDEF", 2) != std::string::npos) give_up(impossible, "'" + text + "' is not hexadecimal");
+        for (std::size_t i = 2; i < text.size(); i += 2) out.push_back(static_cast<std::byte>(std::stoul(text.substr(i, 2), nullptr, 16)));
+        return out;
+    }
+    for (char c : text) out.push_back(static_cast<std::byte>(c));
+    return out;
+}
+
+std::string value_text(const std::vector<std::byte>& value) {
+    bool plain = true;
+    for (std::byte b : value) plain = plain && std::to_integer<int>(b) >= 32 && std::to_integer<int>(b) < 127 && b != std::byte{'"'} && b != std::byte{'\\'};
+    if (plain) return "\"" + std::string(reinterpret_cast<const char*>(value.data()), value.size()) + "\"";
+    std::string out = "0x";
+    for (std::byte b : value) out += fmt::format("{:02x}", std::to_integer<int>(b));
+    return out;
+}
+
+}  // namespace
+
+void add_attribute_verbs(CLI::App& app) {
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("chmod", "Changes permissions");
+        v->footer("Example: uext4 chmod u+x,go-w disk.img:/bin/x");
+        v->add_option("MODE", s->what, "Octal, or like u+rw")->required();
+        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
+        add_common(v, s->o, false, false);
+        v->callback([s] {
+            with_inode(*s, true, true, [&](Session& session, Inode& inode, const std::string& path) {
+                AttributeChange change;
+                change.mode = new_mode(inode.mode(), s->what, inode.is_directory());
+                need(session.fs().set_attributes(inode, change, me(), false), path);
+            });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("chown", "Changes owner and group (by number)");
+        v->footer("Example: uext4 chown 1000:1000 disk.img:/home/x");
+        v->add_option("OWNER", s->what, "UID, UID:GID or :GID")->required();
+        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
+        v->add_flag("-H,--no-dereference", s->flag, "The link itself");
+        add_common(v, s->o, false, false);
+        v->callback([s] {
+            AttributeChange change;
+            try {
+                const std::size_t colon = s->what.find(':');
+                if (colon != 0) change.uid = static_cast<std::uint32_t>(std::stoul(s->what.substr(0, colon)));
+                if (colon != std::string::npos) change.gid = static_cast<std::uint32_t>(std::stoul(s->what.substr(colon + 1)));
+            } catch (const std::exception&) {
+                give_up(impossible, "'" + s->what + "' is not UID:GID");
+            }
+            with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) { need(session.fs().set_attributes(inode, change, me(), false), path); });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("chattr", "Changes flags");
+        v->footer("Example: uext4 chattr +i disk.img:/etc/passwd      (a minus needs --: uext4 chattr -- -i ...)");
+        v->add_option("CHANGE", s->what, "+flags, -flags or =flags")->required();
+        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
+        add_common(v, s->o, false, false);
+        v->callback([s] {
+            if (s->what.size() < 2 || std::string("+-=").find(s->what[0]) == std::string::npos) give_up(impossible, "a change is +flags, -flags or =flags");
+            std::uint32_t bits = 0;
+            for (char c : s->what.substr(1)) bits |= flag_of(c);
+            with_inode(*s, true, true, [&](Session& session, Inode& inode, const std::string& path) {
+                const std::uint32_t old = session.fs().get_flags(inode);
+                const std::uint32_t fixed = old & ~user_settable_flags;
+                const std::uint32_t wanted = s->what[0] == '+' ? old | bits : s->what[0] == '-' ? old & ~bits : fixed | bits;
+                need(session.fs().set_flags(inode, wanted, me(), false), path);
+            });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("lsattr", "Shows flags");
+        v->footer("Example: uext4 lsattr disk.img:/etc/passwd");
+        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
+        add_common(v, s->o, true, true);
+        v->callback([s] {
+            with_inode(*s, false, true, [&](Session& session, Inode& inode, const std::string& path) {
+                const std::uint32_t bits = session.fs().get_flags(inode);
+                if (s->o.json) print(Json{{"path", path}, {"flags", flags_text(bits)}, {"bits", bits}});
+                else fmt::print("{} {}\n", flags_text(bits), path);
+            });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("getfattr", "Shows extended attributes");
+        v->footer("Example: uext4 getfattr -n user.x disk.img:/file");
+        v->add_option("-n", s->name, "Only this one");
+        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
+        add_common(v, s->o, true, true);
+        v->callback([s] {
+            with_inode(*s, false, false, [&](Session& session, Inode& inode, const std::string& path) {
+                std::vector<std::string> names{s->name};
+                if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), path);
+                Json out = Json::object();
+                for (const std::string& name : names) {
+                    const std::string text = value_text(need(session.fs().get_xattr(inode, name, me(), false), path));
+                    if (s->o.json) out[name] = text;
+                    else fmt::print("{}={}\n", name, text);
+                }
+                if (s->o.json) print(out);
+            });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("setfattr", "Sets or removes an extended attribute");
+        v->footer("Examples: uext4 setfattr -n user.x -v text disk.img:/file   uext4 setfattr -x user.x disk.img:/file");
+        v->add_option("-n", s->name, "Name");
+        v->add_option("-v", s->value, "Value: text, or 0x...");
+        v->add_option("-x", s->remove, "Removes this one");
+        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
+        add_common(v, s->o, false, false);
+        v->callback([s] {
+            if (s->name.empty() == s->remove.empty()) give_up(impossible, "either -n NAME or -x NAME");
+            with_inode(*s, true, false, [&](Session& session, Inode& inode, const std::string& path) {
+                if (!s->remove.empty()) need(session.fs().remove_xattr(inode, s->remove, me(), false), path);
+                else need(session.fs().set_xattr(inode, s->name, value_of(s->value), 0, me(), false), path);
+            });
+        });
+    }
+}
+
+}  // namespace uext4::cli

@@ -1,0 +1,133 @@
+// info, label, replay, journal.
+#include "cli/session.h"
+#include "device/open_device.h"
+#include "inode/super_access.h"
+#include "journal/log_reader.h"
+#include "volume/journal_location.h"
+
+namespace uext4::cli {
+
+namespace {
+
+std::string uuid_text(const std::uint8_t* u) {
+    std::string out;
+    for (int i = 0; i < 16; ++i) out += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", u[i]);
+    return out;
+}
+
+struct State {
+    std::string image, text;
+    bool set = false;
+    CommonOptions o;
+};
+
+void info(const State& st) {
+    Session s(st.image, false, st.o);
+    {
+        const format::SuperBlock super = need(read_super(s.fs().volume().fs()), st.image);
+        const format::Geometry& g = s.fs().volume().geometry();
+        const SpaceCounts counts = s.fs().volume().counts();
+        using format::FeatureSet;
+        Json j{{"image", st.image},
+               {"uuid", uuid_text(super.uuid)},
+               {"label", need(s.fs().label(), st.image)},
+               {"block_size", g.block_size},
+               {"blocks", g.blocks_count},
+               {"free_blocks", counts.free_blocks},
+               {"reserved_blocks", g.reserved_blocks},
+               {"inodes", g.inodes_count},
+               {"free_inodes", counts.free_inodes},
+               {"inode_size", g.inode_size},
+               {"groups", g.group_count},
+               {"cluster_blocks", g.cluster_ratio},
+               {"features_compat", format::feature_names(FeatureSet::compat, g.compat)},
+               {"features_incompat", format::feature_names(FeatureSet::incompat, super.feature_incompat)},
+               {"features_ro_compat", format::feature_names(FeatureSet::ro_compat, super.feature_ro_compat)},
+               {"state", super.state & format::super_state::errors ? "errors" : super.has_incompat(format::incompat::recover) ? "needs recovery" : "clean"},
+               {"mount_count", super.mnt_count.get()},
+               {"journal_inode", g.journal_inode}};
+        if (st.o.json) print(j);
+        else
+            for (const auto& [key, value] : j.items()) fmt::print("{:>20}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    s.close();
+}
+
+void replay(const State& st) {
+    Session s(st.image, true, st.o);
+    const RecoveryReport r = s.fs().volume().recovery();
+    const std::uint64_t orphans = s.fs().volume().orphans_finished();
+    s.close();
+    const Json j{{"journal_needed_replay", r.needed}, {"transactions", r.transactions}, {"blocks", r.blocks}, {"revoked", r.revoked}, {"orphans", orphans}};
+    if (st.o.json) print(j);
+    else if (!r.needed && orphans == 0) fmt::print("nothing to replay\n");
+    else fmt::print("replayed {} transactions, {} blocks; finished {} orphans\n", r.transactions, r.blocks, orphans);
+}
+
+void journal(const State& st) {
+    CommonOptions raw = st.o;
+    raw.no_replay = true;
+    Session s(st.image, false, raw);
+    {
+        Volume& volume = s.fs().volume();
+        if (!volume.geometry().has_compat(format::compat::has_journal)) give_up(negative, st.image + ": no journal");
+        const std::vector<BlockRun> runs = need(locate_journal(volume.inodes(), volume.geometry()), st.image);
+        const LogReader log = need(LogReader::open(volume.fs().device, volume.geometry().block_size, runs), st.image);
+        const format::JournalLayout& l = log.layout();
+        Json j{{"blocks", l.length}, {"start", l.start}, {"sequence", l.sequence}, {"features", fmt::format("{:#x}", l.incompat)}};
+        if (!st.o.json) fmt::print("{} blocks, start {}, sequence {}, incompatible features {:#x}\n", l.length, l.start, l.sequence, l.incompat);
+        Json records = Json::array();
+        need(log.walk([&](const LogRecord& r) -> Result<bool> {
+            const char* type = r.type == format::journal::descriptor ? "descriptor" : r.type == format::journal::commit ? "commit" : r.type == format::journal::revoke ? "revoke" : "damaged";
+            Json record{{"log_block", r.log_block}, {"sequence", r.sequence}, {"type", type}};
+            Json blocks = Json::array();
+            for (const LogTag& tag : r.tags) blocks.push_back(tag.home.value);
+            for (BlockNr b : r.revoked) blocks.push_back(b.value);
+            if (!blocks.empty()) record["blocks"] = blocks;
+            if (r.type == format::journal::commit) record["time"] = time_text({static_cast<std::int64_t>(r.commit_seconds), 0});
+            if (!st.o.json) fmt::print("{:>8} {:>10} {:<10} {}\n", r.log_block, r.sequence, type, blocks.empty() ? "" : blocks.dump());
+            records.push_back(std::move(record));
+            return true;
+        }), st.image);
+        j["records"] = std::move(records);
+        if (st.o.json) print(j);
+    }
+    s.close();
+}
+
+}  // namespace
+
+void add_image_verbs(CLI::App& app) {
+    auto verb = [&](const char* name, const char* help, const char* example, bool reads, bool lists) {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand(name, help);
+        v->footer(std::string("Example: ") + example);
+        v->add_option("IMAGE", s->image, "The image")->required();
+        add_common(v, s->o, reads, lists);
+        return std::pair(v, s);
+    };
+    {
+        auto [v, s] = verb("info", "Shows what the superblock says", "uext4 info --json disk.img", true, true);
+        v->callback([s] { info(*s); });
+    }
+    {
+        auto [v, s] = verb("replay", "Recovers the journal and finishes orphans", "uext4 replay disk.img", false, true);
+        v->callback([s] { replay(*s); });
+    }
+    {
+        auto [v, s] = verb("journal", "Shows what is in the journal", "uext4 journal disk.img", false, true);
+        v->callback([s] { journal(*s); });
+    }
+    {
+        auto [v, s] = verb("label", "Shows or sets the label", "uext4 label disk.img rootfs", false, false);
+        v->add_option("LABEL", s->text, "At most 16 bytes")->each([s](const std::string&) { s->set = true; });
+        v->callback([s] {
+            Session session(s->image, s->set, s->o);
+            if (s->set) need(session.fs().set_label(s->text), s->image);
+            else fmt::print("{}\n", need(session.fs().label(), s->image));
+            session.close();
+        });
+    }
+}
+
+}  // namespace uext4::cli

@@ -1,0 +1,196 @@
+// ls, tree, stat, df, fiemap.
+#include "cli/session.h"
+
+#include <dirent.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+
+namespace uext4::cli {
+
+namespace {
+
+struct Entry {
+    std::string name;
+    std::uint64_t inode = 0;
+};
+
+std::vector<Entry> entries(Session& s, Inode& directory) {
+    std::vector<Entry> out;
+    need(s.fs().read_directory(directory, 0, [&](const DirectoryEntry& e) { return out.push_back({std::string(e.name), e.inode.value}), true; }), s.image());
+    std::ranges::sort(out, {}, &Entry::name);
+    return out;
+}
+
+format::Timestamp stamp(const timespec& t) { return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)}; }
+
+Json describe(Session& s, const std::string& name, Inode& inode) {
+    const struct stat st = need(s.fs().attributes(inode), name);
+    Json j{{"name", name}, {"inode", st.st_ino}, {"mode", mode_text(static_cast<std::uint16_t>(st.st_mode))},
+           {"links", st.st_nlink}, {"uid", st.st_uid}, {"gid", st.st_gid}, {"size", st.st_size}, {"blocks", st.st_blocks},
+           {"atime", time_text(stamp(st.st_atim))}, {"mtime", time_text(stamp(st.st_mtim))},
+           {"ctime", time_text(stamp(st.st_ctim))}, {"btime", time_text(s.fs().birth_time(inode))}};
+    if (S_ISLNK(st.st_mode)) j["target"] = need(s.fs().read_link(inode), name);
+    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));
+    return j;
+}
+
+void print_long(const Json& j) {
+    std::string extra;
+    if (j.contains("target")) extra = " -> " + j["target"].get<std::string>();
+    const std::string size = j.contains("device") ? j["device"].get<std::string>() : std::to_string(j["size"].get<std::uint64_t>());
+    fmt::print("{:>8} {} {:>4} {:>6} {:>6} {:>12} {} {}{}\n", j["inode"].get<std::uint64_t>(), j["mode"].get<std::string>(),
+               j["links"].get<std::uint64_t>(), j["uid"].get<std::uint64_t>(), j["gid"].get<std::uint64_t>(), size,
+               j["mtime"].get<std::string>().substr(0, 19), j["name"].get<std::string>(), extra);
+}
+
+void list(const std::string& place, bool long_form, bool all, const CommonOptions& o) {
+    const Place p = image_place(place);
+    Session s(p.image, false, o);
+    {
+        InodeRef inode = s.resolve(p.path);
+        Json out = Json::array();
+        auto show = [&](const std::string& name, Inode& i) {
+            if (o.json) out.push_back(describe(s, name, i));
+            else if (long_form) print_long(describe(s, name, i));
+            else fmt::print("{}\n", name);
+        };
+        if (!inode->is_directory()) {
+            show(p.path, *inode);
+        } else {
+            for (const Entry& e : entries(s, *inode)) {
+                if (!all && (e.name == "." || e.name == "..")) continue;
+                if (!o.json && !long_form) {
+                    fmt::print("{}\n", e.name);
+                    continue;
+                }
+                InodeRef child = need(s.fs().inode(InodeNr(e.inode)), e.name);
+                show(e.name, *child);
+            }
+        }
+        if (o.json) print(out);
+    }
+    s.close();
+}
+
+constexpr unsigned deepest = 4096;
+
+Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json, unsigned depth) {
+    Json out = Json::array();
+    if (depth > deepest) give_up(negative, fmt::format("more than {} directories deep", deepest));
+    std::vector<Entry> list = entries(s, directory);
+    std::erase_if(list, [](const Entry& e) { return e.name == "." || e.name == ".."; });
+    for (std::size_t i = 0; i < list.size(); ++i) {
+        InodeRef child = need(s.fs().inode(InodeNr(list[i].inode)), list[i].name);
+        const bool last = i + 1 == list.size();
+        if (!json) fmt::print("{}{}{}\n", indent, last ? "`-- " : "|-- ", list[i].name);
+        Json j{{"name", list[i].name}, {"inode", list[i].inode}};
+        if (child->is_directory()) {
+            Json inner = tree_of(s, *child, indent + (last ? "    " : "|   "), json, depth + 1);
+            if (json) j["entries"] = std::move(inner);
+        }
+        if (json) out.push_back(std::move(j));
+    }
+    return out;
+}
+
+void stat_place(const std::string& place, bool follow, const CommonOptions& o) {
+    const Place p = image_place(place);
+    Session s(p.image, false, o);
+    {
+        InodeRef inode = s.resolve(p.path, follow);
+        const Json j = describe(s, p.path, *inode);
+        if (o.json) print(j);
+        else
+            for (const auto& [key, value] : j.items()) fmt::print("{:>8}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    s.close();
+}
+
+void disk_free(const std::string& image, const CommonOptions& o) {
+    Session s(image, false, o);
+    const struct statvfs v = need(s.fs().statistics(), image);
+    const Json j{{"block_size", v.f_bsize}, {"blocks", v.f_blocks}, {"free_blocks", v.f_bfree}, {"available_blocks", v.f_bavail},
+                 {"inodes", v.f_files}, {"free_inodes", v.f_ffree}};
+    if (o.json) {
+        print(j);
+    } else {
+        const std::uint64_t k = v.f_bsize / 1024;
+        fmt::print("{:>14} {:>14} {:>14} {:>10} {:>10}\n", "1K-blocks", "used", "available", "inodes", "free");
+        fmt::print("{:>14} {:>14} {:>14} {:>10} {:>10}\n", v.f_blocks * k, (v.f_blocks - v.f_bfree) * k, v.f_bavail * k, v.f_files, v.f_ffree);
+    }
+    s.close();
+}
+
+void extents(const std::string& place, const CommonOptions& o) {
+    const Place p = image_place(place);
+    Session s(p.image, false, o);
+    {
+        InodeRef inode = s.resolve(p.path);
+        Json out = Json::array();
+        const std::uint64_t bs = s.fs().volume().geometry().block_size;
+        need(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1, [&](const Mapping& m) {
+            Json j{{"offset", m.offset}, {"length", m.length}, {"place", place_name(m.place)}};
+            if (m.has_block()) j["physical"] = m.block.value * bs;
+            if (!o.json) fmt::print("{:>16} {:>14} {:>16} {}\n", m.offset, m.length, m.has_block() ? std::to_string(m.block.value * bs) : "-", place_name(m.place));
+            out.push_back(std::move(j));
+            return true;
+        }), place);
+        if (o.json) print(out);
+    }
+    s.close();
+}
+
+}  // namespace
+
+void add_listing_verbs(CLI::App& app) {
+    struct State {
+        std::string place;
+        bool long_form = false, all = false, follow = false;
+        CommonOptions o;
+    };
+    auto verb = [&](const char* name, const char* help, const char* example) {
+        auto state = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand(name, help);
+        v->footer(std::string("Example: ") + example);
+        v->add_option("PLACE", state->place, "IMAGE or IMAGE:/path")->required();
+        add_common(v, state->o, true, true);
+        return std::pair(v, state);
+    };
+    {
+        auto [v, s] = verb("ls", "Lists a directory", "uext4 ls -l disk.img:/etc");
+        v->add_flag("-l", s->long_form, "With attributes");
+        v->add_flag("-a", s->all, "With . and ..");
+        v->callback([s] { list(s->place, s->long_form, s->all, s->o); });
+    }
+    {
+        auto [v, s] = verb("tree", "Lists everything below a directory", "uext4 tree disk.img:/etc");
+        v->callback([s] {
+            const Place p = image_place(s->place);
+            Session session(p.image, false, s->o);
+            {
+                InodeRef inode = session.resolve(p.path);
+                if (!inode->is_directory()) give_up(negative, s->place + ": no directory");
+                if (!s->o.json) fmt::print("{}\n", p.path);
+                const Json j = tree_of(session, *inode, "", s->o.json, 0);
+                if (s->o.json) print(j);
+            }
+            session.close();
+        });
+    }
+    {
+        auto [v, s] = verb("stat", "Shows what an inode says", "uext4 stat --json disk.img:/etc/passwd");
+        v->add_flag("-L", s->follow, "Follow a symbolic link");
+        v->callback([s] { stat_place(s->place, s->follow, s->o); });
+    }
+    {
+        auto [v, s] = verb("df", "Shows used and free space", "uext4 df disk.img");
+        v->callback([s] { disk_free(s->place, s->o); });
+    }
+    {
+        auto [v, s] = verb("fiemap", "Shows where a file's bytes live", "uext4 fiemap disk.img:/file");
+        v->callback([s] { extents(s->place, s->o); });
+    }
+}
+
+}  // namespace uext4::cli

@@ -1,0 +1,41 @@
+// The program `uext4`.
+#include "cli/session.h"
+
+#include <cstdio>
+#include <filesystem>
+
+namespace uext4::cli {
+
+int run_line(std::vector<std::string> arguments) {
+    CLI::App app("uext4: ext4 images in user space", "uext4");
+    app.set_version_flag("--version", UEXT4_VERSION);
+    app.require_subcommand(1);
+    app.footer("Exit codes: 0 fine, 1 the answer is no or a problem was found, 2 could not do it.\n"
+               "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N; a path in it is IMAGE:/path or IMAGE:<12> "
+               "(inode 12).");
+    add_mount_verbs(app);
+    add_image_verbs(app);
+    add_listing_verbs(app);
+    add_content_verbs(app);
+    add_name_verbs(app);
+    add_attribute_verbs(app);
+    add_shell_verb(app);
+    const std::string verb = arguments.empty() ? "" : arguments.front();
+    std::reverse(arguments.begin(), arguments.end());
+    try {
+        app.parse(arguments);
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? fine : impossible;
+    } catch (const Failure& failure) {
+        if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, failure.what);
+        return failure.code;
+    } catch (const std::filesystem::filesystem_error& e) {
+        fmt::print(stderr, "uext4 {}: {}\n", verb, e.what());
+        return impossible;
+    }
+    return std::fflush(stdout) == 0 ? fine : impossible;
+}
+
+}  // namespace uext4::cli
+
+int main(int count, char** values) { return uext4::cli::run_line({values + 1, values + count}); }

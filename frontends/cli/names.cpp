@@ -1,0 +1,184 @@
+// mkdir, rm, rmdir, mv, ln, mknod.
+#include "cli/session.h"
+
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+namespace uext4::cli {
+
+namespace {
+
+const Credentials& me() { return operator_identity(); }
+
+void set_owner_and_mode(Session& s, Inode& inode, const std::string& owner, const std::string& mode, const std::string& what) {
+    AttributeChange change;
+    try {
+        if (!owner.empty()) {
+            const std::size_t colon = owner.find(':');
+            change.uid = static_cast<std::uint32_t>(std::stoul(owner.substr(0, colon)));
+            if (colon != std::string::npos) change.gid = static_cast<std::uint32_t>(std::stoul(owner.substr(colon + 1)));
+        }
+        if (!mode.empty()) change.mode = static_cast<std::uint16_t>(std::stoul(mode, nullptr, 8) & 07777);
+    } catch (const std::exception&) {
+        give_up(impossible, "--owner takes UID:GID, --mode octal digits");
+    }
+    if (change.uid || change.gid || change.mode) need(s.fs().set_attributes(inode, change, me(), false), what);
+}
+
+void make_directory(Session& s, const std::string& path, bool parents, const std::string& owner, const std::string& mode) {
+    if (parents) {
+        for (std::size_t at = 0; (at = path.find('/', at + 1)) != std::string::npos;) {
+            const std::string part = path.substr(0, at);
+            if (part.empty() || s.fs().resolve(part, me())) continue;
+            FileSystem::Parent p = s.parent(part);
+            need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), part);
+        }
+        if (Result<InodeRef> old = s.fs().resolve(path, me()); old && (*old)->is_directory()) return;
+    }
+    FileSystem::Parent p = s.parent(path);
+    InodeRef made = need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), path);
+    set_owner_and_mode(s, *made, owner, mode, path);
+}
+
+void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path) {
+    InodeRef inode = need(s.fs().lookup(directory, name, me(), false), path);
+    if (!inode->is_directory()) {
+        need(s.fs().unlink(directory, name, me(), false), path);
+        return;
+    }
+    std::vector<std::string> inside;
+    need(s.fs().read_directory(*inode, 0, [&](const DirectoryEntry& e) {
+        if (e.name != "." && e.name != "..") inside.emplace_back(e.name);
+        return true;
+    }), path);
+    for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n);
+    inode = InodeRef();
+    need(s.fs().rmdir(directory, name, me(), false), path);
+}
+
+struct State {
+    std::vector<std::string> places;
+    std::string owner, mode, kind;
+    unsigned device_major = 0, device_minor = 0;
+    bool flag = false, force = false;
+    CommonOptions o;
+};
+
+CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* example, const std::shared_ptr<State>& s, int least, int most) {
+    CLI::App* v = app.add_subcommand(name, help);
+    v->footer(std::string("Example: ") + example);
+    v->add_option("PLACES", s->places, "IMAGE:/path")->required()->expected(least, most);
+    add_common(v, s->o, false, false);
+    return v;
+}
+
+// Runs on each place in its image; images that follow each other are opened once.
+void each(const State& st, const std::function<void(Session&, const std::string&)>& use) {
+    std::unique_ptr<Session> s;
+    for (const std::string& text : st.places) {
+        const Place p = image_place(text);
+        if (!s || s->image() != p.image) {
+            if (s) s->close();
+            s = std::make_unique<Session>(p.image, true, st.o);
+        }
+        use(*s, p.path);
+    }
+    if (s) s->close();
+}
+
+}  // namespace
+
+void add_name_verbs(CLI::App& app) {
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = verb(app, "mkdir", "Makes directories", "uext4 mkdir -p disk.img:/a/b", s, 1, -1);
+        v->add_flag("-p,--parents", s->flag, "Parents as well; no error if it exists");
+        v->add_option("--owner", s->owner, "UID:GID");
+        v->add_option("--mode", s->mode, "Octal");
+        v->callback([s] { each(*s, [&](Session& session, const std::string& path) { make_directory(session, path, s->flag, s->owner, s->mode); }); });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = verb(app, "rm", "Removes files, or trees with -r", "uext4 rm -r disk.img:/tmp/x", s, 1, -1);
+        v->add_flag("-r,-R", s->flag, "Directories and what is in them");
+        v->add_flag("-f", s->force, "No error for what does not exist");
+        v->callback([s] {
+            each(*s, [&](Session& session, const std::string& path) {
+                if (s->force && !session.fs().resolve(path, me(), false)) return;
+                FileSystem::Parent p = session.parent(path);
+                if (s->flag) remove_tree(session, *p.directory, p.name, path);
+                else need(session.fs().unlink(*p.directory, p.name, me(), false), path);
+            });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        verb(app, "rmdir", "Removes empty directories", "uext4 rmdir disk.img:/a", s, 1, -1)->callback([s] {
+            each(*s, [&](Session& session, const std::string& path) {
+                FileSystem::Parent p = session.parent(path);
+                need(session.fs().rmdir(*p.directory, p.name, me(), false), path);
+            });
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        verb(app, "mv", "Renames within an image", "uext4 mv disk.img:/a /b", s, 2, 2)->callback([s] {
+            const Place from = image_place(s->places[0]);
+            Place to = split_place(s->places[1]);
+            if (!to.image.empty() && to.image != from.image) give_up(impossible, "both sides must be in one image");
+            Session session(from.image, true, s->o);
+            {
+                FileSystem::Parent a = session.parent(from.path);
+                if (Result<InodeRef> there = session.fs().resolve(to.path, me()); there && (*there)->is_directory())
+                    to.path += (to.path.ends_with('/') ? "" : "/") + a.name;
+                FileSystem::Parent b = session.parent(to.path);
+                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false), s->places[0]);
+            }
+            session.close();
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = verb(app, "ln", "Makes a link", "uext4 ln -s target disk.img:/link", s, 2, 2);
+        v->add_flag("-s", s->flag, "A symbolic link; the first argument is its text");
+        v->callback([s] {
+            const Place to = image_place(s->places[1]);
+            Session session(to.image, true, s->o);
+            {
+                FileSystem::Parent p = session.parent(to.path);
+                if (s->flag) {
+                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false), s->places[1]);
+                } else {
+                    const Place from = split_place(s->places[0]);
+                    if (!from.image.empty() && from.image != to.image) give_up(impossible, "both sides must be in one image");
+                    InodeRef target = session.resolve(from.path, false);
+                    need(session.fs().link(*target, *p.directory, p.name, me(), false), s->places[1]);
+                }
+            }
+            session.close();
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = app.add_subcommand("mknod", "Makes a device, fifo or socket");
+        v->footer("Example: uext4 mknod disk.img:/dev/null c 1 3");
+        s->places.resize(1);
+        v->add_option("PLACE", s->places[0], "IMAGE:/path")->required();
+        v->add_option("TYPE", s->kind, "c, b, p or s")->required()->check(CLI::IsMember({"c", "b", "p", "s"}));
+        v->add_option("MAJOR", s->device_major);
+        v->add_option("MINOR", s->device_minor);
+        v->add_option("--mode", s->mode, "Octal");
+        v->add_option("--owner", s->owner, "UID:GID");
+        add_common(v, s->o, false, false);
+        v->callback([s] {
+            each(*s, [&](Session& session, const std::string& path) {
+                const mode_t type = s->kind == "c" ? S_IFCHR : s->kind == "b" ? S_IFBLK : s->kind == "p" ? S_IFIFO : S_IFSOCK;
+                FileSystem::Parent p = session.parent(path);
+                InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644, makedev(s->device_major, s->device_minor), {}, me(), false), path);
+                set_owner_and_mode(session, *made, s->owner, s->mode, path);
+            });
+        });
+    }
+}
+
+}  // namespace uext4::cli

@@ -1,0 +1,104 @@
+#include "cli/session.h"
+
+#include <sys/stat.h>
+
+#include <ctime>
+
+namespace uext4::cli {
+
+void give_up(int code, const std::string& what) { throw Failure{code, what}; }
+
+void refuse(const Error& error, const std::string& subject) {
+    switch (error.code) {
+        case ENOENT: case EEXIST: case ENOTDIR: case EISDIR: case ENOTEMPTY: case ENODATA: case EACCES: case EPERM: case ELOOP:
+        case ENXIO: case EINVAL: case ENAMETOOLONG: case EMLINK: case EXDEV:
+            give_up(negative, subject + ": " + error.what);
+        default: give_up(impossible, subject + ": " + error.what);
+    }
+}
+
+void need(Result<void> result, const std::string& subject) {
+    if (!result) refuse(result.error(), subject);
+}
+
+Place split_place(const std::string& text) {
+    struct stat st{};
+    for (std::size_t at = text.size(); (at = text.rfind(':', at - 1)) != std::string::npos && at > 0;) {
+        if (at + 1 < text.size() && text[at + 1] != '/' && text[at + 1] != '<') continue;
+        std::string host = text.substr(0, at);
+        const std::string file = host.substr(0, host.rfind('@') == std::string::npos ? host.size() : host.rfind('@'));
+        if (::stat(host.c_str(), &st) == 0 || ::stat(file.c_str(), &st) == 0) {
+            if (S_ISDIR(st.st_mode)) continue;
+            std::string inside = text.substr(at + 1);
+            return {host, inside.empty() ? "/" : inside};
+        }
+    }
+    return {"", text};
+}
+
+Place image_place(const std::string& text) {
+    Place p = split_place(text);
+    if (p.image.empty()) p = {text, "/"};
+    return p;
+}
+
+const Credentials& operator_identity() {
+    static const Credentials who = Credentials::root();
+    return who;
+}
+
+Session::Session(const std::string& image, bool writable, const CommonOptions& options) : image_(image) {
+    std::string o = options.mount_options;
+    if (!writable) o = o.empty() ? "ro" : "ro," + o;
+    if (options.no_replay) o += ",noload";
+    auto mounted = FileSystem::mount(image, o, [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
+    if (!mounted) give_up(impossible, image + ": " + mounted.error().what);
+    fs_ = std::move(*mounted);
+}
+
+Session::~Session() = default;
+
+void Session::close() {
+    if (!fs_) return;
+    const Result<void> closed = fs_->unmount();
+    fs_.reset();
+    if (!closed) give_up(impossible, image_ + ": " + closed.error().what);
+}
+
+InodeRef Session::resolve(const std::string& path, bool follow) {
+    return need(fs_->resolve(path, operator_identity(), follow), image_ + ":" + path);
+}
+
+FileSystem::Parent Session::parent(const std::string& path) {
+    return need(fs_->resolve_parent(path, operator_identity()), image_ + ":" + path);
+}
+
+std::string mode_text(std::uint16_t mode) {
+    std::string out = "?rwxrwxrwx";
+    out[0] = S_ISDIR(mode) ? 'd' : S_ISLNK(mode) ? 'l' : S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) ? 'p' : S_ISSOCK(mode) ? 's' : '-';
+    for (int i = 0; i < 9; ++i)
+        if (!(mode >> (8 - i) & 1)) out[static_cast<std::size_t>(i + 1)] = '-';
+    if (mode & S_ISUID) out[3] = mode & S_IXUSR ? 's' : 'S';
+    if (mode & S_ISGID) out[6] = mode & S_IXGRP ? 's' : 'S';
+    if (mode & S_ISVTX) out[9] = mode & S_IXOTH ? 't' : 'T';
+    return out;
+}
+
+std::string time_text(format::Timestamp time) {
+    const std::time_t seconds = time.sec;
+    std::tm parts{};
+    ::gmtime_r(&seconds, &parts);
+    char text[64];
+    std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &parts);
+    return fmt::format("{}.{:09} UTC", text, time.nsec);
+}
+
+void print(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
+
+void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists) {
+    verb->add_option("-o,--options", options.mount_options, "Mount options (docs/MOUNT.md)");
+    if (reads) verb->add_flag("--no-replay", options.no_replay, "Show the image as it is, its journal not replayed");
+    if (lists) verb->add_flag("--json", options.json, "Print JSON");
+}
+
+}  // namespace uext4::cli

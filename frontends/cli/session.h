@@ -1,0 +1,96 @@
+// What every verb needs: the image it works on, paths inside it, and how it ends.
+#pragma once
+
+#include "api/file_system.h"
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace uext4::cli {
+
+using Json = nlohmann::ordered_json;
+
+// Exit codes.
+inline constexpr int fine = 0, negative = 1, impossible = 2;
+
+// Ends the verb with an exit code and a sentence for stderr.
+struct Failure {
+    int code;
+    std::string what;
+};
+[[noreturn]] void give_up(int code, const std::string& what);
+// The value, or the end of the verb: ENOENT and the like are "no" (1), the rest 2.
+template <class T>
+T need(Result<T> result, const std::string& subject);
+void need(Result<void> result, const std::string& subject);
+[[noreturn]] void refuse(const Error& error, const std::string& subject);
+
+template <class T>
+T need(Result<T> result, const std::string& subject) {
+    if (!result) refuse(result.error(), subject);
+    return std::move(*result);
+}
+
+// IMAGE or IMAGE:/path or IMAGE:<12>. `image` empty: a path of the host.
+struct Place {
+    std::string image, path;
+};
+Place split_place(const std::string& text);
+Place image_place(const std::string& text);  // no ":/": the root of an image
+
+struct CommonOptions {
+    std::string mount_options;
+    bool no_replay = false, json = false;
+};
+
+class Session {
+public:
+    Session(const std::string& image, bool writable, const CommonOptions& options);
+    ~Session();
+    FileSystem& fs() { return *fs_; }
+    const std::string& image() const { return image_; }
+    // Unmounts; the end of the verb when that fails.
+    void close();
+    InodeRef resolve(const std::string& path, bool follow = true);
+    FileSystem::Parent parent(const std::string& path);
+
+private:
+    std::string image_;
+    std::unique_ptr<FileSystem> fs_;
+};
+
+const Credentials& operator_identity();
+
+std::string mode_text(std::uint16_t mode);
+std::string time_text(format::Timestamp time);
+void print(const Json& json);
+
+// The verbs, by file.
+void add_listing_verbs(CLI::App& app);
+void add_content_verbs(CLI::App& app);
+void add_name_verbs(CLI::App& app);
+void add_attribute_verbs(CLI::App& app);
+void add_image_verbs(CLI::App& app);
+void add_mount_verbs(CLI::App& app);
+void add_shell_verb(CLI::App& app);
+
+// Runs one command line (without the program's name); the exit code.
+int run_line(std::vector<std::string> arguments);
+// Options that many verbs have.
+void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists);
+
+// ---- copy.cpp
+struct CopyOptions {
+    bool recursive = false, preserve = false, progress = false;
+    std::optional<std::pair<std::uint32_t, std::uint32_t>> owner;
+    std::optional<std::uint16_t> mode;
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> map_owner;
+};
+void copy_in(Session& to, const std::string& source, const std::string& target, const CopyOptions& options);
+void copy_out(Session& from, const std::string& source, const std::string& target, const CopyOptions& options);
+
+}  // namespace uext4::cli
