@@ -33,6 +33,7 @@ protected:
     }
     void TearDown() override {
         file.reset();
+        direct.reset();
         fs.reset();
         ::unlink(path.c_str());
     }
@@ -130,7 +131,8 @@ protected:
             ASSERT_TRUE(done) << done.error().what;
             for (std::size_t i = 0; i < *done; ++i)
                 if (memory[i] != model[at + i]) {
-                    ADD_FAILURE() << "direct read: byte " << at + i;
+                    ADD_FAILURE() << "direct read: byte " << at + i << " is " << int(memory[i]) << ", not "
+                                  << int(model[at + i]) << "; " << n << " at " << at << " of " << model.size();
                     break;
                 }
             std::free(memory);
