@@ -236,11 +236,13 @@ TEST_P(Api, ManyThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, Api,
-                         testing::Values("-t ext4", "-t ext2", "-t ext3", "-t ext4 -b 1024", "-t ext4 -b 2048",
-                                         "-t ext4 -O inline_data", "-t ext4 -O ^extents,^64bit",
-                                         "-t ext4 -O bigalloc -C 16384", "-t ext4 -O meta_bg,^resize_inode",
-                                         "-t ext4 -O ^metadata_csum,uninit_bg", "-t ext4 -O ea_inode,large_dir",
-                                         "-t ext4 -O ^has_journal", "-t ext4 -I 128", "-t ext4 -O orphan_file",
+                         testing::Values("-t ext4 -b 4096", "-t ext2 -b 4096", "-t ext3 -b 4096", "-t ext4 -b 1024",
+                                         "-t ext4 -b 2048", "-t ext4 -O inline_data -b 4096",
+                                         "-t ext4 -O ^extents,^64bit -b 4096", "-t ext4 -O bigalloc -C 16384 -b 4096",
+                                         "-t ext4 -O meta_bg,^resize_inode -b 4096",
+                                         "-t ext4 -O ^metadata_csum,uninit_bg -b 4096",
+                                         "-t ext4 -O ea_inode,large_dir -b 4096", "-t ext4 -O ^has_journal -b 4096",
+                                         "-t ext4 -I 128 -b 4096", "-t ext4 -O orphan_file -b 4096",
                                          "-t ext4 -O inline_data -b 1024 -I 512"));
 
 }  // namespace

@@ -331,7 +331,8 @@ std::uint64_t stable_size(Inode& inode) {
 }
 
 Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
-    if (!inode.pages().next_dirty(0)) return {};
+    // What another pass has on its way is not there yet: flush_lock waits for it.
+    if (!inode.pages().next_busy(0)) return {};
     const std::uint64_t fs = inode.pages().folio_size();
     MutexLock guard(inode.flush_lock);
     bool whole = false;

@@ -227,7 +227,7 @@ INSTANTIATE_TEST_SUITE_P(Images, Layouts,
                                            Layout{"no_checksums", "-O ^metadata_csum", 6000},
                                            Layout{"indirect", "-O ^extent,^64bit -b 1024", 3000},
                                            Layout{"plain", "-O ^filetype,^metadata_csum", 2000},
-                                           Layout{"clusters", "-O bigalloc -C 16384", 3000}),
+                                           Layout{"clusters", "-O bigalloc -C 16384 -b 4096", 3000}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 class Semantics : public ::testing::Test {

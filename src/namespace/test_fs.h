@@ -22,7 +22,7 @@ public:
     explicit TestFs(const std::string& options, bool with_log = true) : with_log_(with_log) {
         static std::atomic<int> serial{0};
         path_ = fmt::format("/dev/shm/uext4_names_{}_{}", ::getpid(), serial++);
-        run(fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 {} -N 60000 {} 300M", options,
+        run(fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 {} -N 60000 {} 600M", options,
                         path_), 0);
         load();
     }

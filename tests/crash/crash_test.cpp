@@ -281,14 +281,13 @@ TEST_P(Crash, UnflushedWritesMayBeLost) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cells, Crash,
-                         testing::Values(Cell{"-t ext4", ""}, Cell{"-t ext4 -b 1024", ""}, Cell{"-t ext3", ""},
-                                         Cell{"-t ext4 -O inline_data", ""}, Cell{"-t ext4 -O bigalloc -C 16384", ""},
-                                         Cell{"-t ext4 -O ^metadata_csum,uninit_bg", ""},
-                                         Cell{"-t ext4 -O orphan_file", ""}, Cell{"-t ext4", "data=journal"},
-                                         Cell{"-t ext4 -b 1024", "data=journal"},
-                                         Cell{"-t ext4 -O inline_data", "data=journal"},
-                                         Cell{"-t ext3", "data=journal"}));
+INSTANTIATE_TEST_SUITE_P(
+    Cells, Crash,
+    testing::Values(Cell{"-t ext4 -b 4096", ""}, Cell{"-t ext4 -b 1024", ""}, Cell{"-t ext3 -b 4096", ""},
+                    Cell{"-t ext4 -O inline_data -b 4096", ""}, Cell{"-t ext4 -O bigalloc -C 16384 -b 4096", ""},
+                    Cell{"-t ext4 -O ^metadata_csum,uninit_bg -b 4096", ""}, Cell{"-t ext4 -O orphan_file -b 4096", ""},
+                    Cell{"-t ext4 -b 4096", "data=journal"}, Cell{"-t ext4 -b 1024", "data=journal"},
+                    Cell{"-t ext4 -O inline_data -b 4096", "data=journal"}, Cell{"-t ext3 -b 4096", "data=journal"}));
 
 }  // namespace
 }  // namespace uext4

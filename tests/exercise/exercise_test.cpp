@@ -227,14 +227,15 @@ TEST_P(Exercise, AgreesWithTheModel) {
 
 INSTANTIATE_TEST_SUITE_P(
     Cells, Exercise,
-    testing::Values(Cell{"-t ext4", ""}, Cell{"-t ext4 -b 1024", ""}, Cell{"-t ext4 -O inline_data", ""},
-                    Cell{"-t ext4 -O inline_data -b 1024 -I 256", ""}, Cell{"-t ext3", ""}, Cell{"-t ext3 -b 1024", ""},
-                    Cell{"-t ext4 -O bigalloc -C 16384", ""}, Cell{"-t ext4 -O bigalloc -b 1024 -C 16384", ""},
-                    Cell{"-t ext4", "data=journal"}, Cell{"-t ext4 -b 1024", "data=journal"},
-                    Cell{"-t ext4 -O inline_data", "data=journal"},
-                    Cell{"-t ext4 -O inline_data -b 1024 -I 256", "data=journal"}, Cell{"-t ext3", "data=journal"},
-                    Cell{"-t ext3 -b 1024", "data=journal"}, Cell{"-t ext4 -O bigalloc -C 16384", "data=journal"},
-                    Cell{"-t ext4 -O bigalloc -b 1024 -C 16384", "data=journal"}, Cell{"-t ext4 -O ^has_journal", ""}));
+    testing::Values(
+        Cell{"-t ext4 -b 4096", ""}, Cell{"-t ext4 -b 1024", ""}, Cell{"-t ext4 -O inline_data -b 4096", ""},
+        Cell{"-t ext4 -O inline_data -b 1024 -I 256", ""}, Cell{"-t ext3 -b 4096", ""}, Cell{"-t ext3 -b 1024", ""},
+        Cell{"-t ext4 -O bigalloc -C 16384 -b 4096", ""}, Cell{"-t ext4 -O bigalloc -b 1024 -C 16384", ""},
+        Cell{"-t ext4 -b 4096", "data=journal"}, Cell{"-t ext4 -b 1024", "data=journal"},
+        Cell{"-t ext4 -O inline_data -b 4096", "data=journal"},
+        Cell{"-t ext4 -O inline_data -b 1024 -I 256", "data=journal"}, Cell{"-t ext3 -b 4096", "data=journal"},
+        Cell{"-t ext3 -b 1024", "data=journal"}, Cell{"-t ext4 -O bigalloc -C 16384 -b 4096", "data=journal"},
+        Cell{"-t ext4 -O bigalloc -b 1024 -C 16384", "data=journal"}, Cell{"-t ext4 -O ^has_journal -b 4096", ""}));
 
 }  // namespace
 }  // namespace uext4
