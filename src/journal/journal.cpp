@@ -130,6 +130,21 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
         super.feature_incompat = super.feature_incompat & ~format::journal::incompat_async_commit;
         s->layout.incompat &= ~format::journal::incompat_async_commit;
     }
+    // An empty log takes on what the file system has, as the kernel does at each mount.
+    auto& super = view_as<format::JournalSuper>(Bytes(s->super_bytes));
+    if (super.header.blocktype == format::journal::super_v2) {
+        namespace j = format::journal;
+        std::uint32_t features = super.feature_incompat;
+        if (s->options.checksums && !super.checksum_v2or3()) {
+            features |= j::incompat_csum_v3;
+            super.feature_compat = super.feature_compat & ~j::compat_checksum;
+            super.checksum_type = j::checksum_crc32c;
+        }
+        if (s->options.wide) features |= j::incompat_64bit;
+        super.feature_incompat = features;
+        if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
+        s->layout = TRY(format::parse_journal_super(super, s->block_size, blocks));
+    }
     s->head = s->layout.first;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
     s->log_free = ring;

@@ -87,6 +87,8 @@ private:
 struct JournalOptions {
     std::chrono::milliseconds commit_interval{5000};  // 0: only when asked
     bool barrier = true;                              // flushes are sent
+    bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
+    bool wide = false;                                // the log gets 64-bit block numbers
     std::uint64_t close_at_bytes = 16u << 20;         // a running transaction is committed beyond this much
     // Called once, at the first abort, on whatever thread met the error; must not call the journal.
     std::function<void(const Error&)> on_abort;

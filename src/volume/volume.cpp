@@ -100,6 +100,8 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     JournalOptions j;
     j.commit_interval = options.fs.read_only ? std::chrono::milliseconds(0) : options.commit_interval;
     j.barrier = options.barrier;
+    j.checksums = l.geometry.metadata_csum();
+    j.wide = l.geometry.has_incompat(format::incompat::bit64);
     j.close_at_bytes = std::max<std::uint64_t>(options.cache_bytes / 4, std::uint64_t{1} << 20);
     j.on_abort = [this](const Error& why) {
         if (layers && layers->fs) layers->fs->read_only.store(true);
