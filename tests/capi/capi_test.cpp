@@ -1,0 +1,145 @@
+// The C interface, as other software links it: the shared library and its header alone.
+#include <uext4/uext4.h>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+#include <string>
+
+namespace {
+
+class CInterface : public testing::Test {
+protected:
+    void SetUp() override {
+        path = "/dev/shm/uext4-capi-" + std::to_string(::getpid());
+        ASSERT_EQ(std::system(("mke2fs -q -F -t ext4 -b 4096 " + path + " 64M >/dev/null 2>&1").c_str()), 0);
+        ASSERT_EQ(uext4_mount(path.c_str(), nullptr, &fs), 0) << uext4_strerror();
+    }
+    void TearDown() override {
+        if (fs) {
+            EXPECT_EQ(uext4_umount(fs), 0) << uext4_strerror();
+            EXPECT_EQ(std::system(("e2fsck -fn " + path + " >/dev/null 2>&1").c_str()), 0);
+        }
+        ::unlink(path.c_str());
+    }
+    std::string path;
+    uext4_fs* fs = nullptr;
+};
+
+TEST_F(CInterface, FilesAndErrors) {
+    uext4_file* file = nullptr;
+    EXPECT_EQ(uext4_open(fs, "/none", O_RDONLY, 0, &file), -ENOENT);
+    EXPECT_NE(std::string(uext4_strerror()).find("none"), std::string::npos);
+    ASSERT_EQ(uext4_open(fs, "/f", O_CREAT | O_RDWR | O_EXCL, 0640, &file), 0) << uext4_strerror();
+    EXPECT_EQ(uext4_pwrite(file, "hello", 5, 100), 5);
+    char buffer[16] = {};
+    EXPECT_EQ(uext4_pread(file, buffer, sizeof buffer, 100), 5);
+    EXPECT_STREQ(buffer, "hello");
+    EXPECT_EQ(uext4_fsync(file), 0);
+    EXPECT_EQ(uext4_fallocate(file, 0, 0, 1 << 20), 0);
+    EXPECT_EQ(uext4_lseek(file, 0, SEEK_END), 1 << 20);
+    EXPECT_EQ(uext4_ftruncate(file, 103), 0);
+    struct stat st{};
+    EXPECT_EQ(uext4_fstat(file, &st), 0);
+    EXPECT_EQ(st.st_size, 103);
+    EXPECT_EQ(st.st_mode & 07777, 0640u);
+    const iovec parts[2] = {{const_cast<char*>("ab"), 2}, {const_cast<char*>("cd"), 2}};
+    EXPECT_EQ(uext4_pwritev(file, parts, 2, 0), 4);
+    EXPECT_EQ(uext4_fsetxattr(file, "user.x", "v", 1, 0), 0);
+    EXPECT_EQ(uext4_fgetxattr(file, "user.x", nullptr, 0), 1);
+    EXPECT_EQ(uext4_fgetxattr(file, "user.y", nullptr, 0), -ENODATA);
+    EXPECT_EQ(uext4_umount(fs), -EBUSY);
+    EXPECT_EQ(uext4_close(file), 0);
+}
+
+TEST_F(CInterface, NamesAndDirectories) {
+    EXPECT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
+    EXPECT_EQ(uext4_mkdir(fs, "/d", 0755), -EEXIST);
+    EXPECT_EQ(uext4_symlink(fs, "target", "/d/link"), 0);
+    char text[64] = {};
+    EXPECT_EQ(uext4_readlink(fs, "/d/link", text, sizeof text), 6);
+    EXPECT_EQ(uext4_mknod(fs, "/d/null", S_IFCHR | 0666, 0x103), 0);
+    for (int i = 0; i < 300; ++i) {
+        uext4_file* file = nullptr;
+        ASSERT_EQ(uext4_open(fs, ("/d/f" + std::to_string(i)).c_str(), O_CREAT | O_WRONLY, 0644, &file), 0);
+        uext4_close(file);
+    }
+    uext4_dir* dir = nullptr;
+    ASSERT_EQ(uext4_opendir(fs, "/d", &dir), 0);
+    std::set<std::string> names;
+    long middle = 0;
+    std::string after;
+    while (dirent* e = uext4_readdir(dir)) {
+        EXPECT_TRUE(names.insert(e->d_name).second) << e->d_name;
+        if (names.size() == 100) middle = uext4_telldir(dir);
+        if (names.size() == 101) after = e->d_name;
+    }
+    EXPECT_EQ(names.size(), 304u);
+    uext4_seekdir(dir, middle);
+    EXPECT_EQ(uext4_readdir(dir)->d_name, after);
+    EXPECT_EQ(uext4_closedir(dir), 0);
+    EXPECT_EQ(uext4_rename(fs, "/d/f1", "/moved", 0), 0);
+    EXPECT_EQ(uext4_link(fs, "/moved", "/again"), 0);
+    EXPECT_EQ(uext4_unlink(fs, "/moved"), 0);
+    EXPECT_EQ(uext4_rmdir(fs, "/d"), -ENOTEMPTY);
+    EXPECT_EQ(uext4_access(fs, "/again", R_OK), 0);
+    struct statvfs v{};
+    EXPECT_EQ(uext4_statfs(fs, &v), 0);
+    EXPECT_EQ(v.f_namemax, 255u);
+    EXPECT_EQ(uext4_syncfs(fs), 0);
+}
+
+TEST_F(CInterface, IdentitiesAreAskedForRights) {
+    EXPECT_EQ(uext4_mkdir(fs, "/private", 0700), 0);
+    const uext4_identity somebody{1000, 1000, nullptr, 0, 022, 0};
+    EXPECT_EQ(uext4_set_thread_identity(&somebody), 0);
+    EXPECT_EQ(uext4_mkdir(fs, "/private/x", 0755), -EACCES);
+    EXPECT_EQ(uext4_chmod(fs, "/private", 0777), -EPERM);
+    EXPECT_EQ(uext4_set_thread_identity(nullptr), 0);
+    EXPECT_EQ(uext4_mkdir(fs, "/private/x", 0755), 0);
+}
+
+TEST_F(CInterface, AFrozenImageNeedsNoReplay) {
+    uext4_file* file = nullptr;
+    ASSERT_EQ(uext4_open(fs, "/f", O_CREAT | O_RDWR, 0644, &file), 0);
+    EXPECT_EQ(uext4_pwrite(file, "data", 4, 0), 4);
+    ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
+    EXPECT_EQ(
+        std::system(("cp " + path + " " + path + ".copy && e2fsck -fn " + path + ".copy >/dev/null 2>&1").c_str()), 0);
+    ::unlink((path + ".copy").c_str());
+    EXPECT_EQ(uext4_thaw(fs), 0);
+    EXPECT_EQ(uext4_thaw(fs), -EINVAL);
+    EXPECT_EQ(uext4_pwrite(file, "more", 4, 4), 4);
+    EXPECT_EQ(uext4_close(file), 0);
+}
+
+TEST(CDevice, ServesCallbacks) {
+    const std::string path = "/dev/shm/uext4-capi-device-" + std::to_string(::getpid());
+    ASSERT_EQ(std::system(("mke2fs -q -F -t ext4 " + path + " 32M >/dev/null 2>&1").c_str()), 0);
+    int fd = ::open(path.c_str(), O_RDWR);
+    uext4_device device{};
+    device.context = &fd;
+    device.size = 32 << 20;
+    device.read = [](void* c, void* b, size_t n, uint64_t at) {
+        return ::pread(*static_cast<int*>(c), b, n, static_cast<off_t>(at)) == static_cast<ssize_t>(n) ? 0 : -EIO;
+    };
+    device.write = [](void* c, const void* b, size_t n, uint64_t at) {
+        return ::pwrite(*static_cast<int*>(c), b, n, static_cast<off_t>(at)) == static_cast<ssize_t>(n) ? 0 : -EIO;
+    };
+    device.flush = [](void* c) { return ::fdatasync(*static_cast<int*>(c)) == 0 ? 0 : -errno; };
+    uext4_fs* fs = nullptr;
+    ASSERT_EQ(uext4_mount_device(&device, "data=journal", &fs), 0) << uext4_strerror();
+    EXPECT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
+    EXPECT_EQ(uext4_umount(fs), 0) << uext4_strerror();
+    ::close(fd);
+    EXPECT_EQ(std::system(("e2fsck -fn " + path + " >/dev/null 2>&1").c_str()), 0);
+    ::unlink(path.c_str());
+}
+
+}  // namespace
