@@ -1,0 +1,251 @@
+"""What tests of the mount share: scratch folders, images, mounts by the program and by the kernel, trees compared.
+
+Everything a test starts is taken away when its Scratch is left, whether the test passed or not. A server is ended by its
+process id, never by name.
+"""
+
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+IOC_SERVER = 0x80045542  # UEXT4_IOC_SERVER: _IOR('U', 0x42, int)
+IOC_SHUTDOWN = 0x8004587D  # the kernel's ext4: _IOR('X', 125, u32)
+SHUTDOWN_FLUSH_LOG = 1
+SHUTDOWN_NO_FLUSH = 2
+SKIPPED = 77
+
+
+class Failure(Exception):
+    """A check did not hold."""
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+def check(condition, text):
+    if not condition:
+        raise Failure(text)
+
+
+def is_long():
+    return os.environ.get("UEXT4_LONG") == "1"
+
+
+def run(*command, accept=(0,), **options):
+    """Runs a command; Failure with its output unless its status is one of `accept`. Returns the completed process."""
+    words = [str(part) for part in command]
+    result = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                            check=False, **options)
+    check(result.returncode in accept, f"{' '.join(words)}: status {result.returncode}\n{result.stdout}")
+    return result
+
+
+def need(*programs):
+    for program in programs:
+        if shutil.which(program) is None:
+            skip(f"{program} is not installed")
+
+
+def need_mount():
+    """What each of these tests cannot do without."""
+    if not os.path.exists("/dev/fuse"):
+        skip("there is no /dev/fuse")
+    if os.geteuid() != 0:
+        skip("only root may mount here")
+    need("mke2fs", "e2fsck", "mount", "umount")
+
+
+def is_mounted(directory):
+    path = str(directory)
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        return any(line.split(" ")[1] == path for line in table)
+
+
+def clean(image):
+    """e2fsck finds nothing at all."""
+    run("e2fsck", "-fn", image)
+
+
+def clean_but_orphans(image):
+    """e2fsck finds nothing but orphans that it may finish by itself."""
+    result = run("e2fsck", "-fn", image, accept=range(256))
+    if result.returncode == 0:
+        return
+    check("rphan" in result.stdout or "eleted inode" in result.stdout, f"e2fsck -fn {image}:\n{result.stdout}")
+    run("e2fsck", "-fp", image, accept=(0, 1))
+    clean(image)
+
+
+def copy_image(source, target):
+    run("cp", "--sparse=always", "--reflink=auto", source, target)
+    return target
+
+
+class Scratch:
+    """A folder in memory, and all that was mounted below it."""
+
+    def __init__(self, program):
+        self.program = str(pathlib.Path(program).resolve())
+        if not os.access(self.program, os.X_OK):
+            skip(f"{self.program} is not built")
+        base = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="uext4_test_", dir=base))
+        self.servers = {}  # mount point to process id
+        self.kernel = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        for directory in list(self.kernel):
+            subprocess.run(["umount", directory], check=False, stderr=subprocess.DEVNULL)
+            if is_mounted(directory):
+                subprocess.run(["umount", "-l", directory], check=False)
+        for directory in list(self.servers):
+            self.kill(directory)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def path(self, name):
+        return self.folder / name
+
+    def image(self, name, size, *options):
+        """A new image; `options` are those of mke2fs."""
+        image = self.path(name)
+        run("mke2fs", "-q", "-F", *(options or ("-t", "ext4")), image, size)
+        return image
+
+    def mount(self, image, name="mnt", options=""):
+        """Mounts by the program; returns the mount point."""
+        directory = self.path(name)
+        directory.mkdir(exist_ok=True)
+        run(self.program, "mount", *(("-o", options) if options else ()), image, directory)
+        self.servers[directory] = 0
+        check(is_mounted(directory), f"{image} is not mounted though the program says so")
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.servers[directory] = struct.unpack("i", fcntl.ioctl(fd, IOC_SERVER, bytes(4)))[0]
+        finally:
+            os.close(fd)
+        return directory
+
+    def umount(self, directory):
+        pid = self.servers[directory]
+        run(self.program, "umount", directory)
+        del self.servers[directory]
+        check(not is_mounted(directory), f"{directory} is still mounted")
+        check(not os.path.exists(f"/proc/{pid}") or self._ended(pid), f"the server {pid} lives on")
+
+    def kill(self, directory):
+        """Ends the server at once, as a crash would, and takes the dead mount away."""
+        pid = self.servers.pop(directory)
+        if pid > 0:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if is_mounted(directory):
+            subprocess.run(["umount", "-l", directory], check=False)
+        limit = time.monotonic() + 20
+        while pid > 0 and not self._ended(pid):
+            check(time.monotonic() < limit, f"the server {pid} does not end")
+            time.sleep(0.005)
+
+    @staticmethod
+    def _ended(pid):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as status:
+                return status.read().rsplit(")", 1)[1].split()[0] in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    def kernel_mount(self, image, name="kernel", options=""):
+        """Mounts by the kernel through a loop device; skips the test where there is none."""
+        directory = self.path(name)
+        directory.mkdir(exist_ok=True)
+        if not os.path.exists("/dev/loop-control"):
+            skip("there are no loop devices")
+        result = run("mount", "-t", "ext4", "-o", "loop" + ("," + options if options else ""), image, directory,
+                     accept=range(256))
+        if result.returncode != 0:
+            if "loop" in result.stdout and "set up" in result.stdout or "unknown filesystem" in result.stdout:
+                skip(f"the kernel cannot mount here: {result.stdout.strip()}")
+            raise Failure(f"the kernel does not mount {image}: {result.stdout}")
+        self.kernel.append(directory)
+        return directory
+
+    def kernel_umount(self, directory):
+        limit = time.monotonic() + 10
+        while run("umount", directory, accept=range(256)).returncode != 0:
+            check(time.monotonic() < limit, f"{directory} stays busy")
+            time.sleep(0.05)
+        self.kernel.remove(directory)
+
+
+def content_of(path, status):
+    if stat.S_ISREG(status.st_mode):
+        digest = hashlib.sha1()
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+    return os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+
+
+def tree(root, times=True, xattrs=True):
+    """Everything below `root` by relative path: what two views of one file system have to agree on.
+
+    Times are the modification times in nanoseconds. Reads no directory's link count or size apart from the rest: they
+    are part of the file system as well.
+    """
+    root = os.fsencode(root)
+    found = {}
+    for folder, directories, files in os.walk(root):
+        for name in directories + files + ([b"."] if folder == root else []):
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            entry = {"inode": status.st_ino, "mode": oct(status.st_mode), "links": status.st_nlink,
+                     "owner": (status.st_uid, status.st_gid), "size": status.st_size, "device": status.st_rdev,
+                     "content": content_of(path, status)}
+            if times:
+                entry["mtime"] = status.st_mtime_ns
+            if xattrs:
+                entry["xattrs"] = sorted((key, os.getxattr(path, key, follow_symlinks=False))
+                                         for key in os.listxattr(path, follow_symlinks=False))
+            found[os.path.relpath(path, root)] = entry
+    return found
+
+
+def same_tree(expected, got, what):
+    lines = []
+    for path in sorted(expected.keys() | got.keys()):
+        if path not in got or path not in expected:
+            lines.append(f"{path!r} is only in the {'first' if path in expected else 'second'}")
+        elif expected[path] != got[path]:
+            lines.append(f"{path!r}: " + ", ".join(f"{key} {expected[path][key]} and {got[path][key]}"
+                                                   for key in expected[path] if expected[path][key] != got[path][key]))
+    check(not lines, f"{what}: {len(lines)} differ\n" + "\n".join(lines[:20]))
+
+
+def main(test):
+    """Runs test(Scratch); the program's path is the script's argument. Ends the process with the test's status."""
+    need_mount()
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {sys.argv[0]} PROGRAM")
+    try:
+        with Scratch(sys.argv[1]) as scratch:
+            test(scratch)
+    except Failure as failure:
+        print(f"FAILED: {failure}")
+        sys.exit(1)
+    print("passed")
