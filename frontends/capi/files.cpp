@@ -146,6 +146,13 @@ int uext4_fremovexattr(uext4_file* file, const char* name) {
     return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
 }
 
+// Declared so that programs link; there is no mapping engine in this version.
+int uext4_map(uext4_file*, off_t, size_t, int, int, void**) {
+    return report(Error{EOPNOTSUPP, "uext4_map: this version has no memory maps; use uext4_pread and uext4_pwrite"});
+}
+int uext4_unmap(void*, size_t) { return report(Error{EOPNOTSUPP, "uext4_unmap: this version has no memory maps"}); }
+int uext4_msync(void*, size_t, int) { return report(Error{EOPNOTSUPP, "uext4_msync: this version has no memory maps"}); }
+
 ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) {
     if (!from || !to || from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: bad arguments");
     if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});

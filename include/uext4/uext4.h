@@ -86,6 +86,11 @@ UEXT4_API ssize_t uext4_copy_file_range(uext4_file *from, off_t from_offset, uex
 /* Gives a file made with O_TMPFILE a name. */
 UEXT4_API int uext4_flink(uext4_file *file, const char *path);
 
+/* Memory maps of files. Not available in this version: -EOPNOTSUPP, with a sentence that says so. */
+UEXT4_API int uext4_map(uext4_file *file, off_t offset, size_t length, int prot, int flags, void **address);
+UEXT4_API int uext4_unmap(void *address, size_t length);
+UEXT4_API int uext4_msync(void *address, size_t length, int flags);
+
 UEXT4_API int uext4_stat(uext4_fs *fs, const char *path, struct stat *out);
 UEXT4_API int uext4_lstat(uext4_fs *fs, const char *path, struct stat *out);
 UEXT4_API int uext4_birthtime(uext4_fs *fs, const char *path, struct timespec *out);
