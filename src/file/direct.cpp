@@ -120,7 +120,8 @@ Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
         const std::uint64_t n = std::min(m.end(), end) - at;
         const Bytes into = out.subspan(at - offset, n);
         if (m.place == Place::reserved || m.place == Place::granted) {
-            TRY(read_file(inode, at, into));
+            const std::size_t got = TRY(read_file(inode, at, into));
+            if (got < into.size()) return at + got - offset;
         } else if (m.reads_device()) {
             TRY(inode.fs().device.read(m.block.value * bs + (at - m.offset), into));
         } else {

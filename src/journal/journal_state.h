@@ -91,7 +91,7 @@ struct JournalState {
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
-    void commit_running(MutexLock& guard);                    // lists held; given up meanwhile
+    void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;                    // lists held; given up meanwhile
     Result<void> write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images);
     // ---- log_writer.cpp
     Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images, std::uint64_t& used);
@@ -101,8 +101,8 @@ struct JournalState {
     Result<BlockNr> log_block(std::uint32_t index) const;     // where a block of the log lies
     // ---- checkpoint.cpp
     // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.
-    void checkpoint_oldest(MutexLock& guard);
-    Result<void> empty_log(MutexLock& guard);
+    void checkpoint_oldest(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    Result<void> empty_log(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
 
     std::size_t revokes_per_block() const;
     std::size_t weight(const Transaction& t) const { return t.blocks() + t.revoked.size() / revokes_per_block(); }
