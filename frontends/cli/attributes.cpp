@@ -113,7 +113,7 @@ void add_attribute_verbs(CLI::App& app) {
             with_inode(*s, true, true, [&](Session& session, Inode& inode, const std::string& path) {
                 AttributeChange change;
                 change.mode = new_mode(inode.mode(), s->what, inode.is_directory());
-                need(session.fs().set_attributes(inode, change, me(), false), path);
+                need(session.fs().set_attributes(inode, change, me(), false), session.at(path));
             });
         });
     }
@@ -134,7 +134,7 @@ void add_attribute_verbs(CLI::App& app) {
             } catch (const std::exception&) {
                 give_up(impossible, "'" + s->what + "' is not UID:GID");
             }
-            with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) { need(session.fs().set_attributes(inode, change, me(), false), path); });
+            with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) { need(session.fs().set_attributes(inode, change, me(), false), session.at(path)); });
         });
     }
     {
@@ -152,7 +152,7 @@ void add_attribute_verbs(CLI::App& app) {
                 const std::uint32_t old = session.fs().get_flags(inode);
                 const std::uint32_t fixed = old & ~user_settable_flags;
                 const std::uint32_t wanted = s->what[0] == '+' ? old | bits : s->what[0] == '-' ? old & ~bits : fixed | bits;
-                need(session.fs().set_flags(inode, wanted, me(), false), path);
+                need(session.fs().set_flags(inode, wanted, me(), false), session.at(path));
             });
         });
     }
@@ -180,10 +180,10 @@ void add_attribute_verbs(CLI::App& app) {
         v->callback([s] {
             with_inode(*s, false, false, [&](Session& session, Inode& inode, const std::string& path) {
                 std::vector<std::string> names{s->name};
-                if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), path);
+                if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), session.at(path));
                 Json out = Json::object();
                 for (const std::string& name : names) {
-                    const std::string text = value_text(need(session.fs().get_xattr(inode, name, me(), false), path));
+                    const std::string text = value_text(need(session.fs().get_xattr(inode, name, me(), false), session.at(path)));
                     if (s->o.json) out[name] = text;
                     else fmt::print("{}={}\n", name, text);
                 }
@@ -203,8 +203,8 @@ void add_attribute_verbs(CLI::App& app) {
         v->callback([s] {
             if (s->name.empty() == s->remove.empty()) give_up(impossible, "either -n NAME or -x NAME");
             with_inode(*s, true, false, [&](Session& session, Inode& inode, const std::string& path) {
-                if (!s->remove.empty()) need(session.fs().remove_xattr(inode, s->remove, me(), false), path);
-                else need(session.fs().set_xattr(inode, s->name, value_of(s->value), 0, me(), false), path);
+                if (!s->remove.empty()) need(session.fs().remove_xattr(inode, s->remove, me(), false), session.at(path));
+                else need(session.fs().set_xattr(inode, s->name, value_of(s->value), 0, me(), false), session.at(path));
             });
         });
     }

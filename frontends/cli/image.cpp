@@ -1,6 +1,6 @@
-// info, label, replay, journal.
+// info, label, check, replay, journal.
 #include "cli/session.h"
-#include "device/open_device.h"
+#include "check/check.h"
 #include "inode/super_access.h"
 #include "journal/log_reader.h"
 #include "volume/journal_location.h"
@@ -95,6 +95,21 @@ void journal(const State& st) {
     s.close();
 }
 
+void check_image(const State& st) {
+    Session s(st.image, false, st.o);
+    const CheckReport report = need(check(s.fs().volume()), st.image);
+    s.close();
+    Json j{{"clean", report.clean()}, {"inodes", report.inodes}, {"directories", report.directories}, {"used_clusters", report.used_clusters}, {"problems", Json::array()}};
+    for (const CheckProblem& p : report.problems) {
+        j["problems"].push_back({{"where", p.where}, {"what", p.what}});
+        if (!st.o.json) fmt::print("{}: {}\n", p.where, p.what);
+    }
+    if (st.o.json) print(j);
+    else fmt::print("{}: {} inodes, {} directories, {} clusters used: {}\n", st.image, report.inodes, report.directories, report.used_clusters,
+                    report.clean() ? "clean" : fmt::format("{} problems", report.problems.size()));
+    if (!report.clean()) give_up(negative, "");
+}
+
 }  // namespace
 
 void add_image_verbs(CLI::App& app) {
@@ -109,6 +124,10 @@ void add_image_verbs(CLI::App& app) {
     {
         auto [v, s] = verb("info", "Shows what the superblock says", "uext4 info --json disk.img", true, true);
         v->callback([s] { info(*s); });
+    }
+    {
+        auto [v, s] = verb("check", "Compares all structures with each other", "uext4 check disk.img", true, true);
+        v->callback([s] { check_image(*s); });
     }
     {
         auto [v, s] = verb("replay", "Recovers the journal and finishes orphans", "uext4 replay disk.img", false, true);

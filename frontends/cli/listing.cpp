@@ -73,11 +73,9 @@ void list(const std::string& place, bool long_form, bool all, const CommonOption
     s.close();
 }
 
-constexpr unsigned deepest = 4096;
-
-Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json, unsigned depth) {
+Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json, Ancestors& above) {
     Json out = Json::array();
-    if (depth > deepest) give_up(negative, fmt::format("more than {} directories deep", deepest));
+    above.enter(s, directory);
     std::vector<Entry> list = entries(s, directory);
     std::erase_if(list, [](const Entry& e) { return e.name == "." || e.name == ".."; });
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -86,11 +84,12 @@ Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json,
         if (!json) fmt::print("{}{}{}\n", indent, last ? "`-- " : "|-- ", list[i].name);
         Json j{{"name", list[i].name}, {"inode", list[i].inode}};
         if (child->is_directory()) {
-            Json inner = tree_of(s, *child, indent + (last ? "    " : "|   "), json, depth + 1);
+            Json inner = tree_of(s, *child, indent + (last ? "    " : "|   "), json, above);
             if (json) j["entries"] = std::move(inner);
         }
         if (json) out.push_back(std::move(j));
     }
+    above.leave();
     return out;
 }
 
@@ -172,7 +171,8 @@ void add_listing_verbs(CLI::App& app) {
                 InodeRef inode = session.resolve(p.path);
                 if (!inode->is_directory()) give_up(negative, s->place + ": no directory");
                 if (!s->o.json) fmt::print("{}\n", p.path);
-                const Json j = tree_of(session, *inode, "", s->o.json, 0);
+                Ancestors above;
+                const Json j = tree_of(session, *inode, "", s->o.json, above);
                 if (s->o.json) print(j);
             }
             session.close();

@@ -22,7 +22,7 @@ void set_owner_and_mode(Session& s, Inode& inode, const std::string& owner, cons
     } catch (const std::exception&) {
         give_up(impossible, "--owner takes UID:GID, --mode octal digits");
     }
-    if (change.uid || change.gid || change.mode) need(s.fs().set_attributes(inode, change, me(), false), what);
+    if (change.uid || change.gid || change.mode) need(s.fs().set_attributes(inode, change, me(), false), s.at(what));
 }
 
 void make_directory(Session& s, const std::string& path, bool parents, const std::string& owner, const std::string& mode) {
@@ -31,29 +31,31 @@ void make_directory(Session& s, const std::string& path, bool parents, const std
             const std::string part = path.substr(0, at);
             if (part.empty() || s.fs().resolve(part, me())) continue;
             FileSystem::Parent p = s.parent(part);
-            need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), part);
+            need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), s.at(part));
         }
         if (Result<InodeRef> old = s.fs().resolve(path, me()); old && (*old)->is_directory()) return;
     }
     FileSystem::Parent p = s.parent(path);
-    InodeRef made = need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), path);
+    InodeRef made = need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), s.at(path));
     set_owner_and_mode(s, *made, owner, mode, path);
 }
 
-void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path) {
-    InodeRef inode = need(s.fs().lookup(directory, name, me(), false), path);
+void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path, Ancestors& above) {
+    InodeRef inode = need(s.fs().lookup(directory, name, me(), false), s.at(path));
     if (!inode->is_directory()) {
-        need(s.fs().unlink(directory, name, me(), false), path);
+        need(s.fs().unlink(directory, name, me(), false), s.at(path));
         return;
     }
+    above.enter(s, *inode);
     std::vector<std::string> inside;
     need(s.fs().read_directory(*inode, 0, [&](const DirectoryEntry& e) {
         if (e.name != "." && e.name != "..") inside.emplace_back(e.name);
         return true;
-    }), path);
-    for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n);
+    }), s.at(path));
+    for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n, above);
+    above.leave();
     inode = InodeRef();
-    need(s.fs().rmdir(directory, name, me(), false), path);
+    need(s.fs().rmdir(directory, name, me(), false), s.at(path));
 }
 
 struct State {
@@ -106,8 +108,9 @@ void add_name_verbs(CLI::App& app) {
             each(*s, [&](Session& session, const std::string& path) {
                 if (s->force && !session.fs().resolve(path, me(), false)) return;
                 FileSystem::Parent p = session.parent(path);
-                if (s->flag) remove_tree(session, *p.directory, p.name, path);
-                else need(session.fs().unlink(*p.directory, p.name, me(), false), path);
+                Ancestors above;
+                if (s->flag) remove_tree(session, *p.directory, p.name, path, above);
+                else need(session.fs().unlink(*p.directory, p.name, me(), false), session.at(path));
             });
         });
     }
@@ -116,7 +119,7 @@ void add_name_verbs(CLI::App& app) {
         verb(app, "rmdir", "Removes empty directories", "uext4 rmdir disk.img:/a", s, 1, -1)->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
                 FileSystem::Parent p = session.parent(path);
-                need(session.fs().rmdir(*p.directory, p.name, me(), false), path);
+                need(session.fs().rmdir(*p.directory, p.name, me(), false), session.at(path));
             });
         });
     }
@@ -132,7 +135,7 @@ void add_name_verbs(CLI::App& app) {
                 if (Result<InodeRef> there = session.fs().resolve(to.path, me()); there && (*there)->is_directory())
                     to.path += (to.path.ends_with('/') ? "" : "/") + a.name;
                 FileSystem::Parent b = session.parent(to.path);
-                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false), s->places[0]);
+                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false), session.at(from.path));
             }
             session.close();
         });
@@ -147,12 +150,12 @@ void add_name_verbs(CLI::App& app) {
             {
                 FileSystem::Parent p = session.parent(to.path);
                 if (s->flag) {
-                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false), s->places[1]);
+                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false), session.at(to.path));
                 } else {
                     const Place from = split_place(s->places[0]);
                     if (!from.image.empty() && from.image != to.image) give_up(impossible, "both sides must be in one image");
                     InodeRef target = session.resolve(from.path, false);
-                    need(session.fs().link(*target, *p.directory, p.name, me(), false), s->places[1]);
+                    need(session.fs().link(*target, *p.directory, p.name, me(), false), session.at(to.path));
                 }
             }
             session.close();
@@ -174,7 +177,7 @@ void add_name_verbs(CLI::App& app) {
             each(*s, [&](Session& session, const std::string& path) {
                 const mode_t type = s->kind == "c" ? S_IFCHR : s->kind == "b" ? S_IFBLK : s->kind == "p" ? S_IFIFO : S_IFSOCK;
                 FileSystem::Parent p = session.parent(path);
-                InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644, makedev(s->device_major, s->device_minor), {}, me(), false), path);
+                InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644, makedev(s->device_major, s->device_minor), {}, me(), false), session.at(path));
                 set_owner_and_mode(session, *made, s->owner, s->mode, path);
             });
         });

@@ -49,7 +49,8 @@ const Credentials& operator_identity() {
 
 Session::Session(const std::string& image, bool writable, const CommonOptions& options) : image_(image) {
     std::string o = options.mount_options;
-    if (!writable) o = o.empty() ? "ro" : "ro," + o;
+    // The last one counts: no option makes a verb that reads a writing one.
+    if (!writable) o += o.empty() ? "ro" : ",ro";
     if (options.no_replay) o += ",noload";
     auto mounted = FileSystem::mount(image, o, [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
     if (!mounted) give_up(impossible, image + ": " + mounted.error().what);
@@ -66,11 +67,20 @@ void Session::close() {
 }
 
 InodeRef Session::resolve(const std::string& path, bool follow) {
-    return need(fs_->resolve(path, operator_identity(), follow), image_ + ":" + path);
+    return need(fs_->resolve(path, operator_identity(), follow), image_);
 }
 
 FileSystem::Parent Session::parent(const std::string& path) {
-    return need(fs_->resolve_parent(path, operator_identity()), image_ + ":" + path);
+    return need(fs_->resolve_parent(path, operator_identity()), image_);
+}
+
+void Ancestors::enter(const Session& session, const Inode& directory) {
+    constexpr std::size_t deepest = 2048;
+    const std::uint64_t number = directory.number().value;
+    if (numbers_.size() >= deepest) give_up(negative, fmt::format("{}: more than {} directories deep", session.image(), deepest));
+    for (std::uint64_t above : numbers_)
+        if (above == number) give_up(negative, fmt::format("{}: directory inode {} contains itself", session.image(), number));
+    numbers_.push_back(number);
 }
 
 std::string mode_text(std::uint16_t mode) {

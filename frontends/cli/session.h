@@ -53,6 +53,8 @@ public:
     ~Session();
     FileSystem& fs() { return *fs_; }
     const std::string& image() const { return image_; }
+    // "IMAGE: PATH", for messages.
+    std::string at(const std::string& path) const { return image_ + ": " + path; }
     // Unmounts; the end of the verb when that fails.
     void close();
     InodeRef resolve(const std::string& path, bool follow = true);
@@ -64,6 +66,17 @@ private:
 };
 
 const Credentials& operator_identity();
+
+// The directories between the start of a walk and where it is: a damaged image may hold one that contains itself.
+class Ancestors {
+public:
+    // Ends the verb when `directory` is among them, or they are more than any path can name.
+    void enter(const Session& session, const Inode& directory);
+    void leave() { numbers_.pop_back(); }
+
+private:
+    std::vector<std::uint64_t> numbers_;
+};
 
 std::string mode_text(std::uint16_t mode);
 std::string time_text(format::Timestamp time);

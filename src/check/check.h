@@ -1,0 +1,27 @@
+// Is the file system sound? Everything that two structures say is compared.
+#pragma once
+
+#include "volume/volume.h"
+
+#include <string>
+#include <vector>
+
+namespace uext4 {
+
+struct CheckProblem {
+    std::string where;  // structure and number
+    std::string what;
+};
+
+struct CheckReport {
+    std::vector<CheckProblem> problems;  // at most `most_problems`; the last says that there are more
+    std::uint64_t inodes = 0, directories = 0, used_clusters = 0;
+    bool clean() const { return problems.empty(); }
+};
+inline constexpr std::size_t most_problems = 1000;
+
+// Of a volume that nobody changes meanwhile (opened read-only). Damage is reported, not returned; an error is a device
+// that cannot be read. Memory: two bits a cluster, and a count for each inode in use.
+Result<CheckReport> check(Volume& volume);
+
+}  // namespace uext4

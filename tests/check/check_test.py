@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""`uext4 check`: sound images of many formats are called clean, and damage is named. Usage: check_test.py PROGRAM"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+FORMATS = {
+    "default": ["-t", "ext4", "-b", "4096"],
+    "ext2": ["-t", "ext2"],
+    "ext3": ["-t", "ext3"],
+    "1k": ["-t", "ext4", "-b", "1024"],
+    "inline": ["-t", "ext4", "-O", "inline_data"],
+    "bigalloc": ["-t", "ext4", "-b", "4096", "-O", "bigalloc", "-C", "16384"],
+    "meta_bg": ["-t", "ext4", "-O", "meta_bg,^resize_inode"],
+    "nocsum": ["-t", "ext4", "-O", "^metadata_csum,uninit_bg"],
+    "orphan_file": ["-t", "ext4", "-O", "orphan_file"],
+    "128": ["-t", "ext4", "-I", "128"],
+}
+DAMAGE = {
+    "link count": ("sif /dir/f3 links_count 7", "i_links_count is 7"),
+    "cleared inode": ("clri /dir/f4", "not in use"),
+    "freed block": ("freeb 1000 20", "in use and not marked"),
+    "leaked block": ("setb 6000 3", "belong to nobody"),
+    "block count": ("sif /big blocks 8", "i_blocks is 8"),
+}
+
+
+def run(*command):
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+
+
+def main():
+    program = sys.argv[1]
+    failures = []
+    with tempfile.TemporaryDirectory(prefix="uext4-check-", dir="/dev/shm") as name:
+        folder = pathlib.Path(name)
+        tree = folder / "tree"
+        (tree / "dir").mkdir(parents=True)
+        for i in range(200):
+            (tree / "dir" / f"f{i}").write_text("x" * i * 7)
+        (tree / "big").write_bytes(os.urandom(3000000))
+        (tree / "link").symlink_to("t" * 100)
+        os.link(tree / "big", tree / "hard")
+        os.setxattr(tree / "big", "user.x", b"v" * 300)
+        for label, options in FORMATS.items():
+            image = folder / f"{label}.img"
+            made = run("mke2fs", "-q", "-F", *options, "-d", tree, image, "48M")
+            if made.returncode != 0:
+                failures.append(f"{label}: mke2fs: {made.stderr}")
+                continue
+            for step in ("as made", "after writing"):
+                if step == "after writing":
+                    run(program, "cp", "-a", tree, f"{image}:/copy")
+                    run(program, "rm", "-r", f"{image}:/dir")
+                answer = run(program, "check", image)
+                if answer.returncode != 0:
+                    failures.append(f"{label} {step}: {answer.stdout[-600:]}{answer.stderr[-300:]}")
+        for label, (command, expected) in DAMAGE.items():
+            image = folder / "damaged.img"
+            run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^metadata_csum,^64bit", "-d", tree, image, "48M")
+            if label == "freed block":
+                first = run("debugfs", "-R", "blocks /big", image).stdout.split()[0]
+                command = f"freeb {first} 5"
+            run("debugfs", "-w", "-R", command, image)
+            answer = run(program, "check", image)
+            if answer.returncode != 1 or expected not in answer.stdout:
+                failures.append(f"{label}: status {answer.returncode}, '{expected}' expected: {answer.stdout[-400:]}{answer.stderr[-300:]}")
+    for failure in failures:
+        print(failure)
+    print(f"{len(FORMATS)} formats, {len(DAMAGE)} kinds of damage, {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
