@@ -140,7 +140,7 @@ void add_attribute_verbs(CLI::App& app) {
     {
         auto s = std::make_shared<State>();
         CLI::App* v = app.add_subcommand("chattr", "Changes flags");
-        v->footer("Example: uext4 chattr +i disk.img:/etc/passwd      (a minus needs --: uext4 chattr -- -i ...)");
+        v->footer("Example: uext4 chattr +i disk.img:/etc/passwd   uext4 chattr -i disk.img:/etc/passwd");
         v->add_option("CHANGE", s->what, "+flags, -flags or =flags")->required();
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, false, false);

@@ -61,9 +61,11 @@ void copy(const CopyState& c) {
     }
     for (const std::string& m : c.maps) o.map_owner.push_back(pair_of(m));
     const Place to = split_place(c.places.back());
+    const bool many = c.places.size() > 2;
     const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
     if (!to.image.empty()) {
         Session target(to.image, true, c.o);
+        if (many && !target.resolve(to.path)->is_directory()) give_up(negative, target.at(to.path) + ": is no directory");
         for (const std::string& source : sources) {
             const Place from = split_place(source);
             if (from.image.empty()) {
@@ -95,6 +97,8 @@ void copy(const CopyState& c) {
         target.close();
         return;
     }
+    std::error_code ignored;
+    if (many && !std::filesystem::is_directory(to.path, ignored)) give_up(negative, to.path + ": is no directory");
     for (const std::string& source : sources) {
         const Place from = split_place(source);
         if (from.image.empty()) give_up(impossible, "neither side is in an image");

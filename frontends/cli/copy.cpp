@@ -27,9 +27,11 @@ class In {
 public:
     In(Session& to, const CopyOptions& o) : to_(to), o_(o) {}
 
-    void copy(const std::string& source, Inode& directory, const std::string& name) {
+    void copy(const std::string& source, Inode& directory, const std::string& name, unsigned depth = 0) {
         struct stat st{};
-        if (::lstat(source.c_str(), &st) != 0) give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+        // What is named is followed, unless the links themselves are copied.
+        const bool follow = depth == 0 && !o_.recursive;
+        if ((follow ? ::stat(source.c_str(), &st) : ::lstat(source.c_str(), &st)) != 0) give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
         if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
         if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
             const auto key = std::pair(st.st_dev, st.st_ino);
@@ -44,19 +46,30 @@ public:
         InodeRef made = make(source, directory, name, st);
         if (S_ISREG(st.st_mode)) contents(source, made, st);
         if (o_.preserve && st.st_nlink > 1) linked_[{st.st_dev, st.st_ino}] = made->number().value;
-        if (S_ISDIR(st.st_mode)) {
-            std::vector<std::string> names;
-            for (const auto& e : std::filesystem::directory_iterator(source)) names.push_back(e.path().filename());
-            for (const std::string& n : names) copy(source + "/" + n, *made, n);
-        }
+        if (S_ISDIR(st.st_mode)) inside(source, *made, depth);
         attributes(source, *made, st);
         ++files_;
+    }
+
+    // What is in a directory of the host, into one that is there; with its attributes when all is preserved.
+    void merge(const std::string& source, Inode& directory) {
+        struct stat st{};
+        if (::stat(source.c_str(), &st) != 0) give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+        if (!o_.recursive) give_up(negative, source + ": is a directory (use -r)");
+        inside(source, directory, 0);
+        if (o_.preserve) attributes(source, directory, st);
     }
     ~In() {
         if (o_.progress) fmt::print(stderr, "\r\033[K");
     }
 
 private:
+    void inside(const std::string& source, Inode& directory, unsigned depth) {
+        std::vector<std::string> names;
+        for (const auto& e : std::filesystem::directory_iterator(source)) names.push_back(e.path().filename());
+        for (const std::string& n : names) copy(source + "/" + n, directory, n, depth + 1);
+    }
+
     void remove_old(Inode& directory, const std::string& name, const struct stat& st) {
         Result<InodeRef> old = to_.fs().lookup(directory, name, operator_identity(), false);
         if (!old) return;
@@ -119,7 +132,7 @@ private:
                 if (st.st_uid == from) change.uid = to;
                 if (st.st_gid == from) change.gid = to;
             }
-        } else if (::geteuid() != 0 || true) {
+        } else {
             change.uid = ::geteuid();
             change.gid = ::getegid();
         }
@@ -137,9 +150,12 @@ private:
 
     void xattrs(const std::string& source, Inode& inode) {
         const ssize_t size = ::llistxattr(source.c_str(), nullptr, 0);
-        if (size <= 0) return;
-        std::string names(static_cast<std::size_t>(size), '\0');
-        const ssize_t got = ::llistxattr(source.c_str(), names.data(), names.size());
+        std::string names(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
+        const ssize_t got = names.empty() ? 0 : ::llistxattr(source.c_str(), names.data(), names.size());
+        // What the new file inherited from its directory is not the source's.
+        for (const std::string& name : need(to_.fs().list_xattrs(inode, operator_identity(), false), source))
+            if (name.starts_with("system.posix_acl_") && names.find(name) == std::string::npos)
+                need(to_.fs().remove_xattr(inode, name, operator_identity(), false), source + ": " + name);
         for (std::size_t at = 0; got > 0 && at < static_cast<std::size_t>(got);) {
             const std::string name(names.c_str() + at);
             at += name.size() + 1;
@@ -162,7 +178,7 @@ class Out {
 public:
     Out(Session& from, const CopyOptions& o) : from_(from), o_(o) {}
 
-    void copy(const InodeRef& inode, const std::string& source, const std::string& target) {
+    void copy(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0) {
         const struct stat st = need(from_.fs().attributes(*inode), source);
         if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
         if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
@@ -175,7 +191,14 @@ public:
         }
         switch (st.st_mode & S_IFMT) {
             case S_IFDIR:
-                if (::mkdir(target.c_str(), 0700) != 0 && errno != EEXIST) check(-1, target);
+                if (::mkdir(target.c_str(), 0700) != 0) {
+                    if (errno != EEXIST) check(-1, target);
+                    // Below the first one a link in the way would lead out of the tree that is written.
+                    struct stat there{};
+                    check(depth == 0 ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there), target);
+                    if (!S_ISDIR(there.st_mode)) give_up(negative, target + ": is in the way of a directory");
+                }
+                above_.enter(from_, *inode);
                 break;
             case S_IFLNK:
                 ::unlink(target.c_str());
@@ -184,7 +207,13 @@ public:
             case S_IFREG: contents(inode, source, target, st); break;
             default:
                 ::unlink(target.c_str());
-                check(::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev), target);
+                if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
+                    // Only root makes devices; the others still get the rest of the tree.
+                    if (errno != EPERM) check(-1, target);
+                    fmt::print(stderr, "uext4 cp: {}: {}\n", target, std::strerror(EPERM));
+                    incomplete_ = true;
+                    return;
+                }
         }
         if (S_ISDIR(st.st_mode)) {
             std::vector<std::pair<std::string, std::uint64_t>> names;
@@ -194,11 +223,15 @@ public:
             }), source);
             for (const auto& [name, number] : names) {
                 if (name.find('/') != std::string::npos) give_up(negative, source + ": a name with a slash");
-                copy(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name, target + "/" + name);
+                copy(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name, target + "/" + name, depth + 1);
             }
+            above_.leave();
         }
         attributes(*inode, source, target, st);
     }
+
+    // Something was left out and told.
+    bool incomplete() const { return incomplete_; }
 
 private:
     static void check(int result, const std::string& what) {
@@ -253,6 +286,8 @@ private:
     Session& from_;
     const CopyOptions& o_;
     std::map<ino_t, std::string> linked_;
+    Ancestors above_;
+    bool incomplete_ = false;
 };
 
 }  // namespace
@@ -261,8 +296,10 @@ void copy_in(Session& to, const std::string& source, const std::string& target, 
     In in(to, options);
     Result<InodeRef> there = to.fs().resolve(target, operator_identity());
     if (there && (*there)->is_directory()) {
-        const std::string name = last_part(std::filesystem::weakly_canonical(source).string());
-        in.copy(source, **there, name);
+        // "tree/." has no name of its own: what is in it goes straight into the target, as with cp(1).
+        const std::string name = last_part(source);
+        if (name == "." || name == ".." || name == "/") in.merge(source, **there);
+        else in.copy(source, **there, name);
         return;
     }
     FileSystem::Parent parent = to.parent(target);
@@ -270,14 +307,16 @@ void copy_in(Session& to, const std::string& source, const std::string& target, 
 }
 
 void copy_out(Session& from, const std::string& source, const std::string& target, const CopyOptions& options) {
-    InodeRef inode = from.resolve(source, !options.preserve);
+    InodeRef inode = from.resolve(source, !options.recursive);
     std::string where = target;
     struct stat st{};
     if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) {
         const std::string name = last_part(source);
         if (name != "/" && !name.empty()) where += "/" + name;
     }
-    Out(from, options).copy(inode, source, where);
+    Out out(from, options);
+    out.copy(inode, source, where);
+    if (out.incomplete()) give_up(negative, "not everything was copied");
 }
 
 }  // namespace uext4::cli

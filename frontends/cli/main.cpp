@@ -6,6 +6,23 @@
 
 namespace uext4::cli {
 
+namespace {
+
+// "chmod -x" and "chattr -i" mean what they say: a change that starts with a minus is no option.
+void protect_changes(std::vector<std::string>& arguments) {
+    if (arguments.empty() || (arguments.front() != "chmod" && arguments.front() != "chattr")) return;
+    const char* const letters = arguments.front() == "chmod" ? "rwxXstugoa,+-=" : "suSDiadAcjItTePNVEF";
+    for (std::size_t i = 1; i < arguments.size(); ++i) {
+        const std::string& word = arguments[i];
+        if (word == "--") return;
+        if (word.size() < 2 || word[0] != '-' || word[1] == '-' || word.find_first_not_of(letters, 1) != std::string::npos) continue;
+        arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(i), "--");
+        return;
+    }
+}
+
+}  // namespace
+
 int run_line(std::vector<std::string> arguments) {
     CLI::App app("uext4: ext4 images in user space", "uext4");
     app.set_version_flag("--version", UEXT4_VERSION);
@@ -20,7 +37,13 @@ int run_line(std::vector<std::string> arguments) {
     add_name_verbs(app);
     add_attribute_verbs(app);
     add_shell_verb(app);
+    app.add_subcommand("version", "Prints the version")->callback([] { fmt::print("{}\n", UEXT4_VERSION); });
     const std::string verb = arguments.empty() ? "" : arguments.front();
+    if (!verb.empty() && verb.front() != '-' && app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) {
+        fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", verb);
+        return impossible;
+    }
+    protect_changes(arguments);
     std::reverse(arguments.begin(), arguments.end());
     try {
         app.parse(arguments);
@@ -33,7 +56,9 @@ int run_line(std::vector<std::string> arguments) {
         fmt::print(stderr, "uext4 {}: {}\n", verb, e.what());
         return impossible;
     }
-    return std::fflush(stdout) == 0 ? fine : impossible;
+    if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return fine;
+    fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
+    return impossible;
 }
 
 }  // namespace uext4::cli

@@ -1,4 +1,4 @@
-// mkdir, rm, rmdir, mv, ln, mknod.
+// mkdir, rm, rmdir, mv, ln, mknod, touch.
 #include "cli/session.h"
 
 #include <sys/stat.h>
@@ -159,6 +159,26 @@ void add_name_verbs(CLI::App& app) {
                 }
             }
             session.close();
+        });
+    }
+    {
+        auto s = std::make_shared<State>();
+        CLI::App* v = verb(app, "touch", "Sets the times of files to now, making those that are not there", "uext4 touch disk.img:/etc/ready", s, 1, -1);
+        v->add_flag("-c", s->flag, "Make none");
+        v->callback([s] {
+            each(*s, [&](Session& session, const std::string& path) {
+                Result<InodeRef> there = session.fs().resolve(path, me());
+                if (!there && there.error().code == ENOENT) {
+                    if (s->flag) return;
+                    FileSystem::Parent p = session.parent(path);
+                    need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, me(), false), session.at(path));
+                    return;
+                }
+                InodeRef inode = need(std::move(there), session.image());
+                AttributeChange change;
+                change.atime = change.mtime = current_time();
+                need(session.fs().set_attributes(*inode, change, me(), false), session.at(path));
+            });
         });
     }
     {

@@ -16,7 +16,7 @@ const std::vector<std::string>& image_verbs() {
 }
 const std::vector<std::string>& path_verbs() {
     static const std::vector<std::string> verbs = {"ls", "tree", "stat", "cat", "fiemap", "truncate", "mkdir", "rm", "rmdir", "mv", "ln", "mknod",
-                                                   "chmod", "chown", "chattr", "lsattr", "getfattr", "setfattr", "cp"};
+                                                   "chmod", "chown", "chattr", "lsattr", "getfattr", "setfattr", "touch", "cp"};
     return verbs;
 }
 bool contains(const std::vector<std::string>& list, const std::string& word) { return std::ranges::find(list, word) != list.end(); }
