@@ -45,6 +45,15 @@ struct CopyState {
     CommonOptions o;
 };
 
+// A place whose image is not there looks like a path of the host; it is the image that has to be named.
+void refuse_missing_image(const std::string& text) {
+    const std::size_t colon = std::min(text.find(":/"), text.find(":<"));
+    std::error_code ignored;
+    if (colon == std::string::npos || colon == 0 || std::filesystem::exists(std::filesystem::symlink_status(text, ignored))) return;
+    const std::string image = text.substr(0, colon);
+    if (!std::filesystem::exists(image, ignored)) give_up(impossible, image + ": there is no such image");
+}
+
 void copy(const CopyState& c) {
     if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
     CopyOptions o;
@@ -61,6 +70,8 @@ void copy(const CopyState& c) {
     }
     for (const std::string& m : c.maps) o.map_owner.push_back(pair_of(m));
     const Place to = split_place(c.places.back());
+    for (const std::string& place : c.places)
+        if (split_place(place).image.empty()) refuse_missing_image(place);
     const bool many = c.places.size() > 2;
     const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
     if (!to.image.empty()) {

@@ -48,7 +48,7 @@ void list(const std::string& place, bool long_form, bool all, const CommonOption
     const Place p = image_place(place);
     Session s(p.image, false, o);
     {
-        InodeRef inode = s.resolve(p.path);
+        InodeRef inode = s.resolve(p.path, !long_form);  // of a link, the attributes asked for are its own
         Json out = Json::array();
         auto show = [&](const std::string& name, Inode& i) {
             if (o.json) out.push_back(describe(s, name, i));

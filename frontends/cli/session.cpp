@@ -53,7 +53,10 @@ Session::Session(const std::string& image, bool writable, const CommonOptions& o
     if (!writable) o += o.empty() ? "ro" : ",ro";
     if (options.no_replay) o += ",noload";
     auto mounted = FileSystem::mount(image, o, [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
-    if (!mounted) give_up(impossible, image + ": " + mounted.error().what);
+    if (!mounted) {
+        const std::string& what = mounted.error().what;
+        give_up(impossible, what.starts_with(image + ":") ? what : image + ": " + what);
+    }
     fs_ = std::move(*mounted);
 }
 

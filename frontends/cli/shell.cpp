@@ -104,18 +104,19 @@ private:
         const std::string verb = words.front();
         const bool leads = verb == "chmod" || verb == "chown" || verb == "chattr";
         bool text_first = verb == "ln" && contains(words, "-s");
+        const bool changes = verb == "chmod" || verb == "chattr";  // a change may start with a minus
         std::size_t seen = 0;
         bool any = false;
         for (std::size_t i = 1; i < words.size(); ++i) {
             std::string& w = words[i];
-            if (w.size() > 1 && w[0] == '-' && !(verb == "chattr" && seen == 0)) {
+            if (w.size() > 1 && w[0] == '-' && !(changes && seen == 0)) {
                 const bool takes = w == "-n" || w == "-v" || w == "-x" || w == "-s" || w == "--size" || w == "--owner" || w == "--mode" || w == "--map-owner";
                 if (takes && !(verb == "ln" && w == "-s")) ++i;
                 continue;
             }
             const std::size_t position = seen++;
             if ((leads && position == 0) || (text_first && position == 0) || (verb == "mknod" && position > 0)) {
-                if (verb == "chattr" && w[0] == '-') {
+                if (changes && w[0] == '-') {
                     words.insert(words.begin() + static_cast<std::ptrdiff_t>(i), "--");
                     ++i;
                 }
