@@ -119,9 +119,6 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         for (std::uint64_t i = 0; i < geometry.inode_table_blocks; ++i) marked = marked && own(d.inode_table() + i);
         if (!marked)
             return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
-        if (map->free != d.free_clusters()) {
-            // Counts and bitmap disagree: the bitmap is what matters; the count is put right with the next change.
-        }
         return map;
     };
     Result<std::unique_ptr<BusyMap>> map = load();

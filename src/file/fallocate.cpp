@@ -60,8 +60,6 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
 // Zeroes bytes of blocks that are only partly in the range, through the cache.
 Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     if (offset >= end) return {};
-    FileCache& pages = inode.pages();
-    const std::uint64_t bs = pages.block_size(), fs = pages.folio_size();
     {
         MutexLock guard(inode.map_lock);
         const Mapping m = TRY(inode.places().lookup(offset, 1));
@@ -71,8 +69,6 @@ Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     if (offset >= size) return {};
     end = std::min(end, size);
     const std::vector<std::byte> zeros(end - offset);
-    (void)fs;
-    (void)bs;
     WriteRequest request;
     request.may_use_reserve = true;
     request.keep_times = true;

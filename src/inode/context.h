@@ -24,7 +24,6 @@ struct FsOptions {
     bool acl = true;
     bool auto_da_alloc = true;
     bool grpid = false;               // BSD group inheritance
-    bool lazy_times = true;           // times alone do not open a handle; stored with the next change or sync
     std::uint64_t reserved_uid = 0, reserved_gid = 0;
 };
 

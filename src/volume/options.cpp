@@ -19,11 +19,11 @@ constexpr std::string_view refused[] = {
     "usrquota", "grpquota", "prjquota", "quota", "usrjquota", "grpjquota", "jqfmt", "journal_dev", "journal_path", "dax",
     "inlinecrypt", "test_dummy_encryption", "stripe", "journal_async_commit", "abort", "nodelalloc", "dioread_lock",
     "init_itable", "resuid_from", "debug", "minixdf", "bh", "oldalloc", "orlov", "journal_ioprio", "block_validity_strict",
-    "no_mbcache", "mb_optimize_scan", "fc_debug_force", "warn_on_error", "max_dir_size_kb", "data_err", "inode_readahead_blks"};
+    "no_mbcache", "mb_optimize_scan", "fc_debug_force", "warn_on_error", "max_dir_size_kb", "data_err", "inode_readahead_blks", "nolazytime", "journal_checksum"};
 // Known to the kernel; what they ask for is what always happens here.
 constexpr std::string_view always[] = {"delalloc", "block_validity", "dioread_nolock", "nombcache", "noquota", "i_version",
-                                       "noinit_itable", "journal_checksum", "defaults", "auto", "noauto", "nofail", "user",
-                                       "users", "_netdev", "loop", "bsddf", "nodiscard", "norecovery_none"};
+                                       "noinit_itable", "lazytime", "defaults", "auto", "noauto", "nofail", "user",
+                                       "users", "_netdev", "loop", "bsddf"};
 
 }  // namespace
 
@@ -84,8 +84,6 @@ Result<VolumeOptions> parse_volume_options(std::string_view text) {
         else if (key == "strictatime") o.fs.atime = AtimePolicy::strict;
         else if (key == "nodiratime") o.fs.nodiratime = true;
         else if (key == "diratime") o.fs.nodiratime = false;
-        else if (key == "lazytime") o.fs.lazy_times = true;
-        else if (key == "nolazytime") o.fs.lazy_times = false;
         else if (key == "user_xattr") o.fs.xattr_user = true;
         else if (key == "nouser_xattr") o.fs.xattr_user = false;
         else if (key == "acl") o.fs.acl = true;

@@ -202,7 +202,7 @@ protected:
             if (!promise) continue;
             auto file = fs.open_path("/" + name, O_RDONLY, 0, root);
             if (!file) {
-                // It may have been renamed or removed by what was under way when the power went.
+                ADD_FAILURE() << what << ": /" << name << " was synced and is gone: " << file.error().what;
                 continue;
             }
             std::vector<std::byte> got(promise->contents.size());
