@@ -1,5 +1,5 @@
-#include "capi/handles.h"
 #include "capi/attributes.h"
+#include "capi/handles.h"
 
 #include <algorithm>
 #include <climits>
@@ -41,14 +41,16 @@ int uext4_close(uext4_file* file) {
 ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset) {
     if (!file || (!buffer && length)) return invalid("uext4_pread: NULL");
     if (offset < 0) return invalid("uext4_pread: a negative offset");
-    const Result<std::size_t> n = file->file->read(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
+    const Result<std::size_t> n =
+        file->file->read(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 
 ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset) {
     if (!file || (!buffer && length)) return invalid("uext4_pwrite: NULL");
     if (offset < 0) return invalid("uext4_pwrite: a negative offset");
-    const Result<std::size_t> n = file->file->write(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
+    const Result<std::size_t> n =
+        file->file->write(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 
@@ -89,7 +91,9 @@ ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t off
 }
 
 int uext4_fsync(uext4_file* file) { return file ? status(file->file->sync(false)) : invalid("uext4_fsync: NULL"); }
-int uext4_fdatasync(uext4_file* file) { return file ? status(file->file->sync(true)) : invalid("uext4_fdatasync: NULL"); }
+int uext4_fdatasync(uext4_file* file) {
+    return file ? status(file->file->sync(true)) : invalid("uext4_fdatasync: NULL");
+}
 
 int uext4_ftruncate(uext4_file* file, off_t size) {
     if (!file || size < 0) return invalid("uext4_ftruncate: bad arguments");
@@ -103,7 +107,8 @@ int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) {
 
 off_t uext4_lseek(uext4_file* file, off_t offset, int whence) {
     if (!file) return invalid("uext4_lseek: NULL");
-    if (offset < 0 && (whence == SEEK_DATA || whence == SEEK_HOLE)) return report(Error{ENXIO, "uext4_lseek: a negative offset"});
+    if (offset < 0 && (whence == SEEK_DATA || whence == SEEK_HOLE))
+        return report(Error{ENXIO, "uext4_lseek: a negative offset"});
     if (whence == SEEK_CUR) return invalid("uext4_lseek: a file has no position of its own");
     const Result<std::uint64_t> at = file->file->seek(static_cast<std::uint64_t>(offset), whence);
     if (!at) return report(at.error());
@@ -135,7 +140,8 @@ ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t 
 }
 int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) {
     if (!file || !name || (!value && size)) return invalid("uext4_fsetxattr: NULL");
-    return status(file->fs->fs->set_xattr(file->file->inode(), name, bytes(value, size), flags, identity(file->fs), true));
+    return status(
+        file->fs->fs->set_xattr(file->file->inode(), name, bytes(value, size), flags, identity(file->fs), true));
 }
 ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) {
     if (!file) return invalid("uext4_flistxattr: NULL");
@@ -151,13 +157,16 @@ int uext4_map(uext4_file*, off_t, size_t, int, int, void**) {
     return report(Error{EOPNOTSUPP, "uext4_map: this version has no memory maps; use uext4_pread and uext4_pwrite"});
 }
 int uext4_unmap(void*, size_t) { return report(Error{EOPNOTSUPP, "uext4_unmap: this version has no memory maps"}); }
-int uext4_msync(void*, size_t, int) { return report(Error{EOPNOTSUPP, "uext4_msync: this version has no memory maps"}); }
+int uext4_msync(void*, size_t, int) {
+    return report(Error{EOPNOTSUPP, "uext4_msync: this version has no memory maps"});
+}
 
 ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) {
     if (!from || !to || from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: bad arguments");
     if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});
-    const Result<std::size_t> n = from->fs->fs->copy_range(*from->file, static_cast<std::uint64_t>(from_offset), *to->file,
-                                                           static_cast<std::uint64_t>(to_offset), std::min(length, most));
+    const Result<std::size_t> n =
+        from->fs->fs->copy_range(*from->file, static_cast<std::uint64_t>(from_offset), *to->file,
+                                 static_cast<std::uint64_t>(to_offset), std::min(length, most));
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 

@@ -28,7 +28,7 @@ struct uext4_dir {
         std::uint8_t type = 0;
     };
     std::deque<Entry> ahead;
-    std::uint64_t position = 0;   // cookie of the next entry to return
+    std::uint64_t position = 0;  // cookie of the next entry to return
     bool ended = false;
     dirent current{};
 };

@@ -91,15 +91,21 @@ int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs
     DeviceCallbacks callbacks;
     const uext4_device d = *device;
     callbacks.read = [d](std::uint64_t at, void* out, std::size_t n) { return d.read(d.context, out, n, at); };
-    if (d.write) callbacks.write = [d](std::uint64_t at, const void* in, std::size_t n) { return d.write(d.context, in, n, at); };
+    if (d.write)
+        callbacks.write = [d](std::uint64_t at, const void* in, std::size_t n) {
+            return d.write(d.context, in, n, at);
+        };
     if (d.flush) callbacks.flush = [d] { return d.flush(d.context); };
     if (d.discard) callbacks.discard = [d](std::uint64_t at, std::uint64_t n) { return d.discard(d.context, at, n); };
-    return finish(FileSystem::mount_device(std::make_shared<CallbackDevice>(d.size, std::move(callbacks)), *parsed, log_line), fs);
+    return finish(
+        FileSystem::mount_device(std::make_shared<CallbackDevice>(d.size, std::move(callbacks)), *parsed, log_line),
+        fs);
 }
 
 int uext4_umount(uext4_fs* fs) {
     if (!fs) return invalid("uext4_umount: NULL");
-    if (const unsigned open = fs->open_handles.load()) return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
+    if (const unsigned open = fs->open_handles.load())
+        return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
     const Result<void> done = fs->fs->unmount();
     delete fs;
     return status(done);

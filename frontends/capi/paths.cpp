@@ -30,10 +30,12 @@ int stat_of(uext4_fs* fs, const char* path, struct stat* out, bool follow) {
     });
 }
 
-int set_attribute(uext4_fs* fs, const char* path, bool follow, const char* name, const void* value, std::size_t size, int flags) {
+int set_attribute(uext4_fs* fs, const char* path, bool follow, const char* name, const void* value, std::size_t size,
+                  int flags) {
     if (!name || (!value && size)) return invalid("a NULL argument");
     return with(fs, path, follow, [&](Inode& inode) {
-        return status(fs->fs->set_xattr(inode, name, {static_cast<const std::byte*>(value), size}, flags, identity(fs), true));
+        return status(
+            fs->fs->set_xattr(inode, name, {static_cast<const std::byte*>(value), size}, flags, identity(fs), true));
     });
 }
 
@@ -64,7 +66,8 @@ int uext4_mkdir(uext4_fs* fs, const char* path, mode_t mode) { return make(fs, p
 
 int uext4_mknod(uext4_fs* fs, const char* path, mode_t mode, dev_t device) {
     if ((mode & S_IFMT) == 0) mode |= S_IFREG;
-    if (S_ISDIR(mode) || S_ISLNK(mode)) return report(Error{EPERM, "uext4_mknod: directories and links have calls of their own"});
+    if (S_ISDIR(mode) || S_ISLNK(mode))
+        return report(Error{EPERM, "uext4_mknod: directories and links have calls of their own"});
     return make(fs, path, mode, device, {});
 }
 
@@ -74,10 +77,12 @@ int uext4_symlink(uext4_fs* fs, const char* target, const char* path) {
 }
 
 int uext4_rmdir(uext4_fs* fs, const char* path) {
-    return with_parent(fs, path, [&](Inode& d, const std::string& name) { return fs->fs->rmdir(d, name, identity(fs), true); });
+    return with_parent(fs, path,
+                       [&](Inode& d, const std::string& name) { return fs->fs->rmdir(d, name, identity(fs), true); });
 }
 int uext4_unlink(uext4_fs* fs, const char* path) {
-    return with_parent(fs, path, [&](Inode& d, const std::string& name) { return fs->fs->unlink(d, name, identity(fs), true); });
+    return with_parent(fs, path,
+                       [&](Inode& d, const std::string& name) { return fs->fs->unlink(d, name, identity(fs), true); });
 }
 int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) {
     return with_parent(fs, from, [&](Inode& d, const std::string& name) -> Result<void> {
@@ -88,7 +93,9 @@ int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int fl
 }
 int uext4_link(uext4_fs* fs, const char* target, const char* path) {
     return with(fs, target, false, [&](Inode& inode) {
-        return with_parent(fs, path, [&](Inode& d, const std::string& name) { return fs->fs->link(inode, d, name, identity(fs), true); });
+        return with_parent(fs, path, [&](Inode& d, const std::string& name) {
+            return fs->fs->link(inode, d, name, identity(fs), true);
+        });
     });
 }
 
@@ -119,7 +126,9 @@ int uext4_utimensat(uext4_fs* fs, const char* path, const timespec times[2], int
 }
 int uext4_truncate(uext4_fs* fs, const char* path, off_t size) {
     if (size < 0) return invalid("uext4_truncate: a negative size");
-    return with(fs, path, true, [&](Inode& inode) { return status(fs->fs->truncate(inode, static_cast<std::uint64_t>(size), identity(fs), true)); });
+    return with(fs, path, true, [&](Inode& inode) {
+        return status(fs->fs->truncate(inode, static_cast<std::uint64_t>(size), identity(fs), true));
+    });
 }
 int uext4_access(uext4_fs* fs, const char* path, int mask) {
     return with(fs, path, true, [&](Inode& inode) { return status(fs->fs->access(inode, mask, identity(fs))); });
@@ -147,11 +156,13 @@ ssize_t uext4_llistxattr(uext4_fs* fs, const char* path, char* list, size_t size
 }
 int uext4_removexattr(uext4_fs* fs, const char* path, const char* name) {
     if (!name) return invalid("a NULL argument");
-    return with(fs, path, true, [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
+    return with(fs, path, true,
+                [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
 }
 int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name) {
     if (!name) return invalid("a NULL argument");
-    return with(fs, path, false, [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
+    return with(fs, path, false,
+                [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
 }
 
 int uext4_getflags(uext4_fs* fs, const char* path, unsigned int* flags) {
@@ -162,7 +173,8 @@ int uext4_getflags(uext4_fs* fs, const char* path, unsigned int* flags) {
     });
 }
 int uext4_setflags(uext4_fs* fs, const char* path, unsigned int flags) {
-    return with(fs, path, true, [&](Inode& inode) { return status(fs->fs->set_flags(inode, flags, identity(fs), true)); });
+    return with(fs, path, true,
+                [&](Inode& inode) { return status(fs->fs->set_flags(inode, flags, identity(fs), true)); });
 }
 
 }  // extern "C"

@@ -12,10 +12,11 @@ struct Flag {
     std::uint32_t bit;
 };
 namespace f = format::inode_flag;
-constexpr Flag flag_letters[] = {{'s', f::secrm}, {'u', f::unrm}, {'S', f::sync}, {'D', f::dirsync}, {'i', f::immutable},
-                                 {'a', f::append}, {'d', f::nodump}, {'A', f::noatime}, {'c', f::compr}, {'j', f::journal_data},
-                                 {'I', f::index}, {'t', f::notail}, {'T', f::topdir}, {'e', f::extents}, {'P', f::projinherit},
-                                 {'N', f::inline_data}, {'V', f::verity}, {'E', f::encrypt}, {'F', f::casefold}};
+constexpr Flag flag_letters[] = {
+    {'s', f::secrm},       {'u', f::unrm},   {'S', f::sync},    {'D', f::dirsync}, {'i', f::immutable},
+    {'a', f::append},      {'d', f::nodump}, {'A', f::noatime}, {'c', f::compr},   {'j', f::journal_data},
+    {'I', f::index},       {'t', f::notail}, {'T', f::topdir},  {'e', f::extents}, {'P', f::projinherit},
+    {'N', f::inline_data}, {'V', f::verity}, {'E', f::encrypt}, {'F', f::casefold}};
 
 std::uint32_t flag_of(char letter) {
     for (const Flag& flag : flag_letters)
@@ -31,7 +32,8 @@ std::string flags_text(std::uint32_t bits) {
 
 // Octal, or clauses like u+rwX,g-w,o=r.
 std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool directory) {
-    if (!text.empty() && text.find_first_not_of("01234567") == std::string::npos) return static_cast<std::uint16_t>(std::stoul(text, nullptr, 8) & 07777);
+    if (!text.empty() && text.find_first_not_of("01234567") == std::string::npos)
+        return static_cast<std::uint16_t>(std::stoul(text, nullptr, 8) & 07777);
     std::uint16_t mode = old & 07777;
     std::size_t at = 0;
     auto bad = [&]() { give_up(impossible, "mode '" + text + "' is neither octal nor like u+rw"); };
@@ -69,7 +71,8 @@ struct State {
     CommonOptions o;
 };
 
-void with_inode(const State& st, bool writable, bool follow, const std::function<void(Session&, Inode&, const std::string&)>& use) {
+void with_inode(const State& st, bool writable, bool follow,
+                const std::function<void(Session&, Inode&, const std::string&)>& use) {
     const Place p = image_place(st.place);
     Session s(p.image, writable, st.o);
     {
@@ -82,8 +85,10 @@ void with_inode(const State& st, bool writable, bool follow, const std::function
 std::vector<std::byte> value_of(const std::string& text) {
     std::vector<std::byte> out;
     if (text.starts_with("0x") || text.starts_with("0X")) {
-        if (text.size() % 2 != 0 || text.find_first_not_of("0123456789abcdefABCDEF", 2) != std::string::npos) give_up(impossible, "'" + text + "' is not hexadecimal");
-        for (std::size_t i = 2; i < text.size(); i += 2) out.push_back(static_cast<std::byte>(std::stoul(text.substr(i, 2), nullptr, 16)));
+        if (text.size() % 2 != 0 || text.find_first_not_of("0123456789abcdefABCDEF", 2) != std::string::npos)
+            give_up(impossible, "'" + text + "' is not hexadecimal");
+        for (std::size_t i = 2; i < text.size(); i += 2)
+            out.push_back(static_cast<std::byte>(std::stoul(text.substr(i, 2), nullptr, 16)));
         return out;
     }
     for (char c : text) out.push_back(static_cast<std::byte>(c));
@@ -92,7 +97,9 @@ std::vector<std::byte> value_of(const std::string& text) {
 
 std::string value_text(const std::vector<std::byte>& value) {
     bool plain = true;
-    for (std::byte b : value) plain = plain && std::to_integer<int>(b) >= 32 && std::to_integer<int>(b) < 127 && b != std::byte{'"'} && b != std::byte{'\\'};
+    for (std::byte b : value)
+        plain = plain && std::to_integer<int>(b) >= 32 && std::to_integer<int>(b) < 127 && b != std::byte{'"'} &&
+                b != std::byte{'\\'};
     if (plain) return "\"" + std::string(reinterpret_cast<const char*>(value.data()), value.size()) + "\"";
     std::string out = "0x";
     for (std::byte b : value) out += fmt::format("{:02x}", std::to_integer<int>(b));
@@ -130,11 +137,14 @@ void add_attribute_verbs(CLI::App& app) {
             try {
                 const std::size_t colon = s->what.find(':');
                 if (colon != 0) change.uid = static_cast<std::uint32_t>(std::stoul(s->what.substr(0, colon)));
-                if (colon != std::string::npos) change.gid = static_cast<std::uint32_t>(std::stoul(s->what.substr(colon + 1)));
+                if (colon != std::string::npos)
+                    change.gid = static_cast<std::uint32_t>(std::stoul(s->what.substr(colon + 1)));
             } catch (const std::exception&) {
                 give_up(impossible, "'" + s->what + "' is not UID:GID");
             }
-            with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) { need(session.fs().set_attributes(inode, change, me(), false), session.at(path)); });
+            with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) {
+                need(session.fs().set_attributes(inode, change, me(), false), session.at(path));
+            });
         });
     }
     {
@@ -145,13 +155,16 @@ void add_attribute_verbs(CLI::App& app) {
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, false, false);
         v->callback([s] {
-            if (s->what.size() < 2 || std::string("+-=").find(s->what[0]) == std::string::npos) give_up(impossible, "a change is +flags, -flags or =flags");
+            if (s->what.size() < 2 || std::string("+-=").find(s->what[0]) == std::string::npos)
+                give_up(impossible, "a change is +flags, -flags or =flags");
             std::uint32_t bits = 0;
             for (char c : s->what.substr(1)) bits |= flag_of(c);
             with_inode(*s, true, true, [&](Session& session, Inode& inode, const std::string& path) {
                 const std::uint32_t old = session.fs().get_flags(inode);
                 const std::uint32_t fixed = old & ~user_settable_flags;
-                const std::uint32_t wanted = s->what[0] == '+' ? old | bits : s->what[0] == '-' ? old & ~bits : fixed | bits;
+                const std::uint32_t wanted = s->what[0] == '+'   ? old | bits
+                                             : s->what[0] == '-' ? old & ~bits
+                                                                 : fixed | bits;
                 need(session.fs().set_flags(inode, wanted, me(), false), session.at(path));
             });
         });
@@ -183,7 +196,8 @@ void add_attribute_verbs(CLI::App& app) {
                 if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), session.at(path));
                 Json out = Json::object();
                 for (const std::string& name : names) {
-                    const std::string text = value_text(need(session.fs().get_xattr(inode, name, me(), false), session.at(path)));
+                    const std::string text =
+                        value_text(need(session.fs().get_xattr(inode, name, me(), false), session.at(path)));
                     if (s->o.json) out[name] = text;
                     else fmt::print("{}={}\n", name, text);
                 }
@@ -194,7 +208,8 @@ void add_attribute_verbs(CLI::App& app) {
     {
         auto s = std::make_shared<State>();
         CLI::App* v = app.add_subcommand("setfattr", "Sets or removes an extended attribute");
-        v->footer("Examples: uext4 setfattr -n user.x -v text disk.img:/file   uext4 setfattr -x user.x disk.img:/file");
+        v->footer(
+            "Examples: uext4 setfattr -n user.x -v text disk.img:/file   uext4 setfattr -x user.x disk.img:/file");
         v->add_option("-n", s->name, "Name");
         v->add_option("-v", s->value, "Value: text, or 0x...");
         v->add_option("-x", s->remove, "Removes this one");
@@ -203,7 +218,8 @@ void add_attribute_verbs(CLI::App& app) {
         v->callback([s] {
             if (s->name.empty() == s->remove.empty()) give_up(impossible, "either -n NAME or -x NAME");
             with_inode(*s, true, false, [&](Session& session, Inode& inode, const std::string& path) {
-                if (!s->remove.empty()) need(session.fs().remove_xattr(inode, s->remove, me(), false), session.at(path));
+                if (!s->remove.empty())
+                    need(session.fs().remove_xattr(inode, s->remove, me(), false), session.at(path));
                 else need(session.fs().set_xattr(inode, s->name, value_of(s->value), 0, me(), false), session.at(path));
             });
         });

@@ -14,7 +14,8 @@ std::pair<std::uint32_t, std::uint32_t> pair_of(const std::string& text) {
     const std::size_t colon = text.find(':');
     try {
         if (colon == std::string::npos) throw std::invalid_argument(text);
-        return {static_cast<std::uint32_t>(std::stoul(text.substr(0, colon))), static_cast<std::uint32_t>(std::stoul(text.substr(colon + 1)))};
+        return {static_cast<std::uint32_t>(std::stoul(text.substr(0, colon))),
+                static_cast<std::uint32_t>(std::stoul(text.substr(colon + 1)))};
     } catch (const std::exception&) {
         give_up(impossible, "'" + text + "' is not of the form A:B");
     }
@@ -49,7 +50,9 @@ struct CopyState {
 void refuse_missing_image(const std::string& text) {
     const std::size_t colon = std::min(text.find(":/"), text.find(":<"));
     std::error_code ignored;
-    if (colon == std::string::npos || colon == 0 || std::filesystem::exists(std::filesystem::symlink_status(text, ignored))) return;
+    if (colon == std::string::npos || colon == 0 ||
+        std::filesystem::exists(std::filesystem::symlink_status(text, ignored)))
+        return;
     const std::string image = text.substr(0, colon);
     if (!std::filesystem::exists(image, ignored)) give_up(impossible, image + ": there is no such image");
 }
@@ -76,7 +79,8 @@ void copy(const CopyState& c) {
     const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
     if (!to.image.empty()) {
         Session target(to.image, true, c.o);
-        if (many && !target.resolve(to.path)->is_directory()) give_up(negative, target.at(to.path) + ": is no directory");
+        if (many && !target.resolve(to.path)->is_directory())
+            give_up(negative, target.at(to.path) + ": is no directory");
         for (const std::string& source : sources) {
             const Place from = split_place(source);
             if (from.image.empty()) {
@@ -137,10 +141,14 @@ void add_content_verbs(CLI::App& app) {
     {
         auto s = std::make_shared<CopyState>();
         CLI::App* v = app.add_subcommand("cp", "Copies into, out of, or between images");
-        v->footer("Examples: uext4 cp -a rootfs disk.img:/   uext4 cp disk.img:/etc/fstab .\n"
-                  "          uext4 cp -a --map-owner 1000:0 tree disk.img:/srv");
-        v->add_option("PLACES", s->places, "SRC... DST; a side in an image is IMAGE:/path")->required()->expected(2, -1);
-        v->add_flag("-a,--archive", s->archive, "Recursive, with links, holes, owners, times, attributes, ACLs, devices");
+        v->footer(
+            "Examples: uext4 cp -a rootfs disk.img:/   uext4 cp disk.img:/etc/fstab .\n"
+            "          uext4 cp -a --map-owner 1000:0 tree disk.img:/srv");
+        v->add_option("PLACES", s->places, "SRC... DST; a side in an image is IMAGE:/path")
+            ->required()
+            ->expected(2, -1);
+        v->add_flag("-a,--archive", s->archive,
+                    "Recursive, with links, holes, owners, times, attributes, ACLs, devices");
         v->add_flag("-r,-R,--recursive", s->recursive, "Directories as well");
         v->add_option("--owner", s->owner, "UID:GID of everything copied into an image");
         v->add_option("--mode", s->mode, "Permissions (octal) of everything copied");
@@ -164,7 +172,8 @@ void add_content_verbs(CLI::App& app) {
             const std::uint64_t size = need(parse_size(s->size), s->place);
             Session session(p.image, true, s->o);
             {
-                std::unique_ptr<OpenFile> file = need(session.fs().open_path(p.path, O_WRONLY | O_CREAT, 0644, operator_identity()), s->place);
+                std::unique_ptr<OpenFile> file =
+                    need(session.fs().open_path(p.path, O_WRONLY | O_CREAT, 0644, operator_identity()), s->place);
                 need(file->truncate(size), s->place);
             }
             session.close();

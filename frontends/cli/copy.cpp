@@ -31,7 +31,8 @@ public:
         struct stat st{};
         // What is named is followed, unless the links themselves are copied.
         const bool follow = depth == 0 && !o_.recursive;
-        if ((follow ? ::stat(source.c_str(), &st) : ::lstat(source.c_str(), &st)) != 0) give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+        if ((follow ? ::stat(source.c_str(), &st) : ::lstat(source.c_str(), &st)) != 0)
+            give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
         if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
         if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
             const auto key = std::pair(st.st_dev, st.st_ino);
@@ -83,7 +84,8 @@ private:
     InodeRef make(const std::string& source, Inode& directory, const std::string& name, const struct stat& st) {
         remove_old(directory, name, st);
         if (S_ISDIR(st.st_mode)) {
-            if (Result<InodeRef> old = to_.fs().lookup(directory, name, operator_identity(), false)) return std::move(*old);
+            if (Result<InodeRef> old = to_.fs().lookup(directory, name, operator_identity(), false))
+                return std::move(*old);
         }
         std::string target;
         if (S_ISLNK(st.st_mode)) {
@@ -110,17 +112,21 @@ private:
             off_t hole = ::lseek(fd, data, SEEK_HOLE);
             if (hole < 0) hole = st.st_size;
             for (off_t pos = data; pos < hole;) {
-                const ssize_t n = ::pread(fd, buffer.data(), std::min<std::size_t>(chunk, static_cast<std::size_t>(hole - pos)), pos);
+                const ssize_t n =
+                    ::pread(fd, buffer.data(), std::min<std::size_t>(chunk, static_cast<std::size_t>(hole - pos)), pos);
                 if (n < 0) give_up(impossible, source + ": " + std::strerror(errno));
                 if (n == 0) break;
-                const std::size_t done = need(file->write(static_cast<std::uint64_t>(pos), ConstBytes(buffer).first(static_cast<std::size_t>(n))), source);
+                const std::size_t done = need(
+                    file->write(static_cast<std::uint64_t>(pos), ConstBytes(buffer).first(static_cast<std::size_t>(n))),
+                    source);
                 if (done != static_cast<std::size_t>(n)) give_up(impossible, source + ": no space left");
                 pos += n;
                 bytes_ += static_cast<std::uint64_t>(n);
             }
             at = hole;
         }
-        if (static_cast<std::uint64_t>(st.st_size) != inode->size_hint()) need(file->truncate(static_cast<std::uint64_t>(st.st_size)), source);
+        if (static_cast<std::uint64_t>(st.st_size) != inode->size_hint())
+            need(file->truncate(static_cast<std::uint64_t>(st.st_size)), source);
     }
 
     void attributes(const std::string& source, Inode& inode, const struct stat& st) {
@@ -140,7 +146,10 @@ private:
         need(to_.fs().set_attributes(inode, change, operator_identity(), false), source);
         if (o_.preserve) xattrs(source, inode);
         AttributeChange rest;
-        if (!S_ISLNK(st.st_mode)) rest.mode = static_cast<std::uint16_t>(o_.mode ? *o_.mode : o_.preserve ? st.st_mode & 07777 : st.st_mode & 0777 & ~022u);
+        if (!S_ISLNK(st.st_mode))
+            rest.mode = static_cast<std::uint16_t>(o_.mode       ? *o_.mode
+                                                   : o_.preserve ? st.st_mode & 07777
+                                                                 : st.st_mode & 0777 & ~022u);
         if (o_.preserve) {
             rest.atime = stamp(st.st_atim);
             rest.mtime = stamp(st.st_mtim);
@@ -217,13 +226,17 @@ public:
         }
         if (S_ISDIR(st.st_mode)) {
             std::vector<std::pair<std::string, std::uint64_t>> names;
-            need(from_.fs().read_directory(*inode, 0, [&](const DirectoryEntry& e) {
-                if (e.name != "." && e.name != "..") names.emplace_back(std::string(e.name), e.inode.value);
-                return true;
-            }), source);
+            need(from_.fs().read_directory(*inode, 0,
+                                           [&](const DirectoryEntry& e) {
+                                               if (e.name != "." && e.name != "..")
+                                                   names.emplace_back(std::string(e.name), e.inode.value);
+                                               return true;
+                                           }),
+                 source);
             for (const auto& [name, number] : names) {
                 if (name.find('/') != std::string::npos) give_up(negative, source + ": a name with a slash");
-                copy(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name, target + "/" + name, depth + 1);
+                copy(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name,
+                     target + "/" + name, depth + 1);
             }
             above_.leave();
         }
@@ -242,7 +255,8 @@ private:
         const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         check(fd < 0 ? -1 : 0, target);
         const std::unique_ptr<const int, void (*)(const int*)> closer(&fd, [](const int* f) { ::close(*f); });
-        std::unique_ptr<OpenFile> file = need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), source);
+        std::unique_ptr<OpenFile> file =
+            need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), source);
         std::vector<std::byte> buffer(chunk);
         const std::uint64_t size = static_cast<std::uint64_t>(st.st_size);
         for (std::uint64_t at = 0; at < size;) {
@@ -253,7 +267,8 @@ private:
             }
             const std::uint64_t end = std::min(size, need(file->seek(*data, SEEK_HOLE), source));
             for (std::uint64_t pos = *data; pos < end;) {
-                const std::size_t n = need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(chunk, end - pos))), source);
+                const std::size_t n =
+                    need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(chunk, end - pos))), source);
                 if (n == 0) break;
                 for (std::size_t done = 0; done < n;) {
                     const ssize_t w = ::pwrite(fd, buffer.data() + done, n - done, static_cast<off_t>(pos + done));
@@ -271,12 +286,18 @@ private:
         if (o_.preserve) {
             if (::lchown(target.c_str(), st.st_uid, st.st_gid) != 0 && errno != EPERM) check(-1, target);
             for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), source)) {
-                const std::vector<std::byte> value = need(from_.fs().get_xattr(inode, name, operator_identity(), false), source);
-                if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM && errno != EOPNOTSUPP)
+                const std::vector<std::byte> value =
+                    need(from_.fs().get_xattr(inode, name, operator_identity(), false), source);
+                if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM &&
+                    errno != EOPNOTSUPP)
                     fmt::print(stderr, "uext4 cp: {}: {}: {}\n", target, name, std::strerror(errno));
             }
         }
-        if (!S_ISLNK(st.st_mode)) check(::chmod(target.c_str(), o_.mode ? *o_.mode : o_.preserve ? st.st_mode & 07777 : st.st_mode & 0777), target);
+        if (!S_ISLNK(st.st_mode))
+            check(::chmod(target.c_str(), o_.mode       ? *o_.mode
+                                          : o_.preserve ? st.st_mode & 07777
+                                                        : st.st_mode & 0777),
+                  target);
         if (o_.preserve) {
             const timespec times[2] = {st.st_atim, st.st_mtim};
             ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);

@@ -1,6 +1,6 @@
 // info, label, check, replay, journal.
-#include "cli/session.h"
 #include "check/check.h"
+#include "cli/session.h"
 #include "inode/super_access.h"
 #include "journal/log_reader.h"
 #include "volume/journal_location.h"
@@ -43,12 +43,15 @@ void info(const State& st) {
                {"features_compat", format::feature_names(FeatureSet::compat, g.compat)},
                {"features_incompat", format::feature_names(FeatureSet::incompat, super.feature_incompat)},
                {"features_ro_compat", format::feature_names(FeatureSet::ro_compat, super.feature_ro_compat)},
-               {"state", super.state & format::super_state::errors ? "errors" : super.has_incompat(format::incompat::recover) ? "needs recovery" : "clean"},
+               {"state", super.state & format::super_state::errors       ? "errors"
+                         : super.has_incompat(format::incompat::recover) ? "needs recovery"
+                                                                         : "clean"},
                {"mount_count", super.mnt_count.get()},
                {"journal_inode", g.journal_inode}};
         if (st.o.json) print(j);
         else
-            for (const auto& [key, value] : j.items()) fmt::print("{:>20}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+            for (const auto& [key, value] : j.items())
+                fmt::print("{:>20}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
     }
     s.close();
 }
@@ -58,7 +61,11 @@ void replay(const State& st) {
     const RecoveryReport r = s.fs().volume().recovery();
     const std::uint64_t orphans = s.fs().volume().orphans_finished();
     s.close();
-    const Json j{{"journal_needed_replay", r.needed}, {"transactions", r.transactions}, {"blocks", r.blocks}, {"revoked", r.revoked}, {"orphans", orphans}};
+    const Json j{{"journal_needed_replay", r.needed},
+                 {"transactions", r.transactions},
+                 {"blocks", r.blocks},
+                 {"revoked", r.revoked},
+                 {"orphans", orphans}};
     if (st.o.json) print(j);
     else if (!r.needed && orphans == 0) fmt::print("nothing to replay\n");
     else fmt::print("replayed {} transactions, {} blocks; finished {} orphans\n", r.transactions, r.blocks, orphans);
@@ -74,21 +81,33 @@ void journal(const State& st) {
         const std::vector<BlockRun> runs = need(locate_journal(volume.inodes(), volume.geometry()), st.image);
         const LogReader log = need(LogReader::open(volume.fs().device, volume.geometry().block_size, runs), st.image);
         const format::JournalLayout& l = log.layout();
-        Json j{{"blocks", l.length}, {"start", l.start}, {"sequence", l.sequence}, {"features", fmt::format("{:#x}", l.incompat)}};
-        if (!st.o.json) fmt::print("{} blocks, start {}, sequence {}, incompatible features {:#x}\n", l.length, l.start, l.sequence, l.incompat);
+        Json j{{"blocks", l.length},
+               {"start", l.start},
+               {"sequence", l.sequence},
+               {"features", fmt::format("{:#x}", l.incompat)}};
+        if (!st.o.json)
+            fmt::print("{} blocks, start {}, sequence {}, incompatible features {:#x}\n", l.length, l.start, l.sequence,
+                       l.incompat);
         Json records = Json::array();
         need(log.walk([&](const LogRecord& r) -> Result<bool> {
-            const char* type = r.type == format::journal::descriptor ? "descriptor" : r.type == format::journal::commit ? "commit" : r.type == format::journal::revoke ? "revoke" : "damaged";
+            const char* type = r.type == format::journal::descriptor ? "descriptor"
+                               : r.type == format::journal::commit   ? "commit"
+                               : r.type == format::journal::revoke   ? "revoke"
+                                                                     : "damaged";
             Json record{{"log_block", r.log_block}, {"sequence", r.sequence}, {"type", type}};
             Json blocks = Json::array();
             for (const LogTag& tag : r.tags) blocks.push_back(tag.home.value);
             for (BlockNr b : r.revoked) blocks.push_back(b.value);
             if (!blocks.empty()) record["blocks"] = blocks;
-            if (r.type == format::journal::commit) record["time"] = time_text({static_cast<std::int64_t>(r.commit_seconds), 0});
-            if (!st.o.json) fmt::print("{:>8} {:>10} {:<10} {}\n", r.log_block, r.sequence, type, blocks.empty() ? "" : blocks.dump());
+            if (r.type == format::journal::commit)
+                record["time"] = time_text({static_cast<std::int64_t>(r.commit_seconds), 0});
+            if (!st.o.json)
+                fmt::print("{:>8} {:>10} {:<10} {}\n", r.log_block, r.sequence, type,
+                           blocks.empty() ? "" : blocks.dump());
             records.push_back(std::move(record));
             return true;
-        }), st.image);
+        }),
+             st.image);
         j["records"] = std::move(records);
         if (st.o.json) print(j);
     }
@@ -99,14 +118,19 @@ void check_image(const State& st) {
     Session s(st.image, false, st.o);
     const CheckReport report = need(check(s.fs().volume()), st.image);
     s.close();
-    Json j{{"clean", report.clean()}, {"inodes", report.inodes}, {"directories", report.directories}, {"used_clusters", report.used_clusters}, {"problems", Json::array()}};
+    Json j{{"clean", report.clean()},
+           {"inodes", report.inodes},
+           {"directories", report.directories},
+           {"used_clusters", report.used_clusters},
+           {"problems", Json::array()}};
     for (const CheckProblem& p : report.problems) {
         j["problems"].push_back({{"where", p.where}, {"what", p.what}});
         if (!st.o.json) fmt::print("{}: {}\n", p.where, p.what);
     }
     if (st.o.json) print(j);
-    else fmt::print("{}: {} inodes, {} directories, {} clusters used: {}\n", st.image, report.inodes, report.directories, report.used_clusters,
-                    report.clean() ? "clean" : fmt::format("{} problems", report.problems.size()));
+    else
+        fmt::print("{}: {} inodes, {} directories, {} clusters used: {}\n", st.image, report.inodes, report.directories,
+                   report.used_clusters, report.clean() ? "clean" : fmt::format("{} problems", report.problems.size()));
     if (!report.clean()) give_up(negative, "");
 }
 

@@ -17,7 +17,10 @@ struct Entry {
 
 std::vector<Entry> entries(Session& s, Inode& directory) {
     std::vector<Entry> out;
-    need(s.fs().read_directory(directory, 0, [&](const DirectoryEntry& e) { return out.push_back({std::string(e.name), e.inode.value}), true; }), s.image());
+    need(s.fs().read_directory(
+             directory, 0,
+             [&](const DirectoryEntry& e) { return out.push_back({std::string(e.name), e.inode.value}), true; }),
+         s.image());
     std::ranges::sort(out, {}, &Entry::name);
     return out;
 }
@@ -26,22 +29,33 @@ format::Timestamp stamp(const timespec& t) { return {t.tv_sec, static_cast<std::
 
 Json describe(Session& s, const std::string& name, Inode& inode) {
     const struct stat st = need(s.fs().attributes(inode), name);
-    Json j{{"name", name}, {"inode", st.st_ino}, {"mode", mode_text(static_cast<std::uint16_t>(st.st_mode))},
-           {"links", st.st_nlink}, {"uid", st.st_uid}, {"gid", st.st_gid}, {"size", st.st_size}, {"blocks", st.st_blocks},
-           {"atime", time_text(stamp(st.st_atim))}, {"mtime", time_text(stamp(st.st_mtim))},
-           {"ctime", time_text(stamp(st.st_ctim))}, {"btime", time_text(s.fs().birth_time(inode))}};
+    Json j{{"name", name},
+           {"inode", st.st_ino},
+           {"mode", mode_text(static_cast<std::uint16_t>(st.st_mode))},
+           {"links", st.st_nlink},
+           {"uid", st.st_uid},
+           {"gid", st.st_gid},
+           {"size", st.st_size},
+           {"blocks", st.st_blocks},
+           {"atime", time_text(stamp(st.st_atim))},
+           {"mtime", time_text(stamp(st.st_mtim))},
+           {"ctime", time_text(stamp(st.st_ctim))},
+           {"btime", time_text(s.fs().birth_time(inode))}};
     if (S_ISLNK(st.st_mode)) j["target"] = need(s.fs().read_link(inode), name);
-    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));
+    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+        j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));
     return j;
 }
 
 void print_long(const Json& j) {
     std::string extra;
     if (j.contains("target")) extra = " -> " + j["target"].get<std::string>();
-    const std::string size = j.contains("device") ? j["device"].get<std::string>() : std::to_string(j["size"].get<std::uint64_t>());
-    fmt::print("{:>8} {} {:>4} {:>6} {:>6} {:>12} {} {}{}\n", j["inode"].get<std::uint64_t>(), j["mode"].get<std::string>(),
-               j["links"].get<std::uint64_t>(), j["uid"].get<std::uint64_t>(), j["gid"].get<std::uint64_t>(), size,
-               j["mtime"].get<std::string>().substr(0, 19), j["name"].get<std::string>(), extra);
+    const std::string size =
+        j.contains("device") ? j["device"].get<std::string>() : std::to_string(j["size"].get<std::uint64_t>());
+    fmt::print("{:>8} {} {:>4} {:>6} {:>6} {:>12} {} {}{}\n", j["inode"].get<std::uint64_t>(),
+               j["mode"].get<std::string>(), j["links"].get<std::uint64_t>(), j["uid"].get<std::uint64_t>(),
+               j["gid"].get<std::uint64_t>(), size, j["mtime"].get<std::string>().substr(0, 19),
+               j["name"].get<std::string>(), extra);
 }
 
 void list(const std::string& place, bool long_form, bool all, const CommonOptions& o) {
@@ -101,7 +115,8 @@ void stat_place(const std::string& place, bool follow, const CommonOptions& o) {
         const Json j = describe(s, p.path, *inode);
         if (o.json) print(j);
         else
-            for (const auto& [key, value] : j.items()) fmt::print("{:>8}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+            for (const auto& [key, value] : j.items())
+                fmt::print("{:>8}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
     }
     s.close();
 }
@@ -109,14 +124,15 @@ void stat_place(const std::string& place, bool follow, const CommonOptions& o) {
 void disk_free(const std::string& image, const CommonOptions& o) {
     Session s(image, false, o);
     const struct statvfs v = need(s.fs().statistics(), image);
-    const Json j{{"block_size", v.f_bsize}, {"blocks", v.f_blocks}, {"free_blocks", v.f_bfree}, {"available_blocks", v.f_bavail},
-                 {"inodes", v.f_files}, {"free_inodes", v.f_ffree}};
+    const Json j{{"block_size", v.f_bsize},        {"blocks", v.f_blocks}, {"free_blocks", v.f_bfree},
+                 {"available_blocks", v.f_bavail}, {"inodes", v.f_files},  {"free_inodes", v.f_ffree}};
     if (o.json) {
         print(j);
     } else {
         const std::uint64_t k = v.f_bsize / 1024;
         fmt::print("{:>14} {:>14} {:>14} {:>10} {:>10}\n", "1K-blocks", "used", "available", "inodes", "free");
-        fmt::print("{:>14} {:>14} {:>14} {:>10} {:>10}\n", v.f_blocks * k, (v.f_blocks - v.f_bfree) * k, v.f_bavail * k, v.f_files, v.f_ffree);
+        fmt::print("{:>14} {:>14} {:>14} {:>10} {:>10}\n", v.f_blocks * k, (v.f_blocks - v.f_bfree) * k, v.f_bavail * k,
+                   v.f_files, v.f_ffree);
     }
     s.close();
 }
@@ -128,13 +144,18 @@ void extents(const std::string& place, const CommonOptions& o) {
         InodeRef inode = s.resolve(p.path);
         Json out = Json::array();
         const std::uint64_t bs = s.fs().volume().geometry().block_size;
-        need(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1, [&](const Mapping& m) {
-            Json j{{"offset", m.offset}, {"length", m.length}, {"place", place_name(m.place)}};
-            if (m.has_block()) j["physical"] = m.block.value * bs;
-            if (!o.json) fmt::print("{:>16} {:>14} {:>16} {}\n", m.offset, m.length, m.has_block() ? std::to_string(m.block.value * bs) : "-", place_name(m.place));
-            out.push_back(std::move(j));
-            return true;
-        }), place);
+        need(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,
+                            [&](const Mapping& m) {
+                                Json j{{"offset", m.offset}, {"length", m.length}, {"place", place_name(m.place)}};
+                                if (m.has_block()) j["physical"] = m.block.value * bs;
+                                if (!o.json)
+                                    fmt::print("{:>16} {:>14} {:>16} {}\n", m.offset, m.length,
+                                               m.has_block() ? std::to_string(m.block.value * bs) : "-",
+                                               place_name(m.place));
+                                out.push_back(std::move(j));
+                                return true;
+                            }),
+             place);
         if (o.json) print(out);
     }
     s.close();

@@ -15,7 +15,9 @@ void protect_changes(std::vector<std::string>& arguments) {
     for (std::size_t i = 1; i < arguments.size(); ++i) {
         const std::string& word = arguments[i];
         if (word == "--") return;
-        if (word.size() < 2 || word[0] != '-' || word[1] == '-' || word.find_first_not_of(letters, 1) != std::string::npos) continue;
+        if (word.size() < 2 || word[0] != '-' || word[1] == '-' ||
+            word.find_first_not_of(letters, 1) != std::string::npos)
+            continue;
         arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(i), "--");
         return;
     }
@@ -27,9 +29,11 @@ int run_line(std::vector<std::string> arguments) {
     CLI::App app("uext4: ext4 images in user space", "uext4");
     app.set_version_flag("--version", UEXT4_VERSION);
     app.require_subcommand(1);
-    app.footer("Exit codes: 0 fine, 1 the answer is no or a problem was found, 2 could not do it.\n"
-               "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N; a path in it is IMAGE:/path or IMAGE:<12> "
-               "(inode 12).");
+    app.footer(
+        "Exit codes: 0 fine, 1 the answer is no or a problem was found, 2 could not do it.\n"
+        "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N; a path in it is IMAGE:/path or "
+        "IMAGE:<12> "
+        "(inode 12).");
     add_mount_verbs(app);
     add_image_verbs(app);
     add_listing_verbs(app);
@@ -39,7 +43,8 @@ int run_line(std::vector<std::string> arguments) {
     add_shell_verb(app);
     app.add_subcommand("version", "Prints the version")->callback([] { fmt::print("{}\n", UEXT4_VERSION); });
     const std::string verb = arguments.empty() ? "" : arguments.front();
-    if (!verb.empty() && verb.front() != '-' && app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) {
+    if (!verb.empty() && verb.front() != '-' &&
+        app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) {
         fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", verb);
         return impossible;
     }

@@ -23,8 +23,10 @@ void request(const std::string& directory, unsigned long what) {
     ::close(fd);
     if (result == 0) return;
     if (error == ENOTTY || error == ENOSYS) give_up(impossible, directory + ": no mount of uext4");
-    give_up(error == EINVAL || error == EBUSY ? negative : impossible,
-            directory + ": " + (error == EINVAL ? "not frozen" : error == EBUSY ? "frozen already" : std::strerror(error)));
+    give_up(error == EINVAL || error == EBUSY ? negative : impossible, directory + ": " +
+                                                                           (error == EINVAL  ? "not frozen"
+                                                                            : error == EBUSY ? "frozen already"
+                                                                                             : std::strerror(error)));
 }
 
 }  // namespace
@@ -35,7 +37,8 @@ void add_mount_verbs(CLI::App& app) {
         CLI::App* v = app.add_subcommand("mount", "Mounts an image by FUSE");
         v->footer("Examples: uext4 mount disk.img /mnt   uext4 mount -o ro,cache=512M disk.img@2 /mnt");
         auto options = std::make_shared<std::vector<std::string>>();
-        v->add_option("-o,--options", *options, "Options (docs/MOUNT.md); unknown ones are errors")->allow_extra_args(false);
+        v->add_option("-o,--options", *options, "Options (docs/MOUNT.md); unknown ones are errors")
+            ->allow_extra_args(false);
         v->add_flag("-f,--foreground", r->foreground, "Stay in the foreground");
         v->add_flag("-d,--debug", r->debug, "Print every request; stays in the foreground");
         v->add_option("IMAGE", r->image, "The image")->required();

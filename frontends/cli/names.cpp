@@ -10,13 +10,15 @@ namespace {
 
 const Credentials& me() { return operator_identity(); }
 
-void set_owner_and_mode(Session& s, Inode& inode, const std::string& owner, const std::string& mode, const std::string& what) {
+void set_owner_and_mode(Session& s, Inode& inode, const std::string& owner, const std::string& mode,
+                        const std::string& what) {
     AttributeChange change;
     try {
         if (!owner.empty()) {
             const std::size_t colon = owner.find(':');
             change.uid = static_cast<std::uint32_t>(std::stoul(owner.substr(0, colon)));
-            if (colon != std::string::npos) change.gid = static_cast<std::uint32_t>(std::stoul(owner.substr(colon + 1)));
+            if (colon != std::string::npos)
+                change.gid = static_cast<std::uint32_t>(std::stoul(owner.substr(colon + 1)));
         }
         if (!mode.empty()) change.mode = static_cast<std::uint16_t>(std::stoul(mode, nullptr, 8) & 07777);
     } catch (const std::exception&) {
@@ -25,7 +27,8 @@ void set_owner_and_mode(Session& s, Inode& inode, const std::string& owner, cons
     if (change.uid || change.gid || change.mode) need(s.fs().set_attributes(inode, change, me(), false), s.at(what));
 }
 
-void make_directory(Session& s, const std::string& path, bool parents, const std::string& owner, const std::string& mode) {
+void make_directory(Session& s, const std::string& path, bool parents, const std::string& owner,
+                    const std::string& mode) {
     if (parents) {
         for (std::size_t at = 0; (at = path.find('/', at + 1)) != std::string::npos;) {
             const std::string part = path.substr(0, at);
@@ -48,10 +51,12 @@ void remove_tree(Session& s, Inode& directory, const std::string& name, const st
     }
     above.enter(s, *inode);
     std::vector<std::string> inside;
-    need(s.fs().read_directory(*inode, 0, [&](const DirectoryEntry& e) {
-        if (e.name != "." && e.name != "..") inside.emplace_back(e.name);
-        return true;
-    }), s.at(path));
+    need(s.fs().read_directory(*inode, 0,
+                               [&](const DirectoryEntry& e) {
+                                   if (e.name != "." && e.name != "..") inside.emplace_back(e.name);
+                                   return true;
+                               }),
+         s.at(path));
     for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n, above);
     above.leave();
     inode = InodeRef();
@@ -66,7 +71,8 @@ struct State {
     CommonOptions o;
 };
 
-CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* example, const std::shared_ptr<State>& s, int least, int most) {
+CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* example, const std::shared_ptr<State>& s,
+               int least, int most) {
     CLI::App* v = app.add_subcommand(name, help);
     v->footer(std::string("Example: ") + example);
     v->add_option("PLACES", s->places, "IMAGE:/path")->required()->expected(least, most);
@@ -97,7 +103,11 @@ void add_name_verbs(CLI::App& app) {
         v->add_flag("-p,--parents", s->flag, "Parents as well; no error if it exists");
         v->add_option("--owner", s->owner, "UID:GID");
         v->add_option("--mode", s->mode, "Octal");
-        v->callback([s] { each(*s, [&](Session& session, const std::string& path) { make_directory(session, path, s->flag, s->owner, s->mode); }); });
+        v->callback([s] {
+            each(*s, [&](Session& session, const std::string& path) {
+                make_directory(session, path, s->flag, s->owner, s->mode);
+            });
+        });
     }
     {
         auto s = std::make_shared<State>();
@@ -135,7 +145,8 @@ void add_name_verbs(CLI::App& app) {
                 if (Result<InodeRef> there = session.fs().resolve(to.path, me()); there && (*there)->is_directory())
                     to.path += (to.path.ends_with('/') ? "" : "/") + a.name;
                 FileSystem::Parent b = session.parent(to.path);
-                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false), session.at(from.path));
+                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false),
+                     session.at(from.path));
             }
             session.close();
         });
@@ -150,10 +161,12 @@ void add_name_verbs(CLI::App& app) {
             {
                 FileSystem::Parent p = session.parent(to.path);
                 if (s->flag) {
-                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false), session.at(to.path));
+                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false),
+                         session.at(to.path));
                 } else {
                     const Place from = split_place(s->places[0]);
-                    if (!from.image.empty() && from.image != to.image) give_up(impossible, "both sides must be in one image");
+                    if (!from.image.empty() && from.image != to.image)
+                        give_up(impossible, "both sides must be in one image");
                     InodeRef target = session.resolve(from.path, false);
                     need(session.fs().link(*target, *p.directory, p.name, me(), false), session.at(to.path));
                 }
@@ -163,7 +176,8 @@ void add_name_verbs(CLI::App& app) {
     }
     {
         auto s = std::make_shared<State>();
-        CLI::App* v = verb(app, "touch", "Sets the times of files to now, making those that are not there", "uext4 touch disk.img:/etc/ready", s, 1, -1);
+        CLI::App* v = verb(app, "touch", "Sets the times of files to now, making those that are not there",
+                           "uext4 touch disk.img:/etc/ready", s, 1, -1);
         v->add_flag("-c", s->flag, "Make none");
         v->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
@@ -171,7 +185,8 @@ void add_name_verbs(CLI::App& app) {
                 if (!there && there.error().code == ENOENT) {
                     if (s->flag) return;
                     FileSystem::Parent p = session.parent(path);
-                    need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, me(), false), session.at(path));
+                    need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, me(), false),
+                         session.at(path));
                     return;
                 }
                 InodeRef inode = need(std::move(there), session.image());
@@ -195,9 +210,14 @@ void add_name_verbs(CLI::App& app) {
         add_common(v, s->o, false, false);
         v->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
-                const mode_t type = s->kind == "c" ? S_IFCHR : s->kind == "b" ? S_IFBLK : s->kind == "p" ? S_IFIFO : S_IFSOCK;
+                const mode_t type = s->kind == "c"   ? S_IFCHR
+                                    : s->kind == "b" ? S_IFBLK
+                                    : s->kind == "p" ? S_IFIFO
+                                                     : S_IFSOCK;
                 FileSystem::Parent p = session.parent(path);
-                InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644, makedev(s->device_major, s->device_minor), {}, me(), false), session.at(path));
+                InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644,
+                                                         makedev(s->device_major, s->device_minor), {}, me(), false),
+                                     session.at(path));
                 set_owner_and_mode(session, *made, s->owner, s->mode, path);
             });
         });

@@ -10,9 +10,20 @@ void give_up(int code, const std::string& what) { throw Failure{code, what}; }
 
 void refuse(const Error& error, const std::string& subject) {
     switch (error.code) {
-        case ENOENT: case EEXIST: case ENOTDIR: case EISDIR: case ENOTEMPTY: case ENODATA: case EACCES: case EPERM: case ELOOP:
-        case ENXIO: case EINVAL: case ENAMETOOLONG: case EMLINK: case EXDEV:
-            give_up(negative, subject + ": " + error.what);
+        case ENOENT:
+        case EEXIST:
+        case ENOTDIR:
+        case EISDIR:
+        case ENOTEMPTY:
+        case ENODATA:
+        case EACCES:
+        case EPERM:
+        case ELOOP:
+        case ENXIO:
+        case EINVAL:
+        case ENAMETOOLONG:
+        case EMLINK:
+        case EXDEV: give_up(negative, subject + ": " + error.what);
         default: give_up(impossible, subject + ": " + error.what);
     }
 }
@@ -52,7 +63,8 @@ Session::Session(const std::string& image, bool writable, const CommonOptions& o
     // The last one counts: no option makes a verb that reads a writing one.
     if (!writable) o += o.empty() ? "ro" : ",ro";
     if (options.no_replay) o += ",noload";
-    auto mounted = FileSystem::mount(image, o, [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
+    auto mounted =
+        FileSystem::mount(image, o, [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
     if (!mounted) {
         const std::string& what = mounted.error().what;
         give_up(impossible, what.starts_with(image + ":") ? what : image + ": " + what);
@@ -80,15 +92,23 @@ FileSystem::Parent Session::parent(const std::string& path) {
 void Ancestors::enter(const Session& session, const Inode& directory) {
     constexpr std::size_t deepest = 2048;
     const std::uint64_t number = directory.number().value;
-    if (numbers_.size() >= deepest) give_up(negative, fmt::format("{}: more than {} directories deep", session.image(), deepest));
+    if (numbers_.size() >= deepest)
+        give_up(negative, fmt::format("{}: more than {} directories deep", session.image(), deepest));
     for (std::uint64_t above : numbers_)
-        if (above == number) give_up(negative, fmt::format("{}: directory inode {} contains itself", session.image(), number));
+        if (above == number)
+            give_up(negative, fmt::format("{}: directory inode {} contains itself", session.image(), number));
     numbers_.push_back(number);
 }
 
 std::string mode_text(std::uint16_t mode) {
     std::string out = "?rwxrwxrwx";
-    out[0] = S_ISDIR(mode) ? 'd' : S_ISLNK(mode) ? 'l' : S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : S_ISFIFO(mode) ? 'p' : S_ISSOCK(mode) ? 's' : '-';
+    out[0] = S_ISDIR(mode)    ? 'd'
+             : S_ISLNK(mode)  ? 'l'
+             : S_ISCHR(mode)  ? 'c'
+             : S_ISBLK(mode)  ? 'b'
+             : S_ISFIFO(mode) ? 'p'
+             : S_ISSOCK(mode) ? 's'
+                              : '-';
     for (int i = 0; i < 9; ++i)
         if (!(mode >> (8 - i) & 1)) out[static_cast<std::size_t>(i + 1)] = '-';
     if (mode & S_ISUID) out[3] = mode & S_IXUSR ? 's' : 'S';

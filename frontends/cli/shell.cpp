@@ -15,11 +15,14 @@ const std::vector<std::string>& image_verbs() {
     return verbs;
 }
 const std::vector<std::string>& path_verbs() {
-    static const std::vector<std::string> verbs = {"ls", "tree", "stat", "cat", "fiemap", "truncate", "mkdir", "rm", "rmdir", "mv", "ln", "mknod",
-                                                   "chmod", "chown", "chattr", "lsattr", "getfattr", "setfattr", "touch", "cp"};
+    static const std::vector<std::string> verbs = {
+        "ls", "tree",  "stat",  "cat",   "fiemap", "truncate", "mkdir",    "rm",       "rmdir", "mv",
+        "ln", "mknod", "chmod", "chown", "chattr", "lsattr",   "getfattr", "setfattr", "touch", "cp"};
     return verbs;
 }
-bool contains(const std::vector<std::string>& list, const std::string& word) { return std::ranges::find(list, word) != list.end(); }
+bool contains(const std::vector<std::string>& list, const std::string& word) {
+    return std::ranges::find(list, word) != list.end();
+}
 
 // Words, with '…', "…" and backslashes as a shell has them.
 std::vector<std::string> words_of(const std::string& line) {
@@ -110,7 +113,8 @@ private:
         for (std::size_t i = 1; i < words.size(); ++i) {
             std::string& w = words[i];
             if (w.size() > 1 && w[0] == '-' && !(changes && seen == 0)) {
-                const bool takes = w == "-n" || w == "-v" || w == "-x" || w == "-s" || w == "--size" || w == "--owner" || w == "--mode" || w == "--map-owner";
+                const bool takes = w == "-n" || w == "-v" || w == "-x" || w == "-s" || w == "--size" ||
+                                   w == "--owner" || w == "--mode" || w == "--map-owner";
                 if (takes && !(verb == "ln" && w == "-s")) ++i;
                 continue;
             }

@@ -8,9 +8,7 @@ namespace {
 constexpr std::uint64_t root_node = 1;  // FUSE_ROOT_ID
 }
 
-std::uint64_t node_of(InodeNr number) {
-    return number.value == format::special_inode::root ? root_node : number.value;
-}
+std::uint64_t node_of(InodeNr number) { return number.value == format::special_inode::root ? root_node : number.value; }
 
 InodeNr number_of(std::uint64_t node) { return InodeNr(node == root_node ? format::special_inode::root : node); }
 

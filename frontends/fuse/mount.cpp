@@ -57,7 +57,8 @@ Result<std::string> absolute_image(const std::string& image) {
     if (Result<std::string> whole = real_path(image)) return whole;
     const std::size_t at = image.rfind('@');
     if (at == std::string::npos || at == 0) return real_path(image);
-    return TRY(real_path(image.substr(0, at))) + image.substr(at);
+    return TRY(real_path(image.substr(0, at)))
+    +image.substr(at);
 }
 
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
@@ -66,7 +67,9 @@ Result<std::string> absolute_image(const std::string& image) {
 class Stopper {
 public:
     Stopper(Server& server, Supervisor& supervisor, const sigset_t& signals)
-        : server_(server), supervisor_(supervisor), signals_(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)),
+        : server_(server),
+          supervisor_(supervisor),
+          signals_(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)),
           ended_(eventfd(0, EFD_CLOEXEC)) {
         thread_ = Thread("uext4-stop", [this] { run(); });
     }
@@ -82,7 +85,8 @@ private:
     enum class Event : std::uint8_t { ended, signal, answer, time };
 
     Event wait(bool for_answer, int milliseconds) {
-        pollfd wanted[] = {{ended_, POLLIN, 0}, {signals_, POLLIN, 0}, {for_answer ? supervisor_.descriptor() : -1, POLLIN, 0}};
+        pollfd wanted[] = {
+            {ended_, POLLIN, 0}, {signals_, POLLIN, 0}, {for_answer ? supervisor_.descriptor() : -1, POLLIN, 0}};
         for (;;) {
             const int ready = poll(wanted, 3, milliseconds);
             if (ready == 0) return Event::time;
@@ -195,7 +199,8 @@ int await_server(int report, pid_t child) {
     close(report);
     if (got == 1) return 0;
     int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
     if (WIFSIGNALED(status)) fmt::print(stderr, "uext4: the server was ended by signal {}\n", WTERMSIG(status));
     return failure;
 }

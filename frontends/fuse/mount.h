@@ -6,11 +6,11 @@
 namespace uext4::fuse {
 
 struct MountRequest {
-    std::string image;       // as FileSystem::mount takes it
+    std::string image;  // as FileSystem::mount takes it
     std::string directory;
-    std::string options;     // as after -o: docs/MOUNT.md
+    std::string options;  // as after -o: docs/MOUNT.md
     bool foreground = false;
-    bool debug = false;      // print every request; implies foreground
+    bool debug = false;  // print every request; implies foreground
 };
 
 // Serves the image at the directory. Not in the foreground: returns 0 once the mount answers, a child process serves it

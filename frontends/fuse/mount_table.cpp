@@ -38,7 +38,8 @@ std::optional<MountEntry> find_mount(const std::string& directory) {
         std::string id, parent, device, root, point, options, word;
         if (!(fields >> id >> parent >> device >> root >> point >> options)) continue;
         if (unescaped(point) != directory) continue;
-        while (fields >> word && word != "-") {}
+        while (fields >> word && word != "-") {
+        }
         MountEntry entry;
         entry.device = device;
         if (!(fields >> entry.type >> entry.source)) continue;

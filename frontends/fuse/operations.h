@@ -17,19 +17,21 @@ void add_ioctl_operations(fuse_lowlevel_ops& table);
 // The image has no other writer, so what the kernel remembers stays true until it is asked to change it. Seconds.
 inline constexpr double cache_timeout = 3600.0;
 
-inline void reply_error(fuse_req_t request, const Error& error) { fuse_reply_err(request, error.code > 0 ? error.code : EIO); }
+inline void reply_error(fuse_req_t request, const Error& error) {
+    fuse_reply_err(request, error.code > 0 ? error.code : EIO);
+}
 
 inline void reply_result(fuse_req_t request, const Result<void>& result) {
     fuse_reply_err(request, result ? 0 : result.error().code > 0 ? result.error().code : EIO);
 }
 
 // The value of a Result; an error answers the request and leaves the handler.
-#define UEXT4_FUSE_TRY(request, ...)                                          \
-    __extension__({                                                           \
-        auto&& uext4_fuse_result_ = (__VA_ARGS__);                            \
-        if (!uext4_fuse_result_) [[unlikely]]                                 \
+#define UEXT4_FUSE_TRY(request, ...)                                                \
+    __extension__({                                                                 \
+        auto&& uext4_fuse_result_ = (__VA_ARGS__);                                  \
+        if (!uext4_fuse_result_) [[unlikely]]                                       \
             return ::uext4::fuse::reply_error(request, uext4_fuse_result_.error()); \
-        *::std::move(uext4_fuse_result_);                                     \
+        *::std::move(uext4_fuse_result_);                                           \
     })
 
 // Attributes and identity of a name's inode. `directory` decides how long the name may be remembered: where names are

@@ -38,9 +38,11 @@ AttributeChange change_of(const struct stat& wanted, int which) {
 // With a cached write behind it the kernel sends times later; all that is asked for in one request is done in an order
 // in which the size does not spoil the times.
 Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int which, const Credentials& who) {
-    if (which & FUSE_SET_ATTR_SIZE) TRY(server.fs().truncate(inode, static_cast<std::uint64_t>(wanted.st_size), who, false));
+    if (which & FUSE_SET_ATTR_SIZE)
+        TRY(server.fs().truncate(inode, static_cast<std::uint64_t>(wanted.st_size), who, false));
     constexpr int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
-                           FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME;
+                           FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
+                           FUSE_SET_ATTR_CTIME;
     if (which & others) TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
     return {};
 }

@@ -1,10 +1,10 @@
 // open and create, read and write, fsync, fallocate, lseek, copy_file_range.
 //
-// The kernel's writeback cache stands before this file system: sizes and times of what is written are the kernel's, reads
-// come through handles opened for writing only (to fill a page), offsets of appends are already settled, and writes come
-// from the kernel itself, long after the call, through any writable handle of the file. So an open file here acts for
-// whoever opened it, and O_DIRECT, O_SYNC and O_APPEND are the kernel's to honour: it passes on direct requests at once
-// and follows a synchronous write with an FSYNC.
+// The kernel's writeback cache stands before this file system: sizes and times of what is written are the kernel's,
+// reads come through handles opened for writing only (to fill a page), offsets of appends are already settled, and
+// writes come from the kernel itself, long after the call, through any writable handle of the file. So an open file
+// here acts for whoever opened it, and O_DIRECT, O_SYNC and O_APPEND are the kernel's to honour: it passes on direct
+// requests at once and follows a synchronous write with an FSYNC.
 #include "fuse/operations.h"
 
 #include <fcntl.h>
@@ -32,7 +32,8 @@ void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
     auto job = [&server, request, node, answer = *info]() mutable {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags) | (answer.flags & O_TRUNC)));
+        UEXT4_FUSE_TRY(request,
+                       open_for(server, request, inode, answer, kept_flags(answer.flags) | (answer.flags & O_TRUNC)));
         if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
     };
     if (info->flags & O_TRUNC) server.change(std::move(job));
@@ -81,7 +82,8 @@ void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_f
     thread_local std::vector<std::byte> buffer;
     if (buffer.size() < size) buffer.resize(size);
     const Bytes out = Bytes(buffer).first(size);
-    const std::size_t count = UEXT4_FUSE_TRY(request, Server::file(*info).read(static_cast<std::uint64_t>(offset), out));
+    const std::size_t count =
+        UEXT4_FUSE_TRY(request, Server::file(*info).read(static_cast<std::uint64_t>(offset), out));
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
 }
 
@@ -113,7 +115,8 @@ void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t leng
     }
     server_of(request).later(
         [request, &file, mode, offset, length] {
-            reply_result(request, file.fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
+            reply_result(request,
+                         file.fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
         },
         true);
 }
@@ -151,9 +154,9 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
     }
     server.later(
         [&server, request, &from, from_offset, &to, to_offset, length] {
-            const std::size_t count =
-                UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
-                                                               static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy)));
+            const std::size_t count = UEXT4_FUSE_TRY(
+                request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
+                                                static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy)));
             fuse_reply_write(request, count);
         },
         true);

@@ -69,8 +69,8 @@ void get_label(fuse_req_t request, Server& server, std::size_t room) {
     fuse_reply_ioctl(request, 0, out, std::min(room, sizeof out));
 }
 
-void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_file_info*, unsigned flags, const void* in,
-             std::size_t in_size, std::size_t out_size) {
+void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_file_info*, unsigned flags,
+             const void* in, std::size_t in_size, std::size_t out_size) {
     Server& server = server_of(request);
     if (flags & FUSE_IOCTL_COMPAT) {
         fuse_reply_err(request, ENOTTY);
@@ -93,7 +93,8 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
         case FS_IOC_GETFLAGS:
         case FS_IOC_GETVERSION: {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-            return reply_integer(request, command == FS_IOC_GETFLAGS ? server.fs().get_flags(*inode) : inode->generation(), out_size);
+            return reply_integer(
+                request, command == FS_IOC_GETFLAGS ? server.fs().get_flags(*inode) : inode->generation(), out_size);
         }
         case FS_IOC_FSGETXATTR: {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));

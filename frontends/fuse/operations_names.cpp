@@ -62,7 +62,8 @@ void make(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, 
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
-        const InodeRef made = UEXT4_FUSE_TRY(request, server.fs().create(*directory, name, mode, device, target, who, false));
+        const InodeRef made =
+            UEXT4_FUSE_TRY(request, server.fs().create(*directory, name, mode, device, target, who, false));
         reply_entry(request, server, *directory, made);
     });
 }
@@ -90,17 +91,23 @@ void remove(fuse_req_t request, fuse_ino_t parent, const char* name, Removal rem
     });
 }
 
-void unlink(fuse_req_t request, fuse_ino_t parent, const char* name) { remove(request, parent, name, &FileSystem::unlink); }
-void rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) { remove(request, parent, name, &FileSystem::rmdir); }
+void unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
+    remove(request, parent, name, &FileSystem::unlink);
+}
+void rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
+    remove(request, parent, name, &FileSystem::rmdir);
+}
 
-void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_ino_t to_parent, const char* to, unsigned flags) {
+void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_ino_t to_parent, const char* to,
+            unsigned flags) {
     Server& server = server_of(request);
     server.change([&server, request, from_parent, from = std::string(from), to_parent, to = std::string(to), flags] {
         const InodeRef from_directory = UEXT4_FUSE_TRY(request, server.inode(from_parent));
         const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(to_parent));
         UEXT4_FUSE_TRY(request, check_name(from));
         UEXT4_FUSE_TRY(request, check_name(to));
-        reply_result(request, server.fs().rename(*from_directory, from, *to_directory, to, flags, credentials_of(request), false));
+        reply_result(request, server.fs().rename(*from_directory, from, *to_directory, to, flags,
+                                                 credentials_of(request), false));
     });
 }
 

@@ -16,13 +16,15 @@ void reply_sized(fuse_req_t request, const void* data, std::size_t count, std::s
 
 bool refused(Server& server, std::string_view name) {
     const FsOptions& options = server.fs().volume().options().fs;
-    return (name.starts_with("user.") && !options.xattr_user) || (name.starts_with("system.posix_acl_") && !options.acl);
+    return (name.starts_with("user.") && !options.xattr_user) ||
+           (name.starts_with("system.posix_acl_") && !options.acl);
 }
 
 // An access ACL set by somebody outside of the file's group takes the set-group-id bit away, as chmod does.
 Result<void> settle_group_bit(Server& server, Inode& inode, const Credentials& who) {
     const struct stat now = TRY(server.fs().attributes(inode));
-    if (!(now.st_mode & S_ISGID) || S_ISDIR(now.st_mode) || who.capabilities.fsetid || who.in_group(now.st_gid)) return {};
+    if (!(now.st_mode & S_ISGID) || S_ISDIR(now.st_mode) || who.capabilities.fsetid || who.in_group(now.st_gid))
+        return {};
     AttributeChange change;
     change.mode = static_cast<std::uint16_t>(now.st_mode & 07777 & ~S_ISGID);
     return server.fs().set_attributes(inode, change, who, false);
@@ -38,7 +40,8 @@ void set(fuse_req_t request, fuse_ino_t node, const char* name, const char* valu
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         const bool access_list = name == "system.posix_acl_access";
         const Credentials who = credentials_of(request, access_list);
-        UEXT4_FUSE_TRY(request, server.fs().set_xattr(*inode, name, bytes_of_string(value.data(), value.size()), flags, who, false));
+        UEXT4_FUSE_TRY(request, server.fs().set_xattr(*inode, name, bytes_of_string(value.data(), value.size()), flags,
+                                                      who, false));
         reply_result(request, access_list ? settle_group_bit(server, *inode, who) : Result<void>());
     });
 }

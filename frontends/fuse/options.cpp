@@ -27,7 +27,7 @@ struct FlagPair {
     std::string_view name, opposite;
     bool privileged;  // may be given by root only
 };
-constexpr FlagPair flag_pairs[] = {{"nodev", "dev", false}, {"dev", "nodev", true},   {"nosuid", "suid", false},
+constexpr FlagPair flag_pairs[] = {{"nodev", "dev", false},  {"dev", "nodev", true},    {"nosuid", "suid", false},
                                    {"suid", "nosuid", true}, {"noexec", "exec", false}, {"exec", "noexec", false}};
 
 }  // namespace
@@ -42,7 +42,8 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
         const bool has_value = equals != std::string::npos;
         const std::string_view key = std::string_view(option).substr(0, equals);
         const std::string_view value = has_value ? std::string_view(option).substr(equals + 1) : std::string_view();
-        if (const auto* pair = std::ranges::find(flag_pairs, std::string_view(option), &FlagPair::name); pair != std::end(flag_pairs)) {
+        if (const auto* pair = std::ranges::find(flag_pairs, std::string_view(option), &FlagPair::name);
+            pair != std::end(flag_pairs)) {
             if (pair->privileged && !privileged) return fail(EPERM, "option {} is for root", option);
             set_flag(o.flags, pair->name, pair->opposite);
         } else if (option == "allow_other") {

@@ -15,9 +15,9 @@ struct MountOptions {
     bool allow_other = false;
     bool auto_unmount = false;
     std::optional<unsigned> max_read;
-    std::string source;                  // fsname=, or the image's path
+    std::string source;  // fsname=, or the image's path
     std::string subtype = "uext4";
-    std::vector<std::string> flags;      // nodev, suid, noexec, ...: passed on to the kernel as they are
+    std::vector<std::string> flags;  // nodev, suid, noexec, ...: passed on to the kernel as they are
 };
 
 // EINVAL names the option that is not known, or that this user may not give. `privileged`: runs as root.

@@ -36,10 +36,10 @@ void Server::greet(void* self, fuse_conn_info* connection) {
     const auto want = [connection](unsigned capability) {
         if (connection->capable & capability) connection->want |= capability;
     };
-    for (const unsigned capability : {FUSE_CAP_ASYNC_READ, FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_READDIRPLUS,
-                                      FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_ASYNC_DIO,
-                                      FUSE_CAP_EXPORT_SUPPORT, FUSE_CAP_IOCTL_DIR, FUSE_CAP_ATOMIC_O_TRUNC,
-                                      FUSE_CAP_CACHE_SYMLINKS, FUSE_CAP_EXPLICIT_INVAL_DATA})
+    for (const unsigned capability :
+         {FUSE_CAP_ASYNC_READ, FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO,
+          FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_ASYNC_DIO, FUSE_CAP_EXPORT_SUPPORT, FUSE_CAP_IOCTL_DIR,
+          FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_CACHE_SYMLINKS, FUSE_CAP_EXPLICIT_INVAL_DATA})
         want(static_cast<unsigned>(capability));
     // The umask is applied here, because a default ACL takes its place. Without ACLs the kernel can do it.
     if (server.fs_.volume().options().fs.acl) {
@@ -82,7 +82,8 @@ Result<void> Server::attach(const std::string& directory, bool debug, std::funct
     if (complete) session_ = fuse_session_new(&arguments, &table, sizeof table, this);
     fuse_opt_free_args(&arguments);
     if (!session_) return fail(EINVAL, "FUSE does not accept the options '{}'", library_options(options_));
-    if (fuse_session_mount(session_, directory.c_str()) != 0) return fail(EIO, "{}: FUSE could not mount there", directory);
+    if (fuse_session_mount(session_, directory.c_str()) != 0)
+        return fail(EIO, "{}: FUSE could not mount there", directory);
     mounted_ = true;
     return {};
 }

@@ -89,7 +89,7 @@ private:
     std::atomic<FreezeState> freeze_state_{FreezeState::open};  // leaves `open` on the reading thread only
     std::deque<std::function<void()>> parked_;                  // the reading thread's
     WorkQueue workers_{"uext4-fuse", 16};
-    WorkQueue control_{"uext4-freeze", 1};                      // a thaw never waits behind work
+    WorkQueue control_{"uext4-freeze", 1};  // a thaw never waits behind work
 };
 
 inline Server& server_of(fuse_req_t request) { return *static_cast<Server*>(fuse_req_userdata(request)); }

@@ -20,7 +20,8 @@ namespace {
 constexpr char word_mounted = 'm', word_take_away = 't', word_forget = 'f', word_done = 'd';
 
 void unmount_lazily(const std::string& directory) {
-    if (umount2(directory.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == EPERM) run_fusermount(directory, true);
+    if (umount2(directory.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == EPERM)
+        run_fusermount(directory, true);
 }
 
 void write_cache(const std::string& directory) {
@@ -66,9 +67,11 @@ void say(int socket, char word) {
 
 }  // namespace
 
-Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unmount, const std::vector<int>& unwanted) {
+Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unmount,
+                                     const std::vector<int>& unwanted) {
     int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return fail(errno, "socketpair: {}", std::strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return fail(errno, "socketpair: {}", std::strerror(errno));
     const pid_t pid = fork();
     if (pid < 0) {
         const int error = errno;
@@ -98,7 +101,8 @@ Supervisor::Supervisor(Supervisor&& other) noexcept
 Supervisor::~Supervisor() {
     if (socket_ >= 0) close(socket_);
     if (pid_ > 0)
-        while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {}
+        while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+        }
 }
 
 void Supervisor::mounted() { say(socket_, word_mounted); }

@@ -1,8 +1,8 @@
 // A small process that takes the mount away when the server cannot.
 //
 // A server must not walk into its own mount: if it is killed there, nobody answers and the process stays. And before it
-// ends on a signal the kernel's cache has to be written, which the server itself must serve. So a second process, forked
-// before the image is opened, does both on request; it ends with the server.
+// ends on a signal the kernel's cache has to be written, which the server itself must serve. So a second process,
+// forked before the image is opened, does both on request; it ends with the server.
 #pragma once
 
 #include "base/result.h"
@@ -22,9 +22,9 @@ public:
     Supervisor(Supervisor&& other) noexcept;
     ~Supervisor();  // the process ends, too
 
-    void mounted();                  // the mount at the directory is the server's now
-    void take_away();                // writes the kernel's cache, then unmounts lazily; answered on descriptor()
-    void forget();                   // the mount has gone
+    void mounted();    // the mount at the directory is the server's now
+    void take_away();  // writes the kernel's cache, then unmounts lazily; answered on descriptor()
+    void forget();     // the mount has gone
     int descriptor() const { return socket_; }
 
 private:

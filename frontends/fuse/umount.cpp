@@ -80,7 +80,8 @@ bool lock_is_released(int fd, Clock::time_point limit) {
 int run_umount(const std::string& directory) {
     const std::unique_ptr<char, decltype(&std::free)> real(realpath(directory.c_str(), nullptr), &std::free);
     // A mount whose server died cannot be walked into, but it still has its name.
-    if (!real && errno != ENOTCONN && errno != EACCES) return refuse(fmt::format("{}: {}", directory, std::strerror(errno)));
+    if (!real && errno != ENOTCONN && errno != EACCES)
+        return refuse(fmt::format("{}: {}", directory, std::strerror(errno)));
     const std::string path = real ? std::string(real.get()) : directory;
     const std::optional<MountEntry> mount = find_mount(path);
     if (!mount) return refuse(fmt::format("{}: nothing is mounted there", directory));
@@ -104,7 +105,8 @@ int run_umount(const std::string& directory) {
     if (server >= 0) close(server);
     if (image >= 0) close(image);
     if (!gone) return error ? refuse(fmt::format("{}: {}", directory, std::strerror(error))) : 2;
-    if (!released) return refuse(fmt::format("{}: unmounted, but the server has not released {}", directory, mount->source));
+    if (!released)
+        return refuse(fmt::format("{}: unmounted, but the server has not released {}", directory, mount->source));
     return 0;
 }
 

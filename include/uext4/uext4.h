@@ -32,105 +32,110 @@ typedef struct uext4_dir uext4_dir;
 /* A device of the caller's. Callbacks return 0 or a negative errno and may come from several threads at once; `write`,
  * `flush` and `discard` may be NULL (read-only, nothing to flush, cannot discard). */
 struct uext4_device {
-    void *context;
-    int (*read)(void *context, void *buffer, size_t length, uint64_t offset);
-    int (*write)(void *context, const void *buffer, size_t length, uint64_t offset);
-    int (*flush)(void *context);
-    int (*discard)(void *context, uint64_t offset, uint64_t length);
+    void* context;
+    int (*read)(void* context, void* buffer, size_t length, uint64_t offset);
+    int (*write)(void* context, const void* buffer, size_t length, uint64_t offset);
+    int (*flush)(void* context);
+    int (*discard)(void* context, uint64_t offset, uint64_t length);
     uint64_t size; /* bytes */
 };
 
 /* The calling thread's last error, as a sentence; never NULL, valid until the thread's next failing call. */
-UEXT4_API const char *uext4_strerror(void);
+UEXT4_API const char* uext4_strerror(void);
 /* Lines for the operator: recovery, damage, aborts. NULL: none. Before a mount; may be called from any thread later. */
-UEXT4_API void uext4_set_log(void (*log)(void *context, const char *line), void *context);
+UEXT4_API void uext4_set_log(void (*log)(void* context, const char* line), void* context);
 
 /* image: a path, IMAGE@N (partition N), /dev/fd/N or a block device. options: as `uext4 mount -o`, or NULL. */
-UEXT4_API int uext4_mount(const char *image, const char *options, uext4_fs **fs);
-UEXT4_API int uext4_mount_device(const struct uext4_device *device, const char *options, uext4_fs **fs);
+UEXT4_API int uext4_mount(const char* image, const char* options, uext4_fs** fs);
+UEXT4_API int uext4_mount_device(const struct uext4_device* device, const char* options, uext4_fs** fs);
 /* Everything durable, the image clean. The handle is gone afterwards, also on error. -EBUSY while files are open. */
-UEXT4_API int uext4_umount(uext4_fs *fs);
+UEXT4_API int uext4_umount(uext4_fs* fs);
 
 struct uext4_identity {
     uid_t uid;
     gid_t gid;
-    const gid_t *groups; /* supplementary */
+    const gid_t* groups; /* supplementary */
     size_t group_count;
     mode_t umask;
     int privileged; /* nonzero: all capabilities, whatever the uid */
 };
-UEXT4_API int uext4_set_identity(uext4_fs *fs, const struct uext4_identity *identity); /* NULL: root again */
-UEXT4_API int uext4_set_thread_identity(const struct uext4_identity *identity);        /* NULL: the mount's again */
+UEXT4_API int uext4_set_identity(uext4_fs* fs, const struct uext4_identity* identity); /* NULL: root again */
+UEXT4_API int uext4_set_thread_identity(const struct uext4_identity* identity);        /* NULL: the mount's again */
 
-UEXT4_API int uext4_open(uext4_fs *fs, const char *path, int flags, mode_t mode, uext4_file **file);
-UEXT4_API int uext4_close(uext4_file *file);
-UEXT4_API ssize_t uext4_pread(uext4_file *file, void *buffer, size_t length, off_t offset);
-UEXT4_API ssize_t uext4_pwrite(uext4_file *file, const void *buffer, size_t length, off_t offset);
-UEXT4_API ssize_t uext4_preadv(uext4_file *file, const struct iovec *parts, int count, off_t offset);
-UEXT4_API ssize_t uext4_pwritev(uext4_file *file, const struct iovec *parts, int count, off_t offset);
-UEXT4_API int uext4_fsync(uext4_file *file);
-UEXT4_API int uext4_fdatasync(uext4_file *file);
-UEXT4_API int uext4_ftruncate(uext4_file *file, off_t size);
-UEXT4_API int uext4_fallocate(uext4_file *file, int mode, off_t offset, off_t length);
+UEXT4_API int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file);
+UEXT4_API int uext4_close(uext4_file* file);
+UEXT4_API ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset);
+UEXT4_API ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset);
+UEXT4_API ssize_t uext4_preadv(uext4_file* file, const struct iovec* parts, int count, off_t offset);
+UEXT4_API ssize_t uext4_pwritev(uext4_file* file, const struct iovec* parts, int count, off_t offset);
+UEXT4_API int uext4_fsync(uext4_file* file);
+UEXT4_API int uext4_fdatasync(uext4_file* file);
+UEXT4_API int uext4_ftruncate(uext4_file* file, off_t size);
+UEXT4_API int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length);
 /* SEEK_SET, SEEK_END, SEEK_DATA, SEEK_HOLE: the offset they mean. A file has no position of its own. */
-UEXT4_API off_t uext4_lseek(uext4_file *file, off_t offset, int whence);
-UEXT4_API int uext4_fstat(uext4_file *file, struct stat *out);
-UEXT4_API int uext4_fchmod(uext4_file *file, mode_t mode);
-UEXT4_API int uext4_fchown(uext4_file *file, uid_t uid, gid_t gid);
-UEXT4_API int uext4_futimens(uext4_file *file, const struct timespec times[2]);
-UEXT4_API ssize_t uext4_fgetxattr(uext4_file *file, const char *name, void *value, size_t size);
-UEXT4_API int uext4_fsetxattr(uext4_file *file, const char *name, const void *value, size_t size, int flags);
-UEXT4_API ssize_t uext4_flistxattr(uext4_file *file, char *list, size_t size);
-UEXT4_API int uext4_fremovexattr(uext4_file *file, const char *name);
-UEXT4_API ssize_t uext4_copy_file_range(uext4_file *from, off_t from_offset, uext4_file *to, off_t to_offset, size_t length);
+UEXT4_API off_t uext4_lseek(uext4_file* file, off_t offset, int whence);
+UEXT4_API int uext4_fstat(uext4_file* file, struct stat* out);
+UEXT4_API int uext4_fchmod(uext4_file* file, mode_t mode);
+UEXT4_API int uext4_fchown(uext4_file* file, uid_t uid, gid_t gid);
+UEXT4_API int uext4_futimens(uext4_file* file, const struct timespec times[2]);
+UEXT4_API ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size);
+UEXT4_API int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags);
+UEXT4_API ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size);
+UEXT4_API int uext4_fremovexattr(uext4_file* file, const char* name);
+UEXT4_API ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset,
+                                        size_t length);
 /* Gives a file made with O_TMPFILE a name. */
-UEXT4_API int uext4_flink(uext4_file *file, const char *path);
+UEXT4_API int uext4_flink(uext4_file* file, const char* path);
 
 /* Memory maps of files. Not available in this version: -EOPNOTSUPP, with a sentence that says so. */
-UEXT4_API int uext4_map(uext4_file *file, off_t offset, size_t length, int prot, int flags, void **address);
-UEXT4_API int uext4_unmap(void *address, size_t length);
-UEXT4_API int uext4_msync(void *address, size_t length, int flags);
+UEXT4_API int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address);
+UEXT4_API int uext4_unmap(void* address, size_t length);
+UEXT4_API int uext4_msync(void* address, size_t length, int flags);
 
-UEXT4_API int uext4_stat(uext4_fs *fs, const char *path, struct stat *out);
-UEXT4_API int uext4_lstat(uext4_fs *fs, const char *path, struct stat *out);
-UEXT4_API int uext4_birthtime(uext4_fs *fs, const char *path, struct timespec *out);
-UEXT4_API int uext4_syncfs(uext4_fs *fs);
-UEXT4_API int uext4_statfs(uext4_fs *fs, struct statvfs *out);
-UEXT4_API int uext4_freeze(uext4_fs *fs);
-UEXT4_API int uext4_thaw(uext4_fs *fs);
+UEXT4_API int uext4_stat(uext4_fs* fs, const char* path, struct stat* out);
+UEXT4_API int uext4_lstat(uext4_fs* fs, const char* path, struct stat* out);
+UEXT4_API int uext4_birthtime(uext4_fs* fs, const char* path, struct timespec* out);
+UEXT4_API int uext4_syncfs(uext4_fs* fs);
+UEXT4_API int uext4_statfs(uext4_fs* fs, struct statvfs* out);
+UEXT4_API int uext4_freeze(uext4_fs* fs);
+UEXT4_API int uext4_thaw(uext4_fs* fs);
 
-UEXT4_API int uext4_mkdir(uext4_fs *fs, const char *path, mode_t mode);
-UEXT4_API int uext4_rmdir(uext4_fs *fs, const char *path);
-UEXT4_API int uext4_unlink(uext4_fs *fs, const char *path);
-UEXT4_API int uext4_rename(uext4_fs *fs, const char *from, const char *to, unsigned int flags); /* RENAME_* */
-UEXT4_API int uext4_link(uext4_fs *fs, const char *target, const char *path);
-UEXT4_API int uext4_symlink(uext4_fs *fs, const char *target, const char *path);
-UEXT4_API ssize_t uext4_readlink(uext4_fs *fs, const char *path, char *buffer, size_t size);
-UEXT4_API int uext4_mknod(uext4_fs *fs, const char *path, mode_t mode, dev_t device);
-UEXT4_API int uext4_chmod(uext4_fs *fs, const char *path, mode_t mode);
-UEXT4_API int uext4_chown(uext4_fs *fs, const char *path, uid_t uid, gid_t gid);
-UEXT4_API int uext4_lchown(uext4_fs *fs, const char *path, uid_t uid, gid_t gid);
-UEXT4_API int uext4_utimensat(uext4_fs *fs, const char *path, const struct timespec times[2], int flags); /* AT_SYMLINK_NOFOLLOW */
-UEXT4_API int uext4_truncate(uext4_fs *fs, const char *path, off_t size);
-UEXT4_API int uext4_access(uext4_fs *fs, const char *path, int mask);
-UEXT4_API ssize_t uext4_getxattr(uext4_fs *fs, const char *path, const char *name, void *value, size_t size);
-UEXT4_API int uext4_setxattr(uext4_fs *fs, const char *path, const char *name, const void *value, size_t size, int flags);
-UEXT4_API ssize_t uext4_listxattr(uext4_fs *fs, const char *path, char *list, size_t size);
-UEXT4_API int uext4_removexattr(uext4_fs *fs, const char *path, const char *name);
-UEXT4_API ssize_t uext4_lgetxattr(uext4_fs *fs, const char *path, const char *name, void *value, size_t size);
-UEXT4_API int uext4_lsetxattr(uext4_fs *fs, const char *path, const char *name, const void *value, size_t size, int flags);
-UEXT4_API ssize_t uext4_llistxattr(uext4_fs *fs, const char *path, char *list, size_t size);
-UEXT4_API int uext4_lremovexattr(uext4_fs *fs, const char *path, const char *name);
+UEXT4_API int uext4_mkdir(uext4_fs* fs, const char* path, mode_t mode);
+UEXT4_API int uext4_rmdir(uext4_fs* fs, const char* path);
+UEXT4_API int uext4_unlink(uext4_fs* fs, const char* path);
+UEXT4_API int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags); /* RENAME_* */
+UEXT4_API int uext4_link(uext4_fs* fs, const char* target, const char* path);
+UEXT4_API int uext4_symlink(uext4_fs* fs, const char* target, const char* path);
+UEXT4_API ssize_t uext4_readlink(uext4_fs* fs, const char* path, char* buffer, size_t size);
+UEXT4_API int uext4_mknod(uext4_fs* fs, const char* path, mode_t mode, dev_t device);
+UEXT4_API int uext4_chmod(uext4_fs* fs, const char* path, mode_t mode);
+UEXT4_API int uext4_chown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid);
+UEXT4_API int uext4_lchown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid);
+UEXT4_API int uext4_utimensat(uext4_fs* fs, const char* path, const struct timespec times[2],
+                              int flags); /* AT_SYMLINK_NOFOLLOW */
+UEXT4_API int uext4_truncate(uext4_fs* fs, const char* path, off_t size);
+UEXT4_API int uext4_access(uext4_fs* fs, const char* path, int mask);
+UEXT4_API ssize_t uext4_getxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size);
+UEXT4_API int uext4_setxattr(uext4_fs* fs, const char* path, const char* name, const void* value, size_t size,
+                             int flags);
+UEXT4_API ssize_t uext4_listxattr(uext4_fs* fs, const char* path, char* list, size_t size);
+UEXT4_API int uext4_removexattr(uext4_fs* fs, const char* path, const char* name);
+UEXT4_API ssize_t uext4_lgetxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size);
+UEXT4_API int uext4_lsetxattr(uext4_fs* fs, const char* path, const char* name, const void* value, size_t size,
+                              int flags);
+UEXT4_API ssize_t uext4_llistxattr(uext4_fs* fs, const char* path, char* list, size_t size);
+UEXT4_API int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name);
 /* The flags of FS_IOC_GETFLAGS. */
-UEXT4_API int uext4_getflags(uext4_fs *fs, const char *path, unsigned int *flags);
-UEXT4_API int uext4_setflags(uext4_fs *fs, const char *path, unsigned int flags);
+UEXT4_API int uext4_getflags(uext4_fs* fs, const char* path, unsigned int* flags);
+UEXT4_API int uext4_setflags(uext4_fs* fs, const char* path, unsigned int flags);
 
-UEXT4_API int uext4_opendir(uext4_fs *fs, const char *path, uext4_dir **dir);
-/* The next entry, valid until the next call on this directory; NULL at the end (errno untouched) or on error (errno). */
-UEXT4_API struct dirent *uext4_readdir(uext4_dir *dir);
-UEXT4_API long uext4_telldir(uext4_dir *dir);
-UEXT4_API void uext4_seekdir(uext4_dir *dir, long position);
-UEXT4_API int uext4_closedir(uext4_dir *dir);
+UEXT4_API int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** dir);
+/* The next entry, valid until the next call on this directory; NULL at the end (errno untouched) or on error (errno).
+ */
+UEXT4_API struct dirent* uext4_readdir(uext4_dir* dir);
+UEXT4_API long uext4_telldir(uext4_dir* dir);
+UEXT4_API void uext4_seekdir(uext4_dir* dir, long position);
+UEXT4_API int uext4_closedir(uext4_dir* dir);
 
 #ifdef __cplusplus
 }

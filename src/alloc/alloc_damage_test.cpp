@@ -57,7 +57,8 @@ TEST(AllocDamage, FreeRefusesARangeAroundSystemBlocks) {
     GroupNr g(0);
     BlockNr bitmap;
     for (std::uint64_t n = 0; n < space.geometry.group_count && !bitmap; ++n)
-        if (const BlockNr b = space.block_bitmap(GroupNr(n)); !space.allocator->is_system_block(b - 1)) g = GroupNr(n), bitmap = b;
+        if (const BlockNr b = space.block_bitmap(GroupNr(n)); !space.allocator->is_system_block(b - 1))
+            g = GroupNr(n), bitmap = b;
     ASSERT_TRUE(bitmap) << "mke2fs put no bitmap in the middle of a group";
     // Everything in use, so that only whose blocks they are can be wrong.
     std::vector<Grant> all = take_all(space);

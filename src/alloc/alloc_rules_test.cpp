@@ -109,7 +109,10 @@ TEST(AllocRules, ReserveIsForThePrivileged) {
 
 TEST(AllocRules, FilesWrittenSideBySideStayWhole) {
     TestSpace space("-t ext4 -b 4096");
-    struct File { std::vector<Grant> grants; unsigned pieces = 0; };
+    struct File {
+        std::vector<Grant> grants;
+        unsigned pieces = 0;
+    };
     std::vector<File> files(3);
     for (int round = 0; round < 8; ++round) {
         for (File& f : files) {

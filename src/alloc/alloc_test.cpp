@@ -38,69 +38,70 @@ struct Worker {
         Allocator& a = *space.allocator;
         const BlockNr goal(below(space.geometry.blocks_count));
         switch (below(8)) {
-        case 0:
-        case 1:
-            if (Result<Grant> g = a.grant(goal, 1 + below(300), nullptr, false)) grants.push_back(std::move(*g));
-            else ASSERT_EQ(g.error().code, ENOSPC) << g.error().what;
-            break;
-        case 2: {
-            Result<Claim> promise = a.claim(1 + below(40), false);
-            if (!promise) {
-                ASSERT_EQ(promise.error().code, ENOSPC) << promise.error().what;
+            case 0:
+            case 1:
+                if (Result<Grant> g = a.grant(goal, 1 + below(300), nullptr, false)) grants.push_back(std::move(*g));
+                else ASSERT_EQ(g.error().code, ENOSPC) << g.error().what;
+                break;
+            case 2: {
+                Result<Claim> promise = a.claim(1 + below(40), false);
+                if (!promise) {
+                    ASSERT_EQ(promise.error().code, ENOSPC) << promise.error().what;
+                    break;
+                }
+                Claim claim = std::move(*promise);
+                const std::uint64_t promised = claim.clusters();
+                Result<Grant> g = a.grant(goal, space.geometry.cluster_ratio * promised, &claim, false);
+                ASSERT_TRUE(g) << g.error().what;
+                ASSERT_EQ(claim.clusters() + divide_up(g->count(), space.geometry.cluster_ratio), promised);
+                grants.push_back(std::move(*g));
                 break;
             }
-            Claim claim = std::move(*promise);
-            const std::uint64_t promised = claim.clusters();
-            Result<Grant> g = a.grant(goal, space.geometry.cluster_ratio * promised, &claim, false);
-            ASSERT_TRUE(g) << g.error().what;
-            ASSERT_EQ(claim.clusters() + divide_up(g->count(), space.geometry.cluster_ratio), promised);
-            grants.push_back(std::move(*g));
-            break;
-        }
-        case 3:
-        case 4: {
-            if (grants.empty()) break;
-            std::swap(grants[below(grants.size())], grants.back());
-            const BlockRun run{grants.back().first(), grants.back().count()};
-            if (below(3) != 0) {
+            case 3:
+            case 4: {
+                if (grants.empty()) break;
+                std::swap(grants[below(grants.size())], grants.back());
+                const BlockRun run{grants.back().first(), grants.back().count()};
+                if (below(3) != 0) {
+                    Handle handle = space.start();
+                    must(a.publish(handle, grants.back()));
+                    used.push_back(run);
+                }
+                grants.pop_back();
+                break;
+            }
+            case 5: {
+                if (used.empty()) break;
+                std::swap(used[below(used.size())], used.back());
                 Handle handle = space.start();
-                must(a.publish(handle, grants.back()));
-                used.push_back(run);
-            }
-            grants.pop_back();
-            break;
-        }
-        case 5: {
-            if (used.empty()) break;
-            std::swap(used[below(used.size())], used.back());
-            Handle handle = space.start();
-            must(a.free(handle, used.back().first, used.back().count));
-            used.pop_back();
-            break;
-        }
-        case 6: {
-            const bool directory = below(2) != 0;
-            const InodeNr parent = inodes.empty() || below(3) == 0 ? InodeNr(2) : inodes[below(inodes.size())].first;
-            Handle handle = space.start();
-            Result<InodeNr> got = a.allocate_inode(handle, parent, directory);
-            if (!got) {
-                ASSERT_EQ(got.error().code, ENOSPC) << got.error().what;
+                must(a.free(handle, used.back().first, used.back().count));
+                used.pop_back();
                 break;
             }
-            const InodeNr made = *got;
-            ASSERT_GE(made.value, space.geometry.first_inode);
-            ASSERT_TRUE(space.geometry.valid_inode(made));
-            inodes.emplace_back(made, directory);
-            break;
-        }
-        case 7: {
-            if (inodes.empty()) break;
-            std::swap(inodes[below(inodes.size())], inodes.back());
-            Handle handle = space.start();
-            must(a.free_inode(handle, inodes.back().first, inodes.back().second));
-            inodes.pop_back();
-            break;
-        }
+            case 6: {
+                const bool directory = below(2) != 0;
+                const InodeNr parent =
+                    inodes.empty() || below(3) == 0 ? InodeNr(2) : inodes[below(inodes.size())].first;
+                Handle handle = space.start();
+                Result<InodeNr> got = a.allocate_inode(handle, parent, directory);
+                if (!got) {
+                    ASSERT_EQ(got.error().code, ENOSPC) << got.error().what;
+                    break;
+                }
+                const InodeNr made = *got;
+                ASSERT_GE(made.value, space.geometry.first_inode);
+                ASSERT_TRUE(space.geometry.valid_inode(made));
+                inodes.emplace_back(made, directory);
+                break;
+            }
+            case 7: {
+                if (inodes.empty()) break;
+                std::swap(inodes[below(inodes.size())], inodes.back());
+                Handle handle = space.start();
+                must(a.free_inode(handle, inodes.back().first, inodes.back().second));
+                inodes.pop_back();
+                break;
+            }
         }
     }
     void give_everything_back() {
@@ -223,21 +224,19 @@ TEST_P(AllocFormats, EveryInodeCanBeHadAndGivenBack) {
     space.judge();
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, AllocFormats, testing::Values(
-    Format{"default_4k", "-t ext4 -b 4096"},
-    Format{"with_log", "-t ext4 -b 4096 -J size=4", true},
-    Format{"block_1k", "-t ext4 -b 1024"},
-    Format{"block_2k_inode_128", "-t ext4 -b 2048 -I 128"},
-    Format{"bigalloc", "-t ext4 -b 4096 -O bigalloc -C 65536"},
-    Format{"bigalloc_1k", "-t ext4 -b 1024 -O bigalloc -C 8192"},
-    Format{"no_flex_bg", "-t ext4 -b 1024 -O ^flex_bg"},
-    Format{"meta_bg", "-t ext4 -b 1024 -O meta_bg,^resize_inode"},
-    Format{"uninit_bg", "-t ext4 -b 1024 -O ^metadata_csum,uninit_bg"},
-    Format{"uninit_bg_32_bit", "-t ext4 -b 1024 -O ^metadata_csum,^64bit,uninit_bg,^flex_bg"},
-    Format{"sparse_super2", "-t ext4 -b 1024 -O sparse_super2,^resize_inode"},
-    Format{"csum_32_bit", "-t ext4 -b 4096 -O ^64bit"},
-    Format{"plain_ext2", "-t ext2 -b 1024"},
-    Format{"lazy_tables", "-t ext4 -b 1024 -E lazy_itable_init=1,lazy_journal_init=1"}),
+INSTANTIATE_TEST_SUITE_P(
+    Formats, AllocFormats,
+    testing::Values(Format{"default_4k", "-t ext4 -b 4096"}, Format{"with_log", "-t ext4 -b 4096 -J size=4", true},
+                    Format{"block_1k", "-t ext4 -b 1024"}, Format{"block_2k_inode_128", "-t ext4 -b 2048 -I 128"},
+                    Format{"bigalloc", "-t ext4 -b 4096 -O bigalloc -C 65536"},
+                    Format{"bigalloc_1k", "-t ext4 -b 1024 -O bigalloc -C 8192"},
+                    Format{"no_flex_bg", "-t ext4 -b 1024 -O ^flex_bg"},
+                    Format{"meta_bg", "-t ext4 -b 1024 -O meta_bg,^resize_inode"},
+                    Format{"uninit_bg", "-t ext4 -b 1024 -O ^metadata_csum,uninit_bg"},
+                    Format{"uninit_bg_32_bit", "-t ext4 -b 1024 -O ^metadata_csum,^64bit,uninit_bg,^flex_bg"},
+                    Format{"sparse_super2", "-t ext4 -b 1024 -O sparse_super2,^resize_inode"},
+                    Format{"csum_32_bit", "-t ext4 -b 4096 -O ^64bit"}, Format{"plain_ext2", "-t ext2 -b 1024"},
+                    Format{"lazy_tables", "-t ext4 -b 1024 -E lazy_itable_init=1,lazy_journal_init=1"}),
     [](const auto& format) { return std::string(format.param.name); });
 
 }  // namespace

@@ -21,7 +21,8 @@ Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, Bu
             if (n % g.descs_per_block == 0) {
                 const std::uint64_t left = (g.group_count - n) / g.descs_per_block;
                 if ((n / g.descs_per_block) % 256 == 0 && left > 0 && !g.has_incompat(format::incompat::meta_bg))
-                    buffers.read_ahead(g.descriptor_place(GroupNr(n)).block, static_cast<std::uint32_t>(std::min<std::uint64_t>(left, 256)));
+                    buffers.read_ahead(g.descriptor_place(GroupNr(n)).block,
+                                       static_cast<std::uint32_t>(std::min<std::uint64_t>(left, 256)));
             }
             std::uint32_t offset = 0;
             Result<BufferRef> buffer = s.descriptor(GroupNr(n), offset);
@@ -93,7 +94,8 @@ bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t 
         Result<BufferRef> buffer = descriptor(GroupNr(n), offset);
         if (!buffer) continue;
         const auto d = view(*buffer, offset);
-        if (meets(d.block_bitmap(), 1) || meets(d.inode_bitmap(), 1) || meets(d.inode_table(), g.inode_table_blocks)) return true;
+        if (meets(d.block_bitmap(), 1) || meets(d.inode_bitmap(), 1) || meets(d.inode_table(), g.inode_table_blocks))
+            return true;
     }
     return false;
 }

@@ -37,9 +37,9 @@ public:
     }
     ~Claim() { release(); }
     std::uint64_t clusters() const { return clusters_; }
-    void release();                       // gives all back
-    void give_back(std::uint64_t n);      // gives n back
-    void take(std::uint64_t n);           // n were used by a grant or an allocation: no longer this claim's
+    void release();                   // gives all back
+    void give_back(std::uint64_t n);  // gives n back
+    void take(std::uint64_t n);       // n were used by a grant or an allocation: no longer this claim's
     void merge(Claim&& other);
 
 private:
@@ -63,9 +63,9 @@ public:
     }
     ~Grant() { release(); }
     BlockNr first() const { return first_; }
-    std::uint64_t count() const { return count_; }       // blocks
+    std::uint64_t count() const { return count_; }  // blocks
     explicit operator bool() const { return count_ != 0; }
-    Grant split_front(std::uint64_t blocks);             // the first `blocks` (whole clusters) as a grant of their own
+    Grant split_front(std::uint64_t blocks);  // the first `blocks` (whole clusters) as a grant of their own
     void release();
 
 private:
@@ -83,8 +83,9 @@ struct SpaceCounts {
 class Allocator {
 public:
     // Reads no group yet unless `recount`: then free counts are summed from the descriptors (after a crash).
-    static Result<std::unique_ptr<Allocator>> open(const format::Geometry& geometry, BufferCache& buffers, Journal& journal,
-                                                   std::uint64_t free_blocks, std::uint64_t free_inodes, bool recount);
+    static Result<std::unique_ptr<Allocator>> open(const format::Geometry& geometry, BufferCache& buffers,
+                                                   Journal& journal, std::uint64_t free_blocks,
+                                                   std::uint64_t free_inodes, bool recount);
     ~Allocator();
 
     // ---- promises
@@ -92,21 +93,21 @@ public:
     Result<Claim> claim(std::uint64_t clusters, bool privileged);
 
     // ---- blocks; none of these waits for a commit. Takes Group locks.
-    // Up to `want` contiguous blocks near `goal`, at least one cluster; paid from `paid` (a claim) when given, else from
-    // free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
+    // Up to `want` contiguous blocks near `goal`, at least one cluster; paid from `paid` (a claim) when given, else
+    // from free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
     // cluster-aligned and count() is rounded up to clusters.
     Result<Grant> grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged);
     // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: publish_credits().
     Result<void> publish(Handle& handle, Grant& grant);
     // One block (one cluster) for metadata, marked used at once.
     Result<BlockNr> allocate_metadata(Handle& handle, BlockNr goal, Claim* paid, bool privileged);
-    // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free already or
-    // are the file system's own metadata (EUCLEAN naming group and block).
+    // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free
+    // already or are the file system's own metadata (EUCLEAN naming group and block).
     Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
     static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;
-    bool is_system_block(BlockNr block) const;   // superblock, descriptors, bitmaps, inode tables
+    bool is_system_block(BlockNr block) const;  // superblock, descriptors, bitmaps, inode tables
 
     // ---- inodes
     // A free inode near the parent (directories spread over groups when the parent is the root). ENOSPC when none.
@@ -114,7 +115,10 @@ public:
     Result<void> free_inode(Handle& handle, InodeNr ino, bool directory);
     static constexpr unsigned inode_credits() { return 4; }
     // Where the inode's bytes lie. EUCLEAN for a number out of range.
-    struct InodePlace { BlockNr block; std::uint32_t offset; };
+    struct InodePlace {
+        BlockNr block;
+        std::uint32_t offset;
+    };
     Result<InodePlace> place_of(InodeNr ino);
     Result<bool> inode_in_use(InodeNr ino);
 
@@ -125,7 +129,7 @@ public:
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     void set_discard(bool on);                                     // discard clusters once their freeing is durable
     const format::Geometry& geometry() const;
-    std::uint64_t granted_clusters() const;                        // for tests: outstanding
+    std::uint64_t granted_clusters() const;  // for tests: outstanding
     std::uint64_t claimed_clusters() const;
 
 private:

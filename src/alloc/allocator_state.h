@@ -15,9 +15,9 @@ inline constexpr std::uint32_t unknown_count = 0xFFFFFFFF;
 
 // A group's bitmap with what is only in memory on top. Guarded by the group's lock.
 struct BusyMap {
-    std::vector<std::uint64_t> bits;      // in use on disk, granted, pending or being discarded
-    std::uint32_t free = 0;               // clear bits
-    std::uint32_t first_free = 0;         // no clear bit below it
+    std::vector<std::uint64_t> bits;  // in use on disk, granted, pending or being discarded
+    std::uint32_t free = 0;           // clear bits
+    std::uint32_t first_free = 0;     // no clear bit below it
     bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
     void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
@@ -26,7 +26,7 @@ struct BusyMap {
 struct Group {
     explicit Group(std::uint64_t number) : lock(Rank::Group, "Group::lock", number) {}
     Mutex lock;
-    std::unique_ptr<BusyMap> blocks;      // null until first used
+    std::unique_ptr<BusyMap> blocks;  // null until first used
     std::unique_ptr<BusyMap> inodes;
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
 };
@@ -41,7 +41,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // Groups are made when first looked at: a file system may have millions.
     Mutex table_lock{Rank::Leaf, "Allocator::groups"};
     std::vector<std::unique_ptr<Group>> groups;
-    std::vector<std::atomic<std::uint32_t>> free_hint;        // clusters free in a group, unknown_count until looked at
+    std::vector<std::atomic<std::uint32_t>> free_hint;  // clusters free in a group, unknown_count until looked at
     std::vector<std::atomic<std::uint32_t>> free_inode_hint;
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
@@ -62,15 +62,17 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint32_t cluster_index(BlockNr b) const {
         return static_cast<std::uint32_t>((b.value - geometry.first_block(geometry.group_of(b)).value) / ratio());
     }
-    BlockNr cluster_block(GroupNr g, std::uint32_t index) const { return geometry.first_block(g) + std::uint64_t{index} * ratio(); }
+    BlockNr cluster_block(GroupNr g, std::uint32_t index) const {
+        return geometry.first_block(g) + std::uint64_t{index} * ratio();
+    }
 
     // ---- group_table.cpp
     Group& group(GroupNr g);
-    Result<BufferRef> descriptor(GroupNr g, std::uint32_t& offset);   // checked
+    Result<BufferRef> descriptor(GroupNr g, std::uint32_t& offset);  // checked
     format::GroupDescView view(const BufferRef& buffer, std::uint32_t offset) const {
         return {buffer->data().subspan(offset, geometry.desc_size), geometry.desc_size};
     }
-    Result<void> load_blocks(GroupNr g, Group& group);                // group's lock held
+    Result<void> load_blocks(GroupNr g, Group& group);  // group's lock held
     Result<void> load_inodes(GroupNr g, Group& group);
     Result<std::vector<std::byte>> initial_block_bitmap(GroupNr g);
     // The bitmap's buffer, initialised under the handle when the group says it is not yet.
@@ -88,7 +90,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
     // ---- discard.cpp
     void run_discards();
-    void released(BlockNr first, std::uint64_t blocks);               // durable: discard first, when that is on
+    void released(BlockNr first, std::uint64_t blocks);  // durable: discard first, when that is on
 };
 
 }  // namespace uext4

@@ -74,13 +74,15 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
         paid = &own;
     }
     if (paid->clusters() == 0) return fail(ENOSPC, "an empty claim");
-    const std::uint32_t wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>({clusters, paid->clusters(), g.clusters_per_group}));
+    const std::uint32_t wanted =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>({clusters, paid->clusters(), g.clusters_per_group}));
     const std::uint64_t goal_group = g.group_of(goal).value;
     // First a whole run within a bounded number of groups, then the best of them, then anything anywhere.
     std::uint64_t best_group = 0;
     std::uint32_t best_count = 0;
     for (int attempt = 0; attempt < 3; ++attempt) {
-        const std::uint64_t groups = attempt == 2 ? g.group_count : std::min<std::uint64_t>(groups_to_search, g.group_count);
+        const std::uint64_t groups =
+            attempt == 2 ? g.group_count : std::min<std::uint64_t>(groups_to_search, g.group_count);
         for (std::uint64_t n = 0; n < groups; ++n) {
             const GroupNr number((goal_group + n) % g.group_count);
             const std::uint32_t hint = s.free_hint[number.value].load(std::memory_order_relaxed);
@@ -137,7 +139,8 @@ Result<void> Allocator::publish(Handle& handle, Grant& grant) {
     if (grant.count_ == 0) return {};
     const GroupNr number = s.group_of(grant.first_);
     Group& group = s.group(number);
-    const std::uint32_t index = s.cluster_index(grant.first_), count = static_cast<std::uint32_t>(grant.count_ / s.ratio());
+    const std::uint32_t index = s.cluster_index(grant.first_),
+                        count = static_cast<std::uint32_t>(grant.count_ / s.ratio());
     MutexLock guard(group.lock);
     std::uint32_t offset = 0;
     BufferRef desc = TRY(s.descriptor(number, offset));
@@ -145,9 +148,11 @@ Result<void> Allocator::publish(Handle& handle, Grant& grant) {
     BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
     for (std::uint32_t i = index; i < index + count; ++i) {
         if (std::to_integer<unsigned>(bitmap->data()[i / 8]) >> (i % 8) & 1)
-            return fail(EUCLEAN, "group {}: block bitmap: block {} was granted and is in use", number, s.cluster_block(number, i));
+            return fail(EUCLEAN, "group {}: block bitmap: block {} was granted and is in use", number,
+                        s.cluster_block(number, i));
     }
-    for (std::uint32_t i = index; i < index + count; ++i) bitmap->data()[i / 8] |= std::byte{1} << static_cast<int>(i % 8);
+    for (std::uint32_t i = index; i < index + count; ++i)
+        bitmap->data()[i / 8] |= std::byte{1} << static_cast<int>(i % 8);
     {
         MutexLock change(desc->lock);
         auto d = s.view(desc, offset);
@@ -176,14 +181,17 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
     if (!g.valid_block(first) || count > g.blocks_count - first.value)
         return fail(EUCLEAN, "freeing {} blocks at {}: outside of the file system", count, first);
     if ((first.value - g.first_data_block) % s.ratio() != 0)
-        return fail(EUCLEAN, "group {}: freeing {} blocks at {}, which begin inside a cluster", s.group_of(first), count, first);
+        return fail(EUCLEAN, "group {}: freeing {} blocks at {}, which begin inside a cluster", s.group_of(first),
+                    count, first);
     while (count > 0) {
         const GroupNr number = s.group_of(first);
         const std::uint64_t left = g.first_block(number).value + g.blocks_per_group - first.value;
         const std::uint64_t n = std::min(count, left);
-        const std::uint32_t index = s.cluster_index(first), clusters = static_cast<std::uint32_t>(divide_up(n, s.ratio()));
+        const std::uint32_t index = s.cluster_index(first),
+                            clusters = static_cast<std::uint32_t>(divide_up(n, s.ratio()));
         if (s.touches_system(number, first, n))
-            return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first, first + (n - 1));
+            return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first,
+                        first + (n - 1));
         Group& group = s.group(number);
         {
             MutexLock guard(group.lock);
@@ -194,8 +202,10 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
             BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
             for (std::uint32_t i = index; i < index + clusters; ++i)
                 if (!(std::to_integer<unsigned>(bitmap->data()[i / 8]) >> (i % 8) & 1))
-                    return fail(EUCLEAN, "group {}: block bitmap: block {} is freed and was free", number, s.cluster_block(number, i));
-            for (std::uint32_t i = index; i < index + clusters; ++i) bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
+                    return fail(EUCLEAN, "group {}: block bitmap: block {} is freed and was free", number,
+                                s.cluster_block(number, i));
+            for (std::uint32_t i = index; i < index + clusters; ++i)
+                bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
             MutexLock change(desc->lock);
             auto d = s.view(desc, offset);
             d.set_free_clusters(d.free_clusters() + clusters);

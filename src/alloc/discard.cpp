@@ -5,7 +5,8 @@ namespace uext4 {
 void Allocator::set_discard(bool on) {
     State& s = *state_;
     s.discards.store(on);
-    if (on && !s.discard_thread.joinable()) s.discard_thread = Thread("uext4-discard", [raw = state_.get()] { raw->run_discards(); });
+    if (on && !s.discard_thread.joinable())
+        s.discard_thread = Thread("uext4-discard", [raw = state_.get()] { raw->run_discards(); });
 }
 
 // Freed clusters whose transaction is durable. On the commit thread: must not block.
@@ -67,7 +68,8 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
             const BlockNr first = s.cluster_block(number, index);
             const std::uint64_t blocks = std::uint64_t{count} * s.ratio();
             if (failed) {
-                Result<void> r = s.buffers.device().discard(first.value * s.geometry.block_size, blocks * s.geometry.block_size);
+                Result<void> r =
+                    s.buffers.device().discard(first.value * s.geometry.block_size, blocks * s.geometry.block_size);
                 if (r) trimmed += blocks * s.geometry.block_size;
                 else failed = std::move(r);
             }

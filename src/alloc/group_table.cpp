@@ -39,16 +39,23 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
     auto check = [&](GroupNr n, std::uint64_t i) -> Result<void> {
         const auto d = view(buffer, static_cast<std::uint32_t>(i) * geometry.desc_size);
         if (!d.checksum_ok(geometry, n)) return fail(EUCLEAN, "group {}: descriptor: bad checksum", n);
-        if (!geometry.valid_block(d.block_bitmap())) return fail(EUCLEAN, "group {}: bg_block_bitmap is {}", n, d.block_bitmap());
-        if (!geometry.valid_block(d.inode_bitmap())) return fail(EUCLEAN, "group {}: bg_inode_bitmap is {}", n, d.inode_bitmap());
-        if (!geometry.valid_block(d.inode_table()) || !geometry.valid_block(d.inode_table() + (geometry.inode_table_blocks - 1)))
+        if (!geometry.valid_block(d.block_bitmap()))
+            return fail(EUCLEAN, "group {}: bg_block_bitmap is {}", n, d.block_bitmap());
+        if (!geometry.valid_block(d.inode_bitmap()))
+            return fail(EUCLEAN, "group {}: bg_inode_bitmap is {}", n, d.inode_bitmap());
+        if (!geometry.valid_block(d.inode_table()) ||
+            !geometry.valid_block(d.inode_table() + (geometry.inode_table_blocks - 1)))
             return fail(EUCLEAN, "group {}: bg_inode_table is {}", n, d.inode_table());
-        if (d.free_clusters() > geometry.clusters_per_group) return fail(EUCLEAN, "group {}: bg_free_blocks_count is {}", n, d.free_clusters());
-        if (d.free_inodes() > geometry.inodes_per_group) return fail(EUCLEAN, "group {}: bg_free_inodes_count is {}", n, d.free_inodes());
-        if (d.itable_unused() > geometry.inodes_per_group) return fail(EUCLEAN, "group {}: bg_itable_unused is {}", n, d.itable_unused());
+        if (d.free_clusters() > geometry.clusters_per_group)
+            return fail(EUCLEAN, "group {}: bg_free_blocks_count is {}", n, d.free_clusters());
+        if (d.free_inodes() > geometry.inodes_per_group)
+            return fail(EUCLEAN, "group {}: bg_free_inodes_count is {}", n, d.free_inodes());
+        if (d.itable_unused() > geometry.inodes_per_group)
+            return fail(EUCLEAN, "group {}: bg_itable_unused is {}", n, d.itable_unused());
         return {};
     };
-    // The whole block is checked at once, so that good ones are looked at only once; a bad one costs its own group only.
+    // The whole block is checked at once, so that good ones are looked at only once; a bad one costs its own group
+    // only.
     const std::uint64_t first = g.value - offset / geometry.desc_size;
     bool all_good = true;
     for (std::uint64_t i = 0; i < geometry.descs_per_block && first + i < geometry.group_count; ++i) {
@@ -72,7 +79,8 @@ Result<std::vector<std::byte>> AllocatorState::initial_block_bitmap(GroupNr g) {
     };
     mark(start, base_blocks(g));
     const std::uint64_t flex = std::uint64_t{1} << geometry.log_groups_per_flex;
-    const std::uint64_t first = g.value / flex * flex, last = std::min<std::uint64_t>(first + flex, geometry.group_count);
+    const std::uint64_t first = g.value / flex * flex,
+                        last = std::min<std::uint64_t>(first + flex, geometry.group_count);
     for (std::uint64_t n = first; n < last; ++n) {
         std::uint32_t offset = 0;
         BufferRef buffer = TRY(descriptor(GroupNr(n), offset));
@@ -86,18 +94,22 @@ Result<std::vector<std::byte>> AllocatorState::initial_block_bitmap(GroupNr g) {
     return bitmap;
 }
 
-Result<void> AllocatorState::check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap) {
+Result<void> AllocatorState::check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset,
+                                                const BufferRef& bitmap) {
     if (bitmap->kind() == BlockKind::block_bitmap) return {};
     MutexLock guard(desc->lock);
-    if (!view(desc, offset).block_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: block bitmap: bad checksum", g);
+    if (!view(desc, offset).block_bitmap_ok(geometry, bitmap->data()))
+        return fail(EUCLEAN, "group {}: block bitmap: bad checksum", g);
     bitmap->set_kind(BlockKind::block_bitmap);
     return {};
 }
 
-Result<void> AllocatorState::check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap) {
+Result<void> AllocatorState::check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset,
+                                                const BufferRef& bitmap) {
     if (bitmap->kind() == BlockKind::inode_bitmap) return {};
     MutexLock guard(desc->lock);
-    if (!view(desc, offset).inode_bitmap_ok(geometry, bitmap->data())) return fail(EUCLEAN, "group {}: inode bitmap: bad checksum", g);
+    if (!view(desc, offset).inode_bitmap_ok(geometry, bitmap->data()))
+        return fail(EUCLEAN, "group {}: inode bitmap: bad checksum", g);
     bitmap->set_kind(BlockKind::inode_bitmap);
     return {};
 }
@@ -109,7 +121,8 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
         const auto d = view(desc, offset);
-        if ((d.flags() & format::group_flag::block_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none)
+        if ((d.flags() & format::group_flag::block_uninit) &&
+            geometry.descriptor_checksum != format::DescriptorChecksum::none)
             return busy_map(TRY(initial_block_bitmap(g)), clusters_in(g));
         BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
         TRY(check_block_bitmap(g, desc, offset, bitmap));
@@ -117,8 +130,7 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         auto own = [&](BlockNr b) { return geometry.group_of(b) != g || map->test(cluster_index(b)); };
         bool marked = own(d.block_bitmap()) && own(d.inode_bitmap());
         for (std::uint64_t i = 0; i < geometry.inode_table_blocks; ++i) marked = marked && own(d.inode_table() + i);
-        if (!marked)
-            return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
+        if (!marked) return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
         return map;
     };
     Result<std::unique_ptr<BusyMap>> map = load();
@@ -139,7 +151,8 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
         const auto d = view(desc, offset);
-        if ((d.flags() & format::group_flag::inode_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
+        if ((d.flags() & format::group_flag::inode_uninit) &&
+            geometry.descriptor_checksum != format::DescriptorChecksum::none) {
             const std::vector<std::byte> none(geometry.block_size);
             return busy_map(none, geometry.inodes_per_group);
         }
@@ -158,9 +171,11 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
     return {};
 }
 
-Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset) {
+Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr g, const BufferRef& desc,
+                                                        std::uint32_t offset) {
     auto d = view(desc, offset);
-    if ((d.flags() & format::group_flag::block_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
+    if ((d.flags() & format::group_flag::block_uninit) &&
+        geometry.descriptor_checksum != format::DescriptorChecksum::none) {
         const std::vector<std::byte> initial = TRY(initial_block_bitmap(g));
         BufferRef bitmap = TRY(buffers.get(d.block_bitmap(), "block bitmap"));
         TRY(handle.create_access(bitmap));
@@ -177,9 +192,11 @@ Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr 
     return bitmap;
 }
 
-Result<BufferRef> AllocatorState::writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset) {
+Result<BufferRef> AllocatorState::writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc,
+                                                        std::uint32_t offset) {
     auto d = view(desc, offset);
-    if ((d.flags() & format::group_flag::inode_uninit) && geometry.descriptor_checksum != format::DescriptorChecksum::none) {
+    if ((d.flags() & format::group_flag::inode_uninit) &&
+        geometry.descriptor_checksum != format::DescriptorChecksum::none) {
         BufferRef bitmap = TRY(buffers.get(d.inode_bitmap(), "inode bitmap"));
         TRY(handle.create_access(bitmap));
         if (geometry.inodes_per_group < geometry.block_size * 8)

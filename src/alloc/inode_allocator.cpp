@@ -82,11 +82,13 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
         auto d = s.view(desc, offset);
         // Table blocks that come into use for the first time must not show what the device held before.
         const bool counts_unused = g.descriptor_checksum != format::DescriptorChecksum::none;
-        const std::uint32_t used = counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
+        const std::uint32_t used =
+            counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
         if (index >= used) {
             const std::uint32_t per_block = g.block_size / g.inode_size;
             if (!(d.flags() & format::group_flag::inode_zeroed)) {
-                const std::uint32_t first = static_cast<std::uint32_t>(divide_up(used, per_block)), last = index / per_block;
+                const std::uint32_t first = static_cast<std::uint32_t>(divide_up(used, per_block)),
+                                    last = index / per_block;
                 for (std::uint32_t b = first; b <= last; ++b) {
                     BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
                     TRY(handle.create_access(table));

@@ -6,10 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <cstdlib>
 #include <functional>
 #include <span>
-#include <unistd.h>
 
 namespace uext4::test {
 
@@ -78,9 +78,15 @@ public:
     }
     Handle start(unsigned credits = 16) { return must(journal->start(credits)); }
     void commit() { must(journal->commit_all()); }
-    BlockNr block_bitmap(GroupNr g) { return descriptor(g, [](auto d) { return d.block_bitmap(); }); }
-    BlockNr inode_bitmap(GroupNr g) { return descriptor(g, [](auto d) { return d.inode_bitmap(); }); }
-    BlockNr inode_table(GroupNr g) { return descriptor(g, [](auto d) { return d.inode_table(); }); }
+    BlockNr block_bitmap(GroupNr g) {
+        return descriptor(g, [](auto d) { return d.block_bitmap(); });
+    }
+    BlockNr inode_bitmap(GroupNr g) {
+        return descriptor(g, [](auto d) { return d.inode_bitmap(); });
+    }
+    BlockNr inode_table(GroupNr g) {
+        return descriptor(g, [](auto d) { return d.inode_table(); });
+    }
     // Changes a byte on the device, behind everybody's back.
     void poke(BlockNr block, std::uint64_t offset, const std::function<std::byte(std::byte)>& change) {
         std::byte b;

@@ -13,7 +13,8 @@
 
 namespace uext4 {
 
-Result<std::unique_ptr<FileSystem>> FileSystem::mount(const std::string& image, std::string_view options, LogCallback log) {
+Result<std::unique_ptr<FileSystem>> FileSystem::mount(const std::string& image, std::string_view options,
+                                                      LogCallback log) {
     const VolumeOptions o = TRY(parse_all_options(options));
     FileDeviceOptions device;
     device.writable = !o.fs.read_only;
@@ -22,7 +23,8 @@ Result<std::unique_ptr<FileSystem>> FileSystem::mount(const std::string& image, 
     return mount_device(std::move(opened), o, std::move(log));
 }
 
-Result<std::unique_ptr<FileSystem>> FileSystem::mount_device(std::shared_ptr<BlockDevice> device, const VolumeOptions& options, LogCallback log) {
+Result<std::unique_ptr<FileSystem>> FileSystem::mount_device(std::shared_ptr<BlockDevice> device,
+                                                             const VolumeOptions& options, LogCallback log) {
     std::unique_ptr<Volume> volume = TRY(Volume::open(std::move(device), options, std::move(log)));
     return std::unique_ptr<FileSystem>(new FileSystem(std::move(volume)));
 }
@@ -54,7 +56,8 @@ format::Timestamp FileSystem::birth_time(Inode& inode) {
     return inode.crtime();
 }
 
-Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check) {
+Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who,
+                                        bool check) {
     TRY(writable());
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
@@ -72,8 +75,8 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
     return truncate_file(inode, size, volume_->orphans(), &who);
 }
 
-Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev, std::string_view target,
-                                    const Credentials& who, bool check) {
+Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev,
+                                    std::string_view target, const Credentials& who, bool check) {
     TRY(writable());
     FreezeGate::Pass pass(volume_->gate());
     return volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check);
@@ -85,7 +88,8 @@ Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const
     return volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check);
 }
 
-Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who, bool check) {
+Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
+                              bool check) {
     TRY(writable());
     FreezeGate::Pass pass(volume_->gate());
     return volume_->names().link(target, directory, name, who, check);
@@ -103,8 +107,8 @@ Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Cr
     return volume_->names().rmdir(directory, name, who, check);
 }
 
-Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
-                                const Credentials& who, bool check) {
+Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
+                                unsigned flags, const Credentials& who, bool check) {
     TRY(writable());
     FreezeGate::Pass pass(volume_->gate());
     auto flush = [this](Inode& inode) -> Result<void> {
@@ -115,23 +119,32 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
 
 Result<std::string> FileSystem::read_link(Inode& inode) { return volume_->names().read_link(inode); }
 
-Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie, const std::function<bool(const DirectoryEntry&)>& visit) {
+Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie,
+                                        const std::function<bool(const DirectoryEntry&)>& visit) {
     return volume_->names().read(directory, cookie, visit);
 }
 
-Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int flags, const Credentials& who, bool check) {
+Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int flags, const Credentials& who,
+                                                   bool check) {
     const int mode = flags & O_ACCMODE;
     const bool writes = mode != O_RDONLY;
-    if (inode->is_directory() && (writes || (flags & O_TRUNC))) return fail(EISDIR, "inode {} is a directory", inode->number());
-    if ((flags & O_DIRECTORY) && !inode->is_directory()) return fail(ENOTDIR, "inode {} is no directory", inode->number());
+    if (inode->is_directory() && (writes || (flags & O_TRUNC)))
+        return fail(EISDIR, "inode {} is a directory", inode->number());
+    if ((flags & O_DIRECTORY) && !inode->is_directory())
+        return fail(ENOTDIR, "inode {} is no directory", inode->number());
     if (inode->is_symlink() && !(flags & O_PATH)) return fail(ELOOP, "inode {} is a symbolic link", inode->number());
-    if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink()) return fail(ENXIO, "inode {} is a special file", inode->number());
+    if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
+        return fail(ENXIO, "inode {} is a special file", inode->number());
     if (writes || (flags & O_TRUNC)) TRY(writable());
-    if (check) TRY(may_access(*inode, who, (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
-    if (writes && inode->has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode->number());
+    if (check)
+        TRY(may_access(*inode, who,
+                       (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
+    if (writes && inode->has_flag(format::inode_flag::immutable))
+        return fail(EPERM, "inode {} is immutable", inode->number());
     if (inode->has_flag(format::inode_flag::append) && ((writes && !(flags & O_APPEND)) || (flags & O_TRUNC)))
         return fail(EPERM, "inode {} is append-only", inode->number());
-    if ((flags & O_NOATIME) && check && !owns(*inode, who)) return fail(EPERM, "inode {}: O_NOATIME is for the owner", inode->number());
+    if ((flags & O_NOATIME) && check && !owns(*inode, who))
+        return fail(EPERM, "inode {}: O_NOATIME is for the owner", inode->number());
     std::unique_ptr<OpenFile> file(new OpenFile(*this, inode, flags, who));
     if ((flags & O_TRUNC) && inode->is_regular()) {
         FreezeGate::Pass pass(volume_->gate());
@@ -140,20 +153,24 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     return file;
 }
 
-Result<std::vector<std::byte>> FileSystem::get_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {
+Result<std::vector<std::byte>> FileSystem::get_xattr(Inode& inode, std::string_view name, const Credentials& who,
+                                                     bool check) {
     if (check) TRY(may_xattr(inode, who, name, false));
     ReadLock guard(inode.rw);
     return uext4::get_xattr(inode, name);
 }
 
-Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags, const Credentials& who, bool check) {
+Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags,
+                                   const Credentials& who, bool check) {
     TRY(writable());
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
     if (check) TRY(may_xattr(inode, who, name, true));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
     Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
-    const XattrMode mode = flags & XATTR_CREATE ? XattrMode::create : flags & XATTR_REPLACE ? XattrMode::replace : XattrMode::either;
+    const XattrMode mode = flags & XATTR_CREATE    ? XattrMode::create
+                           : flags & XATTR_REPLACE ? XattrMode::replace
+                                                   : XattrMode::either;
     return uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr);
 }
 
@@ -169,7 +186,8 @@ Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const
 Result<std::vector<std::string>> FileSystem::list_xattrs(Inode& inode, const Credentials& who, bool check) {
     ReadLock guard(inode.rw);
     std::vector<std::string> names = TRY(uext4::list_xattrs(inode));
-    if (check && !who.capabilities.sys_admin) std::erase_if(names, [](const std::string& n) { return n.starts_with("trusted."); });
+    if (check && !who.capabilities.sys_admin)
+        std::erase_if(names, [](const std::string& n) { return n.starts_with("trusted."); });
     return names;
 }
 
@@ -194,17 +212,20 @@ Result<void> FileSystem::access(Inode& inode, int mask, const Credentials& who) 
     return may_access(inode, who, mask);
 }
 
-Result<void> FileSystem::extents(Inode& inode, std::uint64_t offset, std::uint64_t length, const std::function<bool(const Mapping&)>& visit) {
+Result<void> FileSystem::extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
+                                 const std::function<bool(const Mapping&)>& visit) {
     return list_extents(inode, offset, length, visit);
 }
 
-Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset, std::size_t length) {
+Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to,
+                                           std::uint64_t to_offset, std::size_t length) {
     if (&from.inode() == &to.inode() && from_offset < to_offset + length && to_offset < from_offset + length)
         return fail(EINVAL, "inode {}: the ranges overlap", from.inode().number());
     std::vector<std::byte> buffer(std::min<std::size_t>(length, std::size_t{1} << 20));
     std::size_t done = 0;
     while (done < length) {
-        const std::size_t n = TRY(from.read(from_offset + done, Bytes(buffer).first(std::min(buffer.size(), length - done))));
+        const std::size_t n =
+            TRY(from.read(from_offset + done, Bytes(buffer).first(std::min(buffer.size(), length - done))));
         if (n == 0) break;
         Result<std::size_t> written = to.write(to_offset + done, ConstBytes(buffer).first(n));
         if (!written) {
@@ -244,7 +265,8 @@ Result<std::string> FileSystem::label() {
 
 Result<void> FileSystem::set_label(std::string_view label) {
     TRY(writable());
-    if (label.size() > sizeof(format::SuperBlock::volume_name)) return fail(EINVAL, "a label has at most 16 bytes, not {}", label.size());
+    if (label.size() > sizeof(format::SuperBlock::volume_name))
+        return fail(EINVAL, "a label has at most 16 bytes, not {}", label.size());
     FreezeGate::Pass pass(volume_->gate());
     Handle handle = TRY(volume_->fs().journal.start(1));
     return change_super(volume_->fs(), handle, [&](format::SuperBlock& super) {

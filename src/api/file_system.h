@@ -24,8 +24,8 @@ class OpenFile {
 public:
     ~OpenFile();
     OpenFile(const OpenFile&) = delete;
-    // Positioned; short only at the end of the file (read) or when space ran out (write). O_APPEND, O_DIRECT, O_SYNC and
-    // O_DSYNC mean what they mean. EBADF against the access mode.
+    // Positioned; short only at the end of the file (read) or when space ran out (write). O_APPEND, O_DIRECT, O_SYNC
+    // and O_DSYNC mean what they mean. EBADF against the access mode.
     Result<std::size_t> read(std::uint64_t offset, Bytes out);
     Result<std::size_t> write(std::uint64_t offset, ConstBytes in);
     Result<void> sync(bool data_only);
@@ -52,8 +52,10 @@ private:
 class FileSystem {
 public:
     // image: a path, IMAGE@N (partition), /dev/fd/N, a block device. options: as `uext4 mount -o`, comma-separated.
-    static Result<std::unique_ptr<FileSystem>> mount(const std::string& image, std::string_view options, LogCallback log = {});
-    static Result<std::unique_ptr<FileSystem>> mount_device(std::shared_ptr<BlockDevice> device, const VolumeOptions& options, LogCallback log = {});
+    static Result<std::unique_ptr<FileSystem>> mount(const std::string& image, std::string_view options,
+                                                     LogCallback log = {});
+    static Result<std::unique_ptr<FileSystem>> mount_device(std::shared_ptr<BlockDevice> device,
+                                                            const VolumeOptions& options, LogCallback log = {});
     ~FileSystem();
     Result<void> unmount();  // everything durable, image clean
 
@@ -62,14 +64,14 @@ public:
 
     // ---- by inode. `check`: permissions of `who` are enforced (a mount leaves them to the kernel).
     Result<InodeRef> root();
-    Result<InodeRef> inode(InodeNr number);                       // ESTALE when not in use
+    Result<InodeRef> inode(InodeNr number);  // ESTALE when not in use
     Result<InodeRef> lookup(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<struct stat> attributes(Inode& inode);
     format::Timestamp birth_time(Inode& inode);
     Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
     Result<void> truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check);
     Result<InodeRef> create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev, std::string_view target,
-                            const Credentials& who, bool check);   // any file type; `target` for symlinks
+                            const Credentials& who, bool check);  // any file type; `target` for symlinks
     Result<InodeRef> create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check);
     Result<void> link(Inode& target, Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> unlink(Inode& directory, std::string_view name, const Credentials& who, bool check);
@@ -77,24 +79,31 @@ public:
     Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
                         const Credentials& who, bool check);
     Result<std::string> read_link(Inode& inode);
-    Result<void> read_directory(Inode& directory, std::uint64_t cookie, const std::function<bool(const DirectoryEntry&)>& visit);
+    Result<void> read_directory(Inode& directory, std::uint64_t cookie,
+                                const std::function<bool(const DirectoryEntry&)>& visit);
     Result<std::unique_ptr<OpenFile>> open(const InodeRef& inode, int flags, const Credentials& who, bool check);
 
     Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);
-    Result<void> set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags, const Credentials& who, bool check);  // XATTR_CREATE, XATTR_REPLACE
+    Result<void> set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags, const Credentials& who,
+                           bool check);  // XATTR_CREATE, XATTR_REPLACE
     Result<void> remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);
     Result<std::vector<std::string>> list_xattrs(Inode& inode, const Credentials& who, bool check);
-    std::uint32_t get_flags(Inode& inode);                         // FS_IOC_GETFLAGS's bits
+    std::uint32_t get_flags(Inode& inode);  // FS_IOC_GETFLAGS's bits
     Result<void> set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check);
     Result<void> access(Inode& inode, int mask, const Credentials& who);  // R_OK | W_OK | X_OK
-    Result<void> extents(Inode& inode, std::uint64_t offset, std::uint64_t length, const std::function<bool(const Mapping&)>& visit);
+    Result<void> extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
+                         const std::function<bool(const Mapping&)>& visit);
     // Copies a range inside the file system; bytes copied.
-    Result<std::size_t> copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset, std::size_t length);
+    Result<std::size_t> copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset,
+                                   std::size_t length);
 
     // ---- by path, from the root. "<12>" as the whole path names an inode by its number. At most 40 symlinks.
     Result<InodeRef> resolve(std::string_view path, const Credentials& who, bool follow_last = true);
-    struct Parent { InodeRef directory; std::string name; };
-    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);  // EINVAL for "/" 
+    struct Parent {
+        InodeRef directory;
+        std::string name;
+    };
+    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);  // EINVAL for "/"
     // O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, O_TMPFILE as open(2).
     Result<std::unique_ptr<OpenFile>> open_path(std::string_view path, int flags, mode_t mode, const Credentials& who);
 
@@ -104,7 +113,7 @@ public:
     Result<void> freeze() { return volume_->freeze(); }
     Result<void> thaw() { return volume_->thaw(); }
     Result<std::string> label();
-    Result<void> set_label(std::string_view label);                // at most 16 bytes
+    Result<void> set_label(std::string_view label);  // at most 16 bytes
 
 private:
     friend class OpenFile;

@@ -14,7 +14,8 @@ OpenFile::~OpenFile() {
     const bool last_writer = (flags_ & O_ACCMODE) != O_RDONLY;
     // A file that was emptied and written again is on its way to the device when it is closed, so that a crash does not
     // leave it empty.
-    if (last_writer && inode_->fs().options.auto_da_alloc && inode_->replace_on_close.exchange(false) && !inode_->fs().read_only.load()) {
+    if (last_writer && inode_->fs().options.auto_da_alloc && inode_->replace_on_close.exchange(false) &&
+        !inode_->fs().read_only.load()) {
         FreezeGate::Pass pass(fs_.volume().gate());
         (void)write_back(*inode_);  // an error is kept for fsync and the unmount
     }
@@ -24,7 +25,8 @@ OpenFile::~OpenFile() {
 Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
     if ((flags_ & O_ACCMODE) == O_WRONLY && !kernel_cached_) return fail(EBADF, "the file is open for writing only");
     if (inode_->is_directory()) return fail(EISDIR, "inode {} is a directory", inode_->number());
-    const std::size_t n = TRY((flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out));
+    const std::size_t n =
+        TRY((flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out));
     if (!(flags_ & O_NOATIME)) touch_atime(*inode_);
     return n;
 }
@@ -59,7 +61,8 @@ Result<void> OpenFile::sync(bool data_only) {
     // An error of background writeback is reported once to each who has the file open.
     const std::uint64_t errors = inode_->writeback_errors.load();
     const bool missed = errors_seen_.exchange(errors) != errors;
-    if (now && missed) return fail(inode_->writeback_error.load(), "inode {}: earlier writeback failed", inode_->number());
+    if (now && missed)
+        return fail(inode_->writeback_error.load(), "inode {}: earlier writeback failed", inode_->number());
     return now;
 }
 

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 
-#include <charconv>
 #include <limits.h>
+#include <charconv>
 
 namespace uext4 {
 
@@ -52,14 +52,16 @@ Result<InodeRef> FileSystem::resolve(std::string_view path, const Credentials& w
             const std::string target = TRY(read_link(**found));
             if (target.empty()) return fail(ENOENT, "'{}': an empty symbolic link", path);
             replaced = target + std::string(rest);
-            if (replaced.size() >= PATH_MAX) return fail(ENAMETOOLONG, "'{}': symbolic links make it {} bytes", path, replaced.size());
+            if (replaced.size() >= PATH_MAX)
+                return fail(ENAMETOOLONG, "'{}': symbolic links make it {} bytes", path, replaced.size());
             if (target.front() == '/') here = TRY(root());
             text = replaced;
             rest = text;
             continue;
         }
         here = std::move(*found);
-        if (last && trailing && !here->is_directory()) return fail(ENOTDIR, "'{}': inode {} is no directory", path, here->number());
+        if (last && trailing && !here->is_directory())
+            return fail(ENOTDIR, "'{}': inode {} is no directory", path, here->number());
     }
     return here;
 }
@@ -70,13 +72,15 @@ Result<FileSystem::Parent> FileSystem::resolve_parent(std::string_view path, con
     const std::size_t slash = path.rfind('/');
     const std::string_view name = slash == std::string_view::npos ? path : path.substr(slash + 1);
     if (name.empty()) return fail(EBUSY, "'/' has no name");
-    const std::string_view directory = slash == std::string_view::npos || slash == 0 ? std::string_view("/") : path.substr(0, slash);
+    const std::string_view directory =
+        slash == std::string_view::npos || slash == 0 ? std::string_view("/") : path.substr(0, slash);
     InodeRef parent = TRY(resolve(directory, who));
     if (!parent->is_directory()) return fail(ENOTDIR, "'{}' is no directory", directory);
     return Parent{std::move(parent), std::string(name)};
 }
 
-Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, int flags, mode_t mode, const Credentials& who) {
+Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, int flags, mode_t mode,
+                                                        const Credentials& who) {
     if ((flags & O_TMPFILE) == O_TMPFILE) {
         if ((flags & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "O_TMPFILE needs write access");
         InodeRef directory = TRY(resolve(path, who));
@@ -100,7 +104,8 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, i
             Result<InodeRef> link = lookup(*parent.directory, parent.name, who, true);
             if (link && (*link)->is_symlink()) {
                 const std::string target = TRY(read_link(**link));
-                const std::string base(path.substr(0, path.rfind('/') == std::string_view::npos ? 0 : path.rfind('/') + 1));
+                const std::string base(
+                    path.substr(0, path.rfind('/') == std::string_view::npos ? 0 : path.rfind('/') + 1));
                 return open_path(target.starts_with('/') ? target : base + target, flags | O_NOFOLLOW, mode, who);
             }
         }

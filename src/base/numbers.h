@@ -22,9 +22,18 @@ struct Number {
     friend constexpr Number operator+(Number a, std::uint64_t n) { return Number(a.value + n); }
     friend constexpr Number operator-(Number a, std::uint64_t n) { return Number(a.value - n); }
     friend constexpr std::uint64_t operator-(Number a, Number b) { return a.value - b.value; }
-    constexpr Number& operator+=(std::uint64_t n) { value += n; return *this; }
-    constexpr Number& operator-=(std::uint64_t n) { value -= n; return *this; }
-    constexpr Number& operator++() { ++value; return *this; }
+    constexpr Number& operator+=(std::uint64_t n) {
+        value += n;
+        return *this;
+    }
+    constexpr Number& operator-=(std::uint64_t n) {
+        value -= n;
+        return *this;
+    }
+    constexpr Number& operator++() {
+        ++value;
+        return *this;
+    }
 };
 
 using BlockNr = Number<struct BlockNrTag>;            // a block of the file system on its device; 0 means none

@@ -29,10 +29,10 @@ template <class... Args>
 }  // namespace uext4
 
 // Evaluates to the value of a Result, or returns its error from the enclosing function.
-#define TRY(...)                                                                      \
-    __extension__({                                                                   \
-        auto&& uext4_try_result_ = (__VA_ARGS__);                                     \
-        if (!uext4_try_result_) [[unlikely]]                                          \
-            return ::std::unexpected(::std::move(uext4_try_result_).error());         \
-        *::std::move(uext4_try_result_);                                              \
+#define TRY(...)                                                              \
+    __extension__({                                                           \
+        auto&& uext4_try_result_ = (__VA_ARGS__);                             \
+        if (!uext4_try_result_) [[unlikely]]                                  \
+            return ::std::unexpected(::std::move(uext4_try_result_).error()); \
+        *::std::move(uext4_try_result_);                                      \
     })

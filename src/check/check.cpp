@@ -33,12 +33,14 @@ private:
     template <class... Args>
     void problem(std::string where, fmt::format_string<Args...> text, Args&&... args) {
         if (report_.problems.size() == most_problems) return;
-        if (report_.problems.size() + 1 == most_problems) report_.problems.push_back({"check", "more problems than are listed"});
+        if (report_.problems.size() + 1 == most_problems)
+            report_.problems.push_back({"check", "more problems than are listed"});
         else report_.problems.push_back({std::move(where), fmt::format(text, std::forward<Args>(args)...)});
     }
 
     std::uint64_t cluster_of(BlockNr b) const {
-        return g_.group_of(b).value * g_.clusters_per_group + (b.value - g_.first_block(g_.group_of(b)).value) / g_.cluster_ratio;
+        return g_.group_of(b).value * g_.clusters_per_group +
+               (b.value - g_.first_block(g_.group_of(b)).value) / g_.cluster_ratio;
     }
 
     // `owner` 0: the file system itself. With clusters, one inode may name several blocks of one.
@@ -80,7 +82,8 @@ private:
                 continue;
             }
             if (!d->checksum_ok(g_, group)) problem(fmt::format("group {}", n), "descriptor: bad checksum");
-            for (const auto& [b, count] : {std::pair(d->block_bitmap(), 1u), std::pair(d->inode_bitmap(), 1u), std::pair(d->inode_table(), g_.inode_table_blocks)}) {
+            for (const auto& [b, count] : {std::pair(d->block_bitmap(), 1u), std::pair(d->inode_bitmap(), 1u),
+                                           std::pair(d->inode_table(), g_.inode_table_blocks)}) {
                 if (g_.valid_block(b) && g_.valid_block(b + (count - 1))) use(b, count, 0);
                 else problem(fmt::format("group {}", n), "a structure lies at block {}", b);
             }
@@ -126,8 +129,10 @@ private:
         mine_.clear();
         std::uint64_t blocks = 0;
         MutexLock map(inode.map_lock);
-        const bool has_map = !inode.is_inline() && (inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.size() >= 60) || reserved) &&
-                             ino.value != format::special_inode::bad_blocks && ino.value != format::special_inode::resize;
+        const bool has_map =
+            !inode.is_inline() &&
+            (inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.size() >= 60) || reserved) &&
+            ino.value != format::special_inode::bad_blocks && ino.value != format::special_inode::resize;
         if (ino.value == format::special_inode::resize && g_.has_compat(format::compat::resize_inode)) {
             // Its double indirect block is its own; what that names are the reserved descriptor blocks, marked already.
             const BlockNr own(view_as<Le32>(ConstBytes(inode.map_root()), 13 * 4).get());
@@ -158,13 +163,15 @@ private:
             ++blocks;
         }
         const std::uint64_t sectors = (g_.cluster_ratio > 1 ? 0 : blocks) * (g_.block_size / 512);
-        if (g_.cluster_ratio == 1 && !reserved && !g_.has_incompat(format::incompat::ea_inode) && sectors != inode.block_count_512())
+        if (g_.cluster_ratio == 1 && !reserved && !g_.has_incompat(format::incompat::ea_inode) &&
+            sectors != inode.block_count_512())
             problem(where, "i_blocks is {}, it has {}", inode.block_count_512(), sectors);
         return inode.is_directory();
     }
 
     void walk() {
-        std::vector<std::pair<InodeNr, InodeNr>> todo{{InodeNr(format::special_inode::root), InodeNr(format::special_inode::root)}};
+        std::vector<std::pair<InodeNr, InodeNr>> todo{
+            {InodeNr(format::special_inode::root), InodeNr(format::special_inode::root)}};
         std::set<std::uint64_t> seen{format::special_inode::root};
         while (!todo.empty()) {
             const auto [number, parent] = todo.back();
@@ -201,8 +208,10 @@ private:
                 }
                 Result<InodeRef> inode = volume_.inodes().get(child, true);
                 if (!inode) continue;
-                const std::uint8_t type = format::dt_of_file_type(static_cast<std::uint8_t>(format::file_type_of_mode((*inode)->mode())));
-                if (g_.has_filetype() && types[i] != type) problem(where, "'{}' has type {}, its inode {}", name, types[i], type);
+                const std::uint8_t type =
+                    format::dt_of_file_type(static_cast<std::uint8_t>(format::file_type_of_mode((*inode)->mode())));
+                if (g_.has_filetype() && types[i] != type)
+                    problem(where, "'{}' has type {}, its inode {}", name, types[i], type);
                 if (!(*inode)->is_directory()) continue;
                 if (seen.insert(child.value).second) todo.emplace_back(child, number);
                 else problem(where, "'{}': directory {} is reached twice", name, child);
@@ -221,7 +230,8 @@ private:
             if ((*inode)->is_directory() && links == 1) continue;  // more than can be counted
             if (named == 0 && links == 0) continue;
             if (named == 0) problem(fmt::format("inode {}", number), "in use, but no directory names it");
-            else if (named != links) problem(fmt::format("inode {}", number), "i_links_count is {}, {} entries name it", links, named);
+            else if (named != links)
+                problem(fmt::format("inode {}", number), "i_links_count is {}, {} entries name it", links, named);
         }
     }
 
@@ -233,7 +243,8 @@ private:
             if (!d) continue;
             const std::string where = fmt::format("group {}", n);
             const std::uint32_t clusters = g_.clusters_in_group(group), said = d->free_clusters();
-            const bool uninit = g_.descriptor_checksum != format::DescriptorChecksum::none && (d->flags() & format::group_flag::block_uninit);
+            const bool uninit = g_.descriptor_checksum != format::DescriptorChecksum::none &&
+                                (d->flags() & format::group_flag::block_uninit);
             Result<BufferRef> bitmap = fs_.buffers.read(d->block_bitmap(), "block bitmap");
             if (!bitmap) {
                 problem(where, "{}", bitmap.error().what);
@@ -243,7 +254,8 @@ private:
             std::uint64_t free = 0, leaked = 0, missing = 0;
             for (std::uint32_t i = 0; i < clusters; ++i) {
                 const bool used = used_[std::uint64_t{n} * g_.clusters_per_group + i];
-                const bool marked = uninit ? used : (std::to_integer<unsigned>((*bitmap)->data()[i / 8]) >> (i % 8) & 1) != 0;
+                const bool marked =
+                    uninit ? used : (std::to_integer<unsigned>((*bitmap)->data()[i / 8]) >> (i % 8) & 1) != 0;
                 if (!marked) ++free;
                 if (marked && !used) ++leaked;
                 if (!marked && used) ++missing;
@@ -255,8 +267,10 @@ private:
             if (free != said) problem(where, "{} clusters are free, the descriptor says {}", free, said);
         }
         const Result<format::SuperBlock> super = read_super(fs_);
-        if (super && !super->has_incompat(format::incompat::recover) && super->free_blocks() != free_total * g_.cluster_ratio)
-            problem("superblock", "s_free_blocks_count is {}, {} are free", super->free_blocks(), free_total * g_.cluster_ratio);
+        if (super && !super->has_incompat(format::incompat::recover) &&
+            super->free_blocks() != free_total * g_.cluster_ratio)
+            problem("superblock", "s_free_blocks_count is {}, {} are free", super->free_blocks(),
+                    free_total * g_.cluster_ratio);
     }
 
     Volume& volume_;

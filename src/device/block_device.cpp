@@ -25,9 +25,7 @@ Result<void> BlockDevice::write_fua(std::uint64_t offset, ConstBytes in) {
     return flush();
 }
 
-Result<void> BlockDevice::discard(std::uint64_t, std::uint64_t) {
-    return fail(ENOTSUP, "{}: cannot discard", name());
-}
+Result<void> BlockDevice::discard(std::uint64_t, std::uint64_t) { return fail(ENOTSUP, "{}: cannot discard", name()); }
 
 Result<void> BlockDevice::read_from_medium(std::uint64_t offset, Bytes out) { return read(offset, out); }
 

@@ -78,8 +78,8 @@ TEST(MemoryDevice, DiscardZeroesAndFreesPages) {
     MemoryDevice device(1 << 20);
     const auto data = pattern(40960, 1);
     ASSERT_TRUE(device.write(0, data));
-    ASSERT_TRUE(device.discard(100, 200));    // within a page
-    ASSERT_TRUE(device.discard(5000, 20000)); // parts of two pages and whole ones
+    ASSERT_TRUE(device.discard(100, 200));     // within a page
+    ASSERT_TRUE(device.discard(5000, 20000));  // parts of two pages and whole ones
     EXPECT_EQ(device.content()->page_count(), 6u);
     auto expected = data;
     std::fill_n(expected.begin() + 100, 200, std::byte{0});

@@ -25,14 +25,14 @@ struct DeviceRequest {
 // `skip` pass and the next `times` are hit.
 struct DeviceFault {
     enum class Effect : std::uint8_t {
-        Fail,       // nothing is transferred, the error is `code`
-        Torn,       // the first `bytes` of a write are written, then the error is `code`
-        Lose,       // a write or flush succeeds and does nothing
-        TearSilent, // the first `bytes` of a write are written and it succeeds
-        Misdirect,  // a write goes, or a read comes, from `bytes` further on
-        BitFlip,    // bit `bit` of the byte `bytes` into the transfer is inverted
-        Slow,       // takes `delay` longer
-        Stick,      // waits until release_stuck()
+        Fail,        // nothing is transferred, the error is `code`
+        Torn,        // the first `bytes` of a write are written, then the error is `code`
+        Lose,        // a write or flush succeeds and does nothing
+        TearSilent,  // the first `bytes` of a write are written and it succeeds
+        Misdirect,   // a write goes, or a read comes, from `bytes` further on
+        BitFlip,     // bit `bit` of the byte `bytes` into the transfer is inverted
+        Slow,        // takes `delay` longer
+        Stick,       // waits until release_stuck()
     };
     static constexpr std::uint64_t for_good = std::numeric_limits<std::uint64_t>::max();
 

@@ -100,7 +100,7 @@ Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, std::string name, 
 FileDevice::~FileDevice() { close(fd_); }
 
 Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
-    struct stat info {};
+    struct stat info{};
     if (fstat(fd_, &info) != 0) return fail(errno, "{}: fstat: {}", name_, std::strerror(errno));
     std::uint64_t whole = 0;
     if (S_ISREG(info.st_mode)) {
@@ -208,12 +208,14 @@ Result<void> FileDevice::discard(std::uint64_t offset, std::uint64_t length) {
         end = round_down(end, static_cast<std::uint64_t>(sector));
         if (start >= end) return {};
         std::uint64_t range[2] = {start, end - start};
-        while ((code = ioctl(fd_, BLKDISCARD, range)) != 0 && errno == EINTR) {}
+        while ((code = ioctl(fd_, BLKDISCARD, range)) != 0 && errno == EINTR) {
+        }
     } else {
         if (start >= end) return {};
         while ((code = fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(start),
                                  static_cast<off_t>(end - start))) != 0 &&
-               errno == EINTR) {}
+               errno == EINTR) {
+        }
     }
     if (code != 0) return fail(errno, "{}: discard of {} bytes at {}: {}", name_, length, offset, std::strerror(errno));
     return {};

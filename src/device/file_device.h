@@ -11,10 +11,10 @@ namespace uext4 {
 
 struct FileDeviceOptions {
     bool writable = true;
-    std::uint64_t offset = 0;   // where the view starts
-    std::uint64_t length = 0;   // 0: to the end
-    bool lock = true;           // keep other users of the library out, or refuse
-    bool refuse_mounted = true; // EBUSY if the kernel has it mounted (writable opens only)
+    std::uint64_t offset = 0;    // where the view starts
+    std::uint64_t length = 0;    // 0: to the end
+    bool lock = true;            // keep other users of the library out, or refuse
+    bool refuse_mounted = true;  // EBUSY if the kernel has it mounted (writable opens only)
 };
 
 class FileDevice final : public BlockDevice {

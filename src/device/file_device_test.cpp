@@ -136,7 +136,7 @@ TEST_F(FileDeviceTest, DiscardPunchesAndKeepsTheSize) {
     std::vector<std::byte> out(8192);
     ASSERT_TRUE(device->read(4096, out));
     EXPECT_TRUE(all_zero(out));
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(stat(path.c_str(), &info), 0);
     EXPECT_EQ(static_cast<std::uint64_t>(info.st_size), file_size);
 }

@@ -49,9 +49,10 @@ std::vector<Mount> mounted_devices() {
         unsigned major_number = 0, minor_number = 0;
         if (std::sscanf(number.c_str(), "%u:%u", &major_number, &minor_number) != 2) continue;
         mounts.push_back({makedev(major_number, minor_number), where});
-        while (words >> word && word != "-") {}
+        while (words >> word && word != "-") {
+        }
         // File systems over several devices have a made-up number there and one of their devices as the source.
-        struct stat info {};
+        struct stat info{};
         if (words >> type >> source && source.starts_with("/dev/") && stat(source.c_str(), &info) == 0 &&
             S_ISBLK(info.st_mode))
             mounts.push_back({info.st_rdev, where});
@@ -104,14 +105,14 @@ std::vector<LoopDevice> loops_backed_by(const struct stat& file) {
         if (backing.empty() || !parse_device_number(read_line(entry->path() / "dev"), number)) continue;
         const std::string node = "/dev/" + loop_name;
 
-        struct stat info {};
+        struct stat info{};
         bool same = stat(backing.c_str(), &info) == 0 && info.st_dev == file.st_dev && info.st_ino == file.st_ino;
         if (!same) {
             // The path may be of another name space, or gone; the driver remembers the inode.
             ScopedFd loop{open(node.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
             loop_info64 status{};
-            same = loop.fd >= 0 && ioctl(loop.fd, LOOP_GET_STATUS64, &status) == 0 &&
-                   status.lo_inode == file.st_ino && status.lo_device == file.st_dev;
+            same = loop.fd >= 0 && ioctl(loop.fd, LOOP_GET_STATUS64, &status) == 0 && status.lo_inode == file.st_ino &&
+                   status.lo_device == file.st_dev;
         }
         if (same) loops.push_back({number, node});
     }
@@ -133,7 +134,7 @@ std::optional<int> descriptor_in_path(const std::string& path) {
 }  // namespace
 
 Result<void> refuse_if_mounted(int fd, const std::string& name) {
-    struct stat info {};
+    struct stat info{};
     if (fstat(fd, &info) != 0) return fail(errno, "{}: fstat: {}", name, std::strerror(errno));
     const std::vector<Mount> mounts = mounted_devices();
     auto refuse = [&](const std::set<dev_t>& devices, const std::string& through) -> Result<void> {
@@ -154,7 +155,7 @@ Result<void> refuse_if_mounted(int fd, const std::string& name) {
 }
 
 Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name) {
-    struct flock lock {};
+    struct flock lock{};
     lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
     lock.l_whence = SEEK_SET;
     lock.l_start = static_cast<off_t>(offset);
@@ -163,8 +164,7 @@ Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64
         switch (errno) {
             case EINTR: continue;
             case EAGAIN:
-            case EACCES:
-                return fail(EBUSY, "{}: another process has it open{}", name, exclusive ? "" : " for writing");
+            case EACCES: return fail(EBUSY, "{}: another process has it open{}", name, exclusive ? "" : " for writing");
             case EINVAL:
             case ENOLCK:
             case EOPNOTSUPP:
@@ -177,7 +177,7 @@ Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64
 
 Result<int> open_image(const std::string& path, bool writable) {
     int fd = -1;
-    struct stat info {};
+    struct stat info{};
     if (const auto number = descriptor_in_path(path)) {
         fd = fcntl(*number, F_DUPFD_CLOEXEC, 3);
         if (fd < 0) return fail(errno, "{}: {}", path, std::strerror(errno));

@@ -29,7 +29,7 @@ Result<std::unique_ptr<MemoryDevice>> MemoryDevice::load(const std::string& path
             if (fd >= 0) close(fd);
         }
     } file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-    struct stat info {};
+    struct stat info{};
     if (file.fd < 0 || fstat(file.fd, &info) != 0) return fail(errno, "{}: {}", path, std::strerror(errno));
     if (!S_ISREG(info.st_mode)) return fail(EINVAL, "{}: not a regular file", path);
     const auto size = static_cast<std::uint64_t>(info.st_size);

@@ -56,7 +56,7 @@ ImageName parse_image_name(const std::string& text) {
     const char* last = text.c_str() + text.size();
     const auto [end, error] = std::from_chars(text.c_str() + at + 1, last, number);
     if (error != std::errc() || end != last) return {text, std::nullopt};
-    struct stat info {};
+    struct stat info{};
     if (stat(text.c_str(), &info) == 0) return {text, std::nullopt};
     return {text.substr(0, at), number};
 }

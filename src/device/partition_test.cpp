@@ -1,5 +1,5 @@
-#include "device/open_device.h"
 #include "device/partition.h"
+#include "device/open_device.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -18,8 +18,7 @@ void SparsePages::read(std::uint64_t offset, Bytes out) const {
         const std::size_t step = std::min<std::uint64_t>(out.size(), page_size - start);
         if (const auto found = pages_.find(offset / page_size); found != pages_.end())
             std::memcpy(out.data(), found->second.page->data() + start, step);
-        else
-            std::memset(out.data(), 0, step);
+        else std::memset(out.data(), 0, step);
         offset += step;
         out = out.subspan(step);
     }

@@ -10,13 +10,13 @@ namespace uext4 {
 // What happens at one level, from the leaf upwards until nothing changes further up.
 struct ExtentTree::Plan {
     struct Level {
-        unsigned i = 0, j = 0;         // entries replaced
-        std::uint64_t total = 0;       // entries afterwards
-        std::uint64_t parts = 1;       // nodes they need; 0: the node is freed
-        bool append = false;           // the new entries are the last ones
+        unsigned i = 0, j = 0;    // entries replaced
+        std::uint64_t total = 0;  // entries afterwards
+        std::uint64_t parts = 1;  // nodes they need; 0: the node is freed
+        bool append = false;      // the new entries are the last ones
     };
     std::array<Level, format::max_extent_depth + 1> levels;
-    unsigned top = 0;                  // the highest level that changes
+    unsigned top = 0;  // the highest level that changes
     std::uint64_t new_blocks = 0;
 };
 
@@ -58,8 +58,7 @@ void ExtentTree::seal(Bytes block) { format::set_extent_checksum(geometry(), see
 Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh,
                               Claim* paid, BlockNr goal) {
     const Plan steps = TRY(plan(path, i, j, fresh));
-    std::vector<BufferRef> made =
-        TRY(blocks_.create_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
+    std::vector<BufferRef> made = TRY(blocks_.create_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
     auto undo = [&](Error error) {
         for (const BufferRef& b : made) (void)blocks_.release(handle, b->block());
         return fail(std::move(error));

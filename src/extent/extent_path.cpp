@@ -6,9 +6,7 @@ namespace uext4 {
 
 using format::ExtentLeaf;
 
-std::uint32_t ExtentTree::seed() const {
-    return format::inode_seed(geometry(), owner_.number(), owner_.generation());
-}
+std::uint32_t ExtentTree::seed() const { return format::inode_seed(geometry(), owner_.number(), owner_.generation()); }
 
 unsigned ExtentTree::root_depth() {
     const unsigned depth = node_header(owner_.map_root()).depth;
@@ -122,8 +120,8 @@ Result<MappedRun> ExtentTree::lookup(LogicalBlock from, std::uint64_t max) {
     }
     // A hole: up to the next extent, which may be in a later leaf.
     while (true) {
-        const std::uint64_t next = path.leaf().pos + 1 < path.count() ? path.extent(path.leaf().pos + 1).block.get()
-                                                                      : path.leaf().end;
+        const std::uint64_t next =
+            path.leaf().pos + 1 < path.count() ? path.extent(path.leaf().pos + 1).block.get() : path.leaf().end;
         const bool at_key = path.leaf().pos + 1 < path.count();
         if (at_key || next >= extent_limit || next - from.value >= max)
             return MappedRun{from, next >= extent_limit && !at_key ? max : std::min(max, next - from.value), BlockNr(),

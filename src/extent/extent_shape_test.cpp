@@ -169,8 +169,8 @@ TEST(ExtentShape, SharedClustersAreKept) {
 
 TEST(IndirectShape, LevelsAndLimits) {
     MapUnderTest t("-t ext4 -b 1024 -O ^has_journal,^extent,^64bit");
-    const std::uint64_t places[] = {0, 11, 12, 267, 268, 268 + 65535,
-                                    268 + 65536, 268 + 65536 + 65536, t.map.limit().value - 1};
+    const std::uint64_t places[] = {
+        0, 11, 12, 267, 268, 268 + 65535, 268 + 65536, 268 + 65536 + 65536, t.map.limit().value - 1};
     for (const std::uint64_t at : places) t.insert(at);
     t.insert(5000, 700);
     EXPECT_EQ(t.mapped(), std::size(places) + 700);

@@ -17,10 +17,10 @@
 namespace uext4 {
 
 struct PathNode {
-    BufferRef buffer;             // none: the root in the inode
+    BufferRef buffer;  // none: the root in the inode
     Bytes bytes;
     std::uint64_t first = 0, end = 0;  // the logical blocks that may lie below it
-    int pos = -1;                 // last entry that starts at or before the target; -1: none
+    int pos = -1;                      // last entry that starts at or before the target; -1: none
 };
 
 // From the root to a leaf.

@@ -18,9 +18,7 @@ std::uint64_t IndirectMap::limit() const {
     return by_size ? std::min(n, by_size) : n;
 }
 
-Bytes IndirectMap::bytes_of_slot(const Slot& slot) {
-    return slot.holder ? slot.holder->data() : owner_.map_root();
-}
+Bytes IndirectMap::bytes_of_slot(const Slot& slot) { return slot.holder ? slot.holder->data() : owner_.map_root(); }
 
 std::uint32_t IndirectMap::get(const Slot& slot) { return view_as<Le32>(bytes_of_slot(slot), slot.index * 4); }
 
@@ -71,7 +69,7 @@ Result<IndirectMap::Way> IndirectMap::walk(std::uint64_t logical) {
         const std::uint32_t block = get(way.last());
         if (height == 0 || block == 0) return way;
         const std::uint64_t below = span(height - 1), index = (logical - base) / below;
-        way.slots[way.known++] = {TRY(read(block)), static_cast<unsigned>(index)};
+        way.slots[way.known++] = { TRY(read(block)), static_cast<unsigned>(index) };
         base += index * below;
     }
 }

@@ -41,9 +41,9 @@ private:
     // From the inode's slot to the pointer of one logical block. `known` slots lead there through existing blocks.
     struct Way {
         std::array<Slot, max_levels> slots;
-        unsigned levels = 1;             // slots of a complete way
+        unsigned levels = 1;  // slots of a complete way
         unsigned known = 0;
-        std::uint64_t span_end = 0;      // first logical block that the last known slot does not lead to
+        std::uint64_t span_end = 0;  // first logical block that the last known slot does not lead to
         bool complete() const { return known == levels; }
         Slot& last() { return slots[known - 1]; }
     };
@@ -56,7 +56,7 @@ private:
 
     const format::Geometry& geometry() const { return context_.allocator.geometry(); }
     std::uint64_t per_block() const { return geometry().block_size / 4; }
-    std::uint64_t span(unsigned height) const;   // blocks below one pointer of this height
+    std::uint64_t span(unsigned height) const;  // blocks below one pointer of this height
     Bytes bytes_of_slot(const Slot& slot);
     std::uint32_t get(const Slot& slot);
     Result<void> set(Handle& handle, const Slot& slot, std::uint32_t value);

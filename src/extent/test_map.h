@@ -7,10 +7,10 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <cstdlib>
 #include <map>
 #include <random>
-#include <unistd.h>
 
 namespace uext4::test {
 
@@ -55,9 +55,7 @@ public:
     }
     format::InodeDisk& disk() { return view_as<format::InodeDisk>(Bytes(raw_)); }
     InodeNr number() const override { return InodeNr(12); }
-    std::uint32_t generation() const override {
-        return view_as<format::InodeDisk>(ConstBytes(raw_)).generation;
-    }
+    std::uint32_t generation() const override { return view_as<format::InodeDisk>(ConstBytes(raw_)).generation; }
     bool uses_extents() const override {
         return view_as<format::InodeDisk>(ConstBytes(raw_)).flags & format::inode_flag::extents;
     }
@@ -109,8 +107,8 @@ struct TestFs {
         JournalOptions options;
         options.commit_interval = std::chrono::milliseconds(0);
         journal = Journal::create_none(*buffers, options);
-        allocator = must(
-            Allocator::open(geometry, *buffers, *journal, super.free_blocks(), super.free_inodes_count, false));
+        allocator =
+            must(Allocator::open(geometry, *buffers, *journal, super.free_blocks(), super.free_inodes_count, false));
         owner = std::make_unique<TestOwner>(*buffers, *allocator, mke2fs_options.find("^extent") == std::string::npos);
         free_at_start = allocator->counts().free_blocks;
     }
@@ -132,8 +130,9 @@ struct TestFs {
         format::set_super_checksum(super);
         must(device->write(format::super_offset, bytes_of(super)));
         must(device->save(file.path));
-        ASSERT_EQ(shell("e2fsck -fn " + file.path + " > " + file.path + ".log 2>&1 || { cat " + file.path +
-                        ".log; false; }"), 0);
+        ASSERT_EQ(
+            shell("e2fsck -fn " + file.path + " > " + file.path + ".log 2>&1 || { cat " + file.path + ".log; false; }"),
+            0);
     }
 };
 

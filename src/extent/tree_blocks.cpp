@@ -11,8 +11,8 @@ Result<BufferRef> MapBlocks::create(Handle& handle, BlockNr goal, Claim* paid, B
         return fail(std::move(error));
     };
     if (!owner.uses_extents() && block.value >> 32)
-        return give_back({ENOSPC, fmt::format("inode {}: no space below block 2^32 for its indirect blocks",
-                                              owner.number())});
+        return give_back(
+            {ENOSPC, fmt::format("inode {}: no space below block 2^32 for its indirect blocks", owner.number())});
     auto buffer = context.buffers.get(block, "block of a file's map");
     if (!buffer) return give_back(std::move(buffer.error()));
     if (auto access = handle.create_access(*buffer); !access) return give_back(std::move(access.error()));

@@ -42,11 +42,15 @@ Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, con
             MutexLock guard(inode.map_lock);
             m = TRY(inode.places().lookup(at, in.size() - done));
             if (m.place == Place::hole) {
-                TRY(inode.places().reserve(LogicalBlock(at / bs), std::min<std::uint64_t>(m.length, in.size() - done) / bs, request.may_use_reserve));
+                TRY(inode.places().reserve(LogicalBlock(at / bs),
+                                           std::min<std::uint64_t>(m.length, in.size() - done) / bs,
+                                           request.may_use_reserve));
                 m = TRY(inode.places().lookup(at, in.size() - done));
             }
             if (m.place == Place::reserved) {
-                const Places::Granted g = TRY(inode.places().grant(LogicalBlock(at / bs), std::min<std::uint64_t>(m.length, in.size() - done) / bs, request.may_use_reserve));
+                const Places::Granted g = TRY(inode.places().grant(
+                    LogicalBlock(at / bs), std::min<std::uint64_t>(m.length, in.size() - done) / bs,
+                    request.may_use_reserve));
                 m.place = Place::granted;
                 m.length = g.count * bs;
                 m.block = g.block;
@@ -56,7 +60,8 @@ Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, con
         const std::uint64_t device = (m.block.value + (at - m.offset) / bs) * bs;
         if (Result<void> written = inode.fs().device.write(device, in.subspan(done, n)); !written) {
             MutexLock guard(inode.map_lock);
-            if (m.place == Place::granted) inode.places().drop_pending(LogicalBlock(at / bs), LogicalBlock((at + n) / bs));
+            if (m.place == Place::granted)
+                inode.places().drop_pending(LogicalBlock(at / bs), LogicalBlock((at + n) / bs));
             return written;
         }
         done += n;

@@ -88,7 +88,8 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
         if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(folio->index * fs, fs);
         if (folio->owner) folio->owner->detach(*folio), folio->owner.reset();
         BlockMask mask = 0;
-        for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot) mask |= BlockMask{1} << slot;
+        for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot)
+            mask |= BlockMask{1} << slot;
         std::memset(folio->data + from % fs, 0, to - from);
         pages.clear_dirty(folio, mask);
         folio->uptodate |= mask;
@@ -130,7 +131,8 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
                 inode.places().changed();
                 at = to;
             } else if (m.place == Place::hole) {
-                at = TRY(inode.places().allocate(handle, LogicalBlock(at / bs), (to - at) / bs, true, reserve)).value * bs;
+                at = TRY(inode.places().allocate(handle, LogicalBlock(at / bs), (to - at) / bs, true, reserve))
+                .value* bs;
             } else {
                 at = to;
             }
@@ -171,20 +173,24 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
     constexpr int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE |
                           FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
     if (mode & ~known) return fail(EOPNOTSUPP, "fallocate mode {:#x} is not known", mode);
-    if (!inode.is_regular()) return fail(inode.is_directory() ? EISDIR : ENODEV, "inode {} is no regular file", inode.number());
+    if (!inode.is_regular())
+        return fail(inode.is_directory() ? EISDIR : ENODEV, "inode {} is no regular file", inode.number());
     if (length == 0) return fail(EINVAL, "fallocate of no bytes");
     const std::uint64_t limit = max_file_size(inode);
-    if (offset > limit || length > limit - offset) return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
+    if (offset > limit || length > limit - offset)
+        return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
     const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
     const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
     if (operation != 0 && operation != FALLOC_FL_UNSHARE_RANGE && (operation & (operation - 1)) != 0)
         return fail(EINVAL, "fallocate mode {:#x} mixes operations", mode);
-    if (operation == FALLOC_FL_PUNCH_HOLE && !keep) return fail(EOPNOTSUPP, "a hole is punched with FALLOC_FL_KEEP_SIZE");
+    if (operation == FALLOC_FL_PUNCH_HOLE && !keep)
+        return fail(EOPNOTSUPP, "a hole is punched with FALLOC_FL_KEEP_SIZE");
     if ((operation == FALLOC_FL_COLLAPSE_RANGE || operation == FALLOC_FL_INSERT_RANGE) && keep)
         return fail(EINVAL, "collapse and insert change the size");
     WriteLock guard(inode.rw);
     if (inode.has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode.number());
-    if (inode.has_flag(format::inode_flag::append) && operation != 0) return fail(EPERM, "inode {} is append-only", inode.number());
+    if (inode.has_flag(format::inode_flag::append) && operation != 0)
+        return fail(EPERM, "inode {} is append-only", inode.number());
     const bool extents = inode.has_flag(format::inode_flag::extents) || inode.is_inline();
     if (!extents && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());

@@ -14,11 +14,11 @@
 namespace uext4 {
 
 struct WriteRequest {
-    bool append = false;                 // at the end of the file; the offset is ignored
+    bool append = false;  // at the end of the file; the offset is ignored
     bool direct = false;
-    bool may_use_reserve = false;        // blocks reserved for root
-    bool keep_times = false;             // the caller owns the times (a mount's writeback cache)
-    const Credentials* who = nullptr;    // clears set-id bits when given and not privileged
+    bool may_use_reserve = false;      // blocks reserved for root
+    bool keep_times = false;           // the caller owns the times (a mount's writeback cache)
+    const Credentials* who = nullptr;  // clears set-id bits when given and not privileged
 };
 
 // ---- read.cpp
@@ -34,7 +34,10 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
 
 // ---- write.cpp
 // Bytes written and where; an error only when nothing was written. EFBIG, ENOSPC.
-struct Written { std::uint64_t offset = 0; std::size_t count = 0; };
+struct Written {
+    std::uint64_t offset = 0;
+    std::size_t count = 0;
+};
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // With Inode exclusive held. Used by copies, too.
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
@@ -72,10 +75,10 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans);
 Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool may_use_reserve);
 Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
 Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
-Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length);   // Inode exclusive held
+Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length);  // Inode exclusive held
 
 // ---- seek.cpp
-Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data);       // ENXIO past the end
+Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data);  // ENXIO past the end
 Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                           const std::function<bool(const Mapping&)>& visit);
 

@@ -4,7 +4,8 @@
 namespace uext4 {
 
 Result<void> set_journal_flag(Inode& inode, bool on) {
-    if (!inode.is_regular() && !inode.is_directory()) return fail(EOPNOTSUPP, "inode {} is neither file nor directory", inode.number());
+    if (!inode.is_regular() && !inode.is_directory())
+        return fail(EOPNOTSUPP, "inode {} is neither file nor directory", inode.number());
     WriteLock guard(inode.rw);
     WriteLock invalidate(inode.pages().invalidate);
     if (inode.has_flag(format::inode_flag::journal_data) == on) return {};
@@ -15,7 +16,8 @@ Result<void> set_journal_flag(Inode& inode, bool on) {
     TRY(journal.checkpoint_all());
     Handle handle = TRY(journal.start(Inode::store_credits()));
     MutexLock map(inode.map_lock);
-    inode.set_flags(on ? inode.flags() | format::inode_flag::journal_data : inode.flags() & ~format::inode_flag::journal_data);
+    inode.set_flags(on ? inode.flags() | format::inode_flag::journal_data
+                       : inode.flags() & ~format::inode_flag::journal_data);
     inode.set_ctime(current_time());
     return inode.store(handle);
 }

@@ -104,8 +104,8 @@ Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
 // How many folios to read at a miss: the request, and more when the reader goes forward.
 std::uint64_t window_for(Inode& inode, std::uint64_t index, std::uint64_t wanted, std::uint64_t end_index) {
     std::uint64_t window = wanted;
-    const std::uint64_t limit = std::max<std::uint64_t>(1, std::min(largest_window, inode.pages().cache().limit() / 8 /
-                                                                                        inode.pages().folio_size()));
+    const std::uint64_t limit = std::max<std::uint64_t>(
+        1, std::min(largest_window, inode.pages().cache().limit() / 8 / inode.pages().folio_size()));
     if (inode.read_next.load(std::memory_order_relaxed) == index) {
         const std::uint64_t last = inode.read_window.load(std::memory_order_relaxed);
         window = std::max(wanted, std::clamp<std::uint64_t>(last * 2, first_window, largest_window));
@@ -157,7 +157,8 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
 
 void touch_atime(Inode& inode) {
     FsContext& fs = inode.fs();
-    if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime)) return;
+    if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime))
+        return;
     if (inode.is_directory() && fs.options.nodiratime) return;
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);

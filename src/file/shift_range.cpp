@@ -65,7 +65,8 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     if (offset % unit(inode) != 0 || length % unit(inode) != 0)
         return fail(EINVAL, "insert of {} bytes at {}: not in units of {}", length, offset, unit(inode));
     if (offset >= size) return fail(EINVAL, "insert at or past the end of the file: use truncate");
-    if (length > max_file_size(inode) - size) return fail(EFBIG, "inode {}: would have {} bytes", inode.number(), size + length);
+    if (length > max_file_size(inode) - size)
+        return fail(EFBIG, "inode {}: would have {} bytes", inode.number(), size + length);
     WriteLock invalidate(inode.pages().invalidate);
     TRY(settle(inode, offset));
     const unsigned credits = step_credits(inode);

@@ -16,15 +16,15 @@ unsigned step_credits(Inode& inode) {
 }
 
 // The last block of the shorter file, with zeros behind its new end. A block named on disk is not changed in place: the
-// zero-tailed copy goes to a granted block, which `swap` puts into the file in the handle that sets the size. So neither
-// the old tail nor zeros in synced bytes can be seen after a crash.
+// zero-tailed copy goes to a granted block, which `swap` puts into the file in the handle that sets the size. So
+// neither the old tail nor zeros in synced bytes can be seen after a crash.
 struct TailSwap {
     LogicalBlock at;
     Grant grant;
 };
 
 struct Tail {
-    LockedFolio folio;             // held until the size is set, when its bytes change inside the handle
+    LockedFolio folio;  // held until the size is set, when its bytes change inside the handle
     std::optional<TailSwap> swap;
     bool journaled = false;
 };
@@ -102,12 +102,14 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
     const bool was_orphan = orphans.contains(inode);
-    const unsigned credits = step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
+    const unsigned credits =
+        step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
     if (tail.folio) {
         zero_from(pages, tail.folio, size % folio_size);
-        if (tail.journaled) TRY(journal_folio_blocks(handle, inode, tail.folio, BlockMask{1} << (size % folio_size / bs)));
+        if (tail.journaled)
+            TRY(journal_folio_blocks(handle, inode, tail.folio, BlockMask{1} << (size % folio_size / bs)));
     }
     {
         MutexLock guard(inode.map_lock);
@@ -174,7 +176,8 @@ Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, Log
 
 Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, const Credentials* who) {
     WriteLock guard(inode.rw);
-    if (size > max_file_size(inode)) return fail(EFBIG, "inode {}: {} bytes, at most {}", inode.number(), size, max_file_size(inode));
+    if (size > max_file_size(inode))
+        return fail(EFBIG, "inode {}: {} bytes, at most {}", inode.number(), size, max_file_size(inode));
     if (who) TRY(remove_privileges(inode, *who));
     const std::uint64_t old = inode.size_hint();
     if (size < old) {
@@ -202,7 +205,8 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
         MutexLock map(inode.map_lock);
         inode.places().drop_pending(LogicalBlock(0), LogicalBlock(~std::uint64_t{0}));
     }
-    const bool has_blocks = inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
+    const bool has_blocks =
+        inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
     const unsigned attributes = xattr_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(step_credits(inode)));
     if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))

@@ -41,7 +41,8 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
     const BlockMask touched = blocks_of(inside, inside + in.size(), bs);
     // Blocks written in part need their old contents first.
     const bool head = inside % bs != 0, tail = (inside + in.size()) % bs != 0 && end < inode.size_hint();
-    const BlockMask head_bit = BlockMask{1} << (inside / bs), tail_bit = BlockMask{1} << ((inside + in.size() - 1) / bs);
+    const BlockMask head_bit = BlockMask{1} << (inside / bs),
+                    tail_bit = BlockMask{1} << ((inside + in.size() - 1) / bs);
     if ((head && !(folio->uptodate & head_bit)) || (tail && !(folio->uptodate & tail_bit))) {
         TRY(fill_folio(inode, folio));
     } else {
@@ -59,7 +60,8 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
             MutexLock guard(inode.map_lock);
             credits = inode.places().credits();
         }
-        handle = TRY(inode.fs().journal.start(credits * static_cast<unsigned>(fs / bs) + static_cast<unsigned>(fs / bs) + 4));
+        handle = TRY(
+            inode.fs().journal.start(credits * static_cast<unsigned>(fs / bs) + static_cast<unsigned>(fs / bs) + 4));
     }
     const std::uint64_t first = (start + inside) / bs, count = divide_up(end, bs) - first;
     {
@@ -106,7 +108,8 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
 
 std::uint64_t max_file_size(const Inode& inode) {
     const auto& g = inode.fs().geometry;
-    return inode.has_flag(format::inode_flag::extents) || inode.is_inline() ? g.max_extent_file_size : g.max_indirect_file_size;
+    return inode.has_flag(format::inode_flag::extents) || inode.is_inline() ? g.max_extent_file_size
+                                                                            : g.max_indirect_file_size;
 }
 
 Result<void> zero_straddle(Inode& inode) {
@@ -192,7 +195,8 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
     if (request.append) offset = inode.size_hint();
     const std::uint64_t limit = max_file_size(inode);
     if (in.empty()) return Written{offset, 0};
-    if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond the largest file of {} bytes", inode.number(), offset, limit);
+    if (offset >= limit)
+        return fail(EFBIG, "inode {}: offset {} is beyond the largest file of {} bytes", inode.number(), offset, limit);
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
     if (request.who) TRY(remove_privileges(inode, *request.who));
     const std::size_t count = TRY(write_cached(inode, offset, in, request));

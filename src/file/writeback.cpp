@@ -1,7 +1,7 @@
 // Writeback: dirty folios to the device, then one short handle that names their blocks.
 //
-// A pass holds flush_lock. Its folios are under writeback from before their blocks are chosen until after the blocks are
-// named, so nobody changes them meanwhile and what is named is what was written.
+// A pass holds flush_lock. Its folios are under writeback from before their blocks are chosen until after the blocks
+// are named, so nobody changes them meanwhile and what is named is what was written.
 #include "file/file_io.h"
 #include "inode/inline_area.h"
 
@@ -25,14 +25,19 @@ struct Segment {
     std::uint64_t count;
     Place place;
     BlockNr block;
-    std::size_t item;     // of its first block
+    std::size_t item;  // of its first block
     Result<void> result{};
 };
 
 class Pass {
 public:
     Pass(Inode& inode, std::uint64_t first, std::uint64_t end)
-        : inode_(inode), pages_(inode.pages()), fs_(pages_.folio_size()), bs_(pages_.block_size()), next_(first), end_(end) {}
+        : inode_(inode),
+          pages_(inode.pages()),
+          fs_(pages_.folio_size()),
+          bs_(pages_.block_size()),
+          next_(first),
+          end_(end) {}
 
     // True when there was something to do.
     Result<bool> batch() {
@@ -108,7 +113,8 @@ private:
         for (;;) {
             while (slot < per && (items_[item].blocks >> slot & 1)) ++slot, ++n;
             if (slot < per || item + 1 == items_.size()) return n;
-            if (items_[item + 1].folio->index != items_[item].folio->index + 1 || !(items_[item + 1].blocks & 1)) return n;
+            if (items_[item + 1].folio->index != items_[item].folio->index + 1 || !(items_[item + 1].blocks & 1))
+                return n;
             ++item;
             slot = 0;
         }
@@ -177,7 +183,8 @@ private:
             else if (s.place == Place::mapped) retry_mapped(s);
         }
         for (Segment& s : again) segments_.push_back(std::move(s));
-        std::stable_sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) { return a.first < b.first; });
+        std::stable_sort(segments_.begin(), segments_.end(),
+                         [](const Segment& a, const Segment& b) { return a.first < b.first; });
     }
 
     void retry_grant(Segment& s, std::vector<Segment>& again) {
@@ -270,10 +277,12 @@ private:
                 Places& places = inode_.places();
                 if (s.place == Place::inline_data) return name_inline(handle, s);
                 if (s.place == Place::granted) {
-                    at = TRY(places.publish(handle, LogicalBlock(at), end - at)).value;
+                    at = TRY(places.publish(handle, LogicalBlock(at), end - at))
+                    .value;
                 } else if (s.place == Place::unwritten || s.place == Place::written) {
                     places.mark_written(LogicalBlock(at), end - at);
-                    at = TRY(places.convert(handle, LogicalBlock(at), end - at)).value;
+                    at = TRY(places.convert(handle, LogicalBlock(at), end - at))
+                    .value;
                 } else {
                     return {};
                 }
@@ -322,7 +331,8 @@ std::uint64_t stable_size(Inode& inode) {
     const std::uint64_t on_disk = inode.disk_size(), size = inode.size();
     std::uint64_t bound = size;
     if (size > on_disk) {
-        if (auto pending = inode.places().first_pending(LogicalBlock(on_disk / bs))) bound = std::min(bound, pending->value * bs);
+        if (auto pending = inode.places().first_pending(LogicalBlock(on_disk / bs)))
+            bound = std::min(bound, pending->value * bs);
         if (auto dirty = inode.pages().next_dirty(on_disk / fs)) bound = std::min(bound, *dirty * fs);
         bound = std::max(bound, on_disk);
     }
@@ -340,7 +350,8 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
         MutexLock map(inode.map_lock);
         whole = inode.is_inline();  // block 0 is named before any other
     }
-    Pass pass(inode, whole ? 0 : first / fs, end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs));
+    Pass pass(inode, whole ? 0 : first / fs,
+              end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs));
     for (;;) {
         Result<bool> more = pass.batch();
         if (!more) {

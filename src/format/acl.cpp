@@ -112,9 +112,15 @@ AclMode mode_of_acl(const Acl& acl) {
     for (const AclEntry& e : acl) {
         switch (e.tag) {
             case AclTag::user_obj: out.bits |= static_cast<std::uint16_t>(e.permissions << 6); break;
-            case AclTag::group_obj: if (!mask) group = e.permissions; break;
+            case AclTag::group_obj:
+                if (!mask) group = e.permissions;
+                break;
             case AclTag::other: out.bits |= e.permissions; break;
-            case AclTag::mask: group = e.permissions; mask = true; out.exact = false; break;
+            case AclTag::mask:
+                group = e.permissions;
+                mask = true;
+                out.exact = false;
+                break;
             default: out.exact = false; break;
         }
     }

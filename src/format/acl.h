@@ -27,7 +27,10 @@ std::vector<std::byte> encode_disk_acl(const Acl& acl);
 std::vector<std::byte> encode_xattr_acl(const Acl& acl);
 
 // The mode's bits that the ACL says; `exact` false when the ACL says more than a mode can.
-struct AclMode { std::uint16_t bits = 0; bool exact = true; };
+struct AclMode {
+    std::uint16_t bits = 0;
+    bool exact = true;
+};
 AclMode mode_of_acl(const Acl& acl);
 // chmod: sets owner, group class (the mask, if there is one) and other.
 void apply_mode_to_acl(Acl& acl, std::uint16_t mode);

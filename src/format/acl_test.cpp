@@ -8,7 +8,7 @@ namespace uext4::format {
 namespace {
 
 const Acl full = {{AclTag::user_obj, 7, 0}, {AclTag::user, 6, 1000}, {AclTag::user, 4, 1001}, {AclTag::group_obj, 5, 0},
-                  {AclTag::group, 7, 50}, {AclTag::mask, 6, 0}, {AclTag::other, 4, 0}};
+                  {AclTag::group, 7, 50},   {AclTag::mask, 6, 0},    {AclTag::other, 4, 0}};
 const Acl small = {{AclTag::user_obj, 6, 0}, {AclTag::group_obj, 4, 0}, {AclTag::other, 0, 0}};
 
 int error_of(const Result<Acl>& result) { return result ? 0 : result.error().code; }

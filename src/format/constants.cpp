@@ -15,12 +15,19 @@ namespace {
 
 using Name = std::pair<std::uint32_t, const char*>;
 
-constexpr Name compat_names[] = {
-    {compat::dir_prealloc, "dir_prealloc"}, {compat::imagic, "imagic_inodes"}, {compat::has_journal, "has_journal"},
-    {compat::ext_attr, "ext_attr"}, {compat::resize_inode, "resize_inode"}, {compat::dir_index, "dir_index"},
-    {compat::lazy_bg, "lazy_bg"}, {compat::exclude_inode, "exclude_inode"}, {compat::exclude_bitmap, "snapshot_bitmap"},
-    {compat::sparse_super2, "sparse_super2"}, {compat::fast_commit, "fast_commit"},
-    {compat::stable_inodes, "stable_inodes"}, {compat::orphan_file, "orphan_file"}};
+constexpr Name compat_names[] = {{compat::dir_prealloc, "dir_prealloc"},
+                                 {compat::imagic, "imagic_inodes"},
+                                 {compat::has_journal, "has_journal"},
+                                 {compat::ext_attr, "ext_attr"},
+                                 {compat::resize_inode, "resize_inode"},
+                                 {compat::dir_index, "dir_index"},
+                                 {compat::lazy_bg, "lazy_bg"},
+                                 {compat::exclude_inode, "exclude_inode"},
+                                 {compat::exclude_bitmap, "snapshot_bitmap"},
+                                 {compat::sparse_super2, "sparse_super2"},
+                                 {compat::fast_commit, "fast_commit"},
+                                 {compat::stable_inodes, "stable_inodes"},
+                                 {compat::orphan_file, "orphan_file"}};
 constexpr Name incompat_names[] = {{incompat::compression, "compression"},
                                    {incompat::filetype, "filetype"},
                                    {incompat::recover, "needs_recovery"},

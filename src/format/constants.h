@@ -74,7 +74,7 @@ enum class FileType : std::uint8_t {
     checksum = 0xDE
 };
 FileType file_type_of_mode(std::uint16_t mode);
-std::uint8_t dt_of_file_type(std::uint8_t type);     // DT_* of <dirent.h>
+std::uint8_t dt_of_file_type(std::uint8_t type);  // DT_* of <dirent.h>
 std::uint8_t file_type_of_dt(std::uint8_t dt);
 
 }  // namespace uext4::format

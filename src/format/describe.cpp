@@ -15,9 +15,11 @@ namespace {
 using F = FieldDescription;
 
 // Offsets and sizes are taken from the structures themselves, so that the table cannot disagree with the code.
-#define UEXT4_FIELD(type, prefix, field, kind)                                                                  \
-    F { prefix #field, static_cast<std::uint32_t>(offsetof(type, field)),                                        \
-        static_cast<std::uint32_t>(sizeof(type::field)), FieldKind::kind }
+#define UEXT4_FIELD(type, prefix, field, kind)                               \
+    F {                                                                      \
+        prefix #field, static_cast<std::uint32_t>(offsetof(type, field)),    \
+            static_cast<std::uint32_t>(sizeof(type::field)), FieldKind::kind \
+    }
 #define S(field) UEXT4_FIELD(SuperBlock, "s_", field, little)
 #define S_BYTES(field) UEXT4_FIELD(SuperBlock, "s_", field, bytes)
 #define S_ELEMENT(field, index)                                                                             \
@@ -26,42 +28,172 @@ using F = FieldDescription;
             FieldKind::little                                                                               \
     }
 
-constexpr F superblock[] = {
-    S(inodes_count), S(blocks_count_lo), S(r_blocks_count_lo), S(free_blocks_count_lo), S(free_inodes_count),
-    S(first_data_block), S(log_block_size), S(log_cluster_size), S(blocks_per_group), S(clusters_per_group),
-    S(inodes_per_group), S(mtime), S(wtime), S(mnt_count), S(max_mnt_count), S(magic), S(state), S(errors),
-    S(minor_rev_level), S(lastcheck), S(checkinterval), S(creator_os), S(rev_level), S(def_resuid), S(def_resgid),
-    S(first_ino), S(inode_size), S(block_group_nr), S(feature_compat), S(feature_incompat), S(feature_ro_compat),
-    S_BYTES(uuid), S_BYTES(volume_name), S_BYTES(last_mounted), S(algorithm_usage_bitmap), S(prealloc_blocks),
-    S(prealloc_dir_blocks), S(reserved_gdt_blocks), S_BYTES(journal_uuid), S(journal_inum), S(journal_dev),
-    S(last_orphan), S_ELEMENT(hash_seed, 0), S_ELEMENT(hash_seed, 1), S_ELEMENT(hash_seed, 2), S_ELEMENT(hash_seed, 3),
-    S(def_hash_version), S(jnl_backup_type), S(desc_size), S(default_mount_opts), S(first_meta_bg), S(mkfs_time),
-    S_BYTES(jnl_blocks), S(blocks_count_hi), S(r_blocks_count_hi), S(free_blocks_count_hi), S(min_extra_isize),
-    S(want_extra_isize), S(flags), S(raid_stride), S(mmp_update_interval), S(mmp_block), S(raid_stripe_width),
-    S(log_groups_per_flex), S(checksum_type), S(encryption_level), S(reserved_pad), S(kbytes_written), S(snapshot_inum),
-    S(snapshot_id), S(snapshot_r_blocks_count), S(snapshot_list), S(error_count), S(first_error_time),
-    S(first_error_ino), S(first_error_block), S_BYTES(first_error_func), S(first_error_line), S(last_error_time),
-    S(last_error_ino), S(last_error_line), S(last_error_block), S_BYTES(last_error_func), S_BYTES(mount_opts),
-    S(usr_quota_inum), S(grp_quota_inum), S(overhead_clusters), S_ELEMENT(backup_bgs, 0), S_ELEMENT(backup_bgs, 1),
-    S_BYTES(encrypt_algos), S_BYTES(encrypt_pw_salt), S(lpf_ino), S(prj_quota_inum), S(checksum_seed), S(wtime_hi),
-    S(mtime_hi), S(mkfs_time_hi), S(lastcheck_hi), S(first_error_time_hi), S(last_error_time_hi),
-    S(first_error_errcode), S(last_error_errcode), S(encoding), S(encoding_flags), S(orphan_file_inum),
-    S_BYTES(reserved), S(checksum)};
+constexpr F superblock[] = {S(inodes_count),
+                            S(blocks_count_lo),
+                            S(r_blocks_count_lo),
+                            S(free_blocks_count_lo),
+                            S(free_inodes_count),
+                            S(first_data_block),
+                            S(log_block_size),
+                            S(log_cluster_size),
+                            S(blocks_per_group),
+                            S(clusters_per_group),
+                            S(inodes_per_group),
+                            S(mtime),
+                            S(wtime),
+                            S(mnt_count),
+                            S(max_mnt_count),
+                            S(magic),
+                            S(state),
+                            S(errors),
+                            S(minor_rev_level),
+                            S(lastcheck),
+                            S(checkinterval),
+                            S(creator_os),
+                            S(rev_level),
+                            S(def_resuid),
+                            S(def_resgid),
+                            S(first_ino),
+                            S(inode_size),
+                            S(block_group_nr),
+                            S(feature_compat),
+                            S(feature_incompat),
+                            S(feature_ro_compat),
+                            S_BYTES(uuid),
+                            S_BYTES(volume_name),
+                            S_BYTES(last_mounted),
+                            S(algorithm_usage_bitmap),
+                            S(prealloc_blocks),
+                            S(prealloc_dir_blocks),
+                            S(reserved_gdt_blocks),
+                            S_BYTES(journal_uuid),
+                            S(journal_inum),
+                            S(journal_dev),
+                            S(last_orphan),
+                            S_ELEMENT(hash_seed, 0),
+                            S_ELEMENT(hash_seed, 1),
+                            S_ELEMENT(hash_seed, 2),
+                            S_ELEMENT(hash_seed, 3),
+                            S(def_hash_version),
+                            S(jnl_backup_type),
+                            S(desc_size),
+                            S(default_mount_opts),
+                            S(first_meta_bg),
+                            S(mkfs_time),
+                            S_BYTES(jnl_blocks),
+                            S(blocks_count_hi),
+                            S(r_blocks_count_hi),
+                            S(free_blocks_count_hi),
+                            S(min_extra_isize),
+                            S(want_extra_isize),
+                            S(flags),
+                            S(raid_stride),
+                            S(mmp_update_interval),
+                            S(mmp_block),
+                            S(raid_stripe_width),
+                            S(log_groups_per_flex),
+                            S(checksum_type),
+                            S(encryption_level),
+                            S(reserved_pad),
+                            S(kbytes_written),
+                            S(snapshot_inum),
+                            S(snapshot_id),
+                            S(snapshot_r_blocks_count),
+                            S(snapshot_list),
+                            S(error_count),
+                            S(first_error_time),
+                            S(first_error_ino),
+                            S(first_error_block),
+                            S_BYTES(first_error_func),
+                            S(first_error_line),
+                            S(last_error_time),
+                            S(last_error_ino),
+                            S(last_error_line),
+                            S(last_error_block),
+                            S_BYTES(last_error_func),
+                            S_BYTES(mount_opts),
+                            S(usr_quota_inum),
+                            S(grp_quota_inum),
+                            S(overhead_clusters),
+                            S_ELEMENT(backup_bgs, 0),
+                            S_ELEMENT(backup_bgs, 1),
+                            S_BYTES(encrypt_algos),
+                            S_BYTES(encrypt_pw_salt),
+                            S(lpf_ino),
+                            S(prj_quota_inum),
+                            S(checksum_seed),
+                            S(wtime_hi),
+                            S(mtime_hi),
+                            S(mkfs_time_hi),
+                            S(lastcheck_hi),
+                            S(first_error_time_hi),
+                            S(last_error_time_hi),
+                            S(first_error_errcode),
+                            S(last_error_errcode),
+                            S(encoding),
+                            S(encoding_flags),
+                            S(orphan_file_inum),
+                            S_BYTES(reserved),
+                            S(checksum)};
 
 #define G(field) UEXT4_FIELD(GroupDesc, "bg_", field, little)
-constexpr F group_desc[] = {
-    G(block_bitmap_lo), G(inode_bitmap_lo), G(inode_table_lo), G(free_blocks_lo), G(free_inodes_lo), G(used_dirs_lo),
-    G(flags), G(exclude_bitmap_lo), G(block_bitmap_csum_lo), G(inode_bitmap_csum_lo), G(itable_unused_lo), G(checksum),
-    G(block_bitmap_hi), G(inode_bitmap_hi), G(inode_table_hi), G(free_blocks_hi), G(free_inodes_hi), G(used_dirs_hi),
-    G(itable_unused_hi), G(exclude_bitmap_hi), G(block_bitmap_csum_hi), G(inode_bitmap_csum_hi), G(reserved)};
+constexpr F group_desc[] = {G(block_bitmap_lo),
+                            G(inode_bitmap_lo),
+                            G(inode_table_lo),
+                            G(free_blocks_lo),
+                            G(free_inodes_lo),
+                            G(used_dirs_lo),
+                            G(flags),
+                            G(exclude_bitmap_lo),
+                            G(block_bitmap_csum_lo),
+                            G(inode_bitmap_csum_lo),
+                            G(itable_unused_lo),
+                            G(checksum),
+                            G(block_bitmap_hi),
+                            G(inode_bitmap_hi),
+                            G(inode_table_hi),
+                            G(free_blocks_hi),
+                            G(free_inodes_hi),
+                            G(used_dirs_hi),
+                            G(itable_unused_hi),
+                            G(exclude_bitmap_hi),
+                            G(block_bitmap_csum_hi),
+                            G(inode_bitmap_csum_hi),
+                            G(reserved)};
 
 #define I(field) UEXT4_FIELD(InodeDisk, "i_", field, little)
-constexpr F inode[] = {
-    I(mode), I(uid_lo), I(size_lo), I(atime), I(ctime), I(mtime), I(dtime), I(gid_lo), I(links_count), I(blocks_lo),
-    I(flags), I(version_lo), UEXT4_FIELD(InodeDisk, "i_", block, bytes), I(generation), I(file_acl_lo), I(size_hi),
-    I(obso_faddr), I(blocks_hi), I(file_acl_hi), I(uid_hi), I(gid_hi), I(checksum_lo), I(reserved), I(extra_isize),
-    I(checksum_hi), I(ctime_extra), I(mtime_extra), I(atime_extra), I(crtime), I(crtime_extra), I(version_hi),
-    I(projid)};
+constexpr F inode[] = {I(mode),
+                       I(uid_lo),
+                       I(size_lo),
+                       I(atime),
+                       I(ctime),
+                       I(mtime),
+                       I(dtime),
+                       I(gid_lo),
+                       I(links_count),
+                       I(blocks_lo),
+                       I(flags),
+                       I(version_lo),
+                       UEXT4_FIELD(InodeDisk, "i_", block, bytes),
+                       I(generation),
+                       I(file_acl_lo),
+                       I(size_hi),
+                       I(obso_faddr),
+                       I(blocks_hi),
+                       I(file_acl_hi),
+                       I(uid_hi),
+                       I(gid_hi),
+                       I(checksum_lo),
+                       I(reserved),
+                       I(extra_isize),
+                       I(checksum_hi),
+                       I(ctime_extra),
+                       I(mtime_extra),
+                       I(atime_extra),
+                       I(crtime),
+                       I(crtime_extra),
+                       I(version_hi),
+                       I(projid)};
 
 #define H(field) UEXT4_FIELD(ExtentHeader, "eh_", field, little)
 constexpr F extent_header[] = {H(magic), H(entries), H(max), H(depth), H(generation)};
@@ -76,12 +208,24 @@ constexpr F dir_entry[] = {D(inode), D(rec_len), D(name_len), D(file_type)};
 #define T(field) UEXT4_FIELD(DirTail, "det_", field, little)
 constexpr F dir_tail[] = {T(inode_zero), T(rec_len), T(name_len_zero), T(file_type), T(checksum)};
 // The index's root lies behind the records of "." and "..", the second of which covers the rest of the block.
-constexpr F index_root[] = {
-    {"dot.inode", 0, 4}, {"dot.rec_len", 4, 2}, {"dot.name_len", 6, 1}, {"dot.file_type", 7, 1},
-    {"dot.name", 8, 4, FieldKind::bytes}, {"dotdot.inode", 12, 4}, {"dotdot.rec_len", 16, 2},
-    {"dotdot.name_len", 18, 1}, {"dotdot.file_type", 19, 1}, {"dotdot.name", 20, 4, FieldKind::bytes},
-    {"reserved_zero", 24, 4}, {"hash_version", 28, 1}, {"info_length", 29, 1}, {"indirect_levels", 30, 1},
-    {"unused_flags", 31, 1}, {"limit", 32, 2}, {"count", 34, 2}, {"block", 36, 4}};
+constexpr F index_root[] = {{"dot.inode", 0, 4},
+                            {"dot.rec_len", 4, 2},
+                            {"dot.name_len", 6, 1},
+                            {"dot.file_type", 7, 1},
+                            {"dot.name", 8, 4, FieldKind::bytes},
+                            {"dotdot.inode", 12, 4},
+                            {"dotdot.rec_len", 16, 2},
+                            {"dotdot.name_len", 18, 1},
+                            {"dotdot.file_type", 19, 1},
+                            {"dotdot.name", 20, 4, FieldKind::bytes},
+                            {"reserved_zero", 24, 4},
+                            {"hash_version", 28, 1},
+                            {"info_length", 29, 1},
+                            {"indirect_levels", 30, 1},
+                            {"unused_flags", 31, 1},
+                            {"limit", 32, 2},
+                            {"count", 34, 2},
+                            {"block", 36, 4}};
 constexpr F index_node[] = {{"fake.inode", 0, 4},     {"fake.rec_len", 4, 2}, {"fake.name_len", 6, 1},
                             {"fake.file_type", 7, 1}, {"limit", 8, 2},        {"count", 10, 2},
                             {"block", 12, 4}};
@@ -90,8 +234,8 @@ constexpr F index_tail[] = {UEXT4_FIELD(IndexTail, "dt_", reserved, little),
                             UEXT4_FIELD(IndexTail, "dt_", checksum, little)};
 
 #define B(field) UEXT4_FIELD(XattrBlockHeader, "h_", field, little)
-constexpr F xattr_block_header[] = {B(magic), B(refcount), B(blocks), B(hash), B(checksum),
-                                    UEXT4_FIELD(XattrBlockHeader, "h_", reserved, bytes)};
+constexpr F xattr_block_header[] = {B(magic), B(refcount), B(blocks),
+                                    B(hash),  B(checksum), UEXT4_FIELD(XattrBlockHeader, "h_", reserved, bytes)};
 constexpr F xattr_inode_header[] = {UEXT4_FIELD(XattrInodeHeader, "h_", magic, little)};
 #define A(field) UEXT4_FIELD(XattrEntry, "e_", field, little)
 constexpr F xattr_entry[] = {A(name_len), A(name_index), A(value_offset), A(value_inode), A(value_size), A(hash)};
@@ -128,12 +272,18 @@ constexpr F journal_tag[] = {J(JournalTag, "t_", blocknr), J(JournalTag, "t_", c
 constexpr F journal_tag3[] = {J(JournalTag3, "t_", blocknr), J(JournalTag3, "t_", flags),
                               J(JournalTag3, "t_", blocknr_high), J(JournalTag3, "t_", checksum)};
 constexpr F journal_commit[] = {
-    {"h_magic", 0, 4, FieldKind::big}, {"h_blocktype", 4, 4, FieldKind::big}, {"h_sequence", 8, 4, FieldKind::big},
-    J(JournalCommit, "h_", checksum_type), J(JournalCommit, "h_", checksum_size),
+    {"h_magic", 0, 4, FieldKind::big},
+    {"h_blocktype", 4, 4, FieldKind::big},
+    {"h_sequence", 8, 4, FieldKind::big},
+    J(JournalCommit, "h_", checksum_type),
+    J(JournalCommit, "h_", checksum_size),
     {"h_checksum[0]", static_cast<std::uint32_t>(offsetof(JournalCommit, checksum)), 4, FieldKind::big},
-    J(JournalCommit, "h_commit_", seconds), J(JournalCommit, "h_commit_", nanoseconds)};
-constexpr F journal_revoke[] = {{"h_magic", 0, 4, FieldKind::big}, {"h_blocktype", 4, 4, FieldKind::big},
-                                {"h_sequence", 8, 4, FieldKind::big}, J(JournalRevokeHeader, "r_", count)};
+    J(JournalCommit, "h_commit_", seconds),
+    J(JournalCommit, "h_commit_", nanoseconds)};
+constexpr F journal_revoke[] = {{"h_magic", 0, 4, FieldKind::big},
+                                {"h_blocktype", 4, 4, FieldKind::big},
+                                {"h_sequence", 8, 4, FieldKind::big},
+                                J(JournalRevokeHeader, "r_", count)};
 constexpr F journal_tail[] = {J(JournalBlockTail, "t_", checksum)};
 constexpr F fast_commit_tag[] = {UEXT4_FIELD(FastCommitTag, "fc_", tag, little),
                                  UEXT4_FIELD(FastCommitTag, "fc_", length, little)};
@@ -143,15 +293,16 @@ constexpr F fast_commit_head[] = {UEXT4_FIELD(FastCommitHead, "fc_", features, l
 constexpr F orphan_tail[] = {UEXT4_FIELD(OrphanTail, "ob_", magic, little),
                              UEXT4_FIELD(OrphanTail, "ob_", checksum, little)};
 #define M(field, kind) UEXT4_FIELD(MmpBlock, "mmp_", field, kind)
-constexpr F mmp[] = {M(magic, little), M(sequence, little), M(time, little), M(node, bytes), M(device, bytes),
-                     M(check_interval, little), M(checksum, little)};
+constexpr F mmp[] = {M(magic, little), M(sequence, little),       M(time, little),    M(node, bytes),
+                     M(device, bytes), M(check_interval, little), M(checksum, little)};
 
 struct Table {
     std::string_view name;
     std::uint32_t size;
     std::span<const F> fields;
 };
-#define UEXT4_TABLE(table, size) Table { #table, static_cast<std::uint32_t>(size), table }
+#define UEXT4_TABLE(table, size) \
+    Table { #table, static_cast<std::uint32_t>(size), table }
 // In the order of the enumeration.
 constexpr Table tables[] = {UEXT4_TABLE(superblock, sizeof(SuperBlock)),
                             UEXT4_TABLE(group_desc, sizeof(GroupDesc)),

@@ -9,13 +9,33 @@
 namespace uext4::format {
 
 enum class Structure : std::uint8_t {
-    superblock, group_desc, inode,
-    extent_header, extent_index, extent_leaf, extent_tail,
-    dir_entry, dir_tail, index_root, index_node, index_pair, index_tail,
-    xattr_block_header, xattr_inode_header, xattr_entry,
-    journal_header, journal_super, journal_tag, journal_tag3, journal_commit, journal_revoke, journal_tail,
-    fast_commit_tag, fast_commit_head,
-    orphan_tail, mmp
+    superblock,
+    group_desc,
+    inode,
+    extent_header,
+    extent_index,
+    extent_leaf,
+    extent_tail,
+    dir_entry,
+    dir_tail,
+    index_root,
+    index_node,
+    index_pair,
+    index_tail,
+    xattr_block_header,
+    xattr_inode_header,
+    xattr_entry,
+    journal_header,
+    journal_super,
+    journal_tag,
+    journal_tag3,
+    journal_commit,
+    journal_revoke,
+    journal_tail,
+    fast_commit_tag,
+    fast_commit_head,
+    orphan_tail,
+    mmp
 };
 inline constexpr std::size_t structure_count = static_cast<std::size_t>(Structure::mmp) + 1;
 
@@ -23,9 +43,9 @@ inline constexpr std::size_t structure_count = static_cast<std::size_t>(Structur
 enum class FieldKind : std::uint8_t { little, big, bytes };
 
 struct FieldDescription {
-    std::string_view name;    // as the format's documentation calls it
-    std::uint32_t offset = 0; // bytes from the structure's start
-    std::uint32_t size = 0;   // bytes; 1, 2, 4 or 8 unless the kind is bytes
+    std::string_view name;     // as the format's documentation calls it
+    std::uint32_t offset = 0;  // bytes from the structure's start
+    std::uint32_t size = 0;    // bytes; 1, 2, 4 or 8 unless the kind is bytes
     FieldKind kind = FieldKind::little;
 };
 

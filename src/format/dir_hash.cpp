@@ -81,9 +81,7 @@ std::optional<DirHash> dir_hash(std::string_view name, HashVersion version, cons
     DirHash out;
     switch (version) {
         case HashVersion::legacy:
-        case HashVersion::legacy_unsigned:
-            out.major = legacy(name, is_unsigned);
-            break;
+        case HashVersion::legacy_unsigned: out.major = legacy(name, is_unsigned); break;
         case HashVersion::half_md4:
         case HashVersion::half_md4_unsigned:
             for (std::size_t at = 0; at < name.size(); at += 32) {

@@ -39,9 +39,7 @@ Result<void> validate_extent_node(const Geometry& g, ConstBytes node, unsigned e
 }
 
 namespace {
-std::size_t tail_at(ConstBytes block) {
-    return sizeof(ExtentHeader) + 12u * extent_capacity(block.size());
-}
+std::size_t tail_at(ConstBytes block) { return sizeof(ExtentHeader) + 12u * extent_capacity(block.size()); }
 }  // namespace
 
 bool extent_checksum_ok(const Geometry& g, std::uint32_t seed, ConstBytes block) {

@@ -92,7 +92,15 @@ struct FastCommitHead {
     Le32 features, tid;
 };
 enum FastCommitTagType : std::uint16_t {
-    fc_add_range = 1, fc_delete_range, fc_create, fc_link, fc_unlink, fc_inode, fc_pad, fc_tail, fc_head
+    fc_add_range = 1,
+    fc_delete_range,
+    fc_create,
+    fc_link,
+    fc_unlink,
+    fc_inode,
+    fc_pad,
+    fc_tail,
+    fc_head
 };
 inline constexpr std::uint16_t fast_commit_head_tag = fc_head;
 
@@ -103,7 +111,7 @@ struct JournalLayout {
     std::uint32_t fast_commit_blocks = 0;                 // at the end, not part of the ring
     std::uint32_t error = 0;
     std::uint32_t compat = 0, incompat = 0;
-    std::uint32_t checksum_seed = 0;                      // csum v2 and v3
+    std::uint32_t checksum_seed = 0;  // csum v2 and v3
     std::array<std::uint8_t, 16> uuid{};
     std::uint32_t ring_end() const { return length - fast_commit_blocks; }
     bool has(std::uint32_t f) const { return (incompat & f) != 0; }

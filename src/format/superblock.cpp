@@ -171,8 +171,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     const bool huge = g.has_ro_compat(ro_compat::huge_file);
     g.max_extent_file_size = std::uint64_t{0xFFFFFFFFu} << g.block_bits;
     if (!huge)
-        g.max_extent_file_size = std::min<std::uint64_t>(g.max_extent_file_size,
-                                                         round_down(std::uint64_t{0xFFFFFFFFu} * 512, g.block_size));
+        g.max_extent_file_size =
+            std::min<std::uint64_t>(g.max_extent_file_size, round_down(std::uint64_t{0xFFFFFFFFu} * 512, g.block_size));
     g.max_indirect_file_size = largest_indirect(g.block_size, huge);
     if (!g.has_ro_compat(ro_compat::large_file) && !dynamic) {
         g.max_indirect_file_size = std::min<std::uint64_t>(g.max_indirect_file_size, 0x7FFFFFFF);

@@ -118,10 +118,10 @@ struct Geometry {
     std::uint32_t inode_size = 0, desc_size = 32, group_count = 0, descs_per_block = 0, inode_table_blocks = 0;
     std::uint32_t first_inode = 11, want_extra_isize = 0;
     std::uint32_t compat = 0, incompat = 0, ro_compat = 0;
-    std::uint32_t checksum_seed = 0;    // of metadata_csum, and of the values in ea_inodes
+    std::uint32_t checksum_seed = 0;  // of metadata_csum, and of the values in ea_inodes
     DescriptorChecksum descriptor_checksum = DescriptorChecksum::none;
     std::array<std::uint32_t, 4> hash_seed{};
-    std::uint8_t default_hash = 1;     // HashVersion of new directories, without the signedness
+    std::uint8_t default_hash = 1;  // HashVersion of new directories, without the signedness
     bool hash_unsigned = false;
     std::array<std::uint8_t, 16> uuid{};
     std::uint32_t log_groups_per_flex = 0, first_meta_bg = 0, reserved_gdt_blocks = 0;
@@ -153,10 +153,13 @@ struct Geometry {
     std::uint32_t clusters_in_group(GroupNr group) const {
         return (blocks_in_group(group) + cluster_ratio - 1) / cluster_ratio;
     }
-    bool has_super_backup(GroupNr group) const;          // group 0 has the primary
+    bool has_super_backup(GroupNr group) const;  // group 0 has the primary
     // Superblock, descriptors and reserved descriptor blocks at the group's start.
     std::uint32_t base_meta_blocks(GroupNr group) const;
-    struct DescriptorPlace { BlockNr block; std::uint32_t offset; };
+    struct DescriptorPlace {
+        BlockNr block;
+        std::uint32_t offset;
+    };
     DescriptorPlace descriptor_place(GroupNr group) const;
 };
 

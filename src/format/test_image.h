@@ -51,8 +51,8 @@ public:
 
     // Runs a tool on the image; the test fails when it fails.
     void run(const std::string& command) {
-        ASSERT_EQ(std::system((command + " > " + folder_ + "/log").c_str()), 0)
-            << command << '\n' << output_of("cat " + folder_ + "/log");
+        ASSERT_EQ(std::system((command + " > " + folder_ + "/log").c_str()), 0) << command << '\n'
+                                                                                << output_of("cat " + folder_ + "/log");
     }
     // One debugfs request; writes reload the image.
     std::string ask(const std::string& request) const {

@@ -17,15 +17,14 @@ struct Prefix {
     std::string_view text;
     bool whole;  // the name is the prefix alone
 };
-constexpr Prefix prefixes[] = {
-    {XattrIndex::posix_acl_access, "system.posix_acl_access", true},
-    {XattrIndex::posix_acl_default, "system.posix_acl_default", true},
-    {XattrIndex::richacl, "system.richacl", true},
-    {XattrIndex::user, "user.", false},
-    {XattrIndex::trusted, "trusted.", false},
-    {XattrIndex::security, "security.", false},
-    {XattrIndex::system, "system.", false},
-    {XattrIndex::hurd, "gnu.", false}};
+constexpr Prefix prefixes[] = {{XattrIndex::posix_acl_access, "system.posix_acl_access", true},
+                               {XattrIndex::posix_acl_default, "system.posix_acl_default", true},
+                               {XattrIndex::richacl, "system.richacl", true},
+                               {XattrIndex::user, "user.", false},
+                               {XattrIndex::trusted, "trusted.", false},
+                               {XattrIndex::security, "security.", false},
+                               {XattrIndex::system, "system.", false},
+                               {XattrIndex::hurd, "gnu.", false}};
 
 }  // namespace
 
@@ -132,9 +131,7 @@ void set_xattr_block_checksum(const Geometry& g, BlockNr block, Bytes contents) 
     if (g.metadata_csum()) view_as<XattrBlockHeader>(contents).checksum = block_checksum(g, block, contents);
 }
 
-std::uint32_t xattr_value_hash(const Geometry& g, ConstBytes value) {
-    return crc32c(g.checksum_seed, value);
-}
+std::uint32_t xattr_value_hash(const Geometry& g, ConstBytes value) { return crc32c(g.checksum_seed, value); }
 
 std::uint32_t xattr_space(const XattrToStore& item) {
     return static_cast<std::uint32_t>(sizeof(XattrEntry)) + pad4(static_cast<std::uint32_t>(item.name.size())) +

@@ -25,14 +25,24 @@ struct XattrInodeHeader {
 };
 struct XattrEntry {
     std::uint8_t name_len, name_index;
-    Le16 value_offset;   // from the first entry (inode) or from the block's start
-    Le32 value_inode;    // ea_inode: the value is that inode's contents
+    Le16 value_offset;  // from the first entry (inode) or from the block's start
+    Le32 value_inode;   // ea_inode: the value is that inode's contents
     Le32 value_size, hash;
 };
 static_assert(sizeof(XattrEntry) == 16);
 
 enum class XattrIndex : std::uint8_t {
-    none, user, posix_acl_access, posix_acl_default, trusted, lustre, security, system, richacl, encryption, hurd
+    none,
+    user,
+    posix_acl_access,
+    posix_acl_default,
+    trusted,
+    lustre,
+    security,
+    system,
+    richacl,
+    encryption,
+    hurd
 };
 // "user.x" -> (user, "x"); nullopt for a prefix that the format does not know.
 std::optional<std::pair<XattrIndex, std::string_view>> split_xattr_name(std::string_view full);
@@ -41,8 +51,8 @@ std::string full_xattr_name(XattrIndex index, std::string_view name);
 struct XattrItem {
     XattrIndex index{};
     std::string_view name;
-    std::uint32_t entry_offset = 0;   // in the area given to parse
-    ConstBytes value;                 // empty when it lives in an inode
+    std::uint32_t entry_offset = 0;  // in the area given to parse
+    ConstBytes value;                // empty when it lives in an inode
     std::uint32_t value_inode = 0;
     std::uint32_t value_size = 0;
     std::uint32_t hash = 0;

@@ -29,7 +29,8 @@ bool acl_grants(const format::Acl& acl, const Inode& inode, const Credentials& w
     }
     bool in_any = false;
     for (const auto& e : acl) {
-        const bool mine = (e.tag == AclTag::group_obj && who.in_group(inode.gid())) || (e.tag == AclTag::group && who.in_group(e.id));
+        const bool mine =
+            (e.tag == AclTag::group_obj && who.in_group(inode.gid())) || (e.tag == AclTag::group && who.in_group(e.id));
         if (!mine) continue;
         in_any = true;
         if (grants(e.permissions & limit, mask)) return true;

@@ -12,15 +12,15 @@ namespace uext4 {
 
 // The capabilities of Linux that a file system asks for.
 struct Capabilities {
-    bool chown = false, dac_override = false, dac_read_search = false, fowner = false, fsetid = false, sys_admin = false,
-         sys_resource = false, mknod = false, linux_immutable = false, setfcap = false;
+    bool chown = false, dac_override = false, dac_read_search = false, fowner = false, fsetid = false,
+         sys_admin = false, sys_resource = false, mknod = false, linux_immutable = false, setfcap = false;
     static Capabilities all() { return {true, true, true, true, true, true, true, true, true, true}; }
 };
 
 struct Credentials {
     uid_t uid = 0;
     gid_t gid = 0;
-    std::vector<gid_t> groups;   // supplementary
+    std::vector<gid_t> groups;  // supplementary
     mode_t umask = 022;
     Capabilities capabilities;
 

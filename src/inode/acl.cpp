@@ -30,7 +30,8 @@ Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl
     if (kind == AclKind::access && !acl.empty()) {
         const format::AclMode said = format::mode_of_acl(acl);
         mode = static_cast<std::uint16_t>((mode & ~0777) | said.bits);
-        if (who && !who->in_group(inode.gid()) && !who->capabilities.fsetid) mode &= static_cast<std::uint16_t>(~S_ISGID);
+        if (who && !who->in_group(inode.gid()) && !who->capabilities.fsetid)
+            mode &= static_cast<std::uint16_t>(~S_ISGID);
         if (said.exact) acl.clear();
     }
     // The attribute first: it may find no room, the mode always does.
@@ -54,7 +55,9 @@ Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t 
         fresh.set_mode(static_cast<std::uint16_t>(fresh.mode() & ~(umask & 0777)));
         return fresh.store(handle);
     }
-    if (fresh.is_directory()) TRY(set_xattr_raw(handle, fresh, attribute_of(AclKind::default_), format::encode_disk_acl(*acl), XattrMode::either));
+    if (fresh.is_directory())
+        TRY(set_xattr_raw(handle, fresh, attribute_of(AclKind::default_), format::encode_disk_acl(*acl),
+                          XattrMode::either));
     std::uint16_t mode = fresh.mode();
     format::mask_created_acl(*acl, mode);
     {
@@ -63,7 +66,8 @@ Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t 
         TRY(fresh.store(handle));
     }
     if (format::mode_of_acl(*acl).exact) return {};
-    return set_xattr_raw(handle, fresh, attribute_of(AclKind::access), format::encode_disk_acl(*acl), XattrMode::either);
+    return set_xattr_raw(handle, fresh, attribute_of(AclKind::access), format::encode_disk_acl(*acl),
+                         XattrMode::either);
 }
 
 unsigned acl_inherit_credits(Inode& directory) {
@@ -75,7 +79,8 @@ Result<void> chmod_acl(Handle& handle, Inode& inode) {
     std::optional<format::Acl> acl = TRY(get_acl(inode, AclKind::access));
     if (!acl) return {};
     format::apply_mode_to_acl(*acl, inode.mode());
-    return set_xattr_raw(handle, inode, attribute_of(AclKind::access), format::encode_disk_acl(*acl), XattrMode::either);
+    return set_xattr_raw(handle, inode, attribute_of(AclKind::access), format::encode_disk_acl(*acl),
+                         XattrMode::either);
 }
 
 }  // namespace uext4

@@ -27,9 +27,12 @@ Result<bool> has_capability(Inode& inode) {
 Result<void> may_change(Inode& inode, const AttributeChange& c, const Credentials& who) {
     const bool owner = owns(inode, who);
     if (c.mode && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-    if (c.uid && *c.uid != inode.uid() && !who.capabilities.chown) return fail(EPERM, "inode {}: its owner cannot be changed", inode.number());
-    if (c.uid && *c.uid == inode.uid() && who.uid != inode.uid() && !who.capabilities.chown) return fail(EPERM, "inode {}: belongs to user {}", inode.number(), inode.uid());
-    if (c.gid && !who.capabilities.chown && (who.uid != inode.uid() || (*c.gid != inode.gid() && !who.in_group(*c.gid))))
+    if (c.uid && *c.uid != inode.uid() && !who.capabilities.chown)
+        return fail(EPERM, "inode {}: its owner cannot be changed", inode.number());
+    if (c.uid && *c.uid == inode.uid() && who.uid != inode.uid() && !who.capabilities.chown)
+        return fail(EPERM, "inode {}: belongs to user {}", inode.number(), inode.uid());
+    if (c.gid && !who.capabilities.chown &&
+        (who.uid != inode.uid() || (*c.gid != inode.gid() && !who.in_group(*c.gid))))
         return fail(EPERM, "inode {}: its group cannot be changed to {}", inode.number(), *c.gid);
     const bool sets_time = (c.atime && !c.atime_now) || (c.mtime && !c.mtime_now);
     if (sets_time && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
@@ -58,12 +61,14 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
             if (!inode.is_directory()) {
                 mode &= static_cast<std::uint16_t>(~S_ISUID);
                 if (mode & S_IXGRP) mode &= static_cast<std::uint16_t>(~S_ISGID);
-                else if (check && (mode & S_ISGID) && !who.capabilities.fsetid && !who.in_group(inode.gid())) mode &= static_cast<std::uint16_t>(~S_ISGID);
+                else if (check && (mode & S_ISGID) && !who.capabilities.fsetid && !who.in_group(inode.gid()))
+                    mode &= static_cast<std::uint16_t>(~S_ISGID);
             }
         }
         if (c.mode) {
             mode = static_cast<std::uint16_t>((mode & S_IFMT) | (*c.mode & 07777));
-            if (check && !who.capabilities.fsetid && !who.in_group(inode.gid())) mode &= static_cast<std::uint16_t>(~S_ISGID);
+            if (check && !who.capabilities.fsetid && !who.in_group(inode.gid()))
+                mode &= static_cast<std::uint16_t>(~S_ISGID);
         }
         inode.set_mode(mode);
         const format::Timestamp now = current_time();
@@ -100,8 +105,8 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who) {
 
 std::uint32_t visible_flags(const Inode& inode) {
     namespace f = format::inode_flag;
-    constexpr std::uint32_t shown = user_settable_flags | f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt |
-                                    f::inline_data | f::casefold | f::eofblocks;
+    constexpr std::uint32_t shown = user_settable_flags | f::index | f::huge_file | f::extents | f::verity |
+                                    f::ea_inode | f::encrypt | f::inline_data | f::casefold | f::eofblocks;
     return inode.flags() & shown;
 }
 
@@ -109,10 +114,12 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
     namespace f = format::inode_flag;
     const std::uint32_t old = inode.flags();
     if (check && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-    constexpr std::uint32_t fixed = f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt | f::inline_data |
-                                    f::casefold | f::eofblocks;
-    if (wanted & ~(user_settable_flags | fixed)) return fail(EOPNOTSUPP, "flags {:#x} are not known", wanted & ~(user_settable_flags | fixed));
-    if ((wanted ^ old) & f::extents) return fail(EOPNOTSUPP, "inode {}: cannot change between extents and indirect blocks", inode.number());
+    constexpr std::uint32_t fixed = f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt |
+                                    f::inline_data | f::casefold | f::eofblocks;
+    if (wanted & ~(user_settable_flags | fixed))
+        return fail(EOPNOTSUPP, "flags {:#x} are not known", wanted & ~(user_settable_flags | fixed));
+    if ((wanted ^ old) & f::extents)
+        return fail(EOPNOTSUPP, "inode {}: cannot change between extents and indirect blocks", inode.number());
     if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)
         return fail(EPERM, "the flags i and a need CAP_LINUX_IMMUTABLE");
     if ((old & wanted & f::immutable) && ((wanted ^ old) & user_settable_flags))
@@ -121,7 +128,8 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
     if (inode.is_regular()) settable &= ~(f::dirsync | f::topdir | f::projinherit);
     else if (!inode.is_directory()) settable &= f::nodump | f::noatime;
     if (wanted & user_settable_flags & ~settable & ~old)
-        return fail(EOPNOTSUPP, "inode {}: flags {:#x} are not for this kind of file", inode.number(), wanted & user_settable_flags & ~settable);
+        return fail(EOPNOTSUPP, "inode {}: flags {:#x} are not for this kind of file", inode.number(),
+                    wanted & user_settable_flags & ~settable);
     settable &= ~f::journal_data;
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);

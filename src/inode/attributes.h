@@ -8,7 +8,7 @@
 namespace uext4 {
 
 struct AttributeChange {
-    std::optional<std::uint16_t> mode;          // permission bits
+    std::optional<std::uint16_t> mode;  // permission bits
     std::optional<std::uint32_t> uid, gid;
     std::optional<format::Timestamp> atime, mtime, ctime;
     bool atime_now = false, mtime_now = false;  // the caller asked for the current time (needs write permission only)
@@ -26,8 +26,9 @@ std::uint32_t visible_flags(const Inode& inode);
 Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check);
 inline constexpr std::uint32_t user_settable_flags =
     format::inode_flag::secrm | format::inode_flag::unrm | format::inode_flag::compr | format::inode_flag::sync |
-    format::inode_flag::immutable | format::inode_flag::append | format::inode_flag::nodump | format::inode_flag::noatime |
-    format::inode_flag::nocompr | format::inode_flag::journal_data | format::inode_flag::notail |
-    format::inode_flag::dirsync | format::inode_flag::topdir | format::inode_flag::projinherit;
+    format::inode_flag::immutable | format::inode_flag::append | format::inode_flag::nodump |
+    format::inode_flag::noatime | format::inode_flag::nocompr | format::inode_flag::journal_data |
+    format::inode_flag::notail | format::inode_flag::dirsync | format::inode_flag::topdir |
+    format::inode_flag::projinherit;
 
 }  // namespace uext4

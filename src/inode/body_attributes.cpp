@@ -33,8 +33,13 @@ Result<std::vector<format::XattrItem>> parse_body(Inode& inode) {
 Result<std::vector<format::XattrToStore>> copy_body(Inode& inode) {
     std::vector<format::XattrToStore> out;
     for (const auto& item : TRY(parse_body(inode)))
-        out.push_back({item.index, std::string(item.name), {item.value.begin(), item.value.end()}, item.value_inode,
-                       item.value_inode ? item.value_size : 0, 0, item.hash});
+        out.push_back({item.index,
+                       std::string(item.name),
+                       {item.value.begin(), item.value.end()},
+                       item.value_inode,
+                       item.value_inode ? item.value_size : 0,
+                       0,
+                       item.hash});
     return out;
 }
 

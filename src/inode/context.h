@@ -17,13 +17,13 @@ enum class AtimePolicy : std::uint8_t { relatime, strict, never };
 
 struct FsOptions {
     bool read_only = false;
-    bool data_journal = false;        // every regular file's data is journaled
+    bool data_journal = false;  // every regular file's data is journaled
     AtimePolicy atime = AtimePolicy::relatime;
     bool nodiratime = false;
     bool xattr_user = true;
     bool acl = true;
     bool auto_da_alloc = true;
-    bool grpid = false;               // BSD group inheritance
+    bool grpid = false;  // BSD group inheritance
     std::uint64_t reserved_uid = 0, reserved_gid = 0;
 };
 
@@ -35,9 +35,9 @@ struct FsContext {
     Allocator& allocator;
     PageCache& pages;
     FsOptions options;
-    std::function<void(const std::string&)> log;                    // one sentence, for the operator
-    std::function<void(const Error&)> corruption;                   // EUCLEAN was met: errors= policy
-    std::atomic<bool> read_only{false};                             // by option, or after an abort
+    std::function<void(const std::string&)> log;   // one sentence, for the operator
+    std::function<void(const Error&)> corruption;  // EUCLEAN was met: errors= policy
+    std::atomic<bool> read_only{false};            // by option, or after an abort
 
     std::uint32_t block_size() const { return geometry.block_size; }
 };

@@ -27,7 +27,8 @@ std::uint64_t inline_capacity(Inode& inode) {
     std::size_t taken = 4 + sizeof(format::XattrEntry) + 4;
     for (const auto& item : *items) {
         if (item.index == format::XattrIndex::system && item.name == "data") continue;
-        taken += sizeof(format::XattrEntry) + round_up(item.name.size(), 4) + (item.value_inode ? 0 : round_up(item.value_size, 4));
+        taken += sizeof(format::XattrEntry) + round_up(item.name.size(), 4) +
+                 (item.value_inode ? 0 : round_up(item.value_size, 4));
     }
     return taken > area ? in_block : in_block + (area - taken);
 }
@@ -40,7 +41,8 @@ Result<std::vector<std::byte>> read_inline(Inode& inode) {
     if (!data) return fail(EUCLEAN, "inode {}: inline data without its attribute", inode.number());
     out.insert(out.end(), data->value.begin(), data->value.end());
     if (inode.disk_size() > out.size())
-        return fail(EUCLEAN, "inode {}: i_size is {}, but the inode holds {} bytes", inode.number(), inode.disk_size(), out.size());
+        return fail(EUCLEAN, "inode {}: i_size is {}, but the inode holds {} bytes", inode.number(), inode.disk_size(),
+                    out.size());
     return out;
 }
 
@@ -55,7 +57,8 @@ Result<void> write_inline(Handle& handle, Inode& inode, ConstBytes contents) {
         found = true;
     }
     if (!found) items.push_back({format::XattrIndex::system, "data", rest, 0, 0, 0, 0});
-    if (!store_body(inode, items)) return fail(ENOSPC, "inode {}: {} bytes do not fit in the inode", inode.number(), contents.size());
+    if (!store_body(inode, items))
+        return fail(ENOSPC, "inode {}: {} bytes do not fit in the inode", inode.number(), contents.size());
     const Bytes root = inode.map_root();
     std::memset(root.data(), 0, root.size());
     std::memcpy(root.data(), contents.data(), std::min(contents.size(), in_block));
@@ -64,7 +67,8 @@ Result<void> write_inline(Handle& handle, Inode& inode, ConstBytes contents) {
 
 Result<void> clear_inline(Handle& handle, Inode& inode) {
     std::vector<format::XattrToStore> items = TRY(copy_body(inode));
-    std::erase_if(items, [](const auto& item) { return item.index == format::XattrIndex::system && item.name == "data"; });
+    std::erase_if(items,
+                  [](const auto& item) { return item.index == format::XattrIndex::system && item.name == "data"; });
     if (!store_body(inode, items)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
     const Bytes root = inode.map_root();
     std::memset(root.data(), 0, root.size());

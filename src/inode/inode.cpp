@@ -57,16 +57,28 @@ const Le32* extra(ConstBytes raw, bool has, const Le32& field) {
 
 }  // namespace
 
-format::Timestamp Inode::atime() const { return format::decode_time(disk().atime, extra(raw(), UEXT4_INODE_HAS(raw(), atime_extra), disk().atime_extra)); }
-format::Timestamp Inode::mtime() const { return format::decode_time(disk().mtime, extra(raw(), UEXT4_INODE_HAS(raw(), mtime_extra), disk().mtime_extra)); }
-format::Timestamp Inode::ctime() const { return format::decode_time(disk().ctime, extra(raw(), UEXT4_INODE_HAS(raw(), ctime_extra), disk().ctime_extra)); }
+format::Timestamp Inode::atime() const {
+    return format::decode_time(disk().atime, extra(raw(), UEXT4_INODE_HAS(raw(), atime_extra), disk().atime_extra));
+}
+format::Timestamp Inode::mtime() const {
+    return format::decode_time(disk().mtime, extra(raw(), UEXT4_INODE_HAS(raw(), mtime_extra), disk().mtime_extra));
+}
+format::Timestamp Inode::ctime() const {
+    return format::decode_time(disk().ctime, extra(raw(), UEXT4_INODE_HAS(raw(), ctime_extra), disk().ctime_extra));
+}
 format::Timestamp Inode::crtime() const {
     if (!UEXT4_INODE_HAS(raw(), crtime)) return {};
     return format::decode_time(disk().crtime, extra(raw(), UEXT4_INODE_HAS(raw(), crtime_extra), disk().crtime_extra));
 }
-void Inode::set_atime(format::Timestamp t) { format::encode_time(t, disk().atime, UEXT4_INODE_HAS(raw(), atime_extra) ? &disk().atime_extra : nullptr); }
-void Inode::set_mtime(format::Timestamp t) { format::encode_time(t, disk().mtime, UEXT4_INODE_HAS(raw(), mtime_extra) ? &disk().mtime_extra : nullptr); }
-void Inode::set_ctime(format::Timestamp t) { format::encode_time(t, disk().ctime, UEXT4_INODE_HAS(raw(), ctime_extra) ? &disk().ctime_extra : nullptr); }
+void Inode::set_atime(format::Timestamp t) {
+    format::encode_time(t, disk().atime, UEXT4_INODE_HAS(raw(), atime_extra) ? &disk().atime_extra : nullptr);
+}
+void Inode::set_mtime(format::Timestamp t) {
+    format::encode_time(t, disk().mtime, UEXT4_INODE_HAS(raw(), mtime_extra) ? &disk().mtime_extra : nullptr);
+}
+void Inode::set_ctime(format::Timestamp t) {
+    format::encode_time(t, disk().ctime, UEXT4_INODE_HAS(raw(), ctime_extra) ? &disk().ctime_extra : nullptr);
+}
 
 void Inode::bump_version() {
     std::uint64_t v = disk().version_lo.get();
@@ -79,13 +91,15 @@ void Inode::bump_version() {
 std::uint64_t Inode::block_count_512() const { return format::inode_sectors(fs_.geometry, disk()); }
 
 BlockNr Inode::xattr_block() const {
-    return BlockNr(disk().file_acl_lo.get() |
-                   (fs_.geometry.has_incompat(format::incompat::bit64) ? std::uint64_t{disk().file_acl_hi.get()} << 32 : 0));
+    return BlockNr(
+        disk().file_acl_lo.get() |
+        (fs_.geometry.has_incompat(format::incompat::bit64) ? std::uint64_t{disk().file_acl_hi.get()} << 32 : 0));
 }
 
 void Inode::set_xattr_block(BlockNr block) {
     disk().file_acl_lo = static_cast<std::uint32_t>(block.value);
-    if (fs_.geometry.has_incompat(format::incompat::bit64)) disk().file_acl_hi = static_cast<std::uint16_t>(block.value >> 32);
+    if (fs_.geometry.has_incompat(format::incompat::bit64))
+        disk().file_acl_hi = static_cast<std::uint16_t>(block.value >> 32);
 }
 
 std::uint64_t Inode::device_number() const {
@@ -115,7 +129,8 @@ void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(dis
 
 bool Inode::data_in_journal() const {
     return is_regular() && fs_.journal.has_log() &&
-           (fs_.options.data_journal || has_flag(format::inode_flag::journal_data)) && !has_flag(format::inode_flag::ea_inode);
+           (fs_.options.data_journal || has_flag(format::inode_flag::journal_data)) &&
+           !has_flag(format::inode_flag::ea_inode);
 }
 
 Result<void> Inode::store(Handle& handle, bool data) {

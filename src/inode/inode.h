@@ -34,9 +34,9 @@ public:
     Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw);
     ~Inode() override;
 
-    SharedMutex rw;                                          // Rank::Inode, order = number
+    SharedMutex rw;  // Rank::Inode, order = number
     Mutex map_lock{Rank::Map, "Inode::map_lock"};
-    Mutex flush_lock{Rank::Flush, "Inode::flush_lock"};      // one writeback pass at a time
+    Mutex flush_lock{Rank::Flush, "Inode::flush_lock"};  // one writeback pass at a time
 
     FsContext& fs() const { return fs_; }
     InodeTable& table() const { return table_; }
@@ -44,12 +44,12 @@ public:
 
     // ---- identity, constant while the inode is in memory
     InodeNr number() const override { return number_; }
-    std::uint32_t generation() const override;               // changes only when the number is given to a new file
+    std::uint32_t generation() const override;  // changes only when the number is given to a new file
 
     // ---- attributes. Reads need map_lock, or rw in any mode; mode's file type never changes.
     // The disk structure inside raw(); fields beyond i_extra_isize must not be used (has_field()).
     const format::InodeDisk& disk() const;
-    format::InodeDisk& disk();                               // map_lock held; then store() under a handle
+    format::InodeDisk& disk();  // map_lock held; then store() under a handle
     // The inode's bytes as the table has them. (In memory they are followed by zeros up to the size of the structure.)
     Bytes raw() { return Bytes(raw_).first(raw_size_); }
     ConstBytes raw() const { return ConstBytes(raw_).first(raw_size_); }
@@ -59,45 +59,48 @@ public:
     bool is_symlink() const { return S_ISLNK(mode()); }
     std::uint32_t uid() const;
     std::uint32_t gid() const;
-    std::uint32_t links() const;                             // 1 for a directory whose count overflowed (dir_nlink)
-    std::uint32_t flags() const;                             // format::inode_flag bits
+    std::uint32_t links() const;  // 1 for a directory whose count overflowed (dir_nlink)
+    std::uint32_t flags() const;  // format::inode_flag bits
     bool has_flag(std::uint32_t flag) const { return (flags() & flag) != 0; }
-    bool is_inline() const;                                  // inline_data flag
+    bool is_inline() const;  // inline_data flag
     void set_mode(std::uint16_t mode);
     void set_owner(std::uint32_t uid, std::uint32_t gid);
     void set_links(std::uint32_t links);
     void set_flags(std::uint32_t flags);
     format::Timestamp atime() const, mtime() const, ctime() const, crtime() const;
     void set_atime(format::Timestamp), set_mtime(format::Timestamp), set_ctime(format::Timestamp);
-    void bump_version();                                     // i_version, when the inode has it
-    std::uint64_t block_count_512() const;                   // st_blocks
+    void bump_version();                    // i_version, when the inode has it
+    std::uint64_t block_count_512() const;  // st_blocks
     BlockNr xattr_block() const;
     void set_xattr_block(BlockNr block);
-    std::uint64_t device_number() const;                     // st_rdev of a device node, as dev_t
-    void fill_stat(struct stat& out);                        // takes map_lock
+    std::uint64_t device_number() const;  // st_rdev of a device node, as dev_t
+    void fill_stat(struct stat& out);     // takes map_lock
 
     // ---- size. map_lock held.
-    std::uint64_t size() const { return size_; }             // what users see
+    std::uint64_t size() const { return size_; }  // what users see
     void set_size(std::uint64_t size) { size_ = size; }
-    std::uint64_t disk_size() const;                         // i_size in raw()
+    std::uint64_t disk_size() const;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
 
-    Places& places() { return places_; }                     // map_lock held for all its methods
-    BlockMap& map() { return map_; }                         // map_lock held for all its methods
-    bool data_in_journal() const;                            // data=journal, by option or flag `j` (regular files)
+    Places& places() { return places_; }  // map_lock held for all its methods
+    BlockMap& map() { return map_; }      // map_lock held for all its methods
+    bool data_in_journal() const;         // data=journal, by option or flag `j` (regular files)
 
     // ---- storing. map_lock held.
-    // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the change
-    // matters to fdatasync (size, mapping).
+    // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the
+    // change matters to fdatasync (size, mapping).
     Result<void> store(Handle& handle, bool data = true);
     static constexpr unsigned store_credits() { return 1; }
     void note_times_pending() { times_pending_ = true; }
     bool times_pending() const { return times_pending_; }
     Tid last_tid() const { return last_tid_; }
     Tid data_tid() const { return data_tid_; }
-    void note_tid(Tid tid, bool data) { if (tid > last_tid_) last_tid_ = tid; if (data && tid > data_tid_) data_tid_ = tid; }
+    void note_tid(Tid tid, bool data) {
+        if (tid > last_tid_) last_tid_ = tid;
+        if (data && tid > data_tid_) data_tid_ = tid;
+    }
 
     // ---- MapOwner (map_lock held)
     bool uses_extents() const override;
@@ -111,13 +114,13 @@ public:
 
     // ---- errors of writeback that an fsync must report: per-open cursors compare this counter.
     std::atomic<std::uint64_t> writeback_errors{0};
-    std::atomic<int> writeback_error{0};                     // the newest errno
-    std::atomic<bool> replace_on_close{false};               // truncated to 0: flush at last close (auto_da_alloc)
+    std::atomic<int> writeback_error{0};        // the newest errno
+    std::atomic<bool> replace_on_close{false};  // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
-    std::atomic<bool> deleted{false};                        // its number was freed; operations answer ESTALE
-    std::atomic<bool> unnamed{false};                        // made without a name (O_TMPFILE): may be linked
-    // A write has nothing to take away: no set-id bits, no security.capability (remove_privileges() found none). Cleared by
-    // whoever may bring them.
+    std::atomic<bool> deleted{false};  // its number was freed; operations answer ESTALE
+    std::atomic<bool> unnamed{false};  // made without a name (O_TMPFILE): may be linked
+    // A write has nothing to take away: no set-id bits, no security.capability (remove_privileges() found none).
+    // Cleared by whoever may bring them.
     std::atomic<bool> unprivileged{false};
     // Where a sequential reader would go on, in folios, and how far the last readahead went.
     std::atomic<std::uint64_t> read_next{0}, read_window{0};
@@ -142,12 +145,15 @@ private:
 class InodeRef {
 public:
     InodeRef() = default;
-    explicit InodeRef(Inode* adopted) : inode_(adopted) {}   // takes over one reference
+    explicit InodeRef(Inode* adopted) : inode_(adopted) {}  // takes over one reference
     InodeRef(const InodeRef& other);
     InodeRef(InodeRef&& other) noexcept : inode_(std::exchange(other.inode_, nullptr)) {}
-    InodeRef& operator=(InodeRef other) noexcept { std::swap(inode_, other.inode_); return *this; }
+    InodeRef& operator=(InodeRef other) noexcept {
+        std::swap(inode_, other.inode_);
+        return *this;
+    }
     ~InodeRef() { reset(); }
-    void reset();                                            // may queue a deleted inode for the deleter
+    void reset();  // may queue a deleted inode for the deleter
     Inode* operator->() const { return inode_; }
     Inode& operator*() const { return *inode_; }
     Inode* get() const { return inode_; }

@@ -14,7 +14,7 @@ namespace uext4 {
 namespace {
 
 struct Slot {
-    std::unique_ptr<Inode> inode;   // null while it is read from disk
+    std::unique_ptr<Inode> inode;  // null while it is read from disk
     std::list<InodeNr>::iterator idle;
     bool is_idle = false;
 };
@@ -42,7 +42,7 @@ struct InodeTable::State {
     Mutex lock{Rank::Journal, "InodeTable::lock"};
     CondVar loaded{"inode read"};
     std::unordered_map<std::uint64_t, Slot> slots;
-    std::list<InodeNr> idle;        // unreferenced, oldest first
+    std::list<InodeNr> idle;  // unreferenced, oldest first
     // Deleted, still referenced, and their numbers given to new inodes already.
     std::unordered_map<Inode*, std::unique_ptr<Inode>> departed;
     std::size_t limit = 32768;
@@ -115,14 +115,17 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
         // Decided before the inode is in the table: the last reference to one without links would delete it.
         const bool unlinked = view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, links_count)) == 0;
         if (unlinked && !unused && !allow_unlinked) return fail(ESTALE, "inode {} is not in use", number);
-        if (!unused && !format::inode_checksum_ok(g, number, raw)) return fail(EUCLEAN, "inode {}: bad checksum", number);
+        if (!unused && !format::inode_checksum_ok(g, number, raw))
+            return fail(EUCLEAN, "inode {}: bad checksum", number);
         TRY(format::validate_inode(g, number, raw));
         if (!unused) adopt_extra_size(g, raw);
         auto inode = std::make_unique<Inode>(s.fs, *this, number, std::move(raw));
         if (inode->is_inline() && !g.has_incompat(format::incompat::inline_data))
             return fail(EUCLEAN, "inode {}: inline data without the feature", number);
-        if (inode->is_inline() && inode->uses_extents()) return fail(EUCLEAN, "inode {}: inline data and extents", number);
-        const std::uint64_t limit = inode->uses_extents() || inode->is_inline() ? g.max_extent_file_size : g.max_indirect_file_size;
+        if (inode->is_inline() && inode->uses_extents())
+            return fail(EUCLEAN, "inode {}: inline data and extents", number);
+        const std::uint64_t limit =
+            inode->uses_extents() || inode->is_inline() ? g.max_extent_file_size : g.max_indirect_file_size;
         if (inode->is_regular() && inode->disk_size() > limit)
             return fail(EUCLEAN, "inode {}: i_size is {}, at most {}", number, inode->disk_size(), limit);
         return inode;
@@ -155,7 +158,8 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     inode->set_mode(what.mode);
     inode->set_owner(what.uid, what.gid);
     std::uint32_t generation = 0;
-    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation) generation = static_cast<std::uint32_t>(now().nsec);
+    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
+        generation = static_cast<std::uint32_t>(now().nsec);
     d.generation = generation;
     const format::Timestamp stamp = now();
     inode->set_atime(stamp);
@@ -164,8 +168,9 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     if (UEXT4_INODE_HAS(inode->raw(), crtime))
         format::encode_time(stamp, d.crtime, UEXT4_INODE_HAS(inode->raw(), crtime_extra) ? &d.crtime_extra : nullptr);
     namespace f = format::inode_flag;
-    std::uint32_t flags = what.inherited_flags & (f::secrm | f::unrm | f::compr | f::sync | f::nodump | f::noatime | f::nocompr |
-                                                  f::journal_data | f::notail | f::dirsync | f::projinherit);
+    std::uint32_t flags =
+        what.inherited_flags & (f::secrm | f::unrm | f::compr | f::sync | f::nodump | f::noatime | f::nocompr |
+                                f::journal_data | f::notail | f::dirsync | f::projinherit);
     if (S_ISREG(what.mode)) flags &= ~(f::dirsync | f::topdir | f::projinherit);
     else if (!S_ISDIR(what.mode)) flags &= f::nodump | f::noatime;
     const bool maps = S_ISREG(what.mode) || S_ISDIR(what.mode) || S_ISLNK(what.mode);
@@ -179,8 +184,10 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
             d.projid = parent->disk().projid;
     }
     if (S_ISCHR(what.mode) || S_ISBLK(what.mode)) format::encode_device(d, what.rdev);
-    if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) && g.inode_size > format::classic_inode_size) {
-        if (Result<void> started = start_inline(*inode); !started && started.error().code != ENOSPC) return fail(started.error());
+    if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) &&
+        g.inode_size > format::classic_inode_size) {
+        if (Result<void> started = start_inline(*inode); !started && started.error().code != ENOSPC)
+            return fail(started.error());
     }
     Inode* raw = inode.get();
     InodeRef made;

@@ -9,10 +9,10 @@
 namespace uext4 {
 
 struct NewInode {
-    InodeNr parent;              // for placement and inheritance of flags
-    std::uint16_t mode = 0;      // with the file type
+    InodeNr parent;          // for placement and inheritance of flags
+    std::uint16_t mode = 0;  // with the file type
     std::uint32_t uid = 0, gid = 0;
-    std::uint64_t rdev = 0;      // dev_t, for device nodes
+    std::uint64_t rdev = 0;             // dev_t, for device nodes
     std::uint32_t inherited_flags = 0;  // of the parent (the table masks them by file type)
 };
 
@@ -25,9 +25,10 @@ public:
     // mode, size against the format's limits, inline/extents flags. ENOENT-like ESTALE when it is not in use
     // (links 0 and not an orphan being opened: see allow_unlinked). EUCLEAN names inode and field.
     Result<InodeRef> get(InodeNr number, bool allow_unlinked = false);
-    InodeRef find(InodeNr number);                           // only if it is in memory
+    InodeRef find(InodeNr number);  // only if it is in memory
     // Allocates and initialises a new inode, stored under `handle` (links 0, times now, generation random, extents or
-    // inline flag as the file system's features say). The caller holds nothing of it yet; it is returned with rw unlocked.
+    // inline flag as the file system's features say). The caller holds nothing of it yet; it is returned with rw
+    // unlocked.
     Result<InodeRef> create(Handle& handle, const NewInode& what);
     static constexpr unsigned create_credits() { return Allocator::inode_credits() + 2; }
     // Frees the number (links 0, no blocks left) under `handle`; called by the deleter.
@@ -36,12 +37,13 @@ public:
     // Called (no lock held) when the last reference to an inode with links 0 goes: it queues the inode for deletion. It
     // receives the one reference that keeps it alive.
     void set_deleter(std::function<void(InodeRef)> queue);
-    // Called for the eviction of an unreferenced inode that still has dirty pages or pending times: must flush it later.
+    // Called for the eviction of an unreferenced inode that still has dirty pages or pending times: must flush it
+    // later.
     void set_limit(std::size_t inodes);
-    void shrink();                                           // evicts clean unreferenced inodes beyond the limit
+    void shrink();  // evicts clean unreferenced inodes beyond the limit
     // Visits inodes in memory (referenced while visited). For sync, statistics.
     void for_each(const std::function<void(InodeRef)>& visit);
-    void evict_all();                                        // at unmount: everything is clean and unreferenced
+    void evict_all();  // at unmount: everything is clean and unreferenced
 
 private:
     friend class InodeRef;

@@ -255,7 +255,8 @@ TEST_P(Inodes, WidenedInodesUseTheirRoom) {
     EXPECT_EQ(value_of(get_xattr(*volume.get(number), "user.a")).size(), 5u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, Inodes,
+INSTANTIATE_TEST_SUITE_P(
+    Formats, Inodes,
     ::testing::Values(Format{"plain", "-b 4096 -O ^orphan_file"}, Format{"orphan_file", "-b 4096 -O orphan_file"},
                       Format{"inline_data", "-b 1024 -O inline_data,^orphan_file"},
                       Format{"no_log", "-b 4096 -O ^has_journal,^orphan_file"},

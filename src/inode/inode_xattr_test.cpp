@@ -58,7 +58,8 @@ TEST_P(Xattrs, MatchAModel) {
         InodeRef inode = volume.get(files[at]);
         Model& model = models[at];
         const char* spaces[] = {"user.", "trusted.", "security."};
-        const std::string name = spaces[random() % 3] + std::string(1 + random() % 12, static_cast<char>('a' + random() % 4));
+        const std::string name =
+            spaces[random() % 3] + std::string(1 + random() % 12, static_cast<char>('a' + random() % 4));
         if (random() % 4 == 0) {
             EXPECT_EQ(code_of(volume.remove(*inode, name)), model.erase(name) ? 0 : ENODATA);
             continue;
@@ -81,7 +82,8 @@ TEST_P(Xattrs, MatchAModel) {
     for (std::size_t i = 0; i < files.size(); ++i)
         for (const auto& [name, value] : models[i])
             EXPECT_NE(lists[files[i].value].find(fmt::format("{} ({})", name, value.size())), std::string::npos)
-                << name << " of " << value.size() << " in\n" << lists[files[i].value];
+                << name << " of " << value.size() << " in\n"
+                << lists[files[i].value];
     volume.reopen();
     for (std::size_t i = 0; i < files.size(); ++i) expect_same(*volume.get(files[i]), models[i]);
     for (std::size_t i = 0; i < files.size(); ++i) {
@@ -107,7 +109,8 @@ TEST_P(Xattrs, Limits) {
     EXPECT_EQ(code_of(volume.set(*inode, "user.a", pattern(3, 1), XattrMode::replace)), 0);
     EXPECT_EQ(code_of(volume.remove(*inode, "user.b")), ENODATA);
     EXPECT_EQ(code_of(volume.set(*inode, "user.all", pattern(65536, 3))), large() ? 0 : ENOSPC);
-    expect_same(*inode, large() ? Model{{"user.a", pattern(3, 1)}, {"user.all", pattern(65536, 3)}} : Model{{"user.a", pattern(3, 1)}});
+    expect_same(*inode, large() ? Model{{"user.a", pattern(3, 1)}, {"user.all", pattern(65536, 3)}}
+                                : Model{{"user.a", pattern(3, 1)}});
     EXPECT_EQ(code_of(volume.set(*inode, "user." + std::string(255, 'n'), {})), 0);
     inode.reset();
     volume.check();
@@ -230,19 +233,23 @@ TEST_P(InlineContents, ShareTheInodeWithAttributes) {
     volume.check();
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, Xattrs,
-    ::testing::Values(Format{"plain", "-b 4096"}, Format{"small_blocks", "-b 1024"}, Format{"values", "-b 4096 -O ea_inode"},
-                      Format{"values_small_blocks", "-b 1024 -O ea_inode"},
-                      Format{"values_inline", "-b 4096 -O ea_inode,inline_data"}, Format{"inline_wide", "-b 4096 -I 512 -O inline_data"},
-                      Format{"no_log", "-b 4096 -O ^has_journal,ea_inode"}, Format{"classic", "-b 4096 -I 128 -O ^extent,^metadata_csum,^64bit"},
+INSTANTIATE_TEST_SUITE_P(
+    Formats, Xattrs,
+    ::testing::Values(Format{"plain", "-b 4096"}, Format{"small_blocks", "-b 1024"},
+                      Format{"values", "-b 4096 -O ea_inode"}, Format{"values_small_blocks", "-b 1024 -O ea_inode"},
+                      Format{"values_inline", "-b 4096 -O ea_inode,inline_data"},
+                      Format{"inline_wide", "-b 4096 -I 512 -O inline_data"},
+                      Format{"no_log", "-b 4096 -O ^has_journal,ea_inode"},
+                      Format{"classic", "-b 4096 -I 128 -O ^extent,^metadata_csum,^64bit"},
                       Format{"classic_values", "-b 1024 -I 128 -O ^extent,^metadata_csum,^64bit,ea_inode"},
                       Format{"clusters", "-b 4096 -O bigalloc,ea_inode -C 16384"}),
     [](const auto& format) { return std::string(format.param.name); });
 
 INSTANTIATE_TEST_SUITE_P(Formats, InlineContents,
-    ::testing::Values(Format{"narrow", "-b 4096 -O inline_data"}, Format{"wide", "-b 4096 -I 512 -O inline_data"},
-                      Format{"values", "-b 1024 -I 256 -O inline_data,ea_inode"}),
-    [](const auto& format) { return std::string(format.param.name); });
+                         ::testing::Values(Format{"narrow", "-b 4096 -O inline_data"},
+                                           Format{"wide", "-b 4096 -I 512 -O inline_data"},
+                                           Format{"values", "-b 1024 -I 256 -O inline_data,ea_inode"}),
+                         [](const auto& format) { return std::string(format.param.name); });
 
 }  // namespace
 }  // namespace uext4

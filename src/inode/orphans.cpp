@@ -17,7 +17,7 @@ struct Orphans::State {
     std::unordered_map<std::uint64_t, std::list<InodeNr>::iterator> in_chain;
     // The file: inode -> slot.
     std::unordered_map<std::uint64_t, std::uint64_t> in_file;
-    std::vector<BlockNr> blocks;      // of the orphan file
+    std::vector<BlockNr> blocks;  // of the orphan file
     std::uint32_t seed = 0;
     std::uint64_t hint = 0;
 
@@ -75,7 +75,8 @@ Result<void> Orphans::add(Handle& handle, Inode& inode) {
         return inode.store(handle, false);
     }
     const InodeNr next = s.chain.empty() ? InodeNr() : s.chain.front();
-    TRY(change_super(s.fs, handle, [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(ino.value); }));
+    TRY(change_super(s.fs, handle,
+                     [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(ino.value); }));
     TRY(s.set_next(handle, inode, next));
     s.chain.push_front(ino);
     s.in_chain[ino.value] = s.chain.begin();
@@ -119,7 +120,9 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         if (wanted) {
             TRY(s.set_next(handle, *previous, next));
         } else {
-            TRY(change_super(s.fs, handle, [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(next.value); }));
+            TRY(change_super(s.fs, handle, [&](format::SuperBlock& super) {
+                super.last_orphan = static_cast<std::uint32_t>(next.value);
+            }));
         }
         inode.disk().dtime = 0u;
         TRY(inode.store(handle, false));
@@ -165,7 +168,8 @@ Result<std::vector<InodeNr>> Orphans::load() {
     InodeNr ino(super.last_orphan);
     while (ino) {
         if (!g.valid_inode(ino) || ino.value < g.first_inode || s.in_chain.contains(ino.value)) {
-            s.fs.log(fmt::format("orphan list: inode {} is out of range or listed twice; the rest is left to e2fsck", ino));
+            s.fs.log(
+                fmt::format("orphan list: inode {} is out of range or listed twice; the rest is left to e2fsck", ino));
             break;
         }
         Result<InodeRef> inode = s.inodes.get(ino, true);
@@ -186,7 +190,8 @@ Result<void> Orphans::mark_present(Handle& handle, bool present) {
     if (!state_->fs.geometry.orphan_file_inode) return {};
     return change_super(state_->fs, handle, [&](format::SuperBlock& super) {
         const std::uint32_t f = super.feature_ro_compat;
-        super.feature_ro_compat = present ? f | format::ro_compat::orphan_present : f & ~format::ro_compat::orphan_present;
+        super.feature_ro_compat =
+            present ? f | format::ro_compat::orphan_present : f & ~format::ro_compat::orphan_present;
     });
 }
 

@@ -20,8 +20,8 @@ public:
     bool contains(const Inode& inode) const;
     static constexpr unsigned credits() { return 4; }
 
-    // What a crash left, bounded and validated; the records stay until remove(). Entries that make no sense are left out
-    // and told to the log.
+    // What a crash left, bounded and validated; the records stay until remove(). Entries that make no sense are left
+    // out and told to the log.
     Result<std::vector<InodeNr>> load();
     // The flag of the orphan file: set while it may have entries (mounted), cleared at a clean unmount.
     Result<void> mark_present(Handle& handle, bool present);

@@ -13,8 +13,8 @@ using format::AclTag;
 class Permissions : public ::testing::Test {
 protected:
     TestVolume volume{"-b 4096"};
-    const Credentials root = Credentials::root(), owner = Credentials::of(1000, 100), member = Credentials::of(1001, 200, {100}),
-                      other = Credentials::of(1002, 300);
+    const Credentials root = Credentials::root(), owner = Credentials::of(1000, 100),
+                      member = Credentials::of(1001, 200, {100}), other = Credentials::of(1002, 300);
 
     InodeRef file(std::uint16_t mode) { return volume.make(static_cast<std::uint16_t>(S_IFREG | mode), 1000, 100); }
     int may(Inode& inode, const Credentials& who, int mask) { return code_of(may_access(inode, who, mask)); }
@@ -77,8 +77,12 @@ TEST_F(Permissions, ModeBits) {
 TEST_F(Permissions, AccessControlLists) {
     InodeRef f = file(0640);
     acl(*f, AclKind::access,
-        {{AclTag::user_obj, 6, 0}, {AclTag::user, 7, 1002}, {AclTag::group_obj, 4, 0}, {AclTag::group, 2, 200},
-         {AclTag::mask, 6, 0}, {AclTag::other, 0, 0}});
+        {{AclTag::user_obj, 6, 0},
+         {AclTag::user, 7, 1002},
+         {AclTag::group_obj, 4, 0},
+         {AclTag::group, 2, 200},
+         {AclTag::mask, 6, 0},
+         {AclTag::other, 0, 0}});
     EXPECT_EQ(f->mode() & 0777, 0660) << "the group's bits show the mask";
     EXPECT_EQ(may(*f, other, r | w), 0);
     EXPECT_EQ(may(*f, other, x), EACCES) << "masked";
@@ -100,7 +104,11 @@ TEST_F(Permissions, AccessControlLists) {
 }
 
 TEST_F(Permissions, AccessControlListsTakeSetGroupId) {
-    const Acl entries = {{AclTag::user_obj, 7, 0}, {AclTag::user, 7, 5}, {AclTag::group_obj, 5, 0}, {AclTag::mask, 7, 0}, {AclTag::other, 5, 0}};
+    const Acl entries = {{AclTag::user_obj, 7, 0},
+                         {AclTag::user, 7, 5},
+                         {AclTag::group_obj, 5, 0},
+                         {AclTag::mask, 7, 0},
+                         {AclTag::other, 5, 0}};
     InodeRef f = file(02755);
     acl(*f, AclKind::access, entries, &owner);
     EXPECT_TRUE(f->mode() & S_ISGID);
@@ -112,7 +120,11 @@ TEST_F(Permissions, AccessControlListsTakeSetGroupId) {
 TEST_F(Permissions, DefaultAccessControlListsAreInherited) {
     InodeRef top = volume.get(InodeNr(2));
     acl(*top, AclKind::default_,
-        {{AclTag::user_obj, 7, 0}, {AclTag::user, 6, 1002}, {AclTag::group_obj, 5, 0}, {AclTag::mask, 7, 0}, {AclTag::other, 5, 0}});
+        {{AclTag::user_obj, 7, 0},
+         {AclTag::user, 6, 1002},
+         {AclTag::group_obj, 5, 0},
+         {AclTag::mask, 7, 0},
+         {AclTag::other, 5, 0}});
     InodeRef f = file(0640);
     {
         Handle handle = volume.start();
@@ -120,7 +132,11 @@ TEST_F(Permissions, DefaultAccessControlListsAreInherited) {
     }
     EXPECT_EQ(f->mode() & 0777, 0640) << "no umask where a default ACL is";
     const Acl got = *value_of(get_acl(*f, AclKind::access));
-    EXPECT_EQ(got, (Acl{{AclTag::user_obj, 6, 0}, {AclTag::user, 6, 1002}, {AclTag::group_obj, 5, 0}, {AclTag::mask, 4, 0}, {AclTag::other, 0, 0}}));
+    EXPECT_EQ(got, (Acl{{AclTag::user_obj, 6, 0},
+                        {AclTag::user, 6, 1002},
+                        {AclTag::group_obj, 5, 0},
+                        {AclTag::mask, 4, 0},
+                        {AclTag::other, 0, 0}}));
     EXPECT_EQ(may(*f, other, r), 0);
     EXPECT_EQ(may(*f, other, w), EACCES);
     volume.check();

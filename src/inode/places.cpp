@@ -188,7 +188,8 @@ Result<void> Places::reserve(LogicalBlock first, std::uint64_t count, bool privi
         }
         if (run->hole()) {
             Result<std::uint64_t> clusters = clusters_needed(at, run->count);
-            Result<Claim> claim = clusters ? inode_.fs().allocator.claim(*clusters, privileged) : fail(clusters.error());
+            Result<Claim> claim =
+                clusters ? inode_.fs().allocator.claim(*clusters, privileged) : fail(clusters.error());
             if (!claim) {
                 result = fail(claim.error());
                 break;
@@ -270,7 +271,8 @@ Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, b
         return fail(EIO, "inode {}: block {} is not reserved", inode_.number(), first);
     count = std::min(count, it->second.count);
     Pending run;
-    // With clusters, a block may have been reserved beside mapped ones that are gone since: it has no promise of its own.
+    // With clusters, a block may have been reserved beside mapped ones that are gone since: it has no promise of its
+    // own.
     Claim* paid = data_claim_.clusters() ? &data_claim_ : nullptr;
     const Granted granted = TRY(grant_run(first, count, paid, privileged || !paid, run));
     split_at(first.value + granted.count);
@@ -407,7 +409,8 @@ Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::u
         }
         if (!handle.extend(credits())) return LogicalBlock(at);
         Pending run;
-        const Granted granted = TRY(grant_run(LogicalBlock(at), n, here && data_claim_.clusters() ? &data_claim_ : nullptr, privileged || here, run));
+        const Granted granted = TRY(grant_run(
+            LogicalBlock(at), n, here && data_claim_.clusters() ? &data_claim_ : nullptr, privileged || here, run));
         TRY(name_blocks(handle, at, run, unwritten));
         if (here) {
             split_at(at + granted.count);

@@ -2,9 +2,9 @@
 // written). All methods need the inode's map_lock.
 //
 // Invariants
-//   M1  A block is in at most one pending run; a reserved or granted block is a hole on disk (or block 0 of inline data).
-//   M2  The cookie grows with every change of any block's place.
-//   M3  The claim covers every reserved cluster, and the worst case of tree blocks for naming all pending runs.
+//   M1  A block is in at most one pending run; a reserved or granted block is a hole on disk (or block 0 of inline
+//   data). M2  The cookie grows with every change of any block's place. M3  The claim covers every reserved cluster,
+//   and the worst case of tree blocks for naming all pending runs.
 #pragma once
 
 #include "alloc/allocator.h"
@@ -28,14 +28,21 @@ public:
     // The run at byte `offset`, at most `length` bytes, block-aligned outward. Past the format's limit: a hole.
     Result<Mapping> lookup(std::uint64_t offset, std::uint64_t length);
     std::uint64_t cookie() const { return cookie_; }
-    void changed() { ++cookie_; disk_run_.reset(); }
+    void changed() {
+        ++cookie_;
+        disk_run_.reset();
+    }
     void forget_disk_run() { disk_run_.reset(); }
 
     // hole -> reserved, for every hole block of [first, first+count); blocks that live somewhere already stay. ENOSPC
     // leaves nothing newly reserved.
     Result<void> reserve(LogicalBlock first, std::uint64_t count, bool privileged);
     // reserved -> granted for a run that starts at `first`: at most `count` blocks, all reserved; perhaps fewer.
-    struct Granted { LogicalBlock first; std::uint64_t count = 0; BlockNr block; };
+    struct Granted {
+        LogicalBlock first;
+        std::uint64_t count = 0;
+        BlockNr block;
+    };
     Result<Granted> grant(LogicalBlock first, std::uint64_t count, bool privileged);
     // granted -> reserved again, in other blocks next time (a data write failed).
     Result<void> take_back(LogicalBlock first, std::uint64_t count);
@@ -44,9 +51,10 @@ public:
     // unwritten -> written (in memory), and later written -> mapped.
     void mark_written(LogicalBlock first, std::uint64_t count);
     Result<LogicalBlock> convert(Handle& handle, LogicalBlock first, std::uint64_t count);
-    // hole or reserved -> mapped at once under the handle (data=journal, fallocate: `unwritten`). Returns the first block not
-    // done when the handle has no room.
-    Result<LogicalBlock> allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten, bool privileged);
+    // hole or reserved -> mapped at once under the handle (data=journal, fallocate: `unwritten`). Returns the first
+    // block not done when the handle has no room.
+    Result<LogicalBlock> allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
+                                  bool privileged);
     // reserved -> hole, granted -> hole (I/O has ended), for all of [first, end).
     void drop_pending(LogicalBlock first, LogicalBlock end);
     // Unmaps on-disk blocks of [first, end), as BlockMap::remove.
@@ -66,18 +74,23 @@ private:
     struct Pending {
         std::uint64_t count = 0;
         Place place = Place::reserved;
-        BlockNr block;                 // granted, written
-        std::shared_ptr<Grant> grant;  // granted: covers exactly this run; with clusters of several blocks: the cluster,
-                                       // shared by its runs, empty once published; null when the cluster is in use
+        BlockNr block;  // granted, written
+        std::shared_ptr<Grant>
+            grant;  // granted: covers exactly this run; with clusters of several blocks: the cluster,
+                    // shared by its runs, empty once published; null when the cluster is in use
     };
     using Runs = std::map<std::uint64_t, Pending>;
 
-    std::uint64_t ratio() const;       // blocks a cluster
+    std::uint64_t ratio() const;  // blocks a cluster
     Runs::iterator split_at(std::uint64_t block);
     Runs::iterator run_at_or_after(std::uint64_t block);
     Result<MappedRun> on_disk(LogicalBlock from, std::uint64_t max);
     // Where the logical cluster already has a physical one; none (0) otherwise. `promised`: a block of it is reserved.
-    struct Backing { BlockNr base; std::shared_ptr<Grant> grant; bool promised = false; };
+    struct Backing {
+        BlockNr base;
+        std::shared_ptr<Grant> grant;
+        bool promised = false;
+    };
     Result<Backing> backing_of(std::uint64_t cluster);
     Result<std::uint64_t> clusters_needed(std::uint64_t first, std::uint64_t count);
     Result<BlockNr> goal_before(std::uint64_t block);
@@ -92,7 +105,7 @@ private:
     Claim data_claim_, tree_claim_;
     std::vector<std::shared_ptr<Grant>> failed_grants_;  // their device writes failed: not to be handed out again soon
     std::uint64_t cookie_ = 1;
-    std::optional<MappedRun> disk_run_;                  // the newest lookup's answer, exact until changed()
+    std::optional<MappedRun> disk_run_;  // the newest lookup's answer, exact until changed()
 };
 
 }  // namespace uext4

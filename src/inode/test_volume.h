@@ -1,5 +1,5 @@
-// A file system for tests of inodes: an image made by mke2fs, in memory, with the layers up to inodes. Files have no names
-// here; check() gives them some by debugfs before e2fsck judges the image.
+// A file system for tests of inodes: an image made by mke2fs, in memory, with the layers up to inodes. Files have no
+// names here; check() gives them some by debugfs before e2fsck judges the image.
 #pragma once
 
 #include "device/memory_device.h"
@@ -40,7 +40,8 @@ public:
     explicit TestVolume(const std::string& options) {
         static std::atomic<int> serial{0};
         path_ = fmt::format("/dev/shm/uext4_inodes_{}_{}", ::getpid(), serial++);
-        output(fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 {} {} 96M 2>&1", options, path_));
+        output(fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 {} {} 96M 2>&1", options,
+                           path_));
         load();
     }
     ~TestVolume() {
@@ -161,10 +162,17 @@ private:
     void connect() {
         Live& live = *live_;
         const format::SuperBlock s = super();
-        live.allocator = value_of(Allocator::open(live.geometry, *live.buffers, *live.journal, s.free_blocks(),
-                                                  s.free_inodes_count, false));
-        live.fs.reset(new FsContext{live.geometry, *live.device, *live.buffers, *live.journal, *live.allocator, *live.pages,
-                                    {}, [](const std::string&) {}, {}});
+        live.allocator = value_of(
+            Allocator::open(live.geometry, *live.buffers, *live.journal, s.free_blocks(), s.free_inodes_count, false));
+        live.fs.reset(new FsContext{live.geometry,
+                                    *live.device,
+                                    *live.buffers,
+                                    *live.journal,
+                                    *live.allocator,
+                                    *live.pages,
+                                    {},
+                                    [](const std::string&) {},
+                                    {}});
         live.inodes = std::make_unique<InodeTable>(*live.fs);
         live.inodes->set_deleter([this](InodeRef inode) {
             std::lock_guard lock(live_->queue_lock);
@@ -186,7 +194,8 @@ private:
         Live& live = *live_;
         live.device = value_of(MemoryDevice::load(path_));
         live.geometry = value_of(format::Geometry::parse(super(), live.device->size()));
-        live.buffers = std::make_unique<BufferCache>(*live.device, live.geometry.block_size, live.geometry.blocks_count, 64u << 20);
+        live.buffers = std::make_unique<BufferCache>(*live.device, live.geometry.block_size, live.geometry.blocks_count,
+                                                     64u << 20);
         live.pages = std::make_unique<PageCache>(1u << 20, 65536, live.geometry.block_size);
         live.journal = Journal::create_none(*live.buffers, {});
         connect();

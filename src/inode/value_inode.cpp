@@ -13,7 +13,8 @@ namespace {
 
 Result<InodeRef> open_value(InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(table.get(number));
-    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular() || inode->is_inline() || inode->links() == 0)
+    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular() || inode->is_inline() ||
+        inode->links() == 0)
         return fail(EUCLEAN, "inode {}: holds no attribute value", number);
     return inode;
 }
@@ -35,7 +36,8 @@ Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr numbe
     const std::uint32_t bs = fs.block_size();
     std::vector<std::byte> out(size);
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
-    if (inode->disk_size() != size) return fail(EUCLEAN, "inode {}: attribute value of {} bytes, expected {}", number, inode->disk_size(), size);
+    if (inode->disk_size() != size)
+        return fail(EUCLEAN, "inode {}: attribute value of {} bytes, expected {}", number, inode->disk_size(), size);
     for (std::uint64_t at = 0; at < size; at += bs) {
         const MappedRun run = TRY(inode->map().lookup(LogicalBlock(at / bs), 1));
         if (run.hole()) return fail(EUCLEAN, "inode {}: attribute value with a hole at block {}", number, at / bs);
@@ -50,7 +52,8 @@ Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr numbe
 Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value) {
     FsContext& fs = owner.fs();
     const std::uint32_t bs = fs.block_size();
-    InodeRef inode = TRY(table.create(handle, NewInode{owner.number(), S_IFREG | 0600, owner.uid(), owner.gid(), 0, 0}));
+    InodeRef inode =
+        TRY(table.create(handle, NewInode{owner.number(), S_IFREG | 0600, owner.uid(), owner.gid(), 0, 0}));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
     std::uint32_t flags = (inode->flags() & ~format::inode_flag::inline_data) | format::inode_flag::ea_inode;
     std::ranges::fill(inode->map_root(), std::byte{0});

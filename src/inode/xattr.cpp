@@ -65,10 +65,11 @@ std::int64_t blocks_of_values(const FsContext& fs, const std::vector<XattrToStor
     return static_cast<std::int64_t>(blocks);
 }
 
-// Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is changed
-// when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
+// Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is
+// changed when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
 Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item) {
-    std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+    std::vector<XattrToStore> body = TRY(copy_body(inode))
+    , block = TRY(read_xattr_block(inode));
     FsContext& fs = inode.fs();
     const std::int64_t charged = blocks_of_values(fs, body) + blocks_of_values(fs, block);
     std::vector<std::uint32_t> surplus;
@@ -77,12 +78,13 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     std::erase_if(body, [&](const auto& i) { return is(i, name); });
     const bool was_in_block = std::erase_if(block, [&](const auto& i) { return is(i, name); }) != 0;
     // system.data stays first: its place does not change with the others'.
-    const auto contents = std::ranges::find_if(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
+    const auto contents =
+        std::ranges::find_if(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
     if (contents != body.end()) std::rotate(body.begin(), contents, contents + 1);
     const ConstBytes area = body_area(inode);
     const std::vector<std::byte> before(area.begin(), area.end());
-    const std::int64_t charge = blocks_of_values(fs, body) + blocks_of_values(fs, block) +
-                                (item ? blocks_of_values(fs, {*item}) : 0);
+    const std::int64_t charge =
+        blocks_of_values(fs, body) + blocks_of_values(fs, block) + (item ? blocks_of_values(fs, {*item}) : 0);
     std::vector<XattrToStore> grown = body;
     if (item) grown.push_back(*item);
     bool to_block = false;
@@ -90,7 +92,8 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
         if (!item) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
         block.push_back(*item);
         if (!xattr_block_fits(fs, block))
-            return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix, item->value.size());
+            return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix,
+                        item->value.size());
         to_block = true;
     }
     if (to_block || was_in_block) {
@@ -102,15 +105,16 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
         }
         surplus.insert(surplus.end(), lost->begin(), lost->end());
     }
-    if (to_block && !store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+    if (to_block && !store_body(inode, body))
+        return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
     inode.set_ctime(now());
     inode.bump_version();
     TRY(inode.add_blocks(handle, charge - charged));  // stores it
     return surplus;
 }
 
-// What the entries of the inode's block refer to: held in memory, so that its copying finds them there. map_lock held by
-// nobody here.
+// What the entries of the inode's block refer to: held in memory, so that its copying finds them there. map_lock held
+// by nobody here.
 Result<std::vector<InodeRef>> pin_values(Inode& inode) {
     std::vector<std::uint32_t> numbers;
     {
@@ -125,19 +129,27 @@ Result<std::vector<InodeRef>> pin_values(Inode& inode) {
 
 Result<XattrToStore> in_value_inode(Handle& handle, Inode& inode, const Name& name, ConstBytes value) {
     const ValueInode made = TRY(create_value_inode(handle, inode.table(), inode, value));
-    return XattrToStore{name.index, std::string(name.suffix), {}, static_cast<std::uint32_t>(made.number.value),
-                        static_cast<std::uint32_t>(value.size()), made.hash, 0};
+    return XattrToStore{name.index,
+                        std::string(name.suffix),
+                        {},
+                        static_cast<std::uint32_t>(made.number.value),
+                        static_cast<std::uint32_t>(value.size()),
+                        made.hash,
+                        0};
 }
 
 // The one routine that changes attributes: without `value` it removes.
 Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode) {
-    if (value && value->size() > format::xattr_max_value) return fail(E2BIG, "attribute value of {} bytes", value->size());
+    if (value && value->size() > format::xattr_max_value)
+        return fail(E2BIG, "attribute value of {} bytes", value->size());
     FsContext& fs = inode.fs();
     {
         MutexLock map(inode.map_lock);
         const Found found = TRY(find_item(inode, name));
-        if (found.exists && mode == XattrMode::create && value) return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name.suffix);
-        if (!found.exists && (!value || mode == XattrMode::replace)) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name.suffix);
+        if (found.exists && mode == XattrMode::create && value)
+            return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name.suffix);
+        if (!found.exists && (!value || mode == XattrMode::replace))
+            return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name.suffix);
     }
     if (name.index == XattrIndex::security) inode.unprivileged.store(false, std::memory_order_relaxed);
     const std::vector<InodeRef> pinned = TRY(pin_values(inode));
@@ -214,9 +226,12 @@ Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, Cons
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         const format::Acl acl = TRY(format::decode_xattr_acl(value));
         if (mode != XattrMode::either) {
-            const bool exists = TRY(get_acl(inode, *kind)).has_value();
-            if (exists && mode == XattrMode::create) return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
-            if (!exists && mode == XattrMode::replace) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+            const bool exists = TRY(get_acl(inode, *kind))
+            .has_value();
+            if (exists && mode == XattrMode::create)
+                return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
+            if (!exists && mode == XattrMode::replace)
+                return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
         }
         TRY(set_acl(handle, inode, *kind, acl, who));
         MutexLock map(inode.map_lock);
@@ -257,20 +272,25 @@ Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view na
     switch (parsed.index) {
         case XattrIndex::user:
             if (!inode.fs().options.xattr_user) return fail(EOPNOTSUPP, "user attributes are off");
-            if (!inode.is_regular() && !inode.is_directory()) return write ? fail(EPERM, "inode {}: no user attributes on this kind of file", inode.number()) : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+            if (!inode.is_regular() && !inode.is_directory())
+                return write ? fail(EPERM, "inode {}: no user attributes on this kind of file", inode.number())
+                             : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
             if (inode.is_directory() && (inode.mode() & S_ISVTX) && write && !owns(inode, who))
                 return fail(EPERM, "inode {}: a sticky directory of somebody else", inode.number());
             return may_access(inode, who, write ? access_write : access_read);
         case XattrIndex::trusted:
             if (who.capabilities.sys_admin) return {};
-            return write ? fail(EPERM, "trusted attributes need CAP_SYS_ADMIN") : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+            return write ? fail(EPERM, "trusted attributes need CAP_SYS_ADMIN")
+                         : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
         case XattrIndex::security:
             if (!write) return {};
-            if (parsed.suffix == "capability") return who.capabilities.setfcap ? Result<void>() : fail(EPERM, "file capabilities need CAP_SETFCAP");
+            if (parsed.suffix == "capability")
+                return who.capabilities.setfcap ? Result<void>() : fail(EPERM, "file capabilities need CAP_SETFCAP");
             return who.capabilities.sys_admin ? Result<void>() : fail(EPERM, "security attributes need CAP_SYS_ADMIN");
         case XattrIndex::posix_acl_access:
         case XattrIndex::posix_acl_default:
-            if (write && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+            if (write && !owns(inode, who))
+                return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
             return {};
         default: return write ? fail(EOPNOTSUPP, "attribute '{}': no such namespace", name) : Result<void>();
     }
@@ -286,14 +306,16 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
         bool done = false;
         {
             MutexLock map(inode.map_lock);
-            std::vector<XattrToStore> body = TRY(copy_body(inode)), block = TRY(read_xattr_block(inode));
+            std::vector<XattrToStore> body = TRY(copy_body(inode))
+            , block = TRY(read_xattr_block(inode));
             const std::int64_t charged = blocks_of_values(inode.fs(), body) + blocks_of_values(inode.fs(), block);
             const auto has_value = [](const XattrToStore& i) { return i.value_inode != 0; };
             if (auto it = std::ranges::find_if(body, has_value); it != body.end()) {
                 surplus.push_back(it->value_inode);
                 const std::int64_t charge = blocks_of_values(inode.fs(), {*it});
                 body.erase(it);
-                if (!store_body(inode, body)) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
+                if (!store_body(inode, body))
+                    return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
                 TRY(inode.add_blocks(handle, -charge));
             } else if (auto last = std::ranges::find_if(block, has_value);
                        last != block.end() && TRY(owns_xattr_block(inode))) {
@@ -303,7 +325,8 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
                 TRY(inode.add_blocks(handle, -charge));
             } else {
                 surplus = TRY(write_xattr_block(handle, inode, {}));
-                std::erase_if(body, [](const XattrToStore& i) { return i.index != XattrIndex::system || i.name != "data"; });
+                std::erase_if(body,
+                              [](const XattrToStore& i) { return i.index != XattrIndex::system || i.name != "data"; });
                 (void)store_body(inode, body);
                 TRY(inode.add_blocks(handle, -charged));
                 done = true;

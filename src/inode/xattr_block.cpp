@@ -15,14 +15,16 @@ Result<BufferRef> open_block(Inode& inode) {
     const BlockNr block = inode.xattr_block();
     const std::string where = fmt::format("inode {}: attribute block {}", inode.number(), block);
     const auto& g = inode.fs().geometry;
-    if (!g.valid_block(block) || inode.fs().allocator.is_system_block(block)) return fail(EUCLEAN, "{}: no such block", where);
+    if (!g.valid_block(block) || inode.fs().allocator.is_system_block(block))
+        return fail(EUCLEAN, "{}: no such block", where);
     BufferRef buffer = TRY(inode.fs().buffers.read(block, "attribute block"));
     MutexLock guard(buffer->lock);
     if (buffer->kind() == BlockKind::xattr) return buffer;
     const auto& header = view_as<format::XattrBlockHeader>(std::as_const(*buffer).data());
     if (header.magic != format::xattr_magic) return fail(EUCLEAN, "{}: h_magic is {:#x}", where, header.magic.get());
     if (header.blocks != 1) return fail(EUCLEAN, "{}: h_blocks is {}", where, header.blocks.get());
-    if (header.refcount == 0 || header.refcount > format::xattr_max_references) return fail(EUCLEAN, "{}: h_refcount is {}", where, header.refcount.get());
+    if (header.refcount == 0 || header.refcount > format::xattr_max_references)
+        return fail(EUCLEAN, "{}: h_refcount is {}", where, header.refcount.get());
     if (!format::xattr_block_checksum_ok(g, block, buffer->data())) return fail(EUCLEAN, "{}: bad checksum", where);
     TRY(format::parse_xattrs(buffer->data(), first_entry, where));
     buffer->set_kind(BlockKind::xattr);
@@ -34,8 +36,8 @@ bool is_shared(const BufferRef& buffer) {
     return view_as<format::XattrBlockHeader>(std::as_const(*buffer).data()).refcount != 1;
 }
 
-// One user less; true when there is none left, and the block was freed. Whoever sees the count at 1 is its only user, so
-// that the count cannot change any more.
+// One user less; true when there is none left, and the block was freed. Whoever sees the count at 1 is its only user,
+// so that the count cannot change any more.
 Result<bool> give_up_block(Handle& handle, FsContext& fs, const BufferRef& buffer) {
     TRY(handle.write_access(buffer));
     {
@@ -90,7 +92,8 @@ std::vector<std::uint32_t> value_inodes(const std::vector<format::XattrToStore>&
 }
 
 // Those of `all` that are (`wanted`) or are not in `others`.
-std::vector<std::uint32_t> select(const std::vector<std::uint32_t>& all, const std::vector<std::uint32_t>& others, bool wanted) {
+std::vector<std::uint32_t> select(const std::vector<std::uint32_t>& all, const std::vector<std::uint32_t>& others,
+                                  bool wanted) {
     std::vector<std::uint32_t> out;
     for (std::uint32_t n : all)
         if ((std::ranges::find(others, n) != others.end()) == wanted) out.push_back(n);
@@ -104,9 +107,15 @@ Result<std::vector<format::XattrToStore>> read_xattr_block(Inode& inode) {
     if (!inode.xattr_block()) return out;
     BufferRef buffer = TRY(open_block(inode));
     MutexLock guard(buffer->lock);
-    for (const auto& item : TRY(format::parse_xattrs(buffer->data(), first_entry, fmt::format("inode {}: attribute block", inode.number()))))
-        out.push_back({item.index, std::string(item.name), {item.value.begin(), item.value.end()}, item.value_inode,
-                       item.value_inode ? item.value_size : 0, 0, item.hash});
+    for (const auto& item : TRY(format::parse_xattrs(buffer->data(), first_entry,
+                                                     fmt::format("inode {}: attribute block", inode.number()))))
+        out.push_back({item.index,
+                       std::string(item.name),
+                       {item.value.begin(), item.value.end()},
+                       item.value_inode,
+                       item.value_inode ? item.value_size : 0,
+                       0,
+                       item.hash});
     return out;
 }
 
@@ -121,7 +130,8 @@ bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStor
     return needed <= fs.geometry.block_size;
 }
 
-Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inode, std::vector<format::XattrToStore> items) {
+Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inode,
+                                                     std::vector<format::XattrToStore> items) {
     FsContext& fs = inode.fs();
     const std::uint32_t ratio = fs.geometry.cluster_ratio;
     if (items.empty() && !inode.xattr_block()) return std::vector<std::uint32_t>();
@@ -149,10 +159,11 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
         return select(former, named, false);
     }
 
-    // Values in inodes count the blocks that name them: the copy counts once more before the old block can lose its last
-    // user to somebody else.
+    // Values in inodes count the blocks that name them: the copy counts once more before the old block can lose its
+    // last user to somebody else.
     const std::vector<std::uint32_t> copied = select(named, former, true);
-    const BlockNr block = TRY(fs.allocator.allocate_metadata(handle, fs.allocator.goal_for(inode.number()), nullptr, true));
+    const BlockNr block =
+        TRY(fs.allocator.allocate_metadata(handle, fs.allocator.goal_for(inode.number()), nullptr, true));
     BufferRef fresh = TRY(fs.buffers.get(block, "attribute block"));
     TRY(handle.create_access(fresh));
     fill(fresh);

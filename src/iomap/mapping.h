@@ -28,7 +28,10 @@ struct Mapping {
     std::uint64_t cookie = 0;
 
     std::uint64_t end() const { return offset + length; }
-    bool has_block() const { return place == Place::granted || place == Place::unwritten || place == Place::written || place == Place::mapped; }
+    bool has_block() const {
+        return place == Place::granted || place == Place::unwritten || place == Place::written ||
+               place == Place::mapped;
+    }
     bool reads_device() const { return place == Place::granted || place == Place::written || place == Place::mapped; }
     bool reads_zero() const { return place == Place::hole || place == Place::unwritten || place == Place::reserved; }
 };

@@ -3,7 +3,8 @@
 // Invariants
 //   B1  A block has at most one Buffer; whoever holds a BufferRef keeps it cached.
 //   B2  A buffer's bytes change only through Handle::write_access or create_access, while that handle is open.
-//   B3  A buffer in the running or the committing transaction, or waiting for its checkpoint, is referenced by the journal
+//   B3  A buffer in the running or the committing transaction, or waiting for its checkpoint, is referenced by the
+//   journal
 //       and so not evicted.
 //   B4  Contents are stable whenever no handle is open: the commit copies them then.
 //   B5  What is written to a block's home is its newest committed image, never an uncommitted one.
@@ -27,8 +28,20 @@ namespace uext4 {
 
 // What a buffer's contents were validated as; whoever reads it as something else validates again.
 enum class BlockKind : std::uint8_t {
-    unchecked, super, group_descriptors, block_bitmap, inode_bitmap, inode_table, extent_node, indirect, directory,
-    htree, xattr, orphan_file, journaled_data, other
+    unchecked,
+    super,
+    group_descriptors,
+    block_bitmap,
+    inode_bitmap,
+    inode_table,
+    extent_node,
+    indirect,
+    directory,
+    htree,
+    xattr,
+    orphan_file,
+    journaled_data,
+    other
 };
 
 class BufferCache;
@@ -59,9 +72,10 @@ private:
     std::atomic<bool> uptodate_{false};
     std::atomic<bool> recently_used_{false};
     Mutex reading_{Rank::Journal, "Buffer::reading"};
-    // The journal's part, guarded by its lists lock (joined_ may be read without it by the thread whose handle is open).
-    std::atomic<std::uint64_t> joined_{0};     // the newest transaction that has the block
-    std::uint64_t checkpoint_ = 0;             // the durable transaction whose image is not home yet; 0: none
+    // The journal's part, guarded by its lists lock (joined_ may be read without it by the thread whose handle is
+    // open).
+    std::atomic<std::uint64_t> joined_{0};  // the newest transaction that has the block
+    std::uint64_t checkpoint_ = 0;          // the durable transaction whose image is not home yet; 0: none
 };
 
 // A counted reference.
@@ -69,10 +83,17 @@ class BufferRef {
 public:
     BufferRef() = default;
     explicit BufferRef(Buffer* adopted) : buffer_(adopted) {}  // takes over one reference
-    BufferRef(const BufferRef& other) : buffer_(other.buffer_) { if (buffer_) buffer_->references_.fetch_add(1); }
+    BufferRef(const BufferRef& other) : buffer_(other.buffer_) {
+        if (buffer_) buffer_->references_.fetch_add(1);
+    }
     BufferRef(BufferRef&& other) noexcept : buffer_(std::exchange(other.buffer_, nullptr)) {}
-    BufferRef& operator=(BufferRef other) noexcept { std::swap(buffer_, other.buffer_); return *this; }
-    ~BufferRef() { if (buffer_) buffer_->references_.fetch_sub(1); }
+    BufferRef& operator=(BufferRef other) noexcept {
+        std::swap(buffer_, other.buffer_);
+        return *this;
+    }
+    ~BufferRef() {
+        if (buffer_) buffer_->references_.fetch_sub(1);
+    }
     Buffer* operator->() const { return buffer_; }
     Buffer& operator*() const { return *buffer_; }
     Buffer* get() const { return buffer_; }

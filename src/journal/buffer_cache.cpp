@@ -30,7 +30,8 @@ struct Shard {
 }  // namespace
 
 struct BufferCache::State {
-    State(BlockDevice& d, std::uint32_t bs, std::uint64_t n, std::uint64_t l) : device(d), block_size(bs), blocks(n), limit(l) {}
+    State(BlockDevice& d, std::uint32_t bs, std::uint64_t n, std::uint64_t l)
+        : device(d), block_size(bs), blocks(n), limit(l) {}
     BlockDevice& device;
     std::uint32_t block_size;
     std::uint64_t blocks, limit;
@@ -120,7 +121,8 @@ void BufferCache::read_ahead(BlockNr first, std::uint32_t count) {
     std::vector<BufferRef> run;
     std::vector<std::byte> bytes;
     for (std::uint32_t i = 0; i < count;) {
-        // Referenced before they are read: none can be changed, written, evicted and then filled with what was read here.
+        // Referenced before they are read: none can be changed, written, evicted and then filled with what was read
+        // here.
         run.clear();
         while (i + run.size() < count && run.size() < 256) {
             Result<BufferRef> buffer = get(first + (i + run.size()), "read ahead");

@@ -18,9 +18,10 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     for (const auto& [tid, checkpoint] : checkpoints) {
         if (last && (blocks + checkpoint.buffers.size()) * block_size > pass_bytes) break;
         // A block that the running transaction has changed cannot go home as it is.
-        const bool held_up = running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
-            return entry.second->joined_.load() == running->tid || running->forgotten.contains(entry.first);
-        });
+        const bool held_up =
+            running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
+                return entry.second->joined_.load() == running->tid || running->forgotten.contains(entry.first);
+            });
         if (held_up) break;
         last = tid;
         blocks += checkpoint.buffers.size();

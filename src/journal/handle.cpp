@@ -5,7 +5,8 @@
 namespace uext4 {
 
 Handle::Handle(Handle&& o) noexcept
-    : journal_(std::exchange(o.journal_, nullptr)), transaction_(std::exchange(o.transaction_, nullptr)),
+    : journal_(std::exchange(o.journal_, nullptr)),
+      transaction_(std::exchange(o.transaction_, nullptr)),
       credits_(std::exchange(o.credits_, 0)) {}
 
 Handle& Handle::operator=(Handle&& o) noexcept {
@@ -97,7 +98,7 @@ Result<void> Handle::forget(BlockNr block) {
     if (block.value >= s.buffers.blocks_count())
         return fail(EUCLEAN, "journal: block {} of {} is freed", block, s.buffers.blocks_count());
     BufferRef buffer = s.buffers.find(block);
-    BufferRef logged;                     // given back after the lock, as is the owner of data
+    BufferRef logged;  // given back after the lock, as is the owner of data
     std::shared_ptr<JournaledData> data;
     MutexLock guard(s.lists);
     Transaction& t = *transaction_;

@@ -112,7 +112,8 @@ std::unique_ptr<Journal> Journal::create_none(BufferCache& buffers, JournalOptio
     return journal;
 }
 
-Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector<BlockRun> log, JournalOptions options) {
+Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector<BlockRun> log,
+                                               JournalOptions options) {
     auto state = std::make_unique<JournalState>(buffers, std::move(options));
     JournalState* s = state.get();
     s->has_log = true;
@@ -122,7 +123,8 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
     s->super_bytes.resize(s->block_size);
     const BlockNr first = TRY(s->log_block(0));
     TRY(s->device.read(first.value * s->block_size, s->super_bytes));
-    s->layout = TRY(format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));
+    s->layout = TRY(
+        format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));
     if (s->layout.start != 0) return fail(EUCLEAN, "journal: s_start is {}, it needs recovery", s->layout.start);
     if (s->layout.has(format::journal::incompat_async_commit)) {
         // Commits here are ordered by flushes; the log stops claiming otherwise when it is next used.
@@ -164,7 +166,8 @@ void Journal::abort(const Error& why) { state_->abort(why); }
 Result<Handle> Journal::start(unsigned credits) {
     JournalState& s = *state_;
     rank_checker::check_rank(Rank::Transaction, &s, "handle", 0, SourceLocation::current());
-    if (credits > s.max_credits) return fail(ENOSPC, "journal: an operation of {} blocks, at most {}", credits, s.max_credits);
+    if (credits > s.max_credits)
+        return fail(ENOSPC, "journal: an operation of {} blocks, at most {}", credits, s.max_credits);
     MutexLock guard(s.lists);
     for (;;) {
         if (s.aborted.load()) return s.aborted_error();
@@ -266,7 +269,8 @@ Result<void> Journal::checkpoint_all() {
     const Tid last = s.durable_tid;
     s.checkpoint_wanted = std::max(s.checkpoint_wanted, last);
     s.work.notify_all();
-    while (!s.aborted.load() && !s.stopped && !s.checkpoints.empty() && s.checkpoints.begin()->first <= last) s.changed.wait(s.lists);
+    while (!s.aborted.load() && !s.stopped && !s.checkpoints.empty() && s.checkpoints.begin()->first <= last)
+        s.changed.wait(s.lists);
     if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
         s.clean_wanted = true;
         s.work.notify_all();

@@ -101,7 +101,8 @@ struct JournalCounters {
 class Journal {
 public:
     // A clean log (recover() has run). `super` is where the journal's superblock lies in `log` (block 0 of it).
-    static Result<std::unique_ptr<Journal>> open(BufferCache& buffers, std::vector<BlockRun> log, JournalOptions options);
+    static Result<std::unique_ptr<Journal>> open(BufferCache& buffers, std::vector<BlockRun> log,
+                                                 JournalOptions options);
     static std::unique_ptr<Journal> create_none(BufferCache& buffers, JournalOptions options);
     ~Journal();
 
@@ -111,12 +112,12 @@ public:
     Result<Handle> start(unsigned credits);
     unsigned max_credits() const;
 
-    Tid running() const;               // the transaction a handle would join now, or the newest if none is open
+    Tid running() const;  // the transaction a handle would join now, or the newest if none is open
     bool durable(Tid tid) const;
     // Commits `tid` if it is not yet, and waits until it is durable. Rank: nothing from Transaction on may be held.
     Result<void> commit(Tid tid);
-    void request_commit(Tid tid);      // without waiting
-    Result<void> commit_all();         // whatever is running now
+    void request_commit(Tid tid);  // without waiting
+    Result<void> commit_all();     // whatever is running now
     // Writes every committed block home and empties the log.
     Result<void> checkpoint_all();
     // commit_all, checkpoint_all, marks the log empty, stops the threads.
@@ -125,8 +126,8 @@ public:
     void abort(const Error& why);
     bool aborted() const;
     JournalCounters counters() const;
-    // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from the
-    // device would be stale. Copies `out.size()` bytes from `offset` in the block.
+    // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from
+    // the device would be stale. Copies `out.size()` bytes from `offset` in the block.
     bool copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out);
 
 private:

@@ -1,5 +1,5 @@
-// The journal's inside: what its parts share. One thread does all log writing: commits, and checkpoints between them, so a
-// checkpoint that needs a commit first simply makes it.
+// The journal's inside: what its parts share. One thread does all log writing: commits, and checkpoints between them,
+// so a checkpoint that needs a commit first simply makes it.
 #pragma once
 
 #include "format/journal.h"
@@ -17,13 +17,13 @@ namespace uext4 {
 struct Transaction {
     Tid tid = 0;
     unsigned handles = 0;
-    unsigned outstanding = 0;   // credits of open handles that are not used yet
+    unsigned outstanding = 0;  // credits of open handles that are not used yet
     bool locked = false;
     std::chrono::nanoseconds started{0};
     std::unordered_map<std::uint64_t, BufferRef> buffers;
     std::unordered_map<std::uint64_t, std::shared_ptr<JournaledData>> data;
-    std::unordered_set<std::uint64_t> revoked;     // freed: not to be replayed from older transactions
-    std::unordered_set<std::uint64_t> forgotten;   // freed: their buffers go when this is durable
+    std::unordered_set<std::uint64_t> revoked;    // freed: not to be replayed from older transactions
+    std::unordered_set<std::uint64_t> forgotten;  // freed: their buffers go when this is durable
     std::vector<std::function<void()>> actions;
 
     bool empty() const { return buffers.empty() && data.empty() && forgotten.empty() && revoked.empty(); }
@@ -32,8 +32,8 @@ struct Transaction {
 
 // What a durable transaction left to write home.
 struct Checkpoint {
-    std::uint32_t log_start = 0;   // where it begins in the log
-    std::uint32_t sequence = 0;    // its number there
+    std::uint32_t log_start = 0;  // where it begins in the log
+    std::uint32_t sequence = 0;   // its number there
     std::uint64_t log_blocks = 0;
     std::unordered_map<std::uint64_t, BufferRef> buffers;
 };
@@ -47,7 +47,8 @@ struct LogImage {
 };
 
 struct JournalState {
-    JournalState(BufferCache& b, JournalOptions o) : buffers(b), device(b.device()), options(std::move(o)), block_size(b.block_size()) {}
+    JournalState(BufferCache& b, JournalOptions o)
+        : buffers(b), device(b.device()), options(std::move(o)), block_size(b.block_size()) {}
 
     Journal* owner = nullptr;
     BufferCache& buffers;
@@ -59,28 +60,28 @@ struct JournalState {
     bool has_log = false;
     std::vector<BlockRun> log;
     format::JournalLayout layout;
-    std::vector<std::byte> super_bytes;    // the journal's superblock as it is on disk
-    bool marked = false;                   // its s_start is not 0
-    std::uint32_t head = 0;                // next block of the log to write
+    std::vector<std::byte> super_bytes;  // the journal's superblock as it is on disk
+    bool marked = false;                 // its s_start is not 0
+    std::uint32_t head = 0;              // next block of the log to write
     // The number that the next logged transaction gets in the log. Without gaps, which recovery takes for the end:
     // transactions that changed nothing have a Tid, but no place in the log.
     std::uint32_t log_sequence = 1;
 
     mutable Mutex lists{Rank::Journal, "Journal::lists"};
-    CondVar changed{"journal"};            // a transaction was committed, space came, handles stopped
-    CondVar work{"journal work"};          // for the journal's thread
+    CondVar changed{"journal"};    // a transaction was committed, space came, handles stopped
+    CondVar work{"journal work"};  // for the journal's thread
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
     std::map<Tid, Checkpoint> checkpoints;
     std::uint64_t log_free = 0;
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
-    std::uint64_t checkpoint_wanted = 0;   // transactions up to this tid are to go home
+    std::uint64_t checkpoint_wanted = 0;  // transactions up to this tid are to go home
     bool space_wanted = false, clean_wanted = false, stop = false, stopped = false;
     std::atomic<bool> aborted{false};
     Error abort_reason;
     JournalCounters counters;
     unsigned max_credits = 0;
-    std::uint64_t max_log_blocks = 0;      // what one transaction may take in the log
+    std::uint64_t max_log_blocks = 0;  // what one transaction may take in the log
     Thread thread;
 
     // ---- handle.cpp; lists held
@@ -91,14 +92,15 @@ struct JournalState {
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
-    void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;                    // lists held; given up meanwhile
+    void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
     Result<void> write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images);
     // ---- log_writer.cpp
-    Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images, std::uint64_t& used);
+    Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images,
+                           std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
-    void write_abort_mark();                                  // s_errno; that the device may refuse it is no news
+    void write_abort_mark();  // s_errno; that the device may refuse it is no news
     std::uint64_t log_blocks_for(const Transaction& t, std::size_t images) const;  // an upper bound
-    Result<BlockNr> log_block(std::uint32_t index) const;     // where a block of the log lies
+    Result<BlockNr> log_block(std::uint32_t index) const;                          // where a block of the log lies
     // ---- checkpoint.cpp
     // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.
     void checkpoint_oldest(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;

@@ -77,7 +77,8 @@ Result<LogRecord> LogReader::parse(std::uint32_t index, ConstBytes block) const 
         }
     } else if (out.type == j::revoke) {
         if (!format::journal_block_checksum_ok(layout_, block))
-            return fail(EUCLEAN, "journal: block {}: revoke block of transaction {}: bad checksum", index, out.sequence);
+            return fail(EUCLEAN, "journal: block {}: revoke block of transaction {}: bad checksum", index,
+                        out.sequence);
         const std::size_t count = view_as<format::JournalRevokeHeader>(block).count;
         if (count < sizeof(format::JournalRevokeHeader) || count > limit)
             return fail(EUCLEAN, "journal: block {}: r_count is {}", index, count);

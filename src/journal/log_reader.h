@@ -13,17 +13,17 @@ struct LogTag {
     BlockNr home;
     std::uint32_t flags = 0;
     std::uint32_t checksum = 0;
-    std::uint32_t log_block = 0;   // where its image lies
+    std::uint32_t log_block = 0;  // where its image lies
 };
 
 struct LogRecord {
-    std::uint32_t type = 0;        // format::journal::BlockType
+    std::uint32_t type = 0;  // format::journal::BlockType
     std::uint32_t sequence = 0;
     std::uint32_t log_block = 0;
     std::vector<LogTag> tags;      // of a descriptor
     std::vector<BlockNr> revoked;  // of a revoke block
     std::uint64_t commit_seconds = 0;
-    std::uint32_t v1_checksum = 0; // of a commit block; valid when has_v1
+    std::uint32_t v1_checksum = 0;  // of a commit block; valid when has_v1
     bool has_v1 = false;
 };
 

@@ -38,7 +38,8 @@ void JournalState::write_abort_mark() {
 }
 
 std::uint64_t JournalState::log_blocks_for(const Transaction& t, std::size_t images) const {
-    const std::size_t tags = (block_size - sizeof(format::JournalHeader) - 16 - layout.tail_bytes()) / layout.tag_bytes();
+    const std::size_t tags =
+        (block_size - sizeof(format::JournalHeader) - 16 - layout.tail_bytes()) / layout.tag_bytes();
     return images + divide_up(images, tags) + divide_up(t.revoked.size(), revokes_per_block()) + 1;
 }
 
@@ -89,7 +90,8 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
     const std::uint32_t sequence = log_sequence;
     // Only this thread changes log_free. Writing on would run over transactions that are not home.
     if (const std::uint64_t needed = log_blocks_for(t, images.size()); needed > log_free)
-        return fail(ENOSPC, "journal: transaction {} takes {} blocks of the log, {} are free", sequence, needed, log_free);
+        return fail(ENOSPC, "journal: transaction {} takes {} blocks of the log, {} are free", sequence, needed,
+                    log_free);
     const bool has_v2 = view_as<format::JournalHeader>(ConstBytes(super_bytes)).blocktype == j::super_v2;
     if (!t.revoked.empty() && !layout.has(j::incompat_revoke)) {
         if (!has_v2) return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
@@ -161,7 +163,8 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
             auto& tag = view_as<format::JournalTag3>(block, last);
             tag.flags = tag.flags | j::tag_last;
         } else {
-            view_as<Be16>(block, last + 6) = static_cast<std::uint16_t>(view_as<Be16>(ConstBytes(block), last + 6) | j::tag_last);
+            view_as<Be16>(block, last + 6) =
+                static_cast<std::uint16_t>(view_as<Be16>(ConstBytes(block), last + 6) | j::tag_last);
         }
         format::set_journal_block_checksum(layout, block);
         if (layout.csum_v1()) v1 = format::crc32_be(v1, block);

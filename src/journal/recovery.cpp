@@ -21,8 +21,10 @@ struct Scan {
     std::uint32_t end = 0;  // the first sequence that was not committed
 };
 
-// Is there a sound commit record of this sequence anywhere behind `from`? Images cannot look like one: they are escaped.
-Result<bool> committed_behind(const LogReader& log, std::uint32_t from, std::uint32_t sequence, std::uint32_t block_size) {
+// Is there a sound commit record of this sequence anywhere behind `from`? Images cannot look like one: they are
+// escaped.
+Result<bool> committed_behind(const LogReader& log, std::uint32_t from, std::uint32_t sequence,
+                              std::uint32_t block_size) {
     const format::JournalLayout& layout = log.layout();
     std::vector<std::byte> block(block_size);
     for (std::uint32_t step = 1; step < layout.ring_end() - layout.first; ++step) {
@@ -34,8 +36,8 @@ Result<bool> committed_behind(const LogReader& log, std::uint32_t from, std::uin
     return false;
 }
 
-// Finds the end. A damaged record ends the log in a transaction that was never committed; in one that was, it is an error,
-// and so is a mismatch of the old checksum over a whole transaction if another transaction follows.
+// Finds the end. A damaged record ends the log in a transaction that was never committed; in one that was, it is an
+// error, and so is a mismatch of the old checksum over a whole transaction if another transaction follows.
 Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     Scan out{log.layout().sequence};
     std::uint32_t v1 = ~0u;
@@ -93,25 +95,28 @@ Result<bool> has_fast_commit(const LogReader& log, std::uint32_t tid, std::uint3
 using Revoked = std::unordered_map<std::uint64_t, std::uint32_t>;  // block -> newest transaction that revoked it
 
 // Every image that is to go home, in order, checked; `block` holds its contents.
-Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count, const std::vector<BlockRun>& runs,
-                        const Revoked& revoked, Bytes block, const std::function<Result<void>(const LogTag&)>& visit) {
+Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count,
+                        const std::vector<BlockRun>& runs, const Revoked& revoked, Bytes block,
+                        const std::function<Result<void>(const LogTag&)>& visit) {
     const format::JournalLayout& layout = log.layout();
     return log.walk([&](const LogRecord& r) -> Result<bool> {
         if (later_or_same(r.sequence, end)) return false;
         for (const LogTag& tag : r.tags) {
             if (tag.home.value >= blocks_count)
-                return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home, blocks_count);
+                return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home,
+                            blocks_count);
             for (const BlockRun& run : runs)
                 if (tag.home >= run.first && tag.home - run.first < run.count)
                     return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block,
                                 tag.home);
-            if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence)) continue;
+            if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence))
+                continue;
             if (Result<void> got = log.read(tag.log_block, block); !got) return fail(got.error());
             if (layout.tail_bytes()) {
                 const std::uint32_t sum = format::journal_data_checksum(layout, r.sequence, block);
                 if (tag.checksum != (layout.csum_v3() ? sum : sum & 0xFFFF))
-                    return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum", tag.log_block,
-                                tag.home, r.sequence);
+                    return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum",
+                                tag.log_block, tag.home, r.sequence);
             }
             // The sum is over what the log holds; only then the escape is undone.
             if (tag.flags & j::tag_escape) view_as<Be32>(block) = j::magic;
@@ -136,18 +141,24 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     std::uint32_t end = layout.sequence;
     if (layout.start != 0) {
         report.needed = true;
-        end = TRY(scan(log, block_size)).end;
+        end = TRY(scan(log, block_size))
+        .end;
         if (TRY(has_fast_commit(log, end, block_size)))
-            return fail(EOPNOTSUPP,
-                        "journal: block {}: fast commits of transaction {} wait to be replayed, which only the kernel and "
-                        "e2fsck can do", layout.ring_end(), end);
+            return fail(
+                EOPNOTSUPP,
+                "journal: block {}: fast commits of transaction {} wait to be replayed, which only the kernel and "
+                "e2fsck can do",
+                layout.ring_end(), end);
 
         Revoked revoked;
         TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
             if (later_or_same(r.sequence, end)) return false;
-            if (r.type == 0) return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
+            if (r.type == 0)
+                return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block,
+                            r.sequence);
             for (BlockNr block : r.revoked) {
-                if (block.value >= blocks_count) return fail(EUCLEAN, "journal: block {}: revokes block {} of {}", r.log_block, block, blocks_count);
+                if (block.value >= blocks_count)
+                    return fail(EUCLEAN, "journal: block {}: revokes block {} of {}", r.log_block, block, blocks_count);
                 auto [it, fresh] = revoked.emplace(block.value, r.sequence);
                 if (!fresh && later(r.sequence, it->second)) it->second = r.sequence;
             }

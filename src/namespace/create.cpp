@@ -42,7 +42,12 @@ Result<void> check_request(const FsContext& fs, const CreateRequest& request, bo
     if (check && device && !(S_ISCHR(request.mode) && request.rdev == 0) && !request.who.capabilities.mknod)
         return fail(EPERM, "user {} may not make device nodes", request.who.uid);
     switch (request.mode & S_IFMT) {
-        case S_IFREG: case S_IFDIR: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: return {};
+        case S_IFREG:
+        case S_IFDIR:
+        case S_IFCHR:
+        case S_IFBLK:
+        case S_IFIFO:
+        case S_IFSOCK: return {};
         case S_IFLNK: return check_symlink_target(fs, request.target);
         default: return fail(EINVAL, "mode {:o} has no known file type", request.mode);
     }

@@ -7,9 +7,9 @@ namespace uext4 {
 
 // What a block of a directory must be.
 enum class DirBlock : std::uint8_t {
-    leaf,    // a list of entries
-    root,    // block 0 of a hashed directory
-    node,    // an inner block of its index
+    leaf,  // a list of entries
+    root,  // block 0 of a hashed directory
+    node,  // an inner block of its index
 };
 
 struct DirBuffer {

@@ -68,8 +68,8 @@ Result<void> Directory::initialise(Handle& handle, InodeNr parent, bool privileg
         const auto done = inline_dir::initialise(handle, inode_, parent);
         if (done || done.error().code != ENOSPC) return done;
     }
-    const DirBuffer block = TRY(was_inline ? append_first_block(handle, inode_, privileged)
-                                           : append_block(handle, inode_, privileged));
+    const DirBuffer block =
+        TRY(was_inline ? append_first_block(handle, inode_, privileged) : append_block(handle, inode_, privileged));
     const std::uint32_t capacity = leaf_capacity(inode_);
     MutableEntryList list(block.buffer->data().first(capacity), inode_.fs().block_size());
     write_dot_entries(inode_, list, parent, capacity);
@@ -86,7 +86,8 @@ Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode
     if (!is_hashed(inode_)) {
         if (TRY(linear_dir::add_in_place(handle, inode_, name, inode, type))) return {};
         const bool indexes = inode_.fs().geometry.has_compat(format::compat::dir_index);
-        const bool becomes_hashed = indexes && TRY(dir_block_count(inode_)) == 1;
+        const bool becomes_hashed = indexes && TRY(dir_block_count(inode_))
+        == 1;
         if (!becomes_hashed) return linear_dir::add_block(handle, inode_, name, inode, type, privileged);
         TRY(hashed_dir::convert(handle, inode_, privileged));
     }

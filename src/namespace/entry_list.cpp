@@ -98,8 +98,7 @@ void MutableEntryList::remove(std::uint32_t offset, std::uint32_t from) {
         std::fill_n(bytes_.begin() + offset, used, std::byte{0});
         if (before && before->offset + before->length == offset)
             set_length(before->offset, before->length + entry->length);
-        else
-            put(offset, entry->length, {}, InodeNr(), 0);
+        else put(offset, entry->length, {}, InodeNr(), 0);
         return;
     }
 }

@@ -15,10 +15,10 @@ namespace uext4 {
 // One entry as it lies in its list.
 struct ListedEntry {
     std::uint32_t offset = 0;
-    std::uint32_t length = 0;    // of the record
-    InodeNr inode;               // none: free space
-    std::uint8_t type = 0;       // as on disk
-    std::string_view name;       // points into the list
+    std::uint32_t length = 0;  // of the record
+    InodeNr inode;             // none: free space
+    std::uint8_t type = 0;     // as on disk
+    std::string_view name;     // points into the list
 
     bool used() const { return static_cast<bool>(inode); }
 };
@@ -37,7 +37,7 @@ public:
     // The record at `offset`; nothing at the end or where the list is malformed (validation excludes that).
     std::optional<ListedEntry> at(std::uint32_t offset) const;
     std::optional<ListedEntry> find(std::string_view name) const;
-    bool has_names_after(std::uint32_t offset) const;   // a used entry at or after `offset`
+    bool has_names_after(std::uint32_t offset) const;  // a used entry at or after `offset`
     // Is there room for a name of that size at or after `from`?
     bool fits(std::size_t name_size, std::uint32_t from = 0) const;
 

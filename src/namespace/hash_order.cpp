@@ -30,8 +30,7 @@ Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::u
     const format::HashVersion effective = format::signed_or_not(version, geometry.hash_unsigned);
     const auto hash = format::dir_hash(name, effective, geometry.hash_seed);
     if (!hash) return fail(EOPNOTSUPP, "directory {}: hash version {} cannot be computed", directory.number(), version);
-    const bool legacy =
-        effective == format::HashVersion::legacy || effective == format::HashVersion::legacy_unsigned;
+    const bool legacy = effective == format::HashVersion::legacy || effective == format::HashVersion::legacy_unsigned;
     return NameHash{hash->major & ~1u, legacy ? order_within_legacy(name) : hash->minor};
 }
 
@@ -46,15 +45,14 @@ Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint3
         NameHash hash = TRY(hash_name(directory_, entry->name, version_));
         hash.major = std::clamp(hash.major, low & ~1u, high | 1u) & ~1u;
         const std::uint64_t key = std::uint64_t{hash.major >> 1} << 32 | hash.minor;
-        items_.push_back({key, std::string(entry->name), TRY(checked_entry(directory_, leaf, *entry))});
+        items_.push_back({ key, std::string(entry->name), TRY(checked_entry(directory_, leaf, *entry)) });
     }
     return {};
 }
 
 bool HashOrder::visit(const VisitEntry& visit) {
-    std::ranges::sort(items_, [](const Item& a, const Item& b) {
-        return a.key != b.key ? a.key < b.key : a.name < b.name;
-    });
+    std::ranges::sort(items_,
+                      [](const Item& a, const Item& b) { return a.key != b.key ? a.key < b.key : a.name < b.name; });
     for (const Item& item : items_) {
         const std::uint64_t at = std::max(item.key, next_free_);
         next_free_ = at + 1;

@@ -93,9 +93,8 @@ Result<std::vector<Sorted>> sorted_entries(const Inode& directory, const DirBuff
         const NameHash hash = TRY(hash_name(directory, entry->name, version));
         entries.push_back({hash.major, entry->inode, entry->type, std::string(entry->name)});
     }
-    std::ranges::sort(entries, [](const Sorted& a, const Sorted& b) {
-        return a.hash != b.hash ? a.hash < b.hash : a.name < b.name;
-    });
+    std::ranges::sort(
+        entries, [](const Sorted& a, const Sorted& b) { return a.hash != b.hash ? a.hash < b.hash : a.name < b.name; });
     return entries;
 }
 

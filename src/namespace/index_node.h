@@ -9,15 +9,15 @@
 
 namespace uext4 {
 
-inline constexpr std::uint32_t index_root_offset = 32;   // of the pairs in block 0: two records and the root's info
-inline constexpr std::uint32_t index_node_offset = 8;    // in an inner block: one record that covers the block
+inline constexpr std::uint32_t index_root_offset = 32;  // of the pairs in block 0: two records and the root's info
+inline constexpr std::uint32_t index_node_offset = 8;   // in an inner block: one record that covers the block
 inline constexpr std::uint32_t index_entry_size = 8;
-inline constexpr std::uint32_t index_info_offset = 24;   // of the root's info: 4 zero bytes, then these
+inline constexpr std::uint32_t index_info_offset = 24;  // of the root's info: 4 zero bytes, then these
 inline constexpr std::uint32_t hash_version_offset = 28;
 inline constexpr std::uint32_t info_length_offset = 29;
 inline constexpr std::uint32_t index_levels_offset = 30;
 inline constexpr std::uint8_t index_info_length = 8;
-inline constexpr std::uint32_t index_tail_size = 8;      // with metadata_csum
+inline constexpr std::uint32_t index_tail_size = 8;  // with metadata_csum
 
 inline std::uint8_t byte_at(ConstBytes block, std::uint32_t offset) {
     return std::to_integer<std::uint8_t>(block[offset]);

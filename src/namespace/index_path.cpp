@@ -32,7 +32,10 @@ Result<void> IndexPath::descend(Inode& directory, std::optional<std::uint32_t> h
     while (frames_.size() <= levels_) {
         const Frame& above = frames_.back();
         const std::uint32_t child = above.view().block(above.position);
-        Frame frame{TRY(read_below(directory, LogicalBlock(child), DirBlock::node)), index_node_offset, 0};
+        Frame frame {
+            TRY(read_below(directory, LogicalBlock(child), DirBlock::node))
+            , index_node_offset, 0
+        };
         if (hash) frame.position = frame.view().position(*hash);
         frames_.push_back(std::move(frame));
     }
@@ -48,9 +51,7 @@ Result<DirBuffer> IndexPath::read_below(Inode& directory, LogicalBlock block, Di
     return read;
 }
 
-Result<DirBuffer> IndexPath::read_leaf(Inode& directory) const {
-    return read_below(directory, leaf(), DirBlock::leaf);
-}
+Result<DirBuffer> IndexPath::read_leaf(Inode& directory) const { return read_below(directory, leaf(), DirBlock::leaf); }
 
 LogicalBlock IndexPath::leaf() const { return LogicalBlock(frames_.back().view().block(frames_.back().position)); }
 

@@ -38,7 +38,10 @@ struct Area {
 
 // map_lock held.
 Result<Area> read_area(Inode& directory) {
-    Area area{TRY(read_inline(directory)), directory.fs().block_size()};
+    Area area {
+        TRY(read_inline(directory))
+        , directory.fs().block_size()
+    };
     if (area.bytes.size() < in_inode || area.bytes.size() > area.block_size)
         return fail(EUCLEAN, "inline directory {}: {} bytes", directory.number(), area.bytes.size());
     for (const Region region : area.regions())
@@ -63,7 +66,10 @@ namespace inline_dir {
 
 Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
     if (name == ".") return FoundEntry{directory.number(), DT_DIR};
-    if (name == "..") return FoundEntry{TRY(parent(directory)), DT_DIR};
+    if (name == "..") return FoundEntry {
+            TRY(parent(directory))
+            , DT_DIR
+        };
     MutexLock map(directory.map_lock);
     const Area area = TRY(read_area(directory));
     const auto place = locate(area, name);
@@ -76,7 +82,8 @@ Result<InodeNr> parent(Inode& directory) {
     const Area area = TRY(read_area(directory));
     ListedEntry dotdot;
     dotdot.inode = area.parent();
-    return TRY(checked_entry(directory, LogicalBlock(0), dotdot)).inode;
+    return TRY(checked_entry(directory, LogicalBlock(0), dotdot))
+    .inode;
 }
 
 Result<bool> is_empty(Inode& directory) {

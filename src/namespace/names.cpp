@@ -6,8 +6,7 @@
 
 namespace uext4 {
 
-Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans)
-    : state_(new State{{fs, inodes, orphans}}) {}
+Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans) : state_(new State{{fs, inodes, orphans}}) {}
 Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
@@ -146,8 +145,8 @@ Result<void> change_ctime(Handle& handle, Inode& inode) {
 
 void abandon(Tree& state, Handle& handle, Inode& inode) {
     if (auto added = state.orphans.add(handle, inode); !added && state.fs.log)
-        state.fs.log(fmt::format("inode {} could not be recorded as an orphan: {}", inode.number(),
-                                 added.error().what));
+        state.fs.log(
+            fmt::format("inode {} could not be recorded as an orphan: {}", inode.number(), added.error().what));
 }
 
 namespace {

@@ -219,8 +219,7 @@ TEST_P(Layouts, OptimisedByE2fsck) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Images, Layouts,
-                         ::testing::Values(Layout{"default", "", 20000},
-                                           Layout{"small_blocks", "-b 1024", 6000},
+                         ::testing::Values(Layout{"default", "", 20000}, Layout{"small_blocks", "-b 1024", 6000},
                                            Layout{"no_index", "-O ^dir_index", 1500},
                                            Layout{"inline_data", "-O inline_data -I 512", 3000},
                                            Layout{"large_dir", "-O large_dir -b 1024", 20000},
@@ -235,7 +234,9 @@ protected:
     TestFs fs{""};
     int code(const Result<void>& result) { return result ? 0 : result.error().code; }
     template <class T>
-    int code_of(const Result<T>& result) { return result ? 0 : result.error().code; }
+    int code_of(const Result<T>& result) {
+        return result ? 0 : result.error().code;
+    }
     int rename(Inode& a, std::string_view from, Inode& b, std::string_view to, unsigned flags = 0) {
         return code(fs.names().rename(a, from, b, to, flags, fs.who(), true, nullptr));
     }

@@ -56,8 +56,8 @@ struct Move {
     bool check;
     Ancestry from_ancestry, to_ancestry;  // only when the directories differ
 
-    InodeRef source, target;              // target: what has the new name now, if anything
-    InodeRef whiteout;                    // what takes the old name
+    InodeRef source, target;  // target: what has the new name now, if anything
+    InodeRef whiteout;        // what takes the old name
     References kept;
     bool crossing() const { return &from_dir != &to_dir; }
     bool exchange() const { return (flags & RENAME_EXCHANGE) != 0; }
@@ -105,8 +105,7 @@ Result<void> find_both(Move& move) {
 Result<void> check_cycles(const Move& move) {
     const auto source = move.source->number();
     const bool into_itself = source == move.to_dir.number() || move.to_ancestry.contains(source.value);
-    if (move.source->is_directory() && into_itself)
-        return fail(EINVAL, "directory {} cannot move into itself", source);
+    if (move.source->is_directory() && into_itself) return fail(EINVAL, "directory {} cannot move into itself", source);
     if (!move.target || !move.target->is_directory()) return {};
     const auto target = move.target->number();
     if (target == move.from_dir.number() || move.from_ancestry.contains(target.value)) {
@@ -211,8 +210,7 @@ Result<void> move_entry(Handle& handle, Move& move) {
         if (move.target)
             (void)Directory(move.to_dir)
                 .replace(handle, move.to, move.target->number(), names::type_of_mode(move.target->mode()));
-        else
-            (void)Directory(move.to_dir).remove(handle, move.to);
+        else (void)Directory(move.to_dir).remove(handle, move.to);
         return left;
     }
     int from_delta = 0, to_delta = 0;

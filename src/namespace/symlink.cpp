@@ -15,8 +15,8 @@ namespace {
 // Bytes of i_block: a target that fits with its zero byte lies there.
 constexpr std::size_t fast_limit = 60;
 
-// No block but the attribute block. With the feature ea_inode i_blocks has values in other inodes as well; the size alone
-// tells then.
+// No block but the attribute block. With the feature ea_inode i_blocks has values in other inodes as well; the size
+// alone tells then.
 bool has_no_data_blocks(const Inode& link) {
     if (link.fs().geometry.has_incompat(format::incompat::ea_inode)) return true;
     const std::uint64_t attribute_blocks = link.xattr_block() ? link.fs().geometry.cluster_ratio : 0;
@@ -78,7 +78,8 @@ Result<void> write_symlink(Handle& handle, Inode& link, std::string_view target,
         MutexLock map(link.map_lock);
         if (link.is_inline()) TRY(clear_inline(handle, link));
     }
-    BufferRef buffer = TRY(append_block(handle, link, privileged)).buffer;
+    BufferRef buffer = TRY(append_block(handle, link, privileged))
+    .buffer;
     std::ranges::copy(bytes, buffer->data().begin());
     buffer->set_kind(BlockKind::other);
     MutexLock map(link.map_lock);

@@ -23,7 +23,8 @@ public:
         static std::atomic<int> serial{0};
         path_ = fmt::format("/dev/shm/uext4_names_{}_{}", ::getpid(), serial++);
         run(fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 {} -N 60000 {} 600M", options,
-                        path_), 0);
+                        path_),
+            0);
         load();
     }
     ~TestFs() {
@@ -139,8 +140,8 @@ private:
         const format::SuperBlock super = read_super();
         live.allocator = value(Allocator::open(live.geometry, *live.buffers, *live.journal, super.free_blocks(),
                                                super.free_inodes_count, false));
-        live.fs.reset(new FsContext{live.geometry, *live.device, *live.buffers, *live.journal, *live.allocator,
-                                    *live.pages, {}, {}, {}});
+        live.fs.reset(new FsContext{
+            live.geometry, *live.device, *live.buffers, *live.journal, *live.allocator, *live.pages, {}, {}, {}});
         live.fs->corruption = [](const Error& error) { ADD_FAILURE() << error.what; };
         live.inodes = std::make_unique<InodeTable>(*live.fs);
         live.inodes->set_deleter([this](InodeRef inode) {

@@ -8,8 +8,7 @@ namespace uext4 {
 namespace {
 
 std::uint64_t steady_milliseconds() {
-    return static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
 }
 
 }  // namespace

@@ -37,20 +37,20 @@ public:
 
 struct Folio {
     FileCache* file = nullptr;
-    std::uint64_t index = 0;         // in folios from the file's start
+    std::uint64_t index = 0;  // in folios from the file's start
     std::byte* data = nullptr;
     // Guarded by the folio's lock:
     BlockMask uptodate = 0, dirty = 0;
-    std::shared_ptr<FolioOwner> owner;          // of the journaled blocks
-    std::atomic<BlockMask> journaled{0};        // blocks that the running transaction owns; cleared by the commit
-    bool mapped = false;             // client maps may show it
+    std::shared_ptr<FolioOwner> owner;    // of the journaled blocks
+    std::atomic<BlockMask> journaled{0};  // blocks that the running transaction owns; cleared by the commit
+    bool mapped = false;                  // client maps may show it
     // Guarded by the file's tree lock:
     bool locked = false, writeback = false;
-    std::uint32_t pins = 0;          // keeps it cached (transaction, I/O)
-    std::uint64_t dirty_since = 0;   // steady milliseconds
-    bool in_client_memory = false;   // data belongs to the client maps' memory
-    std::atomic<bool> used{false};   // second chance of reclaim
-    Folio* older = nullptr;          // reclaim's list
+    std::uint32_t pins = 0;         // keeps it cached (transaction, I/O)
+    std::uint64_t dirty_since = 0;  // steady milliseconds
+    bool in_client_memory = false;  // data belongs to the client maps' memory
+    std::atomic<bool> used{false};  // second chance of reclaim
+    Folio* older = nullptr;         // reclaim's list
     Folio* newer = nullptr;
 };
 
@@ -90,7 +90,7 @@ class FileCache {
 public:
     // `order`: the lock order between files (inode number).
     FileCache(PageCache& cache, std::uint64_t order);
-    ~FileCache();                                       // no folio may be locked
+    ~FileCache();  // no folio may be locked
     FileCache(const FileCache&) = delete;
 
     PageCache& cache() const { return cache_; }
@@ -118,18 +118,18 @@ public:
     void end_writeback(Folio& folio);
     // Its writeback failed: these blocks are dirty again.
     void fail_writeback(Folio& folio, BlockMask blocks);
-    void drop(LockedFolio&& folio);                     // removed from the cache, dirty or not; its writeback has ended
+    void drop(LockedFolio&& folio);  // removed from the cache, dirty or not; its writeback has ended
     void pin(LockedFolio& folio);
     void unpin(Folio& folio);
 
     // ---- looking around; answers may be stale at once unless a lock of the caller's prevents it
-    std::optional<std::uint64_t> next_dirty(std::uint64_t from) const;       // index of the first dirty folio >= from
+    std::optional<std::uint64_t> next_dirty(std::uint64_t from) const;  // index of the first dirty folio >= from
     std::optional<std::uint64_t> next_cached(std::uint64_t from) const;
-    std::optional<std::uint64_t> next_busy(std::uint64_t from) const;        // dirty, journaled or under writeback
+    std::optional<std::uint64_t> next_busy(std::uint64_t from) const;  // dirty, journaled or under writeback
     std::uint64_t dirty_folios() const;
     std::uint64_t cached_folios() const;
-    std::uint64_t oldest_dirty() const;                 // steady ms, 0 when clean
-    bool idle() const;                                  // nothing cached is dirty, under writeback, pinned or locked
+    std::uint64_t oldest_dirty() const;  // steady ms, 0 when clean
+    bool idle() const;                   // nothing cached is dirty, under writeback, pinned or locked
 
     // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
     void remove(std::uint64_t first, std::uint64_t end);
@@ -148,7 +148,7 @@ private:
 
     PageCache& cache_;
     mutable Mutex tree_lock_{Rank::Device, "FileCache::tree_lock"};  // outside the cache's list lock
-    CondVar changed_{"folio"};                          // a folio was unlocked, or its writeback ended
+    CondVar changed_{"folio"};                                       // a folio was unlocked, or its writeback ended
     std::map<std::uint64_t, std::unique_ptr<Folio>> folios_;
     std::set<std::uint64_t> dirty_, writeback_;
     ClientMapsHook* client_maps_ = nullptr;

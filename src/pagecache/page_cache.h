@@ -44,7 +44,9 @@ private:
     friend class FileCache;
     Result<std::byte*> allocate_memory();
     void free_memory(std::byte* memory);
-    void account_dirty(std::int64_t bytes) { dirty_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed); }
+    void account_dirty(std::int64_t bytes) {
+        dirty_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
+    }
     void link(Folio& folio);
     void unlink(Folio& folio);
 

@@ -10,7 +10,8 @@ constexpr std::chrono::nanoseconds longest_wait = std::chrono::hours(24 * 365);
 }  // namespace
 
 CondVar::~CondVar() {
-    if (Scheduler* s = scheduler()) [[unlikely]] s->forget(this);
+    if (Scheduler* s = scheduler()) [[unlikely]]
+        s->forget(this);
 }
 
 void CondVar::wait(Mutex& mutex, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
@@ -22,22 +23,25 @@ void CondVar::wait(Mutex& mutex, SourceLocation where) UEXT4_NO_THREAD_SAFETY_AN
     rank_checker::check_wait(mutex.rank_, &mutex, mutex.name_, where);
     rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, order, where);
     // A thread of a scheduler may wait for this mutex too.
-    if (Scheduler* s = scheduler()) [[unlikely]] s->wake(&mutex);
+    if (Scheduler* s = scheduler()) [[unlikely]]
+        s->wake(&mutex);
     std::unique_lock<std::mutex> native(mutex.native_, std::adopt_lock);
     native_.wait(native);
     native.release();
     rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
 }
 
-bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout, SourceLocation where)
-    UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout,
+                       SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     if (timeout < std::chrono::nanoseconds::zero()) timeout = std::chrono::nanoseconds::zero();
     if (timeout > longest_wait) timeout = longest_wait;
-    if (Scheduler* s = scheduler_here()) [[unlikely]] return wait_scheduled(*s, mutex, &timeout, where);
+    if (Scheduler* s = scheduler_here()) [[unlikely]]
+        return wait_scheduled(*s, mutex, &timeout, where);
     const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
     rank_checker::check_wait(mutex.rank_, &mutex, mutex.name_, where);
     rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, order, where);
-    if (Scheduler* s = scheduler()) [[unlikely]] s->wake(&mutex);
+    if (Scheduler* s = scheduler()) [[unlikely]]
+        s->wake(&mutex);
     std::unique_lock<std::mutex> native(mutex.native_, std::adopt_lock);
     const bool notified = native_.wait_for(native, timeout) == std::cv_status::no_timeout;
     native.release();
@@ -67,7 +71,8 @@ bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const std::chrono::nano
 void CondVar::notify_one(SourceLocation where) {
     native_.notify_one();
     Scheduler* s = scheduler();
-    if (!s) [[likely]] return;
+    if (!s) [[likely]]
+        return;
     s->wake_one(this);
     if (s->manages_this_thread()) s->point(Point::Notify, this, name_, where);
 }
@@ -75,7 +80,8 @@ void CondVar::notify_one(SourceLocation where) {
 void CondVar::notify_all(SourceLocation where) {
     native_.notify_all();
     Scheduler* s = scheduler();
-    if (!s) [[likely]] return;
+    if (!s) [[likely]]
+        return;
     s->wake(this);
     if (s->manages_this_thread()) s->point(Point::Notify, this, name_, where);
 }

@@ -27,7 +27,8 @@ namespace {
 }  // namespace
 
 Mutex::~Mutex() {
-    if (Scheduler* s = scheduler()) [[unlikely]] s->forget(this);
+    if (Scheduler* s = scheduler()) [[unlikely]]
+        s->forget(this);
 }
 
 void Mutex::lock_scheduled(Scheduler& s, SourceLocation where) {
@@ -60,7 +61,8 @@ SharedMutex::SharedMutex(Rank rank, const char* name, std::uint64_t order) : nam
 
 SharedMutex::~SharedMutex() {
     pthread_rwlock_destroy(&native_);
-    if (Scheduler* s = scheduler()) [[unlikely]] s->forget(this);
+    if (Scheduler* s = scheduler()) [[unlikely]]
+        s->forget(this);
 }
 
 void SharedMutex::lock_ordered(std::uint64_t order, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
@@ -78,7 +80,8 @@ void SharedMutex::lock_ordered(std::uint64_t order, SourceLocation where) UEXT4_
 }
 
 bool SharedMutex::try_lock(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
-    if (Scheduler* s = scheduler_here()) [[unlikely]] s->point(Point::TryLock, this, name_, where);
+    if (Scheduler* s = scheduler_here()) [[unlikely]]
+        s->point(Point::TryLock, this, name_, where);
     if (pthread_rwlock_trywrlock(&native_) != 0) return false;
     rank_checker::push_rank(rank_, this, name_, order_, false, where);
     return true;
@@ -87,15 +90,15 @@ bool SharedMutex::try_lock(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS
 void SharedMutex::unlock(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     rank_checker::pop_rank(rank_, this);
     pthread_rwlock_unlock(&native_);
-    if (scheduler()) [[unlikely]] released(where);
+    if (scheduler()) [[unlikely]]
+        released(where);
 }
 
 void SharedMutex::lock_shared_ordered(std::uint64_t order, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     rank_checker::check_rank(rank_, this, name_, order, where);
     if (Scheduler* s = scheduler_here()) [[unlikely]] {
         s->point(Point::Lock, this, name_, where);
-        while (scheduled_writers_.load() != 0 || pthread_rwlock_tryrdlock(&native_) != 0)
-            s->block(this, name_, where);
+        while (scheduled_writers_.load() != 0 || pthread_rwlock_tryrdlock(&native_) != 0) s->block(this, name_, where);
     } else if (const int code = pthread_rwlock_rdlock(&native_); code != 0) [[unlikely]] {
         native_failure("locking shared", name_, code);
     }
@@ -103,7 +106,8 @@ void SharedMutex::lock_shared_ordered(std::uint64_t order, SourceLocation where)
 }
 
 bool SharedMutex::try_lock_shared(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
-    if (Scheduler* s = scheduler_here()) [[unlikely]] s->point(Point::TryLock, this, name_, where);
+    if (Scheduler* s = scheduler_here()) [[unlikely]]
+        s->point(Point::TryLock, this, name_, where);
     if (scheduled_writers_.load() != 0 || pthread_rwlock_tryrdlock(&native_) != 0) return false;
     rank_checker::push_rank(rank_, this, name_, order_, true, where);
     return true;
@@ -112,7 +116,8 @@ bool SharedMutex::try_lock_shared(SourceLocation where) UEXT4_NO_THREAD_SAFETY_A
 void SharedMutex::unlock_shared(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     rank_checker::pop_rank(rank_, this);
     pthread_rwlock_unlock(&native_);
-    if (scheduler()) [[unlikely]] released(where);
+    if (scheduler()) [[unlikely]]
+        released(where);
 }
 
 void SharedMutex::released(SourceLocation where) {

@@ -29,18 +29,20 @@ public:
     void lock(SourceLocation where = SourceLocation::current()) UEXT4_ACQUIRE() { lock_ordered(order_, where); }
 
     // As lock(), with a key for this acquisition (Inode: the position among those taken, ancestors first).
-    void lock_ordered(std::uint64_t order, SourceLocation where = SourceLocation::current()) UEXT4_ACQUIRE()
-        UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+    void lock_ordered(std::uint64_t order, SourceLocation where = SourceLocation::current())
+        UEXT4_ACQUIRE() UEXT4_NO_THREAD_SAFETY_ANALYSIS {
         rank_checker::check_rank(rank_, this, name_, order, where);
-        if (Scheduler* s = scheduler_here()) [[unlikely]] lock_scheduled(*s, where);
+        if (Scheduler* s = scheduler_here()) [[unlikely]]
+            lock_scheduled(*s, where);
         else native_.lock();
         rank_checker::push_rank(rank_, this, name_, order, false, where);
     }
 
     // Never blocks, so it is exempt from the order; what is locked inside it is not.
-    [[nodiscard]] bool try_lock(SourceLocation where = SourceLocation::current()) UEXT4_TRY_ACQUIRE(true)
-        UEXT4_NO_THREAD_SAFETY_ANALYSIS {
-        if (Scheduler* s = scheduler_here()) [[unlikely]] s->point(Point::TryLock, this, name_, where);
+    [[nodiscard]] bool try_lock(SourceLocation where = SourceLocation::current())
+        UEXT4_TRY_ACQUIRE(true) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+        if (Scheduler* s = scheduler_here()) [[unlikely]]
+            s->point(Point::TryLock, this, name_, where);
         if (!native_.try_lock()) return false;
         rank_checker::push_rank(rank_, this, name_, order_, false, where);
         return true;
@@ -49,7 +51,8 @@ public:
     void unlock(SourceLocation where = SourceLocation::current()) UEXT4_RELEASE() UEXT4_NO_THREAD_SAFETY_ANALYSIS {
         rank_checker::pop_rank(rank_, this);
         native_.unlock();
-        if (scheduler()) [[unlikely]] released(where);
+        if (scheduler()) [[unlikely]]
+            released(where);
     }
 
     // Aborts (in checking builds) unless the calling thread holds the mutex.
@@ -91,8 +94,7 @@ public:
     }
     void lock_shared_ordered(std::uint64_t order, SourceLocation where = SourceLocation::current())
         UEXT4_ACQUIRE_SHARED();
-    [[nodiscard]] bool try_lock_shared(SourceLocation where = SourceLocation::current())
-        UEXT4_TRY_ACQUIRE_SHARED(true);
+    [[nodiscard]] bool try_lock_shared(SourceLocation where = SourceLocation::current()) UEXT4_TRY_ACQUIRE_SHARED(true);
     void unlock_shared(SourceLocation where = SourceLocation::current()) UEXT4_RELEASE_SHARED();
 
     // Abort (in checking builds) unless the calling thread holds it exclusively, or in either way.
@@ -145,8 +147,7 @@ private:
 
 class [[nodiscard]] UEXT4_SCOPED_CAPABILITY ReadLock {
 public:
-    explicit ReadLock(SharedMutex& mutex, SourceLocation where = SourceLocation::current())
-        UEXT4_ACQUIRE_SHARED(mutex)
+    explicit ReadLock(SharedMutex& mutex, SourceLocation where = SourceLocation::current()) UEXT4_ACQUIRE_SHARED(mutex)
         : mutex_(mutex) {
         mutex_.lock_shared(where);
     }
@@ -195,8 +196,9 @@ template <class Lockable, bool Shared>
 class [[nodiscard]] MovableLock {
 public:
     MovableLock() = default;
-    explicit MovableLock(Lockable& lockable, SourceLocation where = SourceLocation::current())
-        UEXT4_NO_THREAD_SAFETY_ANALYSIS : lockable_(&lockable) {
+    explicit MovableLock(Lockable& lockable,
+                         SourceLocation where = SourceLocation::current()) UEXT4_NO_THREAD_SAFETY_ANALYSIS
+        : lockable_(&lockable) {
         if constexpr (Shared) lockable.lock_shared(where);
         else lockable.lock(where);
     }
@@ -212,8 +214,8 @@ public:
     ~MovableLock() { reset(); }
 
     // Empty if the lock is not free.
-    static MovableLock try_lock(Lockable& lockable, SourceLocation where = SourceLocation::current())
-        UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+    static MovableLock try_lock(Lockable& lockable,
+                                SourceLocation where = SourceLocation::current()) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
         bool got;
         if constexpr (Shared) got = lockable.try_lock_shared(where);
         else got = lockable.try_lock(where);
@@ -221,8 +223,7 @@ public:
     }
     // With an order key for this acquisition.
     static MovableLock lock_ordered(Lockable& lockable, std::uint64_t order,
-                                    SourceLocation where = SourceLocation::current())
-        UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+                                    SourceLocation where = SourceLocation::current()) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
         if constexpr (Shared) lockable.lock_shared_ordered(order, where);
         else lockable.lock_ordered(order, where);
         return MovableLock(lockable, std::adopt_lock);

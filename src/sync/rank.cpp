@@ -66,13 +66,13 @@ constinit thread_local HeldStack held_stack{};
 
 std::string describe(Rank rank, const void* address, const char* name, std::uint64_t order,
                      const std::source_location& where) {
-    return fmt::format("{} \"{}\" {} order {} at {}:{} ({})", rank_name(rank), name, address, order,
-                       where.file_name(), where.line(), where.function_name());
+    return fmt::format("{} \"{}\" {} order {} at {}:{} ({})", rank_name(rank), name, address, order, where.file_name(),
+                       where.line(), where.function_name());
 }
 
 [[noreturn]] void violation(const std::string& sentence) {
-    const std::string text = fmt::format("lock order: {}\nheld by this thread, outermost first:\n{}", sentence,
-                                         held_ranks_text());
+    const std::string text =
+        fmt::format("lock order: {}\nheld by this thread, outermost first:\n{}", sentence, held_ranks_text());
     std::fputs(text.c_str(), stderr);
     std::fflush(stderr);
     std::abort();
@@ -100,8 +100,8 @@ void push_rank(Rank rank, const void* address, const char* name, std::uint64_t o
                std::source_location where) {
     HeldStack& stack = held_stack;
     if (stack.count == held_limit)
-        violation(fmt::format("more than {} locks held, now {}", held_limit,
-                              describe(rank, address, name, order, where)));
+        violation(
+            fmt::format("more than {} locks held, now {}", held_limit, describe(rank, address, name, order, where)));
     new (&stack.entries()[stack.count++]) HeldEntry{rank, shared, address, name, order, where};
 }
 
@@ -138,17 +138,14 @@ void check_wait(Rank rank, const void* address, const char* name, std::source_lo
     const HeldEntry* entries = held_stack.entries();
     for (std::size_t i = held_stack.count; i-- > 0;)
         if (entries[i].rank >= Rank::Journal)
-            violation(fmt::format("a wait under {}\n  while this is held:\n  {}",
-                                  describe(rank, address, name, 0, where),
-                                  describe(entries[i].rank, entries[i].address, entries[i].name, entries[i].order,
-                                           entries[i].where)));
+            violation(fmt::format(
+                "a wait under {}\n  while this is held:\n  {}", describe(rank, address, name, 0, where),
+                describe(entries[i].rank, entries[i].address, entries[i].name, entries[i].order, entries[i].where)));
 }
 
 }  // namespace rank_checker
 
-std::vector<HeldRank> held_ranks() {
-    return {held_stack.entries(), held_stack.entries() + held_stack.count};
-}
+std::vector<HeldRank> held_ranks() { return {held_stack.entries(), held_stack.entries() + held_stack.count}; }
 
 bool holds_rank(Rank rank) {
     const HeldEntry* entries = held_stack.entries();

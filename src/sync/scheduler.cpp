@@ -23,7 +23,8 @@ const char* point_name(Point kind) {
 }
 
 std::chrono::nanoseconds monotonic_now() {
-    if (Scheduler* s = scheduler_here()) [[unlikely]] return s->now();
+    if (Scheduler* s = scheduler_here()) [[unlikely]]
+        return s->now();
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
     return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);

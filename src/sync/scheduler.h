@@ -91,14 +91,16 @@ inline void set_scheduler(Scheduler* scheduler) {
 // The scheduler if it runs the calling thread, else null: what the primitives ask.
 inline Scheduler* scheduler_here() {
     Scheduler* s = scheduler();
-    if (!s) [[likely]] return nullptr;
+    if (!s) [[likely]]
+        return nullptr;
     return s->manages_this_thread() ? s : nullptr;
 }
 
 // A place where the explorer may switch threads: device requests, faults, mapped accesses.
 inline void schedule_point(Point kind, const char* what, const void* resource = nullptr,
                            std::source_location where = std::source_location::current()) {
-    if (Scheduler* s = scheduler_here()) [[unlikely]] s->point(kind, resource, what, where);
+    if (Scheduler* s = scheduler_here()) [[unlikely]]
+        s->point(kind, resource, what, where);
 }
 
 // Time since some fixed moment: the scheduler's for threads that it runs, else CLOCK_MONOTONIC's.

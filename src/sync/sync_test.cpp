@@ -106,14 +106,29 @@ TEST(RankDeathTest, OuterAfterInnerAborts) {
 TEST(RankDeathTest, SameRankWithoutAscendingKeyAborts) {
     testing::FLAGS_gtest_death_test_style = "threadsafe";
     Mutex a(Rank::Group, "a", 1), b(Rank::Group, "b", 2), c(Rank::Leaf, "c"), d(Rank::Leaf, "d");
-    EXPECT_DEATH({ MutexLock first(b); MutexLock second(a); }, "without an ascending order key");
-    EXPECT_DEATH({ MutexLock first(c); MutexLock second(d); }, "without an ascending order key");
+    EXPECT_DEATH(
+        {
+            MutexLock first(b);
+            MutexLock second(a);
+        },
+        "without an ascending order key");
+    EXPECT_DEATH(
+        {
+            MutexLock first(c);
+            MutexLock second(d);
+        },
+        "without an ascending order key");
 }
 
 TEST(RankDeathTest, TwiceTheSameAborts) {
     testing::FLAGS_gtest_death_test_style = "threadsafe";
     SharedMutex a(Rank::Inode, "a", 1);
-    EXPECT_DEATH({ UniqueReadLock first(a); UniqueReadLock second(a); }, "already held");
+    EXPECT_DEATH(
+        {
+            UniqueReadLock first(a);
+            UniqueReadLock second(a);
+        },
+        "already held");
 }
 
 TEST(RankDeathTest, TheInnermostCountsNotTheLatest) {

@@ -97,14 +97,16 @@ void Thread::join(std::source_location where) {
     if (Scheduler* s = scheduler_here(); s && s == state_->scheduler) [[unlikely]]
         while (!state_->finished.load()) s->block(state_.get(), "join", where);
     pthread_join(state_->native, nullptr);
-    if (Scheduler* s = scheduler()) [[unlikely]] s->forget(state_.get());
+    if (Scheduler* s = scheduler()) [[unlikely]]
+        s->forget(state_.get());
     state_.reset();
 }
 
 namespace this_thread {
 
 void yield(std::source_location where) {
-    if (Scheduler* s = scheduler_here()) [[unlikely]] s->point(Point::Yield, nullptr, "yield", where);
+    if (Scheduler* s = scheduler_here()) [[unlikely]]
+        s->point(Point::Yield, nullptr, "yield", where);
     else sched_yield();
 }
 
@@ -117,7 +119,8 @@ void sleep(std::chrono::nanoseconds duration, std::source_location where) {
     }
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration);
     timespec left{static_cast<time_t>(seconds.count()), static_cast<long>((duration - seconds).count())};
-    while (clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR) {}
+    while (clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR) {
+    }
 }
 
 const char* name() { return current_name; }

@@ -17,8 +17,7 @@ public:
     Thread() = default;
 
     // Starts a thread; std::bad_alloc where the system refuses one. The name is cut to 15 bytes for the kernel.
-    Thread(std::string name, std::function<void()> body,
-           std::source_location where = std::source_location::current());
+    Thread(std::string name, std::function<void()> body, std::source_location where = std::source_location::current());
 
     // As the constructor, with the refusal as an error.
     static Result<Thread> start(std::string name, std::function<void()> body,

@@ -31,7 +31,8 @@ void Deleter::destroy(InodeRef inode) {
     FreezeGate::Pass pass(gate_);
     if (Result<void> r = delete_inode(*inode, inodes_, orphans_); !r) {
         // It stays an orphan: the next mount tries again. Without the mark its last reference would come back here.
-        if (!fs_.journal.aborted()) fs_.log(fmt::format("inode {} could not be deleted: {}", inode->number(), r.error().what));
+        if (!fs_.journal.aborted())
+            fs_.log(fmt::format("inode {} could not be deleted: {}", inode->number(), r.error().what));
         inode->deleted.store(true);
     }
 }

@@ -22,9 +22,12 @@ std::uint32_t random_sequence() {
 
 Result<format::MmpBlock> MultipleMount::read() {
     format::MmpBlock block;
-    TRY(device_.read_from_medium(geometry_.mmp_block * geometry_.block_size, std::as_writable_bytes(std::span(&block, 1))));
-    if (block.magic != format::mmp_magic) return fail(EUCLEAN, "mmp block {}: magic is {:#x}", geometry_.mmp_block, block.magic.get());
-    if (!format::mmp_checksum_ok(geometry_, block)) return fail(EUCLEAN, "mmp block {}: bad checksum", geometry_.mmp_block);
+    TRY(device_.read_from_medium(geometry_.mmp_block * geometry_.block_size,
+                                 std::as_writable_bytes(std::span(&block, 1))));
+    if (block.magic != format::mmp_magic)
+        return fail(EUCLEAN, "mmp block {}: magic is {:#x}", geometry_.mmp_block, block.magic.get());
+    if (!format::mmp_checksum_ok(geometry_, block))
+        return fail(EUCLEAN, "mmp block {}: bad checksum", geometry_.mmp_block);
     return block;
 }
 
@@ -63,7 +66,8 @@ Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device,
     block.sequence = m->sequence_;
     TRY(m->write(block));
     this_thread::sleep(std::chrono::seconds(std::min<std::uint32_t>(m->interval_, 5)));
-    if (TRY(m->read()).sequence != m->sequence_) return fail(EBUSY, "mmp block {}: somebody else claimed it", g.mmp_block);
+    if (TRY(m->read()).sequence != m->sequence_)
+        return fail(EBUSY, "mmp block {}: somebody else claimed it", g.mmp_block);
     m->thread_ = Thread("uext4-mmp", [raw = m.get()] { raw->keep_alive(); });
     return m;
 }
@@ -75,7 +79,8 @@ void MultipleMount::keep_alive() {
         if (stop_) return;
         guard.unlock();
         Result<format::MmpBlock> block = read();
-        if (block && block->sequence != sequence_) log_(fmt::format("mmp block {}: changed by somebody else", geometry_.mmp_block));
+        if (block && block->sequence != sequence_)
+            log_(fmt::format("mmp block {}: changed by somebody else", geometry_.mmp_block));
         if (block) {
             sequence_ = sequence_ >= format::mmp_highest_sequence ? 1 : sequence_ + 1;
             block->sequence = sequence_;

@@ -15,15 +15,15 @@ enum class ErrorPolicy : std::uint8_t { from_superblock, carry_on, remount_ro, p
 
 struct VolumeOptions {
     FsOptions fs;
-    bool replay = true;                 // read-only with a dirty journal: replay in memory; false shows it as it is
+    bool replay = true;  // read-only with a dirty journal: replay in memory; false shows it as it is
     bool discard = false;
     bool barrier = true;
     std::chrono::milliseconds commit_interval{5000};
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
     ErrorPolicy errors = ErrorPolicy::from_superblock;
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
-    std::uint64_t offset = 0;           // bytes into the image
-    bool background = true;             // threads that write back and delete; tests switch them off
+    std::uint64_t offset = 0;                   // bytes into the image
+    bool background = true;                     // threads that write back and delete; tests switch them off
     // Options that are not the file system's, in order: a front end looks at them (fuse) or refuses them.
     std::vector<std::string> others;
 };

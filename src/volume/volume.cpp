@@ -51,7 +51,8 @@ Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& 
         return fail(EINVAL, "{}: {} bytes are too few for a file system", device.name(), device.size());
     TRY(device.read(at, std::as_writable_bytes(std::span(&super, 1))));
     if (super.magic != format::super_magic)
-        return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x})", device.name(), super.magic.get());
+        return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x})", device.name(),
+                    super.magic.get());
     if (!format::super_checksum_ok(super)) return fail(EUCLEAN, "{}: superblock: bad checksum", device.name());
     return super;
 }
@@ -61,7 +62,7 @@ std::uint32_t seconds_now() { return static_cast<std::uint32_t>(::time(nullptr))
 }  // namespace
 
 struct Volume::State {
-    std::shared_ptr<BlockDevice> device;   // what the layers use: the image, or an overlay on it
+    std::shared_ptr<BlockDevice> device;  // what the layers use: the image, or an overlay on it
     std::shared_ptr<BlockDevice> image;
     VolumeOptions options;
     LogCallback log;
@@ -91,12 +92,14 @@ struct Volume::State {
     void met_corruption(const Error& error);
 };
 
-Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount) {
+Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log,
+                                     bool recount) {
     layers.reset();
     layers.emplace();
     Layers& l = *layers;
     l.geometry = TRY(format::Geometry::parse(super, device->size()));
-    l.buffers = std::make_unique<BufferCache>(*device, l.geometry.block_size, l.geometry.blocks_count, metadata_limit(options));
+    l.buffers =
+        std::make_unique<BufferCache>(*device, l.geometry.block_size, l.geometry.blocks_count, metadata_limit(options));
     JournalOptions j;
     j.commit_interval = options.fs.read_only ? std::chrono::milliseconds(0) : options.commit_interval;
     j.barrier = options.barrier;
@@ -110,7 +113,8 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     };
     if (with_log) l.journal = TRY(Journal::open(*l.buffers, std::move(log_runs), std::move(j)));
     else l.journal = Journal::create_none(*l.buffers, std::move(j));
-    l.allocator = TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
+    l.allocator =
+        TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
     l.allocator->set_discard(options.discard);
     const std::uint32_t folio = std::max<std::uint32_t>(4096, l.geometry.block_size);
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
@@ -139,14 +143,16 @@ Result<void> Volume::State::write_super(const std::function<void(format::SuperBl
 
 Result<void> Volume::State::open() {
     format::SuperBlock super = TRY(load_super(*device, options));
-    const format::Support support = format::support_for(super.feature_compat, super.feature_incompat, super.feature_ro_compat);
-    if (!support.readable) return fail(EOPNOTSUPP, "{}: features that are not supported: {}", device->name(), support.why);
+    const format::Support support =
+        format::support_for(super.feature_compat, super.feature_incompat, super.feature_ro_compat);
+    if (!support.readable)
+        return fail(EOPNOTSUPP, "{}: features that are not supported: {}", device->name(), support.why);
     if (!support.writable && !options.fs.read_only)
         return fail(EROFS, "{}: can only be opened read-only because of: {}", device->name(), support.why);
     if (device->read_only() && !options.fs.read_only) return fail(EROFS, "{}: cannot be written", device->name());
     errors = options.errors;
     if (errors == ErrorPolicy::from_superblock) {
-        errors = super.errors == format::error_policy::panic         ? ErrorPolicy::panic
+        errors = super.errors == format::error_policy::panic        ? ErrorPolicy::panic
                  : super.errors == format::error_policy::remount_ro ? ErrorPolicy::remount_ro
                                                                     : ErrorPolicy::carry_on;
     }
@@ -156,7 +162,8 @@ Result<void> Volume::State::open() {
         mmp = TRY(MultipleMount::claim(*device, TRY(format::Geometry::parse(super, device->size())), log));
         super = TRY(load_super(*device, options));
     }
-    if (options.fs.read_only && options.replay && dirty && !options.backup_super) device = std::make_shared<OverlayDevice>(image);
+    if (options.fs.read_only && options.replay && dirty && !options.backup_super)
+        device = std::make_shared<OverlayDevice>(image);
     std::vector<BlockRun> runs;
     const bool has_journal = super.has_compat(format::compat::has_journal);
     bool with_log = false;
@@ -175,7 +182,9 @@ Result<void> Volume::State::open() {
                 recovery = TRY(recover(*device, block_size, blocks, runs));
                 super = TRY(load_super(*device, options));
                 if (super.has_incompat(format::incompat::recover)) {
-                    TRY(write_super([](format::SuperBlock& s) { s.feature_incompat = s.feature_incompat & ~format::incompat::recover; }));
+                    TRY(write_super([](format::SuperBlock& s) {
+                        s.feature_incompat = s.feature_incompat & ~format::incompat::recover;
+                    }));
                     super = TRY(load_super(*device, options));
                 }
             }
@@ -227,7 +236,8 @@ Result<void> Volume::State::finish_orphans() {
                 Handle handle = TRY(fs().journal.start(64));
                 const std::uint64_t bs = fs().block_size();
                 if (!(*inode)->is_inline())
-                    TRY(remove_blocks(**inode, handle, LogicalBlock(divide_up((*inode)->size_hint(), bs)), LogicalBlock(~std::uint64_t{0})));
+                    TRY(remove_blocks(**inode, handle, LogicalBlock(divide_up((*inode)->size_hint(), bs)),
+                                      LogicalBlock(~std::uint64_t{0})));
                 if (!handle.extend(Orphans::credits() + 2)) TRY(handle.restart(Orphans::credits() + 2));
                 TRY(orphans->remove(handle, **inode));
             }
@@ -243,7 +253,8 @@ Result<void> Volume::State::finish_orphans() {
 
 Volume::Volume(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
-Result<std::unique_ptr<Volume>> Volume::open(std::shared_ptr<BlockDevice> device, const VolumeOptions& options, LogCallback log) {
+Result<std::unique_ptr<Volume>> Volume::open(std::shared_ptr<BlockDevice> device, const VolumeOptions& options,
+                                             LogCallback log) {
     auto state = std::make_unique<State>();
     state->image = state->device = std::move(device);
     state->options = options;
@@ -339,7 +350,8 @@ std::uint64_t Volume::overhead_blocks() {
         for (std::uint32_t group = 0; group < g.group_count; ++group) n += g.base_meta_blocks(GroupNr(group));
         n += std::uint64_t{g.group_count} * (2 + g.inode_table_blocks);
         if (g.journal_inode) {
-            if (Result<InodeRef> journal = inodes().get(InodeNr(g.journal_inode), true)) n += (*journal)->size_hint() / g.block_size;
+            if (Result<InodeRef> journal = inodes().get(InodeNr(g.journal_inode), true))
+                n += (*journal)->size_hint() / g.block_size;
         }
         s.overhead = n;
     }
@@ -359,7 +371,8 @@ Result<void> Volume::freeze() {
         const SpaceCounts counts = this->counts();
         return s.write_super([&](format::SuperBlock& super) {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
-            if (!geometry().has_compat(format::compat::has_journal)) super.state = static_cast<std::uint16_t>(super.state | format::super_state::valid);
+            if (!geometry().has_compat(format::compat::has_journal))
+                super.state = static_cast<std::uint16_t>(super.state | format::super_state::valid);
             super.set_free_blocks(s.fs().allocator.super_free_blocks());
             super.free_inodes_count = static_cast<std::uint32_t>(counts.free_inodes);
         });
@@ -378,7 +391,8 @@ Result<void> Volume::thaw() {
     if (s.freezes == 0) return fail(EINVAL, "not frozen");
     if (--s.freezes > 0) return {};
     Result<void> marked = s.write_super([&](format::SuperBlock& super) {
-        if (geometry().has_compat(format::compat::has_journal)) super.feature_incompat = super.feature_incompat | format::incompat::recover;
+        if (geometry().has_compat(format::compat::has_journal))
+            super.feature_incompat = super.feature_incompat | format::incompat::recover;
         else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);
     });
     s.gate.open();

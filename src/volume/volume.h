@@ -17,8 +17,9 @@ class Volume {
 public:
     // Reads the superblock, recovers the journal (read-only: in memory), finishes orphans. EROFS, EOPNOTSUPP name the
     // feature that does not permit what is asked; EUCLEAN the structure that is damaged.
-    static Result<std::unique_ptr<Volume>> open(std::shared_ptr<BlockDevice> device, const VolumeOptions& options, LogCallback log);
-    ~Volume();                                   // close(), its error told to the log
+    static Result<std::unique_ptr<Volume>> open(std::shared_ptr<BlockDevice> device, const VolumeOptions& options,
+                                                LogCallback log);
+    ~Volume();  // close(), its error told to the log
 
     // Writes everything back, empties the journal, marks the file system clean. EIO names the first file whose data
     // could not be written. The volume is closed afterwards in any case.
@@ -31,14 +32,14 @@ public:
     FreezeGate& gate();
     const VolumeOptions& options() const;
     const format::Geometry& geometry() const;
-    const RecoveryReport& recovery() const;      // what was found in the journal at open
+    const RecoveryReport& recovery() const;  // what was found in the journal at open
     std::uint64_t orphans_finished() const;
     bool read_only() const;
 
     // All dirty data, then one commit.
     Result<void> sync();
     SpaceCounts counts() const;
-    std::uint64_t overhead_blocks();             // the file system's own structures (statfs)
+    std::uint64_t overhead_blocks();  // the file system's own structures (statfs)
     // Nothing changes on the device until thaw(); the image, copied, needs no replay.
     Result<void> freeze();
     Result<void> thaw();
