@@ -54,8 +54,13 @@ void overlay_journaled(Inode& inode, BlockNr block, Bytes contents);
 // ---- writeback.cpp
 // Writes dirty folios of bytes [first, end) and names their blocks. All errors are noted for fsync as well.
 Result<void> write_back(Inode& inode, std::uint64_t first = 0, std::uint64_t end = ~std::uint64_t{0});
-// The size that may stand on disk now: never beyond data that is not there. map_lock held.
-std::uint64_t stable_size(Inode& inode);
+// The size that may stand on disk now: never beyond data that is not there. map_lock held. Folios under writeback count
+// as not there, except for the pass that has just written them.
+enum class InFlight { absent, arrived };
+std::uint64_t stable_size(Inode& inode, InFlight in_flight = InFlight::absent);
+
+// Sets it, and stores the inode. map_lock held.
+Result<void> store_stable_size(Handle& handle, Inode& inode);
 
 // ---- sync.cpp
 // Everything of the file that the call promises is durable when it returns.

@@ -144,16 +144,7 @@ Result<void> grow(Inode& inode, std::uint64_t size) {
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
     inode.set_size(size);
-    if (inode.is_inline() && !inode.places().has_pending()) {
-        // The stored value has the size that the inode says.
-        std::vector<std::byte> contents = TRY(read_inline(inode));
-        contents.resize(inode.disk_size());
-        inode.set_disk_size(stable_size(inode));
-        contents.resize(inode.disk_size());
-        return write_inline(handle, inode, contents);
-    }
-    inode.set_disk_size(stable_size(inode));
-    return inode.store(handle);
+    return store_stable_size(handle, inode);
 }
 
 }  // namespace

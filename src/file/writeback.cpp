@@ -252,7 +252,7 @@ private:
                 if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
             MutexLock guard(inode_.map_lock);
             for (const Segment& s : segments_) change = change || s.place != Place::mapped;
-            change = change || stable_size(inode_) != inode_.disk_size();
+            change = change || stable_size(inode_, InFlight::arrived) != inode_.disk_size();
         }
         if (!change) return {};
         unsigned credits = 0;
@@ -264,7 +264,7 @@ private:
         for (const Segment& s : segments_)
             if (s.result) TRY(name_segment(handle, s, credits));
         MutexLock guard(inode_.map_lock);
-        inode_.set_disk_size(stable_size(inode_));
+        inode_.set_disk_size(stable_size(inode_, InFlight::arrived));
         return inode_.store(handle);
     }
 
@@ -326,23 +326,53 @@ private:
 
 }  // namespace
 
-std::uint64_t stable_size(Inode& inode) {
+std::uint64_t stable_size(Inode& inode, InFlight in_flight) {
     const std::uint64_t bs = inode.fs().block_size(), fs = inode.pages().folio_size();
     const std::uint64_t on_disk = inode.disk_size(), size = inode.size();
     std::uint64_t bound = size;
     if (size > on_disk) {
         if (auto pending = inode.places().first_pending(LogicalBlock(on_disk / bs)))
             bound = std::min(bound, pending->value * bs);
-        if (auto dirty = inode.pages().next_dirty(on_disk / fs)) bound = std::min(bound, *dirty * fs);
+        const std::uint64_t from = on_disk / fs;
+        const auto waiting =
+            in_flight == InFlight::arrived ? inode.pages().next_dirty(from) : inode.pages().next_busy(from);
+        if (waiting) bound = std::min(bound, *waiting * fs);
         bound = std::max(bound, on_disk);
     }
     // While the contents are in the inode, the size is what is stored there.
     return bound;
 }
 
+Result<void> store_stable_size(Handle& handle, Inode& inode) {
+    if (!inode.is_inline() || inode.places().has_pending()) {
+        inode.set_disk_size(stable_size(inode));
+        return inode.store(handle);
+    }
+    // The stored value has the size that the inode says.
+    std::vector<std::byte> contents = TRY(read_inline(inode));
+    inode.set_disk_size(stable_size(inode));
+    contents.resize(inode.disk_size());
+    return write_inline(handle, inode, contents);
+}
+
+namespace {
+
+// A file that grew while its last folio was on its way got its size on disk held back: nothing holds it now.
+Result<void> settle_size(Inode& inode) {
+    {
+        MutexLock guard(inode.map_lock);
+        if (inode.deleted.load() || stable_size(inode) == inode.disk_size()) return {};
+    }
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+    MutexLock guard(inode.map_lock);
+    return store_stable_size(handle, inode);
+}
+
+}  // namespace
+
 Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     // What another pass has on its way is not there yet: flush_lock waits for it.
-    if (!inode.pages().next_busy(0)) return {};
+    if (!inode.pages().next_busy(0)) return settle_size(inode);
     const std::uint64_t fs = inode.pages().folio_size();
     MutexLock guard(inode.flush_lock);
     bool whole = false;
@@ -359,8 +389,10 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
             inode.writeback_errors.fetch_add(1);
             return fail(more.error());
         }
-        if (!*more) return {};
+        if (!*more) break;
     }
+    guard.unlock();
+    return settle_size(inode);
 }
 
 }  // namespace uext4

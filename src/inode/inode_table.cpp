@@ -50,7 +50,8 @@ struct InodeTable::State {
 
     static bool clean(Inode& inode) {
         if (!inode.map_lock.try_lock()) return false;
-        const bool ok = !inode.places().has_pending() && !inode.times_pending();
+        const bool ok = !inode.places().has_pending() && !inode.times_pending() &&
+                        (!inode.is_regular() || inode.size() == inode.disk_size());
         inode.map_lock.unlock();
         return ok && inode.pages().idle();
     }

@@ -41,7 +41,24 @@ Places::Runs::iterator Places::split_at(std::uint64_t block) {
         left.grant = std::move(front);
     }
     left.count = keep;
+    if (left.place != Place::written) ++unnamed_runs_;
     return pending_.emplace(block, std::move(right)).first;
+}
+
+Places::Runs::iterator Places::add_run(std::uint64_t first, Pending run) {
+    if (run.place != Place::written) {
+        ++unnamed_runs_;
+        unnamed_blocks_ += run.count;
+    }
+    return pending_.emplace(first, std::move(run)).first;
+}
+
+Places::Runs::iterator Places::erase_run(Runs::iterator it) {
+    if (it->second.place != Place::written) {
+        --unnamed_runs_;
+        unnamed_blocks_ -= it->second.count;
+    }
+    return pending_.erase(it);
 }
 
 // Joins neighbouring reserved runs, so that a file written block by block stays one run.
@@ -53,6 +70,7 @@ void Places::merge_around(std::uint64_t block) {
         if (before->second.place == Place::reserved && before->first + before->second.count == it->first) {
             before->second.count += it->second.count;
             pending_.erase(it);
+            --unnamed_runs_;
             it = before;
         }
     }
@@ -61,6 +79,7 @@ void Places::merge_around(std::uint64_t block) {
         it->first + it->second.count == after->first) {
         it->second.count += after->second.count;
         pending_.erase(after);
+        --unnamed_runs_;
     }
 }
 
@@ -148,14 +167,9 @@ Result<std::uint64_t> Places::clusters_needed(std::uint64_t first, std::uint64_t
 
 // The claim for tree blocks covers naming every pending run.
 Result<void> Places::cover_tree(bool privileged) {
-    std::uint64_t runs = 0, blocks = 0;
-    for (const auto& [first, run] : pending_) {
-        if (run.place == Place::written) continue;
-        ++runs;
-        blocks += run.count;
-    }
+    std::uint64_t runs = unnamed_runs_;
     const bool extents = inode_.uses_extents() || inode_.is_inline();
-    if (!extents) runs += blocks / (inode_.fs().block_size() / 4);
+    if (!extents) runs += unnamed_blocks_ / (inode_.fs().block_size() / 4);
     const std::uint64_t needed = BlockMap::tree_blocks_for(runs, inode_.fs().block_size(), extents);
     if (needed <= tree_claim_.clusters()) return {};
     tree_claim_.merge(TRY(inode_.fs().allocator.claim(needed - tree_claim_.clusters(), privileged)));
@@ -163,8 +177,7 @@ Result<void> Places::cover_tree(bool privileged) {
 }
 
 void Places::trim_claims() {
-    for (const auto& [first, run] : pending_)
-        if (run.place != Place::written) return;
+    if (unnamed_runs_) return;
     data_claim_.release();
     tree_claim_.release();
 }
@@ -195,7 +208,7 @@ Result<void> Places::reserve(LogicalBlock first, std::uint64_t count, bool privi
                 break;
             }
             data_claim_.merge(std::move(*claim));
-            pending_.emplace(at, Pending{run->count, Place::reserved, BlockNr(), nullptr});
+            add_run(at, Pending{run->count, Place::reserved, BlockNr(), nullptr});
             made.emplace_back(at, run->count);
         }
         at += run->count;
@@ -215,7 +228,7 @@ Result<void> Places::reserve_over_inline(bool privileged) {
     auto it = run_at_or_after(0);
     if (it != pending_.end() && it->first == 0) return {};
     data_claim_.merge(TRY(inode_.fs().allocator.claim(1, privileged)));
-    pending_.emplace(0, Pending{1, Place::reserved, BlockNr(), nullptr});
+    add_run(0, Pending{1, Place::reserved, BlockNr(), nullptr});
     ++cookie_;
     if (Result<void> covered = cover_tree(privileged); !covered) {
         drop_pending(LogicalBlock(0), LogicalBlock(1));
@@ -297,7 +310,7 @@ Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
             continue;
         }
         failed_grants_.push_back(std::move(it->second.grant));
-        it = pending_.erase(it);
+        it = erase_run(it);
         ++cookie_;
         TRY(reserve(LogicalBlock(start), n, true));
         it = run_at_or_after(start + n);
@@ -340,7 +353,7 @@ Result<LogicalBlock> Places::publish(Handle& handle, LogicalBlock first, std::ui
         }
         if (!handle.extend(credits())) return LogicalBlock(it->first);
         TRY(name_blocks(handle, it->first, it->second, false));
-        it = pending_.erase(it);
+        it = erase_run(it);
         ++cookie_;
     }
     trim_claims();
@@ -359,8 +372,7 @@ void Places::mark_written(LogicalBlock first, std::uint64_t count) {
         const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
         const Result<MappedRun> run = on_disk(LogicalBlock(at), limit - at);
         if (!run) return;
-        if (!run->hole() && run->unwritten)
-            pending_.emplace(at, Pending{run->count, Place::written, run->physical, nullptr});
+        if (!run->hole() && run->unwritten) add_run(at, Pending{run->count, Place::written, run->physical, nullptr});
         at += run->count;
     }
     ++cookie_;
@@ -378,7 +390,7 @@ Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::ui
         if (!handle.extend(credits())) return LogicalBlock(it->first);
         disk_run_.reset();
         TRY(inode_.map().set_unwritten(handle, LogicalBlock(it->first), it->second.count, false, nullptr));
-        it = pending_.erase(it);
+        it = erase_run(it);
         ++cookie_;
     }
     return LogicalBlock(end);
@@ -414,7 +426,7 @@ Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::u
         TRY(name_blocks(handle, at, run, unwritten));
         if (here) {
             split_at(at + granted.count);
-            pending_.erase(at);
+            erase_run(pending_.find(at));
         }
         at += granted.count;
         ++cookie_;
@@ -429,9 +441,9 @@ void Places::drop_pending(LogicalBlock first, LogicalBlock end) {
     auto it = split_at(first.value);
     bool any = false;
     while (it != pending_.end() && it->first < end.value) {
-        const Pending run = std::move(it->second);
         const std::uint64_t start = it->first;
-        it = pending_.erase(it);
+        const Pending run = it->second;
+        it = erase_run(it);
         any = true;
         if (run.place != Place::reserved) continue;
         // What of the promise is still needed is what the remaining reserved blocks need.
@@ -461,12 +473,7 @@ Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalB
     return inode_.map().remove(handle, first, end, keeps);
 }
 
-std::uint64_t Places::promised_sectors() const {
-    std::uint64_t blocks = 0;
-    for (const auto& [first, run] : pending_)
-        if (run.place != Place::written) blocks += run.count;
-    return blocks * (inode_.fs().block_size() / 512);
-}
+std::uint64_t Places::promised_sectors() const { return unnamed_blocks_ * (inode_.fs().block_size() / 512); }
 
 unsigned Places::credits() {
     return inode_.map().credits() + Allocator::publish_credits() + Inode::store_credits() + 1;

@@ -3,8 +3,9 @@
 //
 // Invariants
 //   M1  A block is in at most one pending run; a reserved or granted block is a hole on disk (or block 0 of inline
-//   data). M2  The cookie grows with every change of any block's place. M3  The claim covers every reserved cluster,
-//   and the worst case of tree blocks for naming all pending runs.
+//       data).
+//   M2  The cookie grows with every change of any block's place.
+//   M3  The claim covers every reserved cluster, and the worst case of tree blocks for naming all pending runs.
 #pragma once
 
 #include "alloc/allocator.h"
@@ -82,6 +83,9 @@ private:
     using Runs = std::map<std::uint64_t, Pending>;
 
     std::uint64_t ratio() const;  // blocks a cluster
+    // pending_ changes its runs only by these, split_at() and merge_around(), which keep the counts.
+    Runs::iterator add_run(std::uint64_t first, Pending run);
+    Runs::iterator erase_run(Runs::iterator it);
     Runs::iterator split_at(std::uint64_t block);
     Runs::iterator run_at_or_after(std::uint64_t block);
     Result<MappedRun> on_disk(LogicalBlock from, std::uint64_t max);
@@ -102,6 +106,7 @@ private:
 
     Inode& inode_;
     Runs pending_;
+    std::uint64_t unnamed_runs_ = 0, unnamed_blocks_ = 0;  // of pending_: reserved and granted
     Claim data_claim_, tree_claim_;
     std::vector<std::shared_ptr<Grant>> failed_grants_;  // their device writes failed: not to be handed out again soon
     std::uint64_t cookie_ = 1;
