@@ -125,6 +125,38 @@ TEST(AllocRules, FilesWrittenSideBySideStayWhole) {
     for (const File& f : files) EXPECT_EQ(f.grants.size(), 8u);
 }
 
+TEST(AllocRules, FilesThatGrowByTurnsInSmallStepsStayWhole) {
+    TestSpace space("-t ext4 -b 1024");
+    constexpr int files = 4, steps = 256;
+    std::vector<std::vector<Grant>> grants(files);
+    std::vector<int> pieces(files, 1);
+    for (int step = 0; step < steps; ++step) {
+        for (std::size_t f = 0; f < files; ++f) {
+            const bool grows = !grants[f].empty();
+            const BlockNr goal = grows ? grants[f].back().first() + 1 : BlockNr(4000);
+            const InodeNr owner = grows ? InodeNr(static_cast<std::uint32_t>(20 + f)) : InodeNr();
+            Grant one = must(space.allocator->grant(goal, 1, nullptr, true, owner));
+            if (grows && one.first() != goal) ++pieces[f];
+            grants[f].push_back(std::move(one));
+        }
+    }
+    for (const int n : pieces) EXPECT_LE(n, 6);
+    EXPECT_EQ(space.allocator->granted_clusters(), std::uint64_t{files} * steps);
+}
+
+TEST(AllocRules, WindowsAreGivenUpWhenNothingElseIsLeft) {
+    TestSpace space("-t ext4 -b 1024", "8M");
+    std::vector<Grant> grants;
+    const std::uint64_t free = space.allocator->counts().free_blocks;
+    for (std::uint64_t n = 0; n < free; ++n) {
+        auto one = space.allocator->grant(BlockNr(100 + n * 37 % 8000), 1, nullptr, true,
+                                          InodeNr(static_cast<std::uint32_t>(20 + n % 40)));
+        ASSERT_TRUE(one) << one.error().what << " after " << n << " of " << free;
+        grants.push_back(std::move(*one));
+    }
+    EXPECT_FALSE(space.allocator->grant(BlockNr(100), 1, nullptr, true));
+}
+
 TEST(AllocRules, DoubleAndForeignFreesAreRefused) {
     TestSpace space("-t ext4 -b 1024");
     const BlockRun run = publish(space, BlockNr(9000), 8);

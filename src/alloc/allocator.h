@@ -95,8 +95,9 @@ public:
     // ---- blocks; none of these waits for a commit. Takes Group locks.
     // Up to `want` contiguous blocks near `goal`, at least one cluster; paid from `paid` (a claim) when given, else
     // from free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
-    // cluster-aligned and count() is rounded up to clusters.
-    Result<Grant> grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged);
+    // cluster-aligned and count() is rounded up to clusters. `owner`: the number of a file that grows here; what lies
+    // behind its grant is kept for it while there is other space, so that files written side by side do not interleave.
+    Result<Grant> grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged, InodeNr owner = InodeNr());
     // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: publish_credits().
     Result<void> publish(Handle& handle, Grant& grant);
     // One block (one cluster) for metadata, marked used at once.

@@ -23,11 +23,21 @@ struct BusyMap {
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
 };
 
+// Space that a growing file will want next: others take it only when nothing else is left. It is no promise.
+struct Window {
+    std::uint64_t owner = 0;           // inode
+    std::uint32_t first = 0, end = 0;  // clusters of the group
+    std::uint32_t size = 0;            // clusters when it was made
+};
+inline constexpr std::size_t windows_per_group = 16;
+
 struct Group {
     explicit Group(std::uint64_t number) : lock(Rank::Group, "Group::lock", number) {}
     Mutex lock;
     std::unique_ptr<BusyMap> blocks;  // null until first used
     std::unique_ptr<BusyMap> inodes;
+    std::vector<Window> windows;                  // of files that grow here, oldest first
+    std::uint32_t longest_run = unknown_count;    // no free run is longer
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
 };
 

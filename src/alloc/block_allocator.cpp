@@ -31,18 +31,55 @@ std::uint32_t next_set(const BusyMap& map, std::uint32_t from, std::uint32_t lim
     return limit;
 }
 
+// Windows of other files, which a search steps over.
+class Foreign {
+public:
+    Foreign(const Group& group, InodeNr owner, bool respected)
+        : windows_(group.windows), owner_(owner.value), respected_(respected && !group.windows.empty()) {}
+    // The first cluster at or after `at` in none of them.
+    std::uint32_t behind(std::uint32_t at) const {
+        for (bool moved = respected_; moved;) {
+            moved = false;
+            for (const Window& w : windows_)
+                if (w.owner != owner_ && w.first <= at && at < w.end) at = w.end, moved = true;
+        }
+        return at;
+    }
+    // The first cluster after `at` that is in one of them, or `limit`.
+    std::uint32_t next(std::uint32_t at, std::uint32_t limit) const {
+        if (!respected_) return limit;
+        for (const Window& w : windows_)
+            if (w.owner != owner_ && w.first > at) limit = std::min(limit, w.first);
+        return limit;
+    }
+
+private:
+    const std::vector<Window>& windows_;
+    std::uint64_t owner_;
+    bool respected_;
+};
+
 // A run of `want` from `from` on (wrapping), else the longest there is.
-FoundRun find_run(BusyMap& map, std::uint32_t from, std::uint32_t want, std::uint32_t limit) {
+FoundRun find_run(BusyMap& map, std::uint32_t from, std::uint32_t want, std::uint32_t limit, const Foreign& foreign) {
     FoundRun best;
     if (map.free == 0) return best;
     auto scan = [&](std::uint32_t start, std::uint32_t end) {
-        std::uint32_t at = next_clear(map, start, end);
+        const auto next_free = [&](std::uint32_t at) {
+            for (;;) {
+                at = next_clear(map, at, end);
+                const std::uint32_t open = foreign.behind(at);
+                if (open == at || at >= end) return at;
+                at = open;
+            }
+        };
+        std::uint32_t at = next_free(start);
         while (at < end) {
-            const std::uint32_t stop = next_set(map, at, std::min<std::uint64_t>(std::uint64_t{at} + want, limit));
+            const std::uint32_t most = foreign.next(at, limit);
+            const std::uint32_t stop = next_set(map, at, std::min<std::uint64_t>(std::uint64_t{at} + want, most));
             const std::uint32_t count = stop - at;
             if (count > best.count) best = {at, count};
             if (best.count >= want) return true;
-            at = next_clear(map, next_set(map, stop, limit), end);
+            at = next_free(stop == most ? stop : next_set(map, stop, limit));
         }
         return false;
     };
@@ -53,9 +90,32 @@ FoundRun find_run(BusyMap& map, std::uint32_t from, std::uint32_t want, std::uin
     return best;
 }
 
+// A file that grows in small steps keeps room for several more; twice as much each time that it was used up.
+constexpr std::uint32_t window_least = 16, window_most = 1024;
+
+void keep_window(Group& group, InodeNr owner, const FoundRun& taken, const BusyMap& map, std::uint32_t limit) {
+    const std::uint32_t from = taken.first + taken.count;
+    std::uint32_t size = std::max(window_least, taken.count * 2), end = 0;
+    std::erase_if(group.windows, [&](const Window& w) {
+        if (w.owner != owner.value) return w.first < from && taken.first < w.end;  // broken into
+        const bool continues = w.first == taken.first;
+        if (continues && from < w.end) end = w.end;
+        size = std::max(size, continues && from >= w.end ? 2 * w.size : w.size);
+        return true;
+    });
+    if (owner.value == 0) return;
+    size = std::min(size, window_most);
+    if (end == 0) end = next_set(map, from, std::min(limit, from + size));
+    for (const Window& w : group.windows)
+        if (w.end > from) end = std::min(end, std::max(w.first, from));
+    end = std::max(from, end);  // empty: remembers the size
+    if (group.windows.size() >= windows_per_group) group.windows.erase(group.windows.begin());
+    group.windows.push_back({owner.value, from, end, size});
+}
+
 }  // namespace
 
-Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged) {
+Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged, InodeNr owner) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (!g.valid_block(goal)) goal = BlockNr(g.first_data_block);
@@ -97,10 +157,15 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             }
             if (group.blocks->free == 0) continue;
             const std::uint32_t from = n == 0 ? s.cluster_index(goal) : 0;
-            const FoundRun run = find_run(*group.blocks, from, wanted, s.clusters_in(number));
+            const bool respect = attempt < 2;
+            if (attempt == 0 && group.longest_run < wanted && group.longest_run <= best_count) continue;
+            const FoundRun run =
+                find_run(*group.blocks, from, wanted, s.clusters_in(number), Foreign(group, owner, respect));
+            if (run.count < wanted && group.windows.empty()) group.longest_run = run.count;
             if (attempt == 0 && run.count < wanted && run.count > best_count) best_group = n, best_count = run.count;
             if (run.count == 0 || (attempt == 0 && run.count < wanted)) continue;
             for (std::uint32_t i = run.first; i < run.first + run.count; ++i) group.blocks->set(i);
+            keep_window(group, owner, run, *group.blocks, s.clusters_in(number));
             group.blocks->free -= run.count;
             if (run.first == group.blocks->first_free) group.blocks->first_free = run.first + run.count;
             s.free_hint[number.value].store(group.blocks->free, std::memory_order_relaxed);
@@ -126,6 +191,7 @@ void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_gra
         if (grp.blocks) {
             for (std::uint32_t i = index; i < index + count; ++i) grp.blocks->clear(i);
             grp.blocks->free += count;
+            grp.longest_run = unknown_count;
             grp.blocks->first_free = std::min(grp.blocks->first_free, index);
             free_hint[number.value].store(grp.blocks->free, std::memory_order_relaxed);
         }

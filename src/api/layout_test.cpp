@@ -1,0 +1,57 @@
+// Where blocks of files come to lie: files written side by side do not interleave.
+#include "api/file_system.h"
+#include "device/memory_device.h"
+#include "file/file_io.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace uext4 {
+namespace {
+
+const Credentials root = Credentials::root();
+
+std::size_t pieces_of(Inode& inode) {
+    std::size_t pieces = 0;
+    BlockNr next;
+    EXPECT_TRUE(list_extents(inode, 0, inode.size_hint(), [&](const Mapping& m) {
+        if (m.block != next) ++pieces;
+        next = m.block + m.length / inode.fs().block_size();
+        return true;
+    }));
+    return pieces;
+}
+
+TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) {
+    const std::string path = fmt::format("/dev/shm/uext4-layout-{}", ::getpid());
+    ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 128M >/dev/null", path).c_str()), 0);
+    auto memory = MemoryDevice::load(path);
+    ::unlink(path.c_str());
+    ASSERT_TRUE(memory);
+    auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(std::move(*memory)), {});
+    ASSERT_TRUE(fs) << fs.error().what;
+    {
+        std::vector<std::unique_ptr<OpenFile>> files;
+        for (int f = 0; f < 4; ++f) {
+            auto file = (*fs)->open_path(fmt::format("/f{}", f), O_CREAT | O_RDWR, 0644, root);
+            ASSERT_TRUE(file) << file.error().what;
+            files.push_back(std::move(*file));
+        }
+        const std::vector<std::byte> data(4096, std::byte{1});
+        for (std::uint64_t step = 0; step < 256; ++step) {
+            for (auto& file : files) {
+                ASSERT_TRUE(file->write(step * data.size(), data));
+                ASSERT_TRUE(file->sync(true));
+            }
+        }
+        for (auto& file : files) EXPECT_LE(pieces_of(file->inode()), 8u);
+    }
+    EXPECT_TRUE((*fs)->unmount());
+}
+
+}  // namespace
+}  // namespace uext4
