@@ -260,13 +260,11 @@ private:
         std::vector<std::byte> buffer(chunk);
         const std::uint64_t size = static_cast<std::uint64_t>(st.st_size);
         for (std::uint64_t at = 0; at < size;) {
-            Result<std::uint64_t> data = file->seek(at, SEEK_DATA);
-            if (!data) {
-                if (data.error().code == ENXIO) break;
-                need(std::move(data), source);
-            }
-            const std::uint64_t end = std::min(size, need(file->seek(*data, SEEK_HOLE), source));
-            for (std::uint64_t pos = *data; pos < end;) {
+            Result<std::uint64_t> found = file->seek(at, SEEK_DATA);
+            if (!found && found.error().code == ENXIO) break;
+            const std::uint64_t data = need(std::move(found), source);
+            const std::uint64_t end = std::min(size, need(file->seek(data, SEEK_HOLE), source));
+            for (std::uint64_t pos = data; pos < end;) {
                 const std::size_t n =
                     need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(chunk, end - pos))), source);
                 if (n == 0) break;
@@ -277,7 +275,7 @@ private:
                 }
                 pos += n;
             }
-            at = std::max(end, *data + 1);
+            at = std::max(end, data + 1);
         }
         check(::ftruncate(fd, st.st_size), target);
     }

@@ -109,8 +109,8 @@ std::string mode_text(std::uint16_t mode) {
              : S_ISFIFO(mode) ? 'p'
              : S_ISSOCK(mode) ? 's'
                               : '-';
-    for (int i = 0; i < 9; ++i)
-        if (!(mode >> (8 - i) & 1)) out[static_cast<std::size_t>(i + 1)] = '-';
+    for (std::size_t i = 0; i < 9; ++i)
+        if (!(mode >> (8 - i) & 1)) out[i + 1] = '-';
     if (mode & S_ISUID) out[3] = mode & S_IXUSR ? 's' : 'S';
     if (mode & S_ISGID) out[6] = mode & S_IXGRP ? 's' : 'S';
     if (mode & S_ISVTX) out[9] = mode & S_IXOTH ? 't' : 'T';

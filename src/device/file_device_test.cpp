@@ -214,7 +214,7 @@ TEST_F(FileDeviceTest, TheEndOfAProcessFreesItsLock) {
     ASSERT_EQ(pipe(ready), 0);
     const pid_t child = fork();
     if (child == 0) {
-        auto device = FileDevice::open(path);
+        [[maybe_unused]] auto device = FileDevice::open(path);  // holds the lock until the end
         [[maybe_unused]] const ssize_t told = ::write(ready[1], "x", 1);
         for (;;) pause();
     }

@@ -49,11 +49,10 @@ Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data) {
 Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                           const std::function<bool(const Mapping&)>& visit) {
     ReadLock guard(inode.rw);
-    const std::uint64_t size = inode.size_hint();
-    std::uint64_t limit = size;
+    std::uint64_t limit = inode.size_hint();
     {
         MutexLock map(inode.map_lock);
-        limit = std::max(size, inode.map().limit().value * inode.fs().block_size());
+        limit = std::max(limit, inode.map().limit().value * inode.fs().block_size());
     }
     const std::uint64_t end = length > limit || offset > limit - length ? limit : offset + length;
     for (std::uint64_t at = offset; at < end;) {

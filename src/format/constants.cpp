@@ -105,8 +105,8 @@ std::uint8_t dt_of_file_type(std::uint8_t type) {
 }
 
 std::uint8_t file_type_of_dt(std::uint8_t dt) {
-    for (std::uint8_t t = 0; t < dt_of_type.size(); ++t)
-        if (dt_of_type[t] == dt) return t;
+    for (std::size_t t = 0; t < dt_of_type.size(); ++t)
+        if (dt_of_type[t] == dt) return static_cast<std::uint8_t>(t);
     return 0;
 }
 
