@@ -19,6 +19,7 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       pages_(fs.pages, number.value) {
     raw_.resize(std::max(raw_.size(), sizeof(format::InodeDisk)));
     size_ = disk_size();
+    has_links_.store(disk().links_count != 0, std::memory_order_release);
 }
 
 Inode::~Inode() = default;
@@ -38,7 +39,10 @@ void Inode::set_mode(std::uint16_t mode) {
     disk().mode = mode;
     unprivileged.store(false, std::memory_order_relaxed);
 }
-void Inode::set_links(std::uint32_t links) { disk().links_count = static_cast<std::uint16_t>(links); }
+void Inode::set_links(std::uint32_t links) {
+    disk().links_count = static_cast<std::uint16_t>(links);
+    has_links_.store(links != 0, std::memory_order_release);
+}
 void Inode::set_flags(std::uint32_t flags) { disk().flags = flags; }
 
 void Inode::set_owner(std::uint32_t uid, std::uint32_t gid) {

@@ -60,6 +60,8 @@ public:
     std::uint32_t uid() const;
     std::uint32_t gid() const;
     std::uint32_t links() const;  // 1 for a directory whose count overflowed (dir_nlink)
+    // Without the lock; may be stale by the time it is used.
+    bool has_links_hint() const { return has_links_.load(std::memory_order_acquire); }
     std::uint32_t flags() const;  // format::inode_flag bits
     bool has_flag(std::uint32_t flag) const { return (flags() & flag) != 0; }
     bool is_inline() const;  // inline_data flag
@@ -78,7 +80,7 @@ public:
 
     // ---- size. map_lock held.
     std::uint64_t size() const { return size_; }  // what users see
-    void set_size(std::uint64_t size) { size_ = size; }
+    void set_size(std::uint64_t size) { __atomic_store_n(&size_, size, __ATOMIC_RELEASE); }
     std::uint64_t disk_size() const;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
@@ -134,6 +136,7 @@ private:
     std::vector<std::byte> raw_;
     std::size_t raw_size_;
     std::uint64_t size_ = 0;
+    std::atomic<bool> has_links_{false};
     bool times_pending_ = false;
     Tid last_tid_ = 0, data_tid_ = 0;
     std::atomic<std::uint32_t> references_{0};

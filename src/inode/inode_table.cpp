@@ -84,7 +84,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     const format::Geometry& g = s.fs.geometry;
     if (!g.valid_inode(number)) return fail(EUCLEAN, "inode {}: the file system has {}", number, g.inodes_count);
     auto judged = [&](InodeRef inode) -> Result<InodeRef> {
-        if (inode->deleted.load() || (inode->links() == 0 && !allow_unlinked))
+        if (inode->deleted.load() || (!inode->has_links_hint() && !allow_unlinked))
             return fail(ESTALE, "inode {} is not in use", number);
         return inode;
     };

@@ -22,8 +22,6 @@ Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequen
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     super.start = start;
     super.sequence = sequence;
-    if (layout.has(j::incompat_revoke) && super.header.blocktype == j::super_v2)
-        super.feature_incompat = super.feature_incompat | j::incompat_revoke;
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
     const BlockNr first = TRY(log_block(0));
     TRY(device.write_fua(first.value * block_size, super_bytes));
@@ -92,15 +90,14 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte
     if (const std::uint64_t needed = log_blocks_for(t, images.size()); needed > log_free)
         return fail(ENOSPC, "journal: transaction {} takes {} blocks of the log, {} are free", sequence, needed,
                     log_free);
-    const bool has_v2 = view_as<format::JournalHeader>(ConstBytes(super_bytes)).blocktype == j::super_v2;
-    if (!t.revoked.empty() && !layout.has(j::incompat_revoke)) {
-        if (!has_v2) return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
-        layout.incompat |= j::incompat_revoke;
+    // Only this thread touches the superblock's bytes; `layout` is everybody's and stays as it was opened.
+    auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
+    if (!t.revoked.empty() && !super.has_incompat(j::incompat_revoke)) {
+        if (super.header.blocktype != j::super_v2)
+            return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
+        super.feature_incompat = super.feature_incompat | j::incompat_revoke;
         // The log's start stays where it is: older transactions may not be home yet.
-        if (marked) {
-            const auto& super = view_as<format::JournalSuper>(ConstBytes(super_bytes));
-            TRY(write_super(super.start, super.sequence));
-        }
+        if (marked) TRY(write_super(super.start, super.sequence));
     }
     // The superblock must say that there is something to recover before the commit can count.
     if (!marked) TRY(write_super(head, sequence));
