@@ -122,6 +122,8 @@ void Inode::fill_stat(struct stat& out) {
     out.st_size = static_cast<off_t>(size_);
     out.st_blksize = fs_.block_size();
     out.st_blocks = static_cast<blkcnt_t>(block_count_512() + places_.promised_sectors());
+    // Bytes that live in the inode count as sectors, as Linux counts them: programs take a file without any for a hole.
+    if (is_regular() && is_inline()) out.st_blocks += static_cast<blkcnt_t>((size_ + 511) / 512);
     auto put = [](timespec& to, format::Timestamp from) { to = {from.sec, static_cast<long>(from.nsec)}; };
     put(out.st_atim, atime());
     put(out.st_mtim, mtime());

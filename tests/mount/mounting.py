@@ -238,9 +238,9 @@ def same_tree(expected, got, what):
 
 
 def main(test):
-    """Runs test(Scratch); the program's path is the script's argument. Ends the process with the test's status."""
+    """Runs test(Scratch); the program's path is the script's first argument. Ends the process with the test's status."""
     need_mount()
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(f"usage: {sys.argv[0]} PROGRAM")
     try:
         with Scratch(sys.argv[1]) as scratch:
