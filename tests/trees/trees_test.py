@@ -115,7 +115,8 @@ def by_the_verbs(scratch, source, shape, library, what):
     if shape.big_values:
         mounting.run(scratch.program, "cp", "-a", source.extra / "big values", f"{image}:/")
     mounting.run(scratch.program, "cp", "-a", f"{source.tree}/.", f"{image}:/")
-    table = read_by_all(scratch, library, image, f"{what}, copied by uext4 cp")
+    mounting.clean(image)
+    table = kernel_table(scratch, image)
     views.same(before, table, f"{what}: the source and the copy of uext4 cp", views.COPIED, True)
     done = subprocess.run([scratch.program, "shell", str(image)], input=changes.commands(source.steps),
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

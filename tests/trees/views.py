@@ -27,7 +27,7 @@ def entry_of(status, content, xattrs):
 def content_of(path, status):
     if stat.S_ISLNK(status.st_mode):
         return os.readlink(path)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         return ""
     digest = hashlib.sha1()
     # O_NOATIME: what is looked at stays as it is, also in a writable mount.
@@ -99,7 +99,7 @@ class Library:
         if stat.S_ISLNK(status.st_mode):
             length = self._done("readlink", self._fs, path, self._buffer, ctypes.c_size_t(PIECE))
             return self._buffer.raw[:length]
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
             return ""
         file = ctypes.c_void_p()
         self._done("open", self._fs, path, os.O_RDONLY, 0, ctypes.byref(file))
