@@ -63,6 +63,17 @@ private:
         }
     }
 
+    // A bitmap or table. (A cluster may hold several of them.)
+    void use_for_group(std::uint32_t group, BlockNr first, std::uint64_t count) {
+        for (std::uint64_t i = 0; g_.cluster_ratio == 1 && i < count; ++i) {
+            if (!used_[cluster_of(first + i)]) continue;
+            problem(fmt::format("group {}", group), "its structure at block {} overlaps another at block {}", first,
+                    first + i);
+            break;
+        }
+        use(first, count, 0);
+    }
+
     Result<format::GroupDescView> descriptor(GroupNr n) {
         const auto place = g_.descriptor_place(n);
         keep_ = TRY(fs_.buffers.read(place.block, "group descriptors"));
@@ -84,7 +95,7 @@ private:
             if (!d->checksum_ok(g_, group)) problem(fmt::format("group {}", n), "descriptor: bad checksum");
             for (const auto& [b, count] : {std::pair(d->block_bitmap(), 1u), std::pair(d->inode_bitmap(), 1u),
                                            std::pair(d->inode_table(), g_.inode_table_blocks)}) {
-                if (g_.valid_block(b) && g_.valid_block(b + (count - 1))) use(b, count, 0);
+                if (g_.valid_block(b) && g_.valid_block(b + (count - 1))) use_for_group(n, b, count);
                 else problem(fmt::format("group {}", n), "a structure lies at block {}", b);
             }
         }
@@ -267,7 +278,9 @@ private:
             if (free != said) problem(where, "{} clusters are free, the descriptor says {}", free, said);
         }
         const Result<format::SuperBlock> super = read_super(fs_);
-        if (super && !super->has_incompat(format::incompat::recover) &&
+        // What opening read-only recovered in memory, the superblock's counters do not know.
+        const bool as_closed = !volume_.recovery().needed && volume_.orphans_finished() == 0;
+        if (super && as_closed && !super->has_incompat(format::incompat::recover) &&
             super->free_blocks() != free_total * g_.cluster_ratio)
             problem("superblock", "s_free_blocks_count is {}, {} are free", super->free_blocks(),
                     free_total * g_.cluster_ratio);

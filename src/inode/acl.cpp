@@ -19,7 +19,9 @@ Result<std::optional<format::Acl>> get_acl(Inode& inode, AclKind kind) {
         if (value.error().code == ENODATA) return std::nullopt;
         return fail(value.error());
     }
-    return TRY(format::decode_disk_acl(*value));
+    Result<format::Acl> acl = format::decode_disk_acl(*value);
+    if (!acl) return fail(acl.error().code, "inode {}: {}", inode.number(), acl.error().what);
+    return std::move(*acl);
 }
 
 Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl, const Credentials* who) {

@@ -277,7 +277,7 @@ Volume::~Volume() {
     State& s = *state_;
     s.flusher.reset();
     s.deleter.reset();
-    if (s.layers) s.layers->inodes->evict_all();
+    if (s.layers && s.layers->inodes) s.layers->inodes->evict_all();  // opening may have failed half-way
     s.names.reset();
     s.orphans.reset();
     s.layers.reset();

@@ -1,0 +1,194 @@
+#include "tests/hostile/seed_image.h"
+
+#include "format/acl.h"
+
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+#include <mutex>
+
+namespace uext4::hostile {
+
+namespace {
+
+const Credentials root = Credentials::root();
+
+struct Recipe {
+    std::string_view name, features;
+};
+constexpr std::array<Recipe, seed_kind_count> recipes{{
+    {"checksums", "-t ext4 -I 256 -g 2048 -O metadata_csum,64bit,orphan_file,ea_inode,large_dir,^resize_inode"},
+    {"bare", "-t ext4 -I 256 -g 2048 -O ^metadata_csum,64bit,ea_inode,^resize_inode"},
+    {"inline_data", "-t ext4 -I 256 -g 4096 -O metadata_csum,inline_data"},
+    {"indirect", "-t ext3 -I 128 -g 4096"},
+    {"bigalloc", "-t ext4 -I 256 -O metadata_csum,bigalloc -C 4096"},
+    {"protected_mmp", "-t ext4 -I 256 -O metadata_csum,mmp"},
+    {"dirty_v3", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
+    {"dirty_bare", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,^64bit"},
+}};
+
+template <class T>
+T must(Result<T> result) {
+    if (!result) {
+        fmt::print(stderr, "seed image: {}\n", result.error().what);
+        std::abort();
+    }
+    if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+std::vector<std::byte> pattern(std::size_t size, unsigned seed) {
+    std::vector<std::byte> out(size);
+    for (std::size_t i = 0; i < size; ++i) out[i] = static_cast<std::byte>((i * 31 + seed * 17 + i / 251) | 1);
+    return out;
+}
+
+class Filler {
+public:
+    explicit Filler(FileSystem& fs) : fs_(fs) {}
+
+    void write(const std::string& path, std::uint64_t at, std::size_t size) {
+        auto file = must(fs_.open_path(path, O_CREAT | O_RDWR, 0644, root));
+        must(file->write(at, pattern(size, static_cast<unsigned>(at + size))));
+    }
+    InodeRef make(const std::string& path, mode_t mode, dev_t rdev = 0, std::string_view target = {}) {
+        const auto parent = must(fs_.resolve_parent(path, root));
+        return must(fs_.create(*parent.directory, parent.name, mode, rdev, target, root, true));
+    }
+    void attribute(const std::string& path, std::string_view name, std::size_t size) {
+        const auto value = pattern(size, 3);
+        must(fs_.set_xattr(*must(fs_.resolve(path, root)), name, value, 0, root, true));
+    }
+    void acl(const std::string& path, std::string_view name) {
+        format::Acl acl{{format::AclTag::user_obj, 7, 0},  {format::AclTag::user, 5, 1000},
+                        {format::AclTag::group_obj, 5, 0}, {format::AclTag::group, 4, 100},
+                        {format::AclTag::mask, 7, 0},      {format::AclTag::other, 4, 0}};
+        must(fs_.set_xattr(*must(fs_.resolve(path, root)), name, format::encode_xattr_acl(acl), 0, root, true));
+    }
+
+    void fill(SeedKind kind) {
+        write("/plain", 0, 5000);
+        // Blocks that do not adjoin: a tree of two levels below the root, or single and double indirect blocks.
+        const unsigned pieces = kind == SeedKind::bigalloc ? 90 : 340;
+        for (unsigned i = 0; i < pieces; ++i) write("/pieces", std::uint64_t{i} * 8192 + 1024, 100);
+        if (kind != SeedKind::indirect)
+            must(must(fs_.open_path("/pieces", O_RDWR, 0, root))->fallocate(0, 1 << 16, 4096));
+        write("/far", std::uint64_t{1} << 33, 3000);
+        make("/linear", S_IFDIR | 0755);
+        for (int i = 0; i < 8; ++i) write(fmt::format("/linear/file{}", i), 0, 40 + static_cast<std::size_t>(i) * 30);
+        make("/linear/below", S_IFDIR | 0755);
+        write("/linear/below/leaf", 0, 2000);
+        // Names of 250 bytes: few of them fit in a block, so the index soon needs inner nodes.
+        make("/hashed", S_IFDIR | 0755);
+        const InodeRef target = must(fs_.resolve("/plain", root));
+        const InodeRef hashed = must(fs_.resolve("/hashed", root));
+        for (int i = 0; i < 450; ++i)
+            must(fs_.link(*target, *hashed, fmt::format("{:04}{}", i, std::string(246, 'n')), root, true));
+        make("/short_link", S_IFLNK | 0777, 0, "plain");
+        make("/long_link", S_IFLNK | 0777, 0, std::string(300, 't'));
+        make("/device", S_IFCHR | 0600, makedev(1, 3));
+        make("/fifo", S_IFIFO | 0600);
+        write("/attributes", 0, 100);
+        attribute("/attributes", "user.short", 20);
+        attribute("/attributes", "user.long", 300);
+        attribute("/attributes", "user.longer", 200);
+        acl("/attributes", "system.posix_acl_access");
+        make("/inherits", S_IFDIR | 0755);
+        acl("/inherits", "system.posix_acl_default");
+        if (kind == SeedKind::checksums || kind == SeedKind::bare) attribute("/attributes", "user.huge", 5000);
+    }
+
+private:
+    FileSystem& fs_;
+};
+
+std::shared_ptr<MemoryDevice> formatted(const Recipe& recipe) {
+    const std::string path = fmt::format("/dev/shm/uext4-seed-{}", ::getpid());
+    const bool journal = recipe.features.find("^has_journal") == std::string_view::npos;
+    const std::string command = fmt::format(
+        "E2FSPROGS_FAKE_TIME=1500000000 mke2fs -q -F -b 1024 -N 512 {} {} -U 01234567-89ab-cdef-0123-456789abcdef "
+        "-E lazy_itable_init=0,hash_seed=01234567-89ab-cdef-0123-456789abcdef {} 12M 1>&2",
+        journal ? "-J size=1" : "", recipe.features, path);
+    const int status = std::system(command.c_str());
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        fmt::print(stderr, "seed image: failed: {}\n", command);
+        std::abort();
+    }
+    auto loaded = must(MemoryDevice::load(path));
+    ::unlink(path.c_str());
+    return std::shared_ptr<MemoryDevice>(std::move(loaded));
+}
+
+Seed make_seed(SeedKind kind) {
+    std::shared_ptr<MemoryDevice> device = formatted(recipes[static_cast<std::size_t>(kind)]);
+    const bool dirty = kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare;
+    Seed out{kind, nullptr};
+    auto fs = must(mount_seed(device, ""));
+    Filler filler(*fs);
+    filler.fill(kind);
+    if (dirty) {
+        must(fs->sync());
+        must(fs->volume().fs().journal.checkpoint_all());
+        // What only the log knows: new files, a directory's blocks freed (revoked), attributes changed.
+        const InodeRef linear = must(fs->resolve("/linear", root));
+        const InodeRef top = must(fs->root());
+        filler.make("/gone", S_IFDIR | 0755);
+        for (int i = 0; i < 30; ++i) filler.make(fmt::format("/gone/{}{}", i, std::string(60, 'x')), S_IFIFO | 0600);
+        must(fs->sync());
+        const InodeRef gone = must(fs->resolve("/gone", root));
+        for (int i = 0; i < 30; ++i) must(fs->unlink(*gone, fmt::format("{}{}", i, std::string(60, 'x')), root, true));
+        must(fs->rmdir(*top, "gone", root, true));
+        fs->volume().finish_deletions();
+        filler.write("/late", 0, 9000);
+        must(fs->unlink(*linear, "file3", root, true));
+        must(fs->sync());
+        out.image = device->clone();
+        must(fs->unmount());
+        return out;
+    }
+    // Two files without a name that somebody still has open: orphans on disk.
+    filler.write("/orphan1", 0, 3000);
+    filler.write("/orphan2", 0, 200);
+    auto first = must(fs->open_path("/orphan1", O_RDWR, 0, root));
+    auto second = must(fs->open_path("/orphan2", O_RDWR, 0, root));
+    const InodeRef top = must(fs->root());
+    must(fs->unlink(*top, "orphan1", root, true));
+    must(fs->unlink(*top, "orphan2", root, true));
+    must(fs->freeze());
+    out.image = device->clone();
+    must(fs->thaw());
+    first.reset();
+    second.reset();
+    must(fs->unmount());
+    return out;
+}
+
+}  // namespace
+
+std::string_view seed_name(SeedKind kind) { return recipes[static_cast<std::size_t>(kind)].name; }
+
+const Seed& seed(SeedKind kind) {
+    static std::array<Seed, seed_kind_count> seeds;
+    static std::array<std::once_flag, seed_kind_count> made;
+    const auto index = static_cast<std::size_t>(kind);
+    std::call_once(made[index], [&] { seeds[index] = make_seed(kind); });
+    return seeds[index];
+}
+
+Result<std::unique_ptr<FileSystem>> mount_seed(std::shared_ptr<BlockDevice> device, std::string_view options,
+                                               std::vector<std::string>* said) {
+    VolumeOptions parsed = TRY(parse_all_options(options));
+    parsed.background = false;
+    parsed.cache_bytes = std::uint64_t{16} << 20;
+    parsed.errors = ErrorPolicy::carry_on;  // the superblock may say panic
+    auto lock = std::make_shared<std::mutex>();
+    return FileSystem::mount_device(std::move(device), parsed, [said, lock](const std::string& line) {
+        const std::lock_guard guard(*lock);
+        if (said) said->push_back(line);
+    });
+}
+
+}  // namespace uext4::hostile
