@@ -90,6 +90,8 @@ bool must_be_told(SeedKind kind, const Case& c) {
     if (c.sealed) return false;
     // A log that ends early is what a crash leaves, so what is unreadable there may be its end; and its superblock is
     // read by whoever writes.
+    if (c.place->replayed && (c.field->name == "s_feature_incompat" || c.field->name == "h_blocktype"))
+        return false;  // it says whether there are checksums at all
     if (c.place->replayed)
         return c.place->structure == "journal_super" && c.place->seal && kind != SeedKind::protected_mmp;
     // Only writing claims the block of multiple-mount protection.

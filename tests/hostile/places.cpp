@@ -128,7 +128,8 @@ private:
         if (!(view.flags() & format::group_flag::block_uninit))
             add("block_bitmap", bits, blocks * g_.block_size, {words}, seal_bitmaps);
         if (!(view.flags() & format::group_flag::inode_uninit))
-            add("inode_bitmap", bits, inodes * g_.block_size, {words, "inode"}, seal_bitmaps);
+            add("inode_bitmap", {{"bits[0]", 0, 4}, {"bits[4]", 4, 4}}, inodes * g_.block_size, {words, "inode"},
+                seal_bitmaps);
     }
 
     std::uint64_t inode_at(InodeNr n) {

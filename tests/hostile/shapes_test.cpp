@@ -73,6 +73,7 @@ TEST(Shapes, ExtentTreesThatContainThemselves) {
             const std::uint64_t own = place->at / 1024;
             for (const std::uint64_t target : {own, own + 1, std::uint64_t{2}}) {
                 auto device = seed(kind).copy();
+                if (get(*device, *place, "ei_leaf_lo") == target) continue;
                 set(*device, *place, "ei_leaf_lo", target);
                 shapes.push_back(
                     {fmt::format("{}: extent index at {:#x} names block {}", seed_name(kind), place->at, target),
@@ -266,6 +267,7 @@ TEST(Shapes, GroupsThatShareStructures) {
             // Without the first group's table nothing is found, the journal least of all.
             std::vector<std::string> words = place->words;
             words.push_back("inode 8");
+            words.push_back("belongs to something else");  // a file that has block 300 is told of first
             for (const char* field : {"bg_block_bitmap_lo", "bg_inode_bitmap_lo", "bg_inode_table_lo"}) {
                 for (const std::uint64_t target : {0, 1, 2, 3, 300, 12287, 12288}) {
                     auto device = seed(kind).copy();
