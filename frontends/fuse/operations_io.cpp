@@ -21,8 +21,9 @@ constexpr std::size_t largest_copy = std::size_t{64} << 20;  // of one request; 
 Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode, fuse_file_info& info, int flags) {
     std::unique_ptr<OpenFile> file = TRY(server.fs().open(inode, flags, credentials_of(request), false));
     file->set_kernel_cached(true);
+    // What the kernel answers from its cache moves no access time.
+    info.keep_cache = !file->read_moves_atime();
     info.fh = server.keep(std::move(file));
-    info.keep_cache = 1;
     return {};
 }
 

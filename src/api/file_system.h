@@ -37,6 +37,8 @@ public:
     int flags() const { return flags_; }
     // A mount with the kernel's writeback cache: sizes and times are the kernel's, reads come through any descriptor.
     void set_kernel_cached(bool on) { kernel_cached_ = on; }
+    // Whether the next read has a new access time to note, so that a cache above must let it through.
+    bool read_moves_atime() const;
 
 private:
     friend class FileSystem;

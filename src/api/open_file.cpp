@@ -27,8 +27,12 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
     if (inode_->is_directory()) return fail(EISDIR, "inode {} is a directory", inode_->number());
     const std::size_t n =
         TRY((flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out));
-    if (!(flags_ & O_NOATIME)) touch_atime(*inode_);
+    if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
     return n;
+}
+
+bool OpenFile::read_moves_atime() const {
+    return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::read_moves_atime(*inode_);
 }
 
 Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in) {

@@ -26,7 +26,9 @@ struct WriteRequest {
 Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out);
 // Makes all blocks of the folio up to date. Folio locked, Invalidate held (shared will do) or Inode exclusive.
 Result<void> fill_folio(Inode& inode, LockedFolio& folio);
+// A read, by the rules of atime, relatime and noatime; and whether it would change anything.
 void touch_atime(Inode& inode);
+bool read_moves_atime(Inode& inode);
 
 // ---- direct.cpp
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out);

@@ -155,19 +155,37 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
     return done;
 }
 
-void touch_atime(Inode& inode) {
-    FsContext& fs = inode.fs();
-    if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime))
-        return;
-    if (inode.is_directory() && fs.options.nodiratime) return;
+namespace {
+
+format::Timestamp current_time() {
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);
-    const format::Timestamp stamp{now.tv_sec, static_cast<std::uint32_t>(now.tv_nsec)};
+    return {now.tv_sec, static_cast<std::uint32_t>(now.tv_nsec)};
+}
+
+bool is_atime_due(const Inode& inode, const format::Timestamp& now) UEXT4_REQUIRES(inode.map_lock) {
+    const FsContext& fs = inode.fs();
+    if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime))
+        return false;
+    if (inode.is_directory() && fs.options.nodiratime) return false;
+    if (fs.options.atime == AtimePolicy::strict) return true;
+    const format::Timestamp a = inode.atime();
+    return a <= inode.mtime() || a <= inode.ctime() || now.sec - a.sec >= 24 * 3600;
+}
+
+}  // namespace
+
+bool read_moves_atime(Inode& inode) {
+    const format::Timestamp now = current_time();
     MutexLock guard(inode.map_lock);
-    const format::Timestamp a = inode.atime(), m = inode.mtime(), c = inode.ctime();
-    if (fs.options.atime == AtimePolicy::relatime && a > m && a > c && stamp.sec - a.sec < 24 * 3600) return;
-    if (a == stamp) return;
-    inode.set_atime(stamp);
+    return is_atime_due(inode, now);
+}
+
+void touch_atime(Inode& inode) {
+    const format::Timestamp now = current_time();
+    MutexLock guard(inode.map_lock);
+    if (!is_atime_due(inode, now) || inode.atime() == now) return;
+    inode.set_atime(now);
     inode.note_times_pending();
 }
 

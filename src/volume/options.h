@@ -33,6 +33,6 @@ Result<VolumeOptions> parse_volume_options(std::string_view text);
 // As above, and EINVAL for any that is left over.
 Result<VolumeOptions> parse_all_options(std::string_view text);
 // "64M", "4096", "1G".
-Result<std::uint64_t> parse_size(std::string_view text);
+Result<std::uint64_t> parse_size(std::string_view text, std::string_view option = "size");
 
 }  // namespace uext4

@@ -132,12 +132,17 @@ class Scratch:
         run(self.program, "mount", *(("-o", options) if options else ()), image, directory)
         self.servers[directory] = 0
         check(is_mounted(directory), f"{image} is not mounted though the program says so")
+        self.servers[directory] = self.server_of(directory)
+        return directory
+
+    @staticmethod
+    def server_of(directory):
+        """The process that serves a mount."""
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            self.servers[directory] = struct.unpack("i", fcntl.ioctl(fd, IOC_SERVER, bytes(4)))[0]
+            return struct.unpack("i", fcntl.ioctl(fd, IOC_SERVER, bytes(4)))[0]
         finally:
             os.close(fd)
-        return directory
 
     def umount(self, directory):
         pid = self.servers[directory]

@@ -11,6 +11,7 @@ class Format:
     big_values: bool = False   # holds extended attributes of more than a block
     seconds: bool = False      # inodes of 128 bytes: times are signed 32-bit seconds
     block: int = 4096
+    room: str = "1400M"        # image of the long test; clusters make groups larger, and each has its share of inodes
 
 
 FORMATS = {
@@ -21,7 +22,7 @@ FORMATS = {
     "blocks of 2048": Format(("-t", "ext4"), block=2048),
     "inline_data": Format(("-t", "ext4", "-O", "inline_data", "-I", "256")),
     "no extents": Format(("-t", "ext4", "-O", "^extents,^64bit")),
-    "bigalloc": Format(("-t", "ext4", "-O", "bigalloc", "-C", "16384")),
+    "bigalloc": Format(("-t", "ext4", "-O", "bigalloc", "-C", "16384"), room="4G"),
     "meta_bg": Format(("-t", "ext4", "-O", "meta_bg,^resize_inode")),
     "uninit_bg": Format(("-t", "ext4", "-O", "^metadata_csum,^64bit,uninit_bg")),
     "ea_inode and large_dir": Format(("-t", "ext4", "-O", "ea_inode,large_dir"), big_values=True),

@@ -64,7 +64,7 @@ def copy_by_programs(source, shape, target):
 
 
 def new_image(scratch, name, shape):
-    size, inodes = ("1400M", "200000") if mounting.is_long() else ("160M", "12000")
+    size, inodes = (shape.room, "200000") if mounting.is_long() else ("160M", "12000")
     return scratch.image(name, size, *shape.options, "-b", str(shape.block), "-N", inodes)
 
 

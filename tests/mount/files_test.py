@@ -1,0 +1,345 @@
+#!/usr/bin/env python3
+"""What trips servers of file systems is right in a mount.
+
+Usage: files_test.py PROGRAM
+"""
+
+import ctypes
+import errno
+import fcntl
+import json
+import mmap
+import os
+import resource
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+
+import mounting
+from mounting import check
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def refused(error, function, *arguments, **named):
+    try:
+        function(*arguments, **named)
+    except OSError as problem:
+        check(problem.errno == error, f"{function.__name__}{arguments}: {problem}, not {errno.errorcode[error]}")
+        return
+    raise mounting.Failure(f"{function.__name__}{arguments} succeeded, {errno.errorcode[error]} was due")
+
+
+def write(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def names_that_are_too_long(top):
+    long = top / ("n" * 256)
+    here = top / "here"
+    write(here, b"")
+    (top / "folder").mkdir()
+    for call, arguments in ((os.stat, (long,)), (os.mkdir, (long,)), (os.mknod, (long,)), (os.symlink, ("x", long)),
+                            (os.link, (here, long)), (os.rename, (here, long)), (os.rename, (long, here)),
+                            (os.unlink, (long,)), (os.rmdir, (long,)), (os.open, (long, os.O_CREAT | os.O_RDWR)),
+                            (os.open, (long, os.O_RDONLY)), (os.listdir, (long,)), (os.chmod, (long, 0o600))):
+        refused(errno.ENAMETOOLONG, call, *arguments)
+    write(top / ("m" * 255), b"fits")
+    check(sorted(os.listdir(top)) == sorted(["folder", "here", "m" * 255] + (
+        ["lost+found"] if (top / "lost+found").exists() else [])), "a name came out of nothing")
+
+
+def requests_go_by_inode(top):
+    write(top / "old", b"old content")
+    write(top / "new", b"new")
+    with open(top / "old", "r+b") as file:
+        number = os.fstat(file.fileno()).st_ino
+        os.rename(top / "new", top / "old")
+        status = os.fstat(file.fileno())
+        check((status.st_ino, status.st_nlink, status.st_size) == (number, 0, 11), f"renamed over, it is {status}")
+        os.fchmod(file.fileno(), 0o640)
+        os.ftruncate(file.fileno(), 5)
+        file.seek(0)
+        check(file.read() == b"old c", "what was renamed over reads differently")
+        os.setxattr(file.fileno(), "user.still", b"there")
+        check(os.getxattr(file.fileno(), "user.still") == b"there", "attributes of a file without a name")
+    check(read(top / "old") == b"new", "the new file is not in the old one's place")
+    os.mkdir(top / "gone")
+    held = os.open(top / "gone", os.O_RDONLY)
+    os.rmdir(top / "gone")
+    check(os.fstat(held).st_nlink == 0, "a removed directory has links")
+    check(os.listdir(held) == [], "a removed directory has entries")
+    refused(errno.ENOENT, os.open, "x", os.O_CREAT | os.O_RDWR, dir_fd=held)
+    os.close(held)
+
+
+class _Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("data", ctypes.c_ubyte * 128)]
+
+
+def handles_outlive_the_cache(top):
+    write(top / "by handle", b"opened by its handle")
+    handle, identity = _Handle(128, 0), ctypes.c_int()
+    path = os.fsencode(top / "by handle")
+    check(LIBC.name_to_handle_at(-100, path, ctypes.byref(handle), ctypes.byref(identity), 0) == 0,
+          f"name_to_handle_at: {os.strerror(ctypes.get_errno())}")
+    with open(top / "by handle", "rb") as file:
+        os.fsync(file.fileno())
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as caches:
+        caches.write("3")
+    root = os.open(top, os.O_RDONLY)
+    try:
+        fd = LIBC.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
+        check(fd >= 0, f"open_by_handle_at: {os.strerror(ctypes.get_errno())}")
+        check(os.read(fd, 100) == b"opened by its handle", "another file was opened by the handle")
+        os.close(fd)
+        os.unlink(top / "by handle")
+        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as caches:
+            caches.write("3")
+        write(top / "takes the inode", b"someone else")
+        fd = LIBC.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
+        check(fd < 0 and ctypes.get_errno() == errno.ESTALE, f"the handle of a removed file opens: {fd}")
+    finally:
+        os.close(root)
+
+
+class Directory:
+    """opendir, readdir, telldir, seekdir of the C library."""
+
+    def __init__(self, path):
+        LIBC.opendir.restype = LIBC.readdir.restype = ctypes.c_void_p
+        LIBC.telldir.restype = ctypes.c_long
+        self._stream = ctypes.c_void_p(LIBC.opendir(os.fsencode(path)))
+
+    def read(self):
+        entry = LIBC.readdir(self._stream)
+        return (struct.unpack("Q", ctypes.string_at(entry, 8))[0], ctypes.string_at(entry + 19).decode()) if entry else None
+
+    def tell(self):
+        return LIBC.telldir(self._stream)
+
+    def seek(self, place):
+        LIBC.seekdir(self._stream, ctypes.c_long(place))
+
+    def close(self):
+        LIBC.closedir(self._stream)
+
+
+def directories_have_places(top):
+    folder = top / "places"
+    folder.mkdir()
+    for number in range(3000):
+        write(folder / f"entry {number}", b"")
+    directory = Directory(folder)
+    seen = []
+    places = [directory.tell()]
+    while entry := directory.read():
+        seen.append(entry)
+        places.append(directory.tell())
+    check(len(seen) == 3002 and len(set(seen)) == 3002, f"{len(seen)} entries, {len(set(seen))} different")
+    for number, name in seen:
+        if name not in (".", ".."):
+            check(os.lstat(folder / name).st_ino == number, f"d_ino of {name}")
+    for index in (2500, 0, 1, 3001, 77, 1234):
+        directory.seek(places[index])
+        check(directory.read() == seen[index], f"seekdir to entry {index}")
+    # Entries that stay are seen exactly once while others come and go.
+    directory.seek(places[0])
+    found = []
+    for index in range(3002):
+        entry = directory.read()
+        if entry is None:
+            break
+        found.append(entry[1])
+        if index % 10 == 0:
+            write(folder / f"new {index}", b"")
+            (folder / f"entry {index}").unlink(missing_ok=True)
+    while entry := directory.read():
+        found.append(entry[1])
+    directory.close()
+    stays = {f"entry {number}" for number in range(3000) if number % 10}
+    check(all(found.count(name) == 1 for name in sorted(stays)[::50]), "an entry was seen twice or not at all")
+    check(stays <= set(found), f"{len(stays - set(found))} entries that stayed were not seen")
+
+
+def groups_and_modes(top):
+    folder = top / "group"
+    folder.mkdir()
+    os.chown(folder, 0, 4321)
+    os.chmod(folder, 0o2775)
+    write(folder / "file", b"")
+    (folder / "sub").mkdir()
+    check(os.stat(folder / "file").st_gid == 4321, "a file does not take its set-gid directory's group")
+    status = os.stat(folder / "sub")
+    check(status.st_gid == 4321 and status.st_mode & stat.S_ISGID, "a directory does not take group and set-gid bit")
+    write(folder / "set-id", b"x")
+    os.chown(folder / "set-id", 1000, 1000)
+    os.chmod(folder / "set-id", 0o6755)
+    os.chown(folder / "set-id", 1001, 1001)
+    check(stat.S_IMODE(os.stat(folder / "set-id").st_mode) == 0o755, "chown keeps set-id bits")
+
+
+def times(top):
+    path = top / "times"
+    write(path, b"x")
+    os.utime(path, ns=(1_000_000_001, 2_000_000_000_123_456_789))
+    status = os.stat(path)
+    check((status.st_atime_ns, status.st_mtime_ns) == (1_000_000_001, 2_000_000_000_123_456_789), f"times are {status}")
+    before = os.stat(path).st_ctime_ns
+    time.sleep(0.02)
+    os.chmod(path, 0o600)
+    check(os.stat(path).st_ctime_ns > before, "chmod does not change ctime")
+    # relatime: an access time that is not after the modification moves at the next read.
+    os.utime(path, ns=(1_000_000_000, 1_500_000_000_000_000_000))
+    read(path)
+    check(os.stat(path).st_atime_ns > 1_500_000_000_000_000_000, "relatime: a read does not move an old atime")
+
+
+def attributes(top):
+    path = top / "attributes"
+    write(path, b"")
+    refused(errno.ENODATA, os.getxattr, path, "user.absent")
+    refused(errno.ENODATA, os.removexattr, path, "user.absent")
+    refused(errno.ENODATA, os.setxattr, path, "user.absent", b"x", os.XATTR_REPLACE)
+    os.setxattr(path, "user.there", b"value")
+    refused(errno.EEXIST, os.setxattr, path, "user.there", b"x", os.XATTR_CREATE)
+    refused(errno.ERANGE, lambda: _small_getxattr(path))
+    refused(errno.EOPNOTSUPP, os.setxattr, path, "unknown.space", b"x")
+
+
+def _small_getxattr(path):
+    buffer = ctypes.create_string_buffer(2)
+    if LIBC.getxattr(os.fsencode(path), b"user.there", buffer, 2) < 0:
+        raise OSError(ctypes.get_errno(), "getxattr")
+
+
+def sizes(top):
+    path = top / "sizes"
+    write(path, b"x")
+    limit = (1 << 32) * 4096 - 4096
+    refused(errno.EFBIG, os.truncate, path, limit + (1 << 20))
+    refused(errno.EINVAL, os.truncate, path, -1)
+    os.truncate(path, 1 << 40)
+    check(os.stat(path).st_size == 1 << 40 and os.stat(path).st_blocks <= 8, "a sparse file of a tebibyte")
+    with open(path, "r+b") as file:
+        file.seek(1 << 39)
+        file.write(b"in the middle")
+        file.flush()
+        check(os.lseek(file.fileno(), 4096, os.SEEK_DATA) == 1 << 39, "SEEK_DATA")
+        check(os.lseek(file.fileno(), 1 << 39, os.SEEK_HOLE) == (1 << 39) + 4096, "SEEK_HOLE")
+        refused(errno.ENXIO, os.lseek, file.fileno(), (1 << 39) + 4096, os.SEEK_DATA)
+    # The caller's own limit.
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            os.truncate(path, 1 << 41)
+        except OSError as problem:
+            os._exit(0 if problem.errno == errno.EFBIG else 2)
+        os._exit(1)
+    check(os.waitpid(pid, 0)[1] == 0, "RLIMIT_FSIZE does not hold")
+
+
+def ranges(top):
+    path = top / "ranges"
+    write(path, bytes(range(256)) * 256)
+    with open(path, "r+b") as file, open(top / "copy", "w+b") as copy:
+        keep, punch, zero = 1, 2, 16
+        fd = file.fileno()
+
+        def fallocate(mode, offset, length):
+            if LIBC.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+                raise OSError(ctypes.get_errno(), "fallocate")
+
+        fallocate(keep, 65536, 65536)
+        check(os.fstat(fd).st_size == 65536, "fallocate with KEEP_SIZE moves the size")
+        fallocate(punch | keep, 8192, 8192)
+        fallocate(zero, 100, 50)
+        content = bytearray(bytes(range(256)) * 256)
+        content[8192:16384] = bytes(8192)
+        content[100:150] = bytes(50)
+        check(read(path) == bytes(content), "punched or zeroed wrongly")
+        check(os.copy_file_range(fd, copy.fileno(), 60000, 1000, 3) == 60000, "copy_file_range")
+        check(read(top / "copy") == bytes(3) + bytes(content[1000:61000]), "copy_file_range copied something else")
+    direct = os.open(path, os.O_RDWR | os.O_DIRECT)
+    try:
+        memory = mmap.mmap(-1, 8192)
+        memory[:] = b"D" * 8192
+        check(os.pwritev(direct, [memory], 4096) == 8192, "a direct write")
+        memory[:] = bytes(8192)
+        check(os.preadv(direct, [memory], 4096) == 8192 and memory[:] == b"D" * 8192, "a direct read")
+    finally:
+        os.close(direct)
+    check(read(path)[4096:12288] == b"D" * 8192, "a cached read after a direct write")
+
+
+def locks(top):
+    path = top / "locks"
+    write(path, b"x" * 100)
+    script = ("import fcntl,sys\nf=open(sys.argv[1],'r+b')\n"
+              "try:\n getattr(fcntl,sys.argv[2])(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\nexcept OSError: sys.exit(3)\n")
+    for kind in ("flock", "lockf"):
+        with open(path, "r+b") as file:
+            getattr(fcntl, kind)(file, fcntl.LOCK_EX)
+            other = subprocess.run([sys.executable, "-c", script, str(path), kind], check=False).returncode
+            check(other == 3, f"{kind}: a second process got the lock as well")
+        other = subprocess.run([sys.executable, "-c", script, str(path), kind], check=False).returncode
+        check(other == 0, f"{kind}: the lock outlives its file: {other}")
+
+
+def the_root_syncs_everything(scratch, top, image):
+    """What is written and not synced is in a copy of the image once the root's fsync has returned."""
+    for number in range(50):
+        (top / f"unsynced{number}").write_bytes(b"unsynced %d" % number * 3000)
+    root = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        LIBC.syncfs(root)
+        os.fsync(root)
+    finally:
+        os.close(root)
+    copy = mounting.copy_image(image, scratch.path("synced"))
+    mounting.run(scratch.program, "replay", copy)
+    mounting.clean(copy)
+    for number in range(50):
+        shown = subprocess.run([scratch.program, "cat", f"{copy}:/unsynced{number}"], stdout=subprocess.PIPE, check=True)
+        check(shown.stdout == b"unsynced %d" % number * 3000, f"unsynced{number} did not survive")
+    os.unlink(copy)
+
+
+def what_the_image_says(scratch, top, image):
+    """Inode numbers and free space are the image's."""
+    numbers = {name: os.lstat(top / name).st_ino for name in os.listdir(top)}
+    space = os.statvfs(top)
+    check(space.f_namemax == 255 and space.f_bsize == 4096, f"statfs: {space}")
+    check(os.stat(top).st_ino == 2 or os.stat(top).st_ino == 1, "the root's number")
+    scratch.umount(top)
+    listing = json.loads(subprocess.run([scratch.program, "ls", "-a", "--json", str(image)], stdout=subprocess.PIPE,
+                                        check=True).stdout)
+    entries = {entry["name"]: entry["inode"] for entry in listing if entry["name"] not in (".", "..")}
+    check(entries == numbers, f"st_ino: {entries} and {numbers}")
+
+
+def test(scratch):
+    image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image)
+    for part in (names_that_are_too_long, requests_go_by_inode, handles_outlive_the_cache, directories_have_places,
+                 groups_and_modes, times, attributes, sizes, ranges, locks):
+        part(top)
+        print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
+    the_root_syncs_everything(scratch, top, image)
+    what_the_image_says(scratch, top, image)
+    mounting.clean(image)
+
+
+if __name__ == "__main__":
+    mounting.main(test)

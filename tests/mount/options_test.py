@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Every option of the kernel's ext4 and of mount(8) is honoured, or refused by name with a status that is not zero.
+
+Usage: options_test.py PROGRAM
+"""
+
+import os
+import subprocess
+
+import mounting
+from mounting import check, run
+
+# Those of ext4(5), of the kernel's documentation and of mount(8). A mount with one of them works, or does not come up.
+HONOURED = """rw ro noload,ro norecovery,ro data=ordered data=journal data=writeback commit=7 commit=0 barrier barrier=0 barrier=1
+nobarrier errors=continue errors=remount-ro errors=panic discard nodiscard noatime atime relatime strictatime nodiratime
+diratime user_xattr nouser_xattr acl noacl auto_da_alloc auto_da_alloc=0 noauto_da_alloc grpid bsdgroups nogrpid sysvgroups
+resuid=1 resgid=1 delalloc block_validity dioread_nolock bsddf nodev dev nosuid suid noexec exec async defaults
+default_permissions allow_other max_read=65536 fsname=other subtype=kind auto_unmount""".split()
+REFUSED = """sync dirsync remount usrquota grpquota prjquota quota usrjquota=a grpjquota=a jqfmt=vfsv1 journal_dev=8 journal_path=/x
+dax dax=always inlinecrypt test_dummy_encryption stripe=4 journal_async_commit abort nodelalloc dioread_lock init_itable=5
+debug minixdf oldalloc orlov journal_ioprio=3 mb_optimize_scan=1 max_dir_size_kb=5 data_err=abort inode_readahead_blks=8
+journal_checksum nonsense nonsense=5 data=nonsense errors=nonsense commit=x commit=-1 resuid=x barrier=x sb=x offset=x
+blkdev uid=5 gid=5 umask=022 allow_root discard=x max_read=7 ro=1""".split()
+# Where kernels and versions of mount differ, one of both is right; silence is not.
+EITHER = """nouid32 nojournal_checksum min_batch_time=5 max_batch_time=5 bh nobh check=none nocheck i_version noi_version iversion
+nombcache no_mbcache noquota init_itable noinit_itable lazytime nolazytime mand nomand silent loud prefetch_block_bitmaps
+no_prefetch_block_bitmaps warn_on_error nowarn_on_error noblock_validity nodioread_nolock fc_debug_force data_err=ignore
+user users nofail _netdev loop context=x symfollow nosymfollow""".split()
+
+
+def attempt(scratch, image, options):
+    """(mounted, output). Whatever is mounted is used and unmounted again."""
+    directory = scratch.path("mnt")
+    directory.mkdir(exist_ok=True)
+    result = run(scratch.program, "mount", "-o", options, image, directory, accept=range(256))
+    mounted = mounting.is_mounted(directory)
+    check(mounted == (result.returncode == 0), f"{options}: status {result.returncode}, mounted: {mounted}")
+    if mounted:
+        scratch.servers[directory] = scratch.server_of(directory)
+        effects(directory, options)
+        scratch.umount(directory)
+    else:
+        check(result.returncode == 2, f"{options}: status {result.returncode}: {result.stdout}")
+    return mounted, result.stdout
+
+
+def line_of(directory):
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        return next(line.split(" ") for line in table if line.split(" ")[1] == str(directory))
+
+
+def writable(directory):
+    try:
+        with open(directory / "probe", "wb"):
+            return True
+    except OSError:
+        return False
+
+
+def effects(directory, options):
+    """What can be seen of an option."""
+    words = options.split(",")
+    check(writable(directory) == ("ro" not in words), f"{options}: writable is {writable(directory)}")
+    source, _, kind, flags = line_of(directory)[:4]
+    flags = flags.split(",")
+    for word in words:
+        if word in ("nodev", "nosuid", "noexec", "ro", "rw"):
+            check(word in flags, f"{word}: the mount table says {flags}")
+        if word in ("dev", "suid", "exec"):
+            check("no" + word not in flags, f"{word}: the mount table says {flags}")
+        if word == "fsname=other":
+            check(source == "other", f"the source is {source}")
+        if word == "subtype=kind":
+            check(kind == "fuse.kind", f"the type is {kind}")
+        if word == "nouser_xattr":
+            check(fails(os.setxattr, directory / "probe", "user.a", b"b"), "nouser_xattr: attributes are set")
+        if word == "noacl":
+            check(fails(os.setxattr, directory / "probe", "system.posix_acl_access", b"\2\0\0\0"), "noacl: a list is set")
+        if word in ("grpid", "bsdgroups"):
+            os.makedirs(directory / "group", exist_ok=True)
+            os.chown(directory / "group", 0, 77)
+            (directory / "group" / "file").write_bytes(b"")
+            check(os.stat(directory / "group" / "file").st_gid == 77, f"{word}: the directory's group is not taken")
+            os.unlink(directory / "group" / "file")
+    access_time(directory, words)
+
+
+def access_time(directory, words):
+    """Reads of a file whose access time is old, and of one whose access time is new."""
+    if "ro" in words:
+        return
+    path = directory / "read"
+    path.write_bytes(b"read")
+    os.utime(path, ns=(10**18, 10**18))
+    path.read_bytes()
+    moved = os.stat(path).st_atime_ns != 10**18
+    check(moved == ("noatime" not in words), f"{words}: the access time moved: {moved}")
+    if "noatime" not in words:
+        before = os.stat(path).st_atime_ns
+        path.read_bytes()
+        moved = os.stat(path).st_atime_ns != before
+        check(moved == ("strictatime" in words), f"{words}: a new access time moved: {moved}")
+
+
+def fails(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError:
+        return True
+    return False
+
+
+def failures(scratch, image):
+    """A mount that does not come up says so before the program returns, with its status; nothing stays mounted."""
+    directory = scratch.path("mnt")
+    text = scratch.path("text")
+    text.write_text("no file system\n" * 1000, encoding="ascii")
+    for arguments in ((image, scratch.path("absent")), (scratch.path("absent"), directory), (image, text), (text, directory),
+                      (directory, directory), ("/dev/null", directory), ("/dev/fd/99", directory), (f"{image}@1", directory),
+                      ("-o", "offset=4096", image, directory), ("-o", "sb=1", image, directory), (image,), ()):
+        for flags in ((), ("-f",)):
+            result = subprocess.run([scratch.program, "mount", *flags, *map(str, arguments)], stdout=subprocess.PIPE,
+                                    stderr=subprocess.STDOUT, timeout=30, check=False)
+            check(result.returncode == 2, f"{arguments}: status {result.returncode}: {result.stdout}")
+            check(result.stdout.strip(), f"{arguments}: no word about it")
+            check(not mounting.is_mounted(directory), f"{arguments}: something is mounted")
+    # A mount point that nobody can mount at says so from the background as well.
+    damaged = scratch.image("damaged", "64M", "-t", "ext4", "-O", "^metadata_csum")
+    with open(damaged, "r+b") as file:
+        file.seek(1024 + 0x60)
+        file.write(b"\xff\xff\xff\xff")  # incompatible features that nobody knows
+    result = run(scratch.program, "mount", damaged, directory, accept=(2,))
+    check("feature" in result.stdout, f"unknown features: {result.stdout}")
+
+
+def test(scratch):
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    for option in HONOURED:
+        mounted, output = attempt(scratch, image, option)
+        check(mounted, f"{option} is refused: {output}")
+    for option in REFUSED:
+        mounted, output = attempt(scratch, image, option)
+        check(not mounted, f"{option} is taken")
+        check(option.split("=")[0].split(",")[0] in output, f"{option} is not named: {output}")
+    for option in EITHER:
+        mounted, output = attempt(scratch, image, option)
+        check(mounted or option.split("=")[0] in output, f"{option} is not named: {output}")
+    print(f"{len(HONOURED)} options honoured, {len(REFUSED)} refused by name, {len(EITHER)} either", flush=True)
+    failures(scratch, image)
+    mounting.clean(image)
+
+
+if __name__ == "__main__":
+    mounting.main(test)

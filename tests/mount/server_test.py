@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""The server's process: signals end it clean, the foreground stays, what the starting program left open stays open.
+
+Usage: server_test.py PROGRAM
+"""
+
+import os
+import signal
+import subprocess
+import time
+
+import mounting
+from mounting import check
+
+LIMIT = 30  # seconds for what should take a fraction of one
+
+
+def await_end(pid, what):
+    limit = time.monotonic() + LIMIT
+    while os.path.exists(f"/proc/{pid}/stat"):
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as status:
+            if status.read().rsplit(")", 1)[1].split()[0] in "ZX":
+                return
+        check(time.monotonic() < limit, f"{what}: the server {pid} does not end")
+        time.sleep(0.01)
+
+
+def ended_by(scratch, number):
+    """A signal in the middle of work that nobody has synced: the mount is gone, the image clean and complete."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    for count in range(200):
+        (directory / f"file{count}").write_bytes(b"unsynced %d" % count * 500)
+    held = open(directory / "file0", "rb")
+    pid = scratch.servers.pop(directory)
+    os.kill(pid, number)
+    try:
+        await_end(pid, signal.Signals(number).name)
+    finally:
+        held.close()
+    check(not mounting.is_mounted(directory), f"{signal.Signals(number).name}: the mount stays")
+    mounting.clean(image)
+    superblock = mounting.run("dumpe2fs", "-h", image).stdout
+    check("needs_recovery" not in superblock, f"{signal.Signals(number).name}: the journal was not emptied")
+    directory = scratch.mount(image, options="ro")
+    for count in range(200):
+        check((directory / f"file{count}").read_bytes() == b"unsynced %d" % count * 500, f"file{count} is not complete")
+    scratch.umount(directory)
+    print(f"{signal.Signals(number).name}: ended clean", flush=True)
+
+
+def in_the_foreground(scratch):
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.path("mnt")
+    for number in (None, signal.SIGTERM, signal.SIGINT):
+        server = subprocess.Popen([scratch.program, "mount", "-f", str(image), str(directory)])
+        try:
+            limit = time.monotonic() + LIMIT
+            while not mounting.is_mounted(directory):
+                check(server.poll() is None and time.monotonic() < limit, "a server in the foreground does not come up")
+                time.sleep(0.01)
+            check(scratch.server_of(directory) == server.pid, "the foreground is another process")
+            (directory / f"by {number}").write_bytes(b"written")
+            if number is None:
+                mounting.run(scratch.program, "umount", directory)
+            else:
+                server.send_signal(number)
+            check(server.wait(LIMIT) == 0, f"a server in the foreground ends with {server.returncode}")
+        finally:
+            if server.poll() is None:
+                server.kill()
+                server.wait()
+                subprocess.run(["umount", "-l", str(directory)], check=False)
+        mounting.clean(image)
+    print("foreground: stays, and ends with 0", flush=True)
+
+
+def descriptors_stay_open(scratch):
+    """Somebody who hands the program a pipe may rely on it: it is open for as long as the server lives."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.path("mnt")
+    readable, writable = os.pipe()
+    mounting.run(scratch.program, "mount", image, directory, pass_fds=(writable,))
+    os.close(writable)
+    scratch.servers[directory] = pid = scratch.server_of(directory)
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    check(any(link.startswith("pipe:") for link in links), f"the pipe is closed in the server: {links}")
+    check(os.readlink(f"/proc/{pid}/cwd") == "/", "the server keeps its starting directory busy")
+    for fd in range(3):
+        check(os.readlink(f"/proc/{pid}/fd/{fd}") == "/dev/null", "the server keeps its terminal busy")
+    os.set_blocking(readable, False)
+    try:
+        os.read(readable, 1)
+        raise mounting.Failure("the pipe has ended while the server lives")
+    except BlockingIOError:
+        pass
+    scratch.umount(directory)
+    os.set_blocking(readable, True)
+    check(os.read(readable, 1) == b"", "the pipe has no end after the server's")
+    os.close(readable)
+    print("descriptors: stay open as long as the server", flush=True)
+
+
+def usable_at_once(scratch):
+    """When the program returns the mount answers, and when umount returns the image is free and complete."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    for count in range(20):
+        directory = scratch.mount(image)
+        (directory / f"round{count}").write_bytes(b"x" * 100000)
+        check(len(os.listdir(directory)) == count + 2, f"round {count}: {os.listdir(directory)}")
+        scratch.umount(directory)
+        mounting.run(scratch.program, "mkdir", "-p", f"{image}:/lost+found")  # takes the image's lock
+    mounting.clean(image)
+    print("twenty mounts: usable and free at once", flush=True)
+
+
+def unmounted_by_others(scratch):
+    """umount(8) works as well; the server then ends by itself and leaves the image clean."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    (directory / "file").write_bytes(b"x" * 1000000)
+    pid = scratch.servers.pop(directory)
+    mounting.run("umount", directory)
+    await_end(pid, "umount(8)")
+    mounting.clean(image)
+    check("needs_recovery" not in mounting.run("dumpe2fs", "-h", image).stdout, "umount(8): the journal was not emptied")
+    mounting.run(scratch.program, "umount", directory, accept=(1, 2))
+    print("umount(8): ended clean", flush=True)
+
+
+def test(scratch):
+    mounting.need("dumpe2fs")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        ended_by(scratch, number)
+    in_the_foreground(scratch)
+    descriptors_stay_open(scratch)
+    usable_at_once(scratch)
+    unmounted_by_others(scratch)
+
+
+if __name__ == "__main__":
+    mounting.main(test)

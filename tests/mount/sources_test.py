@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Where an image may lie: a file, a partition of a disk image, an offset, a descriptor, a block device. One in use is refused.
+
+Usage: sources_test.py PROGRAM
+"""
+
+import os
+import time
+
+import mounting
+from mounting import check, run
+
+SECTOR = 512
+
+
+def source_of(directory):
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        return next(line.split(" ")[0] for line in table if line.split(" ")[1] == str(directory))
+
+
+def use(scratch, image, what, source=None, **options):
+    """Mounts, writes, unmounts, mounts again and reads."""
+    directory = scratch.mount(image, **options)
+    check(source_of(directory) == str(source or image), f"{what}: the source reads as {source_of(directory)}")
+    (directory / "written").write_bytes(what.encode() * 1000)
+    scratch.umount(directory)
+    directory = scratch.mount(image, **options)
+    check((directory / "written").read_bytes() == what.encode() * 1000, f"{what}: something else is read")
+    scratch.umount(directory)
+    print(f"{what}: mounted, written, read", flush=True)
+
+
+def disk_of(scratch, label):
+    """A disk image with three partitions, a file system in the second and the third."""
+    disk = scratch.path(f"disk {label}")
+    with open(disk, "wb") as file:
+        file.truncate(200 << 20)
+    run("sfdisk", "-q", disk, input=f"label: {label}\n,16M\n,64M\n,64M\n")
+    table = run("sfdisk", "-d", disk).stdout
+    starts = [int(line.split("start=")[1].split(",")[0]) * SECTOR for line in table.splitlines() if "start=" in line]
+    for start in starts[1:]:
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", f"offset={start}", disk, "64M")
+    return disk, starts
+
+
+def checked_part(scratch, disk, start):
+    part = scratch.path("part")
+    run("dd", f"if={disk}", f"of={part}", "bs=1M", f"skip={start}", "count=64M", "iflag=skip_bytes,count_bytes",
+        "conv=sparse", "status=none")
+    mounting.clean(part)
+    os.unlink(part)
+
+
+def partitions(scratch):
+    for label in ("gpt", "dos"):
+        disk, starts = disk_of(scratch, label)
+        use(scratch, f"{disk}@2", f"partition 2 of a {label} disk", source=str(disk).replace(" ", "\\040") + "@2")
+        use(scratch, disk, f"offset in a {label} disk", source=str(disk).replace(" ", "\\040"), options=f"offset={starts[2]}")
+        one = scratch.mount(f"{disk}@2", "one")
+        other = scratch.mount(f"{disk}@3", "other")
+        check((one / "written").read_bytes() != (other / "written").read_bytes(), "two partitions are the same")
+        scratch.umount(one)
+        scratch.umount(other)
+        for start in starts[1:]:
+            checked_part(scratch, disk, start)
+        for name, word in ((f"{disk}@1", ""), (f"{disk}@9", ""), (f"{disk}@x", "")):
+            result = run(scratch.program, "info", name, accept=(2,))
+            check(name.rsplit("/", 1)[1] in result.stdout, f"{name}: {result.stdout}")
+
+
+def descriptor(scratch):
+    image = scratch.image("by descriptor", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.path("mnt")
+    directory.mkdir(exist_ok=True)
+    fd = os.open(image, os.O_RDWR)
+    try:
+        # Its name is gone: only the descriptor leads to it.
+        os.rename(image, scratch.path("renamed"))
+        run(scratch.program, "mount", f"/dev/fd/{fd}", directory, pass_fds=(fd,))
+    finally:
+        os.close(fd)
+    scratch.servers[directory] = scratch.server_of(directory)
+    (directory / "written").write_bytes(b"by descriptor")
+    scratch.umount(directory)
+    mounting.clean(scratch.path("renamed"))
+    print("an open descriptor: mounted, written", flush=True)
+
+
+def block_device(scratch):
+    image = scratch.image("on a device", "64M", "-t", "ext4", "-b", "4096")
+    result = run("losetup", "-f", "--show", image, accept=range(256))
+    if result.returncode != 0:
+        mounting.skip(f"there are no loop devices: {result.stdout.strip()}")
+    device = result.stdout.strip()
+    try:
+        use(scratch, device, "a block device")
+        directory = scratch.mount(device)
+        refused(scratch, device, "a device that is mounted here")
+        result = run("mount", "-t", "ext4", device, scratch.path("mnt"), accept=range(256))
+        check(result.returncode != 0, "the kernel mounts a device that is in use")
+        scratch.umount(directory)
+    finally:
+        run("losetup", "-d", device)
+    mounting.clean(image)
+
+
+def refused(scratch, image, what, *options):
+    other = scratch.path("refused")
+    other.mkdir(exist_ok=True)
+    result = run(scratch.program, "mount", *options, image, other, accept=(2,))
+    check(not mounting.is_mounted(other), f"{what}: mounted all the same")
+    check("in use" in result.stdout or "mounted" in result.stdout or "busy" in result.stdout.lower(),
+          f"{what}: {result.stdout}")
+
+
+def in_use(scratch):
+    image = scratch.image("in use", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    refused(scratch, image, "a second mount")
+    refused(scratch, image, "a second mount, read-only", "-o", "ro")
+    for verb in (("ls", image), ("mkdir", f"{image}:/x"), ("replay", image), ("check", image)):
+        result = run(scratch.program, *verb, accept=(2,))
+        check("use" in result.stdout or "mounted" in result.stdout, f"{verb}: {result.stdout}")
+    scratch.umount(directory)
+    # Readers share.
+    directory = scratch.mount(image, options="ro")
+    second = scratch.mount(image, "second", options="ro")
+    run(scratch.program, "ls", image)
+    run(scratch.program, "mkdir", f"{image}:/x", accept=(2,))
+    refused(scratch, image, "a writer beside readers")
+    scratch.umount(second)
+    scratch.umount(directory)
+    run(scratch.program, "mkdir", f"{image}:/x")
+    directory = scratch.kernel_mount(image)
+    refused(scratch, image, "an image that the kernel has mounted")
+    run(scratch.program, "mkdir", f"{image}:/y", accept=(2,))
+    scratch.kernel_umount(directory)
+    mounting.clean(image)
+    print("images in use: refused; readers share", flush=True)
+
+
+def multiple_mount_protection(scratch):
+    """An image with mmp says that it is in use, and goes on saying so."""
+    image = scratch.image("mmp", "64M", "-t", "ext4", "-b", "4096", "-O", "mmp", "-E", "mmp_update_interval=1")
+    directory = scratch.mount(image)
+    block = int(next(line for line in run("dumpe2fs", "-h", image).stdout.splitlines() if "MMP block number" in line)
+                .split(":")[1])
+
+    def sequence():
+        with open(image, "rb") as file:
+            file.seek(block * 4096 + 4)
+            return int.from_bytes(file.read(4), "little")
+
+    first = sequence()
+    check(first not in (0xFF4D4D50, 0xE24D4D50), f"mmp says that nobody uses it: {first:#x}")
+    limit = time.monotonic() + 20
+    while sequence() == first:
+        check(time.monotonic() < limit, "mmp is not kept alive")
+        time.sleep(0.1)
+    scratch.umount(directory)
+    check(sequence() == 0xFF4D4D50, f"mmp is not released: {sequence():#x}")
+    mounting.clean(image)
+    print("mmp: kept alive and released", flush=True)
+
+
+def test(scratch):
+    mounting.need("sfdisk", "losetup", "dd", "dumpe2fs")
+    use(scratch, scratch.image("image", "64M", "-t", "ext4", "-b", "4096"), "a file")
+    partitions(scratch)
+    descriptor(scratch)
+    block_device(scratch)
+    in_use(scratch)
+    multiple_mount_protection(scratch)
+
+
+if __name__ == "__main__":
+    mounting.main(test)
