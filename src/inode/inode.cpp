@@ -121,9 +121,11 @@ void Inode::fill_stat(struct stat& out) {
     out.st_rdev = device_number();
     out.st_size = static_cast<off_t>(size_);
     out.st_blksize = fs_.block_size();
-    out.st_blocks = static_cast<blkcnt_t>(block_count_512() + places_.promised_sectors());
+    const std::uint64_t promised = places_.promised_sectors();
+    out.st_blocks = static_cast<blkcnt_t>(block_count_512() + promised);
     // Bytes that live in the inode count as sectors, as Linux counts them: programs take a file without any for a hole.
-    if (is_regular() && is_inline()) out.st_blocks += static_cast<blkcnt_t>((size_ + 511) / 512);
+    // Once they have outgrown it, their blocks are promised.
+    if (is_regular() && is_inline() && promised == 0) out.st_blocks += static_cast<blkcnt_t>((size_ + 511) / 512);
     auto put = [](timespec& to, format::Timestamp from) { to = {from.sec, static_cast<long>(from.nsec)}; };
     put(out.st_atim, atime());
     put(out.st_mtim, mtime());
