@@ -1,6 +1,8 @@
 #include "capi/attributes.h"
 #include "capi/handles.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -152,13 +154,25 @@ int uext4_fremovexattr(uext4_file* file, const char* name) {
     return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
 }
 
-// Declared so that programs link; there is no mapping engine in this version.
-int uext4_map(uext4_file*, off_t, size_t, int, int, void**) {
-    return report(Error{EOPNOTSUPP, "uext4_map: this version has no memory maps; use uext4_pread and uext4_pwrite"});
+int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address) {
+    if (!file || !address) return invalid("uext4_map: NULL");
+    if (offset < 0) return invalid("uext4_map: a negative offset");
+    const Result<void*> memory = file->file->map(static_cast<std::uint64_t>(offset), length, prot, flags);
+    if (!memory) return report(memory.error());
+    *address = *memory;
+    return 0;
 }
-int uext4_unmap(void*, size_t) { return report(Error{EOPNOTSUPP, "uext4_unmap: this version has no memory maps"}); }
-int uext4_msync(void*, size_t, int) {
-    return report(Error{EOPNOTSUPP, "uext4_msync: this version has no memory maps"});
+
+int uext4_unmap(void* address, size_t length) {
+    // Maps are found by their address, whichever file system they belong to.
+    return status(ClientMaps::unmap(address, length));
+}
+
+int uext4_msync(void* address, size_t length, int flags) {
+    constexpr int known = MS_ASYNC | MS_SYNC | MS_INVALIDATE;
+    if ((flags & ~known) || ((flags & MS_ASYNC) && (flags & MS_SYNC))) return invalid("uext4_msync: flags");
+    // Without MS_SYNC nothing is to be waited for: background writeback sees every stored page anyway.
+    return status(FileSystem::sync_maps(address, length, (flags & MS_SYNC) != 0));
 }
 
 ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) {

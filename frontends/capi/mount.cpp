@@ -106,6 +106,8 @@ int uext4_umount(uext4_fs* fs) {
     if (!fs) return invalid("uext4_umount: NULL");
     if (const unsigned open = fs->open_handles.load())
         return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
+    if (const std::size_t maps = fs->fs->maps().live())
+        return report(Error{EBUSY, fmt::format("{} memory maps of files are left", maps)});
     const Result<void> done = fs->fs->unmount();
     delete fs;
     return status(done);

@@ -31,7 +31,16 @@ Result<std::unique_ptr<FileSystem>> FileSystem::mount_device(std::shared_ptr<Blo
 
 FileSystem::~FileSystem() = default;
 
-Result<void> FileSystem::unmount() { return volume_->close(); }
+Result<void> FileSystem::unmount() {
+    TRY(maps_.stop());
+    return volume_->close();
+}
+
+Result<void> FileSystem::thaw() {
+    TRY(volume_->thaw());
+    maps_.resume();
+    return {};
+}
 
 Result<void> FileSystem::writable() const {
     if (!volume_->read_only()) return {};

@@ -2,6 +2,7 @@
 // Thread-safe. The C ABI and the mount are thin layers over it.
 #pragma once
 
+#include "api/file_maps.h"
 #include "inode/access.h"
 #include "inode/attributes.h"
 #include "volume/volume.h"
@@ -32,6 +33,10 @@ public:
     Result<void> truncate(std::uint64_t size);
     Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length);
     Result<std::uint64_t> seek(std::uint64_t offset, int whence);  // SEEK_DATA and SEEK_HOLE, SEEK_SET and SEEK_END
+    // A memory map of [offset, offset + length); offset in whole pages. `protection`: PROT_*; `flags`: MAP_SHARED or
+    // MAP_PRIVATE, with MAP_POPULATE. Lives on when the file is closed; ends by ClientMaps::unmap. EACCES against the
+    // access mode, EINVAL, ENODEV (not a regular file), EOPNOTSUPP and EPERM where there are no maps.
+    Result<void*> map(std::uint64_t offset, std::size_t length, int protection, int flags);
     Inode& inode() { return *inode_; }
     const InodeRef& inode_ref() const { return inode_; }
     int flags() const { return flags_; }
@@ -42,6 +47,8 @@ public:
 
 private:
     friend class FileSystem;
+    Result<std::size_t> read_into(std::uint64_t offset, Bytes out);
+    Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, std::uint64_t& end);
     OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
     FileSystem& fs_;
     InodeRef inode_;
@@ -113,15 +120,20 @@ public:
     Result<void> sync();
     Result<struct statvfs> statistics();
     Result<void> freeze() { return volume_->freeze(); }
-    Result<void> thaw() { return volume_->thaw(); }
+    Result<void> thaw();
+    FileMaps& maps() { return maps_; }
+    // What stores through maps of [address, address + length) left is durable when `wait` is set. ENOMEM where there is
+    // no map.
+    static Result<void> sync_maps(void* address, std::size_t length, bool wait);
     Result<std::string> label();
     Result<void> set_label(std::string_view label);  // at most 16 bytes
 
 private:
     friend class OpenFile;
-    explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)) {}
+    explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {}
     Result<void> writable() const;
     std::unique_ptr<Volume> volume_;
+    FileMaps maps_;
 };
 
 }  // namespace uext4

@@ -1,6 +1,8 @@
+#include "api/bounce.h"
 #include "api/file_system.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 
 namespace uext4 {
 
@@ -22,11 +24,17 @@ OpenFile::~OpenFile() {
     inode_->open_files.fetch_sub(1);
 }
 
+Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
+    return (flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out);
+}
+
 Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
     if ((flags_ & O_ACCMODE) == O_WRONLY && !kernel_cached_) return fail(EBADF, "the file is open for writing only");
     if (inode_->is_directory()) return fail(EISDIR, "inode {} is a directory", inode_->number());
     const std::size_t n =
-        TRY((flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out));
+        TRY(touches_client_maps(out.data(), out.size())
+                ? read_bounced(out, [&](std::size_t at, Bytes part) { return read_into(offset + at, part); })
+                : read_into(offset, out));
     if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
     return n;
 }
@@ -35,23 +43,33 @@ bool OpenFile::read_moves_atime() const {
     return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::read_moves_atime(*inode_);
 }
 
-Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in) {
-    if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
-    TRY(fs_.writable());
-    FreezeGate::Pass pass(fs_.volume().gate());
+Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, std::uint64_t& end) {
+    const FreezeGate::Pass pass(fs_.volume().gate());
     WriteRequest request;
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
     request.may_use_reserve = is_privileged(inode_->fs(), who_);
     request.keep_times = kernel_cached_;
     // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
     request.who = kernel_cached_ ? nullptr : &who_;
-    std::size_t done = 0;
     if ((flags_ & O_DIRECT) && !request.append) {
-        done = TRY(write_direct(*inode_, offset, in, request));
-    } else {
-        const Written written = TRY(write_file(*inode_, offset, in, request));
-        done = written.count;
+        const std::size_t n = TRY(write_direct(*inode_, offset, in, request));
+        end = offset + n;
+        return n;
     }
+    const Written written = TRY(write_file(*inode_, offset, in, request));
+    end = written.offset + written.count;
+    return written.count;
+}
+
+Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in) {
+    if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
+    TRY(fs_.writable());
+    std::uint64_t end = 0;
+    const std::size_t done =
+        TRY(touches_client_maps(in.data(), in.size())
+                ? write_bounced(in, [&](std::size_t at, ConstBytes part) { return write_from(offset + at, part, end); })
+                : write_from(offset, in, end));
+    const FreezeGate::Pass pass(fs_.volume().gate());
     if (flags_ & (O_SYNC | O_DSYNC)) TRY(sync_file(*inode_, (flags_ & O_SYNC) != O_SYNC));
     else if (inode_->has_flag(format::inode_flag::sync)) TRY(sync_file(*inode_, false));
     return done;
@@ -86,6 +104,46 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
         done = fallocate_file(*inode_, mode, offset, length, is_privileged(inode_->fs(), who_));
     }
     return done;
+}
+
+Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protection, int flags) {
+    const bool shared = (flags & MAP_TYPE) == MAP_SHARED, private_copy = (flags & MAP_TYPE) == MAP_PRIVATE;
+    if ((!shared && !private_copy) || (flags & ~(MAP_TYPE | MAP_POPULATE)))
+        return fail(EINVAL, "memory map: flags {:#x} are not MAP_SHARED or MAP_PRIVATE, with MAP_POPULATE", flags);
+    if (protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+        return fail(EINVAL, "memory map: protection {:#x}", protection);
+    if (!inode_->is_regular()) return fail(ENODEV, "inode {} is not a regular file", inode_->number());
+    const int mode = flags_ & O_ACCMODE;
+    if (mode == O_WRONLY) return fail(EACCES, "memory map: the file is open for writing only");
+    if (shared && (protection & PROT_WRITE) && mode != O_RDWR)
+        return fail(EACCES, "memory map: the file is open for reading only");
+    if (shared && (protection & PROT_WRITE) && inode_->has_flag(format::inode_flag::append))
+        return fail(EACCES, "inode {} is append-only", inode_->number());
+    return fs_.maps().map({.inode = inode_,
+                           .offset = offset,
+                           .length = length,
+                           .protection = protection,
+                           .shared = shared,
+                           .populate = (flags & MAP_POPULATE) != 0,
+                           .may_store = mode == O_RDWR,
+                           .may_use_reserve = is_privileged(inode_->fs(), who_)});
+}
+
+Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait) {
+    constexpr std::size_t page = 4096;
+    const auto start = reinterpret_cast<std::uintptr_t>(address);
+    if (start % page != 0 || length > SIZE_MAX - page)
+        return fail(EINVAL, "msync of {} bytes at {}: not whole pages", length, fmt::ptr(address));
+    const std::uintptr_t end = start + round_up(length, page);
+    const std::vector<Region> parts = MapRegistry::instance().parts(start, end);
+    std::uintptr_t at = start;
+    for (const Region& part : parts) {
+        if (part.start != at) break;
+        at = part.end();
+        if (wait && part.shared && part.may_store) TRY(part.engine->sync(part.inode));
+    }
+    if (at < end) return fail(ENOMEM, "msync of {} bytes at {}: no map of a file", length, fmt::ptr(address));
+    return {};
 }
 
 Result<std::uint64_t> OpenFile::seek(std::uint64_t offset, int whence) {

@@ -152,7 +152,6 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
         return n;
     }
     const std::uint64_t end = offset + in.size();
-    if (offset > inode.size_hint() || end > inode.size_hint()) TRY(zero_straddle(inode));
     TRY(write_back(inode, offset, end));
     {
         // No pass may name these blocks, or start on them, before the data is there.
@@ -167,6 +166,8 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
         }
         if (!written) return fail(written.error());
         {
+            LockedFolio straddle;
+            if (end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
             MutexLock map(inode.map_lock);
             if (end > inode.size()) inode.set_size(end);
             if (!request.keep_times) {

@@ -33,7 +33,6 @@ Result<void> touch(Inode& inode) {
 
 Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
-    if (!keep_size && end > inode.size_hint()) TRY(zero_straddle(inode));
     // Blocks promised to dirty data are chosen by its writeback.
     TRY(write_back(inode, offset, end));
     const unsigned credits = step_credits(inode);
@@ -41,6 +40,8 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     const std::uint64_t last = divide_up(end, bs);
     Result<void> result;
     while (at < last && result) {
+        LockedFolio straddle;
+        if (!keep_size && end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
         Handle handle = TRY(inode.fs().journal.start(credits));
         MutexLock guard(inode.map_lock);
         const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
@@ -85,7 +86,7 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
         if (from >= to) return {};
         LockedFolio folio = TRY(pages.lock_for_change(from / fs, false));
         if (!folio) return {};
-        if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(folio->index * fs, fs);
+        pages.protect(folio);
         if (folio->owner) folio->owner->detach(*folio), folio->owner.reset();
         BlockMask mask = 0;
         for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot)
@@ -105,7 +106,6 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
 
 Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
-    if (!keep_size && end > inode.size_hint()) TRY(zero_straddle(inode));
     const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
     if (first > last) {
         TRY(zero_part(inode, offset, end));

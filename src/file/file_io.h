@@ -26,6 +26,9 @@ struct WriteRequest {
 Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out);
 // Makes all blocks of the folio up to date. Folio locked, Invalidate held (shared will do) or Inode exclusive.
 Result<void> fill_folio(Inode& inode, LockedFolio& folio);
+bool folio_is_full(const LockedFolio& folio);  // all blocks are up to date
+// Reads the folio in, and more when the reader goes forward. Invalidate held.
+Result<void> read_ahead(Inode& inode, std::uint64_t index);
 // A read, by the rules of atime, relatime and noatime; and whether it would change anything.
 void touch_atime(Inode& inode);
 bool read_moves_atime(Inode& inode);
@@ -45,8 +48,10 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.
 Result<void> leave_inline(Inode& inode, bool may_use_reserve);
-// Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive).
-Result<void> zero_straddle(Inode& inode);
+// Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive). The
+// folio, if there is one, stays locked until the new size is published: no store past the old end through a map comes
+// between, and the next one faults and promises the blocks that are in the file by then.
+Result<LockedFolio> zero_straddle(Inode& inode);
 
 // ---- journaled.cpp (data=journal)
 Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& folio, BlockMask blocks);

@@ -10,8 +10,8 @@ namespace {
 // A folio's blocks in the running transaction. The commit copies them; a folio that goes before leaves its bytes here.
 class JournaledFolio final : public JournaledData, public FolioOwner {
 public:
-    explicit JournaledFolio(Folio& folio, std::uint32_t block_size)
-        : folio_(&folio), block_size_(block_size), index_(folio.index) {}
+    JournaledFolio(Inode& inode, Folio& folio)
+        : inode_(inode), folio_(&folio), block_size_(inode.fs().block_size()), index_(folio.index) {}
 
     void add(BlockNr block, std::uint32_t slot) {
         MutexLock guard(lock_);
@@ -25,9 +25,10 @@ public:
         if (it == slots_.end()) return;
         const std::size_t at = std::size_t{it->second} * block_size_;
         if (folio_) {
-            if (folio_->mapped && folio_->file->client_maps())
-                folio_->file->client_maps()->protect(index_ * folio_->file->folio_size() + at, block_size_);
+            ClientMapsHook* maps = folio_->file->client_maps();
+            if (folio_->mapped && maps) maps->protect(index_ * folio_->file->folio_size() + at, block_size_);
             std::memcpy(out.data(), folio_->data + at, block_size_);
+            zero_past_end(out, at);
             folio_->journaled.fetch_and(~(BlockMask{1} << it->second));
         } else {
             std::memcpy(out.data(), kept_.data() + at, block_size_);
@@ -38,13 +39,25 @@ public:
     void detach(Folio& folio) override {
         MutexLock guard(lock_);
         if (folio_ != &folio) return;
-        if (!slots_.empty()) kept_.assign(folio.data, folio.data + folio.file->folio_size());
+        if (!slots_.empty()) {
+            kept_.assign(folio.data, folio.data + folio.file->folio_size());
+            zero_past_end(kept_, 0);
+        }
         folio.journaled.store(0);
         folio_ = nullptr;
     }
 
 private:
-    Mutex lock_{Rank::Leaf, "JournaledFolio"};
+    // Stores through maps reach past the end of the file, and must not reach the disk. `at`: of the bytes in the folio.
+    void zero_past_end(Bytes bytes, std::size_t at) const {
+        const std::uint64_t start = index_ * folio_->file->folio_size() + at, size = inode_.size_hint();
+        if (size >= start + bytes.size()) return;
+        const std::size_t keep = size > start ? size - start : 0;
+        std::memset(bytes.data() + keep, 0, bytes.size() - keep);
+    }
+
+    Mutex lock_{Rank::Device, "JournaledFolio"};  // outside of what protects client maps
+    Inode& inode_;                                // as long as the folio is there
     Folio* folio_;
     std::uint32_t block_size_;
     std::uint64_t index_;
@@ -56,7 +69,7 @@ private:
 
 Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& folio, BlockMask blocks) {
     const std::uint32_t bs = inode.fs().block_size();
-    if (!folio->owner) folio->owner = std::make_shared<JournaledFolio>(*folio, bs);
+    if (!folio->owner) folio->owner = std::make_shared<JournaledFolio>(inode, *folio);
     auto owner = std::static_pointer_cast<JournaledFolio>(folio->owner);
     const std::uint64_t start = folio->index * inode.pages().folio_size();
     for (std::uint32_t slot = 0; blocks >> slot; ++slot) {

@@ -80,11 +80,6 @@ void finish_folio(Inode& inode, LockedFolio& folio) {
     folio->uptodate = blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1;
 }
 
-bool is_full(const LockedFolio& folio) {
-    const std::uint64_t blocks = folio->file->folio_size() / folio->file->block_size();
-    return folio->uptodate == (blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1);
-}
-
 // Reads [first, first+count) folios that are not cached in as few requests as possible. Invalidate held.
 Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
     std::vector<LockedFolio> folios;
@@ -92,7 +87,7 @@ Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
     FileCache& pages = inode.pages();
     for (std::uint64_t i = first; i < first + count; ++i) {
         LockedFolio folio = TRY(pages.lock(i, true));
-        if (is_full(folio)) break;
+        if (folio_is_full(folio)) break;
         TRY(plan_folio(inode, folio, pieces));
         folios.push_back(std::move(folio));
     }
@@ -117,8 +112,20 @@ std::uint64_t window_for(Inode& inode, std::uint64_t index, std::uint64_t wanted
 
 }  // namespace
 
+bool folio_is_full(const LockedFolio& folio) {
+    const std::uint64_t blocks = folio->file->folio_size() / folio->file->block_size();
+    return folio->uptodate == (blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1);
+}
+
+Result<void> read_ahead(Inode& inode, std::uint64_t index) {
+    const std::uint64_t end = divide_up(inode.size_hint(), inode.pages().folio_size());
+    TRY(read_in(inode, index, window_for(inode, index, 1, std::max(end, index + 1))));
+    inode.read_next.store(index + 1, std::memory_order_relaxed);
+    return {};
+}
+
 Result<void> fill_folio(Inode& inode, LockedFolio& folio) {
-    if (is_full(folio)) return {};
+    if (folio_is_full(folio)) return {};
     std::vector<Piece> pieces;
     TRY(plan_folio(inode, folio, pieces));
     TRY(read_pieces(inode, pieces));
@@ -139,7 +146,7 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
         bool missing = false;
         {
             LockedFolio folio = TRY(pages.lock(index, false));
-            if (folio && is_full(folio)) std::memcpy(out.data() + done, folio->data + inside, n);
+            if (folio && folio_is_full(folio)) std::memcpy(out.data() + done, folio->data + inside, n);
             else missing = true;
         }
         if (missing) {

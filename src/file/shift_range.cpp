@@ -54,6 +54,7 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     Handle handle = TRY(inode.fs().journal.start(credits));
     TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
     TRY(shift_all(inode, handle, (offset + length) / bs, -static_cast<std::int64_t>(length / bs), credits));
+    if (ClientMapsHook* maps = inode.pages().client_maps()) maps->cut(size - length);
     MutexLock guard(inode.map_lock);
     inode.set_size(size - length);
     inode.set_disk_size(size - length);

@@ -53,7 +53,7 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     LockedFolio folio = TRY(pages.lock_for_change(size / folio_size, partial && m.place != Place::hole));
     if (!folio) return out;
     if (partial && m.place != Place::hole) TRY(fill_folio(inode, folio));
-    if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(round_down(size, folio_size), folio_size);
+    pages.protect(folio);
     const std::uint64_t inside = size % folio_size;
     if (inode.data_in_journal() && !inode.is_inline()) {
         out.folio = std::move(folio);
@@ -101,6 +101,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     const LogicalBlock first(divide_up(size, bs));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
+    if (ClientMapsHook* maps = pages.client_maps()) maps->cut(size);
     const bool was_orphan = orphans.contains(inode);
     const unsigned credits =
         step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
@@ -134,13 +135,13 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
 }
 
 Result<void> grow(Inode& inode, std::uint64_t size) {
-    TRY(zero_straddle(inode));
     bool leaves = false;
     {
         MutexLock guard(inode.map_lock);
         leaves = inode.is_inline() && size > inline_capacity(inode);
     }
     if (leaves) TRY(leave_inline(inode, true));
+    const LockedFolio straddle = TRY(zero_straddle(inode));
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
     inode.set_size(size);

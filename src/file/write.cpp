@@ -31,13 +31,25 @@ void make_room(Inode& inode) {
     (void)inode.fs().journal.commit_all();
 }
 
+void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size) {
+    const std::uint64_t fs = pages.folio_size();
+    pages.protect(folio);
+    std::memset(folio->data + size % fs, 0, fs - size % fs);
+}
+
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
 Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t inside, ConstBytes in,
                             const WriteRequest& request) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), bs = pages.block_size();
     const std::uint64_t start = index * fs, end = start + inside + in.size();
+    // The folio in which the file ends stays locked until the file has grown; it may be this one.
+    const std::uint64_t old_size = inode.size_hint();
+    const bool grows = end > old_size && old_size % fs != 0;
+    LockedFolio straddle;
+    if (grows && old_size / fs != index) straddle = TRY(zero_straddle(inode));
     LockedFolio folio = TRY(pages.lock_for_change(index, true));
+    if (grows && old_size / fs == index) zero_past_end(pages, folio, old_size);
     const BlockMask touched = blocks_of(inside, inside + in.size(), bs);
     // Blocks written in part need their old contents first.
     const bool head = inside % bs != 0, tail = (inside + in.size()) % bs != 0 && end < inode.size_hint();
@@ -112,15 +124,13 @@ std::uint64_t max_file_size(const Inode& inode) {
                                                                             : g.max_indirect_file_size;
 }
 
-Result<void> zero_straddle(Inode& inode) {
+Result<LockedFolio> zero_straddle(Inode& inode) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), size = inode.size_hint();
-    if (size % fs == 0) return {};
+    if (size % fs == 0) return LockedFolio();
     LockedFolio folio = TRY(pages.lock_for_change(size / fs, false));
-    if (!folio) return {};
-    if (folio->mapped && pages.client_maps()) pages.client_maps()->unmap(round_down(size, fs), fs);
-    std::memset(folio->data + size % fs, 0, fs - size % fs);
-    return {};
+    if (folio) zero_past_end(pages, folio, size);
+    return folio;
 }
 
 Result<void> leave_inline(Inode& inode, bool may_use_reserve) {
@@ -143,7 +153,10 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve) {
             TRY(inode.places().allocate(handle, LogicalBlock(0), 1, false, may_use_reserve));
             TRY(inode.store(handle));
         }
-        return journal_folio_blocks(handle, inode, folio, 1);
+        TRY(journal_folio_blocks(handle, inode, folio, 1));
+        // Stores through a map to contents in the inode had made it dirty: from now on they are the transaction's.
+        inode.pages().clear_dirty(folio, ~BlockMask{0});
+        return {};
     }
     {
         MutexLock guard(inode.map_lock);
@@ -166,8 +179,6 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         if (inline_now) capacity = inline_capacity(inode);
     }
     if (inline_now && offset + in.size() > capacity) TRY(leave_inline(inode, request.may_use_reserve));
-    if (offset > inode.size_hint() || (offset + in.size() > inode.size_hint() && inode.size_hint() % fs != 0))
-        TRY(zero_straddle(inode));
     std::size_t done = 0;
     int attempts = 0;
     while (done < in.size()) {

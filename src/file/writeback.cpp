@@ -73,7 +73,7 @@ private:
             if (!locked || !*locked || !(*locked)->dirty) continue;
             LockedFolio& folio = *locked;
             const std::uint64_t start = folio->index * fs_;
-            if (folio->mapped && pages_.client_maps()) pages_.client_maps()->protect(start, fs_);
+            pages_.protect(folio);
             const std::uint64_t size = inode_.size_hint();
             if (size < start + fs_) {
                 const std::uint64_t keep = size > start ? size - start : 0;

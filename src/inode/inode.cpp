@@ -132,6 +132,11 @@ void Inode::fill_stat(struct stat& out) {
     put(out.st_ctim, ctime());
 }
 
+void Inode::set_size(std::uint64_t size) {
+    // Client maps reach as far as the file before anybody can know that it grew.
+    if (ClientMapsHook* maps = pages_.client_maps()) maps->extend(size);
+    __atomic_store_n(&size_, size, __ATOMIC_RELEASE);
+}
 std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geometry, disk()); }
 void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
 

@@ -80,7 +80,7 @@ public:
 
     // ---- size. map_lock held.
     std::uint64_t size() const { return size_; }  // what users see
-    void set_size(std::uint64_t size) { __atomic_store_n(&size_, size, __ATOMIC_RELEASE); }
+    void set_size(std::uint64_t size);
     std::uint64_t disk_size() const;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.

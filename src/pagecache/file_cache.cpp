@@ -55,9 +55,13 @@ Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
             auto made = std::make_unique<Folio>();
             made->file = this;
             made->index = index;
-            if (client_maps_) made->data = client_maps_->memory(index);
-            made->in_client_memory = made->data != nullptr;
-            if (!made->data) made->data = TRY(cache_.allocate_memory());
+            if (ClientMapsHook* maps = client_maps()) {
+                made->data = TRY(maps->memory(index));
+                made->in_client_memory = true;
+                cache_.account_client_memory(folio_size());
+            } else {
+                made->data = TRY(cache_.allocate_memory());
+            }
             folio = made.get();
             folios_.emplace(index, std::move(made));
             cache_.link(*folio);
@@ -170,7 +174,8 @@ void FileCache::unpin(Folio& folio) {
 }
 
 void FileCache::drop(LockedFolio&& folio) {
-    if (folio->mapped && client_maps_) client_maps_->unmap(folio->index * folio_size(), folio_size());
+    // Stores end before the last bytes are looked at.
+    protect(folio);
     if (folio->owner) folio->owner->detach(*folio);
     clear_dirty(folio, ~BlockMask{0});
     Folio* raw = std::exchange(folio.folio_, nullptr);
@@ -183,7 +188,8 @@ void FileCache::drop(LockedFolio&& folio) {
 void FileCache::destroy(Folio& folio) {
     // Once the lock is given up, whoever removes the file's folios may be done with the file.
     PageCache& cache = cache_;
-    ClientMapsHook* maps = client_maps_;
+    // While the folio is known and locked: memory that went later could be that of the next folio at this index.
+    if (folio.in_client_memory) client_maps()->release_memory(folio.index);
     std::unique_ptr<Folio> owned;
     {
         MutexLock guard(tree_lock_);
@@ -192,11 +198,8 @@ void FileCache::destroy(Folio& folio) {
         folios_.erase(it);
         changed_.notify_all();
     }
-    if (owned->in_client_memory) {
-        if (maps) maps->release_memory(owned->index);
-    } else {
-        cache.free_memory(owned->data);
-    }
+    if (owned->in_client_memory) cache.account_client_memory(-std::int64_t{cache.folio_size()});
+    else cache.free_memory(owned->data);
 }
 
 bool FileCache::try_reclaim(Folio& folio) {
@@ -207,9 +210,17 @@ bool FileCache::try_reclaim(Folio& folio) {
     return can;
 }
 
-void FileCache::destroy_reclaimed(Folio& folio) {
-    if (folio.mapped && client_maps_) client_maps_->unmap(folio.index * folio_size(), folio_size());
-    destroy(folio);
+// Clean, so its maps cannot store: they lose it with its memory.
+void FileCache::destroy_reclaimed(Folio& folio) { destroy(folio); }
+
+void FileCache::set_client_maps(ClientMapsHook* hook) {
+    MutexLock guard(tree_lock_);
+    client_maps_.store(hook, std::memory_order_release);
+}
+
+void FileCache::protect(LockedFolio& folio) {
+    ClientMapsHook* maps = client_maps();
+    if (folio->mapped && maps) maps->protect(folio->index * folio_size(), folio_size());
 }
 
 std::optional<std::uint64_t> FileCache::next_dirty(std::uint64_t from) const {

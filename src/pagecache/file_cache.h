@@ -73,17 +73,21 @@ private:
     Folio* folio_ = nullptr;
 };
 
-// What the maps of client programs must do when folios change (implemented in mmap).
+// What the maps of client programs must do when folios change (implemented in mmap). None of it waits for a lock of
+// rank Device or further out.
 class ClientMapsHook {
 public:
     virtual ~ClientMapsHook() = default;
     // Stores fault again from now on. Called with the folio locked, under writeback, or owned by a commit.
     virtual void protect(std::uint64_t offset, std::uint64_t length) = 0;
-    // Every access faults again. Called with the folios locked.
-    virtual void unmap(std::uint64_t offset, std::uint64_t length) = 0;
-    // Memory of the file's contents when it is mapped: base of the file-wide memory, offset 0.
-    virtual std::byte* memory(std::uint64_t index) = 0;
+    // Memory for a new folio, which client maps can show; what it holds is undefined. Under the file's tree lock.
+    virtual Result<std::byte*> memory(std::uint64_t index) = 0;
+    // The folio goes: its memory is given back, and every access faults again. The folio is locked and still known.
     virtual void release_memory(std::uint64_t index) = 0;
+    // The file is about to have at least this size: maps reach so far.
+    virtual void extend(std::uint64_t size) = 0;
+    // It is about to have only this size; its folios beyond are gone. Accesses beyond are refused.
+    virtual void cut(std::uint64_t size) = 0;
 };
 
 class FileCache {
@@ -134,8 +138,11 @@ public:
     // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
     void remove(std::uint64_t first, std::uint64_t end);
 
-    void set_client_maps(ClientMapsHook* hook) { client_maps_ = hook; }
-    ClientMapsHook* client_maps() const { return client_maps_; }
+    // No folio may be cached. Invalidate exclusive.
+    void set_client_maps(ClientMapsHook* hook);
+    ClientMapsHook* client_maps() const { return client_maps_.load(std::memory_order_acquire); }
+    // Stores through client maps fault again; the folio is locked.
+    void protect(LockedFolio& folio);
 
 private:
     friend class LockedFolio;
@@ -151,7 +158,7 @@ private:
     CondVar changed_{"folio"};                                       // a folio was unlocked, or its writeback ended
     std::map<std::uint64_t, std::unique_ptr<Folio>> folios_;
     std::set<std::uint64_t> dirty_, writeback_;
-    ClientMapsHook* client_maps_ = nullptr;
+    std::atomic<ClientMapsHook*> client_maps_{nullptr};
     std::uint64_t order_;
 };
 

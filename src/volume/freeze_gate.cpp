@@ -8,6 +8,13 @@ void FreezeGate::enter() {
     ++inside_;
 }
 
+bool FreezeGate::try_enter() {
+    MutexLock guard(lock_);
+    if (closers_ > 0) return false;
+    ++inside_;
+    return true;
+}
+
 void FreezeGate::leave() {
     MutexLock guard(lock_);
     if (--inside_ == 0 && closers_ > 0) changed_.notify_all();

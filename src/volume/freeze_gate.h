@@ -5,6 +5,7 @@
 #include "sync/mutex.h"
 
 #include <cstdint>
+#include <optional>
 
 namespace uext4 {
 
@@ -23,12 +24,31 @@ public:
         RankGuard rank_;
     };
 
+    // The same without waiting: false while it is closed.
+    class TryPass {
+    public:
+        explicit TryPass(FreezeGate& gate) : gate_(gate.try_enter() ? &gate : nullptr) {
+            if (gate_) rank_.emplace(Rank::Freeze, "freeze gate");
+        }
+        ~TryPass() {
+            if (gate_) gate_->leave();
+        }
+        TryPass(const TryPass&) = delete;
+        TryPass& operator=(const TryPass&) = delete;
+        explicit operator bool() const { return gate_ != nullptr; }
+
+    private:
+        FreezeGate* gate_;
+        std::optional<RankGuard> rank_;
+    };
+
     void close();  // waits until nobody is inside; nests
     void open();
     bool closed() const;
 
 private:
     void enter();
+    bool try_enter();
     void leave();
 
     mutable Mutex lock_{Rank::Leaf, "FreezeGate"};

@@ -1,0 +1,74 @@
+#include "api/file_maps.h"
+
+#include "file/file_io.h"
+
+namespace uext4 {
+
+ClientMaps* FileMaps::engine() {
+    MutexLock guard(lock_);
+    return engine_.get();
+}
+
+Result<void*> FileMaps::map(const MapRequest& request) {
+    if (!engine()) {
+        std::unique_ptr<ClientMaps> started = TRY(ClientMaps::start(*this));
+        if (offers_less_.load()) started->offer_less(false);
+        if (!started->offer().system_calls)
+            volume_.fs().log(
+                "memory maps: userfaultfd serves this process's own accesses only; system calls that touch a "
+                "map end with EFAULT (run as root or give access to /dev/userfaultfd)");
+        MutexLock guard(lock_);
+        if (!engine_) engine_.swap(started);
+        guard.unlock();
+    }
+    return engine()->map(request);
+}
+
+std::size_t FileMaps::live() {
+    ClientMaps* maps = engine();
+    return maps ? maps->live() : 0;
+}
+
+void FileMaps::resume() {
+    if (ClientMaps* maps = engine()) maps->resume();
+}
+
+Result<void> FileMaps::stop() {
+    if (const std::size_t n = live()) return fail(EBUSY, "{} memory maps of files are left: unmap them first", n);
+    std::unique_ptr<ClientMaps> ended;
+    MutexLock guard(lock_);
+    ended.swap(engine_);
+    guard.unlock();
+    return {};
+}
+
+Result<void> FileMaps::serve(const Fault& fault, const FaultInstall& install) {
+    // Loads pass a frozen file system: they change nothing.
+    if (!fault.store) return serve_fault(fault, install);
+    const FreezeGate::TryPass pass(volume_.gate());
+    if (!pass) return fail(EAGAIN, "the file system is frozen");
+    return serve_fault(fault, install);
+}
+
+void FileMaps::make_room(Inode& inode) {
+    const FreezeGate::Pass pass(volume_.gate());
+    make_room_for(inode);
+}
+
+Result<void> FileMaps::sync(Inode& inode) {
+    if (volume_.read_only()) return {};
+    const FreezeGate::Pass pass(volume_.gate());
+    return sync_file(inode, false);
+}
+
+Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>& change) {
+    return quiesce_file(inode, change);
+}
+
+Result<void> FileMaps::exclusively(Inode& inode, const std::function<Result<void>()>& change) {
+    const FreezeGate::Pass pass(volume_.gate());
+    WriteLock guard(inode.rw);
+    return change();
+}
+
+}  // namespace uext4

@@ -1,0 +1,42 @@
+// Memory maps of one file system: the engine, started by the first map, and the way of its faults through the freeze
+// gate.
+#pragma once
+
+#include "file/fault.h"
+#include "mmap/client_maps.h"
+#include "volume/volume.h"
+
+#include <memory>
+
+namespace uext4 {
+
+class FileMaps final : public FaultServer {
+public:
+    explicit FileMaps(Volume& volume) : volume_(volume) {}
+
+    // EOPNOTSUPP or EPERM where the kernel or the privilege does not allow maps, with a sentence that says what to do.
+    Result<void*> map(const MapRequest& request);
+    std::size_t live();
+    // Stores that met a frozen file system go on.
+    void resume();
+    // Ends the engine; no map may be left. EBUSY.
+    Result<void> stop();
+    // For tests: as on a kernel whose faults cannot be told apart (Linux before 6.4).
+    void offer_less() { offers_less_ = true; }
+
+    Result<void> serve(const Fault& fault, const FaultInstall& install) override;
+    void make_room(Inode& inode) override;
+    Result<void> sync(Inode& inode) override;
+    Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) override;
+    Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
+
+private:
+    ClientMaps* engine();
+
+    Volume& volume_;
+    Mutex lock_{Rank::Leaf, "FileMaps"};
+    std::unique_ptr<ClientMaps> engine_ UEXT4_GUARDED_BY(lock_);
+    std::atomic<bool> offers_less_{false};
+};
+
+}  // namespace uext4

@@ -1,0 +1,154 @@
+// Faults of client maps. A fault takes Invalidate shared, then the folio; of a store then the handle, when data is
+// journaled, and map_lock. Never Inode: a fault may come from inside an operation that holds it.
+#include "file/fault.h"
+
+#include "file/file_io.h"
+#include "inode/attributes.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+namespace {
+
+constexpr std::uint64_t page = 4096;
+constexpr std::uint64_t pages_around = 16;  // pages that a load makes visible with its own, when they are cached
+
+// What the bytes of a folio that lie in the file are in blocks.
+struct Span {
+    std::uint64_t first = 0, count = 0;  // logical blocks
+    BlockMask mask = 0;
+};
+
+Span span_of(const FileCache& pages, std::uint64_t index, std::uint64_t size) {
+    const std::uint64_t fs = pages.folio_size(), bs = pages.block_size(), start = index * fs;
+    Span span;
+    span.first = start / bs;
+    span.count = divide_up(std::min(start + fs, size) - start, bs);
+    span.mask = span.count == 64 ? ~BlockMask{0} : (BlockMask{1} << span.count) - 1;
+    return span;
+}
+
+Result<void> may_be_stored_to(Inode& inode) {
+    if (inode.fs().read_only.load()) return fail(EROFS, "the file system is read-only");
+    MutexLock guard(inode.map_lock);
+    if (inode.has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode.number());
+    return {};
+}
+
+void stamp(Inode& inode) {
+    const format::Timestamp now = current_time();
+    inode.set_mtime(now);
+    inode.set_ctime(now);
+    inode.bump_version();
+    inode.note_times_pending();
+}
+
+// Promised blocks and a dirty folio. Contents that are in the inode are only dirty: writeback decides whether they
+// still fit, and whoever makes them outgrow the inode promises the block first.
+Result<void> store_ordered(Inode& inode, LockedFolio& folio, const Span& span, bool may_use_reserve) {
+    {
+        MutexLock guard(inode.map_lock);
+        const bool stays_inline = inode.is_inline() && !inode.places().has_pending();
+        if (!stays_inline) TRY(inode.places().reserve(LogicalBlock(span.first), span.count, may_use_reserve));
+        stamp(inode);
+    }
+    inode.pages().mark_dirty(folio, span.mask);
+    return {};
+}
+
+// The blocks are named and in the transaction before the map may store; the commit takes the right away again.
+Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span, bool may_use_reserve, Handle& handle) {
+    unsigned credits = 0;
+    {
+        MutexLock guard(inode.map_lock);
+        credits = inode.places().credits();
+    }
+    const auto blocks = static_cast<unsigned>(span.count);
+    handle = TRY(inode.fs().journal.start(credits * blocks + blocks + 4));
+    {
+        MutexLock guard(inode.map_lock);
+        const LogicalBlock reached =
+            TRY(inode.places().allocate(handle, LogicalBlock(span.first), span.count, false, may_use_reserve));
+        if (reached.value != span.first + span.count)
+            return fail(ENOSPC, "inode {}: no room in the journal for one folio", inode.number());
+        stamp(inode);
+        TRY(inode.store(handle));
+    }
+    return journal_folio_blocks(handle, inode, folio, span.mask);
+}
+
+bool in_inode(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.is_inline() && !inode.places().has_pending();
+}
+
+Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, const FaultInstall& install) {
+    FileCache& pages = inode.pages();
+    TRY(may_be_stored_to(inode));
+    LockedFolio folio = TRY(pages.lock_for_change(index, true));
+    TRY(fill_folio(inode, folio));
+    // The file grows only with this folio locked, when it ends in it; it shrinks only with Invalidate exclusive.
+    const std::uint64_t size = inode.size_hint();
+    if (fault.offset >= size) return fail(EFAULT, "inode {}: offset {} is past the end", inode.number(), fault.offset);
+    const Span span = span_of(pages, index, size);
+    Handle handle;
+    if (inode.data_in_journal() && !in_inode(inode))
+        TRY(store_journaled(inode, folio, span, fault.may_use_reserve, handle));
+    else TRY(store_ordered(inode, folio, span, fault.may_use_reserve));
+    folio->mapped = true;
+    return install(index * pages.folio_size(), pages.folio_size(), true);
+}
+
+Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& install) {
+    FileCache& pages = inode.pages();
+    TRY(read_ahead(inode, index));
+    {
+        LockedFolio folio = TRY(pages.lock(index, true));
+        TRY(fill_folio(inode, folio));
+        folio->mapped = true;
+        TRY(install(index * pages.folio_size(), pages.folio_size(), false));
+    }
+    for (std::uint64_t next = index + 1; next < index + pages_around; ++next) {
+        LockedFolio folio = pages.try_lock(next);
+        if (!folio || !folio_is_full(folio)) return {};
+        folio->mapped = true;
+        TRY(install(next * pages.folio_size(), pages.folio_size(), false));
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
+    Inode& inode = *fault.inode;
+    FileCache& pages = inode.pages();
+    if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
+    ReadLock guard(pages.invalidate);
+    const std::uint64_t size = inode.size_hint();
+    if (fault.offset >= round_up(size, page))
+        return fail(EFAULT, "inode {}: offset {} is past the end of {} bytes", inode.number(), fault.offset, size);
+    const std::uint64_t index = fault.offset / pages.folio_size();
+    if (fault.store) return serve_store(inode, index, fault, install);
+    return serve_load(inode, index, install);
+}
+
+Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& change) {
+    WriteLock invalidate(inode.pages().invalidate);
+    if (!inode.fs().read_only.load()) {
+        TRY(write_back(inode));
+        // Folios that a transaction owns are its own until it has copied them.
+        if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
+    }
+    MutexLock flush(inode.flush_lock);
+    inode.pages().remove(0, ~std::uint64_t{0});
+    return change();
+}
+
+void make_room_for(Inode& inode) {
+    // Errors are noted with the file; whether there is room now shows when the store is tried again.
+    (void)write_back(inode);
+    (void)inode.fs().journal.commit_all();
+}
+
+}  // namespace uext4

@@ -1,0 +1,20 @@
+// Faults of client maps on a file. Callers hold Freeze (of a store) and nothing else.
+#pragma once
+
+#include "mmap/fault_server.h"
+
+#include <functional>
+
+namespace uext4 {
+
+// EFAULT past the end, EROFS, EPERM (immutable), ENOSPC, EIO.
+Result<void> serve_fault(const Fault& fault, const FaultInstall& install);
+
+// Calls `change` with everything of the file on the device and nothing of it cached. Inode exclusive held. An error of
+// writeback, and nothing is changed.
+Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& change);
+
+// What frees space that is only pending. Inode may not be held.
+void make_room_for(Inode& inode);
+
+}  // namespace uext4

@@ -1,0 +1,184 @@
+#include "mmap/client_maps.h"
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+constexpr std::size_t page_size = 4096;
+constexpr int worker_count = 4;
+}  // namespace
+
+ClientMaps::ClientMaps(FaultServer& server, Userfault userfault) : server_(server), userfault_(std::move(userfault)) {}
+
+Result<std::unique_ptr<ClientMaps>> ClientMaps::start(FaultServer& server) {
+    std::unique_ptr<ClientMaps> made(new ClientMaps(server, TRY(Userfault::open())));
+    TRY(made->launch());
+    return made;
+}
+
+Result<void> ClientMaps::launch() {
+    stop_event_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop_event_ < 0) return fail(errno, "memory maps: no eventfd: {}", std::strerror(errno));
+    reader_ = TRY(Thread::start("map faults", [this] { read_events(); }));
+    helper_ = TRY(Thread::start("map room", [this] { assist(); }));
+    for (int i = 0; i < worker_count; ++i) workers_.push_back(TRY(Thread::start("map worker", [this] { work(); })));
+    return {};
+}
+
+ClientMaps::~ClientMaps() {
+    settle();
+    {
+        MutexLock guard(lock_);
+        stop_ = true;
+        jobs_changed_.notify_all();
+        chores_changed_.notify_all();
+    }
+    const std::uint64_t one = 1;
+    if (stop_event_ >= 0) [[maybe_unused]]
+        const ssize_t told = ::write(stop_event_, &one, sizeof one);
+    reader_.join();
+    helper_.join();
+    for (Thread& worker : workers_) worker.join();
+    if (stop_event_ >= 0) ::close(stop_event_);
+    // What could not be written keeps its memory until the inode goes, which is after us: it loses it now.
+    std::unordered_map<Inode*, Attached> left;
+    {
+        MutexLock guard(attach_lock_);
+        left.swap(attached_);
+    }
+    for (auto& [inode, attached] : left) {
+        inode->pages().remove(0, ~std::uint64_t{0});
+        inode->pages().set_client_maps(nullptr);
+    }
+}
+
+// With Inode held exclusively.
+Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const InodeRef& reference) {
+    {
+        MutexLock guard(attach_lock_);
+        if (auto it = attached_.find(&inode); it != attached_.end()) return it->second.file;
+    }
+    std::shared_ptr<MappedFile> file;
+    TRY(server_.quiesce(inode, [&]() -> Result<void> {
+        std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint()));
+        file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size());
+        inode.pages().set_client_maps(file.get());
+        return {};
+    }));
+    MutexLock guard(attach_lock_);
+    attached_[&inode] = {reference, file};
+    return file;
+}
+
+Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr<MappedFile>& file) {
+    const std::size_t length = round_up(request.length, page_size);
+    void* memory = ::mmap(nullptr, length, request.protection, request.shared ? MAP_SHARED : MAP_PRIVATE,
+                          file->descriptor(), static_cast<off_t>(request.offset));
+    if (memory == MAP_FAILED)
+        return fail(errno, "memory map of {} bytes at {}: {}", length, request.offset, std::strerror(errno));
+    // The threads that serve faults are not there in a child.
+    ::madvise(memory, length, MADV_DONTFORK);
+    if (Result<void> watched = userfault_.watch(memory, length, request.shared); !watched) {
+        ::munmap(memory, length);
+        return fail(watched.error());
+    }
+    MapRegistry::instance().insert({.start = reinterpret_cast<std::uintptr_t>(memory),
+                                    .length = length,
+                                    .offset = request.offset,
+                                    .inode = request.inode,
+                                    .file = file,
+                                    .engine = this,
+                                    .protection = request.protection,
+                                    .shared = request.shared,
+                                    .may_store = request.may_store,
+                                    .may_use_reserve = request.may_use_reserve});
+    return memory;
+}
+
+Result<void*> ClientMaps::map(const MapRequest& request) {
+    if (request.length == 0 || request.offset % page_size != 0 || request.length > SIZE_MAX - page_size)
+        return fail(EINVAL, "memory map of {} bytes at {}: the offset is in units of {} bytes, the length above 0",
+                    request.length, request.offset, page_size);
+    if (request.offset > static_cast<std::uint64_t>(INT64_MAX) - request.length - page_size)
+        return fail(EOVERFLOW, "memory map of {} bytes at {}", request.length, request.offset);
+    void* memory = nullptr;
+    TRY(server_.exclusively(*request.inode, [&]() -> Result<void> {
+        const std::shared_ptr<MappedFile> file = TRY(attach(*request.inode, request.inode));
+        memory = TRY(place(request, file));
+        return {};
+    }));
+    if (request.populate) {
+        const RegionRef region = MapRegistry::instance().find(reinterpret_cast<std::uintptr_t>(memory));
+        if (region) populate(*region);
+    }
+    return memory;
+}
+
+// As far as it goes: what cannot be had now faults later, and says so then.
+void ClientMaps::populate(const Region& region) {
+    const std::uint64_t size = region.inode->size_hint();
+    for (std::uintptr_t page = region.start; page < region.end() && region.offset_of(page) < size; page += page_size)
+        if (!serve_in(region, Job{page}, Kind::load)) return;
+}
+
+Result<void> ClientMaps::unmap(void* address, std::size_t length) {
+    const auto start = reinterpret_cast<std::uintptr_t>(address);
+    if (start % page_size != 0 || length == 0 || length > SIZE_MAX - page_size)
+        return fail(EINVAL, "unmap of {} bytes at {}: not whole pages", length, fmt::ptr(address));
+    const std::uintptr_t end = start + round_up(length, page_size);
+    const std::vector<Region> gone = MapRegistry::instance().remove(start, end);
+    if (gone.empty()) return fail(EINVAL, "unmap of {} bytes at {}: no map of a file", length, fmt::ptr(address));
+    for (const Region& part : gone) {
+        // Not watched any more, so that no event of it is left behind.
+        void* memory = reinterpret_cast<void*>(part.start);
+        part.engine->userfault_.unwatch(memory, part.length);
+        ::munmap(memory, part.length);
+    }
+    for (const Region& part : gone) part.engine->settle_soon();
+    return {};
+}
+
+void ClientMaps::settle() {
+    std::vector<Attached> all;
+    {
+        MutexLock guard(attach_lock_);
+        for (const auto& [inode, attached] : attached_) all.push_back(attached);
+    }
+    for (const Attached& one : all) {
+        if (MapRegistry::instance().uses(one.file.get())) continue;
+        Inode& inode = *one.inode;
+        Result<void> done = server_.exclusively(inode, [&]() -> Result<void> {
+            if (MapRegistry::instance().uses(one.file.get())) return {};
+            TRY(server_.quiesce(inode, [&]() -> Result<void> {
+                inode.pages().set_client_maps(nullptr);
+                return {};
+            }));
+            MutexLock guard(attach_lock_);
+            attached_.erase(&inode);
+            return {};
+        });
+        // An error of its writeback is noted for fsync; the data stays in the cache, in this memory.
+        (void)done;
+    }
+}
+
+void ClientMaps::settle_soon() {
+    MutexLock guard(lock_);
+    settle_wanted_ = true;
+    chores_changed_.notify_all();
+}
+
+void ClientMaps::resume() {
+    MutexLock guard(lock_);
+    for (const Job& job : parked_) jobs_.push_back(job);
+    parked_.clear();
+    jobs_changed_.notify_all();
+}
+
+}  // namespace uext4

@@ -1,0 +1,115 @@
+// The memory maps of one file system's files, by userfaultfd over shared memory.
+//
+// A reader takes faults from the kernel and passes them on; workers serve them through the FaultServer; a helper makes
+// room when there is no space. A fault that cannot be served now is parked by page, never on a worker. Each answer
+// installs the folio's pages in the map that faulted, while the folio is locked, and wakes the threads that wait for
+// the page.
+#pragma once
+
+#include "mmap/fault_server.h"
+#include "mmap/map_registry.h"
+#include "mmap/mapped_file.h"
+#include "mmap/userfault.h"
+#include "sync/condition.h"
+#include "sync/thread.h"
+
+#include <sys/types.h>
+
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace uext4 {
+
+struct MapRequest {
+    InodeRef inode;
+    std::uint64_t offset = 0;  // bytes, a multiple of the page size
+    std::size_t length = 0;    // bytes
+    int protection = 0;        // PROT_*
+    bool shared = true;        // else MAP_PRIVATE
+    bool populate = false;
+    bool may_store = false;  // the file is open for writing
+    bool may_use_reserve = false;
+};
+
+class ClientMaps {
+public:
+    // EOPNOTSUPP and EPERM say what is missing and what to do.
+    static Result<std::unique_ptr<ClientMaps>> start(FaultServer& server);
+    ~ClientMaps();  // no map is left
+    ClientMaps(const ClientMaps&) = delete;
+
+    const UserfaultOffer& offer() const { return userfault_.offer(); }
+    void offer_less(bool continue_protected) { userfault_.offer_less(continue_protected); }  // for tests, before a map
+
+    Result<void*> map(const MapRequest& request);
+    // Whole pages, which may be part of maps or of several; what is no map of ours in the range stays. EINVAL.
+    static Result<void> unmap(void* address, std::size_t length);
+
+    Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
+    std::size_t live() const { return MapRegistry::instance().count(this); }
+    // The file system is thawed: stores that waited go on.
+    void resume();
+
+private:
+    enum class Kind : bool { load, store };
+    using Key = std::pair<std::uintptr_t, Kind>;
+    struct Job {
+        std::uintptr_t page = 0;
+        Kind kind = Kind::load;
+        int attempts = 0;  // that ended for want of space
+    };
+    struct Attached {
+        InodeRef inode;
+        std::shared_ptr<MappedFile> file;
+    };
+
+    ClientMaps(FaultServer& server, Userfault userfault);
+    Result<void> launch();
+    Result<std::shared_ptr<MappedFile>> attach(Inode& inode, const InodeRef& reference);
+    Result<void*> place(const MapRequest& request, const std::shared_ptr<MappedFile>& file);
+    void populate(const Region& region);
+    // Files without maps go back to ordinary cache memory, as far as their data can be written.
+    void settle();
+    void settle_soon();
+
+    void read_events();
+    void take_message(const uffd_msg& message, std::vector<Region>& gone);
+    void take_fault(std::uintptr_t page, Kind kind, pid_t tid);
+    void work();
+    void serve(Job job);
+    Result<void> serve_in(const Region& region, const Job& job, Kind kind);
+    void finish(const Job& job);
+    void refuse(const Job& job);
+    void forbid_for_a_while(const Job& job);
+    void assist();  // the helper's thread
+
+    FaultServer& server_;
+    Userfault userfault_;
+    int stop_event_ = -1;
+
+    Mutex lock_{Rank::Leaf, "ClientMaps"};
+    CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"};
+    bool stop_ UEXT4_GUARDED_BY(lock_) = false;
+    std::deque<Job> jobs_ UEXT4_GUARDED_BY(lock_);
+    std::vector<Job> parked_ UEXT4_GUARDED_BY(lock_);   // frozen
+    std::deque<Job> no_space_ UEXT4_GUARDED_BY(lock_);  // the helper makes room for them
+    bool settle_wanted_ UEXT4_GUARDED_BY(lock_) = false;
+    std::vector<Region> gone_ UEXT4_GUARDED_BY(lock_);  // unmapped by the program: their inodes are let go
+    std::map<Key, std::vector<pid_t>> waiting_ UEXT4_GUARDED_BY(lock_);  // being served: who waits
+
+    Mutex attach_lock_{Rank::Leaf, "ClientMaps::attached"};
+    std::unordered_map<Inode*, Attached> attached_ UEXT4_GUARDED_BY(attach_lock_);
+
+    Thread reader_, helper_;
+    std::vector<Thread> workers_;
+};
+
+// The program's memory [memory, memory + length) contains maps of files, of this or another file system: it must not be
+// touched with a lock held.
+inline bool touches_client_maps(const void* memory, std::size_t length) {
+    return MapRegistry::instance().overlaps(memory, length);
+}
+
+}  // namespace uext4

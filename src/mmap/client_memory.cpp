@@ -1,0 +1,72 @@
+#include "mmap/client_memory.h"
+
+#include "base/bytes.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+constexpr std::uint64_t page = 4096;
+}
+
+Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size) {
+    const int fd = ::memfd_create("uext4-file", MFD_CLOEXEC);
+    if (fd < 0) return fail(errno, "memory map: no memory file: {}", std::strerror(errno));
+    std::unique_ptr<ClientMemory> made(new ClientMemory(fd));
+    made->extend(size);
+    return made;
+}
+
+ClientMemory::~ClientMemory() {
+    for (const auto& [number, memory] : windows_) ::munmap(memory, window);
+    ::close(fd_);
+}
+
+void ClientMemory::extend_locked(std::uint64_t size) {
+    const std::uint64_t wanted = round_up(size, page);
+    // A failure (the limit on file sizes) leaves accesses beyond refused.
+    if (wanted > size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
+}
+
+void ClientMemory::extend(std::uint64_t size) {
+    MutexLock guard(lock_);
+    extend_locked(size);
+}
+
+void ClientMemory::cut(std::uint64_t size) {
+    MutexLock guard(lock_);
+    const std::uint64_t wanted = round_up(size, page);
+    if (wanted < size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
+}
+
+Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) {
+    MutexLock guard(lock_);
+    extend_locked(offset + length);
+    if (size_ < offset + length) return fail(ENOMEM, "memory map: its memory cannot reach {} bytes", offset + length);
+    std::byte*& base = windows_[offset / window];
+    if (!base) {
+        void* memory = ::mmap(nullptr, window, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_,
+                              static_cast<off_t>(offset / window * window));
+        if (memory == MAP_FAILED) {
+            windows_.erase(offset / window);
+            return fail(ENOMEM, "memory map: no address space for {} bytes", window);
+        }
+        ::madvise(memory, window, MADV_DONTFORK);
+        base = static_cast<std::byte*>(memory);
+    }
+    return base + offset % window;
+}
+
+void ClientMemory::punch(std::uint64_t offset, std::uint64_t length) {
+    // Cannot fail on a memory file for any reason but a bad range.
+    ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                static_cast<off_t>(length));
+}
+
+}  // namespace uext4

@@ -1,0 +1,43 @@
+// The memory of a mapped file's folios: a memory file that is mapped once here, plainly, and again by each client map.
+// A page exists where a folio is, or where somebody has looked; the page cache's folios alone say what is valid.
+#pragma once
+
+#include "base/result.h"
+#include "sync/mutex.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+namespace uext4 {
+
+class ClientMemory {
+public:
+    // `size`: bytes of the file.
+    static Result<std::unique_ptr<ClientMemory>> create(std::uint64_t size);
+    ~ClientMemory();
+    ClientMemory(const ClientMemory&) = delete;
+
+    int descriptor() const { return fd_; }
+    // Where [offset, offset + length) lies; the range does not cross a window (lengths are powers of two up to 64 KiB,
+    // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM.
+    Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
+    // The pages go, in every map.
+    void punch(std::uint64_t offset, std::uint64_t length);
+    // The memory file reaches at least, or only, so far: an access of a client beyond ends with SIGBUS.
+    void extend(std::uint64_t size);
+    void cut(std::uint64_t size);
+
+private:
+    explicit ClientMemory(int fd) : fd_(fd) {}
+    void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
+
+    static constexpr std::uint64_t window = std::uint64_t{64} << 20;
+    const int fd_;
+    Mutex lock_{Rank::Leaf, "ClientMemory"};
+    std::uint64_t size_ UEXT4_GUARDED_BY(lock_) = 0;  // of the memory file, whole pages
+    std::map<std::uint64_t, std::byte*> windows_ UEXT4_GUARDED_BY(lock_);
+};
+
+}  // namespace uext4

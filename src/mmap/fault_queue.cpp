@@ -1,0 +1,201 @@
+// The reader, the workers and the helper of ClientMaps.
+#include "mmap/client_maps.h"
+#include "mmap/refusal.h"
+
+#include <poll.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace uext4 {
+
+namespace {
+constexpr std::size_t page_size = 4096;
+constexpr int space_attempts = 3;
+constexpr std::chrono::milliseconds forbidden_for{20};
+}  // namespace
+
+// ---- the reader: makes no memory-management call and waits for nobody, since munmap and UFFDIO_* wait for it.
+
+void ClientMaps::read_events() {
+    for (;;) {
+        pollfd polled[2] = {{userfault_.descriptor(), POLLIN, 0}, {stop_event_, POLLIN, 0}};
+        if (::poll(polled, 2, -1) < 0 && errno != EINTR) return;
+        if (polled[1].revents) return;
+        if (!(polled[0].revents & POLLIN)) continue;
+        std::vector<Region> gone;
+        {
+            MutexLock guard(MapRegistry::instance().lock());
+            uffd_msg messages[32];
+            const ssize_t n = ::read(userfault_.descriptor(), messages, sizeof messages);
+            for (ssize_t i = 0; i < n / static_cast<ssize_t>(sizeof(uffd_msg)); ++i) take_message(messages[i], gone);
+        }
+        if (gone.empty()) continue;
+        // The helper lets the files go.
+        MutexLock guard(lock_);
+        settle_wanted_ = true;
+        gone_.insert(gone_.end(), std::make_move_iterator(gone.begin()), std::make_move_iterator(gone.end()));
+        chores_changed_.notify_all();
+    }
+}
+
+void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone) {
+    MapRegistry& registry = MapRegistry::instance();
+    switch (message.event) {
+        case UFFD_EVENT_PAGEFAULT: {
+            const auto flags = message.arg.pagefault.flags;
+            const bool store = (flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)) != 0;
+            take_fault(round_down(message.arg.pagefault.address, page_size), store ? Kind::store : Kind::load,
+                       static_cast<pid_t>(message.arg.pagefault.feat.ptid));
+            return;
+        }
+        case UFFD_EVENT_UNMAP: {
+            std::vector<Region> parts = registry.remove_locked(message.arg.remove.start, message.arg.remove.end);
+            gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
+            return;
+        }
+        case UFFD_EVENT_REMAP:
+            registry.move_locked(message.arg.remap.from, message.arg.remap.to, message.arg.remap.len);
+            return;
+        default: return;
+    }
+}
+
+// One answer serves all threads that wait for the page in the same way; repeated messages are the kernel's habit for a
+// thread with a pending signal.
+void ClientMaps::take_fault(std::uintptr_t page, Kind kind, pid_t tid) {
+    MutexLock guard(lock_);
+    auto [it, fresh] = waiting_.try_emplace({page, kind});
+    if (std::ranges::find(it->second, tid) == it->second.end()) it->second.push_back(tid);
+    if (!fresh) return;
+    jobs_.push_back({page, kind, 0});
+    jobs_changed_.notify_one();
+}
+
+// ---- the workers
+
+void ClientMaps::work() {
+    for (;;) {
+        Job job;
+        {
+            MutexLock guard(lock_);
+            while (jobs_.empty() && !stop_) jobs_changed_.wait(lock_);
+            if (stop_) return;
+            job = jobs_.front();
+            jobs_.pop_front();
+        }
+        serve(job);
+    }
+}
+
+void ClientMaps::serve(Job job) {
+    const RegionRef region = MapRegistry::instance().find(job.page);
+    if (!region) return finish(job);
+    // A private map takes its own copy of what is loaded. Where the kernel cannot tell the first store, every access to
+    // a map that may store counts as one.
+    const bool writable = region->shared && (region->protection & PROT_WRITE);
+    const bool counts = region->shared && (job.kind == Kind::store || (writable && !offer().continue_protected));
+    if (job.kind == Kind::store && region->shared && !region->may_store) return refuse(job);
+    const Result<void> served = serve_in(*region, job, counts ? Kind::store : Kind::load);
+    if (served) return finish(job);
+    MutexLock guard(lock_);
+    if (served.error().code == EAGAIN) {
+        parked_.push_back(job);
+        return;
+    }
+    if (served.error().code == ENOSPC && job.attempts++ < space_attempts) {
+        no_space_.push_back(job);
+        chores_changed_.notify_all();
+        return;
+    }
+    guard.unlock();
+    refuse(job);
+}
+
+Result<void> ClientMaps::serve_in(const Region& region, const Job& job, Kind kind) {
+    const Fault fault{region.inode, region.offset_of(job.page), kind == Kind::store, region.may_use_reserve};
+    return server_.serve(fault, [&](std::uint64_t offset, std::uint64_t length, bool writable) -> Result<void> {
+        const std::uint64_t first = std::max(offset, region.offset);
+        const std::uint64_t end = std::min(offset + length, region.offset + region.length);
+        if (first >= end) return {};
+        const std::uintptr_t at = region.start + (first - region.offset);
+        const bool watched = region.shared;
+        TRY(userfault_.install(at, end - first, watched && !writable && offer().continue_protected));
+        if (!watched) return {};
+        if (writable) userfault_.unprotect(at, end - first);
+        else if (!offer().continue_protected) userfault_.protect(at, end - first);
+        return {};
+    });
+}
+
+// Off the list before the wake: who faults again afterwards sends a message that is not taken for a repeated one.
+void ClientMaps::finish(const Job& job) {
+    {
+        MutexLock guard(lock_);
+        waiting_.erase({job.page, job.kind});
+    }
+    userfault_.wake(job.page, page_size);
+}
+
+void ClientMaps::refuse(const Job& job) {
+    std::vector<pid_t> threads;
+    {
+        MutexLock guard(lock_);
+        auto it = waiting_.find({job.page, job.kind});
+        if (it != waiting_.end()) threads = it->second;
+    }
+    bool by_signal = true;
+    for (const pid_t tid : threads) {
+        switch (waiter_of(tid)) {
+            case Waiter::gone: break;
+            case Waiter::program: send_sigbus(tid, job.page); break;
+            case Waiter::elsewhere: by_signal = false; break;
+        }
+    }
+    if (!by_signal) forbid_for_a_while(job);
+    finish(job);
+}
+
+// For a thread that no signal reaches in its fault: it meets a page without the right. Other threads that touch the
+// page in the same moment meet that, too.
+void ClientMaps::forbid_for_a_while(const Job& job) {
+    const RegionRef region = MapRegistry::instance().find(job.page);
+    if (!region) return;
+    void* memory = reinterpret_cast<void*>(job.page);
+    const int left = job.kind == Kind::store ? region->protection & ~PROT_WRITE : PROT_NONE;
+    if (::mprotect(memory, page_size, left) != 0) return;
+    userfault_.wake(job.page, page_size);
+    this_thread::sleep(forbidden_for);
+    ::mprotect(memory, page_size, region->protection);
+}
+
+// ---- the helper
+
+void ClientMaps::assist() {
+    for (;;) {
+        std::deque<Job> hungry;
+        std::vector<Region> gone;
+        bool settling = false;
+        {
+            MutexLock guard(lock_);
+            while (no_space_.empty() && !settle_wanted_ && !stop_) chores_changed_.wait(lock_);
+            if (stop_) return;
+            hungry.swap(no_space_);
+            gone.swap(gone_);
+            settling = std::exchange(settle_wanted_, false);
+        }
+        if (settling) {
+            gone.clear();
+            settle();
+        }
+        for (const Job& job : hungry) {
+            if (const RegionRef region = MapRegistry::instance().find(job.page)) server_.make_room(*region->inode);
+            MutexLock guard(lock_);
+            jobs_.push_back(job);
+            jobs_changed_.notify_one();
+        }
+    }
+}
+
+}  // namespace uext4

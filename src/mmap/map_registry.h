@@ -1,0 +1,65 @@
+// Every client map of the process, by its address. The program's own munmap and mremap move and remove entries.
+#pragma once
+
+#include "inode/inode_table.h"
+#include "sync/mutex.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace uext4 {
+
+class ClientMaps;
+class MappedFile;
+
+struct Region {
+    std::uintptr_t start = 0;
+    std::size_t length = 0;    // bytes, whole pages
+    std::uint64_t offset = 0;  // of the file's bytes at `start`
+    InodeRef inode;
+    std::shared_ptr<MappedFile> file;
+    ClientMaps* engine = nullptr;
+    int protection = 0;      // PROT_*, when it was made
+    bool shared = false;     // MAP_SHARED
+    bool may_store = false;  // the file was opened for writing
+    bool may_use_reserve = false;
+
+    std::uintptr_t end() const { return start + length; }
+    std::uint64_t offset_of(std::uintptr_t address) const { return offset + (address - start); }
+};
+using RegionRef = std::shared_ptr<const Region>;
+
+class MapRegistry {
+public:
+    static MapRegistry& instance();
+
+    void insert(Region region);  // takes the place of what was there
+    RegionRef find(std::uintptr_t address) const;
+    // The parts of [start, end) that are maps, by address.
+    std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end) const;
+    bool overlaps(const void* memory, std::size_t length) const;
+    // The range is no map any more. What was one.
+    std::vector<Region> remove(std::uintptr_t start, std::uintptr_t end);
+    bool uses(const MappedFile* file) const;
+    std::size_t count(const ClientMaps* engine) const;
+
+    // Events of the program's munmap are read and applied under it: an address that is given out again cannot be met by
+    // the event of its former life.
+    Mutex& lock() { return lock_; }
+    std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    void move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) UEXT4_REQUIRES(lock_);
+
+private:
+    void put_locked(Region region) UEXT4_REQUIRES(lock_);
+    std::vector<Region> parts_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
+
+    mutable Mutex lock_{Rank::Device, "MapRegistry"};
+    std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);
+    std::atomic<std::size_t> count_{0};
+};
+
+}  // namespace uext4

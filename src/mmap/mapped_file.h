@@ -1,0 +1,46 @@
+// A file with client maps: its memory, and where in the program's address space it is seen. What the page cache and the
+// commit call when folios change.
+#pragma once
+
+#include "mmap/client_memory.h"
+#include "mmap/userfault.h"
+#include "pagecache/file_cache.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace uext4 {
+
+class MappedFile final : public ClientMapsHook {
+public:
+    MappedFile(const Userfault& userfault, std::unique_ptr<ClientMemory> memory, std::uint32_t folio_size)
+        : userfault_(const_cast<Userfault&>(userfault)), memory_(std::move(memory)), folio_size_(folio_size) {}
+
+    int descriptor() const { return memory_->descriptor(); }
+    ClientMemory& contents() { return *memory_; }
+
+    struct Range {
+        std::uintptr_t start = 0;
+        std::size_t length = 0;
+        std::uint64_t offset = 0;
+        bool stores = false;  // watched for stores: a shared map
+    };
+    void add_range(const Range& range);
+    void remove_range(std::uintptr_t start);
+
+    void protect(std::uint64_t offset, std::uint64_t length) override;
+    Result<std::byte*> memory(std::uint64_t index) override;
+    void release_memory(std::uint64_t index) override;
+    void extend(std::uint64_t size) override { memory_->extend(size); }
+    void cut(std::uint64_t size) override { memory_->cut(size); }
+
+private:
+    Userfault& userfault_;
+    std::unique_ptr<ClientMemory> memory_;
+    const std::uint32_t folio_size_;
+    Mutex lock_{Rank::Leaf, "MappedFile"};
+    std::vector<Range> ranges_ UEXT4_GUARDED_BY(lock_);
+};
+
+}  // namespace uext4

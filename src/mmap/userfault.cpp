@@ -1,0 +1,145 @@
+#include "mmap/userfault.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace uext4 {
+
+namespace {
+
+// Newer than the headers of Debian 12.
+constexpr std::uint64_t continue_mode_wp = 2;
+constexpr std::size_t page = 4096;
+
+// EVENT_REMOVE is not asked for: a removal of pages loses nothing but what the program itself threw away, and each of
+// our own would wait for its event to be read.
+constexpr std::uint64_t wanted_features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |
+                                          UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                                          UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP;
+
+int open_descriptor(bool& system_calls) {
+    system_calls = true;
+    if (const int device = ::open("/dev/userfaultfd", O_RDWR | O_CLOEXEC); device >= 0) {
+        const int fd = ::ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+        ::close(device);
+        if (fd >= 0) return fd;
+    }
+    if (const long fd = ::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK); fd >= 0) return static_cast<int>(fd);
+    system_calls = false;
+    return static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
+}
+
+}  // namespace
+
+Userfault::Userfault(Userfault&& other) noexcept : fd_(std::exchange(other.fd_, -1)), offer_(other.offer_) {}
+
+Userfault& Userfault::operator=(Userfault&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    std::swap(offer_, other.offer_);
+    return *this;
+}
+
+Userfault::~Userfault() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+Result<Userfault> Userfault::open() {
+    bool system_calls = false;
+    Userfault made(open_descriptor(system_calls));
+    if (made.fd_ < 0) {
+        const int error = errno;
+        if (error == ENOSYS)
+            return fail(EOPNOTSUPP,
+                        "memory maps need userfaultfd, which this kernel does not have: "
+                        "use Linux 5.19 or newer with CONFIG_USERFAULTFD, or read and write");
+        return fail(EPERM,
+                    "memory maps need userfaultfd ({}): run as root, give access to /dev/userfaultfd, or set "
+                    "vm.unprivileged_userfaultfd to 1",
+                    std::strerror(error));
+    }
+    uffdio_api api{};
+    api.api = UFFD_API;
+    api.features = wanted_features;
+    if (::ioctl(made.fd_, UFFDIO_API, &api) != 0)
+        return fail(EOPNOTSUPP,
+                    "memory maps need userfaultfd over shared memory with minor faults and write protection "
+                    "({}): use Linux 5.19 or newer",
+                    std::strerror(errno));
+    made.offer_.system_calls = system_calls;
+    made.offer_.continue_protected = made.probe_continue_protected();
+    return made;
+}
+
+// Tried on a page of its own: no feature bit tells.
+bool Userfault::probe_continue_protected() {
+    const int memory = ::memfd_create("uext4-probe", MFD_CLOEXEC);
+    if (memory < 0 || ::ftruncate(memory, page) != 0) return false;
+    void* alias = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    void* map = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    bool offered = false;
+    if (alias != MAP_FAILED && map != MAP_FAILED && watch(map, page, true)) {
+        *static_cast<volatile char*>(alias) = 1;
+        offered = install(reinterpret_cast<std::uintptr_t>(map), page, true).has_value();
+        unwatch(map, page);
+    }
+    if (alias != MAP_FAILED) ::munmap(alias, page);
+    if (map != MAP_FAILED) ::munmap(map, page);
+    ::close(memory);
+    return offered;
+}
+
+Result<void> Userfault::watch(void* address, std::size_t length, bool stores) {
+    uffdio_register request{};
+    request.range = {reinterpret_cast<std::uintptr_t>(address), length};
+    request.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
+    if (stores) request.mode |= UFFDIO_REGISTER_MODE_WP;
+    if (::ioctl(fd_, UFFDIO_REGISTER, &request) == 0) return {};
+    return fail(errno, "memory map of {} bytes: userfaultfd refuses to watch it: {}", length, std::strerror(errno));
+}
+
+void Userfault::unwatch(void* address, std::size_t length) {
+    uffdio_range range{reinterpret_cast<std::uintptr_t>(address), length};
+    ::ioctl(fd_, UFFDIO_UNREGISTER, &range);
+}
+
+Result<void> Userfault::install(std::uintptr_t address, std::size_t length, bool protect) {
+    const std::uintptr_t end = address + length;
+    while (address < end) {
+        uffdio_continue request{};
+        request.range = {address, end - address};
+        request.mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (protect ? continue_mode_wp : 0);
+        if (::ioctl(fd_, UFFDIO_CONTINUE, &request) == 0) return {};
+        const int error = errno;
+        if (request.mapped > 0) address += static_cast<std::uintptr_t>(request.mapped);
+        else if (error == EEXIST) address += page;
+        else if (error == EAGAIN) ::sched_yield();  // until the reader has taken the events of an munmap or mremap
+        else return fail(error, "a page of a memory map cannot be installed: {}", std::strerror(error));
+    }
+    return {};
+}
+
+void Userfault::write_protect(std::uintptr_t address, std::size_t length, bool on) {
+    uffdio_writeprotect request{};
+    request.range = {address, length};
+    request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+    // Anything but EAGAIN: the program has unmapped it, and there is nothing to protect.
+    while (::ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0 && errno == EAGAIN) ::sched_yield();
+}
+
+void Userfault::protect(std::uintptr_t address, std::size_t length) { write_protect(address, length, true); }
+void Userfault::unprotect(std::uintptr_t address, std::size_t length) { write_protect(address, length, false); }
+
+void Userfault::wake(std::uintptr_t address, std::size_t length) {
+    uffdio_range range{address, length};
+    ::ioctl(fd_, UFFDIO_WAKE, &range);
+}
+
+}  // namespace uext4

@@ -1,0 +1,55 @@
+// One userfaultfd: opening, what the running kernel offers, and its requests. Linux's userfaultfd(2),
+// ioctl_userfaultfd(2).
+#pragma once
+
+#include "base/result.h"
+
+#include <linux/userfaultfd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace uext4 {
+
+struct UserfaultOffer {
+    bool system_calls = false;        // system calls of the program may touch maps (not UFFD_USER_MODE_ONLY)
+    bool continue_protected = false;  // a page can be installed so that its first store faults (Linux 6.4)
+};
+
+class Userfault {
+public:
+    Userfault() = default;
+    Userfault(Userfault&& other) noexcept;
+    Userfault& operator=(Userfault&& other) noexcept;
+    ~Userfault();
+
+    // EOPNOTSUPP or EPERM with a sentence that says what to do.
+    static Result<Userfault> open();
+    const UserfaultOffer& offer() const { return offer_; }
+    // As on a kernel that offers less: for tests.
+    void offer_less(bool continue_protected) {
+        offer_.continue_protected = offer_.continue_protected && continue_protected;
+    }
+    int descriptor() const { return fd_; }
+
+    // Faults of [address, length) arrive here. `stores`: also the first store to a page that is there.
+    Result<void> watch(void* address, std::size_t length, bool stores);
+    void unwatch(void* address, std::size_t length);
+    // The pages of the memory file become visible in the range; with `protect` their next store faults. Pages that are
+    // visible already stay as they are. Does not wake.
+    Result<void> install(std::uintptr_t address, std::size_t length, bool protect);
+    // Stores fault (or no longer) in pages that are visible. A range that is not watched any more is left alone.
+    void protect(std::uintptr_t address, std::size_t length);
+    void unprotect(std::uintptr_t address, std::size_t length);
+    void wake(std::uintptr_t address, std::size_t length);
+
+private:
+    explicit Userfault(int fd) : fd_(fd) {}
+    void write_protect(std::uintptr_t address, std::size_t length, bool on);
+    bool probe_continue_protected();
+    int fd_ = -1;
+    UserfaultOffer offer_;
+};
+
+}  // namespace uext4

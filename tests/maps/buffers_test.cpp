@@ -1,0 +1,129 @@
+// Maps as buffers of reads and writes: of the same file, of another, unfaulted, direct and cached (problem C).
+#include "mapped_image.h"
+
+#include <thread>
+
+namespace uext4::test {
+namespace {
+
+constexpr std::size_t page = 4096;
+
+class Buffers : public MappedImage, public testing::WithParamInterface<const char*> {};
+
+// One file with every kind of place: mapped, hole, unwritten, delayed.
+std::string layout(uext4_file* file) {
+    std::string model = pattern(4 * page, 1) + std::string(12 * page, 0);
+    EXPECT_EQ(uext4_pwrite(file, model.data(), 4 * page, 0), static_cast<ssize_t>(4 * page));
+    EXPECT_EQ(uext4_ftruncate(file, 16 * page), 0);
+    EXPECT_EQ(uext4_fallocate(file, 0, 8 * page, 4 * page), 0);
+    EXPECT_EQ(uext4_fsync(file), 0);
+    const std::string delayed = pattern(4 * page, 2);
+    EXPECT_EQ(uext4_pwrite(file, delayed.data(), delayed.size(), 12 * page), static_cast<ssize_t>(delayed.size()));
+    model.replace(12 * page, delayed.size(), delayed);
+    return model;
+}
+
+TEST_P(Buffers, AFileIsReadIntoItsOwnMap) {
+    for (const int direct : {0, O_DIRECT}) {
+        make("-t ext4 -b 4096", GetParam());
+        NEED_MAPS();
+        uext4_file* cached = open("/f");
+        std::string model = layout(cached);
+        uext4_file* file = open("/f", O_RDWR | direct);
+        for (std::size_t from = 0; from < 16; from += 4) {
+            for (std::size_t to = 0; to < 16; to += 4) {
+                char* memory = map(file, 16 * page);
+                ASSERT_EQ(uext4_pread(file, memory + to * page, 4 * page, static_cast<off_t>(from * page)),
+                          static_cast<ssize_t>(4 * page))
+                    << from << " " << to << ": " << uext4_strerror();
+                model.replace(to * page, 4 * page, model.substr(from * page, 4 * page));
+                EXPECT_EQ(std::string(memory, model.size()), model) << from << " " << to;
+                EXPECT_EQ(read(cached, model.size()), model);
+                EXPECT_EQ(uext4_unmap(memory, 16 * page), 0);
+            }
+        }
+        uext4_close(file);
+        uext4_close(cached);
+        unmount();
+    }
+}
+
+TEST_P(Buffers, AFileIsWrittenFromItsOwnMap) {
+    for (const int direct : {0, O_DIRECT}) {
+        make("-t ext4 -b 4096", GetParam());
+        NEED_MAPS();
+        uext4_file* cached = open("/f");
+        std::string model = layout(cached);
+        uext4_file* file = open("/f", O_RDWR | direct);
+        for (std::size_t from = 0; from < 16; from += 4) {
+            for (std::size_t to = 0; to <= 16; to += 4) {
+                char* memory = map(file, 24 * page);
+                ASSERT_EQ(uext4_pwrite(file, memory + from * page, 4 * page, static_cast<off_t>(to * page)),
+                          static_cast<ssize_t>(4 * page))
+                    << uext4_strerror();
+                if (model.size() < (to + 4) * page) model.resize((to + 4) * page);
+                model.replace(to * page, 4 * page, model.substr(from * page, 4 * page));
+                EXPECT_EQ(read(cached, model.size()), model) << from << " " << to;
+                EXPECT_EQ(uext4_unmap(memory, 24 * page), 0);
+            }
+        }
+        uext4_close(file);
+        uext4_close(cached);
+        unmount();
+    }
+}
+
+TEST_P(Buffers, TwoFilesCrosswise) {
+    make("-t ext4 -b 4096", GetParam());
+    NEED_MAPS();
+    const std::string left = pattern(16 * page, 3), right = pattern(16 * page, 4);
+    for (const auto& [name, bytes] : {std::pair("/a", &left), std::pair("/b", &right)}) {
+        uext4_file* cached = open(name);
+        write(cached, *bytes);
+        uext4_close(cached);
+    }
+    uext4_file* a = open("/a", O_RDWR | O_DIRECT);
+    uext4_file* b = open("/b", O_RDWR | O_DIRECT);
+    for (int round = 0; round < 10; ++round) {
+        char* in_a = map(a, 16 * page);
+        char* in_b = map(b, 16 * page);
+        std::thread one([&] { EXPECT_EQ(uext4_pread(a, in_b, 8 * page, 0), static_cast<ssize_t>(8 * page)); });
+        std::thread two(
+            [&] { EXPECT_EQ(uext4_pread(b, in_a + 8 * page, 8 * page, 8 * page), static_cast<ssize_t>(8 * page)); });
+        std::thread three([&] { EXPECT_EQ(uext4_pwrite(a, in_a, page, 4 * page), static_cast<ssize_t>(page)); });
+        one.join();
+        two.join();
+        three.join();
+        EXPECT_EQ(std::string(in_a + 8 * page, 8 * page), right.substr(8 * page));
+        EXPECT_EQ(uext4_unmap(in_a, 16 * page), 0);
+        EXPECT_EQ(uext4_unmap(in_b, 16 * page), 0);
+    }
+    uext4_close(a);
+    uext4_close(b);
+    unmount();
+}
+
+TEST_P(Buffers, ABufferPastTheEndIsShortOrEfault) {
+    make("-t ext4 -b 4096", GetParam());
+    NEED_MAPS();
+    uext4_file* a = open("/a");
+    uext4_file* b = open("/b");
+    write(a, pattern(4 * page, 5));
+    write(b, std::string(2 * page, 'b'));
+    char* memory = map(b, 8 * page);
+    EXPECT_EQ(uext4_pread(a, memory, 4 * page, 0), static_cast<ssize_t>(2 * page));
+    EXPECT_EQ(read(b, 2 * page), pattern(4 * page, 5).substr(0, 2 * page));
+    EXPECT_EQ(uext4_pread(a, memory + 4 * page, 4 * page, 0), -EFAULT);
+    EXPECT_EQ(uext4_pwrite(a, memory + page, 4 * page, 0), static_cast<ssize_t>(page));
+    EXPECT_EQ(uext4_pwrite(a, memory + 4 * page, page, 0), -EFAULT);
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    uext4_close(a);
+    uext4_close(b);
+    unmount();
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, Buffers, testing::Values("", "data=journal"),
+                         [](const auto& mode) { return std::string(*mode.param ? "journal" : "ordered"); });
+
+}  // namespace
+}  // namespace uext4::test

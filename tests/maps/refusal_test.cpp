@@ -1,0 +1,193 @@
+// Accesses that cannot be: SIGBUS for that access alone, EFAULT in a system call, and nothing is lost.
+#include "mapped_image.h"
+
+#include <linux/fs.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+namespace uext4::test {
+namespace {
+
+constexpr std::size_t page = 4096;
+
+class Refusal : public MappedImage {};
+
+TEST_F(Refusal, ArgumentsAreChecked) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, "x");
+    void* memory = nullptr;
+    EXPECT_EQ(uext4_map(file, 1, page, PROT_READ, MAP_SHARED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, 0, 0, PROT_READ, MAP_SHARED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, MAP_SHARED | MAP_FIXED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, 0, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, -4096, page, PROT_READ, MAP_SHARED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_msync(&memory, page, MS_SYNC), -EINVAL);
+    uext4_close(file);
+    file = open("/f", O_RDONLY);
+    EXPECT_EQ(uext4_map(file, 0, page, PROT_READ | PROT_WRITE, MAP_SHARED, &memory), -EACCES);
+    char* own = map(file, page, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    own[0] = 'y';
+    EXPECT_EQ(uext4_umount(fs), -EBUSY);
+    uext4_close(file);
+    EXPECT_EQ(uext4_umount(fs), -EBUSY);
+    EXPECT_EQ(own[0], 'y');
+    EXPECT_EQ(uext4_unmap(own, page), 0);
+    unmount();
+}
+
+TEST_F(Refusal, AFullFileSystemRefusesTheStoreOnly) {
+    make("-t ext4 -b 4096 -m 0", "", "8M");
+    NEED_MAPS();
+    uext4_file* fill = open("/fill");
+    uext4_file* file = open("/f");
+    ASSERT_EQ(uext4_ftruncate(file, 64 * page), 0);
+    char* memory = map(file, 64 * page);
+    memory[0] = 'a';
+    ASSERT_EQ(uext4_fsync(file), 0);
+    const std::string chunk(64 * page, 'f');
+    off_t at = 0;
+    for (;;) {
+        const ssize_t n = uext4_pwrite(fill, chunk.data(), chunk.size(), at);
+        if (n <= 0) break;
+        at += n;
+    }
+    ASSERT_EQ(uext4_fsync(fill), 0) << uext4_strerror();
+    unsigned refusals = 0;
+    for (std::size_t p = 1; p < 64; ++p) refusals += refused([&] { memory[p * page] = 'b'; });
+    EXPECT_GT(refusals, 30u);
+    memory[1] = 'c';  // where there is a block, stores go on
+    EXPECT_EQ(read(file, 2), "ac");
+    EXPECT_EQ(memory[40 * page + 7], 0);
+    ASSERT_EQ(uext4_ftruncate(fill, 0), 0);
+    ASSERT_EQ(uext4_syncfs(fs), 0);
+    memory[63 * page] = 'd';  // and with space again everywhere
+    EXPECT_EQ(read(file, 1, 63 * page), "d");
+    EXPECT_EQ(uext4_unmap(memory, 64 * page), 0);
+    uext4_close(file);
+    uext4_close(fill);
+    unmount();
+}
+
+TEST_F(Refusal, ASystemCallGetsEfault) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, std::string(page, 'a'));
+    char* memory = map(file, 4 * page);
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    ASSERT_EQ(::write(ends[1], "hello", 5), 5);
+    EXPECT_EQ(::read(ends[0], memory + 10, 5), 5) << strerror(errno);
+    EXPECT_EQ(read(file, 5, 10), "hello");
+    ASSERT_EQ(::write(ends[1], "again", 5), 5);
+    errno = 0;
+    EXPECT_EQ(::read(ends[0], memory + 2 * page, 5), -1);
+    EXPECT_EQ(errno, EFAULT);
+    // The file grows: what was refused is there.
+    ASSERT_EQ(uext4_ftruncate(file, 4 * page), 0);
+    memory[2 * page] = 'z';
+    EXPECT_EQ(read(file, 1, 2 * page), "z");
+    ::close(ends[0]);
+    ::close(ends[1]);
+    EXPECT_EQ(uext4_unmap(memory, 4 * page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+TEST_F(Refusal, AnImmutableFileRefusesTheNextStore) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, std::string(2 * page, 'a'));
+    char* memory = map(file, 2 * page);
+    memory[0] = 'b';
+    ASSERT_EQ(uext4_fsync(file), 0);
+    unsigned int flags = 0;
+    ASSERT_EQ(uext4_getflags(fs, "/f", &flags), 0);
+    ASSERT_EQ(uext4_setflags(fs, "/f", flags | FS_IMMUTABLE_FL), 0) << uext4_strerror();
+    EXPECT_TRUE(refused([&] { memory[0] = 'c'; }));
+    EXPECT_EQ(memory[0], 'b');
+    ASSERT_EQ(uext4_setflags(fs, "/f", flags), 0);
+    memory[0] = 'd';
+    EXPECT_EQ(read(file, 1), "d");
+    EXPECT_EQ(uext4_unmap(memory, 2 * page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+TEST_F(Refusal, FrozenStoresWaitForTheThaw) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, std::string(page, 'a'));
+    char* memory = map(file, page);
+    memory[0] = 'b';
+    ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
+    std::atomic<bool> stored{false};
+    std::thread thread([&] {
+        memory[0] = 'c';
+        stored = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_FALSE(stored);
+    EXPECT_EQ(memory[0], 'b');  // loads pass
+    EXPECT_EQ(std::system(fmt::format("cp --sparse=always {0} {0}.copy", path_).c_str()), 0);
+    judge(path_ + ".copy");
+    ::unlink((path_ + ".copy").c_str());
+    ASSERT_EQ(uext4_thaw(fs), 0);
+    thread.join();
+    EXPECT_EQ(read(file, 1), "c");
+    EXPECT_EQ(uext4_unmap(memory, page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+TEST_F(Refusal, AStoreSetsTheTimes) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, std::string(page, 'a'));
+    const timespec old[2] = {{1000, 0}, {1000, 0}};
+    ASSERT_EQ(uext4_fsync(file), 0);
+    ASSERT_EQ(uext4_futimens(file, old), 0);
+    char* memory = map(file, page);
+    struct stat st{};
+    (void)*static_cast<volatile char*>(memory);
+    ASSERT_EQ(uext4_fstat(file, &st), 0);
+    EXPECT_EQ(st.st_mtime, 1000);
+    memory[0] = 'b';
+    ASSERT_EQ(uext4_fstat(file, &st), 0);
+    EXPECT_GT(st.st_mtime, 1000);
+    EXPECT_EQ(uext4_unmap(memory, page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+TEST_F(Refusal, TheProgramsOwnUnmapIsNoticed) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, std::string(8 * page, 'a'));
+    char* memory = map(file, 4 * page);
+    char* other = map(file, 4 * page, 4 * page);
+    memory[0] = 'b';
+    other[0] = 'c';
+    ASSERT_EQ(::munmap(memory, 4 * page), 0);
+    void* moved = ::mremap(other, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED, memory);
+    ASSERT_NE(moved, MAP_FAILED) << std::strerror(errno);
+    static_cast<char*>(moved)[page] = 'd';
+    EXPECT_EQ(read(file, 1, 5 * page), "d");
+    EXPECT_EQ(uext4_unmap(moved, 4 * page), 0) << uext4_strerror();
+    EXPECT_EQ(read(file, 1), "b");
+    EXPECT_EQ(read(file, 1, 4 * page), "c");
+    uext4_close(file);
+    unmount();
+}
+
+}  // namespace
+}  // namespace uext4::test
