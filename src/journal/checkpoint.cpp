@@ -68,12 +68,14 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         const bool empty = checkpoints.empty();
         const std::uint32_t start = empty ? head : checkpoints.begin()->second.log_start;
         const std::uint32_t sequence = empty ? log_sequence : checkpoints.begin()->second.sequence;
+        tail_moving = true;
         guard.unlock();
         written.clear();
         for (BlockNr block : data_blocks) buffers.drop(block);
         // J4: the blocks are home and flushed; only then the tail moves.
         home = write_super(start, sequence);
         guard.lock();
+        tail_moving = false;
         if (home) {
             log_free += freed;
             counters.checkpoints += passed;

@@ -180,7 +180,8 @@ Result<Handle> Journal::start(unsigned credits) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
             if (s.log_free < needed) {
-                if (!s.committing && s.checkpoints.empty()) return fail(ENOSPC, "journal: too small");
+                if (!s.committing && s.checkpoints.empty() && !s.tail_moving)
+                    return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();
                 s.changed.wait(s.lists);

@@ -55,6 +55,38 @@ TEST(JournalLife, ATransactionThatIsTooBigIsRefusedAndAFullOneMakesRoom) {
     EXPECT_EQ(byte_of(*device, shape, 10 + most - 1), 20u);
 }
 
+// What a checkpoint frees counts only once the superblock tells of it; who starts meanwhile waits.
+TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
+    LogShape shape;
+    shape.log_blocks = 64;  // room for one transaction at a time
+    const auto device = std::make_shared<FaultyDevice>(make_log(shape));
+    Mounted m(*device, shape);
+    Handle first = m.start();
+    for (unsigned k = 0; k < 14; ++k) m.put(first, 10 + k, 1);
+    const Tid tid = first.tid();
+    first.stop();
+    DeviceFault stick;
+    stick.effect = DeviceFault::Effect::Stick;
+    stick.kinds = {DeviceRequest::Kind::Fua};
+    stick.offset = log_place(shape, 0).value * shape.block_size;
+    stick.length = shape.block_size;
+    stick.skip = 1;  // the first tells that the log is in use
+    device->add(stick);
+    ASSERT_TRUE(m.journal->commit(tid));
+    Thread mover("mover", [&] { EXPECT_TRUE(m.journal->checkpoint_all()); });
+    while (device->stuck() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Thread starter("starter", [&] {
+        Handle handle = m.start();
+        m.put(handle, 10, 2);
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    device->clear();
+    starter.join();
+    mover.join();
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_EQ(byte_of(*device, shape, 10), 2u);
+}
+
 TEST(JournalLife, ARequestForAFutureTransactionAsksForNothing) {
     const LogShape shape;
     auto device = make_log(shape);
