@@ -1,11 +1,14 @@
 #include "api/bounce.h"
 
+#include "mmap/refusal.h"
+
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace uext4 {
@@ -29,10 +32,17 @@ private:
     Bytes bytes_;
 };
 
+// What was refused may have been refused to somebody else a moment ago; it is asked for a second time.
+bool was_forbidden(const std::byte* memory, std::size_t length) {
+    const auto start = reinterpret_cast<std::uintptr_t>(memory);
+    return ForbiddenPages::instance().wait(start, start + length);
+}
+
 // By a system call, in which a refused access is an error and not a signal. Where the privilege does not reach so far,
 // the access is the program's own.
 std::size_t copy_by_kernel(bool to_program, std::byte* program, std::byte* own, std::size_t n) {
     std::size_t done = 0;
+    bool again = true;
     while (done < n) {
         iovec ours{own + done, n - done}, theirs{program + done, n - done};
         const ssize_t moved = to_program ? ::process_vm_writev(::getpid(), &ours, 1, &theirs, 1, 0)
@@ -43,6 +53,7 @@ std::size_t copy_by_kernel(bool to_program, std::byte* program, std::byte* own, 
             else std::memcpy(own + done, program + done, n - done);
             return n;
         }
+        if (moved <= 0 && std::exchange(again, false) && was_forbidden(program + done, n - done)) continue;
         if (moved <= 0) break;
         done += static_cast<std::size_t>(moved);
     }

@@ -211,6 +211,7 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
     {
         WriteLock guard(inode.rw);
         TRY(change_flags(inode, flags, who, check));
+        if (flags & format::inode_flag::immutable) TRY(end_stores(inode));
     }
     if (switches) TRY(set_journal_flag(inode, journal));
     return {};

@@ -83,6 +83,15 @@ bool in_inode(Inode& inode) {
     return inode.is_inline() && !inode.places().has_pending();
 }
 
+// Shows a locked folio as far as its pages are in the file.
+Result<void> show(Inode& inode, LockedFolio& folio, const FaultInstall& install, bool writable) {
+    const std::uint64_t fs = inode.pages().folio_size(), start = folio->index * fs;
+    const std::uint64_t end = std::min(start + fs, round_up(inode.size_hint(), page));
+    if (start >= end) return {};
+    folio->mapped = true;
+    return install(start, end - start, writable);
+}
+
 Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, const FaultInstall& install) {
     FileCache& pages = inode.pages();
     TRY(may_be_stored_to(inode));
@@ -96,8 +105,7 @@ Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, 
     if (inode.data_in_journal() && !in_inode(inode))
         TRY(store_journaled(inode, folio, span, fault.may_use_reserve, handle));
     else TRY(store_ordered(inode, folio, span, fault.may_use_reserve));
-    folio->mapped = true;
-    return install(index * pages.folio_size(), pages.folio_size(), true);
+    return show(inode, folio, install, true);
 }
 
 Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& install) {
@@ -106,14 +114,12 @@ Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& i
     {
         LockedFolio folio = TRY(pages.lock(index, true));
         TRY(fill_folio(inode, folio));
-        folio->mapped = true;
-        TRY(install(index * pages.folio_size(), pages.folio_size(), false));
+        TRY(show(inode, folio, install, false));
     }
     for (std::uint64_t next = index + 1; next < index + pages_around; ++next) {
         LockedFolio folio = pages.try_lock(next);
         if (!folio || !folio_is_full(folio)) return {};
-        folio->mapped = true;
-        TRY(install(next * pages.folio_size(), pages.folio_size(), false));
+        TRY(show(inode, folio, install, false));
     }
     return {};
 }
@@ -143,6 +149,15 @@ Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& cha
     MutexLock flush(inode.flush_lock);
     inode.pages().remove(0, ~std::uint64_t{0});
     return change();
+}
+
+Result<void> end_stores(Inode& inode) {
+    if (!inode.pages().client_maps()) return {};
+    // Stores that are being served are over; writeback and the commit take away what earlier ones were given.
+    WriteLock invalidate(inode.pages().invalidate);
+    TRY(write_back(inode));
+    if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
+    return {};
 }
 
 void make_room_for(Inode& inode) {

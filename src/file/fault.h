@@ -14,6 +14,9 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install);
 // writeback, and nothing is changed.
 Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& change);
 
+// Every store through a client map is a fault again, and asks whether it may. Inode exclusive held.
+Result<void> end_stores(Inode& inode);
+
 // What frees space that is only pending. Inode may not be held.
 void make_room_for(Inode& inode);
 

@@ -66,7 +66,7 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
     }
     std::shared_ptr<MappedFile> file;
     TRY(server_.quiesce(inode, [&]() -> Result<void> {
-        std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint()));
+        std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint(), inode.pages().folio_size()));
         file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size());
         inode.pages().set_client_maps(file.get());
         return {};
@@ -176,6 +176,7 @@ void ClientMaps::settle_soon() {
 
 void ClientMaps::resume() {
     MutexLock guard(lock_);
+    ++thaws_;
     for (const Job& job : parked_) jobs_.push_back(job);
     parked_.clear();
     jobs_changed_.notify_all();

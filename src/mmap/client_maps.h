@@ -93,7 +93,8 @@ private:
     CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"};
     bool stop_ UEXT4_GUARDED_BY(lock_) = false;
     std::deque<Job> jobs_ UEXT4_GUARDED_BY(lock_);
-    std::vector<Job> parked_ UEXT4_GUARDED_BY(lock_);   // frozen
+    std::vector<Job> parked_ UEXT4_GUARDED_BY(lock_);  // frozen
+    std::uint64_t thaws_ UEXT4_GUARDED_BY(lock_) = 0;
     std::deque<Job> no_space_ UEXT4_GUARDED_BY(lock_);  // the helper makes room for them
     bool settle_wanted_ UEXT4_GUARDED_BY(lock_) = false;
     std::vector<Region> gone_ UEXT4_GUARDED_BY(lock_);  // unmapped by the program: their inodes are let go

@@ -15,10 +15,10 @@ namespace {
 constexpr std::uint64_t page = 4096;
 }
 
-Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size) {
+Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, std::uint32_t unit) {
     const int fd = ::memfd_create("uext4-file", MFD_CLOEXEC);
     if (fd < 0) return fail(errno, "memory map: no memory file: {}", std::strerror(errno));
-    std::unique_ptr<ClientMemory> made(new ClientMemory(fd));
+    std::unique_ptr<ClientMemory> made(new ClientMemory(fd, unit));
     made->extend(size);
     return made;
 }
@@ -29,7 +29,7 @@ ClientMemory::~ClientMemory() {
 }
 
 void ClientMemory::extend_locked(std::uint64_t size) {
-    const std::uint64_t wanted = round_up(size, page);
+    const std::uint64_t wanted = round_up(size, unit_);
     // A failure (the limit on file sizes) leaves accesses beyond refused.
     if (wanted > size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
 }
@@ -41,8 +41,9 @@ void ClientMemory::extend(std::uint64_t size) {
 
 void ClientMemory::cut(std::uint64_t size) {
     MutexLock guard(lock_);
-    const std::uint64_t wanted = round_up(size, page);
+    const std::uint64_t wanted = round_up(size, unit_), shown = round_up(size, page);
     if (wanted < size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
+    if (shown < wanted) punch(shown, wanted - shown);
 }
 
 Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) {

@@ -14,8 +14,8 @@ namespace uext4 {
 
 class ClientMemory {
 public:
-    // `size`: bytes of the file.
-    static Result<std::unique_ptr<ClientMemory>> create(std::uint64_t size);
+    // `size`: bytes of the file; `unit`: of a folio, which is there as a whole or not at all.
+    static Result<std::unique_ptr<ClientMemory>> create(std::uint64_t size, std::uint32_t unit);
     ~ClientMemory();
     ClientMemory(const ClientMemory&) = delete;
 
@@ -25,18 +25,20 @@ public:
     Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
     // The pages go, in every map.
     void punch(std::uint64_t offset, std::uint64_t length);
-    // The memory file reaches at least, or only, so far: an access of a client beyond ends with SIGBUS.
+    // The memory file reaches at least, or only, so far: an access of a client beyond its last folio ends with SIGBUS.
+    // What is in that folio but not in the last page faults again, to be refused.
     void extend(std::uint64_t size);
     void cut(std::uint64_t size);
 
 private:
-    explicit ClientMemory(int fd) : fd_(fd) {}
+    ClientMemory(int fd, std::uint32_t unit) : fd_(fd), unit_(unit) {}
     void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
     static constexpr std::uint64_t window = std::uint64_t{64} << 20;
     const int fd_;
+    const std::uint64_t unit_;
     Mutex lock_{Rank::Leaf, "ClientMemory"};
-    std::uint64_t size_ UEXT4_GUARDED_BY(lock_) = 0;  // of the memory file, whole pages
+    std::uint64_t size_ UEXT4_GUARDED_BY(lock_) = 0;  // of the memory file, whole units
     std::map<std::uint64_t, std::byte*> windows_ UEXT4_GUARDED_BY(lock_);
 };
 

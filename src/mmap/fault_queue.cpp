@@ -97,11 +97,18 @@ void ClientMaps::serve(Job job) {
     const bool writable = region->shared && (region->protection & PROT_WRITE);
     const bool counts = region->shared && (job.kind == Kind::store || (writable && !offer().continue_protected));
     if (job.kind == Kind::store && region->shared && !region->may_store) return refuse(job);
+    std::uint64_t thaws = 0;
+    {
+        MutexLock guard(lock_);
+        thaws = thaws_;
+    }
     const Result<void> served = serve_in(*region, job, counts ? Kind::store : Kind::load);
     if (served) return finish(job);
     MutexLock guard(lock_);
     if (served.error().code == EAGAIN) {
-        parked_.push_back(job);
+        // A thaw since then has looked for parked faults already.
+        if (thaws == thaws_) parked_.push_back(job);
+        else jobs_.push_back(job), jobs_changed_.notify_one();
         return;
     }
     if (served.error().code == ENOSPC && job.attempts++ < space_attempts) {
@@ -164,10 +171,14 @@ void ClientMaps::forbid_for_a_while(const Job& job) {
     if (!region) return;
     void* memory = reinterpret_cast<void*>(job.page);
     const int left = job.kind == Kind::store ? region->protection & ~PROT_WRITE : PROT_NONE;
-    if (::mprotect(memory, page_size, left) != 0) return;
-    userfault_.wake(job.page, page_size);
-    this_thread::sleep(forbidden_for);
-    ::mprotect(memory, page_size, region->protection);
+    ForbiddenPages& forbidden = ForbiddenPages::instance();
+    forbidden.add(job.page);
+    if (::mprotect(memory, page_size, left) == 0) {
+        userfault_.wake(job.page, page_size);
+        this_thread::sleep(forbidden_for);
+        ::mprotect(memory, page_size, region->protection);
+    }
+    forbidden.remove(job.page);
 }
 
 // ---- the helper

@@ -14,6 +14,8 @@ namespace uext4 {
 
 namespace {
 
+constexpr std::uintptr_t page_size = 4096;
+
 std::string contents_of(const std::string& path) {
     std::string out;
     if (std::FILE* file = std::fopen(path.c_str(), "re")) {
@@ -50,6 +52,34 @@ bool send_sigbus(pid_t tid, std::uintptr_t address) {
     info.si_code = SI_QUEUE;  // what a process may send is negative
     info.si_addr = reinterpret_cast<void*>(address);
     return ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), tid, SIGBUS, &info) == 0;
+}
+
+ForbiddenPages& ForbiddenPages::instance() {
+    static ForbiddenPages pages;
+    return pages;
+}
+
+void ForbiddenPages::add(std::uintptr_t page) {
+    MutexLock guard(lock_);
+    pages_.insert(page);
+}
+
+void ForbiddenPages::remove(std::uintptr_t page) {
+    MutexLock guard(lock_);
+    pages_.extract(page);
+    changed_.notify_all();
+}
+
+bool ForbiddenPages::any_locked(std::uintptr_t start, std::uintptr_t end) const {
+    const auto first = pages_.lower_bound(start / page_size * page_size);
+    return first != pages_.end() && *first < end;
+}
+
+bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {
+    MutexLock guard(lock_);
+    if (!any_locked(start, end)) return false;
+    while (any_locked(start, end)) changed_.wait(lock_);
+    return true;
 }
 
 }  // namespace uext4
