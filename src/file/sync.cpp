@@ -21,8 +21,11 @@ Result<void> sync_file(Inode& inode, bool data_only) {
         MutexLock guard(inode.map_lock);
         tid = data_only ? inode.data_tid() : inode.last_tid();
     }
-    if (tid && !fs.journal.durable(tid)) return fs.journal.commit(tid);
-    return fs.device.flush();
+    // The flush of a commit covers what was written before it. That of a commit that is under way may be over already,
+    // and an overwrite in place joins no newer one.
+    const bool covered = tid && fs.journal.collects(tid);
+    if (tid && !fs.journal.durable(tid)) TRY(fs.journal.commit(tid));
+    return covered ? Result<void>() : fs.device.flush();
 }
 
 }  // namespace uext4

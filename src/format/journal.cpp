@@ -26,6 +26,12 @@ std::uint32_t journal_super_checksum(const JournalSuper& super) {
     return checksum_without(~0u, bytes_of(super), offsetof(JournalSuper, checksum));
 }
 
+int JournalLayout::error_code() const {
+    if (error == 0) return 0;
+    const std::uint32_t code = 0u - error;
+    return code < 4096 ? static_cast<int>(code) : EIO;
+}
+
 Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t block_size, std::uint64_t log_blocks) {
     if (s.header.magic != journal::magic) return absurd("h_magic", s.header.magic);
     if (s.header.blocktype != journal::super_v1 && s.header.blocktype != journal::super_v2)

@@ -109,10 +109,11 @@ struct JournalLayout {
     std::uint32_t block_size = 0, length = 0, first = 0;  // blocks of the log, all counted from its start
     std::uint32_t sequence = 0, start = 0;                // start 0: nothing to recover
     std::uint32_t fast_commit_blocks = 0;                 // at the end, not part of the ring
-    std::uint32_t error = 0;
+    std::uint32_t error = 0;                              // s_errno as it is: a negative errno, 0 when all was well
     std::uint32_t compat = 0, incompat = 0;
     std::uint32_t checksum_seed = 0;  // csum v2 and v3
     std::array<std::uint8_t, 16> uuid{};
+    int error_code() const;  // a positive errno; EIO for what is none
     std::uint32_t ring_end() const { return length - fast_commit_blocks; }
     bool has(std::uint32_t f) const { return (incompat & f) != 0; }
     bool csum_v3() const { return has(journal::incompat_csum_v3); }

@@ -147,6 +147,8 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
         if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
         s->layout = TRY(format::parse_journal_super(super, s->block_size, blocks));
     }
+    s->recorded_error = s->layout.error_code();
+    view_as<format::JournalSuper>(Bytes(s->super_bytes)).error = 0u;
     s->head = s->layout.first;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
     s->log_free = ring;
@@ -221,6 +223,13 @@ Result<void> Handle::restart(unsigned wanted) {
 Tid Journal::running() const {
     MutexLock guard(state_->lists);
     return state_->running ? state_->running->tid : state_->next_tid - 1;
+}
+
+int Journal::recorded_error() const { return state_->recorded_error; }
+
+bool Journal::collects(Tid tid) const {
+    MutexLock guard(state_->lists);
+    return state_->running && state_->running->tid == tid;
 }
 
 bool Journal::durable(Tid tid) const {

@@ -113,6 +113,8 @@ public:
     unsigned max_credits() const;
 
     Tid running() const;  // the transaction a handle would join now, or the newest if none is open
+    // Nothing of this transaction has been written yet: its flush is still to come.
+    bool collects(Tid tid) const;
     bool durable(Tid tid) const;
     // Commits `tid` if it is not yet, and waits until it is durable. Rank: nothing from Transaction on may be held.
     Result<void> commit(Tid tid);
@@ -125,6 +127,9 @@ public:
 
     void abort(const Error& why);
     bool aborted() const;
+    // The error that an earlier user of the log left in it when it gave up (a positive errno, or 0). The next write of
+    // the journal's superblock clears it, so whoever opens the log must keep it elsewhere.
+    int recorded_error() const;
     JournalCounters counters() const;
     // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from
     // the device would be stale. Copies `out.size()` bytes from `offset` in the block.
@@ -138,6 +143,7 @@ private:
 
 struct RecoveryReport {
     bool needed = false;
+    int recorded_error = 0;  // as Journal::recorded_error()
     std::uint64_t transactions = 0, blocks = 0, revoked = 0;
 };
 // Three passes over the log: scan, revoke, replay; then flush and an empty log (kept as it is when `reset` is false).

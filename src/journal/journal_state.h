@@ -80,6 +80,7 @@ struct JournalState {
     bool space_wanted = false, clean_wanted = false, stop = false, stopped = false;
     std::atomic<bool> aborted{false};
     Error abort_reason;
+    int recorded_error = 0;  // found at open
     JournalCounters counters;
     unsigned max_credits = 0;
     std::uint64_t max_log_blocks = 0;  // what one transaction may take in the log

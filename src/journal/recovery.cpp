@@ -138,6 +138,7 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     const LogReader log = TRY(LogReader::open(device, block_size, runs));
     const format::JournalLayout& layout = log.layout();
     RecoveryReport report;
+    report.recorded_error = layout.error_code();
     std::uint32_t end = layout.sequence;
     if (layout.start != 0) {
         report.needed = true;

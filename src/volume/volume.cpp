@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 
 namespace uext4 {
@@ -88,6 +89,7 @@ struct Volume::State {
     Result<void> open();
     Result<void> begin_writing();
     Result<void> finish_orphans();
+    Result<void> take_over_journal_error();
     Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
     void met_corruption(const Error& error);
 };
@@ -203,6 +205,7 @@ Result<void> Volume::State::open() {
         }));
     }
     TRY(assemble(super, runs, with_log, recount));
+    TRY(take_over_journal_error());
     orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
     names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);
     const bool may_finish = !options.fs.read_only || device != image;
@@ -216,6 +219,19 @@ Result<void> Volume::State::open() {
         if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
     }
     return {};
+}
+
+// A journal that gave up left a word of it in the log. It goes to the superblock, where e2fsck looks, before the log may
+// forget it.
+Result<void> Volume::State::take_over_journal_error() {
+    const int code = layers->journal->has_log() ? layers->journal->recorded_error() : recovery.recorded_error;
+    if (code == 0) return {};
+    log(fmt::format("the journal was aborted by an earlier mount: {}", std::strerror(code)));
+    if (options.fs.read_only) return {};
+    damaged.store(true);
+    return write_super([](format::SuperBlock& s) {
+        s.state = static_cast<std::uint16_t>(s.state | format::super_state::errors);
+    });
 }
 
 Result<void> Volume::State::finish_orphans() {

@@ -1,0 +1,227 @@
+// What is promised by order is shown by order: the requests that reach the device during an fsync, one after the other.
+#include "api/file_system.h"
+#include "device/faulty_device.h"
+#include "device/memory_device.h"
+#include "device/recording_device.h"
+#include "format/journal.h"
+#include "sync/thread.h"
+#include "volume/journal_location.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace uext4 {
+namespace {
+
+using namespace std::chrono_literals;
+using Entry = RecordedWrite::Kind;
+const Credentials root = Credentials::root();
+constexpr std::uint32_t block_size = 4096;
+
+// What an entry of the device's log is to the file system: `D` file contents, `L` a block of the journal's log, `C` a
+// commit record, `F` a flush, `m` anything else. A letter a block.
+class Order : public testing::TestWithParam<const char*> {
+protected:
+    void SetUp() override {
+        const std::string path = fmt::format("/dev/shm/uext4-order-{}", ::getpid());
+        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 -E lazy_itable_init=0 {} 32M", path).c_str()),
+                  0);
+        auto image = MemoryDevice::load(path);
+        ::unlink(path.c_str());
+        ASSERT_TRUE(image);
+        faulty = std::make_shared<FaultyDevice>(std::shared_ptr<BlockDevice>(std::move(*image)));
+        recorder = std::make_shared<RecordingDevice>(faulty);
+        auto options = parse_all_options(GetParam());
+        ASSERT_TRUE(options);
+        options->background = false;
+        options->commit_interval = 0ms;
+        auto mounted = FileSystem::mount_device(recorder, *options);
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+        auto runs = locate_journal(fs->volume().inodes(), fs->volume().geometry());
+        ASSERT_TRUE(runs);
+        log_runs = *runs;
+    }
+    void TearDown() override {
+        if (!fs) return;
+        auto closed = fs->unmount();
+        EXPECT_TRUE(closed) << closed.error().what;
+    }
+    bool journaled() const { return std::string_view(GetParam()).find("journal") != std::string_view::npos; }
+
+    static std::vector<std::byte> contents(std::size_t size) { return std::vector<std::byte>(size, std::byte{0xd7}); }
+
+    std::unique_ptr<OpenFile> open(const std::string& path, int flags = O_CREAT | O_RDWR) {
+        auto file = fs->open_path(path, flags, 0644, root);
+        EXPECT_TRUE(file) << file.error().what;
+        return file ? std::move(*file) : nullptr;
+    }
+    void write(OpenFile& file, std::uint64_t at, std::size_t size) {
+        auto written = file.write(at, contents(size));
+        ASSERT_TRUE(written) << written.error().what;
+    }
+    void settle() {
+        ASSERT_TRUE(fs->sync());
+        ASSERT_TRUE(fs->volume().fs().journal.checkpoint_all());
+        recorder->take_log();
+    }
+
+    char letter(std::uint64_t offset, ConstBytes block) const {
+        const std::uint64_t number = offset / block_size;
+        for (const BlockRun& run : log_runs) {
+            if (number < run.first.value || number >= run.first.value + run.count) continue;
+            if (number == log_runs.front().first.value) return 'm';  // the journal's superblock
+            const auto& header = view_as<format::JournalHeader>(block);
+            return header.magic == format::journal::magic && header.blocktype == format::journal::commit ? 'C' : 'L';
+        }
+        return block.size() == block_size && block.front() == std::byte{0xd7} && block.back() == std::byte{0xd7} ? 'D'
+                                                                                                                 : 'm';
+    }
+    std::string happened() const {
+        std::string text;
+        for (const RecordedWrite& entry : recorder->log()) {
+            if (entry.kind == Entry::Flush) text += 'F';
+            if (entry.kind != Entry::Write && entry.kind != Entry::Fua) continue;
+            for (std::size_t at = 0; at < entry.data.size(); at += block_size) {
+                const auto block =
+                    ConstBytes(entry.data).subspan(at, std::min<std::size_t>(block_size, entry.data.size() - at));
+                text += letter(entry.offset + at, block);
+                // A commit record must not be left in the device's cache.
+                if (text.back() == 'C' && entry.kind != Entry::Fua) text += '!';
+            }
+        }
+        return text;
+    }
+    std::uint64_t commits() const { return fs->volume().fs().journal.counters().commits; }
+
+    std::shared_ptr<FaultyDevice> faulty;
+    std::shared_ptr<RecordingDevice> recorder;
+    std::unique_ptr<FileSystem> fs;
+    std::vector<BlockRun> log_runs;
+};
+
+TEST_P(Order, AppendAndFsync) {
+    auto file = open("/a");
+    write(*file, 0, 8192);
+    settle();
+    write(*file, 8192, 8192);
+    ASSERT_TRUE(file->sync(false));
+    const std::string order = happened();
+    // Everything that the commit record makes true is written and flushed before it; it is durable when fsync returns.
+    EXPECT_THAT(order, testing::MatchesRegex(journaled() ? "m*L+FC" : "D+m*L+FC"));
+    EXPECT_EQ(std::ranges::count(order, 'C'), 1);
+    EXPECT_EQ(std::ranges::count(order, 'D'), journaled() ? 0 : 2) << order;
+}
+
+TEST_P(Order, NothingIsWrittenForWhatIsCommitted) {
+    auto file = open("/a");
+    write(*file, 0, 8192);
+    ASSERT_TRUE(file->sync(false));
+    recorder->take_log();
+    const std::uint64_t before = commits();
+    ASSERT_TRUE(file->sync(false));
+    ASSERT_TRUE(file->sync(true));
+    EXPECT_EQ(commits(), before);
+    EXPECT_THAT(happened(), testing::MatchesRegex("F*"));
+    // Neither when somebody else's transaction runs.
+    auto other = open("/b");
+    write(*other, 0, 4096);
+    ASSERT_TRUE(file->sync(false));
+    EXPECT_EQ(commits(), before);
+    EXPECT_THAT(happened(), testing::MatchesRegex("F*"));
+}
+
+TEST_P(Order, ManyFsyncsShareCommits) {
+    constexpr int many = 100;
+    std::vector<std::unique_ptr<OpenFile>> files;
+    for (int i = 0; i < many; ++i) files.push_back(open(fmt::format("/f{}", i)));
+    settle();
+    const std::uint64_t before = commits();
+    // The first commit record takes as long as a disk would need, so that the others come together.
+    DeviceFault slow;
+    slow.effect = DeviceFault::Effect::Slow;
+    slow.kinds = {DeviceRequest::Kind::Fua, DeviceRequest::Kind::Flush};
+    slow.delay = 10ms;
+    faulty->add(slow);
+    std::vector<std::unique_ptr<Thread>> threads;
+    std::atomic<int> failed{0};
+    for (int i = 0; i < many; ++i)
+        threads.push_back(std::make_unique<Thread>("fsync", [&, i] {
+            if (!files[i]->write(0, contents(4096)) || !files[i]->sync(false)) ++failed;
+        }));
+    for (auto& thread : threads) thread->join();
+    faulty->clear();
+    EXPECT_EQ(failed.load(), 0);
+    const std::uint64_t made = commits() - before;
+    EXPECT_GE(made, 1u);
+    EXPECT_LE(made, many / 4u);
+    RecordProperty("commits", static_cast<int>(made));
+}
+
+TEST_P(Order, ReplacedFilesHaveTheirDataFirst) {
+    // By rename: the new contents, never synced, are there before the name is.
+    {
+        auto old = open("/old");
+        write(*old, 0, 8192);
+    }
+    settle();
+    {
+        auto fresh = open("/fresh");
+        write(*fresh, 0, 12288);
+    }
+    auto top = fs->root();
+    ASSERT_TRUE(fs->rename(**top, "fresh", **top, "old", 0, root, true));
+    ASSERT_TRUE(fs->volume().fs().journal.commit_all());
+    EXPECT_THAT(happened(), testing::MatchesRegex(journaled() ? "[mLFC]*L+FC" : "D+[mLFC]*L+FC"));
+    // By truncation to nothing and close.
+    settle();
+    {
+        auto again = open("/old", O_RDWR | O_TRUNC);
+        write(*again, 0, 8192);
+    }
+    ASSERT_TRUE(fs->volume().fs().journal.commit_all());
+    const std::string order = happened();
+    if (!journaled()) {
+        ASSERT_EQ(std::ranges::count(order, 'D'), 2) << order;
+        EXPECT_LT(order.find('D'), order.rfind('C')) << order;
+    }
+}
+
+// A commit that has sent its flush already does not cover what is written now.
+TEST_P(Order, DataWrittenDuringACommitIsFlushedAfterIt) {
+    if (journaled()) return;  // there the data would join the next transaction
+    auto file = open("/a");
+    write(*file, 0, 8192);
+    settle();
+    write(*file, 8192, 4096);
+    DeviceFault stick;
+    stick.effect = DeviceFault::Effect::Stick;
+    stick.kinds = {DeviceRequest::Kind::Fua};
+    stick.times = 1;
+    stick.predicate = [this](const DeviceRequest& request) {
+        return request.offset / block_size != log_runs.front().first.value;  // the commit record, not the superblock
+    };
+    faulty->add(stick);
+    Thread first("first", [&] { EXPECT_TRUE(file->sync(true)); });
+    while (faulty->stuck() == 0) this_thread::sleep(1ms);
+    recorder->take_log();
+    write(*file, 0, 4096);  // in place: changes no metadata that fdatasync must wait for
+    Thread second("second", [&] { EXPECT_TRUE(file->sync(true)); });
+    while (happened().find('D') == std::string::npos) this_thread::sleep(1ms);
+    this_thread::sleep(20ms);
+    faulty->release_stuck();
+    first.join();
+    second.join();
+    const std::string order = happened();
+    EXPECT_NE(order.find('F', order.find('D')), std::string::npos) << order << ": not flushed";
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, Order, testing::Values("data=ordered", "data=journal"),
+                         [](const auto& mode) { return std::string(mode.param).substr(5); });
+
+}  // namespace
+}  // namespace uext4
