@@ -1,5 +1,7 @@
 """The verbs of ./dev."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ HELP = """./dev VERB [...]
   test                build everything and run the tests; --long, --sanitizers, -k REGEX
   build               the release program and libraries: build/release/bin, build/release/lib
   lint                format, layers, lock annotations, clang-tidy
-  bench [...]         benchmarks (tests/bench/bench.py)
+  bench [...]         speed beside the kernel and fuse2fs: --json FILE|-, --workload NAME, --runs N, --list
   explore [...]       the schedule explorer
   crash [...]         the crash-state generator
   fuzz [TARGET ...]   fuzz one target; without one, list them
@@ -35,13 +37,35 @@ def build_verb(arguments):
     return 0
 
 
+@contextlib.contextmanager
+def output_on_stderr():
+    """For a verb whose standard output is its result: what building says goes elsewhere."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def bench(arguments):
-    script = ROOT / "tests" / "bench" / "bench.py"
-    if not script.is_file():
-        raise GiveUp("the benchmarks are not part of this tree yet: there is no tests/bench/bench.py")
-    packages.ensure("products", "tests")
-    build.build_products()
-    return subprocess.run([sys.executable, str(script), *arguments], cwd=ROOT, check=False).returncode
+    script = ROOT / "tools" / "bench" / "bench.py"
+    tools = []
+    if not {"--list", "--help", "-h"} & set(arguments):
+        with output_on_stderr():
+            packages.ensure("products", "tests")
+            try:
+                packages.ensure("bench")
+            except GiveUp as reason:
+                say(str(reason))  # bench.py leaves that peer out, and says so
+            program = build.build_products()
+        tools = ["--program", str(program), "--driver", str(program.parent / "uext4-bench-driver")]
+        if build.has_target("release", "bin/uext4-bench-micro"):
+            tools += ["--micro", str(program.parent / "uext4-bench-micro")]
+    return subprocess.run([sys.executable, "-B", str(script), *tools, *arguments], cwd=ROOT, check=False).returncode
 
 
 def explore(arguments):

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Measures uext4 on a mount beside the kernel's ext4 and fuse2fs, interleaved in one run, images in memory.
+
+Each workload runs N times; a run goes through all peers one after the other, each with a fresh image, so that whatever
+else the machine does meets all of them. What counts is the ratio inside a run. After each, e2fsck judges the image.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import peers
+from workloads import WORKLOADS
+
+
+class Bench:
+    """What a workload sees: one peer, mounted."""
+
+    def __init__(self, peer, workload, driver, scale, archive_path):
+        self.peer, self.workload, self.driver, self.scale = peer, workload, driver, scale
+        self.archive_path = archive_path
+
+    @property
+    def directory(self):
+        return self.peer.directory
+
+    def scaled(self, amount, least):
+        """`amount` times the scale that was asked for; bytes stay whole pages."""
+        value = max(least, int(amount * self.scale))
+        return value - value % 4096 if amount > 1 << 20 else value
+
+    def step(self, name, *numbers):
+        return json.loads(peers.run(self.driver, name, self.directory, *numbers, what=f"{self.peer.name}: {name}"))
+
+    def sync(self):
+        return json.loads(peers.run(self.driver, "sync", self.directory, what=f"{self.peer.name}: sync"))["seconds"]
+
+    def remount(self):
+        self.peer.umount()
+        self.peer.mount(self.workload.options)
+
+    def archive(self):
+        return self.archive_path
+
+
+def make_archive(folder, source, scale):
+    """A tar of a real tree: the first of those that are there, /usr/include or /usr/share among them."""
+    candidates = [source] if source else ["/usr/include", "/usr/share", "/etc"]
+    for candidate in candidates:
+        if os.path.isdir(candidate):
+            if scale < 0.1 and not source:
+                candidate = str(pathlib.Path(__file__).resolve().parent)
+            archive = folder / "tree.tar"
+            peers.run("tar", "-cf", archive, "-C", os.path.dirname(os.path.abspath(candidate)),
+                      os.path.basename(candidate))
+            return archive, candidate
+    raise peers.Broken(f"no tree to unpack: {', '.join(candidates)}")
+
+
+def one_run(peer, workload, settings):
+    """{metric: value} of one peer; its image is made, judged and removed."""
+    megabytes = workload.megabytes if settings.scale >= 0.2 else max(64, int(workload.megabytes * 0.1))
+    try:
+        peer.make(megabytes, workload.mke2fs)
+        peer.mount(workload.options)
+        found = workload.run(Bench(peer, workload, settings.driver, settings.scale, settings.archive))
+        peer.umount()
+        peer.judge()
+        return found
+    finally:
+        peer.clear()
+
+
+def better_when_larger(metric):
+    return metric.endswith("/s")
+
+
+def ratio(metric, ours, theirs):
+    """Above 1: ours is faster."""
+    if not ours or not theirs:
+        return None
+    return ours / theirs if better_when_larger(metric) else theirs / ours
+
+
+def measure(workload, team, settings):
+    """[{metric, unit-less medians by peer, ratios}], and what went wrong by peer."""
+    values, faults = {}, {}
+    ratios = {}
+    for number in range(settings.runs):
+        run = {}
+        for peer in team[number % len(team):] + team[:number % len(team)]:
+            if workload.needs_journal and not peer.journals:
+                faults[peer.name] = "has no journal"
+                continue
+            try:
+                run[peer.name] = one_run(peer, workload, settings)
+            except (peers.Broken, subprocess.SubprocessError, OSError, ArithmeticError) as fault:
+                faults[peer.name] = str(fault)
+                print(f"bench: {workload.name}: {fault}", file=sys.stderr, flush=True)
+        for name, found in run.items():
+            for metric, value in found.items():
+                values.setdefault(metric, {}).setdefault(name, []).append(value)
+                ours = run.get("uext4", {}).get(metric)
+                against = ratio(metric, ours, value) if name != "uext4" else None
+                if against:
+                    ratios.setdefault(metric, {}).setdefault(name, []).append(against)
+    rows = []
+    for metric, by_peer in values.items():
+        rows.append({"metric": metric,
+                     "median": {name: statistics.median(all_of) for name, all_of in by_peer.items()},
+                     "spread": {name: [min(all_of), max(all_of)] for name, all_of in by_peer.items()},
+                     "ratio": {name: statistics.median(all_of) for name, all_of in ratios.get(metric, {}).items()}})
+    return rows, faults
+
+
+def number_text(value):
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def print_rows(workload, rows, names):
+    for row in rows:
+        cells = [f"{number_text(row['median'].get(name)):>12}" for name in names]
+        cells += [f"{row['ratio'][name]:>10.2f}" if name in row["ratio"] else f"{'-':>10}"
+                  for name in names if name != "uext4"]
+        print(f"{workload.name:<13}{row['metric']:<26}" + "".join(cells), flush=True)
+
+
+def micro(program):
+    """The benchmarks inside one process: {name: nanoseconds per operation}."""
+    if not program:
+        return None
+    text = peers.run(program, "--benchmark_format=json", "--benchmark_min_time=0.2")
+    answer = json.loads(text[text.index("{"):])
+    factor = {"ns": 1, "us": 1e3, "ms": 1e6}
+    return {one["name"]: one["real_time"] * factor[one["time_unit"]] for one in answer["benchmarks"]
+            if not one.get("error_occurred")}
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--json", metavar="FILE", help="write the results there too; - is standard output")
+    parser.add_argument("--workload", metavar="NAME", action="append", help="only these (may be repeated)")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="how often each is measured (3)")
+    parser.add_argument("--list", action="store_true", help="list the workloads")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="all sizes times this (1.0)")
+    parser.add_argument("--peers", default="uext4,kernel,fuse2fs", help="which of uext4, kernel, fuse2fs")
+    parser.add_argument("--tree", metavar="DIR", help="what the tree workload packs (/usr/include)")
+    parser.add_argument("--program", help=argparse.SUPPRESS)
+    parser.add_argument("--driver", help=argparse.SUPPRESS)
+    parser.add_argument("--micro", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def team_of(options, folder):
+    """The peers that can take part, and why the others cannot."""
+    kinds = {"uext4": lambda: peers.Uext4(folder, options.program), "kernel": lambda: peers.Kernel(folder),
+             "fuse2fs": lambda: peers.Fuse2fs(folder)}
+    team, skipped = [], {}
+    for name in options.peers.split(","):
+        if name not in kinds:
+            raise peers.Unavailable(f"there is no peer {name}; there are {', '.join(kinds)}")
+        peer = kinds[name]()
+        try:
+            peer.check_available()
+            team.append(peer)
+        except peers.Unavailable as reason:
+            if name == "uext4":
+                raise
+            skipped[name] = str(reason)
+    return team, skipped
+
+
+def bench(options):
+    chosen = [w for w in WORKLOADS if not options.workload or w.name in options.workload]
+    known = [w.name for w in WORKLOADS] + ["micro"]
+    for name in options.workload or []:
+        if name not in known:
+            raise peers.Unavailable(f"there is no workload {name}; there are {', '.join(known)}")
+    for tool in ("mke2fs", "e2fsck", "tar", "umount"):
+        if not shutil.which(tool):
+            raise peers.Unavailable(f"{tool} is not installed")
+    for tool in (options.program, options.driver):
+        if not tool or not os.access(tool, os.X_OK):
+            raise peers.Unavailable(f"{tool or 'the program'} is not built")
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    result = {"machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
+              "runs": options.runs, "scale": options.scale, "workloads": {}, "skipped": {}}
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base, ignore_cleanup_errors=True) as folder:
+        folder = pathlib.Path(folder)
+        team, result["skipped"] = team_of(options, folder)
+        options.archive, result["tree"] = make_archive(folder, options.tree, options.scale)
+        names = [peer.name for peer in team]
+        for name, reason in result["skipped"].items():
+            print(f"left out: {name}: {reason}", flush=True)
+        if chosen:
+            print(f"{'':<13}{'median':<26}" + "".join(f"{name:>12}" for name in names) +
+                  "".join(f"{'/' + name:>10}" for name in names if name != "uext4"))
+        for workload in chosen:
+            rows, faults = measure(workload, team, options)
+            result["workloads"][workload.name] = {"what": workload.what, "rows": rows, "faults": faults}
+            print_rows(workload, rows, names)
+            failed = failed or "uext4" in faults
+    if options.micro and (not options.workload or "micro" in options.workload):
+        result["micro_ns"] = micro(options.micro)
+        for name, nanoseconds in result["micro_ns"].items():
+            print(f"{'micro':<13}{name:<40}{nanoseconds / 1000:>12.3f} us")
+    result["machine"]["load_after"] = os.getloadavg()
+    if chosen:
+        print("\nThe last columns are ratios inside a run, median: above 1, uext4 is faster.")
+    return result, failed
+
+
+def main():
+    options = parse(sys.argv[1:])
+    if options.list:
+        for workload in WORKLOADS:
+            print(f"{workload.name:<14}{workload.what}")
+        print(f"{'micro':<14}inside one process: CRC32c of 4 KiB, create, stat, unlink, read, write")
+        return 0
+    stdout = sys.stdout
+    if options.json == "-":
+        sys.stdout = sys.stderr  # the table must not stand in the middle of the JSON
+    try:
+        result, failed = bench(options)
+    except peers.Unavailable as reason:
+        print(f"bench: {reason}", file=sys.stderr)
+        return 2
+    text = json.dumps(result, indent=2) + "\n"
+    if options.json == "-":
+        stdout.write(text)
+    elif options.json:
+        pathlib.Path(options.json).write_text(text, encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

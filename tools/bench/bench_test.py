@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""The benchmark itself: each workload once, tiny, on what is there; no time is judged.
+
+    bench_test.py PROGRAM DRIVER
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from workloads import WORKLOADS
+
+HERE = pathlib.Path(__file__).resolve().parent
+SKIPPED = 77
+
+
+def bench(*words):
+    return subprocess.run([sys.executable, "-B", HERE / "bench.py", "--program", sys.argv[1], "--driver", sys.argv[2],
+                           *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def check(condition, text):
+    if not condition:
+        print(f"FAILED: {text}")
+        sys.exit(1)
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(f"usage: {sys.argv[0]} PROGRAM DRIVER")
+    if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+        print("skipped: only root, with /dev/fuse, may mount here")
+        sys.exit(SKIPPED)
+    listing = bench("--list")
+    check(listing.returncode == 0 and all(w.name in listing.stdout for w in WORKLOADS), f"--list: {listing.stdout}")
+    wrong = bench("--workload", "nonsense")
+    check(wrong.returncode == 2 and "nonsense" in wrong.stderr, f"an unknown workload: {wrong.stderr}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "result.json"
+        done = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4,kernel", "--json", str(file))
+        check(done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}")
+        result = json.loads(file.read_text(encoding="utf-8"))
+    for workload in WORKLOADS:
+        found = result["workloads"][workload.name]
+        check("uext4" not in found["faults"], f"{workload.name}: {found['faults']}")
+        check(found["rows"], f"{workload.name} measured nothing")
+        for row in found["rows"]:
+            check(row["median"].get("uext4", 0) > 0, f"{workload.name}: {row}")
+    print("passed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The workloads. Each takes a Bench (see bench.py), with a fresh image mounted, and returns {metric: value}.
+
+A metric's name ends in its unit: `/s` and `MB/s` are better when larger, ` s` and ` ms` when smaller.
+"""
+
+import dataclasses
+import pathlib
+import sqlite3
+import subprocess
+import time
+from typing import Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    name: str
+    what: str
+    run: Callable
+    megabytes: int = 1024      # of the image
+    mke2fs: tuple = ()
+    options: str = ""          # of the mount
+    needs_journal: bool = False
+
+
+def rate(answer):
+    return answer["operations"] / answer["seconds"]
+
+
+def speed(answer):
+    return answer["bytes"] / answer["seconds"] / 1e6
+
+
+def sequential(bench):
+    size = bench.scaled(1 << 30, 1 << 20)
+    found = {"write new MB/s": speed(bench.step("new_file", size)),
+             "overwrite MB/s": speed(bench.step("overwrite", size))}
+    bench.remount()
+    found["read cold MB/s"] = speed(bench.step("read", 0))
+    found["read warm MB/s"] = speed(bench.step("read", 0))
+    return found
+
+
+def random_pages(bench):
+    bench.step("new_file", bench.scaled(256 << 20, 1 << 20))
+    bench.step("read", 0)
+    return {"read 4 KiB cached /s": rate(bench.step("random_read", bench.scaled(400_000, 50))),
+            "write 4 KiB + fsync /s": rate(bench.step("random_write", bench.scaled(50_000, 50)))}
+
+
+def append(bench):
+    return {"append 4 KiB + fsync /s": rate(bench.step("append", bench.scaled(4000, 10)))}
+
+
+def metadata(bench):
+    count = bench.scaled(10_000, 20)
+    found = {"create /s": rate(bench.step("create", count))}
+    bench.remount()
+    found["stat cold /s"] = rate(bench.step("stat", count))
+    found["unlink /s"] = rate(bench.step("unlink", count))
+    return found
+
+
+def timed(*command):
+    start = time.monotonic()
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+def tree(bench):
+    archive = bench.archive()
+    found = {"untar + sync s": timed("tar", "-xf", archive, "-C", bench.directory) + bench.sync()}
+    bench.remount()
+    found["du cold s"] = timed("du", "-s", bench.directory)
+    folders = [path for path in pathlib.Path(bench.directory).iterdir() if path.name != "lost+found"]
+    found["rm -r s"] = timed("rm", "-r", *folders)
+    return found
+
+
+def small(bench):
+    count = bench.scaled(50_000, 20)
+    found = {"create 100 B + sync /s": rate(bench.step("create", count, 100))}
+    bench.remount()
+    found["read cold /s"] = rate(bench.step("read_each", count, 100))
+    return found
+
+
+def mapped(bench):
+    bench.step("new_file", bench.scaled(256 << 20, 1 << 20))
+    return {"store 4 KiB + msync /s": rate(bench.step("map_random", bench.scaled(50_000, 50)))}
+
+
+def delete_large(bench):
+    bench.step("new_file", bench.scaled(2 << 30, 4 << 20))
+    return {"delete + sync ms": bench.step("remove_file", 0)["seconds"] * 1000}
+
+
+def together(bench):
+    count = bench.scaled(20_000, 20)
+    one = rate(bench.step("create", count))
+    return {"one creating /s": one, "two creating /s": rate(bench.step("create_together", count, 2))}
+
+
+def database(bench, mode):
+    count = bench.scaled(2000, 10)
+    base = sqlite3.connect(pathlib.Path(bench.directory) / f"{mode}.db", isolation_level=None)
+    base.execute(f"pragma journal_mode={mode}")
+    base.execute(f"pragma synchronous={'normal' if mode == 'wal' else 'full'}")
+    base.execute("create table t(id integer primary key, text)")
+    start = time.monotonic()
+    for number in range(count):
+        base.execute("insert into t values (?, ?)", (number, "x" * 100))
+    seconds = time.monotonic() - start
+    base.close()
+    return count / seconds
+
+
+def databases(bench):
+    return {"WAL txn/s": database(bench, "wal"), "DELETE txn/s": database(bench, "delete")}
+
+
+def journaled(bench):
+    size = bench.scaled(256 << 20, 1 << 20)
+    return {"write new MB/s": speed(bench.step("new_file", size)),
+            "overwrite MB/s": speed(bench.step("overwrite", size)),
+            "append 4 KiB + fsync /s": rate(bench.step("append", bench.scaled(2000, 10)))}
+
+
+def growth(bench):
+    answer = bench.step("growth", bench.scaled(100_000, 40), 30)
+    return {f"create at {mark} /s": value for mark, value in answer["rates"].items()}
+
+
+WORKLOADS = [
+    Workload("sequential", "1 GiB in 1 MiB pieces: new file + fsync, overwrite + fsync, read", sequential, 2048),
+    Workload("random", "4 KiB pieces of a cached 256 MiB file", random_pages),
+    Workload("append", "4 KiB appended, each followed by fsync", append),
+    Workload("metadata", "10,000 empty files in one directory; stat after a remount", metadata),
+    Workload("tree", "a tar of a real tree: unpack + sync, du after a remount, rm", tree),
+    Workload("small", "50,000 files of 100 bytes; read after a remount", small, 2048, ("-N", "131072")),
+    Workload("small-inline", "the same with inline_data", small, 2048, ("-N", "131072", "-I", "256", "-O", "inline_data")),
+    Workload("mmap", "random 4 KiB stores into a map of 256 MiB, then msync", mapped),
+    Workload("delete", "a file of 2 GiB", delete_large, 4096),
+    Workload("together", "20,000 files made by one process, and by two", together),
+    Workload("sqlite", "one insert a transaction", databases),
+    Workload("journaled", "data=journal", journaled, options="data=journal", needs_journal=True),
+    Workload("growth", "creates in one directory, as it grows; at most 30 s", growth, 2048, ("-N", "131072")),
+]
