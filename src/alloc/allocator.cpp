@@ -1,5 +1,7 @@
 #include "alloc/allocator_state.h"
 
+#include <algorithm>
+
 namespace uext4 {
 
 Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, BufferCache& buffers, Journal& journal,
@@ -8,6 +10,7 @@ Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, Bu
     out->state_ = std::make_shared<State>(g, buffers, journal);
     State& s = *out->state_;
     s.groups.resize(g.group_count);
+    s.system_ranges = std::vector<std::atomic<const SystemRanges*>>((g.group_count >> g.log_groups_per_flex) + 1);
     s.free_hint = std::vector<std::atomic<std::uint32_t>>(g.group_count);
     s.free_inode_hint = std::vector<std::atomic<std::uint32_t>>(g.group_count);
     for (auto& hint : s.free_hint) hint.store(unknown_count);
@@ -83,21 +86,61 @@ std::uint64_t AllocatorState::base_blocks(GroupNr g) const {
     return std::uint64_t{geometry.base_meta_blocks(g)} + (skips_one ? 1 : 0);
 }
 
-bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t count) {
-    const format::Geometry& g = geometry;
-    auto meets = [&](BlockNr start, std::uint64_t n) { return first < start + n && start < first + count; };
-    if (meets(g.first_block(group), base_blocks(group))) return true;
-    const std::uint64_t flex = std::uint64_t{1} << g.log_groups_per_flex;
-    const std::uint64_t from = group.value / flex * flex, to = std::min<std::uint64_t>(from + flex, g.group_count);
+bool SystemRanges::touch(std::uint64_t first, std::uint64_t end) const {
+    const auto after = std::ranges::lower_bound(ranges, end, {}, &Range::first);
+    return after != ranges.begin() && first < std::prev(after)->end;
+}
+
+std::unique_ptr<SystemRanges> AllocatorState::ranges_of_flex(std::uint64_t flex, bool& complete) {
+    auto out = std::make_unique<SystemRanges>();
+    complete = true;
+    const std::uint64_t from = flex << geometry.log_groups_per_flex;
+    const std::uint64_t to =
+        std::min<std::uint64_t>(from + (std::uint64_t{1} << geometry.log_groups_per_flex), geometry.group_count);
+    const auto add = [&](BlockNr first, std::uint64_t count) {
+        out->ranges.push_back({first.value, first.value + count});
+    };
     for (std::uint64_t n = from; n < to; ++n) {
         std::uint32_t offset = 0;
         Result<BufferRef> buffer = descriptor(GroupNr(n), offset);
-        if (!buffer) continue;
+        if (!buffer) {
+            complete = false;
+            continue;
+        }
         const auto d = view(*buffer, offset);
-        if (meets(d.block_bitmap(), 1) || meets(d.inode_bitmap(), 1) || meets(d.inode_table(), g.inode_table_blocks))
-            return true;
+        add(d.block_bitmap(), 1);
+        add(d.inode_bitmap(), 1);
+        add(d.inode_table(), geometry.inode_table_blocks);
     }
-    return false;
+    // What adjoins becomes one: in a flex group usually all of it.
+    std::ranges::sort(out->ranges, {}, &SystemRanges::Range::first);
+    std::vector<SystemRanges::Range> merged;
+    for (const SystemRanges::Range& r : out->ranges) {
+        if (!merged.empty() && r.first <= merged.back().end) merged.back().end = std::max(merged.back().end, r.end);
+        else merged.push_back(r);
+    }
+    out->ranges = std::move(merged);
+    return out;
+}
+
+bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t count) {
+    const BlockNr start = geometry.first_block(group);
+    if (first < start + base_blocks(group) && start < first + count) return true;
+    const std::uint64_t flex = group.value >> geometry.log_groups_per_flex;
+    if (const SystemRanges* known = system_ranges[flex].load(std::memory_order_acquire))
+        return known->touch(first.value, first.value + count);
+    bool complete = false;
+    std::unique_ptr<const SystemRanges> made = ranges_of_flex(flex, complete);
+    const bool touched = made->touch(first.value, first.value + count);
+    // With a descriptor that could not be read, it is asked for again next time.
+    if (complete) {
+        MutexLock guard(table_lock);
+        if (!system_ranges[flex].load(std::memory_order_relaxed)) {
+            system_ranges[flex].store(made.get(), std::memory_order_release);
+            owned_ranges.push_back(std::move(made));
+        }
+    }
+    return touched;
 }
 
 bool Allocator::is_system_block(BlockNr block) const {

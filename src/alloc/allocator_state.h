@@ -41,6 +41,16 @@ struct Group {
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
 };
 
+// Blocks of the file system's own that lie in descriptors, of one flex group: sorted, and apart from each other.
+// Where they are never changes.
+struct SystemRanges {
+    struct Range {
+        std::uint64_t first, end;
+    };
+    std::vector<Range> ranges;
+    bool touch(std::uint64_t first, std::uint64_t end) const;
+};
+
 struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     AllocatorState(const format::Geometry& g, BufferCache& b, Journal& j) : geometry(g), buffers(b), journal(j) {}
 
@@ -53,6 +63,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::vector<std::unique_ptr<Group>> groups;
     std::vector<std::atomic<std::uint32_t>> free_hint;  // clusters free in a group, unknown_count until looked at
     std::vector<std::atomic<std::uint32_t>> free_inode_hint;
+
+    std::vector<std::atomic<const SystemRanges*>> system_ranges;  // by flex group; null until first asked for
+    std::vector<std::unique_ptr<const SystemRanges>> owned_ranges;
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
@@ -90,6 +103,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     Result<BufferRef> writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
     // Superblock, descriptors and blocks reserved for them at the group's start.
     std::uint64_t base_blocks(GroupNr g) const;
+    std::unique_ptr<SystemRanges> ranges_of_flex(std::uint64_t flex, bool& complete);
     // The range, which lies within group g, touches the file system's own blocks.
     bool touches_system(GroupNr g, BlockNr first, std::uint64_t count);
     // A bitmap that was read (again) is checked once. EUCLEAN when its checksum is bad.
