@@ -44,7 +44,7 @@ void Handle::stop() {
         s.work.notify_all();
     }
     if (--t->handles == 0) {
-        if (t->locked) s.work.notify_all();
+        if (t->locked) s.drained.notify_all();
         s.changed.notify_all();
     }
 }
@@ -64,7 +64,8 @@ void JournalState::note_join(Transaction& t, std::uint64_t block, bool fresh, un
 void JournalState::start_clock(Transaction& t) {
     if (t.started.count() != 0) return;
     t.started = monotonic_now();
-    work.notify_all();
+    // Otherwise it looks in time by itself: this transaction is due later than what it waits for.
+    if (thread_sleeps) work.notify_all();
 }
 
 Result<void> Handle::write_access(const BufferRef& buffer) {

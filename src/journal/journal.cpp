@@ -23,72 +23,103 @@ void JournalState::abort(const Error& why) {
         aborted.store(true);
         tell = options.on_abort;
         changed.notify_all();
+        drained.notify_all();
         work.notify_all();
     }
     if (tell) tell(why);
 }
 
-// The journal's thread: commits first, then checkpoints, one transaction at a time.
+bool JournalState::crowded() const {
+    return has_log && !checkpoints.empty() && log_free < (layout.ring_end() - layout.first) / 2;
+}
+
+// One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller
+// is the writer.
+bool JournalState::do_work(MutexLock& guard) {
+    if (running && commit_wanted >= running->tid) {
+        commit_running(guard);
+        return true;
+    }
+    if (running && options.commit_interval.count() > 0 && running->started.count() != 0 &&
+        monotonic_now() - running->started >= options.commit_interval) {
+        commit_running(guard);
+        return true;
+    }
+    if (!checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || crowded())) {
+        checkpoint_oldest(guard);
+        return true;
+    }
+    if (space_wanted && running && running->handles == 0 && !running->empty()) {
+        commit_running(guard);
+        return true;
+    }
+    space_wanted = false;
+    if (!clean_wanted) return false;
+    clean_wanted = false;
+    if (has_log && !running && checkpoints.empty()) {
+        if (Result<void> r = empty_log(guard); !r) {
+            guard.unlock();
+            abort(r.error());
+            guard.lock();
+        }
+    }
+    changed.notify_all();
+    return true;
+}
+
+// The journal's thread.
 void JournalState::run() {
     MutexLock guard(lists);
     bool marked_abort = false;
     for (;;) {
+        if (writing) {
+            thread_waits = true;
+            work.wait(lists);
+            thread_waits = false;
+            continue;
+        }
         if (aborted.load()) {
             if (has_log && !marked_abort) {
                 // The next mount shall know; the log itself stays as it is.
                 marked_abort = true;
+                writing = true;
                 guard.unlock();
                 write_abort_mark();
                 guard.lock();
+                writing = false;
                 continue;
             }
             if (stop) break;
             work.wait(lists);
             continue;
         }
-        if (running && commit_wanted >= running->tid) {
-            commit_running(guard);
-            continue;
-        }
-        if (running && options.commit_interval.count() > 0 && running->started.count() != 0 &&
-            monotonic_now() - running->started >= options.commit_interval) {
-            commit_running(guard);
-            continue;
-        }
-        const bool wanted = !checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted);
-        const bool crowded = has_log && !checkpoints.empty() && log_free < (layout.ring_end() - layout.first) / 2;
-        if (wanted || crowded) {
-            checkpoint_oldest(guard);
-            continue;
-        }
-        if (space_wanted && running && running->handles == 0 && !running->empty()) {
-            commit_running(guard);
-            continue;
-        }
-        space_wanted = false;
-        if (clean_wanted) {
-            clean_wanted = false;
-            if (has_log && !running && checkpoints.empty()) {
-                if (Result<void> r = empty_log(guard); !r) {
-                    guard.unlock();
-                    abort(r.error());
-                    guard.lock();
-                }
-            }
-            changed.notify_all();
-            continue;
-        }
+        writing = true;
+        const bool done = do_work(guard);
+        writing = false;
+        // Somebody may wait to commit what ran meanwhile, or for this thread to be idle.
         changed.notify_all();
+        if (done) continue;
         if (stop) break;
-        if (running && running->started.count() != 0 && options.commit_interval.count() > 0) {
+        if (options.commit_interval.count() > 0 && running && running->started.count() != 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
             work.wait_for(lists, std::max<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
         } else {
+            thread_sleeps = true;
             work.wait(lists);
+            thread_sleeps = false;
         }
     }
     stopped = true;
     changed.notify_all();
+}
+
+// By the caller's own thread, unless somebody writes already. lists held.
+void JournalState::commit_here(MutexLock& guard) {
+    writing = true;
+    commit_running(guard);
+    writing = false;
+    changed.notify_all();
+    if (thread_waits || crowded()) work.notify_all();
 }
 
 Journal::Journal(std::unique_ptr<JournalState> state) : state_(std::move(state)) { state_->owner = this; }
@@ -253,11 +284,11 @@ Result<void> Journal::commit(Tid tid) {
     MutexLock guard(s.lists);
     if (s.durable_tid >= tid) return {};
     tid = std::min(tid, s.next_tid - 1);
-    if (s.commit_wanted < tid) {
-        s.commit_wanted = tid;
-        s.work.notify_all();
+    s.commit_wanted = std::max(s.commit_wanted, tid);
+    while (s.durable_tid < tid && !s.aborted.load() && !s.stopped) {
+        if (!s.writing && s.running && s.running->tid <= tid) s.commit_here(guard);
+        else s.changed.wait(s.lists);
     }
-    while (s.durable_tid < tid && !s.aborted.load() && !s.stopped) s.changed.wait(s.lists);
     if (s.durable_tid >= tid) return {};
     return fail(EIO, "transaction {} was not committed: {}", tid, s.abort_reason.what);
 }

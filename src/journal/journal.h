@@ -74,7 +74,7 @@ public:
     Result<void> forget(BlockNr block);
     // File contents join the transaction; one credit when new. `owner` lives at least until copied or dropped.
     Result<void> journal_data(BlockNr block, std::shared_ptr<JournaledData> owner);
-    // Runs on the commit thread when the transaction is durable (not when it aborts). Must not block.
+    // Runs on the thread that commits when the transaction is durable (not when it aborts). Must not block.
     void when_durable(std::function<void()> action);
 
 private:
@@ -116,7 +116,8 @@ public:
     // Nothing of this transaction has been written yet: its flush is still to come.
     bool collects(Tid tid) const;
     bool durable(Tid tid) const;
-    // Commits `tid` if it is not yet, and waits until it is durable. Rank: nothing from Transaction on may be held.
+    // Commits `tid` if it is not yet, in the caller's thread when nobody writes the log, and waits until it is durable.
+    // Rank: nothing from Transaction on may be held.
     Result<void> commit(Tid tid);
     void request_commit(Tid tid);  // without waiting
     Result<void> commit_all();     // whatever is running now

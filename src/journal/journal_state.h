@@ -1,5 +1,6 @@
-// The journal's inside: what its parts share. One thread does all log writing: commits, and checkpoints between them,
-// so a checkpoint that needs a commit first simply makes it.
+// The journal's inside: what its parts share. One thread at a time does all log writing: commits, and checkpoints
+// between them, so a checkpoint that needs a commit first simply makes it. That is the journal's own thread, or whoever
+// waits for a commit while nobody writes: a hand-over to another thread and back costs more than a small commit does.
 #pragma once
 
 #include "format/journal.h"
@@ -56,7 +57,7 @@ struct JournalState {
     JournalOptions options;
     std::uint32_t block_size;
 
-    // The log; only the journal's thread changes head, and reads or writes these.
+    // The log; only the writer changes head, and reads or writes these.
     bool has_log = false;
     std::vector<BlockRun> log;
     format::JournalLayout layout;
@@ -70,6 +71,10 @@ struct JournalState {
     mutable Mutex lists{Rank::Journal, "Journal::lists"};
     CondVar changed{"journal"};    // a transaction was committed, space came, handles stopped
     CondVar work{"journal work"};  // for the journal's thread
+    CondVar drained{"handles"};    // the locked transaction has no open handle any more
+    bool writing = false;          // somebody is the writer
+    bool thread_waits = false;     // the journal's thread waits for the writer to end
+    bool thread_sleeps = false;    // it waits without a time limit: start_clock() wakes it
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
     std::map<Tid, Checkpoint> checkpoints;
@@ -91,6 +96,9 @@ struct JournalState {
     void start_clock(Transaction& t);
     // ---- journal.cpp
     void run();
+    bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;      // lists held; given up meanwhile
+    void commit_here(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
+    bool crowded() const;                                                // the log: checkpoints are due
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
