@@ -151,6 +151,7 @@ Result<void> serve(Job& job, Log& log) {
 
     auto run = [&]() -> Result<void> {
         const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};
+        Placement placement = Placement::start();
         Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options.auto_unmount, unwanted));
         const auto tell = [&log](const std::string& text) { log.tell(text); };
         FileDeviceOptions device_options;
@@ -160,7 +161,7 @@ Result<void> serve(Job& job, Log& log) {
         std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
         Result<void> served;
         {
-            Server server(*fs, job.options, tell);
+            Server server(*fs, job.options, tell, std::move(placement));
             served = server.attach(job.directory, job.debug, [&] {
                 if (job.report < 0) return;
                 log.detach();

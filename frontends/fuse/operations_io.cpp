@@ -15,6 +15,7 @@ namespace uext4::fuse {
 
 namespace {
 
+constexpr std::uint64_t quickly_written = 64;                // dirty folios of a file
 constexpr std::size_t largest_copy = std::size_t{64} << 20;  // of one request; the caller goes on from there
 
 // Opens on behalf of a request and fills the answer's part of `info`.
@@ -105,7 +106,9 @@ void write(fuse_req_t request, fuse_ino_t, const char* data, std::size_t size, o
 
 void sync(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_info* info) {
     OpenFile& file = Server::file(*info);
-    server_of(request).later([request, data_only, &file] { reply_result(request, file.sync(data_only != 0)); }, true);
+    const bool little = file.inode().pages().dirty_folios() <= quickly_written;
+    server_of(request).make_durable([request, data_only, &file] { reply_result(request, file.sync(data_only != 0)); },
+                                    little);
 }
 
 void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {

@@ -4,6 +4,7 @@
 #include "fuse/operations.h"
 
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -19,11 +21,13 @@ namespace uext4::fuse {
 namespace {
 
 constexpr unsigned largest_write = 1 << 20;
+constexpr std::chrono::microseconds quick_sync{250};
+constexpr unsigned syncs_until_retry = 64;
 
 }  // namespace
 
-Server::Server(FileSystem& fs, MountOptions options, LogCallback log)
-    : fs_(fs), options_(std::move(options)), log_(std::move(log)) {}
+Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement placement)
+    : fs_(fs), options_(std::move(options)), log_(std::move(log)), placement_(std::move(placement)) {}
 
 Server::~Server() {
     detach();
@@ -96,8 +100,16 @@ void Server::wait_for_request() {
     }
 }
 
+void Server::note_caller(const fuse_buf& buffer) {
+    if ((buffer.flags & FUSE_BUF_IS_FD) || buffer.size < sizeof(fuse_in_header)) return;
+    fuse_in_header header;
+    std::memcpy(&header, buffer.mem, sizeof header);
+    placement_.called_by(static_cast<pid_t>(header.pid));
+}
+
 Result<void> Server::loop() {
     reader_ = pthread_self();
+    placement_.place_this_thread();
     fuse_buf buffer{};
     int status = 0;
     while (!stopping_.load() && !fuse_session_exited(session_)) {
@@ -114,6 +126,7 @@ Result<void> Server::loop() {
         status = fuse_session_receive_buf(session_, &buffer);
         if (status == -EINTR || status == -EAGAIN) continue;
         if (status <= 0) break;
+        note_caller(buffer);
         fuse_session_process_buf(session_, &buffer);
     }
     std::free(buffer.mem);
@@ -164,6 +177,15 @@ void Server::change(std::function<void()> job) {
 void Server::later(std::function<void()> job, bool changes) {
     if (changes && parks()) parked_.push_back([this, job = std::move(job)]() mutable { workers_.add(std::move(job)); });
     else workers_.add(std::move(job));
+}
+
+void Server::make_durable(std::function<void()> job, bool little) {
+    if (parks() || !little || (!quick_device_ && ++syncs_on_workers_ < syncs_until_retry))
+        return later(std::move(job), true);
+    const auto start = std::chrono::steady_clock::now();
+    job();
+    quick_device_ = std::chrono::steady_clock::now() - start < quick_sync;
+    syncs_on_workers_ = 0;
 }
 
 void Server::run_parked() {

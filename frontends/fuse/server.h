@@ -1,15 +1,16 @@
 // The server of one mount: reads the kernel's requests on one thread and answers them.
 //
-// One thread beats several for short requests. What may take long is handed to workers: syncs (many share one commit),
-// fallocate, copies. A freeze must not stop the reading thread, or nobody would read the thaw: while the file system is
-// frozen, requests that change something are parked and run by the reading thread after the thaw. So all changes of
-// names happen on the reading thread.
+// One thread beats several for short requests. What may take long is handed to workers: syncs (unless they are short as
+// well), fallocate, copies. A freeze must not stop the reading thread, or nobody would read the thaw: while the file
+// system is frozen, requests that change something are parked and run by the reading thread after the thaw. So all
+// changes of names happen on the reading thread.
 #pragma once
 
 #include "api/file_system.h"
 #include "fuse/inode_handles.h"
 #include "fuse/library.h"
 #include "fuse/options.h"
+#include "fuse/placement.h"
 #include "fuse/work_queue.h"
 
 #include <atomic>
@@ -28,7 +29,7 @@ struct OpenHandle {
 
 class Server {
 public:
-    Server(FileSystem& fs, MountOptions options, LogCallback log);
+    Server(FileSystem& fs, MountOptions options, LogCallback log, Placement placement);
     ~Server();
     Server(const Server&) = delete;
 
@@ -56,6 +57,9 @@ public:
     bool parks() const { return freeze_state_.load() != FreezeState::open || !parked_.empty(); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
+    // Makes something durable, after the thaw. On a worker, so that many share one commit and none holds up the rest;
+    // but where the device is so fast that the hand-over would cost more, on the reading thread, if `little` is to do.
+    void make_durable(std::function<void()> job, bool little);
     void freeze(fuse_req_t request);
     void thaw(fuse_req_t request);
     // From another thread, before the end: what waits for a thaw may go on.
@@ -73,6 +77,7 @@ private:
     static void greet(void* server, fuse_conn_info* connection);
     void run_parked();
     void wait_for_request();
+    void note_caller(const fuse_buf& buffer);
 
     FileSystem& fs_;
     MountOptions options_;
@@ -85,6 +90,9 @@ private:
     InodeHandles inodes_;
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
+    Placement placement_;
+    bool quick_device_ = true;       // the last sync on the reading thread was quick; the reading thread's, as is:
+    unsigned syncs_on_workers_ = 0;  // since then
     int thaw_event_ = -1;
     std::atomic<FreezeState> freeze_state_{FreezeState::open};  // leaves `open` on the reading thread only
     std::deque<std::function<void()>> parked_;                  // the reading thread's
