@@ -25,7 +25,8 @@ OpenFile::~OpenFile() {
 }
 
 Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
-    return (flags_ & O_DIRECT) ? read_direct(*inode_, offset, out) : read_file(*inode_, offset, out);
+    if (flags_ & O_DIRECT) return read_direct(*inode_, offset, out);
+    return kernel_cached_ ? read_around_cache(*inode_, offset, out) : read_file(*inode_, offset, out);
 }
 
 Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
@@ -48,7 +49,7 @@ Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, st
     WriteRequest request;
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
     request.may_use_reserve = is_privileged(inode_->fs(), who_);
-    request.keep_times = kernel_cached_;
+    request.keep_times = request.around_cache = kernel_cached_;
     // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
     request.who = kernel_cached_ ? nullptr : &who_;
     if ((flags_ & O_DIRECT) && !request.append) {

@@ -106,12 +106,10 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
 
 }  // namespace
 
-Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
-    if (!aligned(offset, out.data(), out.size()))
-        return fail(EINVAL, "direct read of {} bytes at {}: not in units of {}", out.size(), offset, sector);
-    if (inode.data_in_journal()) return read_file(inode, offset, out);
-    TRY(write_back(inode, offset, offset + out.size()));
-    ReadLock guard(inode.rw);
+namespace {
+
+// Into the caller's memory, from wherever the bytes live; what is only in the cache comes from there. Inode held.
+Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     const std::uint64_t size = inode.size_hint(), bs = inode.fs().block_size();
     if (offset >= size) return std::size_t{0};
     if (inode.is_inline()) return read_file(inode, offset, out);
@@ -137,20 +135,30 @@ Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
     return static_cast<std::size_t>(end - offset);
 }
 
-Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
-    if (!aligned(offset, in.data(), in.size()))
-        return fail(EINVAL, "direct write of {} bytes at {}: not in units of {}", in.size(), offset, sector);
-    WriteLock guard(inode.rw);
-    const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();
-    if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond {} bytes", inode.number(), offset, limit);
-    in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
-    if (in.empty()) return std::size_t{0};
-    if (request.who) TRY(remove_privileges(inode, *request.who));
-    if (inode.data_in_journal() || inode.is_inline() || offset % bs != 0 || in.size() % bs != 0) {
-        const std::size_t n = TRY(write_cached(inode, offset, in, request));
-        TRY(write_back(inode));
-        return n;
+}  // namespace
+
+Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
+    if (!aligned(offset, out.data(), out.size()))
+        return fail(EINVAL, "direct read of {} bytes at {}: not in units of {}", out.size(), offset, sector);
+    if (inode.data_in_journal()) return read_file(inode, offset, out);
+    TRY(write_back(inode, offset, offset + out.size()));
+    ReadLock guard(inode.rw);
+    return read_places(inode, offset, out);
+}
+
+Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out) {
+    const std::uint64_t fs = inode.pages().folio_size();
+    if (out.size() >= least_around_cache && offset % inode.fs().block_size() == 0 && !inode.data_in_journal()) {
+        // Writers are kept out, so what is not cached now stays so.
+        ReadLock guard(inode.rw);
+        const auto cached = inode.pages().next_cached(offset / fs);
+        if (!cached || *cached * fs >= offset + out.size()) return read_places(inode, offset, out);
     }
+    return read_file(inode, offset, out);
+}
+
+// Whole blocks, to the device before it returns; cached folios follow. Inode exclusive.
+Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     const std::uint64_t end = offset + in.size();
     TRY(write_back(inode, offset, end));
     {
@@ -182,6 +190,23 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
     }
     TRY(refresh_cache(inode, offset, in));
     return in.size();
+}
+
+Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+    if (!aligned(offset, in.data(), in.size()))
+        return fail(EINVAL, "direct write of {} bytes at {}: not in units of {}", in.size(), offset, sector);
+    WriteLock guard(inode.rw);
+    const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();
+    if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond {} bytes", inode.number(), offset, limit);
+    in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
+    if (in.empty()) return std::size_t{0};
+    if (request.who) TRY(remove_privileges(inode, *request.who));
+    if (inode.data_in_journal() || inode.is_inline() || offset % bs != 0 || in.size() % bs != 0) {
+        const std::size_t n = TRY(write_cached(inode, offset, in, request));
+        TRY(write_back(inode));
+        return n;
+    }
+    return write_places(inode, offset, in, request);
 }
 
 }  // namespace uext4

@@ -16,6 +16,7 @@ namespace uext4 {
 struct WriteRequest {
     bool append = false;  // at the end of the file; the offset is ignored
     bool direct = false;
+    bool around_cache = false;         // somebody else caches the file: large writes need not be kept here as well
     bool may_use_reserve = false;      // blocks reserved for root
     bool keep_times = false;           // the caller owns the times (a mount's writeback cache)
     const Credentials* who = nullptr;  // clears set-id bits when given and not privileged
@@ -36,6 +37,11 @@ bool read_moves_atime(Inode& inode);
 // ---- direct.cpp
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out);
 Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
+// For whoever has a cache of his own in front: large reads of what is not cached here stay out of this one.
+Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out);
+inline constexpr std::size_t least_around_cache = 64 << 10;
+// Whole blocks to the device, named in this call; neither inline nor journaled. Inode exclusive held.
+Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 
 // ---- write.cpp
 // Bytes written and where; an error only when nothing was written. EFBIG, ENOSPC.

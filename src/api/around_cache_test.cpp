@@ -1,0 +1,124 @@
+// A file whose reader and writer has a cache of his own: large transfers go past ours, small ones through it, and all
+// of them see one file.
+#include "api/file_system.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <random>
+
+namespace uext4 {
+namespace {
+
+const Credentials root = Credentials::root();
+
+class AroundCache : public ::testing::TestWithParam<const char*> {
+protected:
+    void SetUp() override {
+        image_ = fmt::format("/dev/shm/uext4-around-{}", ::getpid());
+        const std::string command = fmt::format("mke2fs -q -F -t ext4 {} {} 96M", GetParam(), image_);
+        ASSERT_EQ(std::system(command.c_str()), 0);
+        mount("cache=1M");
+    }
+    void TearDown() override {
+        file_.reset();
+        if (fs_) {
+            EXPECT_TRUE(fs_->unmount());
+        }
+        fs_.reset();
+        EXPECT_EQ(std::system(fmt::format("e2fsck -fn {} >/dev/null 2>&1", image_).c_str()), 0);
+        ::unlink(image_.c_str());
+    }
+    void mount(const std::string& options) {
+        Result<std::unique_ptr<FileSystem>> mounted = FileSystem::mount(image_, options);
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs_ = std::move(*mounted);
+        Result<std::unique_ptr<OpenFile>> file = fs_->open_path("/file", O_RDWR | O_CREAT, 0644, root);
+        ASSERT_TRUE(file) << file.error().what;
+        file_ = std::move(*file);
+        file_->set_kernel_cached(true);
+    }
+    void remount() {
+        file_.reset();
+        ASSERT_TRUE(fs_->unmount());
+        fs_.reset();
+        mount("");
+    }
+
+    std::string image_;
+    std::unique_ptr<FileSystem> fs_;
+    std::unique_ptr<OpenFile> file_;
+};
+
+constexpr std::uint64_t most = 8 << 20;
+
+TEST_P(AroundCache, LargeAndSmallTransfersSeeOneFile) {
+    std::mt19937_64 random(7);
+    std::vector<std::byte> model;
+    const auto below = [&](std::uint64_t limit) { return random() % limit; };
+    for (int step = 0; step < 1500; ++step) {
+        const bool large = below(2) == 0;
+        std::uint64_t offset = below(most), length = 1 + below(large ? 1 << 20 : 9000);
+        if (below(4) != 0) offset -= offset % 4096, length = round_up(length, 4096);
+        switch (below(8)) {
+            case 0:
+            case 1:
+            case 2: {
+                const std::vector<std::byte> data(length, static_cast<std::byte>(random()));
+                const Result<std::size_t> put = file_->write(offset, data);
+                ASSERT_TRUE(put) << put.error().what;
+                ASSERT_EQ(*put, length);
+                if (model.size() < offset + length) model.resize(offset + length);
+                std::ranges::copy(data, model.begin() + static_cast<std::ptrdiff_t>(offset));
+                break;
+            }
+            case 3: {
+                if (below(3) != 0) break;
+                ASSERT_TRUE(file_->truncate(offset));
+                model.resize(offset);
+                break;
+            }
+            case 4: {
+                const std::uint64_t end = std::min<std::uint64_t>(offset + length, model.size());
+                ASSERT_TRUE(file_->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length));
+                for (std::uint64_t i = offset; i < end; ++i) model[i] = std::byte{0};
+                break;
+            }
+            case 5: {
+                if (below(10) == 0) ASSERT_TRUE(file_->sync(below(2) == 0));
+                if (below(100) == 0) ASSERT_NO_FATAL_FAILURE(remount());
+                break;
+            }
+            default: {
+                std::vector<std::byte> out(length, std::byte{0xEE});
+                const Result<std::size_t> got = file_->read(offset, out);
+                ASSERT_TRUE(got) << got.error().what;
+                const std::uint64_t expected =
+                    offset >= model.size() ? 0 : std::min<std::uint64_t>(length, model.size() - offset);
+                ASSERT_EQ(*got, expected) << "step " << step;
+                ASSERT_TRUE(std::equal(
+                    out.begin(), out.begin() + static_cast<std::ptrdiff_t>(expected),
+                    model.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(offset, model.size()))))
+                    << "step " << step << ": " << length << " bytes at " << offset;
+            }
+        }
+    }
+    ASSERT_NO_FATAL_FAILURE(remount());
+    std::vector<std::byte> all(model.size() + 1);
+    const Result<std::size_t> got = file_->read(0, all);
+    ASSERT_TRUE(got) << got.error().what;
+    ASSERT_EQ(*got, model.size());
+    all.resize(model.size());
+    EXPECT_EQ(all, model);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, AroundCache,
+                         ::testing::Values("-b 4096", "-b 1024", "-b 4096 -O ^extents,^64bit", "-b 4096 -O bigalloc -C 16384",
+                                           "-b 4096 -O inline_data -I 256"));
+
+}  // namespace
+}  // namespace uext4
