@@ -87,6 +87,20 @@ UEXT4_API ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uex
 /* Gives a file made with O_TMPFILE a name. */
 UEXT4_API int uext4_flink(uext4_file* file, const char* path);
 
+/* Where the bytes of a file lie: calls `visit` for each run in order, holes left out, until it returns nonzero, which
+ * is then the result. Runs of `offset` to `offset + length` are shown whole. */
+#define UEXT4_EXTENT_UNPLACED 1u  /* dirty in memory: no block is chosen yet, `physical` is 0 */
+#define UEXT4_EXTENT_UNNAMED 2u   /* in blocks that no structure on the device names yet as written */
+#define UEXT4_EXTENT_INLINE 4u    /* in the inode itself, `physical` is 0 */
+#define UEXT4_EXTENT_UNWRITTEN 8u /* allocated, reads as zeros */
+typedef struct uext4_extent {
+    uint64_t offset, length; /* bytes of the file */
+    uint64_t physical;       /* byte of the image */
+    unsigned flags;
+} uext4_extent;
+UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
+                            int (*visit)(void* context, const uext4_extent* extent), void* context);
+
 /* Memory maps of files, coherent with reads and writes. Offset in whole pages; prot: PROT_*; flags: MAP_SHARED or
  * MAP_PRIVATE, with MAP_POPULATE. A map lives on when its file is closed, and does not pass to a child of fork(2); it must be
  * ended by uext4_unmap (whole pages, also part of a map or several) before uext4_umount. An access past the end of the

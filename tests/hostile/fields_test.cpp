@@ -88,6 +88,7 @@ bool names_a_structure(const std::string& text) {
 // Damage that the structure's checksum gives away, where the image has them.
 bool must_be_told(SeedKind kind, const Case& c) {
     if (c.sealed) return false;
+    if (c.field->name == "s_feature_ro_compat") return false;  // it says whether there are checksums at all
     // A log that ends early is what a crash leaves, so what is unreadable there may be its end; and its superblock is
     // read by whoever writes.
     if (c.place->replayed && (c.field->name == "s_feature_incompat" || c.field->name == "h_blocktype"))

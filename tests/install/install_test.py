@@ -45,28 +45,32 @@ def main():
         folder = pathlib.Path(name)
         prefix = folder / "prefix"
         run("cmake", "--install", build, "--prefix", prefix)
-        headers = sorted(path.relative_to(prefix / "include") for path in (prefix / "include").rglob("*.h"))
+        headers = sorted(path.relative_to(prefix / "include") for path in (prefix / "include").rglob("*.h*"))
         if not headers:
             sys.exit("no public header was installed")
         source = folder / "main.cpp"
-        source.write_text("".join(f"#include <{header}>\n" for header in headers) + "int main() { return 0; }\n")
+        example = (pathlib.Path(__file__).parent / "consumer.cpp").read_text(encoding="utf-8")
+        source.write_text("".join(f"#include <{header}>\n" for header in headers) + example)
+        image = folder / "image"
+        run("mke2fs", "-q", "-F", "-t", "ext4", image, "32M")
         (folder / "CMakeLists.txt").write_text(CONSUMER)
 
         run("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
         run("ninja", "-C", folder / "build")
         library_path = os.environ | {"LD_LIBRARY_PATH": str(next(prefix.rglob("libuext4.so")).parent)}
-        run(folder / "build" / "shared")
-        run(folder / "build" / "static")
+        run(folder / "build" / "shared", image)
+        run(folder / "build" / "static", image)
 
         paths = os.environ | {"PKG_CONFIG_PATH": str(next(prefix.rglob("uext4.pc")).parent)}
         flags = run("pkg-config", "--cflags", "--libs", "uext4", env=paths).split()
         run("c++", "-std=c++23", source, "-Wl,--no-as-needed", *flags, "-o", folder / "by_pkg_config")
-        run(folder / "by_pkg_config", env=library_path)
+        run(folder / "by_pkg_config", image, env=library_path)
         flags = run("pkg-config", "--static", "--cflags", "--libs", "uext4", env=paths).split()
         place = flags.index("-luext4")
         flags[place:place + 1] = ["-Wl,--whole-archive", "-l:libuext4.a", "-Wl,--no-whole-archive"]
         run("c++", "-std=c++23", source, *flags, "-o", folder / "by_pkg_config_static")
-        run(folder / "by_pkg_config_static")
+        run(folder / "by_pkg_config_static", image)
+        run("e2fsck", "-fn", image)
 
         soname = run("readelf", "-d", next(prefix.rglob("libuext4.so")))
         if "[libuext4.so.0]" not in soname:
