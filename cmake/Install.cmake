@@ -76,7 +76,7 @@ function(uext4_install_rules)
         ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
     if(EXISTS "${PROJECT_SOURCE_DIR}/include/uext4")
         install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/uext4" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
-            FILES_MATCHING PATTERN "*.h")
+            FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp")
     endif()
 
     configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/uext4Config.cmake.in"

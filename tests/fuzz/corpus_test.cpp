@@ -2,8 +2,11 @@
 #include "tests/fuzz/targets.h"
 #include "tests/hostile/batches.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <random>

@@ -23,7 +23,7 @@ SANITIZER_OPTIONS = {
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="./dev test", description="Builds everything and runs the tests. The last "
                                      "line is `N passed, N failed, N skipped`.")
-    parser.add_argument("--long", action="store_true", help="run those labelled `long` too")
+    parser.add_argument("--long", action="store_true", help="run those labelled `long` too, and the others with UEXT4_LONG=1")
     parser.add_argument("--sanitizers", action="store_true",
                         help="run the unit tests with AddressSanitizer and UBSan, then with ThreadSanitizer")
     parser.add_argument("-k", metavar="REGEX", help="only the tests whose name matches, e.g. unit.journal")
@@ -77,6 +77,8 @@ def test(arguments):
         packages.ensure("products", "tests", *(["clang"] if options.sanitizers else []))
         name = ["-R", options.k] if options.k else []
         minutes = MINUTES_LONG if options.long else MINUTES
+        if options.long:
+            os.environ["UEXT4_LONG"] = "1"
         if options.sanitizers:
             for preset in ("asan", "tsan"):
                 build.build(preset)
