@@ -58,6 +58,7 @@ void refuse_missing_image(const std::string& text) {
 }
 
 void copy(const CopyState& c) {
+    reach_host_files();
     if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
     CopyOptions o;
     o.preserve = c.archive;

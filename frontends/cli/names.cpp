@@ -82,6 +82,8 @@ CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* ex
 
 // Runs on each place in its image; images that follow each other are opened once.
 void each(const State& st, const std::function<void(Session&, const std::string&)>& use) {
+    for (const std::string& text : st.places)
+        if (image_place(text).image != image_place(st.places.front()).image) reach_host_files();
     std::unique_ptr<Session> s;
     for (const std::string& text : st.places) {
         const Place p = image_place(text);

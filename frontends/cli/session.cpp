@@ -1,5 +1,8 @@
 #include "cli/session.h"
 
+#include "device/open_device.h"
+#include "sandbox/sandbox.h"
+
 #include <sys/stat.h>
 
 #include <ctime>
@@ -58,13 +61,32 @@ const Credentials& operator_identity() {
     return who;
 }
 
+namespace {
+
+Reach reach = Reach::image;
+
+// The image is open before it is parsed, and the sandbox lies in between.
+Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text, bool sandbox) {
+    const VolumeOptions options = TRY(parse_all_options(text));
+    FileDeviceOptions view;
+    view.writable = !options.fs.read_only;
+    view.offset = options.offset;
+    std::shared_ptr<BlockDevice> device = TRY(open_device(image, view));
+    if (sandbox) TRY(enter_sandbox(reach));
+    return FileSystem::mount_device(std::move(device), options,
+                                    [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
+}
+
+}  // namespace
+
+void reach_host_files() { reach = Reach::files; }
+
 Session::Session(const std::string& image, bool writable, const CommonOptions& options) : image_(image) {
     std::string o = options.mount_options;
     // The last one counts: no option makes a verb that reads a writing one.
     if (!writable) o += o.empty() ? "ro" : ",ro";
     if (options.no_replay) o += ",noload";
-    auto mounted =
-        FileSystem::mount(image, o, [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
+    auto mounted = open_sandboxed(image, o, !options.no_sandbox);
     if (!mounted) {
         const std::string& what = mounted.error().what;
         give_up(impossible, what.starts_with(image + ":") ? what : image + ": " + what);
@@ -130,6 +152,8 @@ void print(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json:
 
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists) {
     verb->add_option("-o,--options", options.mount_options, "Mount options (docs/MOUNT.md)");
+    verb->add_flag("--no-sandbox", options.no_sandbox,
+                   "Keep the process's rights while the image is parsed (docs/COMMAND.md)");
     if (reads) verb->add_flag("--no-replay", options.no_replay, "Show the image as it is, its journal not replayed");
     if (lists) verb->add_flag("--json", options.json, "Print JSON");
 }

@@ -45,7 +45,11 @@ Place image_place(const std::string& text);  // no ":/": the root of an image
 struct CommonOptions {
     std::string mount_options;
     bool no_replay = false, json = false;
+    bool no_sandbox = false;
 };
+
+// For verbs that open other files after an image (cp, shell, several images): the sandbox leaves them that.
+void reach_host_files();
 
 class Session {
 public:

@@ -211,6 +211,7 @@ void add_shell_verb(CLI::App& app) {
     v->add_option("IMAGE", s->image, "The image")->required();
     add_common(v, s->o, false, false);
     v->callback([s] {
+        reach_host_files();  // each line opens the image anew
         {
             Session probe(s->image, false, s->o);  // a bad image is an error at once
             probe.close();

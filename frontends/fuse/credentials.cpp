@@ -1,11 +1,17 @@
 #include "fuse/credentials.h"
 
+#include "fuse/server.h"
+
 namespace uext4::fuse {
 
 Credentials credentials_of(fuse_req_t request, bool with_groups) {
     const fuse_ctx* context = fuse_req_ctx(request);
     Credentials who = Credentials::of(context->uid, context->gid, {}, context->umask);
     if (!with_groups || who.capabilities.fsetid) return who;
+    if (Server& server = server_of(request); server.asks_for_groups()) {
+        who.groups = server.groups_of(context->pid);
+        return who;
+    }
     std::vector<gid_t> groups(64);
     for (int attempt = 0; attempt < 4; ++attempt) {
         const int count = fuse_req_getgroups(request, static_cast<int>(groups.size()), groups.data());

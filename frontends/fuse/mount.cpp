@@ -3,6 +3,7 @@
 #include "device/open_device.h"
 #include "fuse/server.h"
 #include "fuse/supervisor.h"
+#include "sandbox/sandbox.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -35,7 +36,7 @@ public:
         else fmt::print(stderr, "uext4: {}\n", text);
     }
     void detach() {
-        openlog("uext4", LOG_PID, LOG_DAEMON);
+        openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);  // connected now: the sandbox has no new sockets
         detached_.store(true);
     }
 
@@ -158,14 +159,25 @@ Result<void> serve(Job& job, Log& log) {
         device_options.writable = !job.options.volume.fs.read_only;
         device_options.offset = job.options.volume.offset;
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
+        // Threads that start from here on have no capabilities; this one takes its own back for the mount itself.
+        if (job.options.sandbox) TRY(lower_capabilities());
         std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
-        Result<void> served;
+        Result<void> served, sealed;
         {
             Server server(*fs, job.options, tell, std::move(placement));
+            if (job.options.sandbox) {
+                TRY(raise_capabilities());
+                server.ask_for_groups([&supervisor](pid_t pid) { return supervisor.groups_of(pid); });
+            }
             served = server.attach(job.directory, job.debug, [&] {
-                if (job.report < 0) return;
-                log.detach();
-                enter_background();
+                const bool background = job.report >= 0;
+                if (background) {
+                    log.detach();
+                    enter_background();
+                }
+                if (job.options.sandbox) sealed = enter_sandbox();
+                if (!sealed) return server.stop();  // never a mount that is less closed than it says
+                if (!background) return;
                 const char done = 0;
                 [[maybe_unused]] const ssize_t told = ::write(job.report, &done, 1);
                 close(std::exchange(job.report, -1));
@@ -176,7 +188,10 @@ Result<void> serve(Job& job, Log& log) {
                     Stopper stopper(server, supervisor, signals);
                     served = server.loop();
                 }
-                supervisor.forget();
+                // Usually the kernel has let go. If not, only the supervisor may still take the mount away.
+                if (in_sandbox()) supervisor.drop();
+                else supervisor.forget();
+                if (!sealed) served = sealed;
             }
             server.detach();
         }

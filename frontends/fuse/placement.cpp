@@ -24,6 +24,7 @@ struct Placement::Shared {
     std::atomic<pid_t> caller{0};
     std::atomic<pid_t> thread{0};          // the one to place
     std::atomic<std::uint32_t> asleep{0};  // the helper waits for `requests` to change
+    std::atomic<std::uint32_t> ended{0};   // a sandboxed server can send no signal
 };
 
 namespace {
@@ -119,15 +120,16 @@ Placement Placement::start() {
     Follower follower;
     std::uint32_t seen = shared.requests.load();
     int quiet = 0, same = 0;
-    for (;;) {
+    while (shared.ended.load() == 0) {
         const std::uint32_t now = shared.requests.load();
         const pid_t thread = shared.thread.load(), caller = shared.caller.load();
-        if (now != seen && thread != 0 && caller != 0) {
+        // What the server says is not believed: only a thread of its own is moved.
+        if (now != seen && thread != 0 && caller != 0 && syscall(SYS_tgkill, server, thread, 0) == 0) {
             seen = now;
             quiet = 0;
             same = follower.look(thread, caller) ? same + 1 : 0;
         } else if (++quiet >= quiet_looks) {
-            if (thread != 0) follower.let_go(thread);
+            if (thread != 0 && syscall(SYS_tgkill, server, thread, 0) == 0) follower.let_go(thread);
             shared.asleep.store(1);
             wait_for_change(shared.requests, now);
             shared.asleep.store(0);
@@ -137,6 +139,7 @@ Placement Placement::start() {
         }
         nanosleep(same >= settled ? &long_look : &short_look, nullptr);
     }
+    _exit(0);
 }
 
 Placement::Placement(Placement&& other) noexcept
@@ -150,6 +153,9 @@ Placement& Placement::operator=(Placement&& other) noexcept {
 
 Placement::~Placement() {
     if (helper_ > 0) {
+        shared_->ended.store(1);
+        shared_->requests.fetch_add(1);
+        wake();
         kill(helper_, SIGKILL);
         // It may be inside a look that waits for somebody: then it ends later, by itself.
         for (int attempt = 0; attempt < 200 && waitpid(helper_, nullptr, WNOHANG) == 0; ++attempt)
@@ -166,8 +172,11 @@ void Placement::called_by(pid_t caller) {
     if (!shared_ || caller == 0) return;
     shared_->caller.store(caller, std::memory_order_relaxed);
     shared_->requests.fetch_add(1);
-    if (shared_->asleep.load() != 0 && shared_->asleep.exchange(0) != 0)
-        syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&shared_->requests), FUTEX_WAKE, 1, nullptr, nullptr, 0);
+    if (shared_->asleep.load() != 0 && shared_->asleep.exchange(0) != 0) wake();
+}
+
+void Placement::wake() {
+    syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&shared_->requests), FUTEX_WAKE, 1, nullptr, nullptr, 0);
 }
 
 }  // namespace uext4::fuse

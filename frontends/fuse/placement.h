@@ -31,6 +31,7 @@ public:
     void called_by(pid_t caller);
 
 private:
+    void wake();
     struct Shared;
     Shared* shared_ = nullptr;
     pid_t helper_ = -1;

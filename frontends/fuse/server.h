@@ -39,6 +39,10 @@ public:
     Result<void> loop();
     // Ends the loop from another thread: sets a flag and interrupts the reading thread (SIGUSR1), as often as needed.
     void stop();
+    // Who looks up supplementary groups when the server itself cannot open files.
+    void ask_for_groups(std::function<std::vector<gid_t>(pid_t)> ask) { groups_ = std::move(ask); }
+    std::vector<gid_t> groups_of(pid_t pid) { return groups_ ? groups_(pid) : std::vector<gid_t>(); }
+    bool asks_for_groups() const { return groups_ != nullptr; }
     // After the loop: the mount goes if it is still there, all work is done, everything the kernel held is let go.
     void detach();
 
@@ -83,6 +87,7 @@ private:
     MountOptions options_;
     LogCallback log_;
     std::function<void()> ready_;
+    std::function<std::vector<gid_t>(pid_t)> groups_;
     fuse_session* session_ = nullptr;
     bool mounted_ = false;
     std::atomic<bool> stopping_{false};

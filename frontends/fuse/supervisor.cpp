@@ -3,6 +3,7 @@
 #include "fuse/mount_table.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -10,14 +11,18 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
 #include <optional>
+#include <sstream>
+#include <string_view>
 #include <utility>
 
 namespace uext4::fuse {
 
 namespace {
 
-constexpr char word_mounted = 'm', word_take_away = 't', word_forget = 'f', word_done = 'd';
+constexpr char word_mounted = 'm', word_take_away = 't', word_forget = 'f', word_drop = 'x', word_done = 'd';
+constexpr std::int32_t most_groups = 65536;  // as the kernel's limit
 
 void unmount_lazily(const std::string& directory) {
     if (umount2(directory.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == EPERM)
@@ -31,7 +36,51 @@ void write_cache(const std::string& directory) {
     close(fd);
 }
 
-[[noreturn]] void supervise(int socket, const std::string& directory, bool auto_unmount) {
+// "Groups:" of /proc/PID/status.
+std::vector<gid_t> read_groups(pid_t pid) {
+    std::vector<gid_t> out;
+    std::ifstream status(fmt::format("/proc/{0}/task/{0}/status", pid));
+    for (std::string line; std::getline(status, line);) {
+        if (!line.starts_with("Groups:")) continue;
+        std::istringstream numbers(line.substr(std::string_view("Groups:").size()));
+        for (gid_t g; static_cast<std::int32_t>(out.size()) < most_groups && numbers >> g;) out.push_back(g);
+    }
+    return out;
+}
+
+bool read_whole(int fd, void* to, std::size_t size) {
+    auto* at = static_cast<char*>(to);
+    while (size > 0) {
+        const ssize_t got = read(fd, at, size);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        at += got;
+        size -= static_cast<std::size_t>(got);
+    }
+    return true;
+}
+bool send_whole(int fd, const void* from, std::size_t size) {
+    const auto* at = static_cast<const char*>(from);
+    while (size > 0) {
+        const ssize_t sent = send(fd, at, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent <= 0) return false;
+        at += sent;
+        size -= static_cast<std::size_t>(sent);
+    }
+    return true;
+}
+
+// Answers one question; false when nobody asks any more.
+bool answer_groups(int socket) {
+    std::int32_t pid = 0;
+    if (!read_whole(socket, &pid, sizeof pid)) return false;
+    const std::vector<gid_t> groups = read_groups(pid);
+    const auto count = static_cast<std::int32_t>(groups.size());
+    return send_whole(socket, &count, sizeof count) && send_whole(socket, groups.data(), groups.size() * sizeof(gid_t));
+}
+
+[[noreturn]] void supervise(int socket, int groups, const std::string& directory, bool auto_unmount) {
     std::optional<MountEntry> ours;
     // Somebody else's mount may lie there by now.
     const auto still_there = [&] {
@@ -40,12 +89,20 @@ void write_cache(const std::string& directory) {
         return now && now->device == ours->device;
     };
     for (;;) {
+        pollfd wanted[] = {{socket, POLLIN, 0}, {groups, POLLIN, 0}};
+        if (poll(wanted, 2, -1) < 0) continue;
+        if (wanted[1].revents && !answer_groups(groups)) groups = -1;
+        if (!wanted[0].revents) continue;
         char word = 0;
         const ssize_t got = read(socket, &word, 1);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
         if (word == word_mounted) ours = find_mount(directory);
         if (word == word_forget) ours.reset();
+        if (word == word_drop) {
+            if (still_there()) unmount_lazily(directory);
+            ours.reset();
+        }
         if (word == word_take_away) {
             if (still_there()) {
                 write_cache(directory);
@@ -69,21 +126,28 @@ void say(int socket, char word) {
 
 Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unmount,
                                      const std::vector<int>& unwanted) {
-    int ends[2];
+    int ends[2], groups[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return fail(errno, "socketpair: {}", std::strerror(errno));
-    const pid_t pid = fork();
-    if (pid < 0) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, groups) != 0) {
         const int error = errno;
         close(ends[0]);
         close(ends[1]);
+        return fail(error, "socketpair: {}", std::strerror(error));
+    }
+    const pid_t pid = fork();
+    if (pid < 0) {
+        const int error = errno;
+        for (const int fd : {ends[0], ends[1], groups[0], groups[1]}) close(fd);
         return fail(error, "fork: {}", std::strerror(error));
     }
     if (pid > 0) {
         close(ends[1]);
-        return Supervisor(ends[0], pid);
+        close(groups[1]);
+        return Supervisor(ends[0], groups[0], pid);
     }
     close(ends[0]);
+    close(groups[0]);
     for (const int fd : unwanted) close(fd);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) signal(number, SIG_IGN);
     sigset_t none;
@@ -92,14 +156,18 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
     if (const int null = open("/dev/null", O_RDWR | O_CLOEXEC); null >= 0)
         for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
     if (chdir("/") != 0) _exit(1);
-    supervise(ends[1], directory, auto_unmount);
+    supervise(ends[1], groups[1], directory, auto_unmount);
 }
 
 Supervisor::Supervisor(Supervisor&& other) noexcept
-    : socket_(std::exchange(other.socket_, -1)), pid_(std::exchange(other.pid_, -1)) {}
+    : socket_(std::exchange(other.socket_, -1)),
+      groups_(std::exchange(other.groups_, -1)),
+      pid_(std::exchange(other.pid_, -1)),
+      groups_lock_(std::move(other.groups_lock_)) {}
 
 Supervisor::~Supervisor() {
     if (socket_ >= 0) close(socket_);
+    if (groups_ >= 0) close(groups_);
     if (pid_ > 0)
         while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
         }
@@ -108,5 +176,17 @@ Supervisor::~Supervisor() {
 void Supervisor::mounted() { say(socket_, word_mounted); }
 void Supervisor::take_away() { say(socket_, word_take_away); }
 void Supervisor::forget() { say(socket_, word_forget); }
+void Supervisor::drop() { say(socket_, word_drop); }
+
+std::vector<gid_t> Supervisor::groups_of(pid_t pid) {
+    const std::lock_guard guard(*groups_lock_);
+    const std::int32_t asked = pid;
+    std::int32_t count = 0;
+    if (!send_whole(groups_, &asked, sizeof asked) || !read_whole(groups_, &count, sizeof count)) return {};
+    if (count < 0 || count > most_groups) return {};
+    std::vector<gid_t> out(static_cast<std::size_t>(count));
+    if (!read_whole(groups_, out.data(), out.size() * sizeof(gid_t))) return {};
+    return out;
+}
 
 }  // namespace uext4::fuse

@@ -9,6 +9,8 @@
 
 #include <sys/types.h>
 
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -25,12 +27,17 @@ public:
     void mounted();    // the mount at the directory is the server's now
     void take_away();  // writes the kernel's cache, then unmounts lazily; answered on descriptor()
     void forget();     // the mount has gone
+    void drop();       // unmounts lazily, the kernel's cache not written: nobody serves it any more
+    // The supplementary groups of a caller, which a sandboxed server cannot look up. Empty when the caller is gone.
+    // Thread-safe.
+    std::vector<gid_t> groups_of(pid_t pid);
     int descriptor() const { return socket_; }
 
 private:
-    Supervisor(int socket, pid_t pid) : socket_(socket), pid_(pid) {}
-    int socket_;
+    Supervisor(int socket, int groups, pid_t pid) : socket_(socket), groups_(groups), pid_(pid) {}
+    int socket_, groups_;
     pid_t pid_;
+    std::unique_ptr<std::mutex> groups_lock_ = std::make_unique<std::mutex>();  // one question at a time
 };
 
 }  // namespace uext4::fuse

@@ -17,13 +17,14 @@ import tempfile
 # Lower layers first. Layers in one tuple stand side by side and may not include each other.
 ORDER = [
     ("base",), ("sync",), ("iomap",), ("format",), ("device",), ("journal", "pagecache"), ("alloc",), ("extent",),
-    ("inode",), ("mmap",), ("file",), ("namespace",), ("volume",), ("check",), ("api",), ("capi", "cli", "fuse"),
+    ("inode",), ("mmap",), ("file",), ("namespace",), ("volume",), ("check",), ("api",),
+    ("sandbox",), ("capi", "cli", "fuse"),
 ]
 HEIGHT = {layer: height for height, layers in enumerate(ORDER) for layer in layers}
 HEIGHT["include"] = HEIGHT["api"]  # include/uext4 is the face of the api layer
 # The program is one: its mount command starts the FUSE server and nothing includes the program.
 ALLOWED_SIDEWAYS = {("cli", "fuse"), ("cli", "capi"), ("include", "api"), ("api", "include")}
-FRONTENDS = ("capi", "cli", "fuse")
+FRONTENDS = ("sandbox", "capi", "cli", "fuse")
 
 MAX_LINES = 700
 SOURCE_SUFFIXES = {".h", ".hpp", ".cpp", ".cc", ".c"}

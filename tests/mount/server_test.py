@@ -5,6 +5,7 @@ Usage: server_test.py PROGRAM
 """
 
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -47,6 +48,22 @@ def ended_by(scratch, number):
         check((directory / f"file{count}").read_bytes() == b"unsynced %d" % count * 500, f"file{count} is not complete")
     scratch.umount(directory)
     print(f"{signal.Signals(number).name}: ended clean", flush=True)
+
+
+def sandboxed(scratch):
+    """The process that parses the image has no capability and a filter of system calls, unless asked not to."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    for options, filtered in (("", "2"), ("nosandbox", "0")):
+        directory = scratch.mount(image, options=options)
+        status = pathlib.Path(f"/proc/{scratch.servers[directory]}/status").read_text(encoding="ascii")
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        check(fields["Seccomp"].strip() == filtered, f"{options or 'default'}: Seccomp is {fields['Seccomp']}")
+        check((int(fields["CapEff"], 16) == 0) == (filtered == "2") or os.getuid() != 0,
+              f"{options or 'default'}: capabilities {fields['CapEff']}")
+        (directory / "file").write_bytes(b"x" * 100000)
+        scratch.umount(directory)
+        mounting.clean(image)
+    print("sandboxed: no capability, a filter", flush=True)
 
 
 def in_the_foreground(scratch):
@@ -132,6 +149,7 @@ def test(scratch):
     mounting.need("dumpe2fs")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         ended_by(scratch, number)
+    sandboxed(scratch)
     in_the_foreground(scratch)
     descriptors_stay_open(scratch)
     usable_at_once(scratch)

@@ -1,0 +1,210 @@
+// A hostile thread in a sandboxed process tries each way out; what the server itself needs goes on working.
+#include "sandbox/sandbox.h"
+#include "device/file_device.h"
+#include "tests/hostile/batches.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <set>
+#include <thread>
+
+namespace uext4 {
+namespace {
+
+struct Way {
+    const char* name;
+    long (*go)();
+};
+
+const open_how how{O_RDONLY, 0, 0};
+char* const no_words[] = {nullptr};
+unsigned char ring_parameters[120];
+
+const Way ways[] = {
+    {"open", [] { return ::syscall(SYS_open, "/etc/passwd", O_RDONLY); }},
+    {"openat", [] { return ::syscall(SYS_openat, AT_FDCWD, "/etc/passwd", O_RDONLY); }},
+    {"openat2", [] { return ::syscall(SYS_openat2, AT_FDCWD, "/etc/passwd", &how, sizeof how); }},
+    {"creat", [] { return ::syscall(SYS_creat, "/dev/shm/uext4-hostile", 0600); }},
+    {"open_by_handle_at", [] { return ::syscall(SYS_open_by_handle_at, AT_FDCWD, nullptr, O_RDONLY); }},
+    {"open_tree", [] { return ::syscall(SYS_open_tree, AT_FDCWD, "/", 0); }},
+    {"unlink", [] { return ::syscall(SYS_unlink, "/dev/shm/uext4-hostile-none"); }},
+    {"mkdir", [] { return ::syscall(SYS_mkdir, "/dev/shm/uext4-hostile-folder", 0700); }},
+    {"rename", [] { return ::syscall(SYS_rename, "/dev/shm/uext4-none", "/dev/shm/uext4-other"); }},
+    {"chmod", [] { return ::syscall(SYS_chmod, "/dev/shm", 0700); }},
+    {"execve", [] { return ::syscall(SYS_execve, "/bin/true", no_words, no_words); }},
+    {"execveat", [] { return ::syscall(SYS_execveat, AT_FDCWD, "/bin/true", no_words, no_words, 0); }},
+    {"socket", [] { return ::syscall(SYS_socket, AF_INET, SOCK_STREAM, 0); }},
+    {"socketpair",
+     [] {
+         int both[2];
+         return ::syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, both);
+     }},
+    {"connect", [] { return ::syscall(SYS_connect, 0, nullptr, 0); }},
+    {"io_uring_setup", [] { return ::syscall(SYS_io_uring_setup, 4, ring_parameters); }},
+    {"io_uring_register", [] { return ::syscall(SYS_io_uring_register, 0, 0, nullptr, 0); }},
+    {"ptrace", [] { return ::syscall(SYS_ptrace, PTRACE_ATTACH, ::getppid(), nullptr, nullptr); }},
+    {"process_vm_readv", [] { return ::syscall(SYS_process_vm_readv, ::getppid(), nullptr, 0, nullptr, 0, 0); }},
+    {"pidfd_open", [] { return ::syscall(SYS_pidfd_open, ::getppid(), 0); }},
+    {"kill", [] { return ::syscall(SYS_kill, ::getppid(), 0); }},
+    {"kill all", [] { return ::syscall(SYS_kill, -1, 0); }},
+    {"tgkill", [] { return ::syscall(SYS_tgkill, ::getppid(), ::getppid(), 0); }},
+    {"tkill", [] { return ::syscall(SYS_tkill, ::getppid(), 0); }},
+    {"mount", [] { return ::syscall(SYS_mount, "none", "/mnt", "tmpfs", 0, nullptr); }},
+    {"umount2", [] { return ::syscall(SYS_umount2, "/mnt", MNT_DETACH); }},
+    {"pivot_root", [] { return ::syscall(SYS_pivot_root, "/", "/"); }},
+    {"chroot", [] { return ::syscall(SYS_chroot, "/"); }},
+    {"setns", [] { return ::syscall(SYS_setns, 0, 0); }},
+    {"unshare", [] { return ::syscall(SYS_unshare, CLONE_NEWUSER); }},
+    {"fork", [] { return ::syscall(SYS_fork); }},
+    {"vfork by clone",
+     [] { return ::syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, nullptr, nullptr, nullptr, 0); }},
+    {"clone of a process", [] { return ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0); }},
+    {"clone3", [] { return ::syscall(SYS_clone3, nullptr, 88); }},
+    {"capset",
+     [] {
+         __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+         __user_cap_data_struct data[2]{};
+         return ::syscall(SYS_capset, &header, data);
+     }},
+    {"setuid", [] { return ::syscall(SYS_setuid, 0); }},
+    {"setrlimit",
+     [] {
+         const rlimit64 most{RLIM64_INFINITY, RLIM64_INFINITY};
+         return ::syscall(SYS_prlimit64, 0, 7, &most, nullptr);
+     }},
+    {"bpf", [] { return ::syscall(SYS_bpf, 0, nullptr, 0); }},
+    {"userfaultfd", [] { return ::syscall(SYS_userfaultfd, 0); }},
+    {"memfd_create", [] { return ::syscall(SYS_memfd_create, "hostile", 0); }},
+    {"init_module", [] { return ::syscall(SYS_init_module, nullptr, 0, ""); }},
+    {"keyctl", [] { return ::syscall(SYS_keyctl, 0, 0, 0, 0, 0); }},
+    {"ioctl TIOCSTI", [] { return ::syscall(SYS_ioctl, 0, 0x5412, "x"); }},
+};
+
+class Sandbox : public testing::Test {
+protected:
+    void SetUp() override {
+        path = fmt::format("/dev/shm/uext4-sandbox-{}", ::getpid());
+        const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        ASSERT_GE(fd, 0);
+        ASSERT_EQ(::ftruncate(fd, 1 << 20), 0);
+        ::close(fd);
+    }
+    void TearDown() override { ::unlink(path.c_str()); }
+    // In a child, since nothing brings the rights back.
+    static void in_child(const std::function<std::vector<std::string>()>& body) {
+        const auto failures =
+            hostile::run_in_batches(1, [](std::size_t) { return "sandboxed"; }, [&](std::size_t) { return body(); });
+        for (const std::string& failure : failures) ADD_FAILURE() << failure;
+    }
+    std::string path;
+};
+
+TEST_F(Sandbox, EveryWayOutIsShut) {
+    for (const bool threads_first : {false, true}) {
+        in_child([&]() -> std::vector<std::string> {
+            std::vector<std::string> open_ways;
+            if (!lower_capabilities()) return {"capabilities stay"};
+            std::atomic<bool> go{false};
+            auto hostile = [&] {
+                while (!go.load()) std::this_thread::yield();
+                for (const Way& way : ways) {
+                    errno = 0;
+                    const long result = way.go();
+                    const bool shut =
+                        result < 0 && (errno == EPERM || (errno == ENOSYS && way.name == std::string("clone3")));
+                    if (!shut)
+                        open_ways.push_back(fmt::format("{} gave {} ({})", way.name, result, std::strerror(errno)));
+                }
+            };
+            std::thread before;
+            if (threads_first) before = std::thread(hostile);
+            if (!raise_capabilities()) return {"capabilities are lost"};
+            if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
+            if (!threads_first) before = std::thread(hostile);
+            go.store(true);
+            before.join();
+            return open_ways;
+        });
+    }
+}
+
+// With the host's files within reach everything else is shut as well.
+TEST_F(Sandbox, FilesWithinReachAreAllThatIsLeft) {
+    in_child([&]() -> std::vector<std::string> {
+        if (auto entered = enter_sandbox(Reach::files); !entered) return {entered.error().what};
+        std::vector<std::string> wrong;
+        const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+        if (fd < 0 || ::fchmod(fd, 0640) != 0 || ::close(fd) != 0)
+            wrong.emplace_back("the host's file is out of reach");
+        const std::set<std::string> of_files{"open",  "openat", "creat", "unlink",
+                                             "mkdir", "rename", "chmod", "openat2"};
+        for (const Way& way : ways) {
+            if (of_files.contains(way.name)) continue;
+            const long result = way.go();
+            if (result >= 0 || (errno != EPERM && way.name != std::string("clone3")))
+                wrong.push_back(fmt::format("{} gave {} ({})", way.name, result, std::strerror(errno)));
+        }
+        if (::chroot("/") == 0 || ::sethostname("hostile", 7) == 0) wrong.emplace_back("a capability is left");
+        return wrong;
+    });
+}
+
+TEST_F(Sandbox, NoCapabilityIsLeft) {
+    in_child([]() -> std::vector<std::string> {
+        if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
+        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+        __user_cap_data_struct data[2]{};
+        // capget is refused, too: what is known is that nothing can be done with any.
+        if (::syscall(SYS_capget, &header, data) == 0 && (data[0].effective | data[0].permitted | data[1].permitted))
+            return {"a capability is left"};
+        return {};
+    });
+}
+
+TEST_F(Sandbox, WhatAServerNeedsGoesOn) {
+    in_child([&]() -> std::vector<std::string> {
+        auto opened = FileDevice::open(path);
+        if (!opened) return {opened.error().what};
+        int ends[2];
+        if (::pipe2(ends, O_CLOEXEC) != 0) return {"no pipe"};
+        if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
+        std::vector<std::string> wrong;
+        auto need = [&](const Result<void>& result) {
+            if (!result) wrong.push_back(result.error().what);
+        };
+        std::vector<std::byte> block(4096, std::byte{7}), back(4096);
+        need((*opened)->write(8192, block));
+        need((*opened)->write_fua(16384, block));
+        need((*opened)->flush());
+        need((*opened)->discard(8192, 4096));
+        need((*opened)->read_from_medium(16384, back));
+        if (back != block) wrong.push_back("other bytes came back");
+        need((*opened)->read(8192, back));
+        std::thread worker([&] {
+            if (::write(ends[1], "x", 1) != 1) wrong.push_back("a pipe cannot be written");
+        });
+        worker.join();
+        char got = 0;
+        if (::read(ends[0], &got, 1) != 1) wrong.push_back("a pipe cannot be read");
+        std::string big(64 << 20, 'x');
+        if (big[big.size() - 1] != 'x') wrong.push_back("no memory");
+        ::usleep(1000);
+        return wrong;
+    });
+}
+
+}  // namespace
+}  // namespace uext4
