@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 
@@ -154,7 +155,8 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     TRY(zero_part(inode, offset, std::min(first, end)));
     if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
     if (first >= whole_end) return {};
-    WriteLock invalidate(inode.pages().invalidate);
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     MutexLock flush(inode.flush_lock);
     TRY(forget_cached(inode, first, whole_end));
     Handle handle = TRY(inode.fs().journal.start(step_credits(inode) + Orphans::credits()));

@@ -2,6 +2,8 @@
 // journaled, and map_lock. Never Inode: a fault may come from inside an operation that holds it.
 #include "file/fault.h"
 
+#include "base/seam.h"
+
 #include "file/file_io.h"
 #include "inode/attributes.h"
 
@@ -130,7 +132,15 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
     Inode& inode = *fault.inode;
     FileCache& pages = inode.pages();
     if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
+    if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode)) {
+        const WriteLock writer(inode.rw);
+        return leave_inline(inode, fault.may_use_reserve);  // nothing installed: the access is asked for again
+    }
     ReadLock guard(pages.invalidate);
+    if (!UEXT4_SEAM(fault_only_reserves) && fault.store && in_inode(inode)) {
+        const WriteLock writer(inode.rw);
+        TRY(leave_inline(inode, fault.may_use_reserve));
+    }
     const std::uint64_t size = inode.size_hint();
     if (fault.offset >= round_up(size, page))
         return fail(EFAULT, "inode {}: offset {} is past the end of {} bytes", inode.number(), fault.offset, size);

@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 
 #include <cstring>
@@ -26,7 +27,8 @@ public:
         const std::size_t at = std::size_t{it->second} * block_size_;
         if (folio_) {
             ClientMapsHook* maps = folio_->file->client_maps();
-            if (folio_->mapped && maps) maps->protect(index_ * folio_->file->folio_size() + at, block_size_);
+            if (folio_->mapped && maps && UEXT4_SEAM(commit_protects) && UEXT4_SEAM(commit_protects_by_itself))
+                maps->protect(index_ * folio_->file->folio_size() + at, block_size_);
             std::memcpy(out.data(), folio_->data + at, block_size_);
             zero_past_end(out, at);
             folio_->journaled.fetch_and(~(BlockMask{1} << it->second));

@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
 
@@ -75,7 +76,7 @@ void finish_folio(Inode& inode, LockedFolio& folio) {
     const std::uint64_t fs = folio->file->folio_size(), start = folio->index * fs;
     const std::uint64_t blocks = fs / inode.fs().block_size();
     const std::uint64_t size = inode.size_hint();
-    if (size > start && size < start + fs && !folio->dirty && !folio->journaled.load())
+    if (UEXT4_SEAM(zeroes_tails) && size > start && size < start + fs && !folio->dirty && !folio->journaled.load())
         std::memset(folio->data + (size - start), 0, fs - (size - start));
     folio->uptodate = blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1;
 }
@@ -89,6 +90,10 @@ Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
         LockedFolio folio = TRY(pages.lock(i, true));
         if (folio_is_full(folio)) break;
         TRY(plan_folio(inode, folio, pieces));
+        if (!UEXT4_SEAM(mapping_is_fresh)) {
+            folio.unlock();
+            folio = TRY(pages.lock(i, true));
+        }
         folios.push_back(std::move(folio));
     }
     TRY(read_pieces(inode, pieces));

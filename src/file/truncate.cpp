@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
@@ -60,7 +61,7 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
         out.journaled = partial && m.place == Place::mapped;
         return out;
     }
-    zero_from(pages, folio, inside);
+    if (UEXT4_SEAM(zeroes_tails)) zero_from(pages, folio, inside);
     if (!partial) return out;
     const BlockMask tail = BlockMask{1} << (inside / bs);
     if (m.place != Place::mapped) {

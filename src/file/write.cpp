@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
@@ -34,7 +35,7 @@ void make_room(Inode& inode) {
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size) {
     const std::uint64_t fs = pages.folio_size();
     pages.protect(folio);
-    std::memset(folio->data + size % fs, 0, fs - size % fs);
+    if (UEXT4_SEAM(zeroes_tails)) std::memset(folio->data + size % fs, 0, fs - size % fs);
 }
 
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
@@ -98,6 +99,8 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
             inode.bump_version();
             inode.note_times_pending();
         }
+        // Dirty before the file grows: an fsync in between would let the size on disk run ahead of the bytes.
+        if (!journaled) pages.mark_dirty(folio, touched);
         if (end > inode.size()) inode.set_size(end);
         if (journaled) {
             if (inode.is_inline()) {
@@ -109,10 +112,12 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
         }
     }
     if (journaled) {
+        if (!UEXT4_SEAM(joins_under_folio)) {
+            folio.unlock();
+            folio = TRY(pages.lock(index, true));
+        }
         if (!inode.is_inline()) return journal_folio_blocks(handle, inode, folio, touched);
-        return {};
     }
-    pages.mark_dirty(folio, touched);
     return {};
 }
 

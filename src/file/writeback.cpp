@@ -2,6 +2,7 @@
 //
 // A pass holds flush_lock. Its folios are under writeback from before their blocks are chosen until after the blocks
 // are named, so nobody changes them meanwhile and what is named is what was written.
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
 
@@ -46,6 +47,8 @@ public:
         collect();
         if (items_.empty()) return false;
         Result<void> chosen = choose();
+        Result<void> named;
+        if (chosen && !UEXT4_SEAM(data_before_mapping)) named = name();
         if (chosen) {
             for (Segment& s : segments_) write(s);
             retry_elsewhere();
@@ -53,7 +56,7 @@ public:
         } else {
             for (Item& item : items_) item.failed = true;
         }
-        Result<void> named = chosen ? name() : Result<void>();
+        if (chosen && UEXT4_SEAM(data_before_mapping)) named = name();
         finish(!named);
         if (!chosen) return fail(chosen.error());
         if (!named) return fail(named.error());
@@ -75,7 +78,7 @@ private:
             const std::uint64_t start = folio->index * fs_;
             pages_.protect(folio);
             const std::uint64_t size = inode_.size_hint();
-            if (size < start + fs_) {
+            if (size < start + fs_ && UEXT4_SEAM(zeroes_tails)) {
                 const std::uint64_t keep = size > start ? size - start : 0;
                 std::memset(folio->data + keep, 0, fs_ - keep);
             }
@@ -372,8 +375,14 @@ Result<void> settle_size(Inode& inode) {
 
 Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     // What another pass has on its way is not there yet: flush_lock waits for it.
-    if (!inode.pages().next_busy(0)) return settle_size(inode);
     const std::uint64_t fs = inode.pages().folio_size();
+    if (!UEXT4_SEAM(commit_protects_by_itself)) {
+        for (auto index = inode.pages().next_cached(0); index; index = inode.pages().next_cached(*index + 1)) {
+            LockedFolio folio = TRY(inode.pages().lock(*index, false));
+            if (folio) inode.pages().protect(folio);
+        }
+    }
+    if (!inode.pages().next_busy(0)) return settle_size(inode);
     MutexLock guard(inode.flush_lock);
     bool whole = false;
     {

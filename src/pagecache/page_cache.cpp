@@ -103,7 +103,8 @@ std::uint64_t PageCache::reclaim() {
                 }
                 arena_->append(*folio);
             }
-            if (victims.empty() && looked_at > 2 * arena_->folios) return freed;
+            // Also when others have taken all there are: they free them.
+            if (victims.empty() && looked_at >= 2 * arena_->folios) return freed;
         }
         for (Folio* folio : victims) {
             folio->file->destroy_reclaimed(*folio);

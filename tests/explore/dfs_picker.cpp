@@ -1,0 +1,66 @@
+#include "tests/explore/picker.h"
+
+#include <deque>
+#include <vector>
+
+namespace uext4::explore {
+
+namespace {
+
+// Deviations are taken from the list as far as it goes; the thread named may not be able to run in a schedule that was
+// shortened, then the default one goes on.
+class Replay : public Picker {
+public:
+    explicit Replay(Schedule schedule) : schedule_(std::move(schedule)) {}
+    bool begin(std::uint64_t schedule) override {
+        at_ = 0;
+        return schedule == 0;
+    }
+    int pick(const Choice& choice) override {
+        while (at_ < schedule_.size() && schedule_[at_].step < choice.step) ++at_;
+        if (at_ < schedule_.size() && schedule_[at_].step == choice.step)
+            for (const Candidate& c : choice.candidates)
+                if (c.thread == schedule_[at_].thread) return c.thread;
+        return choice.standard;
+    }
+
+protected:
+    Schedule schedule_;
+    std::size_t at_ = 0;
+};
+
+// Breadth first by the number of deviations: every schedule of one run's steps after its last deviation gets one more.
+class Dfs final : public Replay {
+public:
+    Dfs() : Replay({}) { waiting_.push_back({}); }
+    bool begin(std::uint64_t) override {
+        if (waiting_.empty()) return false;
+        schedule_ = std::move(waiting_.front());
+        waiting_.pop_front();
+        at_ = 0;
+        return true;
+    }
+    int pick(const Choice& choice) override {
+        const int chosen = Replay::pick(choice);
+        const bool behind = schedule_.empty() || choice.step > schedule_.back().step;
+        if (behind && waiting_.size() < most)
+            for (const Candidate& c : choice.candidates) {
+                if (c.thread == chosen || c.timer) continue;
+                Schedule more = schedule_;
+                more.push_back({choice.step, c.thread});
+                waiting_.push_back(std::move(more));
+            }
+        return chosen;
+    }
+
+private:
+    static constexpr std::size_t most = 200'000;
+    std::deque<Schedule> waiting_;
+};
+
+}  // namespace
+
+std::unique_ptr<Picker> make_replay(Schedule schedule) { return std::make_unique<Replay>(std::move(schedule)); }
+std::unique_ptr<Picker> make_dfs() { return std::make_unique<Dfs>(); }
+
+}  // namespace uext4::explore

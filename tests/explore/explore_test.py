@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""The schedule explorer finds every wrong design, and nothing in the shipped one.
+
+explore_test.py EXPLORER PRODUCT...          the test; UEXT4_LONG=1 for a million schedules
+explore_test.py EXPLORER --write PROOF.md    writes the tables of the document
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+LONG = os.environ.get("UEXT4_LONG") == "1"
+SHIPPED = {"random": 20000 if LONG else 1500, "pct": 22000 if LONG else 700}
+REGRESSIONS = pathlib.Path(__file__).with_name("regressions.txt")
+
+
+class Outcome:
+    """What one run of the explorer said."""
+
+    def __init__(self, explorer, *arguments):
+        done = subprocess.run([explorer, *map(str, arguments)], capture_output=True, text=True, check=False,
+                              timeout=3600)
+        self.status, self.text = done.returncode, done.stdout + done.stderr
+        last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+        end = re.fullmatch(r"(\S+) (\S+): (\d+) schedules, (\d+) failures", last)
+        if not end or self.status != (1 if end[4] != "0" else 0):
+            raise SystemExit(f"{arguments}: exit {self.status}, not as promised\n{self.text}")
+        self.schedules, self.failures = int(end[3]), int(end[4])
+        counts = re.search(r"^(\d+) distinct, (\d+) with contention .* trace (\w+)$", done.stdout, re.M)
+        self.distinct, self.contended, self.trace = (int(counts[1]), int(counts[2]), counts[3]) if counts else (0, 0, "")
+
+
+def designs_of(explorer):
+    """(scenario, design, schedules within which it is found or 0) for all of them."""
+    listing = subprocess.run([explorer, "--list"], capture_output=True, text=True, check=True).stdout
+    found, scenario = [], ""
+    for line in listing.splitlines():
+        if not line.startswith(" "):
+            scenario = line.split(":")[0]
+            continue
+        limit = re.search(r"found within (\d+) schedules$", line)
+        found.append((scenario, line.split(":")[0].strip(), int(limit[1]) if limit else 0))
+    names = json.loads(subprocess.run([explorer, "--list", "--json"], capture_output=True, text=True,
+                                      check=True).stdout)
+    told = [(s["name"], d) for s in names["scenarios"] for d in s["designs"]]
+    if told != [(s, d) for s, d, _ in found]:
+        raise SystemExit(f"--list and --list --json differ: {told}")
+    return found
+
+
+def explore(explorer, scenario, design, scheduler, seed, schedules, *more):
+    return Outcome(explorer, "--scenario", scenario, "--design", design, "--scheduler", scheduler, "--seed", seed,
+                   "--schedules", schedules, *more)
+
+
+def check_wrong(explorer, scenario, design, limit):
+    """Found by both algorithms, with two seeds, and again by the strings that are printed."""
+    rows = []
+    for scheduler in ("random", "pct"):
+        for seed in (1, 2):
+            outcome = explore(explorer, scenario, design, scheduler, seed, limit)
+            if outcome.failures != 1:
+                raise SystemExit(f"{scenario} {design}: not found by {scheduler}, seed {seed}, in {limit} schedules")
+            rows.append(outcome.schedules)
+            for string in re.findall(r"--replay (\S+)$", outcome.text, re.M):
+                if Outcome(explorer, "--replay", string).failures != 1:
+                    raise SystemExit(f"{scenario} {design}: the replay does not fail: {string}")
+    return rows
+
+
+def check_shipped(explorer, scenario, failures):
+    rows = {}
+    for scheduler, schedules in SHIPPED.items():
+        outcome = explore(explorer, scenario, "shipped", scheduler, 1, schedules)
+        if outcome.failures:
+            failures.append(f"{scenario} shipped, {scheduler}:\n{outcome.text}")
+        rows[scheduler] = outcome
+    if LONG and sum(r.distinct for r in rows.values()) < 10000:
+        failures.append(f"{scenario}: fewer than 10000 distinct schedules")
+    return rows
+
+
+def check_tool(explorer, first):
+    """Same seed, same trace; a page that needs nothing else; exit status 2 for what cannot run."""
+    scenario, design, limit = first
+    one, two = (explore(explorer, scenario, "shipped", "random", 7, 200) for _ in range(2))
+    if one.trace != two.trace or explore(explorer, scenario, "shipped", "random", 8, 200).trace == one.trace:
+        raise SystemExit("a seed does not say what is explored")
+    explore(explorer, scenario, "shipped", "dfs", 1, 300)
+    with tempfile.TemporaryDirectory() as folder:
+        page = pathlib.Path(folder) / "schedule.html"
+        explore(explorer, scenario, design, "random", 1, limit, "--html", page)
+        text = page.read_text(encoding="utf-8")
+        if "<svg" not in text or "src=" in text or "here it fails" not in text or "decisive" not in text:
+            raise SystemExit("the page is not what it should be")
+    for wrong in (["--scenario", "none"], ["--replay", "x"], ["--scheduler", "best"]):
+        if subprocess.run([explorer, *wrong], capture_output=True, check=False).returncode != 2:
+            raise SystemExit(f"{wrong}: exit status 2 was promised")
+
+
+def check_products(products):
+    """Nothing of the seams is left in what is shipped."""
+    for product in products:
+        content = pathlib.Path(product).read_bytes()
+        for trace in (b"seam:", b"5seams"):
+            if trace in content:
+                raise SystemExit(f"{product} contains {trace.decode()}")
+
+
+def check_regressions(explorer):
+    """Schedules that once failed in the shipped code."""
+    if not REGRESSIONS.exists():
+        return
+    for line in REGRESSIONS.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#") and Outcome(explorer, "--replay", line).failures:
+            raise SystemExit(f"an old bug is back: {line}")
+
+
+def tables(wrong, shipped):
+    lines = ["| scenario | wrong design | random, seeds 1 and 2 | PCT, seeds 1 and 2 |", "|---|---|---|---|"]
+    for (scenario, design), rows in wrong.items():
+        lines.append(f"| {scenario} | {design} | {rows[0]}, {rows[1]} | {rows[2]}, {rows[3]} |")
+    lines += ["", "| scenario, shipped | schedules | distinct | with contention | failures |", "|---|---|---|---|---|"]
+    for scenario, rows in shipped.items():
+        total = [sum(getattr(r, name) for r in rows.values()) for name in
+                 ("schedules", "distinct", "contended", "failures")]
+        lines.append("| " + " | ".join([scenario, *map(str, total)]) + " |")
+    return "\n".join(lines)
+
+
+def write_tables(path, text):
+    document = pathlib.Path(path)
+    old = document.read_text(encoding="utf-8")
+    new, count = re.subn(r"(<!-- explorer: begin -->\n).*?(\n<!-- explorer: end -->)",
+                         lambda m: m[1] + text + m[2], old, flags=re.S)
+    if count != 1:
+        raise SystemExit(f"{path} has no place for the explorer's tables")
+    document.write_text(new, encoding="utf-8")
+
+
+def main():
+    explorer, *rest = sys.argv[1:]
+    designs = designs_of(explorer)
+    writes = rest[:1] == ["--write"]
+    if not writes:
+        check_products(rest)
+        check_regressions(explorer)
+        check_tool(explorer, next(d for d in designs if d[2]))
+    failures, wrong, shipped = [], {}, {}
+    for scenario, design, limit in designs:
+        if limit:
+            wrong[scenario, design] = check_wrong(explorer, scenario, design, limit)
+        else:
+            shipped[scenario] = check_shipped(explorer, scenario, failures)
+    text = tables(wrong, shipped)
+    print(text)
+    if writes:
+        write_tables(rest[1], text)
+    if failures:
+        raise SystemExit("\n".join(failures))
+
+
+main()

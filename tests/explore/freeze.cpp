@@ -1,0 +1,53 @@
+// Problem K: freeze against everything. What is frozen is a clean image, and thaw lets all go on.
+#include "tests/explore/scenario.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+namespace uext4::explore {
+namespace {
+
+const Credentials root = Credentials::root();
+
+void prepare(World& w) {
+    for (const char* name : {"/f", "/g", "/h"}) w.write(*w.open(name, O_CREAT | O_RDWR), 0, 9000, 'a');
+}
+
+void run(World& w) {
+    auto f = w.open("/f");
+    auto top = w.expect(w.fs().root(), "root");
+    w.run({{"freeze",
+            [&] {
+                w.expect(w.fs().freeze(), "freeze");
+                w.cut_power();
+                w.pause();
+                w.cut_power();
+                w.expect(w.fs().thaw(), "thaw");
+            }},
+           {"write",
+            [&] {
+                w.write(*f, 0, 5000, 'b');
+                w.expect(f->sync(false), "fsync");
+            }},
+           {"names",
+            [&] {
+                w.expect(w.fs().unlink(*top, "g", root, false), "unlink");
+                w.expect(w.fs().rename(*top, "h", *top, "i", 0, root, false), "rename");
+            }},
+           {"truncate", [&] { w.expect(w.fs().truncate(f->inode(), 4000, root, false), "truncate"); }}});
+    f.reset();
+    top.reset();
+    w.compare_cuts_clean();
+    w.unmount();
+}
+
+const Register registered({"freeze",
+                           "K: something changes the device while it is frozen, or the thaw leaves somebody behind",
+                           "-t ext4 -b 1024 -N 64 -J size=1 8M",
+                           "noatime,background",
+                           prepare,
+                           run,
+                           {{"shipped", "", 0, ""}}});
+
+}  // namespace
+}  // namespace uext4::explore

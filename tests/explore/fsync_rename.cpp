@@ -1,0 +1,56 @@
+// Replacing a file by rename: whenever power is cut, the name has one content or the other, whole.
+#include "tests/explore/scenario.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+namespace uext4::explore {
+namespace {
+
+const Credentials root = Credentials::root();
+constexpr std::size_t size = 6000;
+
+void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
+
+void run(World& w) {
+    auto top = w.expect(w.fs().root(), "root");
+    auto old = w.open("/f");
+    bool replaced = false;
+    std::vector<bool> was_replaced;
+    w.run({{"replace",
+            [&] {
+                auto file = w.open("/tmp", O_CREAT | O_RDWR);
+                w.write(*file, 0, size, 'b');
+                w.expect(w.fs().rename(*top, "tmp", *top, "f", 0, root, false), "rename");
+                w.expect(file->sync(false), "fsync");
+                replaced = true;
+            }},
+           {"sync", [&] { w.expect(old->sync(false), "fsync of the old file"); }},
+           {"cut", [&] {
+                for (int i = 0; i < 2; ++i) {
+                    w.pause();
+                    was_replaced.push_back(replaced);
+                    w.cut_power();
+                }
+            }}});
+    top.reset();
+    old.reset();
+    std::size_t n = 0;
+    w.after_cut([&](World& after) {
+        const std::string bytes = after.read(*after.open("/f"), 0, size + 1);
+        after.require(bytes.size() == size, "after the cut: the file is not whole");
+        after.require_bytes("after the cut", bytes, was_replaced[n++] || bytes[0] == 'b' ? "b" : "a");
+    });
+    w.unmount();
+}
+
+const Register registered({"fsync-rename",
+                           "fsync against rename: a replaced file is empty, short or mixed after a power cut",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
+                           "noatime",
+                           prepare,
+                           run,
+                           {{"shipped", "", 0, ""}}});
+
+}  // namespace
+}  // namespace uext4::explore

@@ -1,0 +1,51 @@
+// The log is small and everybody wants room in it; handles restart in the middle.
+#include "tests/explore/scenario.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+namespace uext4::explore {
+namespace {
+
+const Credentials root = Credentials::root();
+
+void prepare(World& w) {
+    // Every other block, so that freeing them takes many steps.
+    auto file = w.open("/f", O_CREAT | O_RDWR);
+    for (int i = 0; i < 700; ++i) w.write(*file, static_cast<std::uint64_t>(i) * 2048, 1024, 'a');
+}
+
+void run(World& w) {
+    auto file = w.open("/f");
+    auto top = w.expect(w.fs().root(), "root");
+    w.run({{"truncate", [&] { w.expect(w.fs().truncate(file->inode(), 5000, root, false), "truncate"); }},
+           {"create",
+            [&] {
+                for (int i = 0; i < 3; ++i)
+                    w.expect(w.fs().create(*top, "n" + std::to_string(i), S_IFREG | 0644, 0, "", root, false), "create");
+            }},
+           {"full", [&] {
+                // Handles that ask for nearly all there is make every transaction short.
+                Journal& journal = w.fs().volume().fs().journal;
+                for (int i = 0; i < 4; ++i) {
+                    auto handle = w.expect(journal.start(journal.max_credits() - 8), "start");
+                    w.pause();
+                    w.expect(handle.restart(journal.max_credits() - 8), "restart");
+                }
+            }}});
+    top.reset();
+    w.require_bytes("what stays", w.read(*file, 0, 5000), std::string_view("a\0", 2));
+    file.reset();
+    w.unmount();
+}
+
+const Register registered({"journal-full",
+                           "journal full against handle restart: deadlock, or room that never comes",
+                           "-t ext3 -b 1024 -N 64 -J size=1 8M",
+                           "noatime",
+                           prepare,
+                           run,
+                           {{"shipped", "", 0, ""}}});
+
+}  // namespace
+}  // namespace uext4::explore

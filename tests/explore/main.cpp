@@ -1,0 +1,178 @@
+// uext4-explore: the command behind `./dev explore`.
+#include "tests/explore/explorer.h"
+#include "tests/explore/html.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <optional>
+
+namespace uext4::explore {
+namespace {
+
+struct Options {
+    std::string scenario, design = "shipped", replay, html;
+    Algorithm algorithm = Algorithm::random;
+    std::uint64_t schedules = 1000, seed = 1;
+    bool list = false, json = false;
+};
+
+constexpr const char* usage =
+    "explore [--scenario NAME] [--design NAME] [--schedules N] [--seed S] [--replay STRING]\n"
+    "        [--scheduler random|pct|dfs] [--html FILE]\n"
+    "explore --list [--json]\n\n"
+    "Without --scenario every scenario's shipped design is explored. Exit status: 0 nothing was found, 1 something\n"
+    "was, 2 it could not run.\n";
+
+bool number(const char* text, std::uint64_t& out) {
+    const char* end = text + std::strlen(text);
+    const auto [at, error] = std::from_chars(text, end, out);
+    return error == std::errc() && at == end;
+}
+
+std::optional<Options> parse(int count, char** arguments) {
+    Options o;
+    for (int i = 1; i < count; ++i) {
+        const std::string_view a = arguments[i];
+        if (a == "--list" || a == "--json") {
+            (a == "--list" ? o.list : o.json) = true;
+            continue;
+        }
+        if (i + 1 == count) return std::nullopt;
+        const char* value = arguments[++i];
+        if (a == "--scenario") o.scenario = value;
+        else if (a == "--design") o.design = value;
+        else if (a == "--replay") o.replay = value;
+        else if (a == "--html") o.html = value;
+        else if (a == "--schedules" && number(value, o.schedules)) continue;
+        else if (a == "--seed" && number(value, o.seed)) continue;
+        else if (a == "--scheduler" && !std::strcmp(value, "random")) o.algorithm = Algorithm::random;
+        else if (a == "--scheduler" && !std::strcmp(value, "pct")) o.algorithm = Algorithm::pct;
+        else if (a == "--scheduler" && !std::strcmp(value, "dfs")) o.algorithm = Algorithm::dfs;
+        else return std::nullopt;
+    }
+    return o;
+}
+
+std::string quoted(std::string_view text) {
+    std::string out = "\"";
+    for (char c : text) {
+        if (c == '"' || c == '\\') out += '\\';
+        out += c;
+    }
+    return out + "\"";
+}
+
+int list(bool json) {
+    std::string out;
+    if (json) {
+        for (const Scenario& s : scenarios()) {
+            std::string designs;
+            for (const Design& d : s.designs) designs += (designs.empty() ? "" : ", ") + quoted(d.name);
+            out += fmt::format("{}\n  {{\"name\": {}, \"looks_for\": {}, \"designs\": [{}]}}", out.empty() ? "" : ",",
+                               quoted(s.name), quoted(s.looks_for), designs);
+        }
+        fmt::print("{{\"scenarios\": [{}\n]}}\n", out);
+        return 0;
+    }
+    for (const Scenario& s : scenarios()) {
+        fmt::print("{}: {}\n", s.name, s.looks_for);
+        for (const Design& d : s.designs)
+            if (d.weakened.empty()) fmt::print("    {}\n", d.name);
+            else fmt::print("    {}: {}; found within {} schedules\n", d.name, d.what, d.found_within);
+    }
+    return 0;
+}
+
+// What a failure looks like: why, how to see it again, the shortest way there.
+void show(Explorer& explorer, const Scenario& s, const Design& d, const Found& found, const std::string& html) {
+    fmt::print("{} {}: {} in schedule {}\n{}\n", s.name, d.name, failure_name(found.failure), found.number, found.text);
+    const Schedule shrunk = explorer.shrink(s, d, found);
+    const Found again = explorer.replay(s, d, shrunk, true);
+    fmt::print("replay: --replay {}/{}:{}\n", s.name, d.name, schedule_text(found.schedule));
+    fmt::print("shrunk from {} choices to {}: --replay {}/{}:{}\n", found.schedule.size(), shrunk.size(), s.name,
+               d.name, schedule_text(shrunk));
+    if (again.failure == Failure::none) fmt::print("(the replay did not fail)\n");
+    else if (again.text != found.text) fmt::print("shrunk, it ends with:\n{}\n", again.text);
+    fmt::print("the shrunk schedule, where threads change:\n{}", schedule_lines(explorer.shared(), shrunk));
+    if (!html.empty() && !write_html(html, s, d, again, shrunk, explorer.shared()))
+        fmt::print(stderr, "{}: cannot be written\n", html);
+}
+
+int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d) {
+    const auto start = std::chrono::steady_clock::now();
+    const Found found = explorer.explore({&s, &d, o.algorithm, o.schedules, o.seed});
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const Counters& c = found.counters;
+    const bool failed = found.failure != Failure::none;
+    if (failed) show(explorer, s, d, found, o.html);
+    fmt::print("{} distinct, {} with contention ({} waits), {} steps, {:.0f} schedules/s, trace {:016x}\n", c.distinct,
+               c.contended_schedules, c.waits, c.steps, static_cast<double>(c.schedules) / std::max(seconds, 1e-9),
+               c.trace_hash);
+    fmt::print("{} {}: {} schedules, {} failures\n", s.name, d.name, c.schedules, failed ? 1 : 0);
+    std::fflush(stdout);
+    return failed ? 1 : 0;
+}
+
+const Design* find_design(const Scenario& s, std::string_view name) {
+    for (const Design& d : s.designs)
+        if (d.name == name) return &d;
+    return nullptr;
+}
+
+int replay(Explorer& explorer, const Options& o) {
+    const auto slash = o.replay.find('/'), colon = o.replay.find(':');
+    Schedule schedule;
+    if (slash == o.replay.npos || colon == o.replay.npos || slash > colon ||
+        !parse_schedule(std::string_view(o.replay).substr(colon + 1), schedule)) {
+        fmt::print(stderr, "explore: a replay string is SCENARIO/DESIGN:STEP.THREAD,...\n");
+        return 2;
+    }
+    const Scenario* s = find_scenario(std::string_view(o.replay).substr(0, slash));
+    const Design* d = s ? find_design(*s, std::string_view(o.replay).substr(slash + 1, colon - slash - 1)) : nullptr;
+    if (!d) {
+        fmt::print(stderr, "explore: {} names no scenario and design\n", o.replay.substr(0, colon));
+        return 2;
+    }
+    const Found found = explorer.replay(*s, *d, schedule, true);
+    const bool failed = found.failure != Failure::none;
+    if (failed) fmt::print("{}\n{}\n", failure_name(found.failure), found.text);
+    fmt::print("where threads change:\n{}", schedule_lines(explorer.shared(), schedule));
+    if (!o.html.empty() && !write_html(o.html, *s, *d, found, schedule, explorer.shared())) return 2;
+    fmt::print("{} {}: 1 schedules, {} failures\n", s->name, d->name, failed ? 1 : 0);
+    return failed ? 1 : 0;
+}
+
+int main(int count, char** arguments) {
+    const auto o = parse(count, arguments);
+    if (!o) {
+        std::fputs(usage, stderr);
+        return 2;
+    }
+    if (o->list) return list(o->json);
+    Explorer explorer;
+    if (!o->replay.empty()) return replay(explorer, *o);
+    int worst = 0;
+    for (const Scenario& s : scenarios()) {
+        if (!o->scenario.empty() && s.name != o->scenario) continue;
+        const Design* d = find_design(s, o->design);
+        if (!d && o->scenario.empty()) continue;
+        if (!d) {
+            fmt::print(stderr, "explore: scenario {} has no design {}\n", s.name, o->design);
+            return 2;
+        }
+        worst = std::max(worst, explore_one(explorer, *o, s, *d));
+    }
+    if (!o->scenario.empty() && !find_scenario(o->scenario)) {
+        fmt::print(stderr, "explore: there is no scenario {}; --list names them\n", o->scenario);
+        return 2;
+    }
+    return worst;
+}
+
+}  // namespace
+}  // namespace uext4::explore
+
+int main(int count, char** arguments) { return uext4::explore::main(count, arguments); }

@@ -1,0 +1,50 @@
+// A scenario's map of a file: simulated, so that every access and every fault is a place to switch threads.
+#pragma once
+
+#include "mmap/simulated_maps.h"
+#include "tests/explore/scenario.h"
+
+#include <sys/mman.h>
+
+namespace uext4::explore {
+
+class Mapped {
+public:
+    Mapped(World& w, std::string_view path, std::size_t length) : w_(w), maps_(w.fs().maps()), file_(w.open(path)) {
+        MapRequest request;
+        request.inode = file_->inode_ref();
+        request.length = length;
+        request.protection = PROT_READ | PROT_WRITE;
+        request.may_store = true;
+        map_ = w.expect(maps_.map(request), "map");
+    }
+    ~Mapped() {
+        if (map_) w_.expect(maps_.unmap(map_), "unmap");
+    }
+    Mapped(const Mapped&) = delete;
+
+    Result<void> try_store(std::uint64_t at, std::size_t length, char fill,
+                           SimulatedMaps::Source source = SimulatedMaps::Source::program) {
+        const std::string bytes(length, fill);
+        return maps_.store(*map_, at, std::as_bytes(std::span(bytes)), source);
+    }
+    void store(std::uint64_t at, std::size_t length, char fill,
+               SimulatedMaps::Source source = SimulatedMaps::Source::program) {
+        w_.expect(try_store(at, length, fill, source), "a store through the map");
+    }
+    std::string load(std::uint64_t at, std::size_t length) {
+        std::string bytes(length, '?');
+        w_.expect(maps_.load(*map_, at, std::as_writable_bytes(std::span(bytes))), "a load through the map");
+        return bytes;
+    }
+    void resume() { maps_.resume(); }
+    OpenFile& file() { return *file_; }
+
+private:
+    World& w_;
+    SimulatedMaps maps_;
+    std::unique_ptr<OpenFile> file_;
+    SimulatedMaps::MapRef map_;
+};
+
+}  // namespace uext4::explore

@@ -1,0 +1,75 @@
+// What a run tells: kept in memory that the process which explores shares with the one that started it, so that a
+// deadlock, an abort or a crash in the middle of a schedule loses nothing.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace uext4::explore {
+
+enum class Failure : std::uint8_t {
+    none,
+    deadlock,     // nobody can run, somebody waits for a lock
+    lost_wakeup,  // nobody can run, everybody waits for a condition
+    livelock,     // the bound on the steps of one schedule
+    lock_order,   // or another assertion: the process aborted
+    crash,        // a signal
+    wrong,        // contents, an invariant or an error that must not be
+};
+const char* failure_name(Failure failure);
+
+// A choice that differs from the default one: at this step, this thread.
+struct Deviation {
+    std::uint32_t step = 0;
+    std::int32_t thread = 0;
+    friend bool operator==(const Deviation&, const Deviation&) = default;
+};
+using Schedule = std::vector<Deviation>;
+
+// "12.3,40.1", or "-" for none: with the scenario and the design in front it is a replay string.
+std::string schedule_text(const Schedule& schedule);
+bool parse_schedule(std::string_view text, Schedule& out);
+
+// One line of the trace of a recorded run.
+struct Event {
+    std::uint32_t step;
+    std::int16_t thread;
+    std::uint8_t kind;     // a Point, or one of the two below
+    std::uint8_t held;     // locks held afterwards
+    std::uint16_t source;  // index into Shared::names: file:line
+    std::uint16_t name;    // of the lock, condition or request
+    std::uint16_t locks[8];
+};
+inline constexpr std::uint8_t event_block = 200, event_exit = 201;
+
+struct Counters {
+    std::uint64_t schedules = 0, steps = 0, distinct = 0;
+    std::uint64_t contended_schedules = 0;  // in which at least one thread had to wait for another's lock
+    std::uint64_t waits = 0;                // such waits
+    std::uint64_t trace_hash = 0;           // of everything that was chosen, all schedules
+};
+
+struct Shared {
+    static constexpr std::size_t max_deviations = 1 << 17, max_events = 1 << 17, max_names = 1 << 12;
+    Counters counters;
+    std::atomic<Failure> failure;
+    std::array<char, 1 << 15> text;
+    std::uint64_t failing_schedule;
+    std::uint32_t deviation_count;
+    std::array<Deviation, max_deviations> deviations;
+    // of a recorded run
+    std::uint32_t event_count, name_count, thread_count;
+    std::array<Event, max_events> events;
+    std::array<std::array<char, 80>, max_names> names;
+    std::array<std::array<char, 24>, 64> threads;
+
+    void set_text(std::string_view message);
+    Schedule schedule() const { return {deviations.begin(), deviations.begin() + deviation_count}; }
+};
+
+}  // namespace uext4::explore

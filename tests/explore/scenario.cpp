@@ -1,0 +1,164 @@
+#include "tests/explore/scenario.h"
+
+#include "check/check.h"
+#include "sync/thread.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+namespace uext4::explore {
+
+namespace {
+
+const Credentials root = Credentials::root();
+
+std::vector<Scenario>& registry() {
+    static std::vector<Scenario> all;
+    return all;
+}
+
+}  // namespace
+
+Register::Register(Scenario scenario) { registry().push_back(std::move(scenario)); }
+
+const std::vector<Scenario>& scenarios() {
+    auto& all = registry();
+    if (!std::ranges::is_sorted(all, {}, &Scenario::name)) std::ranges::sort(all, {}, &Scenario::name);
+    return all;
+}
+
+const Scenario* find_scenario(std::string_view name) {
+    for (const Scenario& s : scenarios())
+        if (s.name == name) return &s;
+    return nullptr;
+}
+
+World::~World() {
+    if (fs_) (void)fs_->unmount();
+}
+
+void World::wrong(const std::string& text) {
+    if (scheduler_) scheduler_->fail(Failure::wrong, text);
+    std::fputs(fmt::format("{}: {}\n", scenario_.name, text).c_str(), stderr);
+    std::_Exit(2);
+}
+
+void World::mount() {
+    VolumeOptions options = expect(parse_volume_options(scenario_.options), "options");
+    options.background = std::ranges::find(options.others, "background") != options.others.end();
+    if (std::ranges::find(options.others, "tiny-cache") != options.others.end()) options.cache_bytes = 64 << 10;
+    fs_ = expect(FileSystem::mount_device(device_, options), "mount");
+}
+
+void World::unmount() {
+    expect(fs_->unmount(), "unmount");
+    fs_.reset();
+    check_image();
+}
+
+void World::check_image() {
+    VolumeOptions options;
+    options.fs.read_only = true;
+    options.background = false;
+    auto volume = expect(Volume::open(device_, options, {}), "open for the check");
+    const CheckReport report = expect(check(*volume), "check");
+    if (!report.clean()) {
+        std::string text = "the image is not sound:";
+        for (const CheckProblem& p : report.problems) text += fmt::format("\n  {}: {}", p.where, p.what);
+        wrong(text);
+    }
+}
+
+void World::run(std::vector<Body> bodies) {
+    if (!scheduler_) wrong("nothing to run while the image is made");
+    std::vector<Thread> threads;
+    for (Body& body : bodies) threads.emplace_back("t:" + body.name, std::move(body.run));
+    scheduler_->set_quiet(false);
+    for (Thread& thread : threads) thread.join();
+    scheduler_->set_quiet(true);
+}
+
+void World::pause() { this_thread::yield(); }
+
+std::unique_ptr<OpenFile> World::open(std::string_view path, int flags) {
+    return expect(fs_->open_path(path, flags, 0644, root), "open");
+}
+
+void World::write(OpenFile& file, std::uint64_t offset, std::size_t length, char fill) {
+    const std::string bytes(length, fill);
+    const std::size_t n = expect(file.write(offset, std::as_bytes(std::span(bytes))), "write");
+    require(n == length, "a short write");
+}
+
+std::string World::read(OpenFile& file, std::uint64_t offset, std::size_t length) {
+    std::string bytes(length, '?');
+    bytes.resize(expect(file.read(offset, std::as_writable_bytes(std::span(bytes))), "read"));
+    return bytes;
+}
+
+void World::require_bytes(std::string_view what, std::string_view bytes, std::string_view allowed) {
+    for (std::size_t i = 0; i < bytes.size(); ++i)
+        if (!allowed.contains(bytes[i]))
+            wrong(fmt::format("{}: byte {} is {:#04x}", what, i, static_cast<unsigned char>(bytes[i])));
+}
+
+void World::cut_power() { cuts_.push_back(device_->clone()); }
+
+void World::after_cut(const std::function<void(World&)>& look) {
+    for (auto& cut : std::exchange(cuts_, {})) {
+        World world(scenario_, std::move(cut), scheduler_);
+        world.mount();
+        look(world);
+        world.unmount();
+    }
+}
+
+void World::compare_cuts_clean() {
+    std::map<std::uint64_t, SparsePages::Page> first;
+    for (std::size_t i = 0; i < cuts_.size(); ++i) {
+        cuts_[i]->content()->for_each([&](std::uint64_t index, const SparsePages::Page& page) {
+            if (i == 0) first.emplace(index, page);
+            else if (!first.contains(index) || first[index] != page)
+                wrong(fmt::format("bytes at {} changed on a frozen device", index * SparsePages::page_size));
+        });
+    }
+    for (auto& cut : std::exchange(cuts_, {})) {
+        World world(scenario_, std::move(cut), scheduler_);
+        world.check_image();
+        world.mount();
+        require(!world.fs().volume().recovery().needed, "a frozen image needs its journal replayed");
+        world.unmount();
+    }
+}
+
+std::shared_ptr<MemoryDevice> make_template(const Scenario& scenario) {
+    const std::string path = fmt::format("/dev/shm/uext4-explore-{}", ::getpid());
+    const std::string command =
+        fmt::format("mke2fs -q -F -U 11111111-2222-3333-4444-555555555555 -E lazy_itable_init=0,nodiscard,hash_seed=11111111-2222-3333-4444-555555555555 {}",
+                    scenario.format);
+    // The size stands last, behind the file.
+    const auto space = command.rfind(' ');
+    const std::string full = fmt::format("{} {} {}", command.substr(0, space), path, command.substr(space + 1));
+    const int status = std::system(full.c_str());
+    auto image = status == 0 ? MemoryDevice::load(path) : fail(EIO, "mke2fs failed");
+    ::unlink(path.c_str());
+    if (!image) {
+        std::fputs(fmt::format("{}: {}\n", full, image.error().what).c_str(), stderr);
+        std::_Exit(2);
+    }
+    std::shared_ptr<MemoryDevice> device = std::move(*image);
+    if (scenario.prepare) {
+        World world(scenario, device, nullptr);
+        world.mount();
+        scenario.prepare(world);
+        world.unmount();
+    }
+    return device;
+}
+
+}  // namespace uext4::explore

@@ -1,0 +1,108 @@
+// What is explored: a small file system, a few threads that work on it, and what must be true afterwards.
+#pragma once
+
+#include "api/file_system.h"
+#include "device/memory_device.h"
+#include "tests/explore/token_scheduler.h"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace uext4::explore {
+
+struct Scenario;
+
+// One run of one scenario. What goes wrong ends the run: the functions return only when all is well.
+class World {
+public:
+    World(const Scenario& scenario, std::shared_ptr<MemoryDevice> device, TokenScheduler* scheduler)
+        : scenario_(scenario), device_(std::move(device)), scheduler_(scheduler) {}
+    ~World();
+
+    void mount();
+    FileSystem& fs() { return *fs_; }
+    MemoryDevice& device() { return *device_; }
+
+    struct Body {
+        std::string name;
+        std::function<void()> run;
+    };
+    // Runs the bodies side by side, every choice open, until all have ended.
+    void run(std::vector<Body> bodies);
+
+    // ---- for bodies; an error that is not in `allowed` is a failure
+    std::unique_ptr<OpenFile> open(std::string_view path, int flags = 2);
+    void write(OpenFile& file, std::uint64_t offset, std::size_t length, char fill);
+    std::string read(OpenFile& file, std::uint64_t offset, std::size_t length);
+    template <class T>
+    T expect(Result<T> result, const char* what) {
+        if (!result) wrong(std::string(what) + ": " + result.error().what);
+        if constexpr (!std::is_void_v<T>) return std::move(*result);
+    }
+    void allow(const Result<void>& result, int code, const char* what) {
+        if (!result && result.error().code != code) wrong(std::string(what) + ": " + result.error().what);
+    }
+    [[noreturn]] void wrong(const std::string& text);
+    void require(bool condition, std::string_view text) {
+        if (!condition) wrong(std::string(text));
+    }
+    // The bytes [offset, offset + length) are all `fill`, as far as the file reaches.
+    void require_bytes(std::string_view what, std::string_view bytes, std::string_view allowed);
+    // Yields: other threads may go first here.
+    void pause();
+
+    // ---- what the device holds now, as a power cut would leave it: mounted, judged and looked at after the run
+    void cut_power();
+    // The cuts so far are of a frozen device: all alike, sound without a replay.
+    void compare_cuts_clean();
+    void after_cut(const std::function<void(World&)>& look);
+
+    // ---- afterwards
+    void unmount();  // and checks the image
+    void remount() {
+        unmount();
+        mount();
+    }
+    void check_image();
+
+private:
+    const Scenario& scenario_;
+    std::shared_ptr<MemoryDevice> device_;
+    TokenScheduler* scheduler_;
+    std::unique_ptr<FileSystem> fs_;
+    std::vector<std::shared_ptr<MemoryDevice>> cuts_;
+};
+
+struct Design {
+    std::string name;                    // "shipped" or that of a wrong one
+    std::string weakened;                // the seam, empty for the shipped one
+    std::uint64_t found_within = 0;      // schedules, random and PCT alike
+    std::string what;                    // a sentence
+};
+
+struct Scenario {
+    std::string name;
+    std::string looks_for;
+    std::string format;   // mke2fs's arguments, with the size last
+    std::string options;  // mount options; `background` runs the threads that write back and delete,
+                          // `tiny-cache` has room for 16 folios
+    std::function<void(World&)> prepare;  // makes the image that every schedule starts from
+    std::function<void(World&)> run;      // mount is done; ends with everything judged
+    std::vector<Design> designs;          // "shipped" comes first
+};
+
+const std::vector<Scenario>& scenarios();
+const Scenario* find_scenario(std::string_view name);
+// Registered by a static object in each scenario's file.
+struct Register {
+    explicit Register(Scenario scenario);
+};
+
+// The image that a scenario's schedules start from; made once.
+std::shared_ptr<MemoryDevice> make_template(const Scenario& scenario);
+
+}  // namespace uext4::explore

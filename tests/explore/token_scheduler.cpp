@@ -1,0 +1,285 @@
+#include "tests/explore/token_scheduler.h"
+
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4::explore {
+
+namespace {
+
+std::string_view base_name(std::string_view path) {
+    if (const auto src = path.rfind("/src/"); src != path.npos) return path.substr(src + 1);
+    if (const auto tests = path.rfind("/tests/"); tests != path.npos) return path.substr(tests + 1);
+    return path;
+}
+
+std::string place(const std::source_location& where) {
+    return fmt::format("{}:{}", base_name(where.file_name()), where.line());
+}
+
+}  // namespace
+
+TokenScheduler::Task*& TokenScheduler::self() {
+    static thread_local Task* task = nullptr;
+    return task;
+}
+
+TokenScheduler::TokenScheduler(Picker& picker, Shared& shared, bool record)
+    : picker_(picker), shared_(shared), record_(record) {
+    shared_.deviation_count = 0;
+    shared_.event_count = shared_.name_count = shared_.thread_count = 0;
+    Task& main = add(this, "main");
+    main.counts = true;
+    self() = running_ = &main;
+    set_scheduler(this);
+}
+
+TokenScheduler::~TokenScheduler() {
+    set_scheduler(nullptr);
+    self() = nullptr;
+}
+
+bool TokenScheduler::manages_this_thread() const { return self() != nullptr; }
+
+TokenScheduler::Task& TokenScheduler::add(const void* thread, const std::string& name) {
+    std::lock_guard guard(tasks_lock_);
+    auto task = std::make_unique<Task>();
+    task->number = static_cast<int>(tasks_.size());
+    task->name = name;
+    task->counts = name.starts_with(progress_prefix_);
+    by_thread_[thread] = task.get();
+    if (tasks_.size() < shared_.threads.size()) {
+        auto& slot = shared_.threads[tasks_.size()];
+        std::strncpy(slot.data(), name.c_str(), slot.size() - 1);
+        slot[slot.size() - 1] = 0;
+        shared_.thread_count = static_cast<std::uint32_t>(tasks_.size() + 1);
+    }
+    tasks_.push_back(std::move(task));
+    return *tasks_.back();
+}
+
+// ---- the token
+
+void TokenScheduler::wait_for_token(Task& me) {
+    while (me.go.load(std::memory_order_acquire) == 0)
+        ::syscall(SYS_futex, &me.go, FUTEX_WAIT_PRIVATE, 0, nullptr, nullptr, 0);
+    me.go.store(0, std::memory_order_relaxed);
+}
+
+void TokenScheduler::give_token(Task& to) {
+    running_ = &to;
+    to.go.store(1, std::memory_order_release);
+    ::syscall(SYS_futex, &to.go, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+void TokenScheduler::reschedule(bool stays, bool yields) {
+    Task& me = *self();
+    Task& next = choose(stays, yields);
+    advance(next);
+    if (&next == &me) return;
+    give_token(next);
+    wait_for_token(me);
+}
+
+void TokenScheduler::advance(Task& next) {
+    if (next.waits_for) run_timer(next);
+    else if (next.counts) idle_timers_ = 0;
+}
+
+TokenScheduler::Task& TokenScheduler::choose(bool stays, bool yields) {
+    Task& me = *self();
+    if (quiet_ && stays && !yields) return me;
+    candidates_.clear();
+    // Without a reason this thread goes on, else the next by number: so the default schedule is fair.
+    Task* first = nullptr;
+    Task* after = nullptr;
+    Task* earliest = nullptr;
+    for (const auto& task : tasks_) {
+        if (task->finished) continue;
+        if (!task->waits_for) {
+            candidates_.push_back({task->number, false});
+            if (!first) first = task.get();
+            if (!after && task->number > me.number) after = task.get();
+        } else if (task->deadline) {
+            candidates_.push_back({task->number, true});
+            if (!earliest || *task->deadline < *earliest->deadline) earliest = task.get();
+        }
+    }
+    Task* standard = stays && !yields ? &me : after ? after : first ? first : earliest;
+    if (!standard) nobody_can_run();
+    if (quiet_ || candidates_.size() < 2) return *standard;
+    Choice choice{step_, me.number, stays, yields, standard->number, candidates_};
+    const int picked = picker_.pick(choice);
+    if (picked != standard->number) {
+        if (shared_.deviation_count < Shared::max_deviations)
+            shared_.deviations[shared_.deviation_count++] = {step_, picked};
+    }
+    Task& next = *tasks_[static_cast<std::size_t>(picked)];
+    if (&next != &me) order_hash_ = (order_hash_ ^ (me.where.line() * 64u + static_cast<unsigned>(picked))) * 0x100000001b3;
+    return next;
+}
+
+void TokenScheduler::run_timer(Task& task) {
+    now_ = std::max(now_, *task.deadline);
+    task.timed_out = true;
+    task.waits_for = nullptr;
+    if (task.counts) return;
+    if (++idle_timers_ > idle_timer_limit) nobody_can_run();
+}
+
+// ---- what threads do
+
+void TokenScheduler::step_taken(std::uint8_t kind, const char* what, const std::source_location& where) {
+    Task& me = *self();
+    me.what = what;
+    me.where = where;
+    if (quiet_) return;
+    if (++step_ > step_limit)
+        fail(Failure::livelock, fmt::format("after {} steps the threads are still busy:\n{}", step_, describe_threads()));
+    if (!record_ || shared_.event_count >= Shared::max_events) return;
+    Event& e = shared_.events[shared_.event_count];
+    e = {step_, static_cast<std::int16_t>(me.number), kind, 0, intern(place(where)), intern(what ? what : ""), {}};
+    for (const HeldRank& h : held_ranks())
+        if (e.held < std::size(e.locks))
+            e.locks[e.held++] = intern(fmt::format("{}{}#{}", h.name, h.shared ? " (shared)" : "", h.order));
+    ++shared_.event_count;
+}
+
+void TokenScheduler::point(Point kind, const void*, const char* what, std::source_location where) {
+    step_taken(static_cast<std::uint8_t>(kind), what, where);
+    reschedule(true, kind == Point::Yield);
+}
+
+void TokenScheduler::enter_wait(const void* resource, const char* what, std::source_location where) {
+    Task& me = *self();
+    step_taken(event_block, what, where);
+    me.waits_for = resource;
+    me.held = held_ranks();
+    if (!quiet_ && me.counts) ++waits_;
+}
+
+void TokenScheduler::block(const void* resource, const char* what, std::source_location where) {
+    enter_wait(resource, what, where);
+    reschedule(false, false);
+    self()->held.clear();
+}
+
+bool TokenScheduler::wait_timed(const void* resource, const char* what, std::chrono::nanoseconds timeout,
+                                std::source_location where) {
+    Task& me = *self();
+    enter_wait(resource, what, where);
+    me.deadline = now_ + timeout;
+    me.timed_out = false;
+    reschedule(false, false);
+    me.deadline.reset();
+    me.held.clear();
+    return !me.timed_out;
+}
+
+void TokenScheduler::wake(const void* resource) {
+    for (const auto& task : tasks_)
+        if (task->waits_for == resource) task->waits_for = nullptr;
+}
+
+// The one that has the lowest number; which of them runs first is an ordinary choice whenever more are woken.
+void TokenScheduler::wake_one(const void* resource) {
+    for (const auto& task : tasks_)
+        if (task->waits_for == resource) {
+            task->waits_for = nullptr;
+            return;
+        }
+}
+
+void TokenScheduler::thread_created(const void* thread, const std::string& name) { add(thread, name); }
+
+void TokenScheduler::thread_not_created(const void* thread) {
+    std::lock_guard guard(tasks_lock_);
+    by_thread_[thread]->finished = true;
+    by_thread_.erase(thread);
+}
+
+void TokenScheduler::thread_started(const void* thread) {
+    Task* me = nullptr;
+    {
+        std::lock_guard guard(tasks_lock_);
+        me = by_thread_[thread];
+    }
+    self() = me;
+    wait_for_token(*me);
+}
+
+void TokenScheduler::thread_exiting(const void* thread) {
+    Task& me = *self();
+    step_taken(event_exit, me.name.c_str(), std::source_location::current());
+    me.finished = true;
+    {
+        std::lock_guard guard(tasks_lock_);
+        by_thread_.erase(thread);
+    }
+    Task& next = choose(false, false);
+    advance(next);
+    self() = nullptr;
+    give_token(next);
+}
+
+// ---- failures
+
+std::string TokenScheduler::describe_threads() const {
+    std::string text;
+    for (const auto& task : tasks_) {
+        if (task->finished) continue;
+        text += fmt::format("  thread {} {}: ", task->number, task->name);
+        if (!task->waits_for) {
+            text += fmt::format("can run, at {} \"{}\"\n", place(task->where), task->what);
+            continue;
+        }
+        text += fmt::format("wants \"{}\" at {}", task->what, place(task->where));
+        for (const auto& other : tasks_)
+            for (const HeldRank& h : other->held)
+                if (!other->finished && h.address == task->waits_for)
+                    text += fmt::format(", held by thread {} {} since {}", other->number, other->name, place(h.where));
+        text += task->deadline ? " (with a limit)\n" : "\n";
+        for (const HeldRank& h : task->held)
+            text += fmt::format("      holds {} \"{}\" order {}{} since {}\n", rank_name(h.rank), h.name, h.order,
+                                h.shared ? " shared" : "", place(h.where));
+    }
+    return text;
+}
+
+void TokenScheduler::nobody_can_run() {
+    bool lock = false;
+    for (const auto& task : tasks_)
+        for (const auto& other : tasks_)
+            if (!task->finished && !other->finished && task->waits_for && task != other)
+                lock = lock ||
+                       std::ranges::any_of(other->held, [&](const HeldRank& h) { return h.address == task->waits_for; });
+    const char* how = idle_timers_ > idle_timer_limit ? "only timers go on" : "no thread can run";
+    fail(lock ? Failure::deadlock : Failure::lost_wakeup, fmt::format("{}:\n{}", how, describe_threads()));
+}
+
+void TokenScheduler::save_choices() { shared_.counters.steps += step_; }
+
+void TokenScheduler::fail(Failure kind, const std::string& text) {
+    shared_.set_text(text);
+    shared_.failure.store(kind);
+    save_choices();
+    ::_exit(1);
+}
+
+std::uint16_t TokenScheduler::intern(const std::string& text) {
+    auto [it, fresh] = names_.try_emplace(text, static_cast<std::uint16_t>(shared_.name_count));
+    if (!fresh) return it->second;
+    if (shared_.name_count + 1 >= Shared::max_names) return it->second = 0;
+    auto& slot = shared_.names[shared_.name_count++];
+    const std::size_t n = std::min(text.size(), slot.size() - 1);
+    std::memcpy(slot.data(), text.data(), n);
+    slot[n] = 0;
+    return it->second;
+}
+
+}  // namespace uext4::explore
