@@ -138,7 +138,7 @@ private:
         if (inode.links() == 0 && !reserved) problem(where, "in use without a link");
         links_[ino.value] = inode.links();
         mine_.clear();
-        std::uint64_t blocks = 0;
+        std::uint64_t blocks = 0, last_written = 0;
         MutexLock map(inode.map_lock);
         const bool has_map =
             !inode.is_inline() &&
@@ -152,9 +152,14 @@ private:
         if (has_map) {
             Result<void> r = inode.map().for_each(LogicalBlock(0), [&](const MappedRun& run) {
                 blocks += run.count;
+                if (!run.unwritten) last_written = run.logical.value + run.count - 1;
                 use(run.physical, run.count, ino.value);
                 return true;
             });
+            // A tree of hashes lies past the end on purpose.
+            if (inode.is_regular() && !reserved && inode.uses_extents() &&
+                !inode.has_flag(format::inode_flag::verity) && inode.disk_size() < last_written * g_.block_size)
+                problem(where, "i_size is {}, block {} of it has contents", inode.disk_size(), last_written);
             if (r)
                 r = inode.map().for_each_tree_block([&](BlockNr b) {
                     ++blocks;

@@ -161,6 +161,7 @@ Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes 
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     const std::uint64_t end = offset + in.size();
     TRY(write_back(inode, offset, end));
+    TRY(commit_moves(inode));
     {
         // No pass may name these blocks, or start on them, before the data is there.
         MutexLock flush(inode.flush_lock);

@@ -76,6 +76,9 @@ std::uint64_t stable_size(Inode& inode, InFlight in_flight = InFlight::absent);
 Result<void> store_stable_size(Handle& handle, Inode& inode);
 
 // ---- sync.cpp
+// Before blocks are overwritten in place: what moved them within the file is durable, or a crash would show the new
+// bytes in their old place.
+Result<void> commit_moves(Inode& inode);
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);
 Result<void> store_pending_times(Inode& inode);

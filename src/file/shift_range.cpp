@@ -26,6 +26,7 @@ Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, s
             const bool done = TRY(inode.map().shift(handle, LogicalBlock(from_block), delta, progress));
             inode.places().changed();
             TRY(inode.store(handle));
+            inode.note_moved(handle.tid());
             if (done) return {};
         }
         TRY(handle.restart(credits));

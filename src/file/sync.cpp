@@ -12,6 +12,23 @@ Result<void> store_pending_times(Inode& inode) {
     return inode.store(handle, false);
 }
 
+Result<void> commit_moves(Inode& inode) {
+    Tid moved = 0;
+    {
+        MutexLock guard(inode.map_lock);
+        moved = inode.moved_tid();
+    }
+    return moved ? inode.fs().journal.commit(moved) : Result<void>();
+}
+
+// A device that failed to flush may have dropped any write before that, and a later flush that works would not tell.
+// So nothing is acknowledged any more.
+static Result<void> flush_device(FsContext& fs) {
+    Result<void> flushed = fs.device.flush();
+    if (!flushed) fs.journal.abort(flushed.error());
+    return flushed;
+}
+
 Result<void> sync_file(Inode& inode, bool data_only) {
     FsContext& fs = inode.fs();
     TRY(write_back(inode));
@@ -25,7 +42,7 @@ Result<void> sync_file(Inode& inode, bool data_only) {
     // and an overwrite in place joins no newer one.
     const bool covered = tid && fs.journal.collects(tid);
     if (tid && !fs.journal.durable(tid)) TRY(fs.journal.commit(tid));
-    return covered ? Result<void>() : fs.device.flush();
+    return covered ? Result<void>() : flush_device(fs);
 }
 
 }  // namespace uext4

@@ -47,6 +47,8 @@ public:
         collect();
         if (items_.empty()) return false;
         Result<void> chosen = choose();
+        if (chosen && std::ranges::any_of(segments_, [](const Segment& s) { return s.place == Place::mapped; }))
+            chosen = commit_moves(inode_);
         Result<void> named;
         if (chosen && !UEXT4_SEAM(data_before_mapping)) named = name();
         if (chosen) {
@@ -388,6 +390,9 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     {
         MutexLock map(inode.map_lock);
         whole = inode.is_inline();  // block 0 is named before any other
+        // The size on disk stays below what is not there yet, and blocks are not named past it: what lies between goes
+        // along.
+        if (end > inode.disk_size()) first = std::min(first, inode.disk_size());
     }
     Pass pass(inode, whole ? 0 : first / fs,
               end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs));
@@ -396,7 +401,7 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
         if (!more) {
             inode.writeback_error.store(more.error().code);
             inode.writeback_errors.fetch_add(1);
-            return fail(more.error());
+            return fail(more.error().code, "inode {}: {}", inode.number(), more.error().what);
         }
         if (!*more) break;
     }

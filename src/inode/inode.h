@@ -8,7 +8,7 @@
 //       size that users see).
 //   I2  Every change of raw() is stored by store() under a handle, or marked times_pending (times only).
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
-//       fdatasync needs.
+//       fdatasync needs; moved_tid() the newest one that moved blocks to another place in the file.
 #pragma once
 
 #include "base/bytes.h"
@@ -103,6 +103,8 @@ public:
         if (tid > last_tid_) last_tid_ = tid;
         if (data && tid > data_tid_) data_tid_ = tid;
     }
+    Tid moved_tid() const { return moved_tid_; }
+    void note_moved(Tid tid) { moved_tid_ = tid; }
 
     // ---- MapOwner (map_lock held)
     bool uses_extents() const override;
@@ -138,7 +140,7 @@ private:
     std::uint64_t size_ = 0;
     std::atomic<bool> has_links_{false};
     bool times_pending_ = false;
-    Tid last_tid_ = 0, data_tid_ = 0;
+    Tid last_tid_ = 0, data_tid_ = 0, moved_tid_ = 0;
     std::atomic<std::uint32_t> references_{0};
     BlockMap map_;
     Places places_;

@@ -48,9 +48,10 @@ struct InodeTable::State {
     std::size_t limit = 32768;
     std::function<void(InodeRef)> deleter;
 
-    static bool clean(Inode& inode) {
+    // Nothing is to be written back; and nothing that it knows of its transactions is of use beyond `durable`.
+    static bool clean(Inode& inode, Tid durable) {
         if (!inode.map_lock.try_lock()) return false;
-        const bool ok = !inode.places().has_pending() && !inode.times_pending() &&
+        const bool ok = !inode.places().has_pending() && !inode.times_pending() && inode.last_tid() <= durable &&
                         (!inode.is_regular() || inode.size() == inode.disk_size());
         inode.map_lock.unlock();
         return ok && inode.pages().idle();
@@ -277,13 +278,18 @@ void InodeRef::reset() {
 void InodeTable::shrink() {
     State& s = *state_;
     std::vector<std::unique_ptr<Inode>> gone;
+    // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
+    const Tid durable = s.fs.journal.durable_tid();
+    constexpr std::size_t most_kept = 256;  // looked at in vain: then the others wait for a commit as well
+    std::size_t kept = 0;
     MutexLock guard(s.lock);
     std::size_t budget = s.idle.size();
-    while (s.slots.size() > s.limit && budget-- > 0) {
+    while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept) {
         const InodeNr number = s.idle.front();
         auto it = s.slots.find(number.value);
-        if (!State::clean(*it->second.inode)) {
+        if (!State::clean(*it->second.inode, durable)) {
             s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
+            ++kept;
             continue;
         }
         s.idle.pop_front();
@@ -292,6 +298,7 @@ void InodeTable::shrink() {
         if (gone.size() >= 4096) break;
     }
     guard.unlock();
+    if (kept == most_kept) s.fs.journal.request_commit(s.fs.journal.running());
 }
 
 void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
@@ -300,7 +307,7 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
     {
         MutexLock guard(s.lock);
         for (const auto& [number, slot] : s.slots)
-            if (slot.inode && (!slot.is_idle || !State::clean(*slot.inode))) numbers.push_back(number);
+            if (slot.inode && (!slot.is_idle || !State::clean(*slot.inode, ~Tid{0}))) numbers.push_back(number);
     }
     for (std::uint64_t number : numbers)
         if (InodeRef inode = find(InodeNr(number))) visit(std::move(inode));

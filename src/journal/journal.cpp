@@ -213,8 +213,7 @@ Result<Handle> Journal::start(unsigned credits) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
             if (s.log_free < needed) {
-                if (!s.committing && s.checkpoints.empty() && !s.tail_moving)
-                    return fail(ENOSPC, "journal: too small");
+                if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();
                 s.changed.wait(s.lists);
@@ -257,15 +256,19 @@ Tid Journal::running() const {
 }
 
 int Journal::recorded_error() const { return state_->recorded_error; }
+Result<void> Journal::forget_recorded_error() {
+    const auto& super = view_as<format::JournalSuper>(Bytes(state_->super_bytes));
+    return state_->write_super(super.start, super.sequence);
+}
 
 bool Journal::collects(Tid tid) const {
     MutexLock guard(state_->lists);
     return state_->running && state_->running->tid == tid;
 }
 
-bool Journal::durable(Tid tid) const {
+Tid Journal::durable_tid() const {
     MutexLock guard(state_->lists);
-    return state_->durable_tid >= tid;
+    return state_->durable_tid;
 }
 
 void Journal::request_commit(Tid tid) {

@@ -115,7 +115,8 @@ public:
     Tid running() const;  // the transaction a handle would join now, or the newest if none is open
     // Nothing of this transaction has been written yet: its flush is still to come.
     bool collects(Tid tid) const;
-    bool durable(Tid tid) const;
+    bool durable(Tid tid) const { return durable_tid() >= tid; }
+    Tid durable_tid() const;  // the newest that is
     // Commits `tid` if it is not yet, in the caller's thread when nobody writes the log, and waits until it is durable.
     // Rank: nothing from Transaction on may be held.
     Result<void> commit(Tid tid);
@@ -131,6 +132,8 @@ public:
     // The error that an earlier user of the log left in it when it gave up (a positive errno, or 0). The next write of
     // the journal's superblock clears it, so whoever opens the log must keep it elsewhere.
     int recorded_error() const;
+    // Before the first handle: it is kept elsewhere now.
+    Result<void> forget_recorded_error();
     JournalCounters counters() const;
     // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from
     // the device would be stale. Copies `out.size()` bytes from `offset` in the block.

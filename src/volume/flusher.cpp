@@ -46,7 +46,9 @@ Result<void> Flusher::flush_all(InodeTable& inodes) {
         if (inode->deleted.load()) return;
         Result<void> r = write_back(*inode);
         if (r) r = store_pending_times(*inode);
-        if (!r && first) first = std::move(r);
+        if (r) return;
+        inode->fs().log(fmt::format("writeback: {}", r.error().what));
+        if (first) first = std::move(r);
     });
     return first;
 }

@@ -183,7 +183,9 @@ Result<void> Volume::State::open() {
             if (wants_recovery) {
                 recovery = TRY(recover(*device, block_size, blocks, runs));
                 super = TRY(load_super(*device, options));
-                if (super.has_incompat(format::incompat::recover)) {
+                // On the image the mark stays until the unmount has written the counters: without it they would be
+                // believed.
+                if (options.fs.read_only) {
                     TRY(write_super([](format::SuperBlock& s) {
                         s.feature_incompat = s.feature_incompat & ~format::incompat::recover;
                     }));
@@ -221,17 +223,17 @@ Result<void> Volume::State::open() {
     return {};
 }
 
-// A journal that gave up left a word of it in the log. It goes to the superblock, where e2fsck looks, before the log may
-// forget it.
+// A journal that gave up left a word of it in the log. It goes to the superblock, where e2fsck looks, before the log
+// may forget it.
 Result<void> Volume::State::take_over_journal_error() {
     const int code = layers->journal->has_log() ? layers->journal->recorded_error() : recovery.recorded_error;
     if (code == 0) return {};
     log(fmt::format("the journal was aborted by an earlier mount: {}", std::strerror(code)));
     if (options.fs.read_only) return {};
     damaged.store(true);
-    return write_super([](format::SuperBlock& s) {
-        s.state = static_cast<std::uint16_t>(s.state | format::super_state::errors);
-    });
+    TRY(write_super(
+        [](format::SuperBlock& s) { s.state = static_cast<std::uint16_t>(s.state | format::super_state::errors); }));
+    return layers->journal->forget_recorded_error();
 }
 
 Result<void> Volume::State::finish_orphans() {
@@ -350,7 +352,10 @@ Result<void> Volume::sync() {
     if (s.options.fs.read_only) return {};
     Result<void> first = Flusher::flush_all(*s.layers->inodes);
     Result<void> committed = s.fs().journal.commit_all();
-    if (committed) committed = s.device->flush();
+    if (committed) {
+        committed = s.device->flush();
+        if (!committed) s.fs().journal.abort(committed.error());  // what the device has dropped is not known
+    }
     if (!first) return first;
     return committed;
 }

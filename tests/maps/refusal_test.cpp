@@ -26,7 +26,7 @@ TEST_F(Refusal, ArgumentsAreChecked) {
     EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, MAP_SHARED | MAP_FIXED, &memory), -EINVAL);
     EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, 0, &memory), -EINVAL);
     EXPECT_EQ(uext4_map(file, -4096, page, PROT_READ, MAP_SHARED, &memory), -EINVAL);
-    EXPECT_EQ(uext4_msync(&memory, page, MS_SYNC), -EINVAL);
+    EXPECT_EQ(uext4_msync(reinterpret_cast<void*>(std::uintptr_t{page} * 16 + 1), page, MS_SYNC), -EINVAL);
     uext4_close(file);
     file = open("/f", O_RDONLY);
     EXPECT_EQ(uext4_map(file, 0, page, PROT_READ | PROT_WRITE, MAP_SHARED, &memory), -EACCES);

@@ -1,0 +1,163 @@
+// What the checker found, each as small as it gets.
+#include "check/check.h"
+#include "tests/crash/recorder.h"
+#include "volume/flusher.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace uext4::crash {
+namespace {
+
+const Credentials root = Credentials::root();
+
+ConstBytes bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+class Found : public testing::Test {
+protected:
+    void SetUp() override {
+        auto made = make_image(formats[0], fmt::format("/dev/shm/uext4-found-{}", ::getpid()));
+        ASSERT_TRUE(made) << made.error().what;
+        image = *made;
+    }
+    void mount() {
+        before = image->clone();
+        device = std::make_shared<RecordingDevice>(image);
+        auto mounted = FileSystem::mount_device(device, mount_options("ordered"));
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+    }
+    std::unique_ptr<OpenFile> open(const std::string& path, int flags = O_CREAT | O_RDWR) {
+        auto file = fs->open_path(path, flags, 0644, root);
+        EXPECT_TRUE(file) << file.error().what;
+        return file ? std::move(*file) : nullptr;
+    }
+    // What `visit` says of the image after each prefix of what was written, recovered.
+    void each_prefix(const std::function<void(FileSystem&, std::size_t)>& visit) {
+        const auto log = device->log();
+        for (std::size_t cut = 0; cut <= log.size(); ++cut) {
+            std::shared_ptr<MemoryDevice> copy = before->clone();
+            ASSERT_TRUE(RecordingDevice::replay(log, cut, *copy));
+            auto recovered = FileSystem::mount_device(copy, mount_options("ordered"));
+            ASSERT_TRUE(recovered) << cut << ": " << recovered.error().what;
+            visit(**recovered, cut);
+            ASSERT_TRUE((*recovered)->unmount());
+            VolumeOptions look = mount_options("ordered");
+            look.fs.read_only = true;
+            auto closed = FileSystem::mount_device(copy, look);
+            ASSERT_TRUE(closed) << cut << ": " << closed.error().what;
+            auto report = check((*closed)->volume());
+            ASSERT_TRUE(report);
+            EXPECT_TRUE(report->clean()) << cut << ": " << report->problems.front().what;
+        }
+    }
+
+    std::shared_ptr<MemoryDevice> image, before;
+    std::shared_ptr<RecordingDevice> device;
+    std::unique_ptr<FileSystem> fs;
+};
+
+// The mark that says "recover" went before the counters of free space were right.
+TEST_F(Found, ARecoveryThatIsCutDoesNotLeaveTheCountersBehind) {
+    mount();
+    {
+        auto file = open("/f");
+        ASSERT_TRUE(file->write(0, bytes_of(std::string(9000, 'a'))));
+        ASSERT_TRUE(file->sync(false));
+    }
+    std::shared_ptr<MemoryDevice> crashed = image->clone();
+    ASSERT_TRUE(fs->unmount());
+    image = crashed;
+    mount();
+    ASSERT_TRUE(fs->unmount());
+    each_prefix([](FileSystem&, std::size_t) {});
+}
+
+// Blocks that a collapse has moved were overwritten while only memory knew of the move.
+TEST_F(Found, BytesWrittenAfterACollapseAreNotSeenBeforeIt) {
+    for (const bool direct : {false, true}) {
+        SetUp();
+        mount();
+        ASSERT_TRUE(open("/f")->write(0, bytes_of(std::string(32768, 'a'))));
+        ASSERT_TRUE(fs->unmount());
+        mount();
+        {
+            auto file = open("/f", direct ? O_RDWR | O_DIRECT : O_RDWR);
+            ASSERT_TRUE(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 8192, 8192));
+            std::unique_ptr<char, void (*)(void*)> memory(static_cast<char*>(std::aligned_alloc(4096, 4096)),
+                                                          [](void* p) { std::free(p); });
+            std::fill_n(memory.get(), 4096, 'x');
+            ASSERT_TRUE(file->write(12288, std::as_bytes(std::span(memory.get(), 4096))));
+        }
+        ASSERT_TRUE(Flusher::flush_all(fs->volume().inodes()));
+        ASSERT_TRUE(fs->unmount());
+        each_prefix([&](FileSystem& recovered, std::size_t cut) {
+            auto file = recovered.open_path("/f", O_RDONLY, 0, root);
+            ASSERT_TRUE(file);
+            std::string got(40000, 0);
+            auto n = (*file)->read(0, std::as_writable_bytes(std::span(got)));
+            ASSERT_TRUE(n);
+            got.resize(*n);
+            if (got.size() == 32768) EXPECT_TRUE(got == std::string(32768, 'a')) << (direct ? "direct, " : "") << cut;
+            else EXPECT_EQ(got.size(), 24576u) << cut;
+        });
+    }
+}
+
+// A direct write was named while an earlier write still waited in the cache, which held the size on disk back.
+TEST_F(Found, BlocksAreNotNamedPastTheSizeOnDisk) {
+    for (const bool read : {false, true}) {
+        SetUp();
+        mount();
+        {
+            auto file = open("/f"), direct = open("/f", O_RDWR | O_DIRECT);
+            std::unique_ptr<std::byte, void (*)(void*)> memory(static_cast<std::byte*>(std::aligned_alloc(4096, 4096)),
+                                                               [](void* p) { std::free(p); });
+            std::fill_n(memory.get(), 4096, std::byte{'x'});
+            ASSERT_TRUE(file->write(9000, bytes_of("some")));
+            if (read) {
+                ASSERT_TRUE(file->write(16384, ConstBytes(memory.get(), 4096)));
+                ASSERT_TRUE(direct->read(16384, Bytes(memory.get(), 4096)));
+            } else {
+                ASSERT_TRUE(direct->write(16384, ConstBytes(memory.get(), 4096)));
+            }
+            ASSERT_TRUE(fs->volume().fs().journal.commit_all());
+        }
+        ASSERT_TRUE(fs->unmount());
+        each_prefix([](FileSystem&, std::size_t) {});
+    }
+}
+
+// An inode left memory before its transaction was committed; read again, it knew nothing of it.
+TEST_F(Found, AnFsyncCommitsWhatWasDoneBeforeTheInodeLeftMemory) {
+    mount();
+    for (int i = 0; i < 40; ++i) open(fmt::format("/n{}", i));
+    ASSERT_TRUE(fs->sync());
+    auto& inodes = fs->volume().inodes();
+    inodes.set_limit(4);
+    const std::string contents(9000, 'a');
+    {
+        ASSERT_TRUE(open("/n7")->write(0, bytes_of(contents)));
+    }
+    ASSERT_TRUE(Flusher::flush_all(inodes));
+    for (int i = 10; i < 40; ++i) open(fmt::format("/n{}", i), O_RDONLY);
+    inodes.shrink();
+    ASSERT_TRUE(open("/n7", O_RDWR)->sync(false));
+    std::shared_ptr<MemoryDevice> cut = before->clone();
+    ASSERT_TRUE(RecordingDevice::replay(device->log(), device->log_size(), *cut));
+    auto recovered = FileSystem::mount_device(cut, mount_options("ordered"));
+    ASSERT_TRUE(recovered) << recovered.error().what;
+    auto file = (*recovered)->open_path("/n7", O_RDONLY, 0, root);
+    ASSERT_TRUE(file);
+    std::string got(contents.size(), 0);
+    auto n = (*file)->read(0, std::as_writable_bytes(std::span(got)));
+    ASSERT_TRUE(n);
+    EXPECT_EQ(*n, contents.size());
+    EXPECT_TRUE(got == contents);
+}
+
+}  // namespace
+}  // namespace uext4::crash

@@ -1,0 +1,187 @@
+#include "tests/crash/judges.h"
+
+#include "check/check.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <regex>
+#include <set>
+
+namespace uext4::crash {
+
+namespace {
+
+// Runs a command; its output and exit status.
+int run(const std::string& command, std::string& out) {
+    out.clear();
+    FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+    if (!pipe) return -1;
+    char buffer[4096];
+    for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
+    const int status = ::pclose(pipe);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Read-only: check, and what is there.
+Result<Tree> look(const std::shared_ptr<BlockDevice>& image, const std::string& mode, bool checked) {
+    VolumeOptions options = mount_options(mode);
+    options.fs.read_only = true;
+    auto fs = TRY(FileSystem::mount_device(image, options));
+    if (checked) {
+        const CheckReport report = TRY(check(fs->volume()));
+        if (!report.clean())
+            return fail(EUCLEAN, "check after recovery: {}: {} ({} problems)", report.problems.front().where,
+                        report.problems.front().what, report.problems.size());
+    }
+    return capture(*fs);
+}
+
+Result<std::set<std::string>> orphans_of(const std::shared_ptr<BlockDevice>& image) {
+    VolumeOptions options = mount_options("ordered");
+    options.fs.read_only = true;
+    options.replay = false;
+    auto fs = TRY(FileSystem::mount_device(image, options));
+    std::set<std::string> out;
+    for (const InodeNr number : TRY(fs->volume().orphans().load())) out.insert(fmt::format("{}", number));
+    return out;
+}
+
+// The lines of e2fsck that an unfinished deletion or truncate does not explain.
+std::string unexplained(const std::string& text, const std::set<std::string>& orphans) {
+    static const std::regex number("[Ii]node (#?[0-9]+)"), sums(
+                                                               "bitmap differences|count wrong|Fix\\? no|^$|^Pass|"
+                                                               "^e2fsck |WARNING|files \\(|^ *[-+(]");
+    std::string left;
+    std::size_t start = 0;
+    while (start < text.size()) {
+        const std::size_t end = std::min(text.find('\n', start), text.size());
+        const std::string line = text.substr(start, end - start);
+        start = end + 1;
+        std::smatch found;
+        const bool named = std::regex_search(line, found, number);
+        if (named && orphans.contains(found[1])) continue;
+        if (!orphans.empty() && !named && std::regex_search(line, sums)) continue;
+        left += line + "\n";
+    }
+    return left;
+}
+
+}  // namespace
+
+Result<void> save_image(BlockDevice& device, const std::string& path) {
+    MemoryDevice copy(device.size());
+    std::vector<std::byte> bytes(1 << 20);
+    for (std::uint64_t at = 0; at < device.size(); at += bytes.size()) {
+        const auto part = Bytes(bytes).first(std::min<std::uint64_t>(bytes.size(), device.size() - at));
+        TRY(device.read(at, part));
+        TRY(copy.write(at, part));
+    }
+    return copy.save(path);
+}
+
+Result<Tree> recover_and_capture(const std::shared_ptr<BlockDevice>& image, const std::string& mode) {
+    auto fs = FileSystem::mount_device(image, mount_options(mode));
+    if (!fs) return fail(fs.error().code, "it does not open: {}", fs.error().what);
+    Tree tree = TRY(capture(**fs));
+    if (Result<void> closed = (*fs)->unmount(); !closed)
+        return fail(closed.error().code, "unmount after recovery: {}", closed.error().what);
+    return tree;
+}
+
+std::string judge_ourselves(const Recording& recording, const CrashState& state, Tree& tree) {
+    auto image = std::make_shared<OverlayDevice>(state.image);
+    Result<Tree> first = recover_and_capture(image, recording.mode);
+    if (!first) return first.error().what;
+    tree = std::move(*first);
+    if (std::string broken = broken_promise(recording, state.acked, state.cut, tree); !broken.empty()) return broken;
+    Result<Tree> again = look(image, recording.mode, true);
+    if (!again) return again.error().what;
+    const std::string other = difference(tree, *again, true);
+    return other.empty() ? "" : "recovered again it is another tree: " + other;
+}
+
+std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
+                               std::mt19937_64& random) {
+    std::shared_ptr<BlockDevice> image = state.image;
+    std::string where;
+    for (unsigned i = 0; i < depth; ++i) {
+        auto next = std::make_shared<OverlayDevice>(image);
+        auto recorder = std::make_shared<RecordingDevice>(std::make_shared<OverlayDevice>(image));
+        if (Result<Tree> tree = recover_and_capture(recorder, recording.mode); !tree) return tree.error().what;
+        const auto log = recorder->take_log();
+        const std::size_t cut = random() % (log.size() + 1);
+        std::size_t flushed = 0;
+        for (std::size_t n = 0; n < cut; ++n)
+            if (log[n].kind == RecordedWrite::Kind::Flush) flushed = n;
+        for (std::size_t n = 0; n < cut; ++n) {
+            if (n > flushed && log[n].kind == RecordedWrite::Kind::Write && random() % 4 == 0) continue;
+            if (!RecordingDevice::apply(log[n], *next)) return "the device failed";
+        }
+        where += fmt::format(" {} of {}", cut, log.size());
+        image = next;
+    }
+    Result<Tree> tree = recover_and_capture(image, recording.mode);
+    if (!tree) return fmt::format("recovery cut after{}: {}", where, tree.error().what);
+    if (std::string other = difference(wanted, *tree, true); !other.empty())
+        return fmt::format("recovery cut after{}: {}", where, other);
+    if (Result<Tree> sound = look(image, recording.mode, true); !sound)
+        return fmt::format("recovery cut after{}: {}", where, sound.error().what);
+    return {};
+}
+
+std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, const std::string& scratch) {
+    std::string out;
+    if (auto saved = save_image(*state.image, scratch); !saved) return saved.error().what;
+    if (run("e2fsck -E journal_only -y " + scratch, out) > 1) return "e2fsck -E journal_only:\n" + out;
+    if (run("e2fsck -fn " + scratch, out) != 0) {
+        auto replayed = MemoryDevice::load(scratch);
+        if (!replayed) return replayed.error().what;
+        auto orphans = orphans_of(std::shared_ptr<BlockDevice>(std::move(*replayed)));
+        if (!orphans) return orphans.error().what;
+        if (orphans->empty()) return "e2fsck -fn after its own replay:\n" + out;
+        if (const std::string left = unexplained(out, *orphans); !left.empty())
+            return "e2fsck -fn after its own replay:\n" + left;
+    }
+    auto ours = std::make_shared<OverlayDevice>(state.image);
+    if (auto tree = recover_and_capture(ours, mode); !tree) return tree.error().what;
+    if (auto saved = save_image(*ours, scratch); !saved) return saved.error().what;
+    const int status = run("e2fsck -fn " + scratch, out);
+    ::unlink(scratch.c_str());
+    return status == 0 ? "" : "e2fsck -fn after our recovery:\n" + out;
+}
+
+bool kernel_can_mount(const std::string& scratch) {
+    std::string out;
+    if (::geteuid() != 0) return false;
+    const std::string image = scratch + ".probe", place = scratch + ".mnt";
+    const int status = run(
+        fmt::format("mke2fs -q -F {0} 4M && mkdir -p {1} && mount -o loop {0} {1} && umount {1}", image, place), out);
+    ::unlink(image.c_str());
+    ::rmdir(place.c_str());
+    return status == 0;
+}
+
+std::string judge_by_kernel(const CrashState& state, const Tree& wanted, const std::string& scratch) {
+    std::string out;
+    if (auto saved = save_image(*state.image, scratch); !saved) return saved.error().what;
+    const std::string place = scratch + ".mnt";
+    ::mkdir(place.c_str(), 0700);
+    const int mounted = run(fmt::format("mount -t ext4 -o loop,noatime {} {}", scratch, place), out);
+    if (mounted == 0) {
+        std::string more;
+        if (run("umount " + place, more) != 0) out = more;
+    }
+    ::rmdir(place.c_str());
+    if (mounted != 0) return "the kernel does not mount it: " + out;
+    auto image = MemoryDevice::load(scratch);
+    ::unlink(scratch.c_str());
+    if (!image) return image.error().what;
+    auto tree = look(std::shared_ptr<BlockDevice>(std::move(*image)), "ordered", false);
+    if (!tree) return "after the kernel's recovery: " + tree.error().what;
+    const std::string other = difference(wanted, *tree, true);
+    return other.empty() ? "" : "the kernel recovers another tree: " + other;
+}
+
+}  // namespace uext4::crash

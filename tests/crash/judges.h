@@ -1,0 +1,34 @@
+// Judges of one crash state: ours, e2fsck, the kernel.
+#pragma once
+
+#include "tests/crash/promises.h"
+#include "tests/crash/states.h"
+
+#include <string>
+
+namespace uext4::crash {
+
+// Recovers the image where it lies (mount, unmount) and says what is in it then. Error: what does not open, close or
+// check out.
+Result<Tree> recover_and_capture(const std::shared_ptr<BlockDevice>& image, const std::string& mode);
+
+// Everything of ours: recovery, check, the promises, and that a second recovery finds the same. Empty: fine. What was
+// recovered goes to `tree`.
+std::string judge_ourselves(const Recording& recording, const CrashState& state, Tree& tree);
+
+// Recovery itself is cut, `depth` times one after the other, at random places; what is recovered in the end must be
+// `wanted`.
+std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
+                               std::mt19937_64& random);
+
+// On copies at `scratch`: e2fsck replays the journal and looks at everything; and looks at what our recovery left.
+// Complaints about an inode that waits on the orphan list are what that list is for; no other is passed over.
+std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, const std::string& scratch);
+
+// The kernel's recovery of a copy gives the same tree. Whether the machine lets us mount:
+bool kernel_can_mount(const std::string& scratch);
+std::string judge_by_kernel(const CrashState& state, const Tree& wanted, const std::string& scratch);
+
+Result<void> save_image(BlockDevice& device, const std::string& path);
+
+}  // namespace uext4::crash

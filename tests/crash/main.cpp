@@ -1,0 +1,274 @@
+// The crash-state checker: `./dev crash`.
+#include "tests/crash/judges.h"
+#include "tests/crash/report.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+namespace uext4::crash {
+namespace {
+
+constexpr const char* usage = R"(usage: ./dev crash [options]
+
+  --workload NAME   ace1, ace2, ace3, exerciser, namespace; all of them by default
+  --format NAME     4k, 1k, inline-4k, inline-1k; all of them by default
+  --mode MODE       ordered or journal; both by default
+  --states N        distinct images to judge at most (default 8000)
+  --long            100,000 of them, every prefix of every recording
+  --seed S          what is sampled (default 1)
+  --depth N         cuts that follow each other: 1 the first only, 2 its recovery is cut too (default), 3 ...
+  --e2fsck N        one image in N goes to e2fsck as well (default 400; 0: none)
+  --kernel N        one image in N is recovered by the kernel as well (default 1000; 0: none)
+  --keep DIR        where images of failures are kept (default: a new folder in /tmp)
+  --failures N      give up after so many failures (default 5)
+  --html FILE, --report FILE   what was tried, for a browser; as Markdown
+  --json            the same on standard output, for programs
+  --list            the workloads, and what each looks for
+
+Exit status: 0 nothing found, 1 found, 2 could not run.)";
+
+struct Known {
+    const char *name, *looks_for;
+};
+constexpr Known workloads[] = {
+    {"ace1", "every single operation on a small tree, with each way to make it durable"},
+    {"ace2", "every sequence of two operations"},
+    {"ace3", "sampled sequences of three operations, with syncs between them"},
+    {"exerciser", "bytes of a few files: write, direct, truncate, fallocate, replace, fsync"},
+    {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
+};
+
+struct Options {
+    std::string workload, format, mode, keep, html, report;
+    std::size_t states = 8000, e2fsck = 400, kernel = 1000, failures = 5;
+    std::uint64_t seed = 1;
+    unsigned depth = 2;
+    bool thorough = false, json = false, list = false;
+};
+
+class Checker {
+public:
+    explicit Checker(Options options) : o_(std::move(options)), random_(o_.seed) {
+        scratch_ = fmt::format("/dev/shm/uext4-crash-{}", ::getpid());
+        counts_ = o_.thorough ? StateCounts{} : StateCounts{30, 4, 3, 1};
+    }
+
+    int run() {
+        if (o_.kernel) kernel_ = kernel_can_mount(scratch_);
+        const auto start = std::chrono::steady_clock::now();
+        std::size_t cells = 0, done = 0;
+        each_cell([&](const Known&, const Format&, const char*) { return ++cells, Result<void>(); });
+        if (cells == 0) return refuse("no workload, format or mode of that name; --list and --help tell them");
+        const Result<void> ran = each_cell([&](const Known& w, const Format& f, const char* mode) -> Result<void> {
+            counts_.most = seen_.size() + (o_.states - std::min(o_.states, seen_.size())) / (cells - done++);
+            return cell(w, f, mode);
+        });
+        ::unlink(scratch_.c_str());
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (!ran) return refuse(ran.error().what);
+        return finish(seconds);
+    }
+
+private:
+    static int refuse(const std::string& why) {
+        fmt::print(stderr, "crash: {}\n", why);
+        return 2;
+    }
+
+    Result<void> each_cell(const std::function<Result<void>(const Known&, const Format&, const char*)>& visit) {
+        for (const Known& w : workloads)
+            for (const Format& f : formats)
+                for (const char* mode : {"ordered", "journal"}) {
+                    if (!o_.workload.empty() && o_.workload != w.name) continue;
+                    if (!o_.format.empty() && o_.format != f.name) continue;
+                    if (!o_.mode.empty() && o_.mode != mode) continue;
+                    TRY(visit(w, f, mode));
+                }
+        return {};
+    }
+
+    std::vector<Workload> sequences(const std::string& name) const {
+        if (name == "ace1") return ace_workloads(1, o_.seed, 0);
+        if (name == "ace2") return ace_workloads(2, o_.seed, 0);
+        if (name == "ace3") return ace_workloads(3, o_.seed, 20000);
+        std::vector<Workload> out;
+        for (std::uint64_t i = 0; i < 200; ++i) {
+            const std::uint64_t seed = o_.seed * 1000 + i;
+            out.push_back(name == "exerciser" ? exerciser(seed, 40) : namespace_stress(seed, 60));
+        }
+        return out;
+    }
+
+    Result<void> cell(const Known& known, const Format& format, const char* mode) {
+        tallies_.push_back({known.name, format.name, mode});
+        Recorder recorder(TRY(make_image(format, scratch_)), format.name, mode);
+        for (const Workload& workload : sequences(known.name)) {
+            if (seen_.size() >= counts_.most || failures_.size() >= o_.failures) break;
+            const Recording recording = TRY(recorder.record(workload, static_cast<Between>(random_() % 4)));
+            ++tallies_.back().recordings;
+            bool good = true;
+            TRY(for_each_state(recording, counts_, random_, seen_, [&](const CrashState& state) -> Result<bool> {
+                good = judge(recording, state);
+                return good;  // one failure tells enough of a recording
+            }));
+        }
+        if (!o_.json) fmt::print("{}\n", line_of(tallies_.back()));
+        std::fflush(stdout);
+        return {};
+    }
+
+    bool judge(const Recording& recording, const CrashState& state) {
+        Tally& tally = tallies_.back();
+        ++tally.states[static_cast<int>(state.kind)];
+        Tree tree;
+        std::string problem = judge_ourselves(recording, state, tree);
+        if (state.kind == CutKind::lying) {
+            note_lying(recording, state, problem);
+            return true;
+        }
+        if (problem.empty() && o_.depth > 1 && random_() % 5 == 0) {
+            ++tally.cut_recoveries;
+            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, random_);
+        }
+        if (problem.empty() && o_.e2fsck && random_() % o_.e2fsck == 0) {
+            ++tally.by_e2fsck;
+            problem = judge_by_e2fsck(state, recording.mode, scratch_);
+        }
+        if (problem.empty() && kernel_ && random_() % o_.kernel == 0) {
+            ++tally.by_kernel;
+            problem = judge_by_kernel(state, tree, scratch_);
+        }
+        if (problem.empty()) return true;
+        ++tally.failures;
+        failed(recording, state, problem);
+        return false;
+    }
+
+    void note_lying(const Recording& recording, const CrashState& state, const std::string& problem) {
+        Tally& tally = tallies_.back();
+        auto image = std::make_shared<OverlayDevice>(state.image);
+        const bool opens = recover_and_capture(image, recording.mode).has_value();
+        tally.lying_opened += opens;
+        tally.lying_sound += opens && (problem.empty() || problem.starts_with("no state"));
+        tally.lying_kept += problem.empty();
+    }
+
+    void failed(const Recording& recording, const CrashState& state, const std::string& problem) {
+        Failure f{recording.format,     recording.mode, between_name(recording.between),
+                  cut_name(state.kind), state.what,     problem};
+        for (const Operation& o : recording.workload.setup) f.steps.push_back("before: " + describe(o));
+        for (std::size_t i = 0; i < recording.steps.size(); ++i) {
+            const Step& s = recording.steps[i];
+            f.steps.push_back(fmt::format("{:3}  requests {:4} to {:4}  {}{}", i + 1, s.begin, s.end,
+                                          describe(s.operation), s.done ? "" : "  (refused)"));
+        }
+        if (o_.keep.empty()) {
+            char folder[] = "/tmp/uext4-crash-XXXXXX";
+            if (::mkdtemp(folder)) o_.keep = folder;
+        } else {
+            ::mkdir(o_.keep.c_str(), 0755);
+        }
+        const std::string path = fmt::format("{}/{}.img", o_.keep, failures_.size() + 1);
+        if (save_image(*state.image, path)) f.image = path;
+        if (!o_.json) fmt::print("{}", text_of(f));
+        failures_.push_back(std::move(f));
+    }
+
+    static std::string line_of(const Tally& t) {
+        return fmt::format("{} {} {}: {} states, {} failures", t.workload, t.format, t.mode, t.all_states(),
+                           t.failures);
+    }
+
+    int finish(double seconds) {
+        if (!o_.html.empty()) std::ofstream(o_.html) << html(tallies_, failures_);
+        if (!o_.report.empty()) std::ofstream(o_.report) << markdown(tallies_, seconds, kernel_);
+        if (o_.json) fmt::print("{}", json(tallies_, failures_));
+        else
+            fmt::print("{} states, distinct, {:.0f} a second, {} failures\n", seen_.size(),
+                       static_cast<double>(seen_.size()) / std::max(seconds, 0.001), failures_.size());
+        return failures_.empty() ? 0 : 1;
+    }
+
+    Options o_;
+    std::mt19937_64 random_;
+    std::string scratch_;
+    StateCounts counts_;
+    SeenImages seen_;
+    std::vector<Tally> tallies_;
+    std::vector<Failure> failures_;
+    bool kernel_ = false;
+};
+
+int list(bool as_json) {
+    if (as_json) fmt::print("{{\"workloads\": [");
+    bool first = true;
+    for (const Known& w : workloads) {
+        if (as_json)
+            fmt::print("{}{{\"name\": \"{}\", \"looks_for\": \"{}\"}}", first ? "" : ", ", w.name, w.looks_for);
+        else fmt::print("{:12} {}\n", w.name, w.looks_for);
+        first = false;
+    }
+    if (as_json) fmt::print("]}}\n");
+    return 0;
+}
+
+// False: not understood, and said so.
+bool parse(int argc, char** argv, Options& o) {
+    for (int i = 1; i < argc; ++i) {
+        const std::string option = argv[i];
+        if (option == "--long") o.thorough = true, o.states = std::max<std::size_t>(o.states, 100000);
+        else if (option == "--json") o.json = true;
+        else if (option == "--list") o.list = true;
+        else {
+            std::string* text = option == "--workload" ? &o.workload
+                                : option == "--format" ? &o.format
+                                : option == "--mode"   ? &o.mode
+                                : option == "--keep"   ? &o.keep
+                                : option == "--html"   ? &o.html
+                                : option == "--report" ? &o.report
+                                                       : nullptr;
+            const bool number = option == "--states" || option == "--seed" || option == "--depth" ||
+                                option == "--e2fsck" || option == "--kernel" || option == "--failures";
+            if ((!text && !number) || i + 1 == argc) {
+                fmt::print(stderr, "crash: {}: {}\n", option, text || number ? "needs a value" : "no such option");
+                return false;
+            }
+            if (text) {
+                *text = argv[++i];
+                continue;
+            }
+            char* end = nullptr;
+            const unsigned long long value = std::strtoull(argv[++i], &end, 10);
+            if (*argv[i] == '\0' || *end != '\0') {
+                fmt::print(stderr, "crash: {}: '{}' is no number\n", option, argv[i]);
+                return false;
+            }
+            if (option == "--states") o.states = value;
+            else if (option == "--seed") o.seed = value;
+            else if (option == "--depth") o.depth = static_cast<unsigned>(value);
+            else if (option == "--e2fsck") o.e2fsck = value;
+            else if (option == "--kernel") o.kernel = value;
+            else o.failures = value;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+}  // namespace uext4::crash
+
+int main(int argc, char** argv) {
+    using namespace uext4::crash;
+    for (int i = 1; i < argc; ++i)
+        if (!std::strcmp(argv[i], "--help") || !std::strcmp(argv[i], "-h")) return fmt::print("{}\n", usage), 0;
+    Options options;
+    if (!parse(argc, argv, options)) return 2;
+    if (options.list) return list(options.json);
+    return Checker(options).run();
+}

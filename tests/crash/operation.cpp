@@ -1,0 +1,130 @@
+#include "tests/crash/operation.h"
+
+#include <fcntl.h>
+#include <sys/xattr.h>
+
+#include <cstdlib>
+#include <memory>
+
+namespace uext4::crash {
+
+namespace {
+
+using Kind = Operation::Kind;
+const Credentials root = Credentials::root();
+
+// Never zero, and another value for each write and each 512 bytes of the file: a byte tells who wrote it.
+std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std::uint64_t length) {
+    std::vector<std::byte> out(length);
+    for (std::uint64_t i = 0; i < length; ++i) {
+        std::uint64_t x = (offset + i) / 512 * 0x9e3779b97f4a7c15u + (serial + 1) * 0xbf58476d1ce4e5b9u;
+        x ^= x >> 29;
+        x *= 0x94d049bb133111ebu;
+        out[i] = static_cast<std::byte>((x >> 40) % 255 + 1);
+    }
+    return out;
+}
+
+Result<void> write_through(FileSystem& fs, const Operation& o, int flags, unsigned serial) {
+    auto file = TRY(fs.open_path(o.path, flags, 0644, root));
+    const auto data = bytes_of_write(serial, o.offset, o.length);
+    if (!(flags & O_DIRECT)) {
+        TRY(file->write(o.offset, data));
+        return {};
+    }
+    std::unique_ptr<std::byte, void (*)(void*)> aligned(
+        static_cast<std::byte*>(std::aligned_alloc(4096, round_up(data.size(), std::uint64_t{4096}))),
+        [](void* p) { std::free(p); });
+    std::copy(data.begin(), data.end(), aligned.get());
+    TRY(file->write(o.offset, ConstBytes(aligned.get(), data.size())));
+    return {};
+}
+
+Result<void> sync_path(FileSystem& fs, const Operation& o) {
+    if (o.kind == Kind::Sync) return fs.sync();
+    auto inode = TRY(fs.resolve(o.path, root, false));
+    auto file = TRY(fs.open(inode, O_RDONLY, root, false));
+    return file->sync(o.kind == Kind::Fdatasync);
+}
+
+Result<void> rename_path(FileSystem& fs, const Operation& o) {
+    auto from = TRY(fs.resolve_parent(o.path, root));
+    auto to = TRY(fs.resolve_parent(o.other, root));
+    return fs.rename(*from.directory, from.name, *to.directory, to.name, o.kind == Kind::Exchange ? 2u : 0u, root,
+                     true);
+}
+
+Result<void> make(FileSystem& fs, const Operation& o) {
+    auto parent = TRY(fs.resolve_parent(o.path, root));
+    switch (o.kind) {
+        case Kind::Create: TRY(fs.open_path(o.path, O_CREAT | O_RDWR, 0644, root)); return {};
+        case Kind::Mkdir: TRY(fs.create(*parent.directory, parent.name, S_IFDIR | 0755, 0, {}, root, true)); return {};
+        case Kind::Symlink:
+            TRY(fs.create(*parent.directory, parent.name, S_IFLNK | 0777, 0, o.other, root, true));
+            return {};
+        case Kind::Link: {
+            auto target = TRY(fs.resolve(o.other, root, false));
+            return fs.link(*target, *parent.directory, parent.name, root, true);
+        }
+        case Kind::Unlink: return fs.unlink(*parent.directory, parent.name, root, true);
+        default: return fs.rmdir(*parent.directory, parent.name, root, true);
+    }
+}
+
+Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
+    auto inode = TRY(fs.resolve(o.path, root, false));
+    switch (o.kind) {
+        case Kind::Truncate: return fs.truncate(*inode, o.length, root, true);
+        case Kind::Setxattr: return fs.set_xattr(*inode, o.other, bytes_of_write(serial, 0, o.length), 0, root, true);
+        case Kind::Removexattr: return fs.remove_xattr(*inode, o.other, root, true);
+        case Kind::Chmod: {
+            AttributeChange mode;
+            mode.mode = static_cast<mode_t>(o.mode);
+            return fs.set_attributes(*inode, mode, root, true);
+        }
+        default: {
+            auto file = TRY(fs.open(inode, O_RDWR, root, false));
+            return file->fallocate(o.mode, o.offset, o.length);
+        }
+    }
+}
+
+constexpr const char* names[] = {"creat",     "write", "direct_write", "truncate", "replace",
+                                 "fallocate", "link",  "unlink",       "rename",   "exchange",
+                                 "mkdir",     "rmdir", "symlink",      "setxattr", "removexattr",
+                                 "chmod",     "fsync", "fdatasync",    "sync"};
+
+}  // namespace
+
+std::string describe(const Operation& o) {
+    std::string text = names[static_cast<int>(o.kind)];
+    if (!o.path.empty()) text += " " + o.path;
+    if (!o.other.empty()) text += " " + (o.other.size() > 40 ? o.other.substr(0, 37) + "..." : o.other);
+    if (o.kind == Kind::Truncate || o.kind == Kind::Setxattr) text += fmt::format(" {}", o.length);
+    else if (o.length) text += fmt::format(" {}+{}", o.offset, o.length);
+    if (o.kind == Kind::Fallocate) text += fmt::format(" mode {:#x}", o.mode);
+    if (o.kind == Kind::Chmod) text += fmt::format(" {:o}", o.mode);
+    return text;
+}
+
+Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
+    switch (o.kind) {
+        case Kind::Write: return write_through(fs, o, O_RDWR | O_CREAT, serial);
+        case Kind::Direct: return write_through(fs, o, O_RDWR | O_CREAT | O_DIRECT, serial);
+        case Kind::Reopen: return write_through(fs, o, O_RDWR | O_CREAT | O_TRUNC, serial);
+        case Kind::Rename:
+        case Kind::Exchange: return rename_path(fs, o);
+        case Kind::Create:
+        case Kind::Mkdir:
+        case Kind::Symlink:
+        case Kind::Link:
+        case Kind::Unlink:
+        case Kind::Rmdir: return make(fs, o);
+        case Kind::Fsync:
+        case Kind::Fdatasync:
+        case Kind::Sync: return sync_path(fs, o);
+        default: return change(fs, o, serial);
+    }
+}
+
+}  // namespace uext4::crash

@@ -1,0 +1,61 @@
+// What a workload does, one step at a time.
+#pragma once
+
+#include "api/file_system.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace uext4::crash {
+
+struct Operation {
+    enum class Kind : std::uint8_t {
+        Create,
+        Write,
+        Direct,
+        Truncate,
+        Reopen,  // opened with O_TRUNC, written and closed: a replacement in place
+        Fallocate,
+        Link,
+        Unlink,
+        Rename,
+        Exchange,
+        Mkdir,
+        Rmdir,
+        Symlink,
+        Setxattr,
+        Removexattr,
+        Chmod,
+        Fsync,
+        Fdatasync,
+        Sync,
+    };
+    Kind kind = Kind::Sync;
+    std::string path, other{};  // `other`: the new name, the target, the attribute
+    std::uint64_t offset = 0, length = 0;
+    int mode = 0;        // of fallocate and chmod
+    std::string text{};  // printed; made by describe() when empty
+
+    bool persists() const { return kind >= Kind::Fsync; }
+};
+std::string describe(const Operation& operation);
+
+// Does it. Bytes that are written are a function of `serial`, so that every write has its own. Errors that the state of
+// the tree explains (no such file, exists ...) are returned as any other: the caller decides what they mean.
+Result<void> perform(FileSystem& fs, const Operation& operation, unsigned serial);
+
+struct Workload {
+    std::string name;
+    std::vector<Operation> setup;  // done and synced before anything is recorded
+    std::vector<Operation> steps;
+};
+
+// "ace1", "ace2": every sequence of one or two operations with each point of persistence; "ace3": `count` sampled ones.
+std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::size_t count);
+// Bytes of a few files, by every operation on them.
+Workload exerciser(std::uint64_t seed, std::size_t steps);
+// Names in a few directories.
+Workload namespace_stress(std::uint64_t seed, std::size_t steps);
+
+}  // namespace uext4::crash

@@ -1,0 +1,175 @@
+#include "tests/crash/promises.h"
+
+#include <algorithm>
+#include <set>
+
+namespace uext4::crash {
+
+namespace {
+
+using Names = std::set<std::pair<std::uint64_t, std::string>>;  // parent, name
+
+std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
+std::uint64_t inode_at(const Tree& tree, const std::string& path) {
+    const auto found = tree.find(path);
+    return found == tree.end() ? 0 : found->second.inode;  // 0 is the root, whose path is ""
+}
+
+Names names_of(const Tree& tree, std::uint64_t inode) {
+    Names out;
+    for (const auto& [path, node] : tree)
+        if (node.inode == inode) out.emplace(inode_at(tree, parent_of(path)), path.substr(path.rfind('/') + 1));
+    return out;
+}
+
+std::map<std::string, std::uint64_t> entries_of(const Tree& tree, std::uint64_t directory) {
+    std::map<std::string, std::uint64_t> out;
+    for (const auto& [path, node] : tree)
+        if (inode_at(tree, parent_of(path)) == directory) out.emplace(path.substr(path.rfind('/') + 1), node.inode);
+    return out;
+}
+
+const Node* node_of(const Tree& tree, std::uint64_t inode) {
+    for (const auto& [path, node] : tree)
+        if (node.inode == inode) return &node;
+    return nullptr;
+}
+
+class Promises {
+public:
+    Promises(const Recording& recording, std::size_t acked, std::size_t cut) : r_(recording) {
+        for (std::size_t i = 0; i < r_.steps.size(); ++i) {
+            const Step& step = r_.steps[i];
+            if (step.begin < cut) high_ = i + 1;
+            if (step.end <= acked && step.done && step.operation.persists()) note_sync(i);
+        }
+        high_ = std::max(high_, low_);
+    }
+
+    std::string judge(const Tree& got) const {
+        std::string closest;
+        for (std::size_t k = high_ + 1; k-- > low_;) {
+            std::string wrong = difference(r_.trees[k], got, false);
+            if (wrong.empty()) wrong = judge_contents(k, got);
+            if (wrong.empty()) return {};
+            if (closest.empty() || k == low_) closest += fmt::format("  after step {}: {}\n", k, wrong);
+        }
+        return fmt::format("no state between steps {} (synced) and {} (begun) fits:\n{}", low_, high_, closest);
+    }
+
+private:
+    // Step `i` is a sync that was acknowledged.
+    void note_sync(std::size_t i) {
+        const Operation& o = r_.steps[i].operation;
+        const std::size_t now = i + 1;  // trees[now] is what it made durable
+        if (o.kind == Operation::Kind::Sync) {
+            low_ = all_ = now;
+            return;
+        }
+        const Tree& tree = r_.trees[now];
+        const std::uint64_t inode = inode_at(tree, o.path == "/" ? "" : o.path);
+        if (inode == 0 && o.path != "/") return;
+        if (inode != 0) synced_[r_.files[now].at(inode)] = now;
+        low_ = std::max(low_, last_change(now, inode, o.kind == Operation::Kind::Fdatasync));
+    }
+
+    // The newest tree up to `now` that a sync of this file makes durable; with `data` alone, the one that has it.
+    std::size_t last_change(std::size_t now, std::uint64_t inode, bool data) const {
+        for (std::size_t k = now; k > 0; --k) {
+            const Tree &after = r_.trees[k], &before = r_.trees[k - 1];
+            const Node *a = node_of(after, inode), *b = node_of(before, inode);
+            if (inode != 0 && (!b || r_.files[k].at(inode) != r_.files[k - 1].at(inode))) return k;
+            if (r_.journals_data() && inode != 0 && a->contents != b->contents) return k;
+            if (data) continue;
+            if (inode != 0 && (a->mode != b->mode || a->links != b->links || a->xattrs != b->xattrs)) return k;
+            if (inode != 0 && names_of(after, inode) != names_of(before, inode)) return k;
+            if ((inode == 0 || S_ISDIR(a->mode)) && entries_of(after, inode) != entries_of(before, inode)) return k;
+        }
+        return 0;
+    }
+
+    // The names are those of trees[k].
+    std::string judge_contents(std::size_t k, const Tree& got) const {
+        for (const auto& [path, node] : r_.trees[k]) {
+            if (!S_ISREG(node.mode)) continue;
+            const std::vector<const std::string*> may = versions(k, node.inode);
+            if (std::string wrong = misfit(may, got.at(path).contents); !wrong.empty()) return path + ": " + wrong;
+        }
+        return {};
+    }
+
+    // What a file of trees[k] may hold. Its data goes ahead of its names or after them, but never back before a sync;
+    // in data=journal it goes with them, and only the newest step may be cut.
+    std::vector<const std::string*> versions(std::size_t k, std::uint64_t inode) const {
+        static const std::string empty;
+        const unsigned file = r_.files[k].at(inode);
+        const auto synced = synced_.find(file);
+        std::size_t oldest = std::max(all_, synced == synced_.end() ? std::size_t{0} : synced->second), newest = high_;
+        if (r_.journals_data()) {
+            oldest = k > low_ && touches(k, inode) ? k - 1 : k;
+            newest = k;
+        }
+        std::vector<const std::string*> may;
+        for (std::size_t j = oldest; j <= newest; ++j) {
+            const auto known = r_.files[j].find(inode);
+            if (known == r_.files[j].end() || known->second != file) {
+                // A write that makes the file makes it empty first.
+                if (j < high_ && has_file(j + 1, inode, file)) may.push_back(&empty);
+                continue;
+            }
+            const std::string* contents = &node_of(r_.trees[j], inode)->contents;
+            if (may.empty() || *may.back() != *contents) may.push_back(contents);
+        }
+        return may;
+    }
+
+    bool has_file(std::size_t k, std::uint64_t inode, unsigned file) const {
+        const auto known = r_.files[k].find(inode);
+        return known != r_.files[k].end() && known->second == file;
+    }
+
+    // Whether the step that made trees[k] is one on this file.
+    bool touches(std::size_t k, std::uint64_t inode) const {
+        return k > 0 && inode_at(r_.trees[k], r_.steps[k - 1].operation.path) == inode;
+    }
+
+    // Sizes move in steps of an operation, or of the blocks (in data=journal the folios) of a write that has several.
+    std::size_t unit() const { return r_.journals_data() ? 4096 : 1024; }
+
+    std::string misfit(const std::vector<const std::string*>& may, const std::string& got) const {
+        if (std::ranges::any_of(may, [&](const std::string* s) { return *s == got; })) return {};
+        std::size_t least = ~std::size_t{0}, most = 0;
+        bool exact = false;
+        for (const std::string* s : may) {
+            least = std::min(least, s->size());
+            most = std::max(most, s->size());
+            exact = exact || s->size() == got.size();
+        }
+        if (!exact && (got.size() < least || got.size() > most || got.size() % unit() != 0))
+            return fmt::format("{} bytes, which it never had since its last sync ({} to {})", got.size(), least, most);
+        for (std::size_t i = 0; i < got.size(); ++i) {
+            if (std::ranges::any_of(may, [&](const std::string* s) { return i < s->size() && (*s)[i] == got[i]; }))
+                continue;
+            return fmt::format("byte {} of {} is {:#04x}, which no state since its last sync had ({})", i, got.size(),
+                               static_cast<unsigned char>(got[i]),
+                               got[i] == 0                                  ? "zero"
+                               : static_cast<unsigned char>(got[i]) == 0xdb ? "never written"
+                                                                            : "stale");
+        }
+        return {};
+    }
+
+    const Recording& r_;
+    std::size_t low_ = 0, high_ = 0;
+    std::size_t all_ = 0;                     // every file is at least as in this tree
+    std::map<unsigned, std::size_t> synced_;  // by file
+};
+
+}  // namespace
+
+std::string broken_promise(const Recording& recording, std::size_t acked, std::size_t cut, const Tree& got) {
+    return Promises(recording, acked, cut).judge(got);
+}
+
+}  // namespace uext4::crash

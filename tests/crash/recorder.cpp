@@ -1,0 +1,127 @@
+#include "tests/crash/recorder.h"
+
+#include "volume/flusher.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+
+namespace uext4::crash {
+
+namespace {
+
+constexpr char poison = '\xdb';
+
+bool expected(const Error& error) {
+    constexpr int refusals[] = {ENOENT, EEXIST,  ENOTDIR,    EISDIR, ENOTEMPTY, EINVAL, EPERM,
+                                ELOOP,  ENODATA, EOPNOTSUPP, ENOSPC, ETXTBSY,   EBUSY};
+    return std::ranges::find(refusals, error.code) != std::end(refusals);
+}
+
+Result<void> disturb(FileSystem& fs, Between between) {
+    if (between == Between::write_back || between == Between::both) TRY(Flusher::flush_all(fs.volume().inodes()));
+    if (between == Between::commit || between == Between::both) TRY(fs.volume().fs().journal.commit_all());
+    if (between == Between::both) fs.volume().finish_deletions();
+    return {};
+}
+
+// A file keeps its number while it is in one tree after the other.
+void number_files(Recording& recording) {
+    const Tree& tree = recording.trees.back();
+    std::map<std::uint64_t, unsigned> now;
+    const std::map<std::uint64_t, unsigned> before =
+        recording.files.empty() ? std::map<std::uint64_t, unsigned>() : recording.files.back();
+    static unsigned next = 0;
+    for (const auto& [path, node] : tree) {
+        const auto known = before.find(node.inode);
+        now.try_emplace(node.inode, known != before.end() ? known->second : ++next);
+    }
+    recording.files.push_back(std::move(now));
+}
+
+}  // namespace
+
+const char* between_name(Between between) {
+    switch (between) {
+        case Between::nothing: return "nothing";
+        case Between::commit: return "commits";
+        case Between::write_back: return "writeback";
+        case Between::both: return "writeback and commits";
+    }
+    return "?";
+}
+
+Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std::string& scratch) {
+    {
+        std::ofstream file(scratch, std::ios::binary | std::ios::trunc);
+        const std::string block(1 << 20, poison);
+        for (int i = 0; i < std::atoi(format.size); ++i) file << block;
+        if (!file) return fail(EIO, "{}: cannot be written", scratch);
+    }
+    const std::string command = fmt::format(
+        "mke2fs -q -F -t ext4 -N 256 -m 0 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 {} {} {} >/dev/null 2>&1",
+        format.mke2fs, scratch, format.size);
+    if (std::system(command.c_str()) != 0) return fail(EIO, "this failed: {}", command);
+    auto device = MemoryDevice::load(scratch);
+    ::unlink(scratch.c_str());
+    if (!device) return fail(device.error());
+    return std::shared_ptr<MemoryDevice>(std::move(*device));
+}
+
+VolumeOptions mount_options(const std::string& mode) {
+    VolumeOptions options;
+    if (auto parsed = parse_all_options("data=" + mode)) options = *parsed;
+    options.background = false;
+    options.commit_interval = std::chrono::milliseconds(0);
+    options.cache_bytes = 8u << 20;
+    return options;
+}
+
+Result<std::shared_ptr<MemoryDevice>> Recorder::prepared(const std::vector<Operation>& setup) {
+    std::string key;
+    for (const Operation& o : setup) key += describe(o) + ";";
+    auto& known = prepared_[key];
+    if (known) return known;
+    std::shared_ptr<MemoryDevice> copy = image_->clone();
+    auto fs = TRY(FileSystem::mount_device(copy, mount_options(mode_)));
+    unsigned serial = 1000000;
+    for (const Operation& o : setup) TRY(perform(*fs, o, serial++));
+    TRY(fs->unmount());
+    known = copy;
+    return copy;
+}
+
+Result<Recording> Recorder::record(const Workload& workload, Between between) {
+    Recording out;
+    out.format = format_;
+    out.mode = mode_;
+    out.between = between;
+    out.workload = workload;
+    const std::shared_ptr<MemoryDevice> start = TRY(prepared(workload.setup));
+    out.initial = start;
+    auto device = std::make_shared<RecordingDevice>(std::shared_ptr<BlockDevice>(start->clone()));
+    auto fs = TRY(FileSystem::mount_device(device, mount_options(mode_)));
+    out.trees.push_back(TRY(capture(*fs)));
+    number_files(out);
+    unsigned serial = 0;
+    for (const Operation& operation : workload.steps) {
+        Step step{operation, device->log_size()};
+        const Result<void> done = perform(*fs, operation, serial++);
+        if (!done && !expected(done.error()))
+            return fail(done.error().code, "{}: {}: {}", workload.name, describe(operation), done.error().what);
+        step.done = done.has_value();
+        step.end = device->log_size();
+        out.steps.push_back(std::move(step));
+        out.trees.push_back(TRY(capture(*fs)));
+        number_files(out);
+        TRY(disturb(*fs, between));
+    }
+    TRY(fs->unmount());
+    fs.reset();
+    out.log = device->take_log();
+    return out;
+}
+
+}  // namespace uext4::crash

@@ -1,0 +1,71 @@
+// A workload, run once on a recorded device, with what the tree was after each step.
+#pragma once
+
+#include "device/memory_device.h"
+#include "device/recording_device.h"
+#include "tests/crash/operation.h"
+#include "tests/crash/tree.h"
+
+#include <memory>
+#include <vector>
+
+namespace uext4::crash {
+
+// A way to make an image, and the mount options that go with it.
+struct Format {
+    const char* name;
+    const char* mke2fs;
+    const char* size;
+};
+inline constexpr Format formats[] = {
+    {"4k", "-b 4096 -J size=4", "10M"},
+    {"1k", "-b 1024 -J size=1", "4M"},
+    {"inline-4k", "-b 4096 -J size=4 -O inline_data -I 256", "10M"},
+    {"inline-1k", "-b 1024 -J size=1 -O inline_data -I 256", "4M"},
+};
+
+// What may happen between two steps without anybody asking.
+enum class Between : std::uint8_t { nothing, commit, write_back, both };
+const char* between_name(Between between);
+
+struct Step {
+    Operation operation;
+    std::size_t begin = 0, end = 0;  // of the log, when it was asked for and when it was acknowledged
+    bool done = false;               // it returned no error
+};
+
+struct Recording {
+    std::string format, mode;
+    Between between = Between::nothing;
+    Workload workload;
+    std::shared_ptr<const MemoryDevice> initial;
+    std::vector<RecordedWrite> log;
+    std::vector<Step> steps;
+    std::vector<Tree> trees;  // before the first step, and after each
+    // The same number for the same file, where inode numbers may be used again. Parallel to `trees`.
+    std::vector<std::map<std::uint64_t, unsigned>> files;
+
+    bool journals_data() const { return mode == "journal"; }
+};
+
+// An image whose unused blocks are not zero, so that a stale block shows.
+Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std::string& scratch);
+VolumeOptions mount_options(const std::string& mode);
+
+// Does the setup on a copy, then records the steps and the unmount. Steps that the tree does not allow are no errors; a
+// device or a structure that fails is.
+class Recorder {
+public:
+    Recorder(std::shared_ptr<MemoryDevice> image, std::string format, std::string mode)
+        : image_(std::move(image)), format_(std::move(format)), mode_(std::move(mode)) {}
+    Result<Recording> record(const Workload& workload, Between between);
+
+private:
+    Result<std::shared_ptr<MemoryDevice>> prepared(const std::vector<Operation>& setup);
+
+    std::shared_ptr<MemoryDevice> image_;
+    std::string format_, mode_;
+    std::map<std::string, std::shared_ptr<MemoryDevice>> prepared_;  // by what was done
+};
+
+}  // namespace uext4::crash

@@ -1,0 +1,122 @@
+#include "tests/crash/report.h"
+
+namespace uext4::crash {
+
+namespace {
+
+std::string quoted(const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') out += '\\';
+        if (c == '\n') out += "\\n";
+        else if (static_cast<unsigned char>(c) < 0x20) out += ' ';
+        else out += c;
+    }
+    return out + "\"";
+}
+
+std::string escaped(const std::string& text) {
+    std::string out;
+    for (const char c : text) out += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
+    return out;
+}
+
+Tally sum_of(const std::vector<Tally>& tallies) {
+    Tally sum;
+    for (const Tally& t : tallies) sum.add(t);
+    return sum;
+}
+
+std::string row(const Tally& t, const char* open, const char* between, const char* close) {
+    std::string out = open + t.workload;
+    auto cell = [&](const std::string& text) { out += between + text; };
+    cell(t.format);
+    cell(t.mode);
+    cell(std::to_string(t.recordings));
+    for (const std::size_t n : t.states) cell(std::to_string(n));
+    cell(std::to_string(t.cut_recoveries));
+    cell(std::to_string(t.by_e2fsck));
+    cell(std::to_string(t.by_kernel));
+    cell(std::to_string(t.failures));
+    return out + close;
+}
+
+constexpr const char* columns[] = {"workload",         "image",     "data",          "recordings",
+                                   "prefixes",         "subsets",   "torn",          "lying flush",
+                                   "recovery cut too", "by e2fsck", "by the kernel", "failures"};
+
+}  // namespace
+
+void Tally::add(const Tally& other) {
+    recordings += other.recordings;
+    for (int i = 0; i < cut_kinds; ++i) states[i] += other.states[i];
+    cut_recoveries += other.cut_recoveries;
+    by_e2fsck += other.by_e2fsck;
+    by_kernel += other.by_kernel;
+    failures += other.failures;
+    lying_opened += other.lying_opened;
+    lying_sound += other.lying_sound;
+    lying_kept += other.lying_kept;
+}
+
+std::string text_of(const Failure& f) {
+    std::string out = fmt::format("FAILURE  image {}, data={}, between the steps: {}\n", f.format, f.mode, f.between);
+    for (const std::string& step : f.steps) out += "  " + step + "\n";
+    out += fmt::format("  {}: {}\n  {}\n", f.kind, f.cut, f.problem);
+    if (!f.image.empty()) out += "  kept: " + f.image + "\n";
+    return out;
+}
+
+std::string markdown(const std::vector<Tally>& tallies, double seconds, bool kernel) {
+    std::string out = "|", line = "|";
+    for (const char* column : columns) {
+        out += fmt::format(" {} |", column);
+        line += "---|";
+    }
+    out += "\n" + line + "\n";
+    for (const Tally& t : tallies) out += row(t, "| ", " | ", " |\n");
+    Tally sum = sum_of(tallies);
+    sum.workload = "all";
+    out += row(sum, "| ", " | ", " |\n");
+    const std::size_t lying = sum.states[static_cast<int>(CutKind::lying)];
+    out += fmt::format(
+        "\n{} distinct images in {:.0f} s, {:.0f} a second; {}.\n\nOf {} images of a device whose flush lies, {} "
+        "opened, "
+        "in {} every structure was sound, and in {} everything synced was there: nothing may be expected of such a "
+        "device, "
+        "and none made the program fail.\n",
+        sum.all_states(), seconds, static_cast<double>(sum.all_states()) / std::max(seconds, 0.001),
+        kernel ? "the kernel recovered a sample" : "this machine could not mount, so the kernel judged none", lying,
+        sum.lying_opened, sum.lying_sound, sum.lying_kept);
+    return out;
+}
+
+std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures) {
+    std::string out =
+        "<!doctype html><meta charset=utf-8><title>Crash states</title><style>body{font:14px sans-serif;margin:2em}"
+        "table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .6em;text-align:right}"
+        "td:first-child{text-align:left}pre{background:#fee;padding:1em}</style><h1>Crash states</h1><table><tr>";
+    for (const char* column : columns) out += fmt::format("<th>{}", column);
+    for (const Tally& t : tallies) out += row(t, "<tr><td>", "<td>", "\n");
+    out += "</table>";
+    out += failures.empty() ? "<p>No failure." : fmt::format("<h2>{} failures</h2>", failures.size());
+    for (const Failure& f : failures) out += "<pre>" + escaped(text_of(f)) + "</pre>";
+    return out + "\n";
+}
+
+std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures) {
+    std::string out = "{\"cells\": [";
+    for (std::size_t i = 0; i < tallies.size(); ++i) {
+        const Tally& t = tallies[i];
+        out += fmt::format(
+            "{}{{\"workload\": {}, \"image\": {}, \"mode\": {}, \"recordings\": {}, \"states\": {}, "
+            "\"cut_recoveries\": {}, \"e2fsck\": {}, \"kernel\": {}, \"failures\": {}}}",
+            i ? ", " : "", quoted(t.workload), quoted(t.format), quoted(t.mode), t.recordings, t.all_states(),
+            t.cut_recoveries, t.by_e2fsck, t.by_kernel, t.failures);
+    }
+    out += fmt::format("], \"states\": {}, \"failures\": [", sum_of(tallies).all_states());
+    for (std::size_t i = 0; i < failures.size(); ++i) out += (i ? ", " : "") + quoted(text_of(failures[i]));
+    return out + "]}\n";
+}
+
+}  // namespace uext4::crash

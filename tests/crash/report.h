@@ -1,0 +1,39 @@
+// What was tried, and what came of it: for people, for programs and for the documentation.
+#pragma once
+
+#include "tests/crash/states.h"
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace uext4::crash {
+
+struct Tally {
+    std::string workload, format, mode;
+    std::size_t recordings = 0;
+    std::array<std::size_t, cut_kinds> states{};  // distinct images
+    std::size_t cut_recoveries = 0, by_e2fsck = 0, by_kernel = 0, failures = 0;
+    // On a device whose flush lies nothing is promised; what held all the same.
+    std::size_t lying_opened = 0, lying_sound = 0, lying_kept = 0;
+
+    std::size_t all_states() const {
+        std::size_t n = 0;
+        for (const std::size_t count : states) n += count;
+        return n;
+    }
+    void add(const Tally& other);
+};
+
+struct Failure {
+    std::string format, mode, between, kind, cut, problem, image;
+    std::vector<std::string> steps;  // with their places in the log
+};
+
+std::string text_of(const Failure& failure);
+// The tables of the documentation.
+std::string markdown(const std::vector<Tally>& tallies, double seconds, bool kernel);
+std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
+std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
+
+}  // namespace uext4::crash

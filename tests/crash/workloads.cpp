@@ -1,0 +1,194 @@
+// Workloads. The bounded ones follow CrashMonkey's ACE: a small tree, every operation that file systems were found
+// wrong about, every sequence of a given length, and after each sequence every way to make something of it durable.
+#include "tests/crash/operation.h"
+
+#include <algorithm>
+#include <random>
+
+namespace uext4::crash {
+
+namespace {
+
+using Kind = Operation::Kind;
+
+// /a and A/c have contents on disk, B/ is there, A/s is too small to need a block.
+std::vector<Operation> small_tree() {
+    return {{Kind::Mkdir, "/A"},
+            {Kind::Mkdir, "/B"},
+            {Kind::Write, "/a", {}, 0, 9000},
+            {Kind::Write, "/A/c", {}, 0, 12288},
+            {Kind::Write, "/A/s", {}, 0, 40},
+            {Kind::Setxattr, "/a", "user.kept", 0, 20},
+            {Kind::Sync}};
+}
+
+std::vector<Operation> vocabulary() {
+    return {
+        {Kind::Create, "/new"},
+        {Kind::Write, "/A/new", {}, 0, 5000},
+        {Kind::Write, "/a", {}, 9000, 6000},      // append
+        {Kind::Write, "/a", {}, 1000, 4000},      // overwrite
+        {Kind::Write, "/a", {}, 30000, 3000},     // past the end: a hole
+        {Kind::Write, "/A/s", {}, 40, 50},        // small stays small
+        {Kind::Write, "/A/s", {}, 40, 5000},      // small grows out of the inode
+        {Kind::Direct, "/A/c", {}, 4096, 4096},   // in place
+        {Kind::Direct, "/A/c", {}, 12288, 8192},  // direct append
+        {Kind::Truncate, "/a", {}, 0, 4500},
+        {Kind::Truncate, "/a", {}, 0, 20000},
+        {Kind::Truncate, "/A/c", {}, 0, 0},
+        {Kind::Reopen, "/A/c", {}, 0, 7000},
+        {Kind::Fallocate, "/a", {}, 8192, 16384, 0},
+        {Kind::Fallocate, "/a", {}, 8192, 16384, 1},    // KEEP_SIZE
+        {Kind::Fallocate, "/a", {}, 2000, 5000, 3},     // PUNCH_HOLE
+        {Kind::Fallocate, "/a", {}, 1000, 12000, 16},   // ZERO_RANGE
+        {Kind::Fallocate, "/A/c", {}, 4096, 4096, 8},   // COLLAPSE_RANGE
+        {Kind::Fallocate, "/A/c", {}, 4096, 4096, 32},  // INSERT_RANGE
+        {Kind::Link, "/B/l", "/a"},
+        {Kind::Unlink, "/a"},
+        {Kind::Unlink, "/A/c"},
+        {Kind::Rename, "/a", "/b"},
+        {Kind::Rename, "/a", "/A/c"},  // replaces
+        {Kind::Rename, "/A/new", "/A/c"},
+        {Kind::Rename, "/A", "/B/A"},
+        {Kind::Exchange, "/a", "/A/c"},
+        {Kind::Mkdir, "/A/d"},
+        {Kind::Rmdir, "/B"},
+        {Kind::Symlink, "/sl", "a/short/target"},
+        {Kind::Symlink, "/A/sl", std::string(300, 't')},
+        {Kind::Setxattr, "/a", "user.small", 0, 30},
+        {Kind::Setxattr, "/A/s", "user.large", 0, 900},  // leaves no room for the contents in the inode
+        {Kind::Removexattr, "/a", "user.kept"},
+        {Kind::Chmod, "/a", {}, 0, 0, 0600},
+    };
+}
+
+// What may be made durable after a sequence: what its operations touched, their parents, everything.
+std::vector<Operation> persistence_after(const std::vector<Operation>& steps) {
+    std::vector<Operation> out{{Kind::Sync}};
+    std::vector<std::string> seen;
+    auto add = [&](const std::string& path) {
+        if (path.empty() || path[0] != '/' || std::find(seen.begin(), seen.end(), path) != seen.end()) return;
+        seen.push_back(path);
+        out.push_back({Kind::Fsync, path});
+    };
+    for (const Operation& o : steps) {
+        const bool moved = o.kind == Kind::Rename;
+        const std::string& path = moved ? o.other : o.path;
+        if (o.kind == Kind::Unlink || o.kind == Kind::Rmdir) {
+            add(path.substr(0, std::max<std::size_t>(1, path.rfind('/'))));
+            continue;
+        }
+        if (o.kind != Kind::Symlink) add(path);
+        if (o.kind == Kind::Write || o.kind == Kind::Direct) out.push_back({Kind::Fdatasync, path});
+        if (moved) add(o.other.substr(0, std::max<std::size_t>(1, o.other.rfind('/'))));
+    }
+    return out;
+}
+
+std::string name_of(const std::vector<Operation>& steps) {
+    std::string text;
+    for (const Operation& o : steps) text += (text.empty() ? "" : "; ") + describe(o);
+    return text;
+}
+
+void add_with_persistence(std::vector<Workload>& out, const std::vector<Operation>& steps) {
+    for (const Operation& last : persistence_after(steps)) {
+        Workload w{"", small_tree(), steps};
+        w.steps.push_back(last);
+        w.name = name_of(w.steps);
+        out.push_back(std::move(w));
+    }
+}
+
+}  // namespace
+
+std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::size_t count) {
+    const std::vector<Operation> words = vocabulary();
+    std::vector<Workload> out;
+    std::mt19937_64 random(seed);
+    if (length == 1) {
+        for (const Operation& a : words) add_with_persistence(out, {a});
+    } else if (length == 2) {
+        for (const Operation& a : words)
+            for (const Operation& b : words) add_with_persistence(out, {a, b});
+    } else {
+        while (out.size() < count) {
+            std::vector<Operation> steps;
+            for (unsigned i = 0; i < length; ++i) {
+                steps.push_back(words[random() % words.size()]);
+                // A point of persistence between the operations, now and then.
+                if (i + 1 < length && random() % 4 == 0) {
+                    const auto points = persistence_after(steps);
+                    steps.push_back(points[random() % points.size()]);
+                }
+            }
+            const auto points = persistence_after(steps);
+            steps.push_back(points[random() % points.size()]);
+            out.push_back({name_of(steps), small_tree(), steps});
+        }
+        return out;
+    }
+    // Any number of them is a fair sample.
+    std::shuffle(out.begin(), out.end(), random);
+    return out;
+}
+
+Workload exerciser(std::uint64_t seed, std::size_t steps) {
+    Workload w{fmt::format("exerciser, seed {}", seed), {}, {}};
+    std::mt19937_64 random(seed);
+    auto below = [&](std::uint64_t n) { return random() % n; };
+    for (std::size_t i = 0; i < steps; ++i) {
+        const std::string path = fmt::format("/f{}", below(4));
+        const std::uint64_t at = below(24000), n = below(3) ? below(9000) + 1 : below(90) + 1;
+        switch (below(12)) {
+            case 0:
+            case 1: w.steps.push_back({Kind::Write, path, {}, at, n}); break;
+            case 2: w.steps.push_back({Kind::Write, path, {}, below(100), below(100) + 1}); break;
+            case 3: w.steps.push_back({Kind::Direct, path, {}, at / 4096 * 4096, 4096 * (below(3) + 1)}); break;
+            case 4: w.steps.push_back({Kind::Truncate, path, {}, 0, at}); break;
+            case 5: w.steps.push_back({Kind::Fallocate, path, {}, at, n, static_cast<int>(below(2))}); break;
+            case 6: w.steps.push_back({Kind::Fallocate, path, {}, at, n, below(2) ? 3 : 16}); break;
+            case 7: w.steps.push_back({Kind::Fallocate, path, {}, at / 4096 * 4096, 4096, below(2) ? 8 : 32}); break;
+            case 8: w.steps.push_back({Kind::Reopen, path, {}, 0, n}); break;
+            case 9: w.steps.push_back({Kind::Fdatasync, path}); break;
+            default: w.steps.push_back({Kind::Fsync, path}); break;
+        }
+    }
+    w.steps.push_back({Kind::Sync});
+    return w;
+}
+
+Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
+    Workload w{fmt::format("namespace stress, seed {}", seed), {{Kind::Mkdir, "/d0"}, {Kind::Mkdir, "/d1"}}, {}};
+    w.setup.push_back({Kind::Sync});
+    std::mt19937_64 random(seed);
+    auto below = [&](std::uint64_t n) { return random() % n; };
+    auto directory = [&] { return below(3) ? fmt::format("/d{}", below(2)) : std::string(); };
+    auto name = [&] {
+        // Long ones, so that directories have more than a block.
+        return directory() + fmt::format("/n{}", below(8)) + std::string(below(3) ? 0 : 180, 'x');
+    };
+    for (std::size_t i = 0; i < steps; ++i) {
+        switch (below(14)) {
+            case 0: w.steps.push_back({Kind::Mkdir, name()}); break;
+            case 1: w.steps.push_back({Kind::Rmdir, name()}); break;
+            case 2:
+            case 3: w.steps.push_back({Kind::Rename, name(), name()}); break;
+            case 4: w.steps.push_back({Kind::Exchange, name(), name()}); break;
+            case 5: w.steps.push_back({Kind::Link, name(), name()}); break;
+            case 6:
+            case 7: w.steps.push_back({Kind::Unlink, name()}); break;
+            case 8: w.steps.push_back({Kind::Symlink, name(), std::string(below(2) ? 20 : 200, 's')}); break;
+            case 9:
+                w.steps.push_back({Kind::Setxattr, name(), fmt::format("user.x{}", below(3)), 0, below(600) + 1});
+                break;
+            case 10: w.steps.push_back({Kind::Removexattr, name(), fmt::format("user.x{}", below(3))}); break;
+            case 11: w.steps.push_back({Kind::Fsync, below(2) ? name() : "/d0"}); break;
+            default: w.steps.push_back({Kind::Create, name()}); break;
+        }
+    }
+    w.steps.push_back({Kind::Sync});
+    return w;
+}
+
+}  // namespace uext4::crash
