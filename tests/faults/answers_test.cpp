@@ -1,0 +1,230 @@
+// What the file system answers, keeps and says when its device fails in one place.
+#include "format/journal.h"
+#include "format/superblock.h"
+#include "tests/faults/faulty_mount.h"
+#include "volume/journal_location.h"
+
+namespace uext4::faults {
+namespace {
+
+using Kind = DeviceRequest::Kind;
+using Effect = DeviceFault::Effect;
+
+std::vector<std::byte> contents(std::size_t size, int value) { return {size, static_cast<std::byte>(value)}; }
+
+std::string read_all(FileSystem& fs, const std::string& path) {
+    auto file = fs.open_path(path, O_RDONLY, 0, root);
+    if (!file) return "error: " + file.error().what;
+    std::vector<std::byte> bytes(1 << 17);
+    auto n = (*file)->read(0, bytes);
+    if (!n) return "error: " + n.error().what;
+    return {reinterpret_cast<const char*>(bytes.data()), *n};
+}
+std::string read_all(const std::shared_ptr<MemoryDevice>& image, const std::string& path) {
+    auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(image->clone()), {});
+    if (!fs) return "error: " + fs.error().what;
+    return read_all(**fs, path);
+}
+
+class Answers : public testing::Test {
+protected:
+    void SetUp() override { start("-b 4096", ""); }
+    void start(const std::string& format, const std::string& options) {
+        m = std::make_unique<FaultyMount>(fresh_image(format));
+        auto mounted = m->mount(options);
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        auto file = m->open("/f");
+        ASSERT_TRUE(file->write(0, contents(16384, 'a')));
+        ASSERT_TRUE(m->fs->sync());
+        auto runs = locate_journal(m->fs->volume().inodes(), m->fs->volume().geometry());
+        ASSERT_TRUE(runs);
+        log_runs = *runs;
+    }
+    bool in_log(std::uint64_t offset) const {
+        for (const BlockRun& run : log_runs)
+            if (offset / 4096 >= run.first.value && offset / 4096 < run.first.value + run.count) return true;
+        return false;
+    }
+    // Writes of file contents fail: nothing else goes outside the log between two checkpoints.
+    DeviceFault data_fault(std::uint64_t times) {
+        DeviceFault fault;
+        fault.kinds = {Kind::Write};
+        fault.predicate = [this](const DeviceRequest& r) { return !in_log(r.offset); };
+        fault.times = times;
+        return fault;
+    }
+    std::unique_ptr<FaultyMount> m;
+    std::vector<BlockRun> log_runs;
+};
+
+TEST_F(Answers, AFailedWriteOfNewDataIsTriedInOtherBlocks) {
+    auto file = m->open("/f");
+    ASSERT_TRUE(file->write(16384, contents(8192, 'b')));
+    const auto fault = m->faulty->add(data_fault(1));
+    auto synced = file->sync(false);
+    EXPECT_TRUE(synced) << synced.error().what;
+    EXPECT_EQ(m->faulty->hits(fault), 1u);
+    EXPECT_EQ(read_all(m->durable(), "/f"), std::string(16384, 'a') + std::string(8192, 'b'));
+    file.reset();
+    EXPECT_TRUE(m->fs->unmount());
+    expect_sound(m->memory, "after the unmount");
+}
+
+TEST_F(Answers, AFailedOverwriteIsTriedInOtherBlocks) {
+    auto file = m->open("/f");
+    ASSERT_TRUE(file->write(4096, contents(8192, 'b')));
+    const auto fault = m->faulty->add(data_fault(1));
+    auto synced = file->sync(true);
+    EXPECT_TRUE(synced) << synced.error().what;
+    EXPECT_EQ(m->faulty->hits(fault), 1u);
+    EXPECT_EQ(read_all(m->durable(), "/f"), std::string(4096, 'a') + std::string(8192, 'b') + std::string(4096, 'a'));
+    file.reset();
+    EXPECT_TRUE(m->fs->unmount());
+    expect_sound(m->memory, "after the unmount");
+}
+
+TEST_F(Answers, EveryFsyncReportsDataThatCannotBeWritten) {
+    auto file = m->open("/f"), other = m->open("/f", O_RDWR), innocent = m->open("/g");
+    ASSERT_TRUE(file->write(0, contents(4096, 'b')));
+    ASSERT_TRUE(file->write(16384, contents(4096, 'c')));
+    const auto fault = m->faulty->add(data_fault(DeviceFault::for_good));
+    for (int i = 0; i < 3; ++i) {
+        EXPECT_EQ(code_of(file->sync(false)), EIO);
+        EXPECT_EQ(code_of(other->sync(true)), EIO);
+    }
+    // The data is still there for readers, and the file system goes on for others.
+    EXPECT_EQ(read_all(*m->fs, "/f"), std::string(4096, 'b') + std::string(12288, 'a') + std::string(4096, 'c'));
+    EXPECT_FALSE(m->fs->read_only());
+    EXPECT_EQ(code_of(innocent->sync(false)), 0);
+    EXPECT_EQ(read_all(m->durable(), "/f"), std::string(16384, 'a'));
+    // The device is well again.
+    m->faulty->remove(fault);
+    while (code_of(file->sync(false)) != 0)
+        if (HasFailure()) return;
+    EXPECT_EQ(read_all(m->durable(), "/f"), std::string(4096, 'b') + std::string(12288, 'a') + std::string(4096, 'c'));
+    file.reset(), other.reset(), innocent.reset();
+    EXPECT_TRUE(m->fs->unmount());
+    expect_sound(m->memory, "after the unmount");
+}
+
+TEST_F(Answers, TheUnmountEndsAndNamesTheFile) {
+    std::vector<std::uint64_t> numbers;
+    for (const char* path : {"/f", "/g", "/h"}) {
+        auto file = m->open(path);
+        numbers.push_back(file->inode().number().value);
+        ASSERT_TRUE(file->write(0, contents(4096, 'b')));
+    }
+    m->faulty->add(data_fault(DeviceFault::for_good));
+    ASSERT_FALSE(m->fs->unmount());
+    for (const std::uint64_t number : numbers)
+        EXPECT_GE(m->said(fmt::format("writeback: inode {}: ", number)), 1u) << m->log;
+    m->fs.reset();
+    m->faulty->clear();
+    EXPECT_EQ(read_all(m->memory, "/f"), std::string(16384, 'a'));
+}
+
+TEST_F(Answers, ALogThatCannotBeWrittenMakesItReadOnlyAndIsRemembered) {
+    DeviceFault fault;
+    fault.kinds = {Kind::Write};
+    fault.predicate = [this](const DeviceRequest& r) {
+        return in_log(r.offset) && r.offset / 4096 != log_runs.front().first.value;
+    };
+    fault.times = 1;
+    m->faulty->add(fault);
+    {
+        auto file = m->open("/f"), other = m->open("/g", O_CREAT | O_RDWR);
+        ASSERT_TRUE(file->write(16384, contents(4096, 'b')));
+        EXPECT_EQ(code_of(file->sync(false)), EIO);
+        EXPECT_NE(code_of(file->sync(false)), 0);
+        EXPECT_NE(code_of(other->sync(false)), 0);
+        EXPECT_TRUE(m->fs->read_only());
+        auto refused = file->write(0, contents(10, 'x'));
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, EROFS);
+        EXPECT_EQ(m->said("aborted"), 1u) << m->log;
+    }
+    EXPECT_FALSE(m->fs->unmount());
+    m->fs.reset();
+    expect_sound(m->memory, "what the abort left");
+    EXPECT_EQ(read_all(m->memory, "/f"), std::string(16384, 'a'));
+
+    // The next mount takes over what the log says, once.
+    ASSERT_TRUE(m->mount());
+    EXPECT_EQ(m->said("aborted by an earlier mount"), 1u) << m->log;
+    EXPECT_FALSE(m->fs->read_only());
+    {
+        ASSERT_TRUE(m->open("/h")->sync(false));
+    }
+    EXPECT_TRUE(m->fs->unmount());
+    format::SuperBlock super;
+    ASSERT_TRUE(m->memory->read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
+    EXPECT_TRUE(super.state & format::super_state::errors);
+    m->fs.reset();
+    m->log.clear();
+    ASSERT_TRUE(m->mount());
+    EXPECT_EQ(m->said("aborted"), 0u) << m->log;
+    EXPECT_TRUE(m->fs->unmount());
+}
+
+// What a device forgot after a failed flush is not known; nothing may be acknowledged any more.
+TEST_F(Answers, AfterAFailedFlushNothingIsAcknowledged) {
+    for (const bool with_commit : {false, true}) {
+        start("-b 4096", "");
+        auto file = m->open("/f");
+        ASSERT_TRUE(file->write(with_commit ? 16384 : 0, contents(4096, 'b')));
+        m->faulty->fail_flushes(EIO, 1);
+        EXPECT_EQ(code_of(file->sync(true)), EIO);
+        EXPECT_NE(code_of(file->sync(true)), 0);
+        EXPECT_NE(code_of(file->sync(false)), 0);
+        EXPECT_TRUE(m->fs->read_only());
+        file.reset();
+        EXPECT_FALSE(m->fs->unmount());
+    }
+}
+
+TEST_F(Answers, PanicIsHonoured) {
+    start("-b 4096", "errors=panic");
+    auto file = m->open("/f");
+    ASSERT_TRUE(file->write(16384, contents(4096, 'b')));
+    DeviceFault fault;
+    fault.kinds = {Kind::Write};
+    fault.predicate = [this](const DeviceRequest& r) { return in_log(r.offset); };
+    m->faulty->add(fault);
+    EXPECT_DEATH((void)file->sync(false), "");
+    m->faulty->clear();
+}
+
+// Damage that is met while running: a checksum of an inode.
+TEST_F(Answers, ErrorsContinueAndRemountReadOnly) {
+    for (const bool remount : {false, true}) {
+        start("-b 4096", remount ? "errors=remount-ro" : "errors=continue");
+        std::uint64_t number = 0;
+        {
+            auto file = m->open("/damaged");
+            number = file->inode().number().value;
+        }
+        ASSERT_TRUE(m->fs->unmount());
+        m->fs.reset();
+        const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
+        ASSERT_TRUE(m->memory->save(path));
+        ASSERT_EQ(
+            std::system(fmt::format("debugfs -w -R 'set_inode_field <{}> checksum 1' {} >/dev/null 2>&1", number, path)
+                            .c_str()),
+            0);
+        auto damaged = MemoryDevice::load(path);
+        ::unlink(path.c_str());
+        ASSERT_TRUE(damaged);
+        m = std::make_unique<FaultyMount>(std::shared_ptr<MemoryDevice>(std::move(*damaged)));
+        ASSERT_TRUE(m->mount(remount ? "errors=remount-ro" : "errors=continue"));
+        auto met = m->fs->open_path("/damaged", O_RDONLY, 0, root);
+        EXPECT_FALSE(met);
+        EXPECT_EQ(m->fs->read_only(), remount);
+        auto more = m->fs->open_path("/more", O_CREAT | O_RDWR, 0644, root);
+        EXPECT_EQ(more.has_value(), !remount);
+        if (more) more->reset();
+        (void)m->fs->unmount();
+    }
+}
+
+}  // namespace
+}  // namespace uext4::faults

@@ -1,0 +1,105 @@
+// A file system on a device that fails on command and remembers what is durable.
+#pragma once
+
+#include "api/file_system.h"
+#include "device/faulty_device.h"
+#include "device/memory_device.h"
+#include "device/recording_device.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace uext4::faults {
+
+inline const Credentials root = Credentials::root();
+
+inline std::shared_ptr<MemoryDevice> fresh_image(const std::string& format) {
+    const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
+    const std::string make =
+        fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0 {} {} 24M >/dev/null 2>&1", format, path);
+    EXPECT_EQ(std::system(make.c_str()), 0) << make;
+    auto image = MemoryDevice::load(path);
+    ::unlink(path.c_str());
+    return image ? std::shared_ptr<MemoryDevice>(std::move(*image)) : nullptr;
+}
+
+class FaultyMount {
+public:
+    explicit FaultyMount(std::shared_ptr<MemoryDevice> image) : initial(image->clone()), memory(std::move(image)) {
+        recorder = std::make_shared<RecordingDevice>(memory);
+        faulty = std::make_shared<FaultyDevice>(recorder);
+    }
+
+    Result<void> mount(const std::string& text = "", bool background = false) {
+        VolumeOptions options = TRY(parse_all_options(text));
+        options.background = background;
+        options.commit_interval = std::chrono::milliseconds(0);
+        options.cache_bytes = 8u << 20;
+        fs = TRY(FileSystem::mount_device(faulty, options, [this](const std::string& line) {
+            MutexLock guard(log_lock);
+            log += line + "\n";
+        }));
+        return {};
+    }
+
+    // What a power cut leaves that takes everything that was not flushed.
+    std::shared_ptr<MemoryDevice> durable() const {
+        std::shared_ptr<MemoryDevice> out = initial->clone();
+        const auto entries = recorder->log();
+        std::size_t flushed = 0;
+        for (std::size_t i = 0; i < entries.size(); ++i)
+            if (entries[i].kind == RecordedWrite::Kind::Flush) flushed = i;
+        for (std::size_t i = 0; i < entries.size(); ++i) {
+            if (i >= flushed && entries[i].kind != RecordedWrite::Kind::Fua) continue;
+            EXPECT_TRUE(RecordingDevice::apply(entries[i], *out));
+        }
+        return out;
+    }
+
+    std::unique_ptr<OpenFile> open(const std::string& path, int flags = O_CREAT | O_RDWR) {
+        auto file = fs->open_path(path, flags, 0644, root);
+        EXPECT_TRUE(file) << file.error().what;
+        return file ? std::move(*file) : nullptr;
+    }
+    std::size_t said(const std::string& what) {
+        MutexLock guard(log_lock);
+        std::size_t n = 0;
+        for (std::size_t at = 0; (at = log.find(what, at)) != std::string::npos; ++at) ++n;
+        return n;
+    }
+
+    std::shared_ptr<MemoryDevice> initial, memory;
+    std::shared_ptr<RecordingDevice> recorder;
+    std::shared_ptr<FaultyDevice> faulty;
+    std::unique_ptr<FileSystem> fs;
+    Mutex log_lock{Rank::Leaf, "FaultyMount::log_lock"};
+    std::string log;
+};
+
+inline int code_of(const Result<void>& result) { return result ? 0 : result.error().code; }
+
+// e2fsck's opinion of an image, after our recovery of a copy.
+inline void expect_sound(const std::shared_ptr<MemoryDevice>& image, const std::string& what) {
+    std::shared_ptr<MemoryDevice> copy = image->clone();
+    auto fs = FileSystem::mount_device(copy, {});
+    ASSERT_TRUE(fs) << what << ": " << fs.error().what;
+    auto closed = (*fs)->unmount();
+    EXPECT_TRUE(closed) << what << ": " << closed.error().what;
+    fs->reset();
+    const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
+    ASSERT_TRUE(copy->save(path));
+    std::string out;
+    FILE* pipe = ::popen(("e2fsck -fn " + path + " 2>&1").c_str(), "r");
+    char buffer[4096];
+    for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
+    EXPECT_EQ(WEXITSTATUS(::pclose(pipe)), 0) << what << "\n" << out;
+    ::unlink(path.c_str());
+}
+
+}  // namespace uext4::faults
