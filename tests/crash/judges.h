@@ -27,7 +27,8 @@ std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, co
 
 // The kernel's recovery of a copy gives the same tree. Whether the machine lets us mount:
 bool kernel_can_mount(const std::string& scratch);
-std::string judge_by_kernel(const CrashState& state, const Tree& wanted, const std::string& scratch);
+std::string judge_by_kernel(const Recording& recording, const CrashState& state, const Tree& wanted,
+                            const std::string& scratch);
 
 Result<void> save_image(BlockDevice& device, const std::string& path);
 

@@ -20,14 +20,16 @@ constexpr const char* usage = R"(usage: ./dev crash [options]
   --format NAME     4k, 1k, inline-4k, inline-1k; all of them by default
   --mode MODE       ordered or journal; both by default
   --states N        distinct images to judge at most (default 8000)
-  --long            100,000 of them, every prefix of every recording
+  --long            100,000 of them at least: ace1 and ace2 complete; also by UEXT4_LONG=1
   --seed S          what is sampled (default 1)
   --depth N         cuts that follow each other: 1 the first only, 2 its recovery is cut too (default), 3 ...
   --e2fsck N        one image in N goes to e2fsck as well (default 400; 0: none)
   --kernel N        one image in N is recovered by the kernel as well (default 1000; 0: none)
   --keep DIR        where images of failures are kept (default: a new folder in /tmp)
   --failures N      give up after so many failures (default 5)
-  --html FILE, --report FILE   what was tried, for a browser; as Markdown
+  --html FILE       what was tried, for a browser
+  --report FILE     the same as Markdown; in a file that has such a place, between its marks
+                    <!-- crash: begin --> and <!-- crash: end -->
   --json            the same on standard output, for programs
   --list            the workloads, and what each looks for
 
@@ -35,12 +37,13 @@ Exit status: 0 nothing found, 1 found, 2 could not run.)";
 
 struct Known {
     const char *name, *looks_for;
+    bool complete = false;  // in a long run none of its sequences is left out
 };
 constexpr Known workloads[] = {
-    {"ace1", "every single operation on a small tree, with each way to make it durable"},
-    {"ace2", "every sequence of two operations"},
+    {"ace1", "every single operation on a small tree, with each way to make it durable", true},
+    {"ace2", "every sequence of two operations", true},
     {"ace3", "sampled sequences of three operations, with syncs between them"},
-    {"exerciser", "bytes of a few files: write, direct, truncate, fallocate, replace, fsync"},
+    {"exerciser", "bytes of a few files: write, direct, mapped stores, truncate, fallocate, replace, fsync"},
     {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
 };
 
@@ -49,14 +52,18 @@ struct Options {
     std::size_t states = 8000, e2fsck = 400, kernel = 1000, failures = 5;
     std::uint64_t seed = 1;
     unsigned depth = 2;
-    bool thorough = false, json = false, list = false;
+    bool thorough = false, capped = false, json = false, list = false;
+
+    void be_thorough() {
+        thorough = true;
+        states = std::max<std::size_t>(states, 120000);
+    }
 };
 
 class Checker {
 public:
     explicit Checker(Options options) : o_(std::move(options)), random_(o_.seed) {
         scratch_ = fmt::format("/dev/shm/uext4-crash-{}", ::getpid());
-        counts_ = o_.thorough ? StateCounts{} : StateCounts{30, 4, 3, 1};
     }
 
     int run() {
@@ -66,7 +73,11 @@ public:
         each_cell([&](const Known&, const Format&, const char*) { return ++cells, Result<void>(); });
         if (cells == 0) return refuse("no workload, format or mode of that name; --list and --help tell them");
         const Result<void> ran = each_cell([&](const Known& w, const Format& f, const char* mode) -> Result<void> {
-            counts_.most = seen_.size() + (o_.states - std::min(o_.states, seen_.size())) / (cells - done++);
+            counts_ = counts_for(w);
+            const std::size_t left = o_.states - std::min(o_.states, seen_.size()), share = left / (cells - done++);
+            counts_.most = seen_.size() + share;
+            if (o_.thorough && !o_.capped)
+                counts_.most = w.complete ? ~std::size_t{0} : seen_.size() + std::max<std::size_t>(share, 2000);
             return cell(w, f, mode);
         });
         ::unlink(scratch_.c_str());
@@ -93,6 +104,12 @@ private:
         return {};
     }
 
+    // Tried per sequence: all prefixes of the long run's few, some of its many.
+    StateCounts counts_for(const Known& known) const {
+        if (!o_.thorough) return {30, 4, 3, 1};
+        return known.name == std::string("ace2") ? StateCounts{6, 2, 1, 0} : StateCounts{};
+    }
+
     std::vector<Workload> sequences(const std::string& name) const {
         if (name == "ace1") return ace_workloads(1, o_.seed, 0);
         if (name == "ace2") return ace_workloads(2, o_.seed, 0);
@@ -107,8 +124,10 @@ private:
 
     Result<void> cell(const Known& known, const Format& format, const char* mode) {
         tallies_.push_back({known.name, format.name, mode});
+        const std::vector<Workload> all = sequences(known.name);
+        tallies_.back().sequences = all.size();
         Recorder recorder(TRY(make_image(format, scratch_)), format.name, mode);
-        for (const Workload& workload : sequences(known.name)) {
+        for (const Workload& workload : all) {
             if (seen_.size() >= counts_.most || failures_.size() >= o_.failures) break;
             const Recording recording = TRY(recorder.record(workload, static_cast<Between>(random_() % 4)));
             ++tallies_.back().recordings;
@@ -142,7 +161,7 @@ private:
         }
         if (problem.empty() && kernel_ && random_() % o_.kernel == 0) {
             ++tally.by_kernel;
-            problem = judge_by_kernel(state, tree, scratch_);
+            problem = judge_by_kernel(recording, state, tree, scratch_);
         }
         if (problem.empty()) return true;
         ++tally.failures;
@@ -181,13 +200,13 @@ private:
     }
 
     static std::string line_of(const Tally& t) {
-        return fmt::format("{} {} {}: {} states, {} failures", t.workload, t.format, t.mode, t.all_states(),
-                           t.failures);
+        return fmt::format("{} {} {}: {} states of {} of {} sequences, {} failures", t.workload, t.format, t.mode,
+                           t.all_states(), t.recordings, t.sequences, t.failures);
     }
 
     int finish(double seconds) {
         if (!o_.html.empty()) std::ofstream(o_.html) << html(tallies_, failures_);
-        if (!o_.report.empty()) std::ofstream(o_.report) << markdown(tallies_, seconds, kernel_);
+        if (!o_.report.empty()) write_between_marks(o_.report, markdown(tallies_, seconds, kernel_));
         if (o_.json) fmt::print("{}", json(tallies_, failures_));
         else
             fmt::print("{} states, distinct, {:.0f} a second, {} failures\n", seen_.size(),
@@ -222,7 +241,7 @@ int list(bool as_json) {
 bool parse(int argc, char** argv, Options& o) {
     for (int i = 1; i < argc; ++i) {
         const std::string option = argv[i];
-        if (option == "--long") o.thorough = true, o.states = std::max<std::size_t>(o.states, 100000);
+        if (option == "--long") o.be_thorough();
         else if (option == "--json") o.json = true;
         else if (option == "--list") o.list = true;
         else {
@@ -249,7 +268,7 @@ bool parse(int argc, char** argv, Options& o) {
                 fmt::print(stderr, "crash: {}: '{}' is no number\n", option, argv[i]);
                 return false;
             }
-            if (option == "--states") o.states = value;
+            if (option == "--states") o.states = value, o.capped = true;
             else if (option == "--seed") o.seed = value;
             else if (option == "--depth") o.depth = static_cast<unsigned>(value);
             else if (option == "--e2fsck") o.e2fsck = value;
@@ -268,6 +287,8 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i)
         if (!std::strcmp(argv[i], "--help") || !std::strcmp(argv[i], "-h")) return fmt::print("{}\n", usage), 0;
     Options options;
+    const char* wanted = std::getenv("UEXT4_LONG");
+    if (wanted && std::string(wanted) == "1") options.be_thorough();
     if (!parse(argc, argv, options)) return 2;
     if (options.list) return list(options.json);
     return Checker(options).run();

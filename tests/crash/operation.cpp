@@ -13,18 +13,6 @@ namespace {
 using Kind = Operation::Kind;
 const Credentials root = Credentials::root();
 
-// Never zero, and another value for each write and each 512 bytes of the file: a byte tells who wrote it.
-std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std::uint64_t length) {
-    std::vector<std::byte> out(length);
-    for (std::uint64_t i = 0; i < length; ++i) {
-        std::uint64_t x = (offset + i) / 512 * 0x9e3779b97f4a7c15u + (serial + 1) * 0xbf58476d1ce4e5b9u;
-        x ^= x >> 29;
-        x *= 0x94d049bb133111ebu;
-        out[i] = static_cast<std::byte>((x >> 40) % 255 + 1);
-    }
-    return out;
-}
-
 Result<void> write_through(FileSystem& fs, const Operation& o, int flags, unsigned serial) {
     auto file = TRY(fs.open_path(o.path, flags, 0644, root));
     const auto data = bytes_of_write(serial, o.offset, o.length);
@@ -89,12 +77,23 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {"creat",     "write", "direct_write", "truncate", "replace",
-                                 "fallocate", "link",  "unlink",       "rename",   "exchange",
-                                 "mkdir",     "rmdir", "symlink",      "setxattr", "removexattr",
-                                 "chmod",     "fsync", "fdatasync",    "sync"};
+constexpr const char* names[] = {"creat",       "write",     "direct_write", "mapped_store", "truncate",
+                                 "replace",     "fallocate", "link",         "unlink",       "rename",
+                                 "exchange",    "mkdir",     "rmdir",        "symlink",      "setxattr",
+                                 "removexattr", "chmod",     "fsync",        "fdatasync",    "sync"};
 
 }  // namespace
+
+std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std::uint64_t length) {
+    std::vector<std::byte> out(length);
+    for (std::uint64_t i = 0; i < length; ++i) {
+        std::uint64_t x = (offset + i) / 512 * 0x9e3779b97f4a7c15u + (serial + 1) * 0xbf58476d1ce4e5b9u;
+        x ^= x >> 29;
+        x *= 0x94d049bb133111ebu;
+        out[i] = static_cast<std::byte>((x >> 40) % 255 + 1);
+    }
+    return out;
+}
 
 std::string describe(const Operation& o) {
     std::string text = names[static_cast<int>(o.kind)];

@@ -14,6 +14,7 @@ struct Operation {
         Create,
         Write,
         Direct,
+        MapStore,  // through a map that stays
         Truncate,
         Reopen,  // opened with O_TRUNC, written and closed: a replacement in place
         Fallocate,
@@ -41,8 +42,9 @@ struct Operation {
 };
 std::string describe(const Operation& operation);
 
-// Does it. Bytes that are written are a function of `serial`, so that every write has its own. Errors that the state of
-// the tree explains (no such file, exists ...) are returned as any other: the caller decides what they mean.
+// Never zero, and another value for each write and each 512 bytes of the file: a byte tells who wrote it.
+std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std::uint64_t length);
+// All but stores through maps, for which see Session::perform.
 Result<void> perform(FileSystem& fs, const Operation& operation, unsigned serial);
 
 struct Workload {

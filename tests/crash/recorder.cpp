@@ -1,5 +1,6 @@
 #include "tests/crash/recorder.h"
 
+#include "tests/crash/session.h"
 #include "volume/flusher.h"
 
 #include <fcntl.h>
@@ -85,10 +86,10 @@ Result<std::shared_ptr<MemoryDevice>> Recorder::prepared(const std::vector<Opera
     auto& known = prepared_[key];
     if (known) return known;
     std::shared_ptr<MemoryDevice> copy = image_->clone();
-    auto fs = TRY(FileSystem::mount_device(copy, mount_options(mode_)));
+    auto session = TRY(Session::open(copy, mount_options(mode_)));
     unsigned serial = 1000000;
-    for (const Operation& o : setup) TRY(perform(*fs, o, serial++));
-    TRY(fs->unmount());
+    for (const Operation& o : setup) TRY(session->perform(o, serial++));
+    TRY(session->close());
     known = copy;
     return copy;
 }
@@ -102,24 +103,25 @@ Result<Recording> Recorder::record(const Workload& workload, Between between) {
     const std::shared_ptr<MemoryDevice> start = TRY(prepared(workload.setup));
     out.initial = start;
     auto device = std::make_shared<RecordingDevice>(std::shared_ptr<BlockDevice>(start->clone()));
-    auto fs = TRY(FileSystem::mount_device(device, mount_options(mode_)));
-    out.trees.push_back(TRY(capture(*fs)));
+    auto session = TRY(Session::open(device, mount_options(mode_)));
+    FileSystem& fs = session->fs();
+    out.trees.push_back(TRY(capture(fs)));
     number_files(out);
     unsigned serial = 0;
     for (const Operation& operation : workload.steps) {
         Step step{operation, device->log_size()};
-        const Result<void> done = perform(*fs, operation, serial++);
+        const Result<void> done = session->perform(operation, serial++);
         if (!done && !expected(done.error()))
             return fail(done.error().code, "{}: {}: {}", workload.name, describe(operation), done.error().what);
         step.done = done.has_value();
         step.end = device->log_size();
         out.steps.push_back(std::move(step));
-        out.trees.push_back(TRY(capture(*fs)));
+        out.trees.push_back(TRY(capture(fs)));
         number_files(out);
-        TRY(disturb(*fs, between));
+        TRY(disturb(fs, between));
     }
-    TRY(fs->unmount());
-    fs.reset();
+    TRY(session->close());
+    session.reset();
     out.log = device->take_log();
     return out;
 }

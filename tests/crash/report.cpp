@@ -1,5 +1,9 @@
 #include "tests/crash/report.h"
 
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
 namespace uext4::crash {
 
 namespace {
@@ -32,7 +36,7 @@ std::string row(const Tally& t, const char* open, const char* between, const cha
     auto cell = [&](const std::string& text) { out += between + text; };
     cell(t.format);
     cell(t.mode);
-    cell(std::to_string(t.recordings));
+    cell(fmt::format("{} of {}", t.recordings, t.sequences));
     for (const std::size_t n : t.states) cell(std::to_string(n));
     cell(std::to_string(t.cut_recoveries));
     cell(std::to_string(t.by_e2fsck));
@@ -41,13 +45,14 @@ std::string row(const Tally& t, const char* open, const char* between, const cha
     return out + close;
 }
 
-constexpr const char* columns[] = {"workload",         "image",     "data",          "recordings",
+constexpr const char* columns[] = {"workload",         "image",     "data",          "sequences",
                                    "prefixes",         "subsets",   "torn",          "lying flush",
                                    "recovery cut too", "by e2fsck", "by the kernel", "failures"};
 
 }  // namespace
 
 void Tally::add(const Tally& other) {
+    sequences += other.sequences;
     recordings += other.recordings;
     for (int i = 0; i < cut_kinds; ++i) states[i] += other.states[i];
     cut_recoveries += other.cut_recoveries;
@@ -74,7 +79,19 @@ std::string markdown(const std::vector<Tally>& tallies, double seconds, bool ker
         line += "---|";
     }
     out += "\n" + line + "\n";
-    for (const Tally& t : tallies) out += row(t, "| ", " | ", " |\n");
+    // By workload and mode; the formats added up.
+    std::vector<Tally> rows;
+    for (const Tally& t : tallies) {
+        auto same =
+            std::ranges::find_if(rows, [&](const Tally& r) { return r.workload == t.workload && r.mode == t.mode; });
+        if (same == rows.end()) {
+            rows.push_back(t);
+        } else {
+            same->add(t);
+            same->format += ", " + t.format;
+        }
+    }
+    for (const Tally& t : rows) out += row(t, "| ", " | ", " |\n");
     Tally sum = sum_of(tallies);
     sum.workload = "all";
     out += row(sum, "| ", " | ", " |\n");
@@ -89,6 +106,18 @@ std::string markdown(const std::vector<Tally>& tallies, double seconds, bool ker
         kernel ? "the kernel recovered a sample" : "this machine could not mount, so the kernel judged none", lying,
         sum.lying_opened, sum.lying_sound, sum.lying_kept);
     return out;
+}
+
+// A file with the marks keeps what is outside of them.
+void write_between_marks(const std::string& path, const std::string& text) {
+    const std::string begin = "<!-- crash: begin -->\n", end = "<!-- crash: end -->";
+    std::stringstream old;
+    old << std::ifstream(path).rdbuf();
+    std::string all = old.str();
+    const std::size_t from = all.find(begin), to = all.find(end);
+    if (from == std::string::npos || to == std::string::npos || to < from) all = text;
+    else all.replace(from + begin.size(), to - from - begin.size(), text);
+    std::ofstream(path, std::ios::trunc) << all;
 }
 
 std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures) {

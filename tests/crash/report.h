@@ -11,7 +11,7 @@ namespace uext4::crash {
 
 struct Tally {
     std::string workload, format, mode;
-    std::size_t recordings = 0;
+    std::size_t sequences = 0, recordings = 0;    // that there are, that were run
     std::array<std::size_t, cut_kinds> states{};  // distinct images
     std::size_t cut_recoveries = 0, by_e2fsck = 0, by_kernel = 0, failures = 0;
     // On a device whose flush lies nothing is promised; what held all the same.
@@ -33,6 +33,7 @@ struct Failure {
 std::string text_of(const Failure& failure);
 // The tables of the documentation.
 std::string markdown(const std::vector<Tally>& tallies, double seconds, bool kernel);
+void write_between_marks(const std::string& path, const std::string& text);
 std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
 std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
 

@@ -33,6 +33,8 @@ std::vector<Operation> vocabulary() {
         {Kind::Write, "/A/s", {}, 40, 5000},      // small grows out of the inode
         {Kind::Direct, "/A/c", {}, 4096, 4096},   // in place
         {Kind::Direct, "/A/c", {}, 12288, 8192},  // direct append
+        {Kind::MapStore, "/a", {}, 3000, 5500},
+        {Kind::MapStore, "/A/s", {}, 10, 20},  // stays in the inode
         {Kind::Truncate, "/a", {}, 0, 4500},
         {Kind::Truncate, "/a", {}, 0, 20000},
         {Kind::Truncate, "/A/c", {}, 0, 0},
@@ -79,7 +81,8 @@ std::vector<Operation> persistence_after(const std::vector<Operation>& steps) {
             continue;
         }
         if (o.kind != Kind::Symlink) add(path);
-        if (o.kind == Kind::Write || o.kind == Kind::Direct) out.push_back({Kind::Fdatasync, path});
+        if (o.kind == Kind::Write || o.kind == Kind::Direct || o.kind == Kind::MapStore)
+            out.push_back({Kind::Fdatasync, path});
         if (moved) add(o.other.substr(0, std::max<std::size_t>(1, o.other.rfind('/'))));
     }
     return out;
@@ -140,7 +143,9 @@ Workload exerciser(std::uint64_t seed, std::size_t steps) {
     for (std::size_t i = 0; i < steps; ++i) {
         const std::string path = fmt::format("/f{}", below(4));
         const std::uint64_t at = below(24000), n = below(3) ? below(9000) + 1 : below(90) + 1;
-        switch (below(12)) {
+        switch (below(15)) {
+            case 12:
+            case 13: w.steps.push_back({Kind::MapStore, path, {}, at / 2, n}); break;
             case 0:
             case 1: w.steps.push_back({Kind::Write, path, {}, at, n}); break;
             case 2: w.steps.push_back({Kind::Write, path, {}, below(100), below(100) + 1}); break;
