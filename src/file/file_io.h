@@ -61,8 +61,8 @@ Result<LockedFolio> zero_straddle(Inode& inode);
 
 // ---- journaled.cpp (data=journal)
 Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& folio, BlockMask blocks);
-// Copies newer, committed but not yet checkpointed contents over what was read from the device.
-void overlay_journaled(Inode& inode, BlockNr block, Bytes contents);
+// Contents that are committed and not at home yet: the device has older ones. False: it is the device that has them.
+bool read_from_journal(Inode& inode, BlockNr block, Bytes contents);
 
 // ---- writeback.cpp
 // Writes dirty folios of bytes [first, end) and names their blocks. All errors are noted for fsync as well.

@@ -97,8 +97,8 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
     return {};
 }
 
-void overlay_journaled(Inode& inode, BlockNr block, Bytes contents) {
-    inode.fs().journal.copy_unwritten_data(block, 0, contents);
+bool read_from_journal(Inode& inode, BlockNr block, Bytes contents) {
+    return inode.fs().journal.copy_unwritten_data(block, 0, contents);
 }
 
 }  // namespace uext4

@@ -51,7 +51,11 @@ Result<void> plan_folio(Inode& inode, LockedFolio& folio, std::vector<Piece>& pi
     return {};
 }
 
-Result<void> read_pieces(Inode& inode, const std::vector<Piece>& pieces) {
+Result<void> read_pieces(Inode& inode, std::vector<Piece> pieces) {
+    // Asked before the device is: what is not in the journal by now is home, but what is may get there, and out of the
+    // journal, while the device is being read.
+    if (inode.data_in_journal())
+        std::erase_if(pieces, [&](const Piece& piece) { return read_from_journal(inode, piece.block, piece.into); });
     std::vector<Bytes> parts;
     for (std::size_t i = 0; i < pieces.size();) {
         parts.clear();
@@ -66,8 +70,6 @@ Result<void> read_pieces(Inode& inode, const std::vector<Piece>& pieces) {
             return fail(r.error().code, "inode {}: block {}: {}", inode.number(), pieces[i].block, r.error().what);
         i = j;
     }
-    if (inode.data_in_journal())
-        for (const Piece& piece : pieces) overlay_journaled(inode, piece.block, piece.into);
     return {};
 }
 

@@ -131,6 +131,52 @@ TEST_F(Found, BlocksAreNotNamedPastTheSizeOnDisk) {
     }
 }
 
+// Does something when a read is over.
+class AfterRead final : public BlockDevice {
+public:
+    explicit AfterRead(std::shared_ptr<BlockDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override {
+        TRY(base_->read(offset, out));
+        if (then) std::exchange(then, {})();
+        return {};
+    }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override { return base_->write(offset, in); }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+    std::function<void()> then;
+
+private:
+    std::shared_ptr<BlockDevice> base_;
+};
+
+// In data=journal the device was read, then a checkpoint brought the committed contents home and forgot them, then the
+// journal was asked: it had nothing newer, and the old bytes of the block stood in the file.
+TEST_F(Found, AReadBesideACheckpointSeesWhatWasCommitted) {
+    auto slow = std::make_shared<AfterRead>(image);
+    auto mounted = FileSystem::mount_device(slow, mount_options("journal"));
+    ASSERT_TRUE(mounted) << mounted.error().what;
+    fs = std::move(*mounted);
+    auto file = open("/f");
+    ASSERT_TRUE(file->write(0, bytes_of(std::string(8192, 'a'))));
+    ASSERT_TRUE(file->sync(false));
+    {
+        WriteLock invalidate(file->inode().pages().invalidate);
+        file->inode().pages().remove(0, ~std::uint64_t{0});
+    }
+    Journal& journal = fs->volume().fs().journal;
+    slow->then = [&] { EXPECT_TRUE(journal.checkpoint_all()); };
+    std::string got(8192, 0);
+    auto n = file->read(0, std::as_writable_bytes(std::span(got)));
+    ASSERT_TRUE(n) << n.error().what;
+    EXPECT_TRUE(got == std::string(8192, 'a'));
+    slow->then = {};
+    file.reset();
+    EXPECT_TRUE(fs->unmount());
+    fs.reset();
+}
+
 // An inode left memory before its transaction was committed; read again, it knew nothing of it.
 TEST_F(Found, AnFsyncCommitsWhatWasDoneBeforeTheInodeLeftMemory) {
     mount();

@@ -16,7 +16,7 @@ namespace {
 
 constexpr const char* usage = R"(usage: ./dev crash [options]
 
-  --workload NAME   ace1, ace2, ace3, exerciser, namespace; all of them by default
+  --workload NAME   ace1, ace2, ace3, exerciser, stress, namespace; all of them by default
   --format NAME     4k, 1k, inline-4k, inline-1k; all of them by default
   --mode MODE       ordered or journal; both by default
   --states N        distinct images to judge at most (default 8000)
@@ -44,6 +44,7 @@ constexpr Known workloads[] = {
     {"ace2", "every sequence of two operations", true},
     {"ace3", "sampled sequences of three operations, with syncs between them"},
     {"exerciser", "bytes of a few files: write, direct, mapped stores, truncate, fallocate, replace, fsync"},
+    {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile"},
     {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
 };
 
@@ -77,7 +78,7 @@ public:
             const std::size_t left = o_.states - std::min(o_.states, seen_.size()), share = left / (cells - done++);
             counts_.most = seen_.size() + share;
             if (o_.thorough && !o_.capped)
-                counts_.most = w.complete ? ~std::size_t{0} : seen_.size() + std::max<std::size_t>(share, 2000);
+                counts_.most = w.complete ? ~std::size_t{0} : seen_.size() + std::max<std::size_t>(share, 1500);
             return cell(w, f, mode);
         });
         ::unlink(scratch_.c_str());
@@ -107,7 +108,7 @@ private:
     // Tried per sequence: all prefixes of the long run's few, some of its many.
     StateCounts counts_for(const Known& known) const {
         if (!o_.thorough) return {30, 4, 3, 1};
-        return known.name == std::string("ace2") ? StateCounts{6, 2, 1, 0} : StateCounts{};
+        return known.name == std::string("ace2") ? StateCounts{5, 1, 1, 0} : StateCounts{};
     }
 
     std::vector<Workload> sequences(const std::string& name) const {
@@ -117,7 +118,9 @@ private:
         std::vector<Workload> out;
         for (std::uint64_t i = 0; i < 200; ++i) {
             const std::uint64_t seed = o_.seed * 1000 + i;
-            out.push_back(name == "exerciser" ? exerciser(seed, 40) : namespace_stress(seed, 60));
+            out.push_back(name == "exerciser" ? exerciser(seed, 40)
+                          : name == "stress"  ? stress(seed, 40)
+                                              : namespace_stress(seed, 60));
         }
         return out;
     }
@@ -182,11 +185,8 @@ private:
         Failure f{recording.format,     recording.mode, between_name(recording.between),
                   cut_name(state.kind), state.what,     problem};
         for (const Operation& o : recording.workload.setup) f.steps.push_back("before: " + describe(o));
-        for (std::size_t i = 0; i < recording.steps.size(); ++i) {
-            const Step& s = recording.steps[i];
-            f.steps.push_back(fmt::format("{:3}  requests {:4} to {:4}  {}{}", i + 1, s.begin, s.end,
-                                          describe(s.operation), s.done ? "" : "  (refused)"));
-        }
+        tell_steps(recording, f.steps);
+        for (const Recording& thread : recording.threads) tell_steps(thread, f.steps);
         if (o_.keep.empty()) {
             char folder[] = "/tmp/uext4-crash-XXXXXX";
             if (::mkdtemp(folder)) o_.keep = folder;
@@ -197,6 +197,14 @@ private:
         if (save_image(*state.image, path)) f.image = path;
         if (!o_.json) fmt::print("{}", text_of(f));
         failures_.push_back(std::move(f));
+    }
+
+    static void tell_steps(const Recording& recording, std::vector<std::string>& out) {
+        for (std::size_t i = 0; i < recording.steps.size(); ++i) {
+            const Step& s = recording.steps[i];
+            out.push_back(fmt::format("{:3}  requests {:4} to {:4}  {}{}", i + 1, s.begin, s.end, describe(s.operation),
+                                      s.done ? "" : "  (refused)"));
+        }
     }
 
     static std::string line_of(const Tally& t) {

@@ -51,12 +51,16 @@ struct Workload {
     std::string name;
     std::vector<Operation> setup;  // done and synced before anything is recorded
     std::vector<Operation> steps;
+    // Instead of steps: what each of several threads does at the same time, thread N in /tN.
+    std::vector<std::vector<Operation>> threads{};
 };
 
 // "ace1", "ace2": every sequence of one or two operations with each point of persistence; "ace3": `count` sampled ones.
 std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::size_t count);
 // Bytes of a few files, by every operation on them.
 Workload exerciser(std::uint64_t seed, std::size_t steps);
+// Both by three threads at once; when they take turns is up to the machine.
+Workload stress(std::uint64_t seed, std::size_t steps);
 // Names in a few directories.
 Workload namespace_stress(std::uint64_t seed, std::size_t steps);
 

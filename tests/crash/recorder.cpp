@@ -3,9 +3,12 @@
 #include "tests/crash/session.h"
 #include "volume/flusher.h"
 
+#include "sync/thread.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 
@@ -34,7 +37,7 @@ void number_files(Recording& recording) {
     std::map<std::uint64_t, unsigned> now;
     const std::map<std::uint64_t, unsigned> before =
         recording.files.empty() ? std::map<std::uint64_t, unsigned>() : recording.files.back();
-    static unsigned next = 0;
+    static std::atomic<unsigned> next{0};
     for (const auto& [path, node] : tree) {
         const auto known = before.find(node.inode);
         now.try_emplace(node.inode, known != before.end() ? known->second : ++next);
@@ -94,6 +97,59 @@ Result<std::shared_ptr<MemoryDevice>> Recorder::prepared(const std::vector<Opera
     return copy;
 }
 
+Result<void> Recorder::record_steps(Session& session, const RecordingDevice& device, Recording& into) {
+    auto note = [&]() -> Result<void> {
+        into.trees.push_back(into.directory.empty() ? TRY(capture(session.fs()))
+                                                    : TRY(capture(session.fs(), into.directory)));
+        number_files(into);
+        return {};
+    };
+    TRY(note());
+    unsigned serial = 0;
+    for (const Operation& operation : into.workload.steps) {
+        Step step{operation, device.log_size()};
+        const Result<void> done = session.perform(operation, serial++);
+        if (!done && !expected(done.error()))
+            return fail(done.error().code, "{}: {}: {}", into.workload.name, describe(operation), done.error().what);
+        step.done = done.has_value();
+        step.end = device.log_size();
+        into.steps.push_back(std::move(step));
+        TRY(note());
+        TRY(disturb(session.fs(), into.between));
+    }
+    return {};
+}
+
+// Each thread sees to its own directory, so its trees are what it made them; commits and writeback come in between.
+Result<void> Recorder::record_threads(Session& session, const RecordingDevice& device, Recording& into) {
+    const auto& work = into.workload.threads;
+    into.threads.resize(work.size());
+    std::vector<Result<void>> results(work.size());
+    std::atomic<bool> over{false};
+    Thread disturber("disturber", [&] {
+        for (unsigned i = 0; !over.load(); ++i) {
+            (void)disturb(session.fs(), static_cast<Between>(i % 4));
+            this_thread::sleep(std::chrono::milliseconds(1));
+        }
+    });
+    {
+        std::vector<Thread> threads;
+        for (std::size_t i = 0; i < work.size(); ++i) {
+            Recording& track = into.threads[i];
+            track.format = into.format;
+            track.mode = into.mode;
+            track.directory = fmt::format("/t{}", i);
+            track.workload = {into.workload.name, {}, work[i]};
+            threads.emplace_back(fmt::format("stress {}", i),
+                                 [&, i] { results[i] = record_steps(session, device, into.threads[i]); });
+        }
+    }
+    over.store(true);
+    disturber.join();
+    for (Result<void>& result : results) TRY(std::move(result));
+    return {};
+}
+
 Result<Recording> Recorder::record(const Workload& workload, Between between) {
     Recording out;
     out.format = format_;
@@ -104,22 +160,8 @@ Result<Recording> Recorder::record(const Workload& workload, Between between) {
     out.initial = start;
     auto device = std::make_shared<RecordingDevice>(std::shared_ptr<BlockDevice>(start->clone()));
     auto session = TRY(Session::open(device, mount_options(mode_)));
-    FileSystem& fs = session->fs();
-    out.trees.push_back(TRY(capture(fs)));
-    number_files(out);
-    unsigned serial = 0;
-    for (const Operation& operation : workload.steps) {
-        Step step{operation, device->log_size()};
-        const Result<void> done = session->perform(operation, serial++);
-        if (!done && !expected(done.error()))
-            return fail(done.error().code, "{}: {}: {}", workload.name, describe(operation), done.error().what);
-        step.done = done.has_value();
-        step.end = device->log_size();
-        out.steps.push_back(std::move(step));
-        out.trees.push_back(TRY(capture(fs)));
-        number_files(out);
-        TRY(disturb(fs, between));
-    }
+    if (workload.threads.empty()) TRY(record_steps(*session, *device, out));
+    else TRY(record_threads(*session, *device, out));
     TRY(session->close());
     session.reset();
     out.log = device->take_log();

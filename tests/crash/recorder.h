@@ -11,6 +11,8 @@
 
 namespace uext4::crash {
 
+class Session;
+
 // A way to make an image, and the mount options that go with it.
 struct Format {
     const char* name;
@@ -45,6 +47,10 @@ struct Recording {
     // The same number for the same file, where inode numbers may be used again. Parallel to `trees`.
     std::vector<std::map<std::uint64_t, unsigned>> files;
 
+    // Of threads: one for each, with its steps and what its directory was after each; the log is here alone.
+    std::vector<Recording> threads;
+    std::string directory;  // of a thread
+
     bool journals_data() const { return mode == "journal"; }
 };
 
@@ -61,6 +67,8 @@ public:
     Result<Recording> record(const Workload& workload, Between between);
 
 private:
+    Result<void> record_steps(Session& session, const RecordingDevice& device, Recording& into);
+    Result<void> record_threads(Session& session, const RecordingDevice& device, Recording& into);
     Result<std::shared_ptr<MemoryDevice>> prepared(const std::vector<Operation>& setup);
 
     std::shared_ptr<MemoryDevice> image_;

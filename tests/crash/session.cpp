@@ -39,8 +39,10 @@ Result<void> Session::store_through_map(const Operation& o, unsigned serial) {
     const std::uint64_t size = file->inode().size_hint();
     if (o.offset >= size) return fail(EINVAL, "{}: no byte {} to store to", o.path, o.offset);
     const std::uint64_t end = std::min(o.offset + o.length, size);
+    std::unique_lock guard(lock_);
     if (!maps_) maps_ = std::make_unique<SimulatedMaps>(fs_->maps());
     Mapped& mapped = mapped_[file->inode().number().value];
+    guard.unlock();
     if (mapped.length < end) {
         if (mapped.map) TRY(maps_->unmap(mapped.map));
         mapped.length = round_up(end, page);

@@ -8,6 +8,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 
 namespace uext4::crash {
 
@@ -34,6 +35,7 @@ private:
     };
     std::unique_ptr<FileSystem> fs_;
     std::unique_ptr<SimulatedMaps> maps_;
+    std::mutex lock_;                         // of mapped_; what it names belongs to one thread
     std::map<std::uint64_t, Mapped> mapped_;  // by inode number; a mapped inode keeps its number
 };
 

@@ -58,6 +58,21 @@ Result<Tree> capture(FileSystem& fs) {
     return tree;
 }
 
+Result<Tree> capture(FileSystem& fs, const std::string& directory) {
+    Tree tree;
+    const InodeRef top = TRY(fs.resolve(directory, root, false));
+    tree.emplace(directory, TRY(look_at(fs, top)));
+    TRY(walk(fs, top, directory, tree, 0));
+    return tree;
+}
+
+Tree part_of(const Tree& tree, const std::string& directory) {
+    Tree part;
+    for (const auto& [path, node] : tree)
+        if (path == directory || path.starts_with(directory + "/")) part.emplace(path, node);
+    return part;
+}
+
 std::string difference(const Tree& wanted, const Tree& got, bool contents) {
     for (const auto& [path, node] : wanted) {
         const auto there = got.find(path);

@@ -23,6 +23,9 @@ struct Node {
 using Tree = std::map<std::string, Node>;
 
 Result<Tree> capture(FileSystem& fs);
+// A directory and what is in it, by full paths; and the same of a tree.
+Result<Tree> capture(FileSystem& fs, const std::string& directory);
+Tree part_of(const Tree& tree, const std::string& directory);
 // The first path where the names or attributes differ, and how; empty when they are equal.
 std::string difference(const Tree& wanted, const Tree& got, bool contents);
 

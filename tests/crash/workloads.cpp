@@ -196,4 +196,34 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
     return w;
 }
 
+namespace {
+
+Operation moved_to(const std::string& directory, Operation o) {
+    if (!o.path.empty()) o.path = directory + o.path;
+    if (o.kind == Kind::Link || o.kind == Kind::Rename || o.kind == Kind::Exchange) o.other = directory + o.other;
+    return o;
+}
+
+}  // namespace
+
+Workload stress(std::uint64_t seed, std::size_t steps) {
+    Workload w{fmt::format("stress, seed {}", seed), {}, {}};
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < 3; ++i) {
+        const std::string directory = fmt::format("/t{}", i);
+        const Workload names = namespace_stress(random(), steps / 2), bytes = exerciser(random(), steps / 2);
+        w.setup.push_back({Kind::Mkdir, directory});
+        for (const Operation& o : names.setup)
+            if (o.kind == Kind::Mkdir) w.setup.push_back(moved_to(directory, o));
+        std::vector<Operation> merged;
+        for (std::size_t n = 0, b = 0; n < names.steps.size() || b < bytes.steps.size();) {
+            const bool name = b == bytes.steps.size() || (n < names.steps.size() && random() % 2);
+            merged.push_back(moved_to(directory, name ? names.steps[n++] : bytes.steps[b++]));
+        }
+        w.threads.push_back(std::move(merged));
+    }
+    w.setup.push_back({Kind::Sync});
+    return w;
+}
+
 }  // namespace uext4::crash
