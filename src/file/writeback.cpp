@@ -363,14 +363,19 @@ Result<void> store_stable_size(Handle& handle, Inode& inode) {
 namespace {
 
 // A file that grew while its last folio was on its way got its size on disk held back: nothing holds it now.
+// One that is being deleted has lost what the size speaks of already.
 Result<void> settle_size(Inode& inode) {
+    auto settled = [&] {
+        const bool going = inode.deleted.load() || (inode.links() == 0 && !inode.unnamed.load());
+        return going || stable_size(inode) == inode.disk_size();
+    };
     {
         MutexLock guard(inode.map_lock);
-        if (inode.deleted.load() || stable_size(inode) == inode.disk_size()) return {};
+        if (settled()) return {};
     }
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
-    return store_stable_size(handle, inode);
+    return settled() ? Result<void>() : store_stable_size(handle, inode);
 }
 
 }  // namespace
