@@ -4,6 +4,9 @@
 #include "capi/handles.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/limits.h>
+#include <sys/xattr.h>
 
 #include <algorithm>
 #include <cstring>
@@ -18,10 +21,25 @@ inline int change_mode(uext4_fs* fs, Inode& inode, mode_t mode) {
 
 inline int change_owner(uext4_fs* fs, Inode& inode, uid_t uid, gid_t gid) {
     AttributeChange change;
+    change.owner_asked = true;
     if (uid != static_cast<uid_t>(-1)) change.uid = uid;
     if (gid != static_cast<gid_t>(-1)) change.gid = gid;
-    if (!change.uid && !change.gid) return 0;
     return status(fs->fs->set_attributes(inode, change, identity(fs), true));
+}
+
+// What the system calls look at before the path.
+inline int check_attribute_call(const char* name, std::size_t size, int flags) {
+    if (!name) return invalid("a NULL argument");
+    if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return invalid("unknown flags");
+    const std::size_t length = ::strnlen(name, XATTR_NAME_MAX + 1);
+    if (length == 0 || length > XATTR_NAME_MAX)
+        return report(Error{ERANGE, fmt::format("an attribute's name of {} bytes", length)});
+    if (size > XATTR_SIZE_MAX) return report(Error{E2BIG, fmt::format("an attribute of {} bytes", size)});
+    return 0;
+}
+
+inline bool valid_time(const timespec& t) {
+    return t.tv_nsec == UTIME_OMIT || t.tv_nsec == UTIME_NOW || (t.tv_nsec >= 0 && t.tv_nsec <= 999999999);
 }
 
 inline int change_times(uext4_fs* fs, Inode& inode, const timespec times[2]) {
@@ -29,18 +47,13 @@ inline int change_times(uext4_fs* fs, Inode& inode, const timespec times[2]) {
     const timespec now[2] = {{0, UTIME_NOW}, {0, UTIME_NOW}};
     if (!times) times = now;
     auto set = [](const timespec& t, std::optional<format::Timestamp>& to, bool& is_now) {
-        if (t.tv_nsec == UTIME_OMIT) return true;
-        if (t.tv_nsec == UTIME_NOW) {
-            is_now = true;
-            to = format::Timestamp{};
-            return true;
-        }
-        if (t.tv_nsec < 0 || t.tv_nsec > 999999999) return false;
-        to = format::Timestamp{t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
-        return true;
+        if (t.tv_nsec == UTIME_OMIT) return;
+        is_now = t.tv_nsec == UTIME_NOW;
+        to = is_now ? format::Timestamp{} : format::Timestamp{t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
     };
-    if (!set(times[0], change.atime, change.atime_now) || !set(times[1], change.mtime, change.mtime_now))
-        return invalid("a time's nanoseconds are out of range");
+    if (!valid_time(times[0]) || !valid_time(times[1])) return invalid("a time's nanoseconds are out of range");
+    set(times[0], change.atime, change.atime_now);
+    set(times[1], change.mtime, change.mtime_now);
     if (!change.atime && !change.mtime) return 0;
     return status(fs->fs->set_attributes(inode, change, identity(fs), true));
 }

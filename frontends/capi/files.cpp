@@ -51,8 +51,9 @@ ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset)
 ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset) {
     if (!file || (!buffer && length)) return invalid("uext4_pwrite: NULL");
     if (offset < 0) return invalid("uext4_pwrite: a negative offset");
+    const Credentials who = identity(file->fs);
     const Result<std::size_t> n =
-        file->file->write(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
+        file->file->write(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)), &who);
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 
@@ -99,12 +100,15 @@ int uext4_fdatasync(uext4_file* file) {
 
 int uext4_ftruncate(uext4_file* file, off_t size) {
     if (!file || size < 0) return invalid("uext4_ftruncate: bad arguments");
-    return status(file->file->truncate(static_cast<std::uint64_t>(size)));
+    const Credentials who = identity(file->fs);
+    return status(file->file->truncate(static_cast<std::uint64_t>(size), &who));
 }
 
 int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) {
     if (!file || offset < 0 || length <= 0) return invalid("uext4_fallocate: bad arguments");
-    return status(file->file->fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
+    const Credentials who = identity(file->fs);
+    return status(
+        file->file->fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length), &who));
 }
 
 off_t uext4_lseek(uext4_file* file, off_t offset, int whence) {
@@ -137,11 +141,13 @@ int uext4_futimens(uext4_file* file, const timespec times[2]) {
     return change_times(file->fs, file->file->inode(), times);
 }
 ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) {
-    if (!file || !name) return invalid("uext4_fgetxattr: NULL");
+    if (!file) return invalid("uext4_fgetxattr: NULL");
+    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return get_attribute(file->fs, file->file->inode(), name, value, size);
 }
 int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) {
-    if (!file || !name || (!value && size)) return invalid("uext4_fsetxattr: NULL");
+    if (!file || (!value && size)) return invalid("uext4_fsetxattr: NULL");
+    if (const int bad = check_attribute_call(name, size, flags)) return bad;
     return status(
         file->fs->fs->set_xattr(file->file->inode(), name, bytes(value, size), flags, identity(file->fs), true));
 }
@@ -150,8 +156,18 @@ ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) {
     return list_attributes(file->fs, file->file->inode(), list, size);
 }
 int uext4_fremovexattr(uext4_file* file, const char* name) {
-    if (!file || !name) return invalid("uext4_fremovexattr: NULL");
+    if (!file) return invalid("uext4_fremovexattr: NULL");
+    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
+}
+int uext4_fgetflags(uext4_file* file, unsigned int* flags) {
+    if (!file || !flags) return invalid("uext4_fgetflags: NULL");
+    *flags = file->fs->fs->get_flags(file->file->inode());
+    return 0;
+}
+int uext4_fsetflags(uext4_file* file, unsigned int flags) {
+    if (!file) return invalid("uext4_fsetflags: NULL");
+    return status(file->fs->fs->set_flags(file->file->inode(), flags, identity(file->fs), true));
 }
 
 int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address) {
@@ -178,9 +194,10 @@ int uext4_msync(void* address, size_t length, int flags) {
 ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) {
     if (!from || !to || from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: bad arguments");
     if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});
+    const Credentials who = identity(to->fs);
     const Result<std::size_t> n =
         from->fs->fs->copy_range(*from->file, static_cast<std::uint64_t>(from_offset), *to->file,
-                                 static_cast<std::uint64_t>(to_offset), std::min(length, most));
+                                 static_cast<std::uint64_t>(to_offset), std::min(length, most), &who);
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 

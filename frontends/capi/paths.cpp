@@ -19,7 +19,7 @@ int with_parent(uext4_fs* fs, const char* path, Use use) {
     if (!fs || !path) return invalid("a NULL argument");
     Result<FileSystem::Parent> parent = fs->fs->resolve_parent(path, identity(fs));
     if (!parent) return report(parent.error());
-    return status(use(*parent->directory, parent->name));
+    return status(use(*parent));
 }
 
 int stat_of(uext4_fs* fs, const char* path, struct stat* out, bool follow) {
@@ -32,16 +32,39 @@ int stat_of(uext4_fs* fs, const char* path, struct stat* out, bool follow) {
 
 int set_attribute(uext4_fs* fs, const char* path, bool follow, const char* name, const void* value, std::size_t size,
                   int flags) {
-    if (!name || (!value && size)) return invalid("a NULL argument");
+    if (!value && size) return invalid("a NULL argument");
+    if (const int bad = check_attribute_call(name, size, flags)) return bad;
     return with(fs, path, follow, [&](Inode& inode) {
         return status(
             fs->fs->set_xattr(inode, name, {static_cast<const std::byte*>(value), size}, flags, identity(fs), true));
     });
 }
 
+bool is_root(const char* path) {
+    const std::string_view text(path ? path : "");
+    return !text.empty() && text.find_first_not_of('/') == text.npos;
+}
+
+// A name to be made for something that is no directory: it may not go on with a slash.
+Result<void> check_new_name(uext4_fs* fs, const FileSystem::Parent& parent) {
+    if (!parent.slash) return {};
+    TRY(fs->fs->lookup(*parent.directory, parent.name, identity(fs), true));  // ENOENT
+    return fail(EEXIST, "'{}' exists", parent.name);
+}
+
+// What is to be taken away or moved, and is no directory: its path may not go on with a slash.
+Result<void> check_slash(uext4_fs* fs, const FileSystem::Parent& parent) {
+    if (!parent.slash || parent.name == "." || parent.name == "..") return {};
+    const InodeRef inode = TRY(fs->fs->lookup(*parent.directory, parent.name, identity(fs), true));
+    if (inode->is_directory()) return {};
+    return fail(ENOTDIR, "'{}' is no directory", parent.name);
+}
+
 int make(uext4_fs* fs, const char* path, mode_t mode, dev_t device, std::string_view target) {
-    return with_parent(fs, path, [&](Inode& directory, const std::string& name) -> Result<void> {
-        TRY(fs->fs->create(directory, name, mode, device, target, identity(fs), true));
+    if (fs && is_root(path)) return report(Error{EEXIST, "'/' exists"});
+    return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+        if (!S_ISDIR(mode)) TRY(check_new_name(fs, parent));
+        TRY(fs->fs->create(*parent.directory, parent.name, mode, device, target, identity(fs), true));
         return {};
     });
 }
@@ -62,39 +85,64 @@ int uext4_birthtime(uext4_fs* fs, const char* path, timespec* out) {
     });
 }
 
-int uext4_mkdir(uext4_fs* fs, const char* path, mode_t mode) { return make(fs, path, S_IFDIR | (mode & 07777), 0, {}); }
+int uext4_mkdir(uext4_fs* fs, const char* path, mode_t mode) { return make(fs, path, S_IFDIR | (mode & 01777), 0, {}); }
 
 int uext4_mknod(uext4_fs* fs, const char* path, mode_t mode, dev_t device) {
     if ((mode & S_IFMT) == 0) mode |= S_IFREG;
-    if (S_ISDIR(mode) || S_ISLNK(mode))
-        return report(Error{EPERM, "uext4_mknod: directories and links have calls of their own"});
+    if (S_ISDIR(mode)) return report(Error{EPERM, "uext4_mknod: a directory is made by uext4_mkdir"});
+    if (S_ISLNK(mode)) return invalid("uext4_mknod: a symbolic link is made by uext4_symlink");
     return make(fs, path, mode, device, {});
 }
 
 int uext4_symlink(uext4_fs* fs, const char* target, const char* path) {
     if (!target) return invalid("a NULL argument");
+    if (!*target) return report(Error{ENOENT, "a symbolic link needs a target"});
     return make(fs, path, S_IFLNK | 0777, 0, target);
 }
 
 int uext4_rmdir(uext4_fs* fs, const char* path) {
-    return with_parent(fs, path,
-                       [&](Inode& d, const std::string& name) { return fs->fs->rmdir(d, name, identity(fs), true); });
-}
-int uext4_unlink(uext4_fs* fs, const char* path) {
-    return with_parent(fs, path,
-                       [&](Inode& d, const std::string& name) { return fs->fs->unlink(d, name, identity(fs), true); });
-}
-int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) {
-    return with_parent(fs, from, [&](Inode& d, const std::string& name) -> Result<void> {
-        if (!to) return fail(EINVAL, "a NULL argument");
-        FileSystem::Parent target = TRY(fs->fs->resolve_parent(to, identity(fs)));
-        return fs->fs->rename(d, name, *target.directory, target.name, flags, identity(fs), true);
+    return with_parent(fs, path, [&](const FileSystem::Parent& parent) {
+        return fs->fs->rmdir(*parent.directory, parent.name, identity(fs), true);
     });
 }
+int uext4_unlink(uext4_fs* fs, const char* path) {
+    if (fs && is_root(path)) return report(Error{EISDIR, "'/' is a directory"});
+    return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+        TRY(check_slash(fs, parent));
+        return fs->fs->unlink(*parent.directory, parent.name, identity(fs), true);
+    });
+}
+
+int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) {
+    if (!fs || !from || !to) return invalid("a NULL argument");
+    if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
+        ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT))))
+        return invalid("uext4_rename: flags that are unknown or exclude each other");
+    return with_parent(fs, from, [&](const FileSystem::Parent& source) -> Result<void> {
+        const FileSystem::Parent target = TRY(fs->fs->resolve_parent(to, identity(fs)));
+        if (source.name != "." && source.name != ".." && target.name != "." && target.name != "..") {
+            // In the kernel's order: the source, the target, and only then what kind of thing each is.
+            TRY(fs->fs->lookup(*source.directory, source.name, identity(fs), true));
+            if (flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) {
+                const Result<InodeRef> there = fs->fs->lookup(*target.directory, target.name, identity(fs), true);
+                if ((flags & RENAME_EXCHANGE) && !there) return fail(there.error());
+                if ((flags & RENAME_NOREPLACE) && there) return fail(EEXIST, "'{}' exists", target.name);
+            }
+            TRY(check_slash(fs, source));
+            if (target.slash && (flags & RENAME_EXCHANGE)) TRY(check_slash(fs, target));
+            else if (target.slash) TRY(check_slash(fs, {source.directory, source.name, true}));
+        }
+        return fs->fs->rename(*source.directory, source.name, *target.directory, target.name, flags, identity(fs),
+                              true);
+    });
+}
+
 int uext4_link(uext4_fs* fs, const char* target, const char* path) {
     return with(fs, target, false, [&](Inode& inode) {
-        return with_parent(fs, path, [&](Inode& d, const std::string& name) {
-            return fs->fs->link(inode, d, name, identity(fs), true);
+        if (is_root(path)) return report(Error{EEXIST, "'/' exists"});
+        return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+            TRY(check_new_name(fs, parent));
+            return fs->fs->link(inode, *parent.directory, parent.name, identity(fs), true);
         });
     });
 }
@@ -122,6 +170,7 @@ int uext4_lchown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid) {
 }
 int uext4_utimensat(uext4_fs* fs, const char* path, const timespec times[2], int flags) {
     if (flags & ~AT_SYMLINK_NOFOLLOW) return invalid("uext4_utimensat: unknown flags");
+    if (times && times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT) return 0;  // asks for nothing
     return with(fs, path, !(flags & AT_SYMLINK_NOFOLLOW), [&](Inode& inode) { return change_times(fs, inode, times); });
 }
 int uext4_truncate(uext4_fs* fs, const char* path, off_t size) {
@@ -135,11 +184,11 @@ int uext4_access(uext4_fs* fs, const char* path, int mask) {
 }
 
 ssize_t uext4_getxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) {
-    if (!name) return invalid("a NULL argument");
+    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, true, [&](Inode& inode) { return get_attribute(fs, inode, name, value, size); });
 }
 ssize_t uext4_lgetxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) {
-    if (!name) return invalid("a NULL argument");
+    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, false, [&](Inode& inode) { return get_attribute(fs, inode, name, value, size); });
 }
 int uext4_setxattr(uext4_fs* fs, const char* path, const char* name, const void* value, size_t size, int flags) {
@@ -155,12 +204,12 @@ ssize_t uext4_llistxattr(uext4_fs* fs, const char* path, char* list, size_t size
     return with(fs, path, false, [&](Inode& inode) { return list_attributes(fs, inode, list, size); });
 }
 int uext4_removexattr(uext4_fs* fs, const char* path, const char* name) {
-    if (!name) return invalid("a NULL argument");
+    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, true,
                 [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
 }
 int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name) {
-    if (!name) return invalid("a NULL argument");
+    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, false,
                 [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
 }

@@ -43,7 +43,8 @@ Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int 
     constexpr int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
                            FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
                            FUSE_SET_ATTR_CTIME;
-    if (which & others) TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
+    // A chown to what was there arrives with nothing in it, and is a change all the same.
+    if (which & others || !(which & FUSE_SET_ATTR_SIZE)) TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
     return {};
 }
 

@@ -34,6 +34,8 @@ void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* 
         [&server, request, node, flags] {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
             UEXT4_FUSE_TRY(request, server.fs().set_flags(*inode, flags, credentials_of(request), false));
+            // The kernel does not know that this has changed the time of change.
+            fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
             fuse_reply_ioctl(request, 0, nullptr, 0);
         },
         true);

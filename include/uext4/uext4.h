@@ -148,6 +148,8 @@ UEXT4_API int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* nam
 /* The flags of FS_IOC_GETFLAGS. */
 UEXT4_API int uext4_getflags(uext4_fs* fs, const char* path, unsigned int* flags);
 UEXT4_API int uext4_setflags(uext4_fs* fs, const char* path, unsigned int flags);
+UEXT4_API int uext4_fgetflags(uext4_file* file, unsigned int* flags);
+UEXT4_API int uext4_fsetflags(uext4_file* file, unsigned int flags);
 
 UEXT4_API int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** dir);
 /* The next entry, valid until the next call on this directory; NULL at the end (errno untouched) or on error (errno).

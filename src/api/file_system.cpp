@@ -6,6 +6,8 @@
 #include "inode/xattr.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/posix_acl_xattr.h>
 #include <sys/xattr.h>
 
 #include <algorithm>
@@ -77,9 +79,9 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
     TRY(writable());
     if (inode.is_directory()) return fail(EISDIR, "inode {} is a directory", inode.number());
     if (!inode.is_regular()) return fail(EINVAL, "inode {} is no regular file", inode.number());
+    if (check) TRY(may_access(inode, who, access_write));
     if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
-    if (check) TRY(may_access(inode, who, access_write));
     FreezeGate::Pass pass(volume_->gate());
     return truncate_file(inode, size, volume_->orphans(), &who);
 }
@@ -126,7 +128,11 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
     return volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush);
 }
 
-Result<std::string> FileSystem::read_link(Inode& inode) { return volume_->names().read_link(inode); }
+Result<std::string> FileSystem::read_link(Inode& inode) {
+    std::string target = TRY(volume_->names().read_link(inode));
+    touch_atime(inode);
+    return target;
+}
 
 Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie,
                                         const std::function<bool(const DirectoryEntry&)>& visit) {
@@ -142,12 +148,12 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     if ((flags & O_DIRECTORY) && !inode->is_directory())
         return fail(ENOTDIR, "inode {} is no directory", inode->number());
     if (inode->is_symlink() && !(flags & O_PATH)) return fail(ELOOP, "inode {} is a symbolic link", inode->number());
-    if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
-        return fail(ENXIO, "inode {} is a special file", inode->number());
-    if (writes || (flags & O_TRUNC)) TRY(writable());
+    if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(writable());
     if (check)
         TRY(may_access(*inode, who,
                        (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
+    if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
+        return fail(ENXIO, "inode {} is a special file", inode->number());
     if (writes && inode->has_flag(format::inode_flag::immutable))
         return fail(EPERM, "inode {} is immutable", inode->number());
     if (inode->has_flag(format::inode_flag::append) && ((writes && !(flags & O_APPEND)) || (flags & O_TRUNC)))
@@ -169,10 +175,34 @@ Result<std::vector<std::byte>> FileSystem::get_xattr(Inode& inode, std::string_v
     return uext4::get_xattr(inode, name);
 }
 
+namespace {
+
+// capabilities(7): struct vfs_cap_data, of revision 2 or 3.
+bool is_file_capability(ConstBytes value) {
+    if (value.size() < sizeof(std::uint32_t)) return false;
+    const std::uint32_t revision = view_as<Le32>(value).get() & VFS_CAP_REVISION_MASK;
+    return (revision == VFS_CAP_REVISION_2 && value.size() == XATTR_CAPS_SZ_2) ||
+           (revision == VFS_CAP_REVISION_3 && value.size() == XATTR_CAPS_SZ_3);
+}
+
+// What is wrong with the bytes themselves is told before what is forbidden.
+Result<void> check_form(std::string_view name, ConstBytes value) {
+    if (name == "security.capability" && !is_file_capability(value))
+        return fail(EINVAL, "{} bytes are no file capability", value.size());
+    if (!name.starts_with("system.posix_acl_") || value.empty()) return {};
+    if (value.size() < sizeof(std::uint32_t)) return fail(EINVAL, "an ACL of {} bytes", value.size());
+    const std::uint32_t version = view_as<Le32>(value).get();
+    if (version != POSIX_ACL_XATTR_VERSION) return fail(EOPNOTSUPP, "an ACL of version {}", version);
+    return {};
+}
+
+}  // namespace
+
 Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags,
                                    const Credentials& who, bool check) {
     TRY(writable());
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
+    if (check) TRY(check_form(name, value));
     if (check) TRY(may_xattr(inode, who, name, true));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
@@ -228,7 +258,15 @@ Result<void> FileSystem::extents(Inode& inode, std::uint64_t offset, std::uint64
 }
 
 Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to,
-                                           std::uint64_t to_offset, std::size_t length) {
+                                           std::uint64_t to_offset, std::size_t length, const Credentials* who) {
+    if (from.inode().is_directory() || to.inode().is_directory()) return fail(EISDIR, "a directory has no bytes");
+    if (!from.inode().is_regular() || !to.inode().is_regular()) return fail(EINVAL, "only regular files are copied");
+    if ((from.flags() & O_ACCMODE) == O_WRONLY || (to.flags() & O_ACCMODE) == O_RDONLY || (to.flags() & O_APPEND))
+        return fail(EBADF, "the source is not open for reading, or the target not for writing at an offset");
+    if (to.inode().has_flag(format::inode_flag::immutable))
+        return fail(EPERM, "inode {} is immutable", to.inode().number());
+    const std::uint64_t size = from.inode().size_hint();
+    length = std::min<std::uint64_t>(length, size > from_offset ? size - from_offset : 0);
     if (&from.inode() == &to.inode() && from_offset < to_offset + length && to_offset < from_offset + length)
         return fail(EINVAL, "inode {}: the ranges overlap", from.inode().number());
     std::vector<std::byte> buffer(std::min<std::size_t>(length, std::size_t{1} << 20));
@@ -237,7 +275,7 @@ Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_of
         const std::size_t n =
             TRY(from.read(from_offset + done, Bytes(buffer).first(std::min(buffer.size(), length - done))));
         if (n == 0) break;
-        Result<std::size_t> written = to.write(to_offset + done, ConstBytes(buffer).first(n));
+        Result<std::size_t> written = to.write(to_offset + done, ConstBytes(buffer).first(n), who);
         if (!written) {
             if (done) return done;
             return fail(written.error());

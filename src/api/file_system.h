@@ -28,10 +28,11 @@ public:
     // Positioned; short only at the end of the file (read) or when space ran out (write). O_APPEND, O_DIRECT, O_SYNC
     // and O_DSYNC mean what they mean. EBADF against the access mode.
     Result<std::size_t> read(std::uint64_t offset, Bytes out);
-    Result<std::size_t> write(std::uint64_t offset, ConstBytes in);
+    // `who` acts, which decides on set-id bits and reserved blocks; without one, who opened the file.
+    Result<std::size_t> write(std::uint64_t offset, ConstBytes in, const Credentials* who = nullptr);
     Result<void> sync(bool data_only);
-    Result<void> truncate(std::uint64_t size);
-    Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length);
+    Result<void> truncate(std::uint64_t size, const Credentials* who = nullptr);
+    Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* who = nullptr);
     Result<std::uint64_t> seek(std::uint64_t offset, int whence);  // SEEK_DATA and SEEK_HOLE, SEEK_SET and SEEK_END
     // A memory map of [offset, offset + length); offset in whole pages. `protection`: PROT_*; `flags`: MAP_SHARED or
     // MAP_PRIVATE, with MAP_POPULATE. Lives on when the file is closed; ends by ClientMaps::unmap. EACCES against the
@@ -48,7 +49,7 @@ public:
 private:
     friend class FileSystem;
     Result<std::size_t> read_into(std::uint64_t offset, Bytes out);
-    Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, std::uint64_t& end);
+    Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, const Credentials& who, std::uint64_t& end);
     OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
     FileSystem& fs_;
     InodeRef inode_;
@@ -104,15 +105,17 @@ public:
                          const std::function<bool(const Mapping&)>& visit);
     // Copies a range inside the file system; bytes copied.
     Result<std::size_t> copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset,
-                                   std::size_t length);
+                                   std::size_t length,
+                                   const Credentials* who = nullptr);
 
     // ---- by path, from the root. "<12>" as the whole path names an inode by its number. At most 40 symlinks.
     Result<InodeRef> resolve(std::string_view path, const Credentials& who, bool follow_last = true);
     struct Parent {
         InodeRef directory;
         std::string name;
+        bool slash = false;  // the path goes on with a slash: it is to be a directory
     };
-    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);  // EINVAL for "/"
+    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);  // EBUSY for "/"
     // O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, O_TMPFILE as open(2).
     Result<std::unique_ptr<OpenFile>> open_path(std::string_view path, int flags, mode_t mode, const Credentials& who);
 
@@ -132,6 +135,15 @@ private:
     friend class OpenFile;
     explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {}
     Result<void> writable() const;
+    // Where a path leads: `found`, or the last part that does not exist in `directory`.
+    struct Place {
+        InodeRef directory, found;
+        std::string name;
+        bool slash = false;
+    };
+    Result<Place> walk(std::string_view path, const Credentials& who, bool follow_last);
+    Result<std::unique_ptr<OpenFile>> open_unnamed(std::string_view path, int flags, mode_t mode,
+                                                   const Credentials& who);
     std::unique_ptr<Volume> volume_;
     FileMaps maps_;
 };

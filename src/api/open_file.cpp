@@ -32,6 +32,7 @@ Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
 Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
     if ((flags_ & O_ACCMODE) == O_WRONLY && !kernel_cached_) return fail(EBADF, "the file is open for writing only");
     if (inode_->is_directory()) return fail(EISDIR, "inode {} is a directory", inode_->number());
+    if (out.empty()) return std::size_t{0};
     const std::size_t n =
         TRY(touches_client_maps(out.data(), out.size())
                 ? read_bounced(out, [&](std::size_t at, Bytes part) { return read_into(offset + at, part); })
@@ -44,14 +45,15 @@ bool OpenFile::read_moves_atime() const {
     return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::read_moves_atime(*inode_);
 }
 
-Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, std::uint64_t& end) {
+Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who,
+                                         std::uint64_t& end) {
     const FreezeGate::Pass pass(fs_.volume().gate());
     WriteRequest request;
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
-    request.may_use_reserve = is_privileged(inode_->fs(), who_);
+    request.may_use_reserve = is_privileged(inode_->fs(), who);
     request.keep_times = request.around_cache = kernel_cached_;
     // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
-    request.who = kernel_cached_ ? nullptr : &who_;
+    request.who = kernel_cached_ ? nullptr : &who;
     if ((flags_ & O_DIRECT) && !request.append) {
         const std::size_t n = TRY(write_direct(*inode_, offset, in, request));
         end = offset + n;
@@ -62,14 +64,16 @@ Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, st
     return written.count;
 }
 
-Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in) {
+Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in, const Credentials* by) {
+    const Credentials& who = by ? *by : who_;
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
     std::uint64_t end = 0;
     const std::size_t done =
         TRY(touches_client_maps(in.data(), in.size())
-                ? write_bounced(in, [&](std::size_t at, ConstBytes part) { return write_from(offset + at, part, end); })
-                : write_from(offset, in, end));
+                ? write_bounced(
+                      in, [&](std::size_t at, ConstBytes part) { return write_from(offset + at, part, who, end); })
+                : write_from(offset, in, who, end));
     const FreezeGate::Pass pass(fs_.volume().gate());
     if (flags_ & (O_SYNC | O_DSYNC)) TRY(sync_file(*inode_, (flags_ & O_SYNC) != O_SYNC));
     else if (inode_->has_flag(format::inode_flag::sync)) TRY(sync_file(*inode_, false));
@@ -89,20 +93,24 @@ Result<void> OpenFile::sync(bool data_only) {
     return now;
 }
 
-Result<void> OpenFile::truncate(std::uint64_t size) {
+Result<void> OpenFile::truncate(std::uint64_t size, const Credentials* who) {
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "the file is open for reading only");
-    return fs_.truncate(*inode_, size, who_, false);
+    return fs_.truncate(*inode_, size, who ? *who : who_, false);
 }
 
-Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t length) {
+Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* by) {
+    TRY(check_fallocate_mode(mode));
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
     FreezeGate::Pass pass(fs_.volume().gate());
-    Result<void> done = fallocate_file(*inode_, mode, offset, length, is_privileged(inode_->fs(), who_));
+    const Credentials& who = by ? *by : who_;
+    const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it
+    const bool reserve = is_privileged(inode_->fs(), who);
+    Result<void> done = fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
     if (!done && done.error().code == ENOSPC) {
         // Space may be waiting for a commit.
         TRY(inode_->fs().journal.commit_all());
-        done = fallocate_file(*inode_, mode, offset, length, is_privileged(inode_->fs(), who_));
+        done = fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
     }
     return done;
 }

@@ -1,5 +1,7 @@
 #include "api/file_system.h"
 
+#include "inode/access.h"
+
 #include <fcntl.h>
 
 #include <limits.h>
@@ -31,87 +33,107 @@ bool nothing_left(std::string_view rest) { return rest.find_first_not_of('/') ==
 
 }  // namespace
 
-Result<InodeRef> FileSystem::resolve(std::string_view path, const Credentials& who, bool follow_last) {
+Result<FileSystem::Place> FileSystem::walk(std::string_view path, const Credentials& who, bool follow_last) {
     if (path.size() >= PATH_MAX) return fail(ENAMETOOLONG, "a path of {} bytes", path.size());
     if (path.empty()) return fail(ENOENT, "an empty path");
-    if (const auto number = numbered(path)) return inode(*number);
-    InodeRef here = TRY(root());
+    Place place;
+    if (const auto number = numbered(path)) {
+        place.found = TRY(inode(*number));
+        return place;
+    }
+    place.found = TRY(root());
     std::string text(path);
     std::string_view rest = text;
     unsigned links = 0;
-    std::string replaced;
     while (!nothing_left(rest)) {
-        const std::string part(next_part(rest));
-        const bool trailing = !rest.empty();
+        InodeRef here = place.found;
+        place.name = next_part(rest);
+        place.slash = !rest.empty();
         const bool last = nothing_left(rest);
         if (!here->is_directory()) return fail(ENOTDIR, "'{}': inode {} is no directory", path, here->number());
-        Result<InodeRef> found = lookup(*here, part, who, true);
-        if (!found) return fail(found.error().code, "'{}': {}", path, found.error().what);
-        if ((*found)->is_symlink() && (!last || follow_last || trailing)) {
+        Result<InodeRef> found = lookup(*here, place.name, who, true);
+        if (!found) {
+            if (!last || found.error().code != ENOENT)
+                return fail(found.error().code, "'{}': {}", path, found.error().what);
+            place.directory = std::move(here);
+            place.found = {};
+            return place;
+        }
+        if ((*found)->is_symlink() && (!last || follow_last || place.slash)) {
             if (++links > most_links) return fail(ELOOP, "'{}': more than {} symbolic links", path, most_links);
             const std::string target = TRY(read_link(**found));
             if (target.empty()) return fail(ENOENT, "'{}': an empty symbolic link", path);
-            replaced = target + std::string(rest);
-            if (replaced.size() >= PATH_MAX)
-                return fail(ENAMETOOLONG, "'{}': symbolic links make it {} bytes", path, replaced.size());
-            if (target.front() == '/') here = TRY(root());
-            text = replaced;
+            if (target.front() == '/') place.found = TRY(root());
+            text = target + std::string(rest);
             rest = text;
             continue;
         }
-        here = std::move(*found);
-        if (last && trailing && !here->is_directory())
-            return fail(ENOTDIR, "'{}': inode {} is no directory", path, here->number());
+        place.directory = std::move(here);
+        place.found = std::move(*found);
+        if (last && place.slash && !place.found->is_directory())
+            return fail(ENOTDIR, "'{}': inode {} is no directory", path, place.found->number());
     }
-    return here;
+    return place;
+}
+
+Result<InodeRef> FileSystem::resolve(std::string_view path, const Credentials& who, bool follow_last) {
+    Place place = TRY(walk(path, who, follow_last));
+    if (!place.found)
+        return fail(ENOENT, "'{}': no such entry in directory {}", path, place.directory->number());
+    return std::move(place.found);
 }
 
 Result<FileSystem::Parent> FileSystem::resolve_parent(std::string_view path, const Credentials& who) {
+    if (path.size() >= PATH_MAX) return fail(ENAMETOOLONG, "a path of {} bytes", path.size());
     if (path.empty()) return fail(ENOENT, "an empty path");
+    const bool slash = path.back() == '/';
     while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
-    const std::size_t slash = path.rfind('/');
-    const std::string_view name = slash == std::string_view::npos ? path : path.substr(slash + 1);
+    const std::size_t at = path.rfind('/');
+    const std::string_view name = at == std::string_view::npos ? path : path.substr(at + 1);
     if (name.empty()) return fail(EBUSY, "'/' has no name");
     const std::string_view directory =
-        slash == std::string_view::npos || slash == 0 ? std::string_view("/") : path.substr(0, slash);
+        at == std::string_view::npos || at == 0 ? std::string_view("/") : path.substr(0, at);
     InodeRef parent = TRY(resolve(directory, who));
     if (!parent->is_directory()) return fail(ENOTDIR, "'{}' is no directory", directory);
-    return Parent{std::move(parent), std::string(name)};
+    TRY(may_access(*parent, who, access_execute));
+    return Parent{std::move(parent), std::string(name), slash};
+}
+
+Result<std::unique_ptr<OpenFile>> FileSystem::open_unnamed(std::string_view path, int flags, mode_t mode,
+                                                           const Credentials& who) {
+    if ((flags & O_ACCMODE) == O_RDONLY || (flags & O_CREAT)) return fail(EINVAL, "O_TMPFILE needs write access");
+    InodeRef directory = TRY(resolve(path, who, !(flags & O_NOFOLLOW)));
+    if (!directory->is_directory()) return fail(ENOTDIR, "'{}' is no directory", path);
+    InodeRef made = TRY(create_unnamed(*directory, S_IFREG | (mode & 07777), who, true));
+    if (flags & O_EXCL) made->unnamed.store(false);  // never to have a name
+    return open(made, flags & ~(O_TMPFILE | O_EXCL | O_TRUNC), who, false);
 }
 
 Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, int flags, mode_t mode,
                                                         const Credentials& who) {
-    if ((flags & O_TMPFILE) == O_TMPFILE) {
-        if ((flags & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "O_TMPFILE needs write access");
-        InodeRef directory = TRY(resolve(path, who));
-        if (!directory->is_directory()) return fail(ENOTDIR, "'{}' is no directory", path);
-        InodeRef made = TRY(create_unnamed(*directory, S_IFREG | (mode & 07777), who, true));
-        return open(made, flags & ~(O_TMPFILE | O_CREAT | O_EXCL | O_TRUNC), who, false);
-    }
-    const bool follow = !(flags & O_NOFOLLOW) && !((flags & O_CREAT) && (flags & O_EXCL));
+    if ((flags & O_TMPFILE) == O_TMPFILE) return open_unnamed(path, flags, mode, who);
+    if ((flags & O_CREAT) && (flags & O_DIRECTORY)) return fail(EINVAL, "O_CREAT makes no directories");
+    const bool exclusive = (flags & O_CREAT) && (flags & O_EXCL);
     for (int attempt = 0; attempt < 8; ++attempt) {
-        Result<InodeRef> found = resolve(path, who, follow);
-        if (found) {
-            if ((flags & O_CREAT) && (flags & O_EXCL)) return fail(EEXIST, "'{}' exists", path);
-            if ((flags & O_CREAT) && (*found)->is_directory()) return fail(EISDIR, "'{}' is a directory", path);
-            return open(*found, flags, who, true);
-        }
-        if (found.error().code != ENOENT || !(flags & O_CREAT)) return fail(found.error());
-        if (path.size() > 1 && path.back() == '/') return fail(EISDIR, "'{}' ends with a slash", path);
-        Parent parent = TRY(resolve_parent(path, who));
-        // A dangling link is followed to where its target would be.
-        if (follow) {
-            Result<InodeRef> link = lookup(*parent.directory, parent.name, who, true);
-            if (link && (*link)->is_symlink()) {
-                const std::string target = TRY(read_link(**link));
-                const std::string base(
-                    path.substr(0, path.rfind('/') == std::string_view::npos ? 0 : path.rfind('/') + 1));
-                return open_path(target.starts_with('/') ? target : base + target, flags | O_NOFOLLOW, mode, who);
+        if (flags & O_CREAT) {
+            // The last part is to be a file's name, whatever it names now.
+            if (!path.empty() && path.back() == '/' && !nothing_left(path)) {
+                TRY(resolve_parent(path, who));
+                return fail(EISDIR, "'{}' ends with a slash", path);
             }
         }
-        Result<InodeRef> made = create(*parent.directory, parent.name, S_IFREG | (mode & 07777), 0, {}, who, true);
+        Place place = TRY(walk(path, who, !(flags & O_NOFOLLOW) && !exclusive));
+        if (place.found) {
+            if (exclusive) return fail(EEXIST, "'{}' exists", path);
+            if ((flags & O_CREAT) && place.found->is_directory()) return fail(EISDIR, "'{}' is a directory", path);
+            return open(place.found, flags, who, true);
+        }
+        if (!(flags & O_CREAT)) return fail(ENOENT, "'{}': no such entry", path);
+        if (place.slash) return fail(EISDIR, "'{}': a symbolic link ends with a slash", path);
+        Result<InodeRef> made =
+            create(*place.directory, place.name, S_IFREG | (mode & 07777), 0, {}, who, true);
         if (made) return open(*made, flags & ~(O_TRUNC | O_CREAT | O_EXCL), who, false);
-        if (made.error().code != EEXIST || (flags & O_EXCL)) return fail(made.error());
+        if (made.error().code != EEXIST || exclusive) return fail(made.error());
     }
     return fail(EAGAIN, "'{}' comes and goes", path);
 }

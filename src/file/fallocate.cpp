@@ -171,28 +171,35 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     return inode.store(handle);
 }
 
-Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool reserve) {
+Result<void> check_fallocate_mode(int mode) {
     constexpr int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE |
                           FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
     if (mode & ~known) return fail(EOPNOTSUPP, "fallocate mode {:#x} is not known", mode);
+    const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
+    const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+    if ((operation & (operation - 1)) != 0) return fail(EOPNOTSUPP, "fallocate mode {:#x} mixes operations", mode);
+    if (operation == FALLOC_FL_PUNCH_HOLE && !keep)
+        return fail(EOPNOTSUPP, "a hole is punched with FALLOC_FL_KEEP_SIZE");
+    if ((operation == FALLOC_FL_COLLAPSE_RANGE || operation == FALLOC_FL_INSERT_RANGE) && keep)
+        return fail(EOPNOTSUPP, "collapse and insert change the size");
+    return {};
+}
+
+Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool reserve,
+                            const Credentials* who) {
+    const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
+    const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+    if (inode.has_flag(format::inode_flag::append) && operation != 0)
+        return fail(EPERM, "inode {} is append-only", inode.number());
+    if (inode.has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode.number());
     if (!inode.is_regular())
         return fail(inode.is_directory() ? EISDIR : ENODEV, "inode {} is no regular file", inode.number());
     if (length == 0) return fail(EINVAL, "fallocate of no bytes");
     const std::uint64_t limit = max_file_size(inode);
     if (offset > limit || length > limit - offset)
         return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
-    const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
-    const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
-    if (operation != 0 && operation != FALLOC_FL_UNSHARE_RANGE && (operation & (operation - 1)) != 0)
-        return fail(EINVAL, "fallocate mode {:#x} mixes operations", mode);
-    if (operation == FALLOC_FL_PUNCH_HOLE && !keep)
-        return fail(EOPNOTSUPP, "a hole is punched with FALLOC_FL_KEEP_SIZE");
-    if ((operation == FALLOC_FL_COLLAPSE_RANGE || operation == FALLOC_FL_INSERT_RANGE) && keep)
-        return fail(EINVAL, "collapse and insert change the size");
     WriteLock guard(inode.rw);
-    if (inode.has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode.number());
-    if (inode.has_flag(format::inode_flag::append) && operation != 0)
-        return fail(EPERM, "inode {} is append-only", inode.number());
+    if (who) TRY(remove_privileges(inode, *who));
     const bool extents = inode.has_flag(format::inode_flag::extents) || inode.is_inline();
     if (!extents && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());

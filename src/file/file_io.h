@@ -53,7 +53,8 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
 // With Inode exclusive held. Used by copies, too.
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.
-Result<void> leave_inline(Inode& inode, bool may_use_reserve);
+// `next`: the byte that is written next; an empty file gets no block for what was in its inode, unless that is in it.
+Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next = ~std::uint64_t{0});
 // Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive). The
 // folio, if there is one, stays locked until the new size is published: no store past the old end through a map comes
 // between, and the next one faults and promises the blocks that are in the file by then.
@@ -93,7 +94,10 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans);
 
 // ---- fallocate.cpp, shift_range.cpp
 // mode: FALLOC_FL_* of <linux/falloc.h>.
-Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool may_use_reserve);
+// `who` takes set-id bits by it; nullptr: nobody.
+Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool may_use_reserve,
+                            const Credentials* who);
+Result<void> check_fallocate_mode(int mode);  // EOPNOTSUPP
 Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
 Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
 Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length);  // Inode exclusive held

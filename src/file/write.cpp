@@ -138,10 +138,17 @@ Result<LockedFolio> zero_straddle(Inode& inode) {
     return folio;
 }
 
-Result<void> leave_inline(Inode& inode, bool may_use_reserve) {
+Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next) {
+    bool empty = false;
     {
         MutexLock guard(inode.map_lock);
         if (!inode.is_inline()) return {};
+        empty = inode.size() == 0 && !inode.places().has_pending();
+    }
+    if (empty && next >= inode.fs().block_size()) {
+        Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+        MutexLock guard(inode.map_lock);
+        return clear_inline(handle, inode);
     }
     LockedFolio folio = TRY(inode.pages().lock_for_change(0, true));
     TRY(fill_folio(inode, folio));
@@ -183,7 +190,7 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         inline_now = inode.is_inline();
         if (inline_now) capacity = inline_capacity(inode);
     }
-    if (inline_now && offset + in.size() > capacity) TRY(leave_inline(inode, request.may_use_reserve));
+    if (inline_now && offset + in.size() > capacity) TRY(leave_inline(inode, request.may_use_reserve, offset));
     std::size_t done = 0;
     int attempts = 0;
     while (done < in.size()) {

@@ -4,6 +4,7 @@
 #include "inode/xattr.h"
 
 #include <ctime>
+#include <limits>
 
 namespace uext4 {
 
@@ -24,6 +25,16 @@ Result<bool> has_capability(Inode& inode) {
     return value.has_value();
 }
 
+// The ends of the range that the format has stand for what is beyond them: who sets them gets no nanoseconds.
+format::Timestamp settable(const Inode& inode, format::Timestamp time) {
+    constexpr std::int64_t lowest = std::numeric_limits<std::int32_t>::min();
+    const std::int64_t highest = inode.fs().geometry.inode_size > format::classic_inode_size
+                                     ? std::int64_t{0x37FFFFFFF}
+                                     : std::int64_t{std::numeric_limits<std::int32_t>::max()};
+    if (time.sec <= lowest || time.sec >= highest) time.nsec = 0;
+    return time;
+}
+
 Result<void> may_change(Inode& inode, const AttributeChange& c, const Credentials& who) {
     const bool owner = owns(inode, who);
     if (c.mode && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
@@ -34,9 +45,14 @@ Result<void> may_change(Inode& inode, const AttributeChange& c, const Credential
     if (c.gid && !who.capabilities.chown &&
         (who.uid != inode.uid() || (*c.gid != inode.gid() && !who.in_group(*c.gid))))
         return fail(EPERM, "inode {}: its group cannot be changed to {}", inode.number(), *c.gid);
-    const bool sets_time = (c.atime && !c.atime_now) || (c.mtime && !c.mtime_now);
-    if (sets_time && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-    if ((c.atime_now || c.mtime_now) && !owner) TRY(may_access(inode, who, access_write));
+    // A chown that takes set-id bits changes the mode.
+    const bool set_gid = (inode.mode() & S_ISGID) && ((inode.mode() & S_IXGRP) || !who.in_group(inode.gid()));
+    if (c.owner_asked && !inode.is_directory() && ((inode.mode() & S_ISUID) || set_gid) && !owner)
+        return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+    const bool both_now = c.atime && c.atime_now && c.mtime && c.mtime_now;
+    if ((c.atime || c.mtime) && !both_now && !owner)
+        return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+    if (both_now && !owner) TRY(may_access(inode, who, access_write));
     return {};
 }
 
@@ -49,20 +65,21 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     if (check) TRY(may_change(inode, c, who));
     const bool changes_mode = c.mode.has_value();
-    const bool loses_capability = (c.uid || c.gid) && TRY(has_capability(inode));
+    const bool owner = c.uid || c.gid || c.owner_asked;
+    const bool loses_capability = owner && TRY(has_capability(inode));
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? xattr_credits(inode) : 0) +
                                                  (loses_capability ? xattr_credits(inode) : 0)));
     if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability));
     {
         MutexLock guard(inode.map_lock);
         std::uint16_t mode = inode.mode();
-        if (c.uid || c.gid) {
+        if (owner) {
+            const bool in_group = who.in_group(inode.gid());
             inode.set_owner(c.uid.value_or(inode.uid()), c.gid.value_or(inode.gid()));
             if (!inode.is_directory()) {
                 mode &= static_cast<std::uint16_t>(~S_ISUID);
                 if (mode & S_IXGRP) mode &= static_cast<std::uint16_t>(~S_ISGID);
-                else if (check && (mode & S_ISGID) && !who.capabilities.fsetid && !who.in_group(inode.gid()))
-                    mode &= static_cast<std::uint16_t>(~S_ISGID);
+                else if (check && !who.capabilities.fsetid && !in_group) mode &= static_cast<std::uint16_t>(~S_ISGID);
             }
         }
         if (c.mode) {
@@ -72,8 +89,8 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
         }
         inode.set_mode(mode);
         const format::Timestamp now = current_time();
-        if (c.atime) inode.set_atime(c.atime_now ? now : *c.atime);
-        if (c.mtime) inode.set_mtime(c.mtime_now ? now : *c.mtime);
+        if (c.atime) inode.set_atime(c.atime_now ? now : settable(inode, *c.atime));
+        if (c.mtime) inode.set_mtime(c.mtime_now ? now : settable(inode, *c.mtime));
         inode.set_ctime(c.ctime.value_or(now));
         inode.bump_version();
         TRY(inode.store(handle, c.mode || c.uid || c.gid));
@@ -85,10 +102,12 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
 Result<void> remove_privileges(Inode& inode, const Credentials& who) {
     if (!inode.is_regular() || inode.unprivileged.load(std::memory_order_relaxed)) return {};
     const std::uint16_t mode = inode.mode();
-    const bool set_gid = (mode & S_ISGID) && (mode & S_IXGRP), set_id = (mode & S_ISUID) || set_gid;
+    // Without the group's right to execute the bit once meant mandatory locks; the group may keep it.
+    const bool set_gid = (mode & S_ISGID) && ((mode & S_IXGRP) || !who.in_group(inode.gid())),
+               set_id = (mode & S_ISUID) || set_gid;
     const bool capable = TRY(has_capability(inode));
     if (!set_id && !capable) {
-        inode.unprivileged.store(true, std::memory_order_relaxed);
+        if (!(mode & S_ISGID)) inode.unprivileged.store(true, std::memory_order_relaxed);
         return {};
     }
     if (who.capabilities.fsetid && !capable) return {};

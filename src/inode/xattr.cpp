@@ -224,15 +224,12 @@ Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, Cons
                        const Credentials* who) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
-        const format::Acl acl = TRY(format::decode_xattr_acl(value));
-        if (mode != XattrMode::either) {
-            const bool exists = TRY(get_acl(inode, *kind))
-            .has_value();
-            if (exists && mode == XattrMode::create)
-                return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
-            if (!exists && mode == XattrMode::replace)
-                return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
-        }
+        if (kind == AclKind::default_ && !inode.is_directory() && !value.empty())
+            return fail(EACCES, "inode {}: only a directory has a default ACL", inode.number());
+        // No bytes take it away.
+        const format::Acl acl = value.empty() ? format::Acl() : TRY(format::decode_xattr_acl(value));
+        // XATTR_CREATE and XATTR_REPLACE mean nothing here, as in the kernel.
+        if (value.empty() && !TRY(get_acl(inode, *kind))) return {};
         TRY(set_acl(handle, inode, *kind, acl, who));
         MutexLock map(inode.map_lock);
         inode.set_ctime(now());
@@ -244,6 +241,7 @@ Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, Cons
 Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
+        if (!TRY(get_acl(inode, *kind))) return {};
         TRY(set_acl(handle, inode, *kind, {}));
         MutexLock map(inode.map_lock);
         inode.set_ctime(now());
@@ -265,35 +263,40 @@ Result<std::vector<std::string>> list_xattrs(Inode& inode) {
     return out;
 }
 
+// In the kernel's order: what is wrong with the name itself is told after what is forbidden.
 Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write) {
-    const Name parsed = TRY(parse_name(name));
     if (write && (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append)))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
-    switch (parsed.index) {
-        case XattrIndex::user:
-            if (!inode.fs().options.xattr_user) return fail(EOPNOTSUPP, "user attributes are off");
-            if (!inode.is_regular() && !inode.is_directory())
-                return write ? fail(EPERM, "inode {}: no user attributes on this kind of file", inode.number())
-                             : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
-            if (inode.is_directory() && (inode.mode() & S_ISVTX) && write && !owns(inode, who))
-                return fail(EPERM, "inode {}: a sticky directory of somebody else", inode.number());
-            return may_access(inode, who, write ? access_write : access_read);
-        case XattrIndex::trusted:
-            if (who.capabilities.sys_admin) return {};
-            return write ? fail(EPERM, "trusted attributes need CAP_SYS_ADMIN")
-                         : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
-        case XattrIndex::security:
-            if (!write) return {};
-            if (parsed.suffix == "capability")
-                return who.capabilities.setfcap ? Result<void>() : fail(EPERM, "file capabilities need CAP_SETFCAP");
-            return who.capabilities.sys_admin ? Result<void>() : fail(EPERM, "security attributes need CAP_SYS_ADMIN");
-        case XattrIndex::posix_acl_access:
-        case XattrIndex::posix_acl_default:
-            if (write && !owns(inode, who))
-                return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-            return {};
-        default: return write ? fail(EOPNOTSUPP, "attribute '{}': no such namespace", name) : Result<void>();
+    if (name.starts_with("security.")) {
+        if (!write) return {};
+        if (name == "security.capability")
+            return who.capabilities.setfcap ? Result<void>() : fail(EPERM, "file capabilities need CAP_SETFCAP");
+        return who.capabilities.sys_admin ? Result<void>() : fail(EPERM, "security attributes need CAP_SYS_ADMIN");
     }
+    if (name.starts_with("system.")) {
+        const auto kind = acl_kind(name);
+        if (kind && inode.is_symlink()) return {};                          // has none
+        if (kind == AclKind::default_ && !inode.is_directory()) return {};  // refused, or nothing to do
+        if (kind && write && !owns(inode, who))
+            return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+        return {};
+    }
+    if (name.starts_with("trusted.")) {
+        if (who.capabilities.sys_admin) return {};
+        return write ? fail(EPERM, "trusted attributes need CAP_SYS_ADMIN")
+                     : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+    }
+    const bool user = name.starts_with("user.");
+    if (user) {
+        if (!inode.is_regular() && !inode.is_directory())
+            return write ? fail(EPERM, "inode {}: no user attributes on this kind of file", inode.number())
+                         : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+        if (inode.is_directory() && (inode.mode() & S_ISVTX) && write && !owns(inode, who))
+            return fail(EPERM, "inode {}: a sticky directory of somebody else", inode.number());
+    }
+    TRY(may_access(inode, who, write ? access_write : access_read));
+    if (user && !inode.fs().options.xattr_user) return fail(EOPNOTSUPP, "user attributes are off");
+    return {};
 }
 
 Result<void> free_all_xattrs(Handle& handle, Inode& inode) {

@@ -20,12 +20,11 @@ Plan plan_for(FsContext& fs, Inode& directory, const CreateRequest& request) {
     plan.privileged = is_privileged(fs, request.who);
     plan.what.parent = directory.number();
     plan.what.uid = request.who.uid;
-    plan.what.gid = request.who.gid;
+    plan.what.gid = names::group_in(fs, directory, request.who);
     plan.what.rdev = S_ISCHR(request.mode) || S_ISBLK(request.mode) ? request.rdev : 0;
     plan.what.inherited_flags = directory.flags();
     mode_t mode = request.mode & (S_IFMT | 07777);
     const bool set_gid = (directory.mode() & S_ISGID) != 0;
-    if (set_gid || fs.options.grpid) plan.what.gid = directory.gid();
     if (set_gid && S_ISDIR(mode)) mode |= S_ISGID;
     // A program that is to run with the directory's group must be made by a member of it.
     if (set_gid && !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&

@@ -8,7 +8,6 @@ namespace {
 using names::LockedInodes;
 
 Result<void> check_target(const Inode& target) {
-    if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     if (target.has_flag(format::inode_flag::immutable) || target.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", target.number());
     if (target.links() == 0 && !target.unnamed.load()) return fail(ENOENT, "inode {} was removed", target.number());
@@ -19,12 +18,12 @@ Result<void> check_target(const Inode& target) {
 
 Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, std::string_view name,
                          const Credentials& who, bool check, LockedInodes& locks) {
-    if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     locks.add(directory);
     TRY(names::check_alive(directory));
     Directory entries(directory);
     if (TRY(entries.find(name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
     TRY(names::may_create_in(directory, who, check));
+    if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     locks.add(target);
     TRY(check_target(target));
     TRY(names::check_project(directory, target));

@@ -10,10 +10,10 @@ Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans) : stat
 Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
-    TRY(names::check_name(name));
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     ReadLock lock(directory.rw);
     if (who) TRY(may_access(directory, *who, access_execute));
+    TRY(names::check_name(name));
     return names::reported(state_->fs, names::find_inode(*state_, directory, name));
 }
 
@@ -37,6 +37,10 @@ Result<void> check_alive(const Inode& directory) {
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
     return {};
+}
+
+std::uint32_t group_in(const FsContext& fs, const Inode& directory, const Credentials& who) {
+    return (directory.mode() & S_ISGID) || fs.options.grpid ? directory.gid() : who.gid;
 }
 
 Result<void> may_create_in(Inode& directory, const Credentials& who, bool check) {

@@ -28,6 +28,8 @@ using uext4::is_dot_or_dotdot;
 
 // The directory's rw held. ENOTDIR, ENOENT for a removed one.
 Result<void> check_alive(const Inode& directory);
+// The group of what is made in the directory.
+std::uint32_t group_in(const FsContext& fs, const Inode& directory, const Credentials& who);
 // May a name be made (removed) in the directory: permission (when `check`), and the immutable and append-only flags.
 Result<void> may_create_in(Inode& directory, const Credentials& who, bool check);
 Result<void> may_remove_from(Inode& directory, const Inode& victim, const Credentials& who, bool check);

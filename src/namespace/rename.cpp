@@ -115,10 +115,20 @@ Result<void> check_cycles(const Move& move) {
     return {};
 }
 
+Result<void> check_same_kind(const Move& move) {
+    if (!move.target || move.exchange()) return {};
+    if (move.source->is_directory() && !move.target->is_directory())
+        return fail(ENOTDIR, "inode {} is not a directory", move.target->number());
+    if (!move.source->is_directory() && move.target->is_directory())
+        return fail(EISDIR, "inode {} is a directory", move.target->number());
+    return {};
+}
+
 Result<void> check_permission(const Move& move) {
     TRY(names::may_remove_from(move.from_dir, *move.source, move.who, move.check));
     if (!move.target) TRY(names::may_create_in(move.to_dir, move.who, move.check));
     else TRY(names::may_remove_from(move.to_dir, *move.target, move.who, move.check));
+    TRY(check_same_kind(move));
     // A directory that gets another parent has its ".." rewritten.
     if (move.crossing() && move.check) {
         if (move.source->is_directory()) TRY(may_access(*move.source, move.who, access_write));
@@ -130,10 +140,6 @@ Result<void> check_permission(const Move& move) {
 
 Result<void> check_kinds(const Move& move) {
     if (move.target && !move.exchange()) {
-        if (move.source->is_directory() && !move.target->is_directory())
-            return fail(ENOTDIR, "inode {} is not a directory", move.target->number());
-        if (!move.source->is_directory() && move.target->is_directory())
-            return fail(EISDIR, "inode {} is a directory", move.target->number());
         if (move.target->is_directory() && !TRY(Directory(*move.target).is_empty()))
             return fail(ENOTEMPTY, "directory {} is not empty", move.target->number());
     }
@@ -188,7 +194,7 @@ Result<void> leave_old_name(Handle& handle, Move& move) {
     what.parent = move.from_dir.number();
     what.mode = S_IFCHR;
     what.uid = move.who.uid;
-    what.gid = move.who.gid;
+    what.gid = names::group_in(move.state.fs, move.from_dir, move.who);
     what.rdev = makedev(0, 0);
     move.whiteout = TRY(move.state.inodes.create(handle, what));
     const auto replaced = Directory(move.from_dir).replace(handle, move.from, move.whiteout->number(), DT_CHR);
