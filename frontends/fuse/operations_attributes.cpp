@@ -44,7 +44,8 @@ Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int 
                            FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
                            FUSE_SET_ATTR_CTIME;
     // A chown to what was there arrives with nothing in it, and is a change all the same.
-    if (which & others || !(which & FUSE_SET_ATTR_SIZE)) TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
+    if (which & others || !(which & FUSE_SET_ATTR_SIZE))
+        TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
     return {};
 }
 

@@ -102,12 +102,12 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
                             int (*visit)(void* context, const uext4_extent* extent), void* context);
 
 /* Memory maps of files, coherent with reads and writes. Offset in whole pages; prot: PROT_*; flags: MAP_SHARED or
- * MAP_PRIVATE, with MAP_POPULATE. A map lives on when its file is closed, and does not pass to a child of fork(2); it must be
- * ended by uext4_unmap (whole pages, also part of a map or several) before uext4_umount. An access past the end of the
- * file, without space, or after the file became immutable or the file system read-only is SIGBUS for that access.
- * uext4_msync with MS_SYNC makes stores durable. -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory
- * (Linux 5.19) or does not allow it, with a sentence that says what to do. Without root and without access to
- * /dev/userfaultfd, system calls of the program cannot touch the memory (EFAULT). */
+ * MAP_PRIVATE, with MAP_POPULATE. A map lives on when its file is closed, and does not pass to a child of fork(2); it
+ * must be ended by uext4_unmap (whole pages, also part of a map or several) before uext4_umount. An access past the end
+ * of the file, without space, or after the file became immutable or the file system read-only is SIGBUS for that
+ * access. uext4_msync with MS_SYNC makes stores durable. -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for
+ * shared memory (Linux 5.19) or does not allow it, with a sentence that says what to do. Without root and without
+ * access to /dev/userfaultfd, system calls of the program cannot touch the memory (EFAULT). */
 UEXT4_API int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address);
 UEXT4_API int uext4_unmap(void* address, size_t length);
 UEXT4_API int uext4_msync(void* address, size_t length, int flags);

@@ -117,8 +117,8 @@ TEST_P(AroundCache, LargeAndSmallTransfersSeeOneFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, AroundCache,
-                         ::testing::Values("-b 4096", "-b 1024", "-b 4096 -O ^extents,^64bit", "-b 4096 -O bigalloc -C 16384",
-                                           "-b 4096 -O inline_data -I 256"));
+                         ::testing::Values("-b 4096", "-b 1024", "-b 4096 -O ^extents,^64bit",
+                                           "-b 4096 -O bigalloc -C 16384", "-b 4096 -O inline_data -I 256"));
 
 }  // namespace
 }  // namespace uext4

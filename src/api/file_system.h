@@ -105,8 +105,7 @@ public:
                          const std::function<bool(const Mapping&)>& visit);
     // Copies a range inside the file system; bytes copied.
     Result<std::size_t> copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset,
-                                   std::size_t length,
-                                   const Credentials* who = nullptr);
+                                   std::size_t length, const Credentials* who = nullptr);
 
     // ---- by path, from the root. "<12>" as the whole path names an inode by its number. At most 40 symlinks.
     Result<InodeRef> resolve(std::string_view path, const Credentials& who, bool follow_last = true);

@@ -78,8 +78,7 @@ Result<FileSystem::Place> FileSystem::walk(std::string_view path, const Credenti
 
 Result<InodeRef> FileSystem::resolve(std::string_view path, const Credentials& who, bool follow_last) {
     Place place = TRY(walk(path, who, follow_last));
-    if (!place.found)
-        return fail(ENOENT, "'{}': no such entry in directory {}", path, place.directory->number());
+    if (!place.found) return fail(ENOENT, "'{}': no such entry in directory {}", path, place.directory->number());
     return std::move(place.found);
 }
 
@@ -130,8 +129,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, i
         }
         if (!(flags & O_CREAT)) return fail(ENOENT, "'{}': no such entry", path);
         if (place.slash) return fail(EISDIR, "'{}': a symbolic link ends with a slash", path);
-        Result<InodeRef> made =
-            create(*place.directory, place.name, S_IFREG | (mode & 07777), 0, {}, who, true);
+        Result<InodeRef> made = create(*place.directory, place.name, S_IFREG | (mode & 07777), 0, {}, who, true);
         if (made) return open(*made, flags & ~(O_TRUNC | O_CREAT | O_EXCL), who, false);
         if (made.error().code != EEXIST || exclusive) return fail(made.error());
     }

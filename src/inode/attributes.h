@@ -12,7 +12,7 @@ struct AttributeChange {
     std::optional<std::uint32_t> uid, gid;
     std::optional<format::Timestamp> atime, mtime, ctime;
     bool atime_now = false, mtime_now = false;  // the current time; of both together needs write permission only
-    bool owner_asked = false;  // chown, if only to what was there: set-id bits go all the same
+    bool owner_asked = false;                   // chown, if only to what was there: set-id bits go all the same
 };
 
 format::Timestamp current_time();

@@ -64,9 +64,10 @@ std::string draw(const Shared& r, const Schedule& schedule, bool failed) {
     std::string out = fmt::format("<svg width=\"{}\" height=\"{}\" font-family=\"monospace\" font-size=\"11\">\n",
                                   40 + lane * static_cast<int>(used.size()), height);
     for (auto [t, at] : x)
-        out += fmt::format("<text x=\"{}\" y=\"30\" font-weight=\"bold\">{} {}</text><line x1=\"{}\" y1=\"40\" "
-                           "x2=\"{}\" y2=\"{}\" stroke=\"#ddd\"/>\n",
-                           at, t, escaped(thread_of(r, t)), at, at, height - 20);
+        out += fmt::format(
+            "<text x=\"{}\" y=\"30\" font-weight=\"bold\">{} {}</text><line x1=\"{}\" y1=\"40\" "
+            "x2=\"{}\" y2=\"{}\" stroke=\"#ddd\"/>\n",
+            at, t, escaped(thread_of(r, t)), at, at, height - 20);
     // Bars: from the first row that shows a lock held by a thread to the first that does not.
     struct Bar {
         std::size_t from;
@@ -77,11 +78,11 @@ std::string draw(const Shared& r, const Schedule& schedule, bool failed) {
     auto close = [&](std::pair<int, std::uint16_t> key, const Bar& bar, std::size_t to) {
         const int y = top + row_height * static_cast<int>(bar.from) - 10;
         const unsigned hue = key.second * 47u % 360;
-        bars += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"4\" height=\"{}\" fill=\"hsl({},60%,55%)\"><title>{}"
-                            "</title></rect>\n",
-                            x[key.first] - 6 - 6 * (bar.column % 3), y,
-                            std::max(4, row_height * static_cast<int>(to - bar.from)), hue,
-                            escaped(name_of(r, key.second)));
+        bars += fmt::format(
+            "<rect x=\"{}\" y=\"{}\" width=\"4\" height=\"{}\" fill=\"hsl({},60%,55%)\"><title>{}"
+            "</title></rect>\n",
+            x[key.first] - 6 - 6 * (bar.column % 3), y, std::max(4, row_height * static_cast<int>(to - bar.from)), hue,
+            escaped(name_of(r, key.second)));
     };
     for (std::size_t row = 0; row < rows.size(); ++row) {
         const Event& e = r.events[rows[row]];
@@ -94,8 +95,7 @@ std::string draw(const Shared& r, const Schedule& schedule, bool failed) {
                 ++it;
             }
         }
-        for (std::uint16_t lock : held)
-            open.try_emplace({e.thread, lock}, Bar{row, static_cast<int>(open.size())});
+        for (std::uint16_t lock : held) open.try_emplace({e.thread, lock}, Bar{row, static_cast<int>(open.size())});
         const int y = top + row_height * static_cast<int>(row);
         const bool chosen = is_choice(schedule, e.step);
         const bool decisive = chosen && !schedule.empty() && e.step == schedule.back().step;
@@ -105,7 +105,9 @@ std::string draw(const Shared& r, const Schedule& schedule, bool failed) {
         marks += fmt::format("<text x=\"{}\" y=\"{}\" fill=\"{}\">{} {}<title>step {}, {}{}</title></text>\n",
                              x[e.thread], y, e.kind == event_block ? "#b00" : "#222", kind_text(e),
                              escaped(name_of(r, e.name)), e.step, escaped(name_of(r, e.source)),
-                             decisive ? ": the decisive choice" : chosen ? ": a choice" : "");
+                             decisive ? ": the decisive choice"
+                             : chosen ? ": a choice"
+                                      : "");
     }
     for (const auto& [key, bar] : open) close(key, bar, rows.size());
     if (failed)

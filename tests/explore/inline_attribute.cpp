@@ -23,7 +23,8 @@ void run(World& w) {
             }},
            {"attribute",
             [&] {
-                auto set = w.fs().set_xattr(file->inode(), "user.long", std::as_bytes(std::span(value)), 0, root, false);
+                auto set =
+                    w.fs().set_xattr(file->inode(), "user.long", std::as_bytes(std::span(value)), 0, root, false);
                 w.expect(std::move(set), "setxattr");
                 stored = true;
             }},

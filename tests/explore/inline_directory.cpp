@@ -21,8 +21,8 @@ void run(World& w) {
     w.run({{"grow",
             [&] {
                 for (int i = 0; i < 6; ++i)
-                    w.expect(w.fs().create(*dir, "a-rather-long-name-" + std::to_string(i), S_IFREG | 0644, 0, "",
-                                           root, false),
+                    w.expect(w.fs().create(*dir, "a-rather-long-name-" + std::to_string(i), S_IFREG | 0644, 0, "", root,
+                                           false),
                              "create");
             }},
            {"list",
@@ -42,7 +42,8 @@ void run(World& w) {
                              "readdir");
                 }
                 for (const char* name : {"one", "two", "three", ".", ".."})
-                    w.require(seen[name] == 1, std::string(name) + " was seen " + std::to_string(seen[name]) + " times");
+                    w.require(seen[name] == 1,
+                              std::string(name) + " was seen " + std::to_string(seen[name]) + " times");
             }},
            {"unlink", [&] { w.allow(w.fs().unlink(*dir, "a-rather-long-name-0", root, false), ENOENT, "unlink"); }}});
     dir.reset();

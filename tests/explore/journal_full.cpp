@@ -22,7 +22,8 @@ void run(World& w) {
            {"create",
             [&] {
                 for (int i = 0; i < 3; ++i)
-                    w.expect(w.fs().create(*top, "n" + std::to_string(i), S_IFREG | 0644, 0, "", root, false), "create");
+                    w.expect(w.fs().create(*top, "n" + std::to_string(i), S_IFREG | 0644, 0, "", root, false),
+                             "create");
             }},
            {"full", [&] {
                 // Handles that ask for nearly all there is make every transaction short.

@@ -30,9 +30,9 @@ void run(World& w) {
                 stored[i] = done.has_value();
             }
         };
-        w.run({{"low", [&] { storing(0); }},
-               {"high", [&] { storing(8); }},
-               {"sync", [&] { w.expect(synced->sync(false), "fsync"); }}});
+        w.run({{"low", [&] { storing(0); }}, {"high", [&] { storing(8); }}, {"sync", [&] {
+                                                                                 w.expect(synced->sync(false), "fsync");
+                                                                             }}});
     }
     synced.reset();
     w.remount();

@@ -48,7 +48,8 @@ const Register registered({"mapped-punch",
                            prepare,
                            run,
                            {{"shipped", "", 0, ""},
-                            {"no-invalidate", "punch_invalidates", 1000, "the punch does not take the invalidate lock"}}});
+                            {"no-invalidate", "punch_invalidates", 1000,
+                             "the punch does not take the invalidate lock"}}});
 
 }  // namespace
 }  // namespace uext4::explore

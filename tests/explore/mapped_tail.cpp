@@ -21,7 +21,8 @@ void run(World& w) {
         w.run({{"store",
                 [&] {
                     for (int i = 0; i < 2; ++i) {
-                        // In the page of the end, which may be behind it; past that page when the file is at its shortest.
+                        // In the page of the end, which may be behind it; past that page when the file is at its
+                        // shortest.
                         auto done = mapped.try_store(5500, 10, 's');
                         if (!done && done.error().code != EFAULT) w.wrong("store: " + done.error().what);
                     }

@@ -32,8 +32,7 @@ void run(World& w) {
     top.reset();
     w.after_cut([&](World& after) {
         for (const char* name : {"/f", "/g"})
-            if (after.fs().resolve(name, root))
-                after.require_bytes(name, after.read(*after.open(name), 0, 30000), "a");
+            if (after.fs().resolve(name, root)) after.require_bytes(name, after.read(*after.open(name), 0, 30000), "a");
     });
     w.unmount();
 }

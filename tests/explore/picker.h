@@ -35,7 +35,8 @@ public:
 
 // At each step, with a probability drawn for each schedule, some other thread.
 std::unique_ptr<Picker> make_random(std::uint64_t seed);
-// Probabilistic concurrency testing: random priorities, and a few steps at which the running thread drops to the lowest.
+// Probabilistic concurrency testing: random priorities, and a few steps at which the running thread drops to the
+// lowest.
 std::unique_ptr<Picker> make_pct(std::uint64_t seed);
 // All schedules with no deviation from the default, then all with one, with two, ...
 std::unique_ptr<Picker> make_dfs();

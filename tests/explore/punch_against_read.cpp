@@ -25,8 +25,7 @@ void run(World& w) {
                 const std::string after = w.read(*punched, 4096, 8192);
                 w.require_bytes("read by the puncher behind its punch", after, std::string_view("\0", 1));
             }},
-           {"read",
-            [&] {
+           {"read", [&] {
                 for (int i = 0; i < 2; ++i) {
                     const bool before = !done;
                     const std::string bytes = w.read(*seen, 0, size);
@@ -50,7 +49,8 @@ const Register registered({"punch-read",
                            prepare,
                            run,
                            {{"shipped", "", 0, ""},
-                            {"no-invalidate", "punch_invalidates", 500, "the punch does not take the invalidate lock"}}});
+                            {"no-invalidate", "punch_invalidates", 500,
+                             "the punch does not take the invalidate lock"}}});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -138,9 +138,10 @@ void World::compare_cuts_clean() {
 
 std::shared_ptr<MemoryDevice> make_template(const Scenario& scenario) {
     const std::string path = fmt::format("/dev/shm/uext4-explore-{}", ::getpid());
-    const std::string command =
-        fmt::format("mke2fs -q -F -U 11111111-2222-3333-4444-555555555555 -E lazy_itable_init=0,nodiscard,hash_seed=11111111-2222-3333-4444-555555555555 {}",
-                    scenario.format);
+    const std::string command = fmt::format(
+        "mke2fs -q -F -U 11111111-2222-3333-4444-555555555555 -E "
+        "lazy_itable_init=0,nodiscard,hash_seed=11111111-2222-3333-4444-555555555555 {}",
+        scenario.format);
     // The size stands last, behind the file.
     const auto space = command.rfind(' ');
     const std::string full = fmt::format("{} {} {}", command.substr(0, space), path, command.substr(space + 1));

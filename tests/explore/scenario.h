@@ -78,18 +78,18 @@ private:
 };
 
 struct Design {
-    std::string name;                    // "shipped" or that of a wrong one
-    std::string weakened;                // the seam, empty for the shipped one
-    std::uint64_t found_within = 0;      // schedules, random and PCT alike
-    std::string what;                    // a sentence
+    std::string name;                // "shipped" or that of a wrong one
+    std::string weakened;            // the seam, empty for the shipped one
+    std::uint64_t found_within = 0;  // schedules, random and PCT alike
+    std::string what;                // a sentence
 };
 
 struct Scenario {
     std::string name;
     std::string looks_for;
-    std::string format;   // mke2fs's arguments, with the size last
-    std::string options;  // mount options; `background` runs the threads that write back and delete,
-                          // `tiny-cache` has room for 16 folios
+    std::string format;                   // mke2fs's arguments, with the size last
+    std::string options;                  // mount options; `background` runs the threads that write back and delete,
+                                          // `tiny-cache` has room for 16 folios
     std::function<void(World&)> prepare;  // makes the image that every schedule starts from
     std::function<void(World&)> run;      // mount is done; ends with everything judged
     std::vector<Design> designs;          // "shipped" comes first

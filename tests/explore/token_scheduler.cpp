@@ -120,7 +120,8 @@ TokenScheduler::Task& TokenScheduler::choose(bool stays, bool yields) {
             shared_.deviations[shared_.deviation_count++] = {step_, picked};
     }
     Task& next = *tasks_[static_cast<std::size_t>(picked)];
-    if (&next != &me) order_hash_ = (order_hash_ ^ (me.where.line() * 64u + static_cast<unsigned>(picked))) * 0x100000001b3;
+    if (&next != &me)
+        order_hash_ = (order_hash_ ^ (me.where.line() * 64u + static_cast<unsigned>(picked))) * 0x100000001b3;
     return next;
 }
 
@@ -140,7 +141,8 @@ void TokenScheduler::step_taken(std::uint8_t kind, const char* what, const std::
     me.where = where;
     if (quiet_) return;
     if (++step_ > step_limit)
-        fail(Failure::livelock, fmt::format("after {} steps the threads are still busy:\n{}", step_, describe_threads()));
+        fail(Failure::livelock,
+             fmt::format("after {} steps the threads are still busy:\n{}", step_, describe_threads()));
     if (!record_ || shared_.event_count >= Shared::max_events) return;
     Event& e = shared_.events[shared_.event_count];
     e = {step_, static_cast<std::int16_t>(me.number), kind, 0, intern(place(where)), intern(what ? what : ""), {}};
@@ -256,8 +258,8 @@ void TokenScheduler::nobody_can_run() {
     for (const auto& task : tasks_)
         for (const auto& other : tasks_)
             if (!task->finished && !other->finished && task->waits_for && task != other)
-                lock = lock ||
-                       std::ranges::any_of(other->held, [&](const HeldRank& h) { return h.address == task->waits_for; });
+                lock = lock || std::ranges::any_of(other->held,
+                                                   [&](const HeldRank& h) { return h.address == task->waits_for; });
     const char* how = idle_timers_ > idle_timer_limit ? "only timers go on" : "no thread can run";
     fail(lock ? Failure::deadlock : Failure::lost_wakeup, fmt::format("{}:\n{}", how, describe_threads()));
 }
