@@ -8,8 +8,10 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -63,13 +65,75 @@ private:
     int held_ = 0;
 };
 
-TEST(LateData, TruncateUpDoesNotPublishASizeBeyondData) {
+std::unique_ptr<MemoryDevice> fresh_image() {
     const std::string path = fmt::format("/dev/shm/uext4-late-{}", ::getpid());
-    ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 64M", path).c_str()), 0);
+    EXPECT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 64M", path).c_str()), 0);
     auto memory = MemoryDevice::load(path);
     ::unlink(path.c_str());
-    ASSERT_TRUE(memory);
-    auto device = std::make_shared<HoldingDevice>(std::move(*memory));
+    EXPECT_TRUE(memory);
+    return std::move(*memory);
+}
+
+// /f of the image after its recovery, with which e2fsck has to be content.
+std::string contents_after_recovery(std::unique_ptr<MemoryDevice> image) {
+    const std::shared_ptr<MemoryDevice> device = std::move(image);
+    std::string contents(1 << 20, 0);
+    {
+        auto fs = FileSystem::mount_device(device, {});
+        EXPECT_TRUE(fs) << fs.error().what;
+        auto file = (*fs)->open_path("/f", O_RDONLY, 0, root);
+        EXPECT_TRUE(file) << file.error().what;
+        auto n = (*file)->read(0, std::as_writable_bytes(std::span(contents)));
+        EXPECT_TRUE(n) << n.error().what;
+        contents.resize(n.value_or(0));
+        file->reset();
+        EXPECT_TRUE((*fs)->unmount());
+    }
+    const std::string path = fmt::format("/dev/shm/uext4-late-{}", ::getpid());
+    EXPECT_TRUE(device->save(path));
+    EXPECT_EQ(std::system(fmt::format("e2fsck -fn {} > {}.log 2>&1 || (cat {}.log; false)", path, path, path).c_str()),
+              0);
+    ::unlink(path.c_str());
+    ::unlink((path + ".log").c_str());
+    return contents;
+}
+
+// While a pass has blocks on their way, somebody writes into the hole below them.
+void fill_below_a_pass(const std::function<void(OpenFile&)>& sync, std::uint64_t truncate_to) {
+    auto device = std::make_shared<HoldingDevice>(fresh_image());
+    auto fs = FileSystem::mount_device(device, {});
+    ASSERT_TRUE(fs) << fs.error().what;
+    {
+        auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(file);
+        const std::vector<std::byte> data(4096, HoldingDevice::mark), other(4096, std::byte{'x'});
+        ASSERT_TRUE((*file)->write(5 * 4096, data));
+        const std::uint64_t size = std::max<std::uint64_t>(6 * 4096, truncate_to);
+        if (truncate_to) ASSERT_TRUE((*file)->truncate(truncate_to));
+        device->hold();
+        std::thread syncing([&] { sync(**file); });
+        device->wait_until_one_is_held();
+        EXPECT_TRUE((*file)->write(1 * 4096, other));
+        EXPECT_TRUE((*file)->write(8 * 4096, other));
+        device->release();
+        syncing.join();
+        const std::string found = contents_after_recovery(device->snapshot());
+        EXPECT_GE(found.size(), size) << "what was synced is behind the end of the file";
+        EXPECT_EQ(std::count(found.begin(), found.end(), static_cast<char>(HoldingDevice::mark)), 4096);
+    }
+    EXPECT_TRUE((*fs)->unmount());
+}
+
+TEST(LateData, FilledHoleBelowAPassHidesNothingThatWasSynced) {
+    fill_below_a_pass([](OpenFile& file) { EXPECT_TRUE(file.sync(false)); }, 0);
+}
+
+TEST(LateData, FilledHoleBelowAPassDoesNotHoldBackASizeThatWasSynced) {
+    fill_below_a_pass([](OpenFile& file) { EXPECT_TRUE(file.sync(false)); }, 40 * 4096);
+}
+
+TEST(LateData, TruncateUpDoesNotPublishASizeBeyondData) {
+    auto device = std::make_shared<HoldingDevice>(fresh_image());
     auto fs = FileSystem::mount_device(device, {});
     ASSERT_TRUE(fs) << fs.error().what;
     std::unique_ptr<MemoryDevice> cut;

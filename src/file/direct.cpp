@@ -81,22 +81,20 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
             change = m.place != Place::mapped;
             at = m.end();
         }
-        change = change || stable_size(inode) != inode.disk_size();
+        change = change || stable_size(inode, InFlight::absent, end) != inode.disk_size();
     }
     if (!change) return {};
     Handle handle = TRY(inode.fs().journal.start(credits));
-    std::uint64_t at = offset / bs;
-    const std::uint64_t last = divide_up(end, bs);
+    LogicalBlock at(offset / bs);
+    const LogicalBlock last(divide_up(end, bs));
     while (at < last) {
         {
             MutexLock guard(inode.map_lock);
-            LogicalBlock reached = TRY(inode.places().publish(handle, LogicalBlock(at), last - at));
-            if (reached.value == last) {
-                inode.places().mark_written(LogicalBlock(at), last - at);
-                reached = TRY(inode.places().convert(handle, LogicalBlock(at), last - at));
-            }
-            at = reached.value;
-            inode.set_disk_size(stable_size(inode));
+            at = TRY(inode.places().name(handle, at, last.value - at.value));
+            // All before it has been written back, and a part without a name stays outside of the file.
+            const std::uint64_t there = at < last ? at.value * bs : end;
+            const std::uint64_t size = stable_size(inode, InFlight::absent, there);
+            inode.set_disk_size(at < last ? std::max(inode.disk_size(), std::min(size, there)) : size);
             TRY(inode.store(handle));
         }
         if (at < last) TRY(handle.restart(credits));

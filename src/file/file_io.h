@@ -69,12 +69,13 @@ bool read_from_journal(Inode& inode, BlockNr block, Bytes contents);
 // Writes dirty folios of bytes [first, end) and names their blocks. All errors are noted for fsync as well.
 Result<void> write_back(Inode& inode, std::uint64_t first = 0, std::uint64_t end = ~std::uint64_t{0});
 // The size that may stand on disk now: never beyond data that is not there. map_lock held. Folios under writeback count
-// as not there, except for the pass that has just written them.
+// as not there, except for the pass that has just written them. What lies before `swept` counts as there: whoever wrote
+// it says so.
 enum class InFlight { absent, arrived };
-std::uint64_t stable_size(Inode& inode, InFlight in_flight = InFlight::absent);
+std::uint64_t stable_size(Inode& inode, InFlight in_flight = InFlight::absent, std::uint64_t swept = 0);
 
 // Sets it, and stores the inode. map_lock held.
-Result<void> store_stable_size(Handle& handle, Inode& inode);
+Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept = 0);
 
 // ---- sync.cpp
 // Before blocks are overwritten in place: what moved them within the file is durable, or a crash would show the new

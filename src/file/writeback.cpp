@@ -2,6 +2,10 @@
 //
 // A pass holds flush_lock. Its folios are under writeback from before their blocks are chosen until after the blocks
 // are named, so nobody changes them meanwhile and what is named is what was written.
+//
+// Blocks are named in their order, and the size on disk grows with each step, so that no block is ever named past it.
+// It is held back by what failed and by what the pass has not looked at; not by what was clean when the pass came by
+// and is dirty since: those bytes were zeros, or are on the device, in a file that was as large.
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
@@ -40,10 +44,17 @@ public:
           next_(first),
           end_(end) {}
 
+    // Bytes before this are on their way or there, as they were in some moment since the pass began.
+    std::uint64_t swept() const { return std::max(next_ * fs_, seen_size_); }
+
+    // Inline contents had to leave the inode: they are dirty, and another pass writes them.
+    bool left_inline() const { return left_inline_; }
+
     // True when there was something to do.
     Result<bool> batch() {
         items_.clear();
         segments_.clear();
+        reach_ = ~std::uint64_t{0};
         collect();
         if (items_.empty()) return false;
         Result<void> chosen = choose();
@@ -54,6 +65,7 @@ public:
         if (chosen) {
             for (Segment& s : segments_) write(s);
             retry_elsewhere();
+            hold_back_behind_failures();
             for (const Segment& s : segments_) mark_failed(s);
         } else {
             for (Item& item : items_) item.failed = true;
@@ -71,17 +83,21 @@ private:
     void collect() {
         const std::uint64_t most = std::max<std::uint64_t>(1, std::min(pass_bytes, pages_.cache().limit() / 4) / fs_);
         while (items_.size() < most) {
+            const std::uint64_t size = inode_.size_hint();
             const std::optional<std::uint64_t> index = pages_.next_dirty(next_);
-            if (!index || *index >= end_) return;
+            if (!index || *index >= end_) {
+                seen_size_ = end_ > size / fs_ ? size : std::min(size, end_ * fs_);
+                return;
+            }
             next_ = *index + 1;
             Result<LockedFolio> locked = pages_.lock(*index, false);
             if (!locked || !*locked || !(*locked)->dirty) continue;
             LockedFolio& folio = *locked;
             const std::uint64_t start = folio->index * fs_;
             pages_.protect(folio);
-            const std::uint64_t size = inode_.size_hint();
-            if (size < start + fs_ && UEXT4_SEAM(zeroes_tails)) {
-                const std::uint64_t keep = size > start ? size - start : 0;
+            const std::uint64_t file_end = inode_.size_hint();
+            if (file_end < start + fs_ && UEXT4_SEAM(zeroes_tails)) {
+                const std::uint64_t keep = file_end > start ? file_end - start : 0;
                 std::memset(folio->data + keep, 0, fs_ - keep);
             }
             items_.push_back({&*folio, folio->dirty});
@@ -240,6 +256,28 @@ private:
         s.result = {};
     }
 
+    // No block is named past the size on disk, which stays below the first one that failed.
+    void hold_back_behind_failures() {
+        MutexLock guard(inode_.map_lock);
+        const std::uint64_t on_disk = inode_.disk_size();
+        const Segment* failed = nullptr;
+        for (Segment& s : segments_) {
+            if ((s.first + s.count) * bs_ <= on_disk) continue;
+            if (!failed && !s.result) {
+                failed = &s;
+                reach_ = std::max(on_disk, s.first * bs_);
+            } else if (failed && s.result) {
+                s.result = fail(failed->result.error());
+            }
+        }
+    }
+
+    // What the size on disk may be while the blocks from `unnamed` on have no names. map_lock held.
+    std::uint64_t size_with(std::uint64_t unnamed) const {
+        const std::uint64_t bound = std::min(reach_, unnamed > ~std::uint64_t{0} / bs_ ? reach_ : unnamed * bs_);
+        return std::max(inode_.disk_size(), std::min(bound, stable_size(inode_, InFlight::arrived, swept())));
+    }
+
     void mark_failed(const Segment& s) {
         if (s.result) return;
         const std::uint64_t per = fs_ / bs_;
@@ -251,51 +289,39 @@ private:
 
     Result<void> name() {
         bool change = false;
+        unsigned credits = 0;
         {
-            // Failed folios count as dirty, so the size on disk stays below them.
             for (Item& item : items_)
                 if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
             MutexLock guard(inode_.map_lock);
             for (const Segment& s : segments_) change = change || s.place != Place::mapped;
-            change = change || stable_size(inode_, InFlight::arrived) != inode_.disk_size();
-        }
-        if (!change) return {};
-        unsigned credits = 0;
-        {
-            MutexLock guard(inode_.map_lock);
+            change = change || size_with(all_named) != inode_.disk_size();
             credits = inode_.places().credits() + Inode::store_credits();
         }
+        if (!change) return {};
         Handle handle = TRY(inode_.fs().journal.start(credits));
         for (const Segment& s : segments_)
             if (s.result) TRY(name_segment(handle, s, credits));
         MutexLock guard(inode_.map_lock);
-        inode_.set_disk_size(stable_size(inode_, InFlight::arrived));
+        inode_.set_disk_size(size_with(all_named));
         return inode_.store(handle);
     }
 
     Result<void> name_segment(Handle& handle, const Segment& s, unsigned credits) {
-        std::uint64_t at = s.first;
-        const std::uint64_t end = s.first + s.count;
-        while (at < end) {
+        if (s.place == Place::mapped) return {};
+        LogicalBlock at(s.first);
+        const LogicalBlock end(s.first + s.count);
+        for (;;) {
             {
                 MutexLock guard(inode_.map_lock);
-                Places& places = inode_.places();
                 if (s.place == Place::inline_data) return name_inline(handle, s);
-                if (s.place == Place::granted) {
-                    at = TRY(places.publish(handle, LogicalBlock(at), end - at))
-                    .value;
-                } else if (s.place == Place::unwritten || s.place == Place::written) {
-                    places.mark_written(LogicalBlock(at), end - at);
-                    at = TRY(places.convert(handle, LogicalBlock(at), end - at))
-                    .value;
-                } else {
-                    return {};
-                }
-                if (at < end) TRY(inode_.store(handle));  // a valid tree before the restart
+                at = TRY(inode_.places().name(handle, at, end.value - at.value));
+                if (at >= end) return {};
+                inode_.set_disk_size(size_with(at.value));
+                TRY(inode_.store(handle));  // a valid file before the restart
             }
-            if (at < end) TRY(handle.restart(credits));
+            TRY(handle.restart(credits));
         }
-        return {};
     }
 
     Result<void> name_inline(Handle& handle, const Segment& s) {
@@ -304,9 +330,11 @@ private:
             return fail(EIO, "inode {}: inline data left the inode during its writeback", inode_.number());
         const Result<void> stored = write_inline(handle, inode_, contents);
         if (stored || stored.error().code != ENOSPC) return stored;
-        // The attributes grew meanwhile: the next pass writes block 0.
+        // The attributes grew meanwhile: another pass writes block 0.
         TRY(inode_.places().reserve_over_inline(true));
         items_[s.item].failed = true;
+        reach_ = 0;
+        left_inline_ = true;
         pages_.fail_writeback(*items_[s.item].folio, 1);
         return {};
     }
@@ -323,51 +351,55 @@ private:
 
     Inode& inode_;
     FileCache& pages_;
+    static constexpr std::uint64_t all_named = ~std::uint64_t{0};
     const std::uint64_t fs_, bs_;
     std::uint64_t next_, end_;
+    bool left_inline_ = false;
+    std::uint64_t seen_size_ = 0;              // what there was of the file when nothing else was dirty
+    std::uint64_t reach_ = ~std::uint64_t{0};  // of this batch: where the first failure beyond the size on disk is
     std::vector<Item> items_;
     std::vector<Segment> segments_;
 };
 
 }  // namespace
 
-std::uint64_t stable_size(Inode& inode, InFlight in_flight) {
+std::uint64_t stable_size(Inode& inode, InFlight in_flight, std::uint64_t swept) {
     const std::uint64_t bs = inode.fs().block_size(), fs = inode.pages().folio_size();
     const std::uint64_t on_disk = inode.disk_size(), size = inode.size();
     std::uint64_t bound = size;
-    if (size > on_disk) {
-        if (auto pending = inode.places().first_pending(LogicalBlock(on_disk / bs)))
+    const std::uint64_t from = std::max(on_disk, swept);
+    if (size > from) {
+        if (auto pending = inode.places().first_pending(LogicalBlock(from / bs)))
             bound = std::min(bound, pending->value * bs);
-        const std::uint64_t from = on_disk / fs;
         const auto waiting =
-            in_flight == InFlight::arrived ? inode.pages().next_dirty(from) : inode.pages().next_busy(from);
+            in_flight == InFlight::arrived ? inode.pages().next_dirty(from / fs) : inode.pages().next_busy(from / fs);
         if (waiting) bound = std::min(bound, *waiting * fs);
-        bound = std::max(bound, on_disk);
+        bound = std::max(bound, from);
     }
     // While the contents are in the inode, the size is what is stored there.
     return bound;
 }
 
-Result<void> store_stable_size(Handle& handle, Inode& inode) {
+Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept) {
     if (!inode.is_inline() || inode.places().has_pending()) {
-        inode.set_disk_size(stable_size(inode));
+        inode.set_disk_size(stable_size(inode, InFlight::absent, swept));
         return inode.store(handle);
     }
     // The stored value has the size that the inode says.
     std::vector<std::byte> contents = TRY(read_inline(inode));
-    inode.set_disk_size(stable_size(inode));
+    inode.set_disk_size(stable_size(inode, InFlight::absent, swept));
     contents.resize(inode.disk_size());
     return write_inline(handle, inode, contents);
 }
 
 namespace {
 
-// A file that grew while its last folio was on its way got its size on disk held back: nothing holds it now.
-// One that is being deleted has lost what the size speaks of already.
-Result<void> settle_size(Inode& inode) {
+// A file that grew while its last folio was on its way got its size on disk held back: nothing before `swept` holds it
+// now. One that is being deleted has lost what the size speaks of already. flush_lock held.
+Result<void> settle_size(Inode& inode, std::uint64_t swept) {
     auto settled = [&] {
         const bool going = inode.deleted.load() || (inode.links() == 0 && !inode.unnamed.load());
-        return going || stable_size(inode) == inode.disk_size();
+        return going || stable_size(inode, InFlight::absent, swept) == inode.disk_size();
     };
     {
         MutexLock guard(inode.map_lock);
@@ -375,7 +407,25 @@ Result<void> settle_size(Inode& inode) {
     }
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
-    return settled() ? Result<void>() : store_stable_size(handle, inode);
+    return settled() ? Result<void>() : store_stable_size(handle, inode, swept);
+}
+
+// Nothing of the file waits, is on its way, or was held back.
+bool all_written(Inode& inode) {
+    const std::uint64_t size = inode.size_hint();
+    if (inode.pages().next_busy(0)) return false;
+    MutexLock guard(inode.map_lock);
+    return inode.disk_size() >= std::min(size, inode.size());
+}
+
+// One pass, and a second where inline contents left the inode during the first. flush_lock held.
+Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
+    for (;;) {
+        Pass pass(inode, first, end);
+        while (TRY(pass.batch())) {
+        }
+        if (!pass.left_inline()) return settle_size(inode, pass.swept());
+    }
 }
 
 }  // namespace
@@ -389,7 +439,7 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
             if (folio) inode.pages().protect(folio);
         }
     }
-    if (!inode.pages().next_busy(0)) return settle_size(inode);
+    if (all_written(inode)) return {};
     MutexLock guard(inode.flush_lock);
     bool whole = false;
     {
@@ -399,19 +449,12 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
         // along.
         if (end > inode.disk_size()) first = std::min(first, inode.disk_size());
     }
-    Pass pass(inode, whole ? 0 : first / fs,
-              end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs));
-    for (;;) {
-        Result<bool> more = pass.batch();
-        if (!more) {
-            inode.writeback_error.store(more.error().code);
-            inode.writeback_errors.fetch_add(1);
-            return fail(more.error().code, "inode {}: {}", inode.number(), more.error().what);
-        }
-        if (!*more) break;
-    }
-    guard.unlock();
-    return settle_size(inode);
+    const std::uint64_t last = end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs);
+    Result<void> written = pass_over(inode, whole ? 0 : first / fs, last);
+    if (written) return {};
+    inode.writeback_error.store(written.error().code);
+    inode.writeback_errors.fetch_add(1);
+    return fail(written.error().code, "inode {}: {}", inode.number(), written.error().what);
 }
 
 }  // namespace uext4

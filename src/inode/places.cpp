@@ -398,6 +398,26 @@ Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::ui
     return LogicalBlock(end);
 }
 
+Result<LogicalBlock> Places::name(Handle& handle, LogicalBlock first, std::uint64_t count) {
+    const std::uint64_t bs = inode_.fs().block_size();
+    LogicalBlock at = first;
+    const LogicalBlock end(first.value + count);
+    while (at < end) {
+        const Mapping m = TRY(lookup(at.value * bs, (end.value - at.value) * bs));
+        const std::uint64_t n = m.end() / bs - at.value;
+        LogicalBlock reached(at.value + n);
+        if (m.place == Place::granted) {
+            reached = TRY(publish(handle, at, n));
+        } else if (m.place == Place::unwritten || m.place == Place::written) {
+            mark_written(at, n);
+            reached = TRY(convert(handle, at, n));
+        }
+        if (reached.value < at.value + n) return reached;
+        at = reached;
+    }
+    return end;
+}
+
 Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
                                       bool privileged) {
     const std::uint64_t end = first.value + count;

@@ -52,6 +52,9 @@ public:
     // unwritten -> written (in memory), and later written -> mapped.
     void mark_written(LogicalBlock first, std::uint64_t count);
     Result<LogicalBlock> convert(Handle& handle, LogicalBlock first, std::uint64_t count);
+    // Both of them, in the order of the blocks, for a range whose granted and unwritten blocks have all been written;
+    // mapped ones stay. Returns the first block not done when the handle has no room.
+    Result<LogicalBlock> name(Handle& handle, LogicalBlock first, std::uint64_t count);
     // hole or reserved -> mapped at once under the handle (data=journal, fallocate: `unwritten`). Returns the first
     // block not done when the handle has no room.
     Result<LogicalBlock> allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
