@@ -2,6 +2,8 @@
 
 #include "format/constants.h"
 
+#include <utility>
+
 namespace uext4::fuse {
 
 namespace {
@@ -36,6 +38,17 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
     }
     last = std::move(it->second.inode);
     known_.erase(it);
+}
+
+void InodeHandles::note_write(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.written = true;
+}
+
+bool InodeHandles::take_note_of_write(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    return it != known_.end() && std::exchange(it->second.written, false);
 }
 
 void InodeHandles::clear() {

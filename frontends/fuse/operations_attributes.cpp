@@ -37,15 +37,19 @@ AttributeChange change_of(const struct stat& wanted, int which) {
 
 // With a cached write behind it the kernel sends times later; all that is asked for in one request is done in an order
 // in which the size does not spoil the times.
-Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int which, const Credentials& who) {
+Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int which, const Credentials& who,
+                   bool of_earlier_write) {
     if (which & FUSE_SET_ATTR_SIZE)
         TRY(server.fs().truncate(inode, static_cast<std::uint64_t>(wanted.st_size), who, false));
     constexpr int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
                            FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
                            FUSE_SET_ATTR_CTIME;
     // A chown to what was there arrives with nothing in it, and is a change all the same.
-    if (which & others || !(which & FUSE_SET_ATTR_SIZE))
-        TRY(server.fs().set_attributes(inode, change_of(wanted, which), who, false));
+    if (which & others || !(which & FUSE_SET_ATTR_SIZE)) {
+        AttributeChange change = change_of(wanted, which);
+        change.of_earlier_write = of_earlier_write;
+        TRY(server.fs().set_attributes(inode, change, who, false));
+    }
     return {};
 }
 
@@ -53,7 +57,9 @@ void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes
     Server& server = server_of(request);
     server.change([&server, request, node, wanted = *attributes, which] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        UEXT4_FUSE_TRY(request, apply(server, *inode, wanted, which, credentials_of(request)));
+        const bool of_write = which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) &&
+                              server.inodes().take_note_of_write(node);
+        UEXT4_FUSE_TRY(request, apply(server, *inode, wanted, which, credentials_of(request), of_write));
         reply_attributes(request, server, *inode);
     });
 }

@@ -109,7 +109,9 @@ void fill_below_a_pass(const std::function<void(OpenFile&)>& sync, std::uint64_t
         const std::vector<std::byte> data(4096, HoldingDevice::mark), other(4096, std::byte{'x'});
         ASSERT_TRUE((*file)->write(5 * 4096, data));
         const std::uint64_t size = std::max<std::uint64_t>(6 * 4096, truncate_to);
-        if (truncate_to) ASSERT_TRUE((*file)->truncate(truncate_to));
+        if (truncate_to) {
+            ASSERT_TRUE((*file)->truncate(truncate_to));
+        }
         device->hold();
         std::thread syncing([&] { sync(**file); });
         device->wait_until_one_is_held();

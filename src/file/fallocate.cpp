@@ -22,14 +22,14 @@ Result<void> need_blocks(Inode& inode) {
     return write_back(inode);
 }
 
-Result<void> touch(Inode& inode) {
-    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
+// The times go to the disk with whatever else changes, or at the next sync.
+void touch_later(Inode& inode) {
     MutexLock guard(inode.map_lock);
     const format::Timestamp now = current_time();
     inode.set_mtime(now);
     inode.set_ctime(now);
     inode.bump_version();
-    return inode.store(handle);
+    inode.note_times_pending();
 }
 
 Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
@@ -195,23 +195,24 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
     if (!inode.is_regular())
         return fail(inode.is_directory() ? EISDIR : ENODEV, "inode {} is no regular file", inode.number());
     if (length == 0) return fail(EINVAL, "fallocate of no bytes");
-    const std::uint64_t limit = max_file_size(inode);
+    const std::uint64_t limit = inode.fs().geometry.max_extent_file_size;
     if (offset > limit || length > limit - offset)
         return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
     WriteLock guard(inode.rw);
+    // As in the kernel: also when the range is refused.
     if (who) TRY(remove_privileges(inode, *who));
+    touch_later(inode);
     const bool extents = inode.has_flag(format::inode_flag::extents) || inode.is_inline();
     if (!extents && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());
     TRY(need_blocks(inode));
     switch (operation) {
-        case FALLOC_FL_PUNCH_HOLE: TRY(punch_range(inode, offset, length)); break;
-        case FALLOC_FL_ZERO_RANGE: TRY(zero_range(inode, offset, length, keep, reserve)); break;
-        case FALLOC_FL_COLLAPSE_RANGE: TRY(collapse_range(inode, offset, length)); break;
-        case FALLOC_FL_INSERT_RANGE: TRY(insert_range(inode, offset, length)); break;
-        default: TRY(allocate_range(inode, offset, length, keep, reserve)); break;
+        case FALLOC_FL_PUNCH_HOLE: return punch_range(inode, offset, length);
+        case FALLOC_FL_ZERO_RANGE: return zero_range(inode, offset, length, keep, reserve);
+        case FALLOC_FL_COLLAPSE_RANGE: return collapse_range(inode, offset, length);
+        case FALLOC_FL_INSERT_RANGE: return insert_range(inode, offset, length);
+        default: return allocate_range(inode, offset, length, keep, reserve);
     }
-    return touch(inode);
 }
 
 }  // namespace uext4

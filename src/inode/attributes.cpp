@@ -61,7 +61,7 @@ Result<void> may_change(Inode& inode, const AttributeChange& c, const Credential
 Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     const bool only_now = !c.mode && !c.uid && !c.gid && (!c.atime || c.atime_now) && (!c.mtime || c.mtime_now);
-    if (inode.has_flag(f::immutable) || (inode.has_flag(f::append) && !only_now))
+    if (!c.of_earlier_write && (inode.has_flag(f::immutable) || (inode.has_flag(f::append) && !only_now)))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     if (check) TRY(may_change(inode, c, who));
     const bool changes_mode = c.mode.has_value();

@@ -42,6 +42,7 @@ void ClientMaps::read_events() {
 
 void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone) {
     MapRegistry& registry = MapRegistry::instance();
+    registry.lock().assert_held();
     switch (message.event) {
         case UFFD_EVENT_PAGEFAULT: {
             const auto flags = message.arg.pagefault.flags;

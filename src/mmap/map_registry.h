@@ -49,7 +49,7 @@ public:
 
     // Events of the program's munmap are read and applied under it: an address that is given out again cannot be met by
     // the event of its former life.
-    Mutex& lock() { return lock_; }
+    Mutex& lock() UEXT4_RETURN_CAPABILITY(lock_) { return lock_; }
     std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     void move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) UEXT4_REQUIRES(lock_);
 

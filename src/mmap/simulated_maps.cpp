@@ -99,17 +99,17 @@ private:
         if (end <= start) return;
         pages.erase(pages.lower_bound(first > start ? first - start : 0), pages.lower_bound(end - start));
     }
-    void drop_locked(std::uint64_t offset, std::uint64_t length) {
+    void drop_locked(std::uint64_t offset, std::uint64_t length) UEXT4_REQUIRES(lock_) {
         for (Map* map : maps_) {
             forget(*map, map->visible, offset, length);
             forget(*map, map->writable, offset, length);
         }
     }
-    std::byte* at_locked(std::uint64_t offset) {
+    std::byte* at_locked(std::uint64_t offset) UEXT4_REQUIRES(lock_) {
         auto it = memory_.find(offset / folio_size_);
         return it == memory_.end() ? nullptr : it->second.data() + offset % folio_size_;
     }
-    bool attempt_locked(const Access& access) {
+    bool attempt_locked(const Access& access) UEXT4_REQUIRES(lock_) {
         Map& map = *access.map;
         if (map.unmapped) return false;
         std::byte* bytes = nullptr;

@@ -51,9 +51,11 @@ class LibraryCalls:
 
     def begin(self, folder):
         self.become(users.ROOT)
-        self.folder = "/" + folder
-        self._call("mkdir", self.fs, self._path(""), 0o777)
-        self._call("chmod", self.fs, self._path(""), 0o777)
+        self.folder = ""
+        for _ in range(2):  # as KernelCalls
+            self.folder += "/" + folder
+            self._call("mkdir", self.fs, self._path(""), 0o777)
+            self._call("chmod", self.fs, self._path(""), 0o777)
 
     def end(self):
         self.become(users.ROOT)
@@ -103,13 +105,25 @@ class LibraryCalls:
             self._call("open", self.fs, self._given(path), flags | os.O_NONBLOCK | os.O_CLOEXEC, mode,
                        ctypes.byref(file))
         except OSError as error:
-            if error.errno == errno.EACCES and self._as_root(lambda: is_device(self.stat, path)):
+            if error.errno == errno.EACCES and self._as_root(
+                    lambda: is_device(self.lstat if flags & os.O_NOFOLLOW else self.stat, path)):
                 raise OSError(errno.ENXIO, path) from None
+            unfollowed = error.errno == errno.ENXIO or (error.errno == errno.ELOOP and flags & os.O_NOFOLLOW)
+            if unfollowed and flags & os.O_CREAT and self._is_foreign(path):
+                raise OSError(errno.EACCES, path) from None
             raise
         if slot in self.slots:
             self._call("close", self.slots.pop(slot))
         self.slots[slot] = file
         return "open"
+
+    def _is_foreign(self, path):
+        """Somebody else's link, socket or device in a directory with the sticky bit that all may write: the system call
+        refuses to create there, before it says what else is wrong."""
+        link = self._as_root(lambda: self._stat("lstat", self.fs, self._given(path)))
+        directory = self._as_root(lambda: self._stat("stat", self.fs, self._given(path.rpartition("/")[0] or ".")))
+        return (stat.S_IFMT(link.st_mode) in (stat.S_IFLNK, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK) and directory.st_mode & 0o1002 == 0o1002 and
+                link.st_uid not in (self.who.uid, directory.st_uid))
 
     def close(self, slot):
         file = self.file(slot)
@@ -203,9 +217,11 @@ class LibraryCalls:
         if "/" in new.rstrip("/"):
             self.lstat(new.rstrip("/").rpartition("/")[0] + "/.")
         try:
-            self.lstat(new)
+            self.lstat(new.rstrip("/"))
         except OSError as error:
-            raise error if error.errno != errno.ENOENT else OSError(errno.EPERM, "protected") from None
+            if error.errno == errno.ENOENT and new and not new.endswith("/"):
+                raise OSError(errno.EPERM, "protected") from None
+            raise
         raise OSError(errno.EEXIST, new)
 
     def _is_protected(self, status, path):

@@ -234,6 +234,9 @@ class Sequences:
         }
         if not self.seeks:
             del kinds["lseek"]
+        else:
+            # The kernel takes unwritten space that was read, and so is cached, for data.
+            del kinds["pread"], kinds["copy_file_range"]
         if self.everything:
             kinds["flink"] = (3, lambda: (self.slot(), self.path()))
         return kinds

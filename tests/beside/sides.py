@@ -6,7 +6,8 @@ import functools
 import mounting
 from kernel_calls import KernelCalls
 from library_calls import LibraryCalls
-from running import Side, difference_of, first_difference
+from differing import difference_of, first_difference
+from running import Side
 
 OPTIONS = "data=ordered"
 
@@ -53,10 +54,10 @@ class Sides:
         self.count += 1
         folder = f"run{self.count}"
         for name in names:
-            self.sides[name].start(folder, sequence)
+            self.sides[name].start(folder, sequence, "mount" in names)
         seen = {name: self.sides[name].result() for name in names}
         for name in names[1:]:
-            found = first_difference(seen[names[0]], seen[name], sequence, name != "mount")
+            found = first_difference(seen[names[0]], seen[name], sequence, name == "mount")
             if found:
                 index, one, other = found
                 return index, difference_of(one, other), name

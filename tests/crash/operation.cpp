@@ -16,16 +16,16 @@ const Credentials root = Credentials::root();
 Result<void> write_through(FileSystem& fs, const Operation& o, int flags, unsigned serial) {
     auto file = TRY(fs.open_path(o.path, flags, 0644, root));
     const auto data = bytes_of_write(serial, o.offset, o.length);
-    if (!(flags & O_DIRECT)) {
-        TRY(file->write(o.offset, data));
+    auto whole = [&](std::size_t written) -> Result<void> {
+        if (written != data.size()) return fail(EIO, "{}: {} of {} bytes written", o.path, written, data.size());
         return {};
-    }
+    };
+    if (!(flags & O_DIRECT)) return whole(TRY(file->write(o.offset, data)));
     std::unique_ptr<std::byte, void (*)(void*)> aligned(
         static_cast<std::byte*>(std::aligned_alloc(4096, round_up(data.size(), std::uint64_t{4096}))),
         [](void* p) { std::free(p); });
     std::copy(data.begin(), data.end(), aligned.get());
-    TRY(file->write(o.offset, ConstBytes(aligned.get(), data.size())));
-    return {};
+    return whole(TRY(file->write(o.offset, ConstBytes(aligned.get(), data.size()))));
 }
 
 Result<void> sync_path(FileSystem& fs, const Operation& o) {

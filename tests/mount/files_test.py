@@ -329,11 +329,31 @@ def what_the_image_says(scratch, top, image):
     check(entries == numbers, f"st_ino: {entries} and {numbers}")
 
 
+def flags_after_a_write(top):
+    """What was written before a file may not be changed any more is written back, times and all; later times are not."""
+    for flag in (0x10, 0x20):  # immutable, append-only
+        path = top / f"flagged{flag}"
+        writer = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        reader = os.open(path, os.O_RDONLY)
+        os.pwrite(writer, b"before", 0)
+        flags = struct.unpack("q", fcntl.ioctl(reader, 0x80086601, bytes(8)))[0]
+        fcntl.ioctl(reader, 0x40086602, struct.pack("q", flags | flag))
+        os.pwrite(writer, b"after", 6)  # by a descriptor that is open
+        os.close(os.open(path, os.O_RDONLY))
+        os.fsync(writer)
+        os.close(writer)
+        refused(errno.EPERM, os.utime, path, (1, 1))
+        check(read(path) == b"beforeafter", "what was written is not there")
+        fcntl.ioctl(reader, 0x40086602, struct.pack("q", flags))
+        os.close(reader)
+
+
 def test(scratch):
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
     for part in (names_that_are_too_long, requests_go_by_inode, handles_outlive_the_cache, directories_have_places,
-                 groups_and_modes, times, attributes, sizes, ranges, locks):
+                 groups_and_modes, times, attributes, sizes, ranges, locks,
+                 flags_after_a_write):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
     the_root_syncs_everything(scratch, top, image)

@@ -1,0 +1,160 @@
+// One piece of work on an image, and what it took of the device and of memory: a line of JSON. The instructions are
+// counted by whoever runs this program.
+#include "api/file_system.h"
+#include "device/file_device.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/falloc.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <map>
+
+namespace uext4 {
+namespace {
+
+const Credentials root = Credentials::root();
+
+// Counts what the file system asks of a file.
+class CountingDevice final : public BlockDevice {
+public:
+    explicit CountingDevice(std::unique_ptr<FileDevice> file) : file_(std::move(file)) {}
+    std::uint64_t size() const override { return file_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override {
+        read_blocks_ += blocks(offset, out.size());
+        return file_->read(offset, out);
+    }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        written_blocks_ += blocks(offset, in.size());
+        return file_->write(offset, in);
+    }
+    Result<void> readv(std::uint64_t offset, std::span<const Bytes> parts) override {
+        for (const Bytes& part : parts) read_blocks_ += blocks(0, part.size());
+        return file_->readv(offset, parts);
+    }
+    Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override {
+        for (const ConstBytes& part : parts) written_blocks_ += blocks(0, part.size());
+        return file_->writev(offset, parts);
+    }
+    Result<void> write_fua(std::uint64_t offset, ConstBytes in) override {
+        written_blocks_ += blocks(offset, in.size());
+        return file_->write_fua(offset, in);
+    }
+    Result<void> flush() override { return file_->flush(); }
+    bool read_only() const override { return file_->read_only(); }
+    std::string name() const override { return file_->name(); }
+    std::uint64_t read_blocks() const { return read_blocks_; }
+    std::uint64_t written_blocks() const { return written_blocks_; }
+
+private:
+    static std::uint64_t blocks(std::uint64_t offset, std::uint64_t length) {
+        return divide_up(offset % 4096 + length, 4096);
+    }
+    std::unique_ptr<FileDevice> file_;
+    std::atomic<std::uint64_t> read_blocks_{0}, written_blocks_{0};
+};
+
+[[noreturn]] void give_up(const std::string& what) {
+    fmt::print(stderr, "{}\n", what);
+    std::exit(1);
+}
+
+template <typename T>
+T need(Result<T> result) {
+    if (!result) give_up(result.error().what);
+    if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+// Names without an order: neighbours of one are not created beside it.
+std::string name_of(std::uint64_t i) {
+    std::uint64_t x = i + 0x9E3779B97F4A7C15;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
+    return fmt::format("{:016x}-{}", x ^ (x >> 31), i);
+}
+
+struct Work {
+    FileSystem& fs;
+    std::string path;
+    std::uint64_t from, count;
+    std::uint64_t step() const { return 7919; }  // between the entries that are looked up or removed
+};
+
+InodeRef directory(const Work& w) {
+    if (auto found = w.fs.resolve(w.path, root)) return std::move(*found);
+    InodeRef top = need(w.fs.root());
+    return need(w.fs.create(*top, w.path.substr(1), S_IFDIR | 0755, 0, "", root, false));
+}
+
+void create_entries(const Work& w) {
+    InodeRef dir = directory(w);
+    for (std::uint64_t i = w.from; i < w.from + w.count; ++i)
+        need(w.fs.create(*dir, name_of(i), S_IFREG | 0644, 0, "", root, false));
+}
+
+// Of a directory with `from` entries.
+void look_up(const Work& w) {
+    InodeRef dir = directory(w);
+    for (std::uint64_t i = 0; i < w.count; ++i)
+        need(w.fs.lookup(*dir, name_of(i * w.step() % w.from), root, false));
+}
+
+void remove_entries(const Work& w) {
+    InodeRef dir = directory(w);
+    for (std::uint64_t i = 0; i < w.count; ++i) need(w.fs.unlink(*dir, name_of(i * w.step() % w.from), root, false));
+}
+
+void list_entries(const Work& w) {
+    InodeRef dir = directory(w);
+    std::uint64_t cookie = 0, found = 0;
+    for (bool more = true; more && found < w.count;) {
+        more = false;
+        need(w.fs.read_directory(*dir, cookie, [&](const DirectoryEntry& entry) {
+            more = true;
+            cookie = entry.next;
+            return ++found < w.count;
+        }));
+    }
+}
+
+// `count` mapped blocks with a hole behind each: blocks of a file that was allocated once, and punched.
+void make_holes(const Work& w) {
+    auto file = need(w.fs.open_path(w.path, O_CREAT | O_RDWR, 0644, root));
+    constexpr std::uint64_t block = 4096;
+    for (std::uint64_t i = 0; i < w.count; ++i) need(file->fallocate(0, 2 * i * block, block));
+    need(file->truncate(2 * w.count * block));
+    need(file->sync(false));
+}
+
+void remove_file(const Work& w) {
+    InodeRef top = need(w.fs.root());
+    need(w.fs.unlink(*top, w.path.substr(1), root, false));
+}
+
+const std::map<std::string, std::function<void(const Work&)>> works = {
+    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},   {"unlink", remove_entries},
+    {"list", list_entries},          {"holes", make_holes},      {"remove", remove_file}};
+
+}  // namespace
+}  // namespace uext4
+
+int main(int argc, char** argv) {
+    using namespace uext4;
+    if (argc != 6 || !works.contains(argv[2])) give_up("growth_driver IMAGE WORK PATH FROM COUNT");
+    auto device = std::make_shared<CountingDevice>(need(FileDevice::open(argv[1])));
+    std::uint64_t mounting = 0;
+    const VolumeOptions options = need(parse_volume_options("noatime,commit=600"));
+    {
+        auto fs = need(FileSystem::mount_device(device, options));
+        mounting = device->read_blocks();
+        works.at(argv[2])({*fs, argv[3], std::strtoull(argv[4], nullptr, 10), std::strtoull(argv[5], nullptr, 10)});
+        need(fs->unmount());
+    }
+    rusage used{};
+    ::getrusage(RUSAGE_SELF, &used);
+    fmt::print("{{\"read\": {}, \"written\": {}, \"mount_read\": {}, \"peak_kib\": {}}}\n", device->read_blocks(),
+               device->written_blocks(), mounting, used.ru_maxrss);
+}
