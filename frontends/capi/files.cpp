@@ -201,12 +201,4 @@ ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* t
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 
-int uext4_flink(uext4_file* file, const char* path) {
-    if (!file || !path) return invalid("uext4_flink: NULL");
-    const Credentials who = identity(file->fs);
-    Result<FileSystem::Parent> parent = file->fs->fs->resolve_parent(path, who);
-    if (!parent) return report(parent.error());
-    return status(file->fs->fs->link(file->file->inode(), *parent->directory, parent->name, who, true));
-}
-
 }  // extern "C"

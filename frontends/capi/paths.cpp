@@ -147,6 +147,15 @@ int uext4_link(uext4_fs* fs, const char* target, const char* path) {
     });
 }
 
+int uext4_flink(uext4_file* file, const char* path) {
+    if (!file || !path) return invalid("uext4_flink: NULL");
+    if (is_root(path)) return report(Error{EEXIST, "'/' exists"});
+    return with_parent(file->fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+        TRY(check_new_name(file->fs, parent));
+        return file->fs->fs->link(file->file->inode(), *parent.directory, parent.name, identity(file->fs), true);
+    });
+}
+
 ssize_t uext4_readlink(uext4_fs* fs, const char* path, char* buffer, size_t size) {
     if (!buffer || size == 0) return invalid("uext4_readlink: no buffer");
     return with(fs, path, false, [&](Inode& inode) -> ssize_t {

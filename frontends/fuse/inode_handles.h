@@ -26,8 +26,8 @@ public:
     void forget(std::uint64_t node, std::uint64_t count);
     void clear();
 
-    // The kernel keeps the times of what it writes, and tells them later, as it tells times that a program sets. After a
-    // write, the next ones are the kernel's own: it writes back before it passes a program's on.
+    // The kernel keeps the times of what it writes, and tells them later, as it tells times that a program sets. After
+    // a write, the next ones are the kernel's own: it writes back before it passes a program's on.
     void note_write(std::uint64_t node);
     bool take_note_of_write(std::uint64_t node);
 

@@ -57,8 +57,8 @@ void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes
     Server& server = server_of(request);
     server.change([&server, request, node, wanted = *attributes, which] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        const bool of_write = which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) &&
-                              server.inodes().take_note_of_write(node);
+        const bool of_write =
+            which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) && server.inodes().take_note_of_write(node);
         UEXT4_FUSE_TRY(request, apply(server, *inode, wanted, which, credentials_of(request), of_write));
         reply_attributes(request, server, *inode);
     });

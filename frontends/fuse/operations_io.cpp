@@ -94,7 +94,8 @@ void reply_written(fuse_req_t request, OpenFile& file, ConstBytes bytes, off_t o
     fuse_reply_write(request, count);
 }
 
-void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t size, off_t offset, fuse_file_info* info) {
+void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t size, off_t offset,
+           fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
     const ConstBytes bytes = bytes_of_string(data, size);

@@ -9,12 +9,6 @@ Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, Bu
     std::unique_ptr<Allocator> out(new Allocator());
     out->state_ = std::make_shared<State>(g, buffers, journal);
     State& s = *out->state_;
-    s.groups.resize(g.group_count);
-    s.system_ranges = std::vector<std::atomic<const SystemRanges*>>((g.group_count >> g.log_groups_per_flex) + 1);
-    s.free_hint = std::vector<std::atomic<std::uint32_t>>(g.group_count);
-    s.free_inode_hint = std::vector<std::atomic<std::uint32_t>>(g.group_count);
-    for (auto& hint : s.free_hint) hint.store(unknown_count);
-    for (auto& hint : s.free_inode_hint) hint.store(unknown_count);
     s.reserved_clusters = g.reserved_blocks / g.cluster_ratio;
     std::uint64_t clusters = free_blocks / g.cluster_ratio;
     if (recount) {

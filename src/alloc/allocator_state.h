@@ -2,6 +2,7 @@
 #pragma once
 
 #include "alloc/allocator.h"
+#include "alloc/lazy_table.h"
 #include "sync/condition.h"
 #include "sync/thread.h"
 
@@ -41,6 +42,13 @@ struct Group {
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
 };
 
+// What is known of a group without its lock.
+struct GroupFacts {
+    std::unique_ptr<Group> group;                         // made when first used; guarded by the table's lock
+    std::atomic<std::uint32_t> free_hint{unknown_count};  // free clusters, unknown_count until looked at
+    std::atomic<std::uint32_t> free_inode_hint{unknown_count};
+};
+
 // Blocks of the file system's own that lie in descriptors, of one flex group: sorted, and apart from each other.
 // Where they are never changes.
 struct SystemRanges {
@@ -52,19 +60,21 @@ struct SystemRanges {
 };
 
 struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
-    AllocatorState(const format::Geometry& g, BufferCache& b, Journal& j) : geometry(g), buffers(b), journal(j) {}
+    AllocatorState(const format::Geometry& g, BufferCache& b, Journal& j)
+        : geometry(g),
+          buffers(b),
+          journal(j),
+          facts(g.group_count),
+          system_ranges((g.group_count >> g.log_groups_per_flex) + 1) {}
 
     const format::Geometry& geometry;
     BufferCache& buffers;
     Journal& journal;
 
-    // Groups are made when first looked at: a file system may have millions.
     Mutex table_lock{Rank::Leaf, "Allocator::groups"};
-    std::vector<std::unique_ptr<Group>> groups;
-    std::vector<std::atomic<std::uint32_t>> free_hint;  // clusters free in a group, unknown_count until looked at
-    std::vector<std::atomic<std::uint32_t>> free_inode_hint;
+    LazyTable<GroupFacts> facts;  // by group
 
-    std::vector<std::atomic<const SystemRanges*>> system_ranges;  // by flex group; null until first asked for
+    LazyTable<std::atomic<const SystemRanges*>> system_ranges;  // by flex group; null until first asked for
     std::vector<std::unique_ptr<const SystemRanges>> owned_ranges;
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.

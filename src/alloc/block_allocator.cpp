@@ -145,7 +145,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             attempt == 2 ? g.group_count : std::min<std::uint64_t>(groups_to_search, g.group_count);
         for (std::uint64_t n = 0; n < groups; ++n) {
             const GroupNr number((goal_group + n) % g.group_count);
-            const std::uint32_t hint = s.free_hint[number.value].load(std::memory_order_relaxed);
+            const std::uint32_t hint = s.facts[number.value].free_hint.load(std::memory_order_relaxed);
             if (hint == 0) continue;
             if (attempt == 0 && hint != unknown_count && hint <= best_count) continue;  // no longer run there
             if (attempt == 1 && (best_count == 0 || n != best_group)) continue;
@@ -168,7 +168,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             keep_window(group, owner, run, *group.blocks, s.clusters_in(number));
             group.blocks->free -= run.count;
             if (run.first == group.blocks->first_free) group.blocks->first_free = run.first + run.count;
-            s.free_hint[number.value].store(group.blocks->free, std::memory_order_relaxed);
+            s.facts[number.value].free_hint.store(group.blocks->free, std::memory_order_relaxed);
             paid->take(run.count);
             s.granted.fetch_add(run.count);
             Grant out;
@@ -193,7 +193,7 @@ void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_gra
             grp.blocks->free += count;
             grp.longest_run = unknown_count;
             grp.blocks->first_free = std::min(grp.blocks->first_free, index);
-            free_hint[number.value].store(grp.blocks->free, std::memory_order_relaxed);
+            facts[number.value].free_hint.store(grp.blocks->free, std::memory_order_relaxed);
         }
     }
     if (was_granted) granted.fetch_sub(count);

@@ -61,7 +61,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
                 }
                 i = k + 1;
             }
-            s.free_hint[n].store(group.blocks->free);
+            s.facts[n].free_hint.store(group.blocks->free);
         }
         Result<void> failed;
         for (const auto& [index, count] : runs) {

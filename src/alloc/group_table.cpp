@@ -25,7 +25,7 @@ std::unique_ptr<BusyMap> busy_map(ConstBytes bitmap, std::uint32_t bits) {
 
 Group& AllocatorState::group(GroupNr g) {
     MutexLock guard(table_lock);
-    auto& slot = groups[g.value];
+    auto& slot = facts[g.value].group;
     if (!slot) slot = std::make_unique<Group>(g.value);
     return *slot;
 }
@@ -136,11 +136,11 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {
         grp.bad_blocks = true;
-        free_hint[g.value].store(0);
+        facts[g.value].free_hint.store(0);
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
-    free_hint[g.value].store(grp.blocks->free);
+    facts[g.value].free_hint.store(grp.blocks->free);
     return {};
 }
 
@@ -163,11 +163,11 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {
         grp.bad_inodes = true;
-        free_inode_hint[g.value].store(0);
+        facts[g.value].free_inode_hint.store(0);
         return fail(map.error());
     }
     grp.inodes = std::move(*map);
-    free_inode_hint[g.value].store(grp.inodes->free);
+    facts[g.value].free_inode_hint.store(grp.inodes->free);
     return {};
 }
 

@@ -53,7 +53,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     const std::uint64_t start = first_group(s, parent, directory);
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
         const GroupNr number((start + n) % g.group_count);
-        if (s.free_inode_hint[number.value].load(std::memory_order_relaxed) == 0) continue;
+        if (s.facts[number.value].free_inode_hint.load(std::memory_order_relaxed) == 0) continue;
         Group& group = s.group(number);
         MutexLock guard(group.lock);
         if (Result<void> loaded = s.load_inodes(number, group); !loaded) {
@@ -73,7 +73,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
             at = (at / 64 + 1) * 64;
         }
         if (index >= g.inodes_per_group) {
-            s.free_inode_hint[number.value].store(0, std::memory_order_relaxed);
+            s.facts[number.value].free_inode_hint.store(0, std::memory_order_relaxed);
             continue;
         }
         std::uint32_t offset = 0;
@@ -108,7 +108,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
         map.set(index);
         map.first_free = index + 1;
         --map.free;
-        s.free_inode_hint[number.value].store(map.free, std::memory_order_relaxed);
+        s.facts[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
         s.free_inodes.fetch_sub(1);
         return InodeNr(number.value * g.inodes_per_group + index + 1);
     }
@@ -149,7 +149,7 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
         group.inodes->clear(index);
         ++group.inodes->free;
         group.inodes->first_free = std::min(group.inodes->first_free, index);
-        alive->free_inode_hint[number.value].store(group.inodes->free, std::memory_order_relaxed);
+        alive->facts[number.value].free_inode_hint.store(group.inodes->free, std::memory_order_relaxed);
     });
     return {};
 }

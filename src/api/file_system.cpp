@@ -152,14 +152,14 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     if (check)
         TRY(may_access(*inode, who,
                        (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
-    if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
-        return fail(ENXIO, "inode {} is a special file", inode->number());
     if (writes && inode->has_flag(format::inode_flag::immutable))
         return fail(EPERM, "inode {} is immutable", inode->number());
     if (inode->has_flag(format::inode_flag::append) && ((writes && !(flags & O_APPEND)) || (flags & O_TRUNC)))
         return fail(EPERM, "inode {} is append-only", inode->number());
     if ((flags & O_NOATIME) && check && !owns(*inode, who))
         return fail(EPERM, "inode {}: O_NOATIME is for the owner", inode->number());
+    if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
+        return fail(ENXIO, "inode {} is a special file", inode->number());
     std::unique_ptr<OpenFile> file(new OpenFile(*this, inode, flags, who));
     if ((flags & O_TRUNC) && inode->is_regular()) {
         FreezeGate::Pass pass(volume_->gate());
@@ -203,7 +203,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
     TRY(writable());
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
     if (check) TRY(check_form(name, value));
-    if (check) TRY(may_xattr(inode, who, name, true));
+    TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
     Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
@@ -215,7 +215,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
 
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {
     TRY(writable());
-    if (check) TRY(may_xattr(inode, who, name, true));
+    TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
     Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));

@@ -195,6 +195,7 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
     if (!aligned(offset, in.data(), in.size()))
         return fail(EINVAL, "direct write of {} bytes at {}: not in units of {}", in.size(), offset, sector);
     WriteLock guard(inode.rw);
+    TRY(check_may_write(inode, request));
     const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();
     if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond {} bytes", inode.number(), offset, limit);
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));

@@ -49,6 +49,7 @@ struct Written {
     std::uint64_t offset = 0;
     std::size_t count = 0;
 };
+Result<void> check_may_write(const Inode& inode, const WriteRequest& request);  // EPERM
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // With Inode exclusive held. Used by copies, too.
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);

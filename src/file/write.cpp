@@ -213,8 +213,16 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
     return done;
 }
 
+// Also by a descriptor that was open when the flag was set. What a mount's kernel writes back was written before.
+Result<void> check_may_write(const Inode& inode, const WriteRequest& request) {
+    if (!request.keep_times && inode.has_flag(format::inode_flag::immutable))
+        return fail(EPERM, "inode {} is immutable", inode.number());
+    return {};
+}
+
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     WriteLock guard(inode.rw);
+    TRY(check_may_write(inode, request));
     if (request.append) offset = inode.size_hint();
     const std::uint64_t limit = max_file_size(inode);
     if (in.empty()) return Written{offset, 0};

@@ -264,9 +264,14 @@ Result<std::vector<std::string>> list_xattrs(Inode& inode) {
 }
 
 // In the kernel's order: what is wrong with the name itself is told after what is forbidden.
-Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write) {
-    if (write && (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append)))
+Result<void> may_change_xattrs(const Inode& inode) {
+    if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
+    return {};
+}
+
+Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write) {
+    if (write) TRY(may_change_xattrs(inode));
     if (name.starts_with("security.")) {
         if (!write) return {};
         if (name == "security.capability")

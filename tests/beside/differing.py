@@ -8,6 +8,9 @@ ANSWERS_ON_A_MOUNT = (
     # What the flags of a directory or a file forbid is asked after the rights.
     (("rmdir", "unlink", "rename", "link", "mkdir", "mknod", "symlink", "open", "chmod", "chown", "lchown", "truncate",
       "utimensat", "setxattr", "removexattr", "access"), "EPERM", "EACCES"),
+    # And after what kind of file it is.
+    (("unlink",), "EPERM", "EISDIR"),
+    (("rmdir",), "EPERM", "ENOTDIR"),
 )
 # How often each was met.
 met = collections.Counter()

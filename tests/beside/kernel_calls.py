@@ -40,7 +40,7 @@ def is_device(look, path):
         return False
 
 
-EXTENTS = 0x80000
+IMMUTABLE, EXTENTS = 0x10, 0x80000
 LAYOUT = EXTENTS | 0x10000000 | 0x1000  # extents, inline contents, a hashed directory: when each is chosen may differ
 
 
@@ -225,6 +225,9 @@ class KernelCalls:
             fcntl.ioctl(fd, SETFLAGS, struct.pack("q", flags_to_set(flags, old)))
         finally:
             os.close(fd)
+
+    def is_immutable(self, slot):
+        return bool(struct.unpack("q", fcntl.ioctl(self.fd(slot), GETFLAGS, bytes(8)))[0] & IMMUTABLE)
 
     def getflags(self, path):
         fd = self._for_flags(path)

@@ -8,7 +8,7 @@ import stat
 import struct
 
 import users
-from kernel_calls import LAYOUT, flags_to_set, is_device, long, timespecs
+from kernel_calls import IMMUTABLE, LAYOUT, flags_to_set, is_device, long, timespecs
 
 SIZE = 1 << 20
 with open("/proc/sys/fs/protected_hardlinks", encoding="ascii") as setting:
@@ -288,6 +288,11 @@ class LibraryCalls:
     def setflags(self, path, flags):
         with self._opened_for_flags(path) as (file, old):
             self._call("fsetflags", file, flags_to_set(flags, old))
+
+    def is_immutable(self, slot):
+        flags = ctypes.c_uint()
+        self._call("fgetflags", self.file(slot), ctypes.byref(flags))
+        return bool(flags.value & IMMUTABLE)
 
     def getflags(self, path):
         with self._opened_for_flags(path) as (_, flags):

@@ -89,6 +89,12 @@ class Runner:
         status = self.status_of(operation)
         return status is not None and status["size"] == operation[2][1]
 
+    def writes_what_became_immutable(self, operation):
+        """The kernel's part of a mount takes what is written by a descriptor that was open before."""
+        name, arguments = operation[1:]
+        slot = {"pwrite": 0, "copy_file_range": 2}.get(name)
+        return slot is not None and self.attempt(self.calls.is_immutable, arguments[slot]) is True
+
     def sets_an_acl_of_another_group(self, operation):
         """The kernel's part of a mount does not say whether the caller is in the file's group, and so may keep set-gid."""
         user, name, arguments = operation
@@ -109,9 +115,9 @@ class Runner:
 
     def step(self, operation, fit_for_mounts):
         user, name, arguments = operation
+        unshown = (self.cuts_to_the_same_size, self.writes_what_became_immutable, self.sets_an_acl_of_another_group)
         if self.whites_out_over_a_full_directory(operation) or (
-                fit_for_mounts and (
-                self.cuts_to_the_same_size(operation) or self.sets_an_acl_of_another_group(operation))):
+                fit_for_mounts and any(case(operation) for case in unshown)):
             return {"result": "not asked", "looks": []}
         start = next_tick()
         self.calls.become(users.USERS[user])

@@ -80,7 +80,6 @@ struct Work {
     FileSystem& fs;
     std::string path;
     std::uint64_t from, count;
-    std::uint64_t step() const { return 7919; }  // between the entries that are looked up or removed
 };
 
 InodeRef directory(const Work& w) {
@@ -95,16 +94,17 @@ void create_entries(const Work& w) {
         need(w.fs.create(*dir, name_of(i), S_IFREG | 0644, 0, "", root, false));
 }
 
-// Of a directory with `from` entries.
+// Apart from each other, of those that were created: so are their inodes.
+constexpr std::uint64_t step = 97;
+
 void look_up(const Work& w) {
     InodeRef dir = directory(w);
-    for (std::uint64_t i = 0; i < w.count; ++i)
-        need(w.fs.lookup(*dir, name_of(i * w.step() % w.from), root, false));
+    for (std::uint64_t i = 0; i < w.count; ++i) need(w.fs.lookup(*dir, name_of(w.from + i * step), root, false));
 }
 
 void remove_entries(const Work& w) {
     InodeRef dir = directory(w);
-    for (std::uint64_t i = 0; i < w.count; ++i) need(w.fs.unlink(*dir, name_of(i * w.step() % w.from), root, false));
+    for (std::uint64_t i = 0; i < w.count; ++i) need(w.fs.unlink(*dir, name_of(w.from + i * step), root, false));
 }
 
 void list_entries(const Work& w) {
@@ -135,7 +135,7 @@ void remove_file(const Work& w) {
 }
 
 const std::map<std::string, std::function<void(const Work&)>> works = {
-    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},   {"unlink", remove_entries},
+    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},    {"unlink", remove_entries},
     {"list", list_entries},          {"holes", make_holes},      {"remove", remove_file}};
 
 }  // namespace
