@@ -29,10 +29,11 @@ def _unseen(key, value, shown, operation):
         # time that this operation set is there.
         return not operation or operation[1] not in ("utimensat", "futimens") or value in ("now", "before")
     # The kernel's part keeps the time of change of a file whose flags changed, and moves that of one which loses an ACL
-    # that it does not have.
+    # that it does not have, or gets the value that an attribute has.
     name = operation[1] if operation else ""
+    moved = ("removexattr", "fremovexattr", "setxattr", "fsetxattr")
     return key == "ctime" and ((name == "setflags" and (value, shown) == ("now", "before")) or
-                               (name in ("removexattr", "fremovexattr") and (value, shown) == ("before", "now")))
+                               (name in moved and (value, shown) == ("before", "now")))
 
 
 def _same_on_a_mount(one, other, operation):

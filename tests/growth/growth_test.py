@@ -69,7 +69,7 @@ def grows_slowly(what, sizes, costs):
 
 
 def described(costs):
-    return " | ".join(f"{read:.2f}, {written:.2f}, {round(instructions):,}" for read, written, instructions in costs)
+    return " | ".join(f"{read:.3g}, {written:.3g}, {round(instructions):,}" for read, written, instructions in costs)
 
 
 def directories(driver, scratch):
@@ -141,8 +141,8 @@ def write(document, tables):
     path = pathlib.Path(document)
     text = path.read_text(encoding="utf-8")
     for name, lines in tables.items():
-        pattern = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
-        text, times = pattern.subn(lambda match, lines=lines: match.group(1) + "\n".join(lines) + match.group(2), text)
+        pattern = re.compile(f"(<!-- {name} -->\n)[^<]*(<!-- end -->)")
+        text, times = pattern.subn(lambda match, lines=lines: match.group(1) + "\n".join(lines) + "\n" + match.group(2), text)
         check(times == 1, f"{document}: there is no place for {name}")
     path.write_text(text, encoding="utf-8")
 

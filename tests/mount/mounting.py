@@ -187,9 +187,11 @@ class Scratch:
 
     @staticmethod
     def _ended(pid):
+        """Gone, or dead with all of its threads: each of them holds the files of the process until it has left."""
         try:
             with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as status:
-                return status.read().rsplit(")", 1)[1].split()[0] in "ZX"
+                dead = status.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            return dead and len(os.listdir(f"/proc/{pid}/task")) <= 1
         except (FileNotFoundError, ProcessLookupError):
             return True
 

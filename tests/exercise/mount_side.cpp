@@ -1,0 +1,92 @@
+#include "tests/exercise/side.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <map>
+
+namespace uext4::exercise {
+
+namespace {
+
+template <typename T>
+T answer(T result) {
+    return result == T{-1} ? static_cast<T>(-errno) : result;
+}
+
+class MountSide final : public Side {
+public:
+    explicit MountSide(const std::string& directory) {
+        for (unsigned file = 0; file < 2; ++file)
+            for (Way way : ways) {
+                const std::string path = fmt::format("{}/f{}", directory, file);
+                const int fd = ::open(path.c_str(), flags_of(way) | O_CREAT | O_CLOEXEC, 0644);
+                if (fd < 0) {
+                    fmt::print(stderr, "{}: {}\n", path, ::strerror(errno));
+                    std::exit(2);
+                }
+                open_[{file, way}] = fd;
+            }
+    }
+    ~MountSide() override {
+        for (auto [key, fd] : open_) ::close(fd);
+    }
+    ssize_t pread(unsigned file, Way way, void* into, std::size_t length, off_t at) override {
+        return answer(::pread(fd(file, way), into, length, at));
+    }
+    ssize_t pwrite(unsigned file, Way way, const void* from, std::size_t length, off_t at) override {
+        return answer(::pwrite(fd(file, way), from, length, at));
+    }
+    ssize_t preadv(unsigned file, Way way, const iovec* parts, int count, off_t at) override {
+        return answer(::preadv(fd(file, way), parts, count, at));
+    }
+    ssize_t pwritev(unsigned file, Way way, const iovec* parts, int count, off_t at) override {
+        return answer(::pwritev(fd(file, way), parts, count, at));
+    }
+    int truncate(unsigned file, off_t size) override { return answer(::ftruncate(fd(file), size)); }
+    int fallocate(unsigned file, int mode, off_t at, off_t length) override {
+        return answer(::fallocate(fd(file), mode, at, length));
+    }
+    int sync(unsigned file, bool data_only) override {
+        return answer(data_only ? ::fdatasync(fd(file)) : ::fsync(fd(file)));
+    }
+    off_t seek(unsigned file, off_t at, int whence) override { return answer(::lseek(fd(file), at, whence)); }
+    ssize_t copy(unsigned from, off_t at, unsigned to, off_t to_at, std::size_t length) override {
+        return answer(::copy_file_range(fd(from), &at, fd(to), &to_at, length, 0));
+    }
+    int set_xattr(unsigned file, const char* name, const void* value, std::size_t size) override {
+        return answer(::fsetxattr(fd(file), name, value, size, 0));
+    }
+    int map(unsigned file, off_t at, std::size_t length, int protection, int flags, void** address) override {
+        *address = ::mmap(nullptr, length, protection, flags, fd(file), at);
+        return *address == MAP_FAILED ? -errno : 0;
+    }
+    int unmap(void* address, std::size_t length) override { return answer(::munmap(address, length)); }
+    int msync(void* address, std::size_t length, int flags) override { return answer(::msync(address, length, flags)); }
+    bool is_mount() const override { return true; }
+
+private:
+    int fd(unsigned file, Way way = Way::plain) const { return open_.at({file, way}); }
+    std::map<std::pair<unsigned, Way>, int> open_;
+};
+
+}  // namespace
+
+int flags_of(Way way) {
+    switch (way) {
+        case Way::plain: return O_RDWR;
+        case Way::direct: return O_RDWR | O_DIRECT;
+        case Way::synchronous: return O_RDWR | O_SYNC;
+        case Way::append: return O_RDWR | O_APPEND;
+    }
+    return O_RDWR;
+}
+
+std::unique_ptr<Side> open_mount(const std::string& directory) { return std::make_unique<MountSide>(directory); }
+
+}  // namespace uext4::exercise

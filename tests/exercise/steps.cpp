@@ -1,0 +1,383 @@
+#include "tests/exercise/steps.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace uext4::exercise {
+
+namespace {
+
+constexpr std::size_t page = 4096, unit = 65536, most_views = 4, largest_transfer = 100'000;
+constexpr std::size_t sector = 512;
+
+std::size_t up(std::size_t value, std::size_t to) { return (value + to - 1) / to * to; }
+
+}  // namespace
+
+Steps::Steps(Side& side, Model& model, const Rules& rules)
+    : side_(side),
+      model_(model),
+      rules_(rules),
+      random_(model.seed * 1'000'003 + model.segment),
+      // Small files in every third segment: the inline size and its neighbourhood.
+      most_(model.segment % 3 == 0 ? 400 : 300'000),
+      buffer_(static_cast<std::byte*>(std::aligned_alloc(page, up(largest_transfer, page)))) {}
+
+Steps::~Steps() {
+    close_maps();
+    std::free(buffer_);
+}
+
+std::size_t Steps::any_length() {
+    switch (random_() % 4) {
+        case 0: return 1 + any(100);
+        case 1: return 1 + any(5000);
+        case 2: return page * (1 + any(4));
+        default: return 1 + any(most_ > 1000 ? 70'000 : 500);
+    }
+}
+
+std::size_t Steps::any_place(unsigned file) {
+    const std::size_t size = model_.file[file].size();
+    switch (random_() % 4) {
+        case 0: return std::min(size, most_);
+        case 1: return any(std::min(most_, size + 3000) + 1) / page * page;
+        default: return any(std::min(most_, size + 3000) + 1);
+    }
+}
+
+std::vector<std::byte> Steps::any_bytes(std::size_t n) {
+    std::vector<std::byte> out(n);
+    for (std::byte& b : out) b = static_cast<std::byte>(random_() % 255 + 1);
+    return out;
+}
+
+bool Steps::differs(std::string what) {
+    problem = fmt::format("{}: {}", trace, what);
+    return false;
+}
+
+bool Steps::same(unsigned file, std::size_t at, Bytes got, const char* door) {
+    const auto& bytes = model_.file[file].bytes();
+    for (std::size_t i = 0; i < got.size(); ++i)
+        if (got[i] != bytes[at + i])
+            return differs(fmt::format("{}: byte {} of {} of file {} is {}, not {}", door, at + i, bytes.size(), file,
+                                       static_cast<int>(got[i]), static_cast<int>(bytes[at + i])));
+    return true;
+}
+
+bool Steps::expect(const char* what, ssize_t got, ssize_t wanted) {
+    if (got == wanted) return true;
+    return differs(fmt::format("{} returns {} ({}), not {}", what, got,
+                               got < 0 ? std::strerror(static_cast<int>(-got)) : "-", wanted));
+}
+
+bool Steps::write(unsigned file, Way way) {
+    ModelFile& model = model_.file[file];
+    std::size_t at = way == Way::append ? model.size() : any_place(file), n = any_length();
+    if (way == Way::direct) at = at / sector * sector, n = up(n, sector);
+    if (at + n > largest) return true;
+    const auto in = any_bytes(n);
+    std::memcpy(buffer_, in.data(), n);
+    trace = fmt::format("write {} of {} at {} way {}", n, file, at, static_cast<int>(way));
+    // The offset of an append is not looked at.
+    const ssize_t done = side_.pwrite(file, way, buffer_, n, way == Way::append ? 0 : static_cast<off_t>(at));
+    if (!expect("pwrite", done, static_cast<ssize_t>(n))) return false;
+    model.write(at, in);
+    return true;
+}
+
+bool Steps::read(unsigned file, Way way) {
+    const std::size_t size = model_.file[file].size();
+    std::size_t at = any(size + 100), n = any_length();
+    if (way == Way::direct) at = at / sector * sector, n = up(n, sector);
+    trace = fmt::format("read {} of {} at {} way {}", n, file, at, static_cast<int>(way));
+    const std::size_t wanted = at < size ? std::min(n, size - at) : 0;
+    const ssize_t done = side_.pread(file, way, buffer_, n, static_cast<off_t>(at));
+    return expect("pread", done, static_cast<ssize_t>(wanted)) && same(file, at, Bytes(buffer_, wanted), "pread");
+}
+
+bool Steps::write_parts(unsigned file, Way way) {
+    ModelFile& model = model_.file[file];
+    const std::size_t grain = way == Way::direct ? sector : 1, at = any_place(file) / grain * grain;
+    std::vector<std::byte> all;
+    std::vector<iovec> parts;
+    for (std::size_t i = 1 + any(5); i > 0 && all.size() < 60'000; --i) {
+        const auto in = any_bytes(any(6) ? up(1 + any(9000), grain) : 0);
+        parts.push_back({buffer_ + all.size(), in.size()});
+        all.insert(all.end(), in.begin(), in.end());
+    }
+    if (at + all.size() > largest) return true;
+    std::memcpy(buffer_, all.data(), all.size());
+    trace =
+        fmt::format("writev {} in {} of {} at {} way {}", all.size(), parts.size(), file, at, static_cast<int>(way));
+    const ssize_t done = side_.pwritev(file, way, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(at));
+    if (!expect("pwritev", done, static_cast<ssize_t>(all.size()))) return false;
+    if (!all.empty()) model.write(at, all);
+    return true;
+}
+
+bool Steps::read_parts(unsigned file, Way way) {
+    const std::size_t size = model_.file[file].size(), grain = way == Way::direct ? sector : 1;
+    const std::size_t at = any(size + 100) / grain * grain;
+    std::vector<iovec> parts;
+    std::size_t n = 0;
+    for (std::size_t i = 1 + any(5); i > 0 && n < 60'000; --i) {
+        const std::size_t length = up(any(9000), grain);
+        parts.push_back({buffer_ + n, length});
+        n += length;
+    }
+    trace = fmt::format("readv {} in {} of {} at {} way {}", n, parts.size(), file, at, static_cast<int>(way));
+    const std::size_t wanted = at < size ? std::min(n, size - at) : 0;
+    const ssize_t done = side_.preadv(file, way, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(at));
+    return expect("preadv", done, static_cast<ssize_t>(wanted)) && same(file, at, Bytes(buffer_, wanted), "preadv");
+}
+
+bool Steps::cut(unsigned file) {
+    ModelFile& model = model_.file[file];
+    const std::size_t size = any(3) ? any(model.size() + 1) : any(most_);
+    trace = fmt::format("truncate {} from {} to {}", file, model.size(), size);
+    if (!expect("ftruncate", side_.truncate(file, static_cast<off_t>(size)), 0)) return false;
+    model.resize(size);
+    return true;
+}
+
+bool Steps::range(unsigned file) {
+    ModelFile& model = model_.file[file];
+    static constexpr int modes[] = {0,
+                                    FALLOC_FL_KEEP_SIZE,
+                                    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                    FALLOC_FL_ZERO_RANGE,
+                                    FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                                    FALLOC_FL_COLLAPSE_RANGE,
+                                    FALLOC_FL_INSERT_RANGE,
+                                    FALLOC_FL_UNSHARE_RANGE};
+    const int mode = modes[any(std::size(modes))];
+    const bool shift = mode == FALLOC_FL_COLLAPSE_RANGE || mode == FALLOC_FL_INSERT_RANGE;
+    std::size_t at = any_place(file), n = any_length();
+    if (shift) {
+        at = any(model.size() / unit + 1) * unit, n = unit;
+        if (at + n >= model.size() || model.size() + n > largest) return true;
+    }
+    if (at + n > largest) return true;
+    trace = fmt::format("fallocate {:#x} {} of {} at {}, size {}", mode, n, file, at, model.size());
+    // libfuse and the kernel's FUSE pass on only some; indirect blocks can only be punched.
+    const bool passed = !side_.is_mount() || (!shift && mode != FALLOC_FL_UNSHARE_RANGE);
+    const bool possible = passed && (!rules_.no_ranges || (mode & FALLOC_FL_PUNCH_HOLE));
+    const int done = side_.fallocate(file, mode, static_cast<off_t>(at), static_cast<off_t>(n));
+    if (!expect("fallocate", done, possible ? 0 : -EOPNOTSUPP)) return false;
+    if (!possible) return true;
+    if (mode == FALLOC_FL_COLLAPSE_RANGE) model.collapse(at, n);
+    else if (mode == FALLOC_FL_INSERT_RANGE) model.insert(at, n);
+    else if (!(mode & FALLOC_FL_KEEP_SIZE) && model.size() < at + n) model.resize(at + n);
+    if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) model.zero(at, at + n);
+    return true;
+}
+
+bool Steps::sync(unsigned file) {
+    const bool data_only = any(2);
+    trace = fmt::format("{} {}", data_only ? "fdatasync" : "fsync", file);
+    if (!expect("sync", side_.sync(file, data_only), 0)) return false;
+    model_.file[file].made_durable();
+    return true;
+}
+
+bool Steps::settle(unsigned file) { return !model_.file[file].wants_sync() || sync(file); }
+
+bool Steps::copy(unsigned file) {
+    const unsigned to = static_cast<unsigned>(any(files));
+    const std::size_t size = model_.file[file].size(), at = any(size + 1), to_at = any_place(to);
+    const std::size_t n = std::min(any_length(), size - at);
+    if (to_at + n > largest || n == 0 || (to == file && at < to_at + n && to_at < at + n)) return true;
+    trace = fmt::format("copy {} of {} at {} to {} at {}", n, file, at, to, to_at);
+    const ssize_t done = side_.copy(file, static_cast<off_t>(at), to, static_cast<off_t>(to_at), n);
+    if (!expect("copy_file_range", done, static_cast<ssize_t>(n))) return false;
+    const auto& bytes = model_.file[file].bytes();
+    const std::vector<std::byte> moved(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                                       bytes.begin() + static_cast<std::ptrdiff_t>(at + n));
+    model_.file[to].write(to_at, moved);
+    return true;
+}
+
+bool Steps::seek(unsigned file) {
+    const auto& bytes = model_.file[file].bytes();
+    const std::size_t at = any(bytes.size() + 10);
+    trace = fmt::format("seek of {} from {} of {}", file, at, bytes.size());
+    const off_t data = side_.seek(file, static_cast<off_t>(at), SEEK_DATA);
+    const off_t hole = side_.seek(file, static_cast<off_t>(at), SEEK_HOLE);
+    if (at >= bytes.size()) return expect("SEEK_DATA", data, -ENXIO) && expect("SEEK_HOLE", hole, -ENXIO);
+    if (data < 0 && data != -ENXIO) return differs(fmt::format("SEEK_DATA returns {}", data));
+    const std::size_t skipped = data < 0 ? bytes.size() : static_cast<std::size_t>(data);
+    for (std::size_t i = at; i < std::min(skipped, bytes.size()); ++i)
+        if (bytes[i] != std::byte{0}) return differs(fmt::format("SEEK_DATA passes over the data at {}", i));
+    if (hole < static_cast<off_t>(at) || hole > static_cast<off_t>(bytes.size()))
+        return differs(fmt::format("SEEK_HOLE returns {}", hole));
+    return true;
+}
+
+bool Steps::attribute(unsigned file) {
+    const auto value = any_bytes(any(120));
+    const std::string name = fmt::format("user.a{}", any(3));
+    trace = fmt::format("attribute {} of {}, {} bytes", name, file, value.size());
+    const int done = side_.set_xattr(file, name.c_str(), value.data(), value.size());
+    return done == -ENOSPC || expect("fsetxattr", done, 0);
+}
+
+std::size_t Steps::reach(const View& view) const {
+    const std::size_t size = model_.file[view.file].size();
+    return view.at >= size ? 0 : std::min(view.length, size - view.at);
+}
+
+bool Steps::open_map(unsigned file) {
+    if (views_.size() >= most_views && !close_map(any(views_.size()))) return false;
+    View view;
+    view.file = file;
+    view.at = any(model_.file[file].size() + page) / page * page;
+    view.length = page * (1 + any(20));
+    view.shared = any(4) != 0;
+    view.writable = any(4) != 0;
+    trace = fmt::format("map {} of {} at {}", view.length, file, view.at);
+    void* address = nullptr;
+    const int flags = (view.shared ? MAP_SHARED : MAP_PRIVATE) | (any(4) ? 0 : MAP_POPULATE);
+    // A map may be made of what lies past the end of the file, but not filled there.
+    const bool inside = view.at + view.length <= model_.file[file].size();
+    const int done =
+        side_.map(file, static_cast<off_t>(view.at), view.length, PROT_READ | (view.writable ? PROT_WRITE : 0),
+                  inside ? flags : flags & ~MAP_POPULATE, &address);
+    if (!expect("mmap", done, 0)) return false;
+    view.address = static_cast<std::byte*>(address);
+    views_.push_back(view);
+    return true;
+}
+
+bool Steps::use_map() {
+    if (views_.empty()) return true;
+    View& view = views_[any(views_.size())];
+    const std::size_t there = reach(view);
+    if (there == 0) return true;
+    const std::size_t at = any(there), n = std::min(1 + any(any(2) ? 20 : 9000), there - at);
+    const bool store = view.writable && any(2);
+    trace = fmt::format("{} {} of {} at {} through a {} map at {}", store ? "store" : "load", n, view.file,
+                        view.at + at, view.shared ? "shared" : "private", view.at);
+    if (!view.shared) {
+        if (store) {
+            view.own = {at, static_cast<std::byte>(random_() % 255 + 1)};
+            view.address[at] = view.own->second;
+        }
+        if (view.own && view.own->first < there && view.address[view.own->first] != view.own->second) {
+            // A truncate takes private pages, too.
+            view.own.reset();
+        }
+        return true;
+    }
+    if (!store) {
+        std::memcpy(buffer_, view.address + at, n);
+        return same(view.file, view.at + at, Bytes(buffer_, n), "load");
+    }
+    const auto in = any_bytes(n);
+    std::memcpy(view.address + at, in.data(), n);
+    model_.file[view.file].write(view.at + at, in);
+    return true;
+}
+
+// A system call that reads into, or writes from, memory that is a file.
+bool Steps::use_map_as_buffer(unsigned file) {
+    if (views_.empty()) return true;
+    View& view = views_[any(views_.size())];
+    const std::size_t there = std::min(reach(view), largest_transfer);
+    if (there == 0 || !view.shared) return true;
+    const Way way = any(2) ? Way::plain : Way::direct;
+    const std::size_t grain = way == Way::direct ? sector : 1, start = any(there) / grain * grain;
+    const std::size_t n = (there - start) / grain * grain;
+    if (n == 0) return true;
+    std::byte* const memory = view.address + start;
+    if (view.writable && any(2)) {
+        const std::size_t size = model_.file[file].size(), at = any(size + 1) / grain * grain;
+        const std::size_t wanted = at < size ? std::min(n, size - at) : 0;
+        if (file == view.file && at < view.at + start + n && view.at + start < at + n) return true;
+        trace = fmt::format("read {} of {} at {} into a map of {} at {} way {}", n, file, at, view.file,
+                            view.at + start, static_cast<int>(way));
+        const ssize_t done = side_.pread(file, way, memory, n, static_cast<off_t>(at));
+        if (!expect("pread", done, static_cast<ssize_t>(wanted))) return false;
+        const auto& bytes = model_.file[file].bytes();
+        const std::vector<std::byte> moved(bytes.begin() + static_cast<std::ptrdiff_t>(std::min(at, size)),
+                                           bytes.begin() + static_cast<std::ptrdiff_t>(std::min(at, size) + wanted));
+        if (!moved.empty()) model_.file[view.file].write(view.at + start, moved);
+        return true;
+    }
+    const std::size_t at = any_place(file) / grain * grain;
+    if (at + n > largest || (file == view.file && at < view.at + start + n && view.at + start < at + n)) return true;
+    trace = fmt::format("write {} of {} at {} from a map of {} at {} way {}", n, file, at, view.file, view.at + start,
+                        static_cast<int>(way));
+    const ssize_t done = side_.pwrite(file, way, memory, n, static_cast<off_t>(at));
+    if (!expect("pwrite", done, static_cast<ssize_t>(n))) return false;
+    const auto& bytes = model_.file[view.file].bytes();
+    const auto from = bytes.begin() + static_cast<std::ptrdiff_t>(view.at + start);
+    model_.file[file].write(at, std::vector<std::byte>(from, from + static_cast<std::ptrdiff_t>(n)));
+    return true;
+}
+
+bool Steps::sync_map() {
+    if (views_.empty()) return true;
+    const View& view = views_[any(views_.size())];
+    trace = fmt::format("msync of {} at {}", view.file, view.at);
+    return expect("msync", side_.msync(view.address, view.length, any(3) ? MS_SYNC : MS_ASYNC), 0);
+}
+
+bool Steps::close_map(std::size_t which) {
+    const View view = views_[which];
+    views_.erase(views_.begin() + static_cast<std::ptrdiff_t>(which));
+    trace = fmt::format("unmap {} at {}", view.file, view.at);
+    if (view.length > page && any(3) == 0) {
+        // In two parts.
+        const std::size_t part = page * (1 + any(view.length / page - 1));
+        return expect("munmap", side_.unmap(view.address, part), 0) &&
+               expect("munmap", side_.unmap(view.address + part, view.length - part), 0);
+    }
+    return expect("munmap", side_.unmap(view.address, view.length), 0);
+}
+
+void Steps::close_maps() {
+    while (!views_.empty()) (void)close_map(0);
+}
+
+bool Steps::compare_all(unsigned file) {
+    const std::size_t size = model_.file[file].size();
+    std::vector<std::byte> got(size + 10);
+    trace = fmt::format("all of {}", file);
+    return expect("pread", side_.pread(file, Way::plain, got.data(), got.size(), 0), static_cast<ssize_t>(size)) &&
+           same(file, 0, Bytes(got).first(size), "pread");
+}
+
+bool Steps::step() {
+    const unsigned file = static_cast<unsigned>(any(files)), what = random_() % 100;
+    if (!settle(0) || !settle(1)) return false;
+    const Way way = ways[any(3)];
+    if (what < 16) return write(file, any(3) ? Way::plain : ways[any(4)]);
+    if (what < 30) return read(file, any(2) ? Way::plain : way);
+    if (what < 35) return write_parts(file, way);
+    if (what < 40) return read_parts(file, way);
+    if (what < 49) return cut(file);
+    if (what < 68) return range(file);
+    if (what < 71) return sync(file);
+    if (what < 75) return copy(file);
+    if (what < 78) return seek(file);
+    if (what < 80) return attribute(file);
+    if (!rules_.maps) return read(file, way);
+    if (what < 84) return open_map(file);
+    if (what < 94) return use_map();
+    if (what < 97) return use_map_as_buffer(file);
+    if (what < 99) return sync_map();
+    return views_.empty() || close_map(any(views_.size()));
+}
+
+}  // namespace uext4::exercise

@@ -1,0 +1,75 @@
+// One random operation after the other, each compared with the model.
+#pragma once
+
+#include "tests/exercise/model.h"
+#include "tests/exercise/side.h"
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <random>
+
+namespace uext4::exercise {
+
+struct Rules {
+    bool no_ranges = false;  // indirect blocks: fallocate only punches
+    bool maps = true;
+};
+
+class Steps {
+public:
+    Steps(Side& side, Model& model, const Rules& rules);
+    ~Steps();  // unmaps
+
+    // False when something differed; `problem` and `trace` say what.
+    bool step();
+    bool compare_all(unsigned file);
+    void close_maps();
+    std::string problem, trace;
+
+private:
+    struct View {
+        unsigned file = 0;
+        std::size_t at = 0, length = 0;
+        bool shared = true, writable = false;
+        std::byte* address = nullptr;
+        std::optional<std::pair<std::size_t, std::byte>> own;  // of a private map: a byte that was stored
+    };
+
+    std::size_t any(std::size_t below) { return below ? random_() % below : 0; }
+    std::size_t any_length();
+    std::size_t any_place(unsigned file);
+    std::vector<std::byte> any_bytes(std::size_t n);
+    bool differs(std::string what);
+    bool same(unsigned file, std::size_t at, Bytes got, const char* door);
+    bool expect(const char* what, ssize_t got, ssize_t wanted);
+
+    bool write(unsigned file, Way way);
+    bool read(unsigned file, Way way);
+    bool write_parts(unsigned file, Way way);
+    bool read_parts(unsigned file, Way way);
+    bool cut(unsigned file);
+    bool range(unsigned file);
+    bool sync(unsigned file);
+    bool copy(unsigned file);
+    bool seek(unsigned file);
+    bool attribute(unsigned file);
+    bool open_map(unsigned file);
+    bool use_map();
+    bool use_map_as_buffer(unsigned file);
+    bool sync_map();
+    bool close_map(std::size_t which);
+    bool settle(unsigned file);  // makes it durable before the model holds too many states
+    // Bytes of the view that lie in the file now, on the page of which every access is allowed.
+    std::size_t reach(const View& view) const;
+
+    Side& side_;
+    Model& model_;
+    Rules rules_;
+    std::mt19937_64 random_;
+    std::vector<View> views_;
+    std::size_t most_;
+    std::byte* buffer_;  // aligned for direct transfers
+};
+
+}  // namespace uext4::exercise
