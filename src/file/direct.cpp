@@ -158,6 +158,7 @@ Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes 
 // Whole blocks, to the device before it returns; cached folios follow. Inode exclusive.
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     const std::uint64_t end = offset + in.size();
+    if (offset > inode.size_hint()) TRY(clear_tail(inode));
     TRY(write_back(inode, offset, end));
     TRY(commit_moves(inode));
     {

@@ -34,6 +34,7 @@ void touch_later(Inode& inode) {
 
 Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
+    if (!keep_size && end > inode.size_hint()) TRY(clear_tail(inode));
     // Blocks promised to dirty data are chosen by its writeback.
     TRY(write_back(inode, offset, end));
     const unsigned credits = step_credits(inode);

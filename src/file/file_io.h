@@ -56,6 +56,11 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.
 // `next`: the byte that is written next; an empty file gets no block for what was in its inode, unless that is in it.
 Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next = ~std::uint64_t{0});
+// ---- tail.cpp
+// A crash between an append into the last block and its commit leaves the new bytes behind the old end, on the device.
+// Whoever makes the file grow without writing that block calls this first (Inode exclusive, no handle open).
+Result<void> clear_tail(Inode& inode);
+void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size);  // in the folio of the file's last byte
 // Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive). The
 // folio, if there is one, stays locked until the new size is published: no store past the old end through a map comes
 // between, and the next one faults and promises the blocks that are in the file by then.

@@ -142,6 +142,7 @@ Result<void> grow(Inode& inode, std::uint64_t size) {
         leaves = inode.is_inline() && size > inline_capacity(inode);
     }
     if (leaves) TRY(leave_inline(inode, true));
+    TRY(clear_tail(inode));
     const LockedFolio straddle = TRY(zero_straddle(inode));
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);

@@ -32,12 +32,6 @@ void make_room(Inode& inode) {
     (void)inode.fs().journal.commit_all();
 }
 
-void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size) {
-    const std::uint64_t fs = pages.folio_size();
-    pages.protect(folio);
-    if (UEXT4_SEAM(zeroes_tails)) std::memset(folio->data + size % fs, 0, fs - size % fs);
-}
-
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
 Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t inside, ConstBytes in,
                             const WriteRequest& request) {
@@ -129,15 +123,6 @@ std::uint64_t max_file_size(const Inode& inode) {
                                                                             : g.max_indirect_file_size;
 }
 
-Result<LockedFolio> zero_straddle(Inode& inode) {
-    FileCache& pages = inode.pages();
-    const std::uint64_t fs = pages.folio_size(), size = inode.size_hint();
-    if (size % fs == 0) return LockedFolio();
-    LockedFolio folio = TRY(pages.lock_for_change(size / fs, false));
-    if (folio) zero_past_end(pages, folio, size);
-    return folio;
-}
-
 Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next) {
     bool empty = false;
     {
@@ -191,6 +176,9 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         if (inline_now) capacity = inline_capacity(inode);
     }
     if (inline_now && offset + in.size() > capacity) TRY(leave_inline(inode, request.may_use_reserve, offset));
+    // A write that begins in the last block writes all of it.
+    const std::uint64_t bs = pages.block_size(), size = inode.size_hint();
+    if (offset > size && offset / bs != size / bs) TRY(clear_tail(inode));
     std::size_t done = 0;
     int attempts = 0;
     while (done < in.size()) {

@@ -205,5 +205,61 @@ TEST_F(Found, AnFsyncCommitsWhatWasDoneBeforeTheInodeLeftMemory) {
     EXPECT_TRUE(got == contents);
 }
 
+// An append into the last block, cut before its commit, leaves its bytes behind the end. They are in no file that
+// grows.
+void grow_by(OpenFile& file, FileSystem& fs, int how) {
+    const std::vector<std::byte> block(4096, std::byte{'z'});
+    switch (how) {
+        case 0: ASSERT_TRUE(file.truncate(10'000)); break;
+        case 1: ASSERT_TRUE(file.write(9'000, ConstBytes(block).first(1000))); break;
+        case 2: ASSERT_TRUE(file.fallocate(0, 8192, 4096)); break;
+        default: {
+            auto direct = fs.open_path("/f", O_RDWR | O_DIRECT, 0, root);
+            ASSERT_TRUE(direct);
+            alignas(4096) static std::byte aligned[4096];
+            ASSERT_TRUE((*direct)->write(8192, ConstBytes(aligned)));
+        }
+    }
+}
+
+TEST_F(Found, BytesOfACutAppendAreNotInAFileThatGrows) {
+    for (int how = 0; how < 4; ++how)
+        for (bool cached : {false, true}) {
+            SetUp();
+            mount();
+            {
+                auto file = open("/f");
+                ASSERT_TRUE(file->write(0, bytes_of(std::string(100, 'a'))));
+                ASSERT_TRUE(file->sync(false));
+                ASSERT_TRUE(file->write(100, bytes_of(std::string(100, 'b'))));
+                ASSERT_TRUE(file->sync(false));
+            }
+            ASSERT_TRUE(fs->unmount());
+            bool was_there = false;
+            each_prefix([&](FileSystem& recovered, std::size_t cut) {
+                auto file = recovered.open_path("/f", O_RDWR, 0, root);
+                if (!file) return;
+                std::vector<std::byte> got(20'000);
+                const std::size_t size = (*file)->inode().size_hint();
+                if (size != 100) return;
+                was_there = true;
+                if (cached) {
+                    ASSERT_TRUE((*file)->read(0, got));
+                }
+                grow_by(**file, recovered, how);
+                ASSERT_TRUE((*file)->sync(false));
+                // What the device has.
+                auto direct = recovered.open_path("/f", O_RDONLY | O_DIRECT, 0, root);
+                ASSERT_TRUE(direct);
+                alignas(4096) static std::byte stored[20'480];
+                auto n = (*direct)->read(0, stored);
+                ASSERT_TRUE(n);
+                EXPECT_EQ(std::count(stored, stored + *n, std::byte{'b'}), 0)
+                    << "cut " << cut << ", growth " << how << ", cached " << cached;
+            });
+            EXPECT_TRUE(was_there);
+        }
+}
+
 }  // namespace
 }  // namespace uext4::crash

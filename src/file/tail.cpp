@@ -1,0 +1,65 @@
+// The last block of a file, behind the file's end: zeros before the file grows over it.
+#include "base/seam.h"
+#include "file/file_io.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size) {
+    const std::uint64_t fs = pages.folio_size();
+    pages.protect(folio);
+    if (UEXT4_SEAM(zeroes_tails)) std::memset(folio->data + size % fs, 0, fs - size % fs);
+}
+
+Result<LockedFolio> zero_straddle(Inode& inode) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), size = inode.size_hint();
+    if (size % fs == 0) return LockedFolio();
+    LockedFolio folio = TRY(pages.lock_for_change(size / fs, false));
+    if (folio) zero_past_end(pages, folio, size);
+    return folio;
+}
+
+namespace {
+
+// Where the device has the last block, if the file ends within it.
+Result<BlockNr> last_block(Inode& inode) {
+    const std::uint64_t bs = inode.fs().block_size();
+    MutexLock guard(inode.map_lock);
+    if (inode.size() % bs == 0) return BlockNr();
+    const Mapping m = TRY(inode.places().lookup(inode.size(), 1));
+    return m.place == Place::mapped ? m.block : BlockNr();
+}
+
+}  // namespace
+
+Result<void> clear_tail(Inode& inode) {
+    if (inode.tail_is_clear.load()) return {};
+    const std::uint64_t bs = inode.fs().block_size(), size = inode.size_hint();
+    const BlockNr block = TRY(last_block(inode));
+    if (block) {
+        FileCache& pages = inode.pages();
+        std::vector<std::byte> stored(bs);
+        const bool logged = inode.data_in_journal() && read_from_journal(inode, block, stored);
+        if (!logged) TRY(inode.fs().device.read(block.value * bs, stored));
+        const auto behind = stored.begin() + static_cast<std::ptrdiff_t>(size % bs);
+        if (std::any_of(behind, stored.end(), [](std::byte b) { return b != std::byte{0}; })) {
+            LockedFolio folio = TRY(pages.lock_for_change(size / pages.folio_size(), true));
+            TRY(fill_folio(inode, folio));
+            zero_past_end(pages, folio, size);
+            const BlockMask mask = BlockMask{1} << (size % pages.folio_size() / bs);
+            if (inode.data_in_journal()) {
+                Handle handle = TRY(inode.fs().journal.start(4));
+                TRY(journal_folio_blocks(handle, inode, folio, mask));
+            } else {
+                pages.mark_dirty(folio, mask);
+            }
+        }
+    }
+    inode.tail_is_clear.store(true);
+    return {};
+}
+
+}  // namespace uext4
