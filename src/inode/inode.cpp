@@ -19,6 +19,7 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       pages_(fs.pages, number.value) {
     raw_.resize(std::max(raw_.size(), sizeof(format::InodeDisk)));
     size_ = disk_size();
+    flags_.store(disk().flags, std::memory_order_relaxed);
     has_links_.store(disk().links_count != 0, std::memory_order_release);
 }
 
@@ -32,7 +33,7 @@ std::uint16_t Inode::mode() const { return disk().mode; }
 std::uint32_t Inode::uid() const { return disk().uid_lo | std::uint32_t{disk().uid_hi} << 16; }
 std::uint32_t Inode::gid() const { return disk().gid_lo | std::uint32_t{disk().gid_hi} << 16; }
 std::uint32_t Inode::links() const { return disk().links_count; }
-std::uint32_t Inode::flags() const { return disk().flags; }
+std::uint32_t Inode::flags() const { return flags_.load(std::memory_order_relaxed); }
 bool Inode::is_inline() const { return has_flag(format::inode_flag::inline_data); }
 bool Inode::uses_extents() const { return has_flag(format::inode_flag::extents); }
 void Inode::set_mode(std::uint16_t mode) {
@@ -43,7 +44,10 @@ void Inode::set_links(std::uint32_t links) {
     disk().links_count = static_cast<std::uint16_t>(links);
     has_links_.store(links != 0, std::memory_order_release);
 }
-void Inode::set_flags(std::uint32_t flags) { disk().flags = flags; }
+void Inode::set_flags(std::uint32_t flags) {
+    disk().flags = flags;
+    flags_.store(flags, std::memory_order_relaxed);
+}
 
 void Inode::set_owner(std::uint32_t uid, std::uint32_t gid) {
     disk().uid_lo = static_cast<std::uint16_t>(uid);
@@ -170,6 +174,7 @@ Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
     if (now > std::int64_t{0xFFFFFFFF} && !fs_.geometry.has_ro_compat(format::ro_compat::huge_file))
         return fail(EFBIG, "inode {}: {} sectors are too many without the feature huge_file", number_, now);
     format::set_inode_sectors(fs_.geometry, disk(), static_cast<std::uint64_t>(now));
+    set_flags(disk().flags);  // perhaps the unit of the count has changed
     return store(handle);
 }
 

@@ -137,6 +137,7 @@ private:
     InodeTable& table_;
     InodeNr number_;
     std::vector<std::byte> raw_;
+    std::atomic<std::uint32_t> flags_{0};  // as in raw(): many ask without a lock
     std::size_t raw_size_;
     std::uint64_t size_ = 0;
     std::atomic<bool> has_links_{false};

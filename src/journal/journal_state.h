@@ -62,7 +62,7 @@ struct JournalState {
     std::vector<BlockRun> log;
     format::JournalLayout layout;
     std::vector<std::byte> super_bytes;  // the journal's superblock as it is on disk
-    bool marked = false;                 // its s_start is not 0
+    std::atomic<bool> marked = false;    // its s_start is not 0
     std::uint32_t head = 0;              // next block of the log to write
     // The number that the next logged transaction gets in the log. Without gaps, which recovery takes for the end:
     // transactions that changed nothing have a Tid, but no place in the log.

@@ -130,12 +130,12 @@ TEST_F(Refusal, FrozenStoresWaitForTheThaw) {
     ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
     std::atomic<bool> stored{false};
     std::thread thread([&] {
-        memory[0] = 'c';
+        std::atomic_ref(memory[0]).store('c');
         stored = true;
     });
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     EXPECT_FALSE(stored);
-    EXPECT_EQ(memory[0], 'b');  // loads pass
+    EXPECT_EQ(std::atomic_ref(memory[0]).load(), 'b');  // loads pass
     EXPECT_EQ(std::system(fmt::format("cp --sparse=always {0} {0}.copy", path_).c_str()), 0);
     judge(path_ + ".copy");
     ::unlink((path_ + ".copy").c_str());
