@@ -1,6 +1,7 @@
 // Rename. The locks, outer to inner: Topology when the directories differ; the two directories, an ancestor first, else
 // by number; then what moves and what is replaced, directories before others, by number. Under Topology no directory
 // changes its parent, so what was an ancestor before the locks still is.
+#include "inode/acl.h"
 #include "namespace/operations.h"
 
 #include <dirent.h>
@@ -159,7 +160,8 @@ unsigned credits_for(const Move& move) {
     credits += Directory(*move.source).change_credits();
     if (move.target) credits += Directory(*move.target).change_credits() + Orphans::credits();
     else credits += to.add_credits();
-    if (move.flags & RENAME_WHITEOUT) credits += InodeTable::create_credits() + Orphans::credits() + 1;
+    if (move.flags & RENAME_WHITEOUT)
+        credits += InodeTable::create_credits() + Orphans::credits() + acl_inherit_credits(move.from_dir) + 1;
     return credits;
 }
 
@@ -197,7 +199,8 @@ Result<void> leave_old_name(Handle& handle, Move& move) {
     what.gid = names::group_in(move.state.fs, move.from_dir, move.who);
     what.rdev = makedev(0, 0);
     move.whiteout = TRY(move.state.inodes.create(handle, what));
-    const auto replaced = Directory(move.from_dir).replace(handle, move.from, move.whiteout->number(), DT_CHR);
+    Result<void> replaced = inherit_acl(handle, move.from_dir, *move.whiteout, move.who.umask);
+    if (replaced) replaced = Directory(move.from_dir).replace(handle, move.from, move.whiteout->number(), DT_CHR);
     if (!replaced) {
         names::abandon(move.state, handle, *move.whiteout);
         return replaced;

@@ -89,7 +89,9 @@ def has_orphans(image):
 ORPHAN_LINES = re.compile(r"(e2fsck |Pass \d|Inode \d+ was part of the orphaned inode list|Deleted inode \d+ has zero dtime|"
                           r"(Block|Inode) bitmap differences: [-\d() ]*$|Fix\? no|IGNORED|Free (blocks|inodes) count wrong|"
                           r"\S+: \*+ WARNING: Filesystem still has errors|\S+: \d+/\d+ files|"
-                          r"Padding at end|Orphan file|\s*$)")
+                          r"Padding at end|Orphan file|Feature orphan_present is set|Clear\? no|Failed to initialize orphan file|Recreate\? no|"
+                          # A truncation under way has left less than its tree could hold.
+                          r"Inode \d+ extent tree \(at level \d\) could be|\s*$)")
 
 
 def clean_but_orphans(image):
