@@ -2,6 +2,7 @@
 
 #include "check/check.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -100,6 +101,48 @@ std::string judge_ourselves(const Recording& recording, const CrashState& state,
     if (!again) return again.error().what;
     const std::string other = difference(tree, *again, true);
     return other.empty() ? "" : "recovered again it is another tree: " + other;
+}
+
+namespace {
+
+constexpr std::size_t growth = 9000;
+
+std::string grown(FileSystem& fs, const std::string& path, bool cached) {
+    const Credentials root = Credentials::root();
+    auto file = fs.open_path(path, O_RDWR, 0, root);
+    if (!file) return file.error().what;
+    const std::uint64_t size = (*file)->inode().size_hint();
+    std::vector<std::byte> old(cached ? size : 0);
+    if (auto n = (*file)->read(0, old); !n) return n.error().what;
+    if (auto done = (*file)->truncate(size + growth); !done) return done.error().what;
+    for (const bool direct : {false, true}) {
+        auto reader = fs.open_path(path, direct ? O_RDONLY | O_DIRECT : O_RDONLY, 0, root);
+        if (!reader) return reader.error().what;
+        const std::uint64_t from = size / 4096 * 4096;
+        alignas(4096) static std::byte got[16384];
+        auto n = (*reader)->read(from, got);
+        if (!n) return n.error().what;
+        if (*n != size + growth - from) return fmt::format("{} bytes read after it grew", *n);
+        for (std::size_t i = size - from; i < *n; ++i)
+            if (got[i] != std::byte{0})
+                return fmt::format("byte {} is {} after it grew from {}", from + i, static_cast<int>(got[i]), size);
+    }
+    return {};
+}
+
+}  // namespace
+
+std::string judge_growth(const CrashState& state, const std::string& mode, const Tree& tree) {
+    auto fs = FileSystem::mount_device(std::make_shared<OverlayDevice>(state.image), mount_options(mode));
+    if (!fs) return fs.error().what;
+    bool cached = false;
+    for (const auto& [path, node] : tree) {
+        if (!S_ISREG(node.mode)) continue;
+        cached = !cached;
+        if (std::string what = grown(**fs, path, cached); !what.empty()) return path + ": " + what;
+    }
+    const Result<void> closed = (*fs)->unmount();
+    return closed ? "" : closed.error().what;
 }
 
 std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,

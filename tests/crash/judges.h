@@ -21,6 +21,10 @@ std::string judge_ourselves(const Recording& recording, const CrashState& state,
 std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
                                std::mt19937_64& random);
 
+// Every file of a recovered copy grows, some in the cache and some not: what comes into it is zeros, also on the
+// device.
+std::string judge_growth(const CrashState& state, const std::string& mode, const Tree& tree);
+
 // On copies at `scratch`: e2fsck replays the journal and looks at everything; and looks at what our recovery left.
 // Complaints about an inode that waits on the orphan list are what that list is for; no other is passed over.
 std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, const std::string& scratch);

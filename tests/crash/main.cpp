@@ -158,6 +158,7 @@ private:
             ++tally.cut_recoveries;
             problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, random_);
         }
+        if (problem.empty() && random_() % 4 == 0) problem = judge_growth(state, recording.mode, tree);
         if (problem.empty() && o_.e2fsck && random_() % o_.e2fsck == 0) {
             ++tally.by_e2fsck;
             problem = judge_by_e2fsck(state, recording.mode, scratch_);
