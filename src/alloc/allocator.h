@@ -132,6 +132,8 @@ public:
     const format::Geometry& geometry() const;
     std::uint64_t granted_clusters() const;  // for tests: outstanding
     std::uint64_t claimed_clusters() const;
+    void limit_maps(std::uint64_t bytes);  // for tests: of bitmaps in memory; before there are any
+    std::uint64_t map_bytes() const;
 
 private:
     Allocator() = default;

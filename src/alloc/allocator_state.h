@@ -13,12 +13,14 @@
 namespace uext4 {
 
 inline constexpr std::uint32_t unknown_count = 0xFFFFFFFF;
+inline constexpr std::uint64_t most_map_bytes = 8u << 20;  // of bitmaps that could be had again from the disk
 
 // A group's bitmap with what is only in memory on top. Guarded by the group's lock.
 struct BusyMap {
     std::vector<std::uint64_t> bits;  // in use on disk, granted, pending or being discarded
     std::uint32_t free = 0;           // clear bits
     std::uint32_t first_free = 0;     // no clear bit below it
+    std::uint32_t apart = 0;          // set here and clear on disk: without any, the disk's bitmap tells it all
     bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
     void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
@@ -40,6 +42,8 @@ struct Group {
     std::vector<Window> windows;                  // of files that grow here, oldest first
     std::uint32_t longest_run = unknown_count;    // no free run is longer
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
+    bool recent = false;                          // its maps were wanted since somebody looked for memory
+    bool listed = false;                          // among those with maps; guarded by the table's lock
 };
 
 // What is known of a group without its lock.
@@ -119,6 +123,18 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // A bitmap that was read (again) is checked once. EUCLEAN when its checksum is bad.
     Result<void> check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
     Result<void> check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
+
+    // ---- map_limit.cpp
+    std::uint64_t map_limit = most_map_bytes;
+    std::uint64_t map_bytes UEXT4_GUARDED_BY(table_lock) = 0;
+    std::deque<std::uint32_t> with_maps UEXT4_GUARDED_BY(table_lock);  // groups, in the order of the clock
+    // `added` bytes of maps were made for group g, whose lock is held. Maps of other groups go when there are too many.
+    void keep_maps_bounded(GroupNr g, Group& held, std::uint64_t added);
+    // By their descriptors, there is nothing free in groups that nobody has looked at.
+    bool known_without_blocks(GroupNr g);
+    bool known_without_inodes(GroupNr g);
+    bool known_without(GroupNr g, std::atomic<std::uint32_t>& hint,
+                       std::uint32_t (*count)(const format::GroupDescView&));
 
     // ---- block_allocator.cpp
     void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory

@@ -147,6 +147,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             const GroupNr number((goal_group + n) % g.group_count);
             const std::uint32_t hint = s.facts[number.value].free_hint.load(std::memory_order_relaxed);
             if (hint == 0) continue;
+            if (hint == unknown_count && s.known_without_blocks(number)) continue;
             if (attempt == 0 && hint != unknown_count && hint <= best_count) continue;  // no longer run there
             if (attempt == 1 && (best_count == 0 || n != best_group)) continue;
             Group& group = s.group(number);
@@ -167,6 +168,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             for (std::uint32_t i = run.first; i < run.first + run.count; ++i) group.blocks->set(i);
             keep_window(group, owner, run, *group.blocks, s.clusters_in(number));
             group.blocks->free -= run.count;
+            group.blocks->apart += run.count;
             if (run.first == group.blocks->first_free) group.blocks->first_free = run.first + run.count;
             s.facts[number.value].free_hint.store(group.blocks->free, std::memory_order_relaxed);
             paid->take(run.count);
@@ -191,6 +193,7 @@ void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_gra
         if (grp.blocks) {
             for (std::uint32_t i = index; i < index + count; ++i) grp.blocks->clear(i);
             grp.blocks->free += count;
+            grp.blocks->apart -= count;
             grp.longest_run = unknown_count;
             grp.blocks->first_free = std::min(grp.blocks->first_free, index);
             facts[number.value].free_hint.store(grp.blocks->free, std::memory_order_relaxed);
@@ -226,6 +229,7 @@ Result<void> Allocator::publish(Handle& handle, Grant& grant) {
         d.sum_block_bitmap(s.geometry, bitmap->data());
         d.set_checksum(s.geometry, number);
     }
+    group.blocks->apart -= count;
     s.disk_free.fetch_sub(count);
     s.granted.fetch_sub(count);
     grant.count_ = 0;
@@ -272,6 +276,7 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
                                 s.cluster_block(number, i));
             for (std::uint32_t i = index; i < index + clusters; ++i)
                 bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
+            group.blocks->apart += clusters;  // until that is durable
             MutexLock change(desc->lock);
             auto d = s.view(desc, offset);
             d.set_free_clusters(d.free_clusters() + clusters);

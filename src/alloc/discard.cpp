@@ -58,6 +58,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
                     // Busy while it is discarded.
                     for (std::uint32_t b = i; b < k; ++b) group.blocks->set(b);
                     group.blocks->free -= k - i;
+                    group.blocks->apart += k - i;
                 }
                 i = k + 1;
             }

@@ -115,6 +115,7 @@ Result<void> AllocatorState::check_inode_bitmap(GroupNr g, const BufferRef& desc
 }
 
 Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
+    grp.recent = true;
     if (grp.blocks) return {};
     if (grp.bad_blocks) return fail(EUCLEAN, "group {}: damaged", g);
     auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
@@ -140,11 +141,13 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
+    keep_maps_bounded(g, grp, grp.blocks->bits.size() * 8);
     facts[g.value].free_hint.store(grp.blocks->free);
     return {};
 }
 
 Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
+    grp.recent = true;
     if (grp.inodes) return {};
     if (grp.bad_inodes) return fail(EUCLEAN, "group {}: damaged", g);
     auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
@@ -167,6 +170,7 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         return fail(map.error());
     }
     grp.inodes = std::move(*map);
+    keep_maps_bounded(g, grp, grp.inodes->bits.size() * 8);
     facts[g.value].free_inode_hint.store(grp.inodes->free);
     return {};
 }

@@ -53,7 +53,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     const std::uint64_t start = first_group(s, parent, directory);
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
         const GroupNr number((start + n) % g.group_count);
-        if (s.facts[number.value].free_inode_hint.load(std::memory_order_relaxed) == 0) continue;
+        if (s.known_without_inodes(number)) continue;
         Group& group = s.group(number);
         MutexLock guard(group.lock);
         if (Result<void> loaded = s.load_inodes(number, group); !loaded) {
@@ -131,6 +131,7 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
     if (!(std::to_integer<unsigned>(bitmap->data()[index / 8]) >> (index % 8) & 1))
         return fail(EUCLEAN, "group {}: inode bitmap: inode {} is freed and was free", number, ino);
     bitmap->data()[index / 8] &= ~(std::byte{1} << static_cast<int>(index % 8));
+    ++group.inodes->apart;  // until that is durable
     {
         MutexLock change(desc->lock);
         auto d = s.view(desc, offset);
@@ -148,6 +149,7 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
         if (!group.inodes) return;
         group.inodes->clear(index);
         ++group.inodes->free;
+        --group.inodes->apart;
         group.inodes->first_free = std::min(group.inodes->first_free, index);
         alive->facts[number.value].free_inode_hint.store(group.inodes->free, std::memory_order_relaxed);
     });

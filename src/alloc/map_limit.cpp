@@ -1,0 +1,84 @@
+// Memory for groups' bitmaps stays bounded, and groups that are known to be full are not read.
+#include "alloc/allocator_state.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace uext4 {
+
+namespace {
+
+// How many groups one load looks at for maps that may go: those that are in use must not make it walk all of them.
+constexpr std::size_t clock_steps = 64;
+
+std::uint64_t bytes_of_map(const std::unique_ptr<BusyMap>& map) { return map ? map->bits.size() * 8 : 0; }
+
+// What the disk's bitmap tells as well goes. Bytes freed.
+std::uint64_t let_go(std::unique_ptr<BusyMap>& map) {
+    if (!map || map->apart != 0) return 0;
+    const std::uint64_t bytes = bytes_of_map(map);
+    map.reset();
+    return bytes;
+}
+
+}  // namespace
+
+void AllocatorState::keep_maps_bounded(GroupNr g, Group& held, std::uint64_t added) {
+    MutexLock guard(table_lock);
+    map_bytes += added;
+    if (!held.listed) {
+        held.listed = true;
+        with_maps.push_back(static_cast<std::uint32_t>(g.value));
+    }
+    for (std::size_t steps = std::min(with_maps.size(), clock_steps); map_bytes > map_limit && steps > 0; --steps) {
+        const std::uint32_t number = with_maps.front();
+        with_maps.pop_front();
+        Group& group = *facts[number].group;
+        // Tried only: whoever holds it uses its maps.
+        if (number != g.value && group.lock.try_lock()) {
+            if (!std::exchange(group.recent, false)) {
+                map_bytes -= let_go(group.blocks);
+                map_bytes -= let_go(group.inodes);
+                if (!group.blocks) group.windows = {};
+                group.listed = group.blocks || group.inodes;
+            }
+            const bool stays = group.listed;
+            group.lock.unlock();
+            if (!stays) continue;
+        }
+        with_maps.push_back(number);
+    }
+}
+
+bool AllocatorState::known_without_blocks(GroupNr g) {
+    return known_without(g, facts[g.value].free_hint, [](const format::GroupDescView& d) { return d.free_clusters(); });
+}
+
+bool AllocatorState::known_without_inodes(GroupNr g) {
+    return known_without(g, facts[g.value].free_inode_hint,
+                         [](const format::GroupDescView& d) { return d.free_inodes(); });
+}
+
+bool AllocatorState::known_without(GroupNr g, std::atomic<std::uint32_t>& hint,
+                                   std::uint32_t (*count)(const format::GroupDescView&)) {
+    if (const std::uint32_t known = hint.load(std::memory_order_relaxed); known != unknown_count) return known == 0;
+    std::uint32_t offset = 0;
+    Result<BufferRef> desc = descriptor(g, offset);
+    if (!desc) return false;  // whoever loads the group says what is wrong
+    {
+        MutexLock guard((*desc)->lock);
+        if (count(view(*desc, offset)) != 0) return false;
+    }
+    // Unless somebody has looked meanwhile.
+    std::uint32_t expected = unknown_count;
+    return hint.compare_exchange_strong(expected, 0) || expected == 0;
+}
+
+void Allocator::limit_maps(std::uint64_t bytes) { state_->map_limit = bytes; }
+
+std::uint64_t Allocator::map_bytes() const {
+    MutexLock guard(state_->table_lock);
+    return state_->map_bytes;
+}
+
+}  // namespace uext4
