@@ -12,8 +12,8 @@ struct AttributeChange {
     std::optional<std::uint32_t> uid, gid;
     std::optional<format::Timestamp> atime, mtime, ctime;
     bool atime_now = false, mtime_now = false;  // the current time; of both together needs write permission only
-    bool of_earlier_write = false;              // times of what was written before: flags of the inode do not forbid them
-    bool owner_asked = false;                   // chown, if only to what was there: set-id bits go all the same
+    bool of_earlier_write = false;  // times of what was written before: flags of the inode do not forbid them
+    bool owner_asked = false;       // chown, if only to what was there: set-id bits go all the same
 };
 
 format::Timestamp current_time();

@@ -49,7 +49,7 @@ Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& 
     format::SuperBlock super;
     const std::uint64_t at = options.backup_super ? *options.backup_super * 1024 : format::super_offset;
     if (device.size() < at + sizeof super)
-        return fail(EINVAL, "{}: {} bytes are too few for a file system", device.name(), device.size());
+        return fail(EINVAL, "{}: superblock: {} bytes are too few for a file system", device.name(), device.size());
     TRY(device.read(at, std::as_writable_bytes(std::span(&super, 1))));
     if (super.magic != format::super_magic)
         return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x})", device.name(),

@@ -67,24 +67,6 @@ std::shared_ptr<MemoryDevice> damaged(SeedKind kind, const Case& c) {
     return device;
 }
 
-bool names_one_of(const std::string& text, const std::vector<std::string>& words) {
-    return std::ranges::any_of(words, [&](const std::string& w) { return text.find(w) != std::string::npos; });
-}
-
-// A structure, and a number where there is more than one of them.
-bool names_a_structure(const std::string& text) {
-    if (names_one_of(text, {"superblock", "journal", "s_", "mmp", "no ext2", "features", "orphan", "because of: "}))
-        return true;
-    for (const char* word :
-         {"inode ", "group ", "block ", "directory ", "attribute block ", "inodes ", "symlink ", "transaction "}) {
-        for (std::size_t at = 0; (at = text.find(word, at)) != std::string::npos; ++at) {
-            const std::size_t next = at + std::string_view(word).size();
-            if (next < text.size() && (std::isdigit(static_cast<unsigned char>(text[next])) != 0)) return true;
-        }
-    }
-    return false;
-}
-
 // Damage that the structure's checksum gives away, where the image has them.
 bool must_be_told(SeedKind kind, const Case& c) {
     if (c.sealed) return false;

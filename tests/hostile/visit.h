@@ -20,6 +20,10 @@ struct Visit {
 inline constexpr std::uint64_t most_entries = 1500;
 inline constexpr unsigned deepest = 12;
 
+bool names_one_of(const std::string& text, const std::vector<std::string>& words);
+// What every message has to do: name a structure, and a number where there is more than one of them.
+bool names_a_structure(const std::string& text);
+
 Visit look_at(const std::shared_ptr<BlockDevice>& device);  // read-only, with check
 Visit change(const std::shared_ptr<BlockDevice>& device);   // writes, removes, unmounts; the image is changed
 

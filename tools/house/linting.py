@@ -1,13 +1,16 @@
 """./dev lint: format, clang-tidy, lock annotations, layers."""
 
 import concurrent.futures
+import hashlib
 import json
+import pathlib
 import subprocess
 import sys
 
 from . import build, host, packages
 from .host import BUILD, ROOT, say
 
+TIDY_OPTIONS = ("--quiet", "--extra-arg=-Wno-unknown-warning-option")
 SUFFIXES = (".h", ".hpp", ".cpp", ".cc", ".c")
 
 
@@ -25,25 +28,78 @@ def format_complaints():
     return result.returncode != 0
 
 
+def headers_of(folder):
+    """{source: paths it was compiled from} as ninja recorded them; empty where nothing was built yet."""
+    listing = subprocess.run(["ninja", "-C", str(folder), "-t", "deps"], capture_output=True, text=True,
+                             check=False).stdout
+    found = {}
+    for block in listing.split("\n\n"):
+        names = [line.strip() for line in block.splitlines()[1:] if line.strip()]
+        if names:
+            paths = [str((folder / name).resolve()) for name in names]
+            found[paths[0]] = paths
+    return found
+
+
+class Digests:
+    """What a file's verdict depends on: its command, what it includes of ours, the rules and the checker."""
+
+    def __init__(self, folder):
+        self.headers = headers_of(folder)
+        self.contents = {}
+        version = subprocess.run(["clang-tidy-19", "--version"], capture_output=True, text=True, check=False).stdout
+        self.base = version + (ROOT / ".clang-tidy").read_text(encoding="utf-8") + str(TIDY_OPTIONS)
+
+    def of_content(self, path):
+        if path not in self.contents:
+            try:
+                self.contents[path] = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+            except OSError:
+                self.contents[path] = "missing"
+        return self.contents[path]
+
+    def of(self, command):
+        """None where nobody knows yet what the file includes: then it is checked each time."""
+        paths = self.headers.get(str(pathlib.Path(command["file"]).resolve()))
+        if paths is None:
+            return None
+        whole = hashlib.sha256((self.base + command["command"]).encode())
+        for path in sorted(paths):
+            if path.startswith(str(ROOT)):
+                whole.update(f"{path} {self.of_content(path)}\n".encode())
+        return whole.hexdigest()
+
+
 def tidy_complaints():
-    commands = json.loads((BUILD / "debug" / "compile_commands.json").read_text(encoding="utf-8"))
+    folder = BUILD / "debug"
+    commands = json.loads((folder / "compile_commands.json").read_text(encoding="utf-8"))
     tracked = {str(ROOT / name) for name in sources()}
-    files = sorted({command["file"] for command in commands} & tracked)
+    wanted = {command["file"]: command for command in commands if command["file"] in tracked}
+    digests = Digests(BUILD / "asan")  # just built, for the lock annotations
+    seen = BUILD / "tidy"  # an empty file for each verdict "nothing to complain about"
+    seen.mkdir(exist_ok=True)
 
     def tidy(file):
+        digest = digests.of(wanted[file])
+        if digest and (seen / digest).exists():
+            return file, None
         # The commands are g++'s: clang does not know all of its warnings.
-        return file, subprocess.run(["clang-tidy-19", "-p", str(BUILD / "debug"), "--quiet",
-                                     "--extra-arg=-Wno-unknown-warning-option", file], cwd=ROOT, text=True,
-                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        result = subprocess.run(["clang-tidy-19", "-p", str(folder), *TIDY_OPTIONS, file], cwd=ROOT, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        if digest and result.returncode == 0:
+            (seen / digest).touch()
+        return file, result
 
-    bad = 0
+    bad = known = 0
     with concurrent.futures.ThreadPoolExecutor(host.jobs()) as pool:
-        for file, result in pool.map(tidy, files):
-            if result.returncode != 0:
+        for file, result in pool.map(tidy, sorted(wanted)):
+            if result is None:
+                known += 1
+            elif result.returncode != 0:
                 bad += 1
                 say(f"clang-tidy: {file}\n{result.stdout}")
-    say(f"clang-tidy: {bad} of {len(files)} files have complaints")
-    return bad != 0 or not files
+    say(f"clang-tidy: {bad} of {len(wanted)} files have complaints; {known} are unchanged since they had none")
+    return bad != 0 or not wanted
 
 
 def layer_complaints():

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 
-from . import build, packages, results
+from . import build, fuzzing, packages, results
 from .host import BUILD, GiveUp, say
 
 MINUTES = 40
@@ -74,7 +74,7 @@ def test(arguments):
     options = parse(arguments)
     tally = results.Tally()
     try:
-        packages.ensure("products", "tests", *(["clang"] if options.sanitizers else []))
+        packages.ensure("products", "tests", "clang")
         name = ["-R", options.k] if options.k else []
         minutes = MINUTES_LONG if options.long else MINUTES
         if options.long:
@@ -87,6 +87,8 @@ def test(arguments):
             build.build("debug")
             # Tests that need the product itself say so; a tree without it still has layers worth testing.
             build.build("release")
+            if not options.k or "fuzz" in options.k:
+                fuzzing.build_targets(fuzzing.targets())
             tally = run_ctest("debug", name if options.long else ["-LE", "^long$", *name], minutes)
     except GiveUp as reason:
         say(f"./dev test: {reason}")

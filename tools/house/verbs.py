@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from . import build, linting, packages, running, testing
+from . import build, fuzzing, linting, packages, running, testing
 from .host import BUILD, ROOT, GiveUp, say
 
 HELP = """./dev VERB [...]
@@ -17,11 +17,11 @@ HELP = """./dev VERB [...]
   bench [...]         speed beside the kernel and fuse2fs: --json FILE|-, --workload NAME, --runs N, --list
   explore [...]       the schedule explorer
   crash [...]         the crash-state generator
-  fuzz [TARGET ...]   fuzz one target; without one, list them
+  fuzz [TARGET ...]   fuzz targets, or `all`; without one, list them: --seconds N, --report FILE
   help                this text
 
 Every verb first installs the Debian packages it needs (as root or with sudo) and builds what it uses.
-`./dev VERB --help` tells more about run and test; bench, explore and crash pass their arguments on."""
+`./dev VERB --help` tells more about run, test and fuzz; bench, explore and crash pass their arguments on."""
 
 
 def show_help(_arguments):
@@ -80,32 +80,9 @@ def crash(arguments):
     return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
 
 
-def fuzz(arguments):
-    packages.ensure("products", "clang")
-    with build.locked("fuzz"):
-        build.configure("fuzz")
-    listing = subprocess.run(["ninja", "-C", str(BUILD / "fuzz"), "-t", "targets", "all"], capture_output=True,
-                             text=True, check=False).stdout
-    targets = sorted({line.split(":")[0].removeprefix("bin/fuzz_") for line in listing.splitlines()
-                      if line.startswith("bin/fuzz_")})
-    if not targets:
-        raise GiveUp("fuzz targets are not part of this tree yet: no target makes bin/fuzz_*")
-    if not arguments:
-        say("fuzz targets: " + " ".join(targets))
-        return 0
-    if arguments[0] not in targets:
-        raise GiveUp(f"there is no fuzz target {arguments[0]}; there are: {' '.join(targets)}")
-    tool = build.build_tool("fuzz", f"fuzz_{arguments[0]}", f"fuzz target {arguments[0]}")
-    corpus = BUILD / "fuzz" / "corpus" / arguments[0]
-    corpus.mkdir(parents=True, exist_ok=True)
-    seeds = ROOT / "tests" / "fuzz" / "seeds" / arguments[0]
-    folders = [str(corpus)] + ([str(seeds)] if seeds.is_dir() else [])
-    return subprocess.run([str(tool), *arguments[1:], *folders], cwd=corpus, check=False).returncode
-
-
 VERBS = {
     "run": running.run, "test": testing.test, "build": build_verb, "lint": linting.lint, "bench": bench,
-    "explore": explore, "crash": crash, "fuzz": fuzz, "help": show_help, "--help": show_help, "-h": show_help,
+    "explore": explore, "crash": crash, "fuzz": fuzzing.fuzz, "help": show_help, "--help": show_help, "-h": show_help,
 }
 
 
