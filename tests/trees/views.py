@@ -1,6 +1,7 @@
 """A tree as a table, and tables compared: {relative path: {what: value}}."""
 
 import ctypes
+import errno
 import hashlib
 import os
 import stat
@@ -10,31 +11,62 @@ from mounting import check
 
 PIECE = 1 << 20
 # What a copy has in common with its source.
-COPIED = ("kind", "mode", "owner", "links", "size", "device", "content", "mtime", "xattrs")
+COPIED = ("kind", "mode", "owner", "links", "size", "device", "content", "pages", "mtime", "xattrs")
 # What two readers of one image have in common.
-ALL = COPIED + ("inode", "atime", "ctime", "blocks")
+ALL = COPIED + ("data", "inode", "atime", "ctime", "blocks")
+PAGE = 4096  # hosts keep holes of whole pages
 
 
-def entry_of(status, content, xattrs):
+def data_ranges(seek, size):
+    """Where a file has data: [[begin, end]]. `seek` is lseek of it, and fails with ENXIO where no data follows."""
+    ranges, offset = [], 0
+    while offset < size:
+        try:
+            begin = seek(offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        offset = seek(begin, os.SEEK_HOLE)
+        ranges.append([begin, offset])
+    return ranges
+
+
+def pages_of(ranges):
+    """The pages that have data, as ranges: what a copy keeps of holes when blocks are smaller than a page."""
+    pages = []
+    for begin, end in ranges:
+        first, last = begin // PAGE, (end + PAGE - 1) // PAGE
+        if pages and first <= pages[-1][1]:
+            pages[-1][1] = max(last, pages[-1][1])
+        else:
+            pages.append([first, last])
+    return pages
+
+
+def entry_of(status, content, data, xattrs):
     """`status` has the fields of os.stat_result."""
     return {"kind": stat.S_IFMT(status.st_mode), "mode": oct(stat.S_IMODE(status.st_mode)),
             "owner": (status.st_uid, status.st_gid), "links": status.st_nlink, "size": status.st_size,
-            "device": status.st_rdev, "content": content, "mtime": status.st_mtime_ns, "xattrs": xattrs,
+            "device": status.st_rdev, "content": content, "data": data, "pages": pages_of(data),
+            "mtime": status.st_mtime_ns, "xattrs": xattrs,
             "inode": status.st_ino, "atime": status.st_atime_ns, "ctime": status.st_ctime_ns,
             "blocks": status.st_blocks}
 
 
 def content_of(path, status):
+    """Contents, and where they are not holes."""
     if stat.S_ISLNK(status.st_mode):
-        return os.readlink(path)
+        return os.readlink(path), []
     if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
-        return ""
+        return "", []
     digest = hashlib.sha1()
     # O_NOATIME: what is looked at stays as it is, also in a writable mount.
     with open(os.open(path, os.O_RDONLY | os.O_NOATIME), "rb", buffering=0) as file:
         while piece := file.read(PIECE):
             digest.update(piece)
-    return digest.hexdigest()
+        ranges = data_ranges(lambda offset, whence: os.lseek(file.fileno(), offset, whence), status.st_size)
+    return digest.hexdigest(), ranges
 
 
 def of_host(root):
@@ -50,7 +82,7 @@ def of_host(root):
             pending += [path + b"/" + name for name in os.listdir(full)]
         xattrs = sorted((name, os.getxattr(full, name, follow_symlinks=False))
                         for name in os.listxattr(full, follow_symlinks=False))
-        found[path] = entry_of(status, content_of(full, status), xattrs)
+        found[path] = entry_of(status, *content_of(full, status), xattrs)
     return found
 
 
@@ -70,7 +102,7 @@ class Library:
 
     def __init__(self, library, image):
         self._calls = ctypes.CDLL(str(library))
-        for name in ("uext4_pread", "uext4_readlink", "uext4_llistxattr", "uext4_lgetxattr"):
+        for name in ("uext4_pread", "uext4_readlink", "uext4_llistxattr", "uext4_lgetxattr", "uext4_lseek"):
             getattr(self._calls, name).restype = ctypes.c_ssize_t
         self._calls.uext4_strerror.restype = ctypes.c_char_p
         self._calls.uext4_readdir.restype = ctypes.c_void_p
@@ -98,17 +130,24 @@ class Library:
     def _content(self, path, status):
         if stat.S_ISLNK(status.st_mode):
             length = self._done("readlink", self._fs, path, self._buffer, ctypes.c_size_t(PIECE))
-            return self._buffer.raw[:length]
+            return self._buffer.raw[:length], []
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
-            return ""
+            return "", []
         file = ctypes.c_void_p()
         self._done("open", self._fs, path, os.O_RDONLY, 0, ctypes.byref(file))
         digest, offset = hashlib.sha1(), 0
         while length := self._done("pread", file, self._buffer, ctypes.c_size_t(PIECE), ctypes.c_int64(offset)):
             digest.update(memoryview(self._buffer)[:length])
             offset += length
+        ranges = data_ranges(lambda start, whence: self._seek(file, start, whence), status.st_size)
         self._done("close", file)
-        return digest.hexdigest()
+        return digest.hexdigest(), ranges
+
+    def _seek(self, file, offset, whence):
+        result = self._calls.uext4_lseek(file, ctypes.c_int64(offset), whence)
+        if result < 0:
+            raise OSError(-result, "uext4_lseek")
+        return result
 
     def _xattrs(self, path):
         length = self._done("llistxattr", self._fs, path, self._buffer, ctypes.c_size_t(PIECE))
@@ -129,7 +168,7 @@ class Library:
             status = _LibraryStat(raw)
             if stat.S_ISDIR(status.st_mode):
                 pending += [path + b"/" + name for name in self._names(full)]
-            found[path] = entry_of(status, self._content(full, status), self._xattrs(full))
+            found[path] = entry_of(status, *self._content(full, status), self._xattrs(full))
         return found
 
 
