@@ -420,6 +420,8 @@ Result<LogicalBlock> Places::name(Handle& handle, LogicalBlock first, std::uint6
 
 Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
                                       bool privileged) {
+    // All of it or nothing: a part that is mapped and never written would show what its blocks held before.
+    if (!unwritten) TRY(reserve(first, count, privileged));
     const std::uint64_t end = first.value + count;
     std::uint64_t at = first.value;
     while (at < end) {
