@@ -31,8 +31,13 @@ Result<void> BlockMap::set_unwritten(Handle& handle, LogicalBlock from, std::uin
     return fail(EOPNOTSUPP, "inode {}: indirect blocks know no unwritten state", owner_.number());
 }
 
-Result<BlockNr> BlockMap::replace(Handle& handle, LogicalBlock at, BlockNr with) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).replace(handle, at, with);
+Result<MappedRun> BlockMap::extent_at(LogicalBlock at) {
+    if (owner_.uses_extents()) return ExtentTree(context_, owner_).extent_at(at);
+    return IndirectMap(context_, owner_).lookup(at, 1);
+}
+
+Result<BlockNr> BlockMap::replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid) {
+    if (owner_.uses_extents()) return ExtentTree(context_, owner_).replace(handle, at, with, paid);
     return IndirectMap(context_, owner_).replace(handle, at, with);
 }
 

@@ -56,8 +56,10 @@ public:
     Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
     // Unwritten <-> written for a range that is mapped throughout; splits and merges extents.
     Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
+    // All of the extent that maps `at`, from its first block on. EUCLEAN where nothing is mapped.
+    Result<MappedRun> extent_at(LogicalBlock at);
     // Swaps the block behind one mapped logical block (truncate's zero-tailed copy, failed overwrite); returns the old.
-    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
+    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid);
     // Unmaps [from, to) from the END backwards and frees the blocks (data clusters only when no other block of the
     // logical cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle
     // has no room: returns where the unmapped part begins, i.e. `from` when done, `to` when nothing was done.

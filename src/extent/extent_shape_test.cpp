@@ -106,7 +106,7 @@ TEST(ExtentShape, LimitsAreRefused) {
         EXPECT_EQ(t.map.insert(handle, last, nullptr, 1).error().code, EUCLEAN);
         std::uint64_t progress = 0;
         EXPECT_EQ(t.map.shift(handle, LogicalBlock(0), 1, progress).error().code, EFBIG);
-        EXPECT_EQ(t.map.replace(handle, LogicalBlock(5), BlockNr(20000)).error().code, EUCLEAN);
+        EXPECT_EQ(t.map.replace(handle, LogicalBlock(5), BlockNr(20000), nullptr).error().code, EUCLEAN);
         EXPECT_EQ(t.map.set_unwritten(handle, LogicalBlock(5), 1, true, nullptr).error().code, EUCLEAN);
     }
     EXPECT_EQ(t.mapped(), 1u);
@@ -252,7 +252,7 @@ void change_lies(const std::string& options, bool extents) {
                 case 0: (void)t.map.remove(handle, at, at + random() % 100, nullptr); break;
                 case 1: (void)t.map.set_unwritten(handle, at, 1 + random() % 20, random() % 2, nullptr); break;
                 case 2: (void)t.map.insert(handle, {at, 1, BlockNr(40000), false}, nullptr, 0); break;
-                case 3: (void)t.map.replace(handle, at, BlockNr(40001)); break;
+                case 3: (void)t.map.replace(handle, at, BlockNr(40001), nullptr); break;
                 default: (void)t.map.shift(handle, at, static_cast<int>(random() % 40) - 20, progress);
             }
         }

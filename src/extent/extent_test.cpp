@@ -112,7 +112,7 @@ protected:
         if (!grant) return;
         const BlockNr fresh = grant->first();
         must(fs.allocator->publish(handle, *grant));
-        const Result<BlockNr> old = map.replace(handle, LogicalBlock(it->first), fresh);
+        const Result<BlockNr> old = map.replace(handle, LogicalBlock(it->first), fresh, nullptr);
         if (!old) {
             ASSERT_EQ(old.error().code, ENOSPC) << old.error().what;
             must(fs.allocator->free(handle, fresh, 1));

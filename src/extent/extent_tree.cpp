@@ -96,7 +96,16 @@ Result<void> ExtentTree::set_unwritten(Handle& handle, LogicalBlock from, std::u
     return {};
 }
 
-Result<BlockNr> ExtentTree::replace(Handle& handle, LogicalBlock at, BlockNr with) {
+Result<MappedRun> ExtentTree::extent_at(LogicalBlock at) {
+    ExtentPath path = TRY(descend(at));
+    const int pos = path.leaf().pos;
+    if (pos < 0 || extent_end(path.extent(pos)) <= at.value)
+        return fail(EUCLEAN, "inode {}: block {} is not mapped", owner_.number(), at);
+    const ExtentLeaf e = path.extent(pos);
+    return MappedRun{LogicalBlock(e.block), e.count(), e.start(), e.unwritten()};
+}
+
+Result<BlockNr> ExtentTree::replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid) {
     if (ratio() > 1)
         return fail(EOPNOTSUPP, "inode {}: a block of a cluster cannot be replaced alone", owner_.number());
     if (!geometry().valid_block(with)) return fail(EINVAL, "inode {}: no such block to map: {}", owner_.number(), with);
@@ -112,7 +121,7 @@ Result<BlockNr> ExtentTree::replace(Handle& handle, LogicalBlock at, BlockNr wit
     list.add(at.value, 1, with, e.unwritten());
     list.add_part(e, at.value + 1, extent_end(e));
     if (pos + 1 < last) list.add(path.extent(pos + 1));
-    TRY(rewrite(handle, path, first, last, list, nullptr));
+    TRY(rewrite(handle, path, first, last, list, paid));
     return e.start() + (at.value - e.block);
 }
 

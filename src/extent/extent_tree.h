@@ -39,7 +39,8 @@ public:
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
     Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
     Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
-    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
+    Result<MappedRun> extent_at(LogicalBlock at);
+    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid);
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to,
                                 const BlockMap::KeepsCluster& keeps_cluster);
     Result<bool> shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress);

@@ -80,14 +80,6 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
         {
             MutexLock guard(inode.map_lock);
             m = TRY(inode.places().lookup(start + std::uint64_t{slot} * bs, bs));
-            if (m.place == Place::unwritten || m.place == Place::written) {
-                // The contents are logged by this handle, so the conversion belongs to it; one that found no space for
-                // the tree is tried again.
-                inode.places().mark_written(LogicalBlock(m.offset / bs), 1);
-                TRY(inode.places().convert(handle, LogicalBlock(m.offset / bs), 1));
-                TRY(inode.store(handle));
-                m = TRY(inode.places().lookup(m.offset, bs));
-            }
             inode.note_tid(handle.tid(), true);
         }
         if (m.place != Place::mapped)

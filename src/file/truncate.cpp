@@ -22,6 +22,7 @@ unsigned step_credits(Inode& inode) {
 struct TailSwap {
     LogicalBlock at;
     Grant grant;
+    Claim tree;  // for the extent that the swap splits
 };
 
 struct Tail {
@@ -70,10 +71,12 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     }
     const ConstBytes contents(folio->data + inside / bs * bs, bs);
     if (fs.geometry.cluster_ratio == 1) {
-        if (Result<Grant> grant = fs.allocator.grant(m.block, 1, nullptr, true)) {
+        Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
+        Result<Grant> grant = tree ? fs.allocator.grant(m.block, 1, nullptr, true) : fail(tree.error());
+        if (grant) {
             TRY(fs.device.write(grant->first().value * bs, contents));
             pages.clear_dirty(folio, tail);
-            out.swap = TailSwap{LogicalBlock(size / bs), std::move(*grant)};
+            out.swap = TailSwap{LogicalBlock(size / bs), std::move(*grant), std::move(*tree)};
             return out;
         }
     }
@@ -87,7 +90,7 @@ Result<void> swap_tail(Inode& inode, Handle& handle, TailSwap& swap) {
     FsContext& fs = inode.fs();
     const BlockNr fresh = swap.grant.first();
     TRY(fs.allocator.publish(handle, swap.grant));
-    const BlockNr old = TRY(inode.map().replace(handle, swap.at, fresh));
+    const BlockNr old = TRY(inode.map().replace(handle, swap.at, fresh, &swap.tree));
     inode.places().changed();
     return fs.allocator.free(handle, old, 1);
 }

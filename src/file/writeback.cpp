@@ -235,6 +235,8 @@ private:
         FsContext& fs = inode_.fs();
         if (fs.geometry.cluster_ratio != 1) return;
         for (std::uint64_t n = 0; n < s.count; ++n) {
+            Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
+            if (!tree) return;
             Result<Grant> grant = fs.allocator.grant(s.block, 1, nullptr, true);
             if (!grant) return;
             Segment one{s.first + n, 1, Place::mapped, grant->first(), s.item};
@@ -249,7 +251,7 @@ private:
             MutexLock guard(inode_.map_lock);
             const BlockNr fresh = grant->first();
             if (!fs.allocator.publish(*handle, *grant)) return;
-            Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh);
+            Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh, &*tree);
             inode_.places().changed();
             if (!old || !fs.allocator.free(*handle, *old, 1) || !inode_.store(*handle)) return;
         }

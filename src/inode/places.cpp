@@ -362,68 +362,12 @@ Result<LogicalBlock> Places::publish(Handle& handle, LogicalBlock first, std::ui
     return LogicalBlock(end);
 }
 
-void Places::mark_written(LogicalBlock first, std::uint64_t count) {
-    std::uint64_t at = first.value;
-    const std::uint64_t end = at + count;
-    while (at < end) {
-        auto it = run_at_or_after(at);
-        if (it != pending_.end() && it->first <= at) {
-            at = it->first + it->second.count;
-            continue;
-        }
-        const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
-        const Result<MappedRun> run = on_disk(LogicalBlock(at), limit - at);
-        if (!run) return;
-        if (!run->hole() && run->unwritten) add_run(at, Pending{run->count, Place::written, run->physical, nullptr});
-        at += run->count;
-    }
-    ++cookie_;
-}
-
-Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::uint64_t count) {
-    const std::uint64_t end = first.value + count;
-    split_at(end);
-    auto it = split_at(first.value);
-    while (it != pending_.end() && it->first < end) {
-        if (it->second.place != Place::written) {
-            ++it;
-            continue;
-        }
-        if (!handle.extend(credits())) return LogicalBlock(it->first);
-        disk_run_.reset();
-        TRY(inode_.map().set_unwritten(handle, LogicalBlock(it->first), it->second.count, false, nullptr));
-        it = erase_run(it);
-        ++cookie_;
-    }
-    return LogicalBlock(end);
-}
-
-Result<LogicalBlock> Places::name(Handle& handle, LogicalBlock first, std::uint64_t count) {
-    const std::uint64_t bs = inode_.fs().block_size();
-    LogicalBlock at = first;
-    const LogicalBlock end(first.value + count);
-    while (at < end) {
-        const Mapping m = TRY(lookup(at.value * bs, (end.value - at.value) * bs));
-        const std::uint64_t n = m.end() / bs - at.value;
-        LogicalBlock reached(at.value + n);
-        if (m.place == Place::granted) {
-            reached = TRY(publish(handle, at, n));
-        } else if (m.place == Place::unwritten || m.place == Place::written) {
-            mark_written(at, n);
-            reached = TRY(convert(handle, at, n));
-        }
-        if (reached.value < at.value + n) return reached;
-        at = reached;
-    }
-    return end;
-}
-
 Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
                                       bool privileged) {
     // All of it or nothing: a part that is mapped and never written would show what its blocks held before.
-    if (!unwritten) TRY(reserve(first, count, privileged));
     const std::uint64_t end = first.value + count;
     std::uint64_t at = first.value;
+    if (!unwritten) TRY(prepare_contents(handle, first, count, privileged));
     while (at < end) {
         auto it = split_at(at);
         const bool here = it != pending_.end() && it->first == at;
