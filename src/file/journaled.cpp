@@ -2,6 +2,7 @@
 #include "file/file_io.h"
 
 #include <cstring>
+#include <limits>
 #include <map>
 
 namespace uext4 {
@@ -74,7 +75,7 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
     if (!folio->owner) folio->owner = std::make_shared<JournaledFolio>(inode, *folio);
     auto owner = std::static_pointer_cast<JournaledFolio>(folio->owner);
     const std::uint64_t start = folio->index * inode.pages().folio_size();
-    for (std::uint32_t slot = 0; blocks >> slot; ++slot) {
+    for (std::uint32_t slot = 0; slot < std::numeric_limits<BlockMask>::digits && blocks >> slot; ++slot) {
         if (!(blocks >> slot & 1)) continue;
         Mapping m;
         {

@@ -20,6 +20,7 @@ struct VolumeOptions {
     bool barrier = true;
     std::chrono::milliseconds commit_interval{5000};
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
+    std::uint32_t folio_bytes = 4096;  // at least a block; tests take more
     ErrorPolicy errors = ErrorPolicy::from_superblock;
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
     std::uint64_t offset = 0;                   // bytes into the image

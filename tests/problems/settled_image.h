@@ -24,6 +24,11 @@ namespace uext4::problems {
 inline const Credentials root = Credentials::root();
 inline const Credentials user = Credentials::of(1000, 1000);
 constexpr std::size_t page = 4096;
+inline bool long_run() { return std::getenv("UEXT4_LONG") != nullptr; }
+inline unsigned first_seed() {
+    const char* wanted = std::getenv("UEXT4_SEED");
+    return wanted ? static_cast<unsigned>(std::atoi(wanted)) : 1;
+}
 
 inline std::string pattern(std::size_t size, unsigned seed) {
     std::string out(size, 0);
@@ -84,6 +89,7 @@ protected:
         auto parsed = parse_all_options(options);
         ASSERT_TRUE(parsed) << parsed.error().what;
         parsed->background = background;
+        parsed->folio_bytes = folio_bytes;
         auto mounted = FileSystem::mount_device(recorder, *parsed);
         ASSERT_TRUE(mounted) << mounted.error().what;
         fs = std::move(*mounted);
@@ -145,9 +151,9 @@ protected:
         ::unlink(scratch_.c_str());
     }
     // What a power cut now would leave that takes everything not flushed.
-    std::shared_ptr<MemoryDevice> durable() const {
+    std::shared_ptr<MemoryDevice> durable() const { return durable(recorder->log()); }
+    std::shared_ptr<MemoryDevice> durable(const std::vector<RecordedWrite>& entries) const {
         std::shared_ptr<MemoryDevice> out = initial->clone();
-        const auto entries = recorder->log();
         std::size_t flushed = 0;
         for (std::size_t i = 0; i < entries.size(); ++i)
             if (entries[i].kind == RecordedWrite::Kind::Flush) flushed = i;
@@ -157,31 +163,53 @@ protected:
         }
         return out;
     }
+    // The image after e2fsck's replay of its log; what it says afterwards is nothing.
+    std::shared_ptr<MemoryDevice> replayed_by_e2fsck(const MemoryDevice& image) {
+        EXPECT_TRUE(image.save(scratch_));
+        const Said replayed = say("e2fsck -E journal_only -y " + scratch_);
+        EXPECT_LE(replayed.status, 1) << replayed.text;
+        const Said checked = say("e2fsck -fn " + scratch_);
+        EXPECT_EQ(checked.status, 0) << checked.text;
+        auto loaded = MemoryDevice::load(scratch_);
+        ::unlink(scratch_.c_str());
+        EXPECT_TRUE(loaded);
+        return loaded ? std::shared_ptr<MemoryDevice>(std::move(*loaded)) : nullptr;
+    }
     void TearDown() override {
         if (fs) ok(fs->unmount());
         fs.reset();
         if (!scratch_.empty()) ::unlink(scratch_.c_str());
     }
 
+    std::uint32_t folio_bytes = page;
     std::shared_ptr<MemoryDevice> memory, initial;
     std::shared_ptr<RecordingDevice> recorder;
     std::unique_ptr<FileSystem> fs;
     std::string scratch_, reason_;
 };
 
-// True when `access` ends with SIGBUS.
+// True when `access` ends with SIGBUS. By any thread.
 inline thread_local sigjmp_buf refused_at;
+inline thread_local volatile std::sig_atomic_t may_be_refused = 0;
+inline void jump_when_refused(int number) {
+    if (may_be_refused) siglongjmp(refused_at, 1);
+    std::signal(number, SIG_DFL);
+}
 template <class Access>
 bool refused(Access access) {
-    struct sigaction action{}, old{};
-    action.sa_handler = [](int) { siglongjmp(refused_at, 1); };
-    sigaction(SIGBUS, &action, &old);
+    static const bool installed = [] {
+        struct sigaction action{};
+        action.sa_handler = jump_when_refused;
+        return sigaction(SIGBUS, &action, nullptr) == 0;
+    }();
+    EXPECT_TRUE(installed);
     volatile bool out = true;
     if (sigsetjmp(refused_at, 1) == 0) {
+        may_be_refused = 1;
         access();
         out = false;
     }
-    sigaction(SIGBUS, &old, nullptr);
+    may_be_refused = 0;
     return out;
 }
 

@@ -1,0 +1,133 @@
+// Problem H: the folio in which a file ends, for blocks smaller than a page and pages smaller than a folio. Whatever is
+// stored behind the end, it is zeros when the file grows, and zeros on the device at all times (P4).
+#include "settled_image.h"
+
+#include <random>
+
+namespace uext4::problems {
+namespace {
+
+struct Sizes {
+    std::uint32_t block, folio;
+};
+
+class Straddle : public SettledImage, public testing::WithParamInterface<std::tuple<Sizes, const char*>> {
+protected:
+    static constexpr std::size_t reach = 300 << 10;
+    static constexpr std::size_t mapped = 320 << 10;
+    Sizes sizes() const { return std::get<0>(GetParam()); }
+    void SetUp() override {
+        folio_bytes = sizes().folio;
+        make(fmt::format("-b {} -J size=8", sizes().block), std::get<1>(GetParam()));
+    }
+    // Near a multiple of one of the three sizes, where it goes wrong if it does.
+    std::size_t place(std::mt19937& random) const {
+        const std::size_t unit[] = {sizes().block, page, sizes().folio, 512};
+        const std::size_t u = unit[random() % 4];
+        const auto near = static_cast<std::int64_t>(random() % 7) - 3;
+        const std::int64_t at = static_cast<std::int64_t>(random() % (reach / u) * u) + near * (random() % 2 ? 1 : 37);
+        return static_cast<std::size_t>(std::clamp<std::int64_t>(at, 0, reach));
+    }
+    // No block of the file has anything behind its end, in a file system that has just been recovered.
+    void no_byte_behind_the_end(const MemoryDevice& image) {
+        std::shared_ptr<MemoryDevice> copy = image.clone();
+        auto recovered = FileSystem::mount_device(copy, {});
+        ASSERT_TRUE(recovered) << recovered.error().what;
+        auto file = (*recovered)->open_path("/f", O_RDWR, 0, root);
+        ASSERT_TRUE(file);
+        const std::uint64_t end = (*file)->inode().size_hint();
+        ok((*file)->truncate(reach + mapped));
+        const std::string behind = read(**file, mapped, end);
+        EXPECT_EQ(behind.find_first_not_of('\0'), std::string::npos) << "behind the end at " << end;
+        file->reset();
+        ok((*recovered)->unmount());
+    }
+    void raw_tail_is_zero(OpenFile& file);
+};
+
+// What the device has behind the end, after a sync.
+void Straddle::raw_tail_is_zero(OpenFile& file) {
+    const std::uint64_t end = file.inode().size_hint(), bs = sizes().block;
+    if (end % bs == 0) return;
+    BlockNr block;
+    ok(fs->extents(file.inode(), end / bs * bs, bs, [&](const Mapping& m) {
+        if (m.place == Place::mapped) block = m.block + (end / bs * bs - m.offset) / bs;
+        return false;
+    }));
+    if (!block || file.inode().data_in_journal()) return;
+    std::vector<std::byte> bytes(bs);
+    ok(memory->read(block.value * bs, bytes));
+    for (std::size_t i = end % bs; i < bs; ++i)
+        ASSERT_EQ(bytes[i], std::byte{0}) << "byte " << i << " of the last block, the file ends at " << end;
+}
+
+TEST_P(Straddle, NothingComesFromBehindTheEnd) {
+    std::mt19937 random(first_seed());
+    auto file = open("/f");
+    char* view = map(*file, mapped);
+    NEED_MAP(view);
+    std::string model;
+    const int steps = long_run() ? 20000 : 1200;
+    for (int i = 0; i < steps; ++i) {
+        const unsigned what = random() % 12;
+        const std::size_t at = place(random), n = random() % 9000 + 1;
+        SCOPED_TRACE(fmt::format("step {}, {} at {} + {}, size {}", i, what, at, n, model.size()));
+        if (what < 2) {
+            ok(file->truncate(at));
+            model.resize(at);
+        } else if (what < 4) {
+            const std::string bytes = pattern(n, static_cast<unsigned>(i));
+            write(*file, bytes, at);
+            if (model.size() < at + n) model.resize(at + n);
+            model.replace(at, n, bytes);
+        } else if (what < 7 && !model.empty()) {
+            // Behind the end, in its page: lost. Before it: kept.
+            const std::size_t last = model.size() + random() % 3000;
+            const std::size_t to = random() % 2 ? last : random() % model.size();
+            const bool within = to / page <= (model.size() - 1) / page;
+            EXPECT_EQ(refused([&] { view[to] = 'B'; }), !within);
+            if (to < model.size()) model[to] = 'B';
+        } else if (what == 7) {
+            ok(file->fallocate(0, at, n));
+            if (model.size() < at + n) model.resize(at + n);
+        } else if (what == 8) {
+            ok(file->fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, n));
+            if (at < model.size()) {
+                const std::size_t end = std::min(at + n, model.size());
+                model.replace(at, end - at, end - at, '\0');
+            }
+        } else if (what == 9) {
+            ok(file->sync(random() % 2));
+            raw_tail_is_zero(*file);
+        } else if (what == 10) {
+            ok(write_back(file->inode()));
+        } else {
+            ok(fs->volume().fs().journal.commit_all());
+        }
+        if (i % 8 == 0) {
+            ASSERT_EQ(file->inode().size_hint(), model.size());
+            ASSERT_TRUE(read(*file, reach + mapped) == model);
+        }
+        if (i % 100 == 99) {
+            no_byte_behind_the_end(*durable());
+            no_byte_behind_the_end(*memory->clone());
+        }
+        if (HasFailure()) return;
+    }
+    EXPECT_TRUE(std::string(view, model.size()) == model);
+    unmap(view, mapped);
+    file.reset();
+    settle();
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, Straddle,
+                         testing::Combine(testing::Values(Sizes{4096, 4096}, Sizes{1024, 4096}, Sizes{2048, 16384},
+                                                          Sizes{4096, 65536}, Sizes{1024, 65536}),
+                                          testing::Values("data=ordered", "data=journal")),
+                         [](const auto& p) {
+                             return fmt::format("{}_{}_{}", std::get<0>(p.param).block, std::get<0>(p.param).folio,
+                                                std::get<1>(p.param) + 5);
+                         });
+
+}  // namespace
+}  // namespace uext4::problems

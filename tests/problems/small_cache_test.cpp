@@ -1,0 +1,152 @@
+// A cache of 16 MiB under much more data, mapped, buffered and direct at once: contents are right, and the process
+// needs no more memory than the cache and 64 MiB.
+#include "settled_image.h"
+
+#include <fstream>
+#include <random>
+#include <thread>
+
+namespace uext4::problems {
+namespace {
+
+constexpr std::size_t mib = 1 << 20, chunk = 64 << 10;
+constexpr std::size_t cache_mib = 16, allowed_mib = cache_mib + 64;
+
+std::size_t status_kib(const std::string& field) {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);)
+        if (line.starts_with(field)) return std::strtoull(line.c_str() + field.size() + 1, nullptr, 10);
+    return 0;
+}
+
+class SmallCache : public testing::TestWithParam<const char*> {
+protected:
+    static constexpr unsigned files = 4;
+    std::size_t total() const { return (long_run() ? 1024 : 128) * mib; }
+    std::size_t chunks() const { return total() / files / chunk; }
+
+    void SetUp() override {
+        path_ = fmt::format("/dev/shm/uext4-cache-{}", ::getpid());
+        ::unlink(path_.c_str());
+        const Said made = say(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} {}M", path_, total() / mib * 5 / 4 + 64));
+        ASSERT_EQ(made.status, 0) << made.text;
+        // The peak of before is forgotten.
+        std::ofstream("/proc/self/clear_refs") << 5;
+        before_ = status_kib("VmRSS:");
+        mount();
+    }
+    void mount() {
+        auto mounted = FileSystem::mount(path_, fmt::format("{},cache={}M", GetParam(), cache_mib));
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+    }
+    void TearDown() override {
+        fs.reset();
+        ::unlink(path_.c_str());
+    }
+    static void fill(std::string& out, unsigned file, std::size_t number, unsigned generation) {
+        const std::uint64_t seed = (std::uint64_t{file} << 40 | number << 16 | generation) * 0x9e3779b97f4a7c15;
+        std::mt19937_64 random(seed);
+        auto* words = reinterpret_cast<std::uint64_t*>(out.data());
+        for (std::size_t i = 0; i < chunk / 8; ++i) words[i] = random();
+    }
+    void work(unsigned file);
+    void check_all();
+
+    std::string path_;
+    std::size_t before_ = 0;
+    std::unique_ptr<FileSystem> fs;
+    std::vector<std::vector<unsigned>> generations_;
+};
+
+// One thread a file: every chunk once by some door, in an order of its own, and many a second time; looks in between.
+void SmallCache::work(unsigned number) {
+    std::vector<unsigned>& generation = generations_[number];
+    std::mt19937 random(first_seed() * 10 + number);
+    auto cached = fs->open_path(fmt::format("/f{}", number), O_CREAT | O_RDWR, 0644, root);
+    auto direct = fs->open_path(fmt::format("/f{}", number), O_RDWR | O_DIRECT, 0644, root);
+    ASSERT_TRUE(cached && direct);
+    ASSERT_TRUE((*cached)->truncate(chunks() * chunk));
+    auto whole = (*cached)->map(0, chunks() * chunk, PROT_READ | PROT_WRITE, MAP_SHARED);
+    ASSERT_TRUE(whole) << whole.error().what;
+    auto* memory = static_cast<char*>(*whole);
+    Aligned buffer(chunk);
+    std::string bytes(chunk, 0);
+    std::vector<std::size_t> order(chunks());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::ranges::shuffle(order, random);
+    for (std::size_t i = 0; i < order.size() + order.size() / 2; ++i) {
+        // What follows a place in the file mostly comes next, as in a stream.
+        const std::size_t c = i < order.size() ? (i % 64 < 48 ? i : order[i]) : order[i - order.size()];
+        fill(bytes, number, c, ++generation[c]);
+        switch (random() % 3) {
+            case 0: ASSERT_EQ((*cached)->write(c * chunk, bytes_of(bytes)).value_or(0), chunk); break;
+            case 1:
+                bytes.copy(reinterpret_cast<char*>(buffer.bytes().data()), chunk);
+                ASSERT_EQ((*direct)->write(c * chunk, buffer.bytes()).value_or(0), chunk);
+                break;
+            default: std::memcpy(memory + c * chunk, bytes.data(), chunk);
+        }
+        const std::size_t seen = i < order.size() ? random() % (i + 1) : random() % chunks();
+        std::string wanted(chunk, 0);
+        if (generation[seen]) fill(wanted, number, seen, generation[seen]);
+        switch (random() % 3) {
+            case 0: ASSERT_EQ((*cached)->read(seen * chunk, buffer.bytes()).value_or(0), chunk); break;
+            case 1: ASSERT_EQ((*direct)->read(seen * chunk, buffer.bytes()).value_or(0), chunk); break;
+            default: std::memcpy(buffer.bytes().data(), memory + seen * chunk, chunk);
+        }
+        ASSERT_TRUE(buffer.text(chunk) == wanted) << "file " << number << " chunk " << seen;
+        if (i % 500 == 499) {
+            ASSERT_TRUE((*cached)->sync(false));
+        }
+    }
+    ASSERT_TRUE(ClientMaps::unmap(memory, chunks() * chunk));
+}
+
+void SmallCache::check_all() {
+    std::string bytes(chunk, 0), wanted(chunk, 0);
+    for (unsigned f = 0; f < files; ++f) {
+        auto file = fs->open_path(fmt::format("/f{}", f), O_RDONLY, 0, root);
+        ASSERT_TRUE(file);
+        for (std::size_t c = 0; c < chunks(); ++c) {
+            ASSERT_EQ((*file)->read(c * chunk, std::as_writable_bytes(std::span(bytes))).value_or(0), chunk);
+            if (generations_[f][c]) fill(wanted, f, c, generations_[f][c]);
+            else wanted.assign(chunk, 0);
+            ASSERT_TRUE(bytes == wanted) << "file " << f << " chunk " << c;
+        }
+    }
+}
+
+TEST_P(SmallCache, IsEnough) {
+    {
+        auto probe = fs->open_path("/probe", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(probe && (*probe)->truncate(page));
+        auto memory = (*probe)->map(0, page, PROT_READ, MAP_SHARED);
+        if (!memory) GTEST_SKIP() << memory.error().what;
+        ASSERT_TRUE(ClientMaps::unmap(*memory, page));
+    }
+    generations_.assign(files, std::vector<unsigned>(chunks()));
+    std::vector<std::thread> threads;
+    for (unsigned f = 0; f < files; ++f) threads.emplace_back([this, f] { work(f); });
+    for (std::thread& thread : threads) thread.join();
+    auto closed = fs->unmount();
+    ASSERT_TRUE(closed) << closed.error().what;
+    fs.reset();
+    mount();
+    check_all();
+    closed = fs->unmount();
+    ASSERT_TRUE(closed) << closed.error().what;
+    fs.reset();
+    const std::size_t peak = (status_kib("VmHWM:") - before_) / 1024;
+    fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB over {} MiB\n", total() / mib, cache_mib, peak,
+               before_ / 1024);
+    EXPECT_LE(peak, allowed_mib);
+    const Said checked = say("e2fsck -fn " + path_);
+    EXPECT_EQ(checked.status, 0) << checked.text;
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, SmallCache, testing::Values("data=ordered", "data=journal"),
+                         [](const auto& mode) { return std::string(mode.param).substr(5); });
+
+}  // namespace
+}  // namespace uext4::problems
