@@ -30,7 +30,14 @@ void JournalState::abort(const Error& why) {
 }
 
 bool JournalState::crowded() const {
-    return has_log && !checkpoints.empty() && log_free < (layout.ring_end() - layout.first) / 2;
+    return has_log && !checkpoints.empty() &&
+           (log_free < (layout.ring_end() - layout.first) / 2 || waiting_bytes() > options.waiting_bytes / 2);
+}
+
+std::uint64_t JournalState::waiting_bytes() const {
+    std::uint64_t blocks = 0;
+    for (const auto& [tid, checkpoint] : checkpoints) blocks += checkpoint.buffers.size();
+    return blocks * block_size;
 }
 
 // One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller
@@ -212,7 +219,7 @@ Result<Handle> Journal::start(unsigned credits) {
         if (!s.running) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
-            if (s.log_free < needed) {
+            if (s.log_free < needed || s.waiting_bytes() > s.options.waiting_bytes) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();

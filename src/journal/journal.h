@@ -90,6 +90,9 @@ struct JournalOptions {
     bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
     bool wide = false;                                // the log gets 64-bit block numbers
     std::uint64_t close_at_bytes = 16u << 20;         // a running transaction is committed beyond this much
+    // Committed images that are not home yet are memory, too: from half of this on they are taken home, and beyond it
+    // no transaction starts.
+    std::uint64_t waiting_bytes = 128u << 20;
     // Called once, at the first abort, on whatever thread met the error; must not call the journal.
     std::function<void(const Error&)> on_abort;
 };

@@ -98,7 +98,8 @@ struct JournalState {
     void run();
     bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;      // lists held; given up meanwhile
     void commit_here(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
-    bool crowded() const;                                                // the log: checkpoints are due
+    bool crowded() const;                                                // the log or memory: checkpoints are due
+    std::uint64_t waiting_bytes() const;                                 // images that are not home yet
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp

@@ -108,6 +108,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     j.checksums = l.geometry.metadata_csum();
     j.wide = l.geometry.has_incompat(format::incompat::bit64);
     j.close_at_bytes = std::max<std::uint64_t>(options.cache_bytes / 4, std::uint64_t{1} << 20);
+    j.waiting_bytes = std::max<std::uint64_t>(options.cache_bytes, std::uint64_t{1} << 20);
     j.on_abort = [this](const Error& why) {
         if (layers && layers->fs) layers->fs->read_only.store(true);
         log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));

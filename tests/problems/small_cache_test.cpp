@@ -28,7 +28,9 @@ protected:
     void SetUp() override {
         path_ = fmt::format("/dev/shm/uext4-cache-{}", ::getpid());
         ::unlink(path_.c_str());
-        const Said made = say(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} {}M", path_, total() / mib * 5 / 4 + 64));
+        // A log that could hold more than the process may.
+        const Said made =
+            say(fmt::format("mke2fs -q -F -t ext4 -b 4096 -J size=64 {} {}M", path_, total() / mib * 5 / 4 + 64));
         ASSERT_EQ(made.status, 0) << made.text;
         // The peak of before is forgotten.
         std::ofstream("/proc/self/clear_refs") << 5;
