@@ -12,13 +12,25 @@ constexpr std::uint64_t root_node = 1;  // FUSE_ROOT_ID
 
 std::uint64_t node_of(InodeNr number) { return number.value == format::special_inode::root ? root_node : number.value; }
 
+namespace {
+bool has_several_names(const struct stat& attributes) {
+    return !S_ISDIR(attributes.st_mode) && attributes.st_nlink > 1;
+}
+}  // namespace
+
 InodeNr number_of(std::uint64_t node) { return InodeNr(node == root_node ? format::special_inode::root : node); }
 
-void InodeHandles::add(const InodeRef& inode) {
+void InodeHandles::add(const InodeRef& inode, const struct stat& attributes) {
     const std::lock_guard guard(lock_);
     Known& known = known_[node_of(inode->number())];
     if (!known.inode) known.inode = inode;
     ++known.lookups;
+    if (has_several_names(attributes)) known.had_several_names = true;
+}
+
+void InodeHandles::add_root(const InodeRef& inode) {
+    const std::lock_guard guard(lock_);
+    known_[root_node] = Known{.inode = inode, .lookups = 1};
 }
 
 InodeRef InodeHandles::find(std::uint64_t node) {
@@ -38,6 +50,14 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
     }
     last = std::move(it->second.inode);
     known_.erase(it);
+}
+
+double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attributes) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    if (it == known_.end()) return has_several_names(attributes) ? 0 : cache_timeout;
+    if (has_several_names(attributes)) it->second.had_several_names = true;
+    return it->second.had_several_names ? 0 : cache_timeout;
 }
 
 void InodeHandles::note_write(std::uint64_t node) {

@@ -6,11 +6,16 @@
 
 #include "inode/inode.h"
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
 
 namespace uext4::fuse {
+
+// The image has no other writer, so what the kernel remembers stays true until it is asked to change it. Seconds.
+inline constexpr double cache_timeout = 3600.0;
 
 std::uint64_t node_of(InodeNr number);
 InodeNr number_of(std::uint64_t node);
@@ -18,13 +23,19 @@ InodeNr number_of(std::uint64_t node);
 // Thread-safe: work that was handed on holds references of its own and asks here from other threads.
 class InodeHandles {
 public:
-    // One more lookup that the kernel was told of.
-    void add(const InodeRef& inode);
+    // One more lookup that the kernel was told of, with these attributes.
+    void add(const InodeRef& inode, const struct stat& attributes);
+    void add_root(const InodeRef& inode);
     // Empty when the kernel should not know it.
     InodeRef find(std::uint64_t node);
     // The kernel dropped `count` lookups.
     void forget(std::uint64_t node, std::uint64_t count);
     void clear();
+
+    // How long the kernel may believe attributes with this count of links, in seconds. When a name goes, the kernel
+    // takes one off the count that it remembers, maybe after a reply to somebody else has told it the new count. So of
+    // what has had several names it must ask each time.
+    double attributes_last(std::uint64_t node, const struct stat& attributes);
 
     // The kernel keeps the times of what it writes, and tells them later, as it tells times that a program sets. After
     // a write, the next ones are the kernel's own: it writes back before it passes a program's on.
@@ -36,6 +47,7 @@ private:
         InodeRef inode;
         std::uint64_t lookups = 0;
         bool written = false;
+        bool had_several_names = false;
     };
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;

@@ -14,9 +14,6 @@ void add_io_operations(fuse_lowlevel_ops& table);
 void add_xattr_operations(fuse_lowlevel_ops& table);
 void add_ioctl_operations(fuse_lowlevel_ops& table);
 
-// The image has no other writer, so what the kernel remembers stays true until it is asked to change it. Seconds.
-inline constexpr double cache_timeout = 3600.0;
-
 inline void reply_error(fuse_req_t request, const Error& error) {
     fuse_reply_err(request, error.code > 0 ? error.code : EIO);
 }

@@ -6,8 +6,8 @@ namespace uext4::fuse {
 namespace {
 
 void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
-    const struct stat now = UEXT4_FUSE_TRY(request, server.fs().attributes(inode));
-    fuse_reply_attr(request, &now, cache_timeout);
+    const struct stat now = UEXT4_FUSE_TRY(request, server.attributes(inode));
+    fuse_reply_attr(request, &now, server.inodes().attributes_last(node_of(inode.number()), now));
 }
 
 void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info*) {

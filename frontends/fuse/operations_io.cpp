@@ -56,9 +56,10 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
             truncate = answer.flags & O_TRUNC;
         }
         const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
-        const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, *directory, inode));
+        fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, *directory, inode));
+        if ((answer.flags & O_ACCMODE) != O_RDONLY) server.foresee_a_block(entry.attr);
         UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate));
-        server.inodes().add(inode);
+        server.inodes().add(inode, entry.attr);
         if (fuse_reply_create(request, &entry, &answer) == 0) return;
         server.drop(answer.fh);
         server.inodes().forget(entry.ino, 1);

@@ -71,6 +71,27 @@ void get_label(fuse_req_t request, Server& server, std::size_t room) {
     fuse_reply_ioctl(request, 0, out, std::min(room, sizeof out));
 }
 
+// fstrim(8). Of the whole file system only: it is what everybody asks for.
+void trim(fuse_req_t request, Server& server, const void* data, std::size_t size) {
+    struct fstrim_range range{};
+    if (size < sizeof range) {
+        fuse_reply_err(request, EINVAL);
+        return;
+    }
+    std::memcpy(&range, data, sizeof range);
+    const struct statvfs all = UEXT4_FUSE_TRY(request, server.fs().statistics());
+    if (range.start != 0 || range.len < all.f_blocks * all.f_frsize) {
+        fuse_reply_err(request, EOPNOTSUPP);
+        return;
+    }
+    server.later(
+        [&server, request, range]() mutable {
+            range.len = UEXT4_FUSE_TRY(request, server.fs().trim(range.minlen));
+            fuse_reply_ioctl(request, 0, &range, sizeof range);
+        },
+        true);
+}
+
 void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_file_info*, unsigned flags,
              const void* in, std::size_t in_size, std::size_t out_size) {
     Server& server = server_of(request);
@@ -78,7 +99,8 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
         fuse_reply_err(request, ENOTTY);
         return;
     }
-    const bool concerns_all = command == UEXT4_IOC_FREEZE || command == UEXT4_IOC_THAW || command == FS_IOC_SETFSLABEL;
+    const bool concerns_all =
+        command == UEXT4_IOC_FREEZE || command == UEXT4_IOC_THAW || command == FS_IOC_SETFSLABEL || command == FITRIM;
     if (concerns_all && !may_administer(request)) {
         fuse_reply_err(request, EPERM);
         return;
@@ -102,6 +124,7 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
             return get_extended_flags(request, server.fs().get_flags(*inode), out_size);
         }
+        case FITRIM: return trim(request, server, in, in_size);
         case FS_IOC_SETFLAGS: return set_flags(request, server, node, in, in_size);
         case FS_IOC_GETFSLABEL: return get_label(request, server, out_size);
         case FS_IOC_SETFSLABEL: return set_label(request, server, in, in_size);

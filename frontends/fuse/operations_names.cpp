@@ -11,17 +11,17 @@ Result<void> check_name(std::string_view name) {
 
 Result<fuse_entry_param> entry_of(Server& server, Inode& directory, const InodeRef& inode) {
     fuse_entry_param entry{};
-    entry.attr = TRY(server.fs().attributes(*inode));
+    entry.attr = TRY(server.attributes(*inode));
     entry.ino = node_of(inode->number());
     entry.generation = inode->generation();
-    entry.attr_timeout = cache_timeout;
+    entry.attr_timeout = server.inodes().attributes_last(entry.ino, entry.attr);
     entry.entry_timeout = directory.has_flag(format::inode_flag::casefold) ? 0 : cache_timeout;
     return entry;
 }
 
 void reply_entry(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode) {
     const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, directory, inode));
-    server.inodes().add(inode);
+    server.inodes().add(inode, entry.attr);
     if (fuse_reply_entry(request, &entry) != 0) server.inodes().forget(entry.ino, 1);  // the caller was interrupted
 }
 

@@ -68,7 +68,7 @@ Result<void> Server::attach(const std::string& directory, bool debug, std::funct
     ready_ = std::move(ready);
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
-    inodes_.add(TRY(fs_.root()));
+    inodes_.add_root(TRY(fs_.root()));
 
     fuse_lowlevel_ops table{};
     table.init = &Server::greet;
@@ -247,6 +247,16 @@ void Server::drop(std::uint64_t handle) {
         if (open_.erase(open) == 0) return;
     }
     delete open;
+}
+
+Result<struct stat> Server::attributes(Inode& inode) {
+    struct stat attributes = TRY(fs_.attributes(inode));
+    if (attributes.st_blocks == 0 && S_ISREG(attributes.st_mode) && has_writers(inode)) foresee_a_block(attributes);
+    return attributes;
+}
+
+void Server::foresee_a_block(struct stat& attributes) {
+    if (attributes.st_blocks == 0) attributes.st_blocks = fs_.volume().geometry().block_size / 512;
 }
 
 bool Server::has_writers(const Inode& inode) {

@@ -75,6 +75,10 @@ public:
     void drop(std::uint64_t handle);
     // The kernel may hold bytes of it that were not written here yet.
     bool has_writers(const Inode& inode);
+    // As the file system has them, but a file that may get its first bytes has a block: programs take one without any
+    // for nothing but holes, and do not read it.
+    Result<struct stat> attributes(Inode& inode);
+    void foresee_a_block(struct stat& attributes);
 
 private:
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };

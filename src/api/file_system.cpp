@@ -86,24 +86,45 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
     return truncate_file(inode, size, volume_->orphans(), &who);
 }
 
+bool FileSystem::has_more_space_later() {
+    const SpaceCounts before = volume_->counts();
+    volume_->finish_deletions();
+    if (!volume_->fs().journal.commit_all()) return false;
+    const SpaceCounts after = volume_->counts();
+    return after.free_blocks > before.free_blocks || after.free_inodes > before.free_inodes;
+}
+
+Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
+    TRY(writable());
+    FreezeGate::Pass pass(volume_->gate());
+    const std::uint64_t block = volume_->geometry().block_size;
+    return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, block)));
+}
+
 Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev,
                                     std::string_view target, const Credentials& who, bool check) {
     TRY(writable());
-    FreezeGate::Pass pass(volume_->gate());
-    return volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check);
+    return with_space([&] {
+        FreezeGate::Pass pass(volume_->gate());
+        return volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check);
+    });
 }
 
 Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check) {
     TRY(writable());
-    FreezeGate::Pass pass(volume_->gate());
-    return volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check);
+    return with_space([&] {
+        FreezeGate::Pass pass(volume_->gate());
+        return volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check);
+    });
 }
 
 Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
                               bool check) {
     TRY(writable());
-    FreezeGate::Pass pass(volume_->gate());
-    return volume_->names().link(target, directory, name, who, check);
+    return with_space([&] {
+        FreezeGate::Pass pass(volume_->gate());
+        return volume_->names().link(target, directory, name, who, check);
+    });
 }
 
 Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
@@ -121,11 +142,13 @@ Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Cr
 Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
                                 unsigned flags, const Credentials& who, bool check) {
     TRY(writable());
-    FreezeGate::Pass pass(volume_->gate());
     auto flush = [this](Inode& inode) -> Result<void> {
         return volume_->options().fs.auto_da_alloc && inode.is_regular() ? write_back(inode) : Result<void>();
     };
-    return volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush);
+    return with_space([&] {
+        FreezeGate::Pass pass(volume_->gate());
+        return volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush);
+    });
 }
 
 Result<std::string> FileSystem::read_link(Inode& inode) {
@@ -204,13 +227,20 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
     if (check) TRY(check_form(name, value));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
-    FreezeGate::Pass pass(volume_->gate());
-    WriteLock guard(inode.rw);
-    Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
     const XattrMode mode = flags & XATTR_CREATE    ? XattrMode::create
                            : flags & XATTR_REPLACE ? XattrMode::replace
                                                    : XattrMode::either;
-    return uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr);
+    return with_space([&]() -> Result<void> {
+        FreezeGate::Pass pass(volume_->gate());
+        WriteLock guard(inode.rw);
+        Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
+        // With both flags the attribute is to be there and not to be there; that it is not there is told first.
+        if ((flags & XATTR_CREATE) && (flags & XATTR_REPLACE)) {
+            TRY(uext4::get_xattr(inode, name));
+            return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
+        }
+        return uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr);
+    });
 }
 
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {

@@ -123,6 +123,9 @@ public:
     Result<struct statvfs> statistics();
     Result<void> freeze() { return volume_->freeze(); }
     Result<void> thaw();
+    // Gives free space in runs of at least so many bytes back to the device; bytes given. EOPNOTSUPP where it takes
+    // none.
+    Result<std::uint64_t> trim(std::uint64_t least);
     FileMaps& maps() { return maps_; }
     // What stores through maps of [address, address + length) left is durable when `wait` is set. ENOMEM where there is
     // no map.
@@ -133,6 +136,17 @@ public:
 private:
     friend class OpenFile;
     explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {}
+
+    // Does it again if there was no space, but some waits for a deletion or a commit. Nothing is held here: a deletion
+    // in the background may wait for a thaw.
+    template <typename Operation>
+    auto with_space(Operation operation) -> decltype(operation()) {
+        auto done = operation();
+        if (done || done.error().code != ENOSPC) return done;
+        if (!has_more_space_later()) return done;
+        return operation();
+    }
+    bool has_more_space_later();
     Result<void> writable() const;
     // Where a path leads: `found`, or the last part that does not exist in `directory`.
     struct Place {

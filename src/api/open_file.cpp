@@ -69,11 +69,11 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in, const C
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
     std::uint64_t end = 0;
+    auto write_part = [&](std::size_t at, ConstBytes part) {
+        return fs_.with_space([&] { return write_from(offset + at, part, who, end); });
+    };
     const std::size_t done =
-        TRY(touches_client_maps(in.data(), in.size())
-                ? write_bounced(
-                      in, [&](std::size_t at, ConstBytes part) { return write_from(offset + at, part, who, end); })
-                : write_from(offset, in, who, end));
+        TRY(touches_client_maps(in.data(), in.size()) ? write_bounced(in, write_part) : write_part(0, in));
     const FreezeGate::Pass pass(fs_.volume().gate());
     if (flags_ & (O_SYNC | O_DSYNC)) TRY(sync_file(*inode_, (flags_ & O_SYNC) != O_SYNC));
     else if (inode_->has_flag(format::inode_flag::sync)) TRY(sync_file(*inode_, false));
@@ -102,17 +102,13 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
     TRY(check_fallocate_mode(mode));
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
-    FreezeGate::Pass pass(fs_.volume().gate());
     const Credentials& who = by ? *by : who_;
     const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it
     const bool reserve = is_privileged(inode_->fs(), who);
-    Result<void> done = fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
-    if (!done && done.error().code == ENOSPC) {
-        // Space may be waiting for a commit.
-        TRY(inode_->fs().journal.commit_all());
-        done = fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
-    }
-    return done;
+    return fs_.with_space([&] {
+        FreezeGate::Pass pass(fs_.volume().gate());
+        return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
+    });
 }
 
 Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protection, int flags) {

@@ -105,7 +105,17 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
             auto it = s.in_chain.at(ino.value);
             if (it != s.chain.begin()) wanted = *std::prev(it);
         }
-        if (wanted) previous = TRY(s.inodes.get(wanted, true));
+        if (wanted) {
+            Result<InodeRef> found = s.inodes.get(wanted, true);
+            if (!found) {
+                // It may have left the list, and been deleted, since it was looked up.
+                MutexLock guard(s.lock);
+                const auto it = s.in_chain.at(ino.value);
+                if (it == s.chain.begin() || *std::prev(it) != wanted) continue;
+                return fail(found.error());
+            }
+            previous = std::move(*found);
+        }
         UniqueLock before, own;
         // Two map_locks at once: in ascending order of the numbers.
         if (wanted && wanted < ino) before = UniqueLock::lock_ordered(previous->map_lock, wanted.value);
