@@ -20,12 +20,20 @@ bool has_several_names(const struct stat& attributes) {
 
 InodeNr number_of(std::uint64_t node) { return InodeNr(node == root_node ? format::special_inode::root : node); }
 
-void InodeHandles::add(const InodeRef& inode, const struct stat& attributes) {
+void InodeHandles::Known::note(const struct stat& attributes, pid_t by) {
+    if (has_several_names(attributes)) had_several_names = true;
+    if (!S_ISDIR(attributes.st_mode)) return;
+    // A thread outside of the mount's namespace of processes is told as 0, like any other there.
+    several_askers = several_askers || by == 0 || (asker != 0 && asker != by);
+    asker = by;
+}
+
+void InodeHandles::add(const InodeRef& inode, const struct stat& attributes, pid_t asker) {
     const std::lock_guard guard(lock_);
     Known& known = known_[node_of(inode->number())];
     if (!known.inode) known.inode = inode;
     ++known.lookups;
-    if (has_several_names(attributes)) known.had_several_names = true;
+    known.note(attributes, asker);
 }
 
 void InodeHandles::add_root(const InodeRef& inode) {
@@ -52,11 +60,19 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
     known_.erase(it);
 }
 
-double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attributes) {
+bool InodeHandles::told_to_others(std::uint64_t node, pid_t changer) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    if (it == known_.end()) return false;
+    const pid_t asker = std::exchange(it->second.asker, 0);
+    return std::exchange(it->second.several_askers, false) || (asker != 0 && asker != changer);
+}
+
+double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
     if (it == known_.end()) return has_several_names(attributes) ? 0 : cache_timeout;
-    if (has_several_names(attributes)) it->second.had_several_names = true;
+    it->second.note(attributes, asker);
     return it->second.had_several_names ? 0 : cache_timeout;
 }
 

@@ -23,8 +23,8 @@ InodeNr number_of(std::uint64_t node);
 // Thread-safe: work that was handed on holds references of its own and asks here from other threads.
 class InodeHandles {
 public:
-    // One more lookup that the kernel was told of, with these attributes.
-    void add(const InodeRef& inode, const struct stat& attributes);
+    // One more lookup that the kernel was told of, by a request of thread `asker`, with these attributes.
+    void add(const InodeRef& inode, const struct stat& attributes, pid_t asker);
     void add_root(const InodeRef& inode);
     // Empty when the kernel should not know it.
     InodeRef find(std::uint64_t node);
@@ -35,7 +35,10 @@ public:
     // How long the kernel may believe attributes with this count of links, in seconds. When a name goes, the kernel
     // takes one off the count that it remembers, maybe after a reply to somebody else has told it the new count. So of
     // what has had several names it must ask each time.
-    double attributes_last(std::uint64_t node, const struct stat& attributes);
+    double attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker);
+    // Whether a directory's attributes were told to another thread since this was asked last. That reply may still be
+    // under way, and the kernel would take it for newer than the change of a name that comes now.
+    bool told_to_others(std::uint64_t node, pid_t changer);
 
     // The kernel keeps the times of what it writes, and tells them later, as it tells times that a program sets. After
     // a write, the next ones are the kernel's own: it writes back before it passes a program's on.
@@ -48,6 +51,9 @@ private:
         std::uint64_t lookups = 0;
         bool written = false;
         bool had_several_names = false;
+        pid_t asker = 0;  // of a directory's attributes
+        bool several_askers = false;
+        void note(const struct stat& attributes, pid_t by);
     };
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;

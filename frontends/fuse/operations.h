@@ -31,9 +31,11 @@ inline void reply_result(fuse_req_t request, const Result<void>& result) {
         *::std::move(uext4_fuse_result_);                                           \
     })
 
+inline pid_t asker_of(fuse_req_t request) { return fuse_req_ctx(request)->pid; }
+
 // Attributes and identity of a name's inode. `directory` decides how long the name may be remembered: where names are
 // compared without case, one file has many and the kernel would keep those that were removed by another spelling.
-Result<fuse_entry_param> entry_of(Server& server, Inode& directory, const InodeRef& inode);
+Result<fuse_entry_param> entry_of(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode);
 // Tells the kernel of an inode and counts the lookup.
 void reply_entry(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode);
 // ENAMETOOLONG.

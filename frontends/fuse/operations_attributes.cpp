@@ -7,7 +7,7 @@ namespace {
 
 void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
     const struct stat now = UEXT4_FUSE_TRY(request, server.attributes(inode));
-    fuse_reply_attr(request, &now, server.inodes().attributes_last(node_of(inode.number()), now));
+    fuse_reply_attr(request, &now, server.inodes().attributes_last(node_of(inode.number()), now, asker_of(request)));
 }
 
 void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info*) {

@@ -71,7 +71,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         if (plus && !is_dot(entry.name)) {
             // A damaged inode costs only its own attributes; whoever asks for it will be told.
             if (Result<InodeRef> found = server.fs().inode(entry.inode)) {
-                if (Result<fuse_entry_param> whole = entry_of(server, *directory, *found)) {
+                if (Result<fuse_entry_param> whole = entry_of(request, server, *directory, *found)) {
                     param = *whole;
                     inode = *found;
                 }
@@ -84,7 +84,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         if (needed > size - used) break;
         used += needed;
         if (!inode) continue;
-        server.inodes().add(inode, param.attr);
+        server.inodes().add(inode, param.attr, asker_of(request));
         told.push_back(std::move(inode));
     }
     if (used == 0 && !entries.empty()) {

@@ -56,10 +56,11 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
             truncate = answer.flags & O_TRUNC;
         }
         const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
-        fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, *directory, inode));
+        server.directory_changed(request, parent);
+        fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, *directory, inode));
         if ((answer.flags & O_ACCMODE) != O_RDONLY) server.foresee_a_block(entry.attr);
         UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate));
-        server.inodes().add(inode, entry.attr);
+        server.inodes().add(inode, entry.attr, asker_of(request));
         if (fuse_reply_create(request, &entry, &answer) == 0) return;
         server.drop(answer.fh);
         server.inodes().forget(entry.ino, 1);

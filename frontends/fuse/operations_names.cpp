@@ -9,19 +9,19 @@ Result<void> check_name(std::string_view name) {
     return fail(ENAMETOOLONG, "a name of {} bytes", name.size());
 }
 
-Result<fuse_entry_param> entry_of(Server& server, Inode& directory, const InodeRef& inode) {
+Result<fuse_entry_param> entry_of(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode) {
     fuse_entry_param entry{};
     entry.attr = TRY(server.attributes(*inode));
     entry.ino = node_of(inode->number());
     entry.generation = inode->generation();
-    entry.attr_timeout = server.inodes().attributes_last(entry.ino, entry.attr);
+    entry.attr_timeout = server.inodes().attributes_last(entry.ino, entry.attr, asker_of(request));
     entry.entry_timeout = directory.has_flag(format::inode_flag::casefold) ? 0 : cache_timeout;
     return entry;
 }
 
 void reply_entry(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode) {
-    const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(server, directory, inode));
-    server.inodes().add(inode, entry.attr);
+    const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, directory, inode));
+    server.inodes().add(inode, entry.attr, asker_of(request));
     if (fuse_reply_entry(request, &entry) != 0) server.inodes().forget(entry.ino, 1);  // the caller was interrupted
 }
 
@@ -64,6 +64,7 @@ void make(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, 
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
         const InodeRef made =
             UEXT4_FUSE_TRY(request, server.fs().create(*directory, name, mode, device, target, who, false));
+        server.directory_changed(request, parent);
         reply_entry(request, server, *directory, made);
     });
 }
@@ -87,7 +88,9 @@ void remove(fuse_req_t request, fuse_ino_t parent, const char* name, Removal rem
     server.change([&server, request, parent, name = std::string(name), removal] {
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
-        reply_result(request, (server.fs().*removal)(*directory, name, credentials_of(request), false));
+        UEXT4_FUSE_TRY(request, (server.fs().*removal)(*directory, name, credentials_of(request), false));
+        server.directory_changed(request, parent);
+        fuse_reply_err(request, 0);
     });
 }
 
@@ -106,8 +109,11 @@ void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_i
         const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(to_parent));
         UEXT4_FUSE_TRY(request, check_name(from));
         UEXT4_FUSE_TRY(request, check_name(to));
-        reply_result(request, server.fs().rename(*from_directory, from, *to_directory, to, flags,
-                                                 credentials_of(request), false));
+        UEXT4_FUSE_TRY(request, server.fs().rename(*from_directory, from, *to_directory, to, flags,
+                                                   credentials_of(request), false));
+        server.directory_changed(request, from_parent);
+        server.directory_changed(request, to_parent);
+        fuse_reply_err(request, 0);
     });
 }
 
@@ -118,6 +124,7 @@ void link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char* na
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         UEXT4_FUSE_TRY(request, server.fs().link(*target, *directory, name, credentials_of(request), false));
+        server.directory_changed(request, parent);
         reply_entry(request, server, *directory, target);
     });
 }

@@ -259,6 +259,11 @@ void Server::foresee_a_block(struct stat& attributes) {
     if (attributes.st_blocks == 0) attributes.st_blocks = fs_.volume().geometry().block_size / 512;
 }
 
+void Server::directory_changed(fuse_req_t request, fuse_ino_t node) {
+    if (inodes_.told_to_others(node, fuse_req_ctx(request)->pid))
+        fuse_lowlevel_notify_inval_inode(session_, node, -1, 0);
+}
+
 bool Server::has_writers(const Inode& inode) {
     const std::lock_guard guard(open_lock_);
     return std::ranges::any_of(open_, [&](const OpenHandle* open) {

@@ -79,6 +79,8 @@ public:
     // for nothing but holes, and do not read it.
     Result<struct stat> attributes(Inode& inode);
     void foresee_a_block(struct stat& attributes);
+    // Names in a directory have changed, for a request that is not answered yet.
+    void directory_changed(fuse_req_t request, fuse_ino_t node);
 
 private:
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
