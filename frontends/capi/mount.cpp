@@ -108,8 +108,10 @@ int uext4_umount(uext4_fs* fs) {
         return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
     if (const std::size_t maps = fs->fs->maps().live())
         return report(Error{EBUSY, fmt::format("{} memory maps of files are left", maps)});
-    const Result<void> done = fs->fs->unmount();
+    Result<void> done = fs->fs->unmount();
     delete fs;
+    // EBUSY means that the handle is still good, whatever the device says.
+    if (!done && done.error().code == EBUSY) return report(Error{EIO, std::move(done.error().what)});
     return status(done);
 }
 

@@ -1,4 +1,5 @@
 // chmod, chown, chattr, lsattr, getfattr, setfattr.
+#include "cli/arguments.h"
 #include "cli/session.h"
 
 namespace uext4::cli {
@@ -32,11 +33,11 @@ std::string flags_text(std::uint32_t bits) {
 
 // Octal, or clauses like u+rwX,g-w,o=r.
 std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool directory) {
-    if (!text.empty() && text.find_first_not_of("01234567") == std::string::npos)
-        return static_cast<std::uint16_t>(std::stoul(text, nullptr, 8) & 07777);
+    if (is_numeric(text)) return *mode_of(text);
     std::uint16_t mode = old & 07777;
     std::size_t at = 0;
     auto bad = [&]() { give_up(impossible, "mode '" + text + "' is neither octal nor like u+rw"); };
+    if (text.empty()) bad();
     while (at < text.size()) {
         unsigned who = 0;
         for (; at < text.size() && std::string("ugoa").find(text[at]) != std::string::npos; ++at)
@@ -117,6 +118,7 @@ void add_attribute_verbs(CLI::App& app) {
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, false, false);
         v->callback([s] {
+            static_cast<void>(new_mode(0, s->what, false));  // ends the verb, if it is none, before the image is opened
             with_inode(*s, true, true, [&](Session& session, Inode& inode, const std::string& path) {
                 AttributeChange change;
                 change.mode = new_mode(inode.mode(), s->what, inode.is_directory());
@@ -133,15 +135,10 @@ void add_attribute_verbs(CLI::App& app) {
         v->add_flag("-H,--no-dereference", s->flag, "The link itself");
         add_common(v, s->o, false, false);
         v->callback([s] {
+            const Owner owner = owner_of(s->what);
             AttributeChange change;
-            try {
-                const std::size_t colon = s->what.find(':');
-                if (colon != 0) change.uid = static_cast<std::uint32_t>(std::stoul(s->what.substr(0, colon)));
-                if (colon != std::string::npos)
-                    change.gid = static_cast<std::uint32_t>(std::stoul(s->what.substr(colon + 1)));
-            } catch (const std::exception&) {
-                give_up(impossible, "'" + s->what + "' is not UID:GID");
-            }
+            change.uid = owner.uid;
+            change.gid = owner.gid;
             with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) {
                 need(session.fs().set_attributes(inode, change, me(), false), session.at(path));
             });
@@ -217,10 +214,11 @@ void add_attribute_verbs(CLI::App& app) {
         add_common(v, s->o, false, false);
         v->callback([s] {
             if (s->name.empty() == s->remove.empty()) give_up(impossible, "either -n NAME or -x NAME");
+            const std::vector<std::byte> value = value_of(s->value);
             with_inode(*s, true, false, [&](Session& session, Inode& inode, const std::string& path) {
                 if (!s->remove.empty())
                     need(session.fs().remove_xattr(inode, s->remove, me(), false), session.at(path));
-                else need(session.fs().set_xattr(inode, s->name, value_of(s->value), 0, me(), false), session.at(path));
+                else need(session.fs().set_xattr(inode, s->name, value, 0, me(), false), session.at(path));
             });
         });
     }

@@ -1,4 +1,6 @@
 // cat, cp, truncate.
+#include "cli/arguments.h"
+#include "cli/copy.h"
 #include "cli/session.h"
 
 #include <fcntl.h>
@@ -9,17 +11,6 @@
 namespace uext4::cli {
 
 namespace {
-
-std::pair<std::uint32_t, std::uint32_t> pair_of(const std::string& text) {
-    const std::size_t colon = text.find(':');
-    try {
-        if (colon == std::string::npos) throw std::invalid_argument(text);
-        return {static_cast<std::uint32_t>(std::stoul(text.substr(0, colon))),
-                static_cast<std::uint32_t>(std::stoul(text.substr(colon + 1)))};
-    } catch (const std::exception&) {
-        give_up(impossible, "'" + text + "' is not of the form A:B");
-    }
-}
 
 void cat(const std::string& place, const CommonOptions& o) {
     const Place p = image_place(place);
@@ -57,71 +48,132 @@ void refuse_missing_image(const std::string& text) {
     if (!std::filesystem::exists(image, ignored)) give_up(impossible, image + ": there is no such image");
 }
 
+// A folder of the host that lives as long as this.
+class Folder {
+public:
+    Folder() : path_((std::filesystem::temp_directory_path() / "uext4-cp-XXXXXX").string()) {
+        if (!::mkdtemp(path_.data())) give_up(impossible, path_ + ": cannot be made");
+    }
+    ~Folder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    const std::string& path() const { return path_; }
+
+private:
+    std::string path_;
+};
+
+constexpr const char* incomplete = "not everything was copied";
+
+// Copies what is named in one image to `folder`, into a directory for each source, whose paths it returns: a name may
+// be there twice.
+std::vector<std::string> copy_aside(Session& from, const std::vector<std::string>& paths, const std::string& folder,
+                                    const CopyOptions& options) {
+    CopyOut out(from, options);
+    std::vector<std::string> places;
+    for (const std::string& path : paths) out.expect(path);
+    for (const std::string& path : paths) {
+        places.push_back(fmt::format("{}/{}", folder, places.size()));
+        if (::mkdir(places.back().c_str(), 0700) != 0) give_up(impossible, places.back() + ": " + std::strerror(errno));
+        out.copy(path, places.back());
+    }
+    if (out.incomplete()) give_up(negative, incomplete);
+    return places;
+}
+
+// Whatever is named, as paths of the host: what is in images is copied to folders first.
+std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>& sources, const CopyOptions& options,
+                                     const CommonOptions& common, std::map<std::string, Folder>& folders) {
+    std::map<std::string, std::vector<std::string>> wanted, places;
+    for (const std::string& source : sources) {
+        const Place from = split_place(source);
+        if (!from.image.empty()) wanted[from.image].push_back(from.path);
+    }
+    CopyOptions plain = options;
+    plain.owner.reset();
+    plain.mode.reset();
+    for (const auto& [image, paths] : wanted) {
+        if (image == to.image()) {
+            places[image] = copy_aside(to, paths, folders[image].path(), plain);
+            continue;
+        }
+        Session other(image, false, common);
+        places[image] = copy_aside(other, paths, folders[image].path(), plain);
+        other.close();
+    }
+    std::vector<std::string> out;
+    std::map<std::string, std::size_t> next;
+    for (const std::string& source : sources) {
+        const std::string image = split_place(source).image;
+        if (image.empty()) {
+            out.push_back(source);
+            continue;
+        }
+        for (const auto& e : std::filesystem::directory_iterator(places[image][next[image]++])) out.push_back(e.path());
+    }
+    return out;
+}
+
+void copy_into(const Place& to, const std::vector<std::string>& sources, const CopyOptions& o,
+               const CommonOptions& common) {
+    Session target(to.image, true, common);
+    if (sources.size() > 1 && !target.resolve(to.path)->is_directory())
+        give_up(negative, target.at(to.path) + ": is no directory");
+    std::map<std::string, Folder> folders;
+    const std::vector<std::string> paths = on_the_host(target, sources, o, common, folders);
+    {
+        CopyIn in(target, o);
+        for (const std::string& path : paths) in.expect(path);
+        for (const std::string& path : paths) in.copy(path, to.path);
+    }
+    target.close();
+}
+
+void copy_from_images(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o,
+                      const CommonOptions& common) {
+    std::error_code ignored;
+    if (sources.size() > 1 && !std::filesystem::is_directory(to, ignored)) give_up(negative, to + ": is no directory");
+    std::vector<std::pair<std::string, std::vector<std::string>>> images;  // in the order they are named
+    for (const std::string& source : sources) {
+        const Place from = split_place(source);
+        if (from.image.empty()) give_up(impossible, "neither side is in an image");
+        if (images.empty() || images.back().first != from.image)
+            images.emplace_back(from.image, std::vector<std::string>{});
+        images.back().second.push_back(from.path);
+    }
+    bool complete = true;
+    for (const auto& [image, paths] : images) {
+        Session from(image, false, common);
+        {
+            CopyOut out(from, o);
+            for (const std::string& path : paths) out.expect(path);
+            for (const std::string& path : paths) out.copy(path, to);
+            complete = complete && !out.incomplete();
+        }
+        from.close();
+    }
+    if (!complete) give_up(negative, incomplete);
+}
+
 void copy(const CopyState& c) {
-    reach_host_files();
-    if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
     CopyOptions o;
     o.preserve = c.archive;
     o.recursive = c.archive || c.recursive;
     o.progress = ::isatty(STDERR_FILENO) == 1;
     if (!c.owner.empty()) o.owner = pair_of(c.owner);
-    if (!c.mode.empty()) {
-        try {
-            o.mode = static_cast<std::uint16_t>(std::stoul(c.mode, nullptr, 8) & 07777);
-        } catch (const std::exception&) {
-            give_up(impossible, "mode '" + c.mode + "' is not octal");
-        }
-    }
+    o.mode = mode_of(c.mode);
     for (const std::string& m : c.maps) o.map_owner.push_back(pair_of(m));
-    const Place to = split_place(c.places.back());
+    reach_host_files();
+    if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
     for (const std::string& place : c.places)
         if (split_place(place).image.empty()) refuse_missing_image(place);
-    const bool many = c.places.size() > 2;
+    const Place to = split_place(c.places.back());
     const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
-    if (!to.image.empty()) {
-        Session target(to.image, true, c.o);
-        if (many && !target.resolve(to.path)->is_directory())
-            give_up(negative, target.at(to.path) + ": is no directory");
-        for (const std::string& source : sources) {
-            const Place from = split_place(source);
-            if (from.image.empty()) {
-                copy_in(target, source, to.path, o);
-                continue;
-            }
-            // From image to image by way of a folder of the host.
-            std::string folder = (std::filesystem::temp_directory_path() / "uext4-cp-XXXXXX").string();
-            if (!::mkdtemp(folder.data())) give_up(impossible, folder + ": cannot be made");
-            struct Cleaner {
-                std::string folder;
-                ~Cleaner() {
-                    std::error_code ignored;
-                    std::filesystem::remove_all(folder, ignored);
-                }
-            } cleaner{folder};
-            CopyOptions plain = o;
-            plain.owner.reset();
-            plain.mode.reset();
-            if (from.image == to.image) {
-                copy_out(target, from.path, folder, plain);
-            } else {
-                Session other(from.image, false, c.o);
-                copy_out(other, from.path, folder, plain);
-                other.close();
-            }
-            for (const auto& e : std::filesystem::directory_iterator(folder)) copy_in(target, e.path(), to.path, o);
-        }
-        target.close();
-        return;
-    }
-    std::error_code ignored;
-    if (many && !std::filesystem::is_directory(to.path, ignored)) give_up(negative, to.path + ": is no directory");
-    for (const std::string& source : sources) {
-        const Place from = split_place(source);
-        if (from.image.empty()) give_up(impossible, "neither side is in an image");
-        Session s(from.image, false, c.o);
-        copy_out(s, from.path, to.path, o);
-        s.close();
-    }
+    if (to.image.empty()) copy_from_images(sources, to.path, o, c.o);
+    else copy_into(to, sources, o, c.o);
 }
 
 }  // namespace
@@ -154,7 +206,7 @@ void add_content_verbs(CLI::App& app) {
         v->add_option("--owner", s->owner, "UID:GID of everything copied into an image");
         v->add_option("--mode", s->mode, "Permissions (octal) of everything copied");
         v->add_option("--map-owner", s->maps, "FROM:TO, of users and groups; may be repeated");
-        add_common(v, s->o, false, false);
+        add_common(v, s->o, true, false);
         v->callback([s] { copy(*s); });
     }
     {
@@ -170,7 +222,7 @@ void add_content_verbs(CLI::App& app) {
         add_common(v, s->o, false, false);
         v->callback([s] {
             const Place p = image_place(s->place);
-            const std::uint64_t size = need(parse_size(s->size), s->place);
+            const std::uint64_t size = size_of(s->size);
             Session session(p.image, true, s->o);
             {
                 std::unique_ptr<OpenFile> file =

@@ -22,15 +22,17 @@ struct State {
 };
 
 void info(const State& st) {
-    Session s(st.image, false, st.o);
+    const Place p = image_place(st.image);
+    Session s(p.image, false, st.o);
     {
-        const format::SuperBlock super = need(read_super(s.fs().volume().fs()), st.image);
+        s.resolve(p.path);
+        const format::SuperBlock super = need(read_super(s.fs().volume().fs()), p.image);
         const format::Geometry& g = s.fs().volume().geometry();
         const SpaceCounts counts = s.fs().volume().counts();
         using format::FeatureSet;
-        Json j{{"image", st.image},
+        Json j{{"image", p.image},
                {"uuid", uuid_text(super.uuid)},
-               {"label", need(s.fs().label(), st.image)},
+               {"label", need(s.fs().label(), p.image)},
                {"block_size", g.block_size},
                {"blocks", g.blocks_count},
                {"free_blocks", counts.free_blocks},
@@ -162,7 +164,7 @@ void add_image_verbs(CLI::App& app) {
         v->callback([s] { journal(*s); });
     }
     {
-        auto [v, s] = verb("label", "Shows or sets the label", "uext4 label disk.img rootfs", false, false);
+        auto [v, s] = verb("label", "Shows or sets the label", "uext4 label disk.img rootfs", true, false);
         v->add_option("LABEL", s->text, "At most 16 bytes")->each([s](const std::string&) { s->set = true; });
         v->callback([s] {
             Session session(s->image, s->set, s->o);

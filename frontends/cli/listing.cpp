@@ -121,9 +121,11 @@ void stat_place(const std::string& place, bool follow, const CommonOptions& o) {
     s.close();
 }
 
-void disk_free(const std::string& image, const CommonOptions& o) {
-    Session s(image, false, o);
-    const struct statvfs v = need(s.fs().statistics(), image);
+void disk_free(const std::string& place, const CommonOptions& o) {
+    const Place p = image_place(place);
+    Session s(p.image, false, o);
+    s.resolve(p.path);
+    const struct statvfs v = need(s.fs().statistics(), p.image);
     const Json j{{"block_size", v.f_bsize},        {"blocks", v.f_blocks}, {"free_blocks", v.f_bfree},
                  {"available_blocks", v.f_bavail}, {"inodes", v.f_files},  {"free_inodes", v.f_ffree}};
     if (o.json) {

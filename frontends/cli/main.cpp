@@ -1,8 +1,10 @@
 // The program `uext4`.
 #include "cli/session.h"
 
+#include <fcntl.h>
+
 #include <cstdio>
-#include <filesystem>
+#include <exception>
 
 namespace uext4::cli {
 
@@ -57,7 +59,7 @@ int run_line(std::vector<std::string> arguments) {
     } catch (const Failure& failure) {
         if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, failure.what);
         return failure.code;
-    } catch (const std::filesystem::filesystem_error& e) {
+    } catch (const std::exception& e) {  // of the file system library, or out of memory
         fmt::print(stderr, "uext4 {}: {}\n", verb, e.what());
         return impossible;
     }
@@ -68,4 +70,9 @@ int run_line(std::vector<std::string> arguments) {
 
 }  // namespace uext4::cli
 
-int main(int count, char** values) { return uext4::cli::run_line({values + 1, values + count}); }
+int main(int count, char** values) {
+    // Whoever starts the program without them would have images and pipes taken for terminals.
+    for (int fd = 0; fd < 3; ++fd)
+        if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDWR) != fd) return uext4::cli::impossible;
+    return uext4::cli::run_line({values + 1, values + count});
+}

@@ -1,4 +1,5 @@
 // mkdir, rm, rmdir, mv, ln, mknod, touch.
+#include "cli/arguments.h"
 #include "cli/session.h"
 
 #include <sys/stat.h>
@@ -10,25 +11,23 @@ namespace {
 
 const Credentials& me() { return operator_identity(); }
 
-void set_owner_and_mode(Session& s, Inode& inode, const std::string& owner, const std::string& mode,
-                        const std::string& what) {
-    AttributeChange change;
-    try {
-        if (!owner.empty()) {
-            const std::size_t colon = owner.find(':');
-            change.uid = static_cast<std::uint32_t>(std::stoul(owner.substr(0, colon)));
-            if (colon != std::string::npos)
-                change.gid = static_cast<std::uint32_t>(std::stoul(owner.substr(colon + 1)));
-        }
-        if (!mode.empty()) change.mode = static_cast<std::uint16_t>(std::stoul(mode, nullptr, 8) & 07777);
-    } catch (const std::exception&) {
-        give_up(impossible, "--owner takes UID:GID, --mode octal digits");
+// What --owner and --mode say of something new.
+struct Wanted {
+    Owner owner;
+    std::optional<std::uint16_t> mode;
+    Wanted(const std::string& owner_text, const std::string& mode_text)
+        : owner(owner_of(owner_text)), mode(mode_of(mode_text)) {}
+    void apply(Session& s, Inode& inode, const std::string& path) const {
+        AttributeChange change;
+        change.uid = owner.uid;
+        change.gid = owner.gid;
+        change.mode = mode;
+        if (change.uid || change.gid || change.mode)
+            need(s.fs().set_attributes(inode, change, me(), false), s.at(path));
     }
-    if (change.uid || change.gid || change.mode) need(s.fs().set_attributes(inode, change, me(), false), s.at(what));
-}
+};
 
-void make_directory(Session& s, const std::string& path, bool parents, const std::string& owner,
-                    const std::string& mode) {
+void make_directory(Session& s, const std::string& path, bool parents, const Wanted& wanted) {
     if (parents) {
         for (std::size_t at = 0; (at = path.find('/', at + 1)) != std::string::npos;) {
             const std::string part = path.substr(0, at);
@@ -40,7 +39,7 @@ void make_directory(Session& s, const std::string& path, bool parents, const std
     }
     FileSystem::Parent p = s.parent(path);
     InodeRef made = need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), s.at(path));
-    set_owner_and_mode(s, *made, owner, mode, path);
+    wanted.apply(s, *made, path);
 }
 
 void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path, Ancestors& above) {
@@ -106,9 +105,9 @@ void add_name_verbs(CLI::App& app) {
         v->add_option("--owner", s->owner, "UID:GID");
         v->add_option("--mode", s->mode, "Octal");
         v->callback([s] {
-            each(*s, [&](Session& session, const std::string& path) {
-                make_directory(session, path, s->flag, s->owner, s->mode);
-            });
+            const Wanted wanted(s->owner, s->mode);
+            each(*s,
+                 [&](Session& session, const std::string& path) { make_directory(session, path, s->flag, wanted); });
         });
     }
     {
@@ -205,12 +204,20 @@ void add_name_verbs(CLI::App& app) {
         s->places.resize(1);
         v->add_option("PLACE", s->places[0], "IMAGE:/path")->required();
         v->add_option("TYPE", s->kind, "c, b, p or s")->required()->check(CLI::IsMember({"c", "b", "p", "s"}));
-        v->add_option("MAJOR", s->device_major);
-        v->add_option("MINOR", s->device_minor);
+        CLI::Option* major_number = v->add_option("MAJOR", s->device_major, "Of a device: 0 to 4095");
+        CLI::Option* minor_number = v->add_option("MINOR", s->device_minor, "0 to 1048575");
+        major_number->check(CLI::Range(0, 4095));
+        minor_number->check(CLI::Range(0, 1048575));
         v->add_option("--mode", s->mode, "Octal");
         v->add_option("--owner", s->owner, "UID:GID");
         add_common(v, s->o, false, false);
-        v->callback([s] {
+        v->callback([s, major_number, minor_number] {
+            const Wanted wanted(s->owner, s->mode);
+            const bool device = s->kind == "c" || s->kind == "b";
+            if (device != (major_number->count() + minor_number->count() == 2) ||
+                (!device && major_number->count() != 0))
+                give_up(impossible,
+                        device ? "a device has a MAJOR and a MINOR" : "only devices have a MAJOR and a MINOR");
             each(*s, [&](Session& session, const std::string& path) {
                 const mode_t type = s->kind == "c"   ? S_IFCHR
                                     : s->kind == "b" ? S_IFBLK
@@ -220,7 +227,7 @@ void add_name_verbs(CLI::App& app) {
                 InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644,
                                                          makedev(s->device_major, s->device_minor), {}, me(), false),
                                      session.at(path));
-                set_owner_and_mode(session, *made, s->owner, s->mode, path);
+                wanted.apply(session, *made, path);
             });
         });
     }

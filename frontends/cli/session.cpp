@@ -4,6 +4,7 @@
 #include "sandbox/sandbox.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <ctime>
 
@@ -57,7 +58,13 @@ Place image_place(const std::string& text) {
 }
 
 const Credentials& operator_identity() {
-    static const Credentials who = Credentials::root();
+    // The image is the user's own: what they make belongs to them, and no permission in it holds them back.
+    static const Credentials who = [] {
+        Credentials user = Credentials::root();
+        user.uid = ::geteuid();
+        user.gid = ::getegid();
+        return user;
+    }();
     return who;
 }
 

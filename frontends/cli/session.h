@@ -100,14 +100,4 @@ int run_line(std::vector<std::string> arguments);
 // Options that many verbs have.
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists);
 
-// ---- copy.cpp
-struct CopyOptions {
-    bool recursive = false, preserve = false, progress = false;
-    std::optional<std::pair<std::uint32_t, std::uint32_t>> owner;
-    std::optional<std::uint16_t> mode;
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> map_owner;
-};
-void copy_in(Session& to, const std::string& source, const std::string& target, const CopyOptions& options);
-void copy_out(Session& from, const std::string& source, const std::string& target, const CopyOptions& options);
-
 }  // namespace uext4::cli

@@ -87,6 +87,17 @@ bool InodeHandles::take_note_of_write(std::uint64_t node) {
     return it != known_.end() && std::exchange(it->second.written, false);
 }
 
+void InodeHandles::note_failure(std::uint64_t node, int error) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.failure = error;
+}
+
+int InodeHandles::failure(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    return it == known_.end() ? 0 : it->second.failure;
+}
+
 void InodeHandles::clear() {
     std::unordered_map<std::uint64_t, Known> all;
     {

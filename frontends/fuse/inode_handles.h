@@ -45,6 +45,11 @@ public:
     void note_write(std::uint64_t node);
     bool take_note_of_write(std::uint64_t node);
 
+    // An error that the kernel met when it wrote its cache back, long after the call that it would have been for.
+    // 0: none, or no more.
+    void note_failure(std::uint64_t node, int error);
+    int failure(std::uint64_t node);
+
 private:
     struct Known {
         InodeRef inode;
@@ -54,6 +59,7 @@ private:
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers = false;
         void note(const struct stat& attributes, pid_t by);
+        int failure = 0;
     };
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;

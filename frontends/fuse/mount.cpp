@@ -31,9 +31,12 @@ constexpr int grace_milliseconds = 2000;
 // Messages: stderr, and syslog once the server has left its terminal.
 class Log {
 public:
+    explicit Log(std::string image) : image_(std::move(image)) {}
     void tell(const std::string& text) {
-        if (detached_.load()) syslog(LOG_NOTICE, "%s", text.c_str());
-        else fmt::print(stderr, "uext4: {}\n", text);
+        const bool named = text.find(image_) != std::string::npos;
+        const std::string line = named ? text : image_ + ": " + text;
+        if (detached_.load()) syslog(LOG_NOTICE, "%s", line.c_str());
+        else fmt::print(stderr, "uext4 mount: {}\n", line);
     }
     void detach() {
         openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);  // connected now: the sandbox has no new sockets
@@ -41,6 +44,7 @@ public:
     }
 
 private:
+    std::string image_;
     std::atomic<bool> detached_{false};
 };
 
@@ -217,7 +221,7 @@ int await_server(int report, pid_t child) {
     int status = 0;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
-    if (WIFSIGNALED(status)) fmt::print(stderr, "uext4: the server was ended by signal {}\n", WTERMSIG(status));
+    if (WIFSIGNALED(status)) fmt::print(stderr, "uext4 mount: the server was ended by signal {}\n", WTERMSIG(status));
     return failure;
 }
 
@@ -237,7 +241,7 @@ Result<Job> prepare(const MountRequest& request) {
 }  // namespace
 
 int run_mount(const MountRequest& request) {
-    Log log;
+    Log log(request.image);
     Result<Job> job = prepare(request);
     if (!job) {
         log.tell(job.error().what);

@@ -10,8 +10,24 @@ void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
     fuse_reply_attr(request, &now, server.inodes().attributes_last(node_of(inode.number()), now, asker_of(request)));
 }
 
-void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info*) {
+// With a descriptor, the kernel asks before it takes a write into its cache. (Or before a read at the end of the file,
+// or a seek to it: those who write as well, to a file whose late writes failed, meet the error there.)
+int refuse_writing(Server& server, fuse_ino_t node, const OpenFile& file) {
+    const int failure = server.inodes().failure(node);
+    if (failure == 0 || (file.flags() & O_ACCMODE) == O_RDONLY) return 0;
+    if (const Result<void> may = file.may_go_on_writing(); !may) return may.error().code;
+    server.inodes().note_failure(node, 0);
+    return 0;
+}
+
+void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
+    if (info) {
+        if (const int error = refuse_writing(server, node, Server::file(*info))) {
+            fuse_reply_err(request, error);
+            return;
+        }
+    }
     const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
     reply_attributes(request, server, *inode);
 }

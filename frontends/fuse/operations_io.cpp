@@ -22,8 +22,9 @@ constexpr std::size_t largest_copy = std::size_t{64} << 20;  // of one request; 
 Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode, fuse_file_info& info, int flags) {
     std::unique_ptr<OpenFile> file = TRY(server.fs().open(inode, flags, credentials_of(request), false));
     file->set_kernel_cached(true);
-    // What the kernel answers from its cache moves no access time.
-    info.keep_cache = !file->read_moves_atime();
+    // What the kernel answers from its cache moves no access time. Whoever is about to write keeps what is cached all
+    // the same: the times that its writes set are what the next reader's access is compared with.
+    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime();
     info.fh = server.keep(std::move(file));
     return {};
 }
@@ -91,9 +92,23 @@ void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_f
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
 }
 
-void reply_written(fuse_req_t request, OpenFile& file, ConstBytes bytes, off_t offset) {
-    const std::size_t count = UEXT4_FUSE_TRY(request, file.write(static_cast<std::uint64_t>(offset), bytes));
-    fuse_reply_write(request, count);
+// A write of the kernel's cache that failed is told to nobody but an fsync or close to come: the calls that made it
+// have returned, and those that follow only fill the cache. So the kernel is made to ask for the attributes before it
+// takes another one, which is where it is refused (refuse_writing in operations_attributes.cpp).
+void tell_writers(Server& server, fuse_ino_t node, int error) {
+    if (error != ENOSPC && error != EROFS) return;
+    server.inodes().note_failure(node, error);
+    fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
+}
+
+void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file, ConstBytes bytes, off_t offset,
+                   bool from_cache) {
+    Result<std::size_t> count = file.write(static_cast<std::uint64_t>(offset), bytes);
+    // The kernel would call a short one EIO.
+    if (from_cache && count && *count < bytes.size())
+        count = fail(ENOSPC, "inode {}: {} of {} bytes written", file.inode().number(), *count, bytes.size());
+    if (from_cache && !count) tell_writers(server, node, count.error().code);
+    fuse_reply_write(request, UEXT4_FUSE_TRY(request, std::move(count)));
 }
 
 void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t size, off_t offset,
@@ -102,10 +117,12 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     OpenFile& file = Server::file(*info);
     const ConstBytes bytes = bytes_of_string(data, size);
     server.inodes().note_write(node);
-    if (!server.parks()) return reply_written(request, file, bytes, offset);
-    server.change([request, &file, offset, copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
-        reply_written(request, file, copy, offset);
-    });
+    const bool from_cache = info->writepage != 0;
+    if (!server.parks()) return reply_written(request, server, node, file, bytes, offset, from_cache);
+    server.change(
+        [request, &server, node, &file, offset, from_cache, copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
+            reply_written(request, server, node, file, copy, offset, from_cache);
+        });
 }
 
 void sync(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_info* info) {

@@ -25,6 +25,8 @@ extern "C" {
 
 #define UEXT4_API __attribute__((visibility("default")))
 
+struct timespec; /* strict C99 has it from POSIX only */
+
 typedef struct uext4_fs uext4_fs;
 typedef struct uext4_file uext4_file;
 typedef struct uext4_dir uext4_dir;
@@ -48,7 +50,8 @@ UEXT4_API void uext4_set_log(void (*log)(void* context, const char* line), void*
 /* image: a path, IMAGE@N (partition N), /dev/fd/N or a block device. options: as `uext4 mount -o`, or NULL. */
 UEXT4_API int uext4_mount(const char* image, const char* options, uext4_fs** fs);
 UEXT4_API int uext4_mount_device(const struct uext4_device* device, const char* options, uext4_fs** fs);
-/* Everything durable, the image clean. The handle is gone afterwards, also on error. -EBUSY while files are open. */
+/* Everything durable, the image clean. The handle is gone afterwards, also on error; but for -EBUSY, while files,
+ * directories or maps are open: then it is still mounted. */
 UEXT4_API int uext4_umount(uext4_fs* fs);
 
 struct uext4_identity {
@@ -77,7 +80,7 @@ UEXT4_API off_t uext4_lseek(uext4_file* file, off_t offset, int whence);
 UEXT4_API int uext4_fstat(uext4_file* file, struct stat* out);
 UEXT4_API int uext4_fchmod(uext4_file* file, mode_t mode);
 UEXT4_API int uext4_fchown(uext4_file* file, uid_t uid, gid_t gid);
-UEXT4_API int uext4_futimens(uext4_file* file, const struct timespec times[2]);
+UEXT4_API int uext4_futimens(uext4_file* file, const struct timespec* times);
 UEXT4_API ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size);
 UEXT4_API int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags);
 UEXT4_API ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size);
@@ -131,7 +134,7 @@ UEXT4_API int uext4_mknod(uext4_fs* fs, const char* path, mode_t mode, dev_t dev
 UEXT4_API int uext4_chmod(uext4_fs* fs, const char* path, mode_t mode);
 UEXT4_API int uext4_chown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid);
 UEXT4_API int uext4_lchown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid);
-UEXT4_API int uext4_utimensat(uext4_fs* fs, const char* path, const struct timespec times[2],
+UEXT4_API int uext4_utimensat(uext4_fs* fs, const char* path, const struct timespec* times,
                               int flags); /* AT_SYMLINK_NOFOLLOW */
 UEXT4_API int uext4_truncate(uext4_fs* fs, const char* path, off_t size);
 UEXT4_API int uext4_access(uext4_fs* fs, const char* path, int mask);

@@ -236,10 +236,13 @@ public:
     ~FileSystem() { (void)unmount(); }
     uext4_fs* handle() const { return fs_; }
 
-    // Everything durable, the image clean; also when the object goes, the error then lost. EBUSY while files are open.
+    // Everything durable, the image clean; also when the object goes, the error then lost. EBUSY while files, directories
+    // or maps are open: it is still mounted then. They must go before the object does.
     Result<void> unmount() {
         if (!fs_) return {};
-        return detail::done(uext4_umount(std::exchange(fs_, nullptr)));
+        const int r = uext4_umount(fs_);
+        if (r != -EBUSY) fs_ = nullptr;
+        return detail::done(r);
     }
     // `flags` and `mode` as open(2).
     Result<File> open(const std::string& path, int flags, mode_t mode = 0) {

@@ -140,6 +140,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
     // First a whole run within a bounded number of groups, then the best of them, then anything anywhere.
     std::uint64_t best_group = 0;
     std::uint32_t best_count = 0;
+    std::string damage;  // of a group that is not used
     for (int attempt = 0; attempt < 3; ++attempt) {
         const std::uint64_t groups =
             attempt == 2 ? g.group_count : std::min<std::uint64_t>(groups_to_search, g.group_count);
@@ -154,6 +155,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             MutexLock guard(group.lock);
             if (Result<void> loaded = s.load_blocks(number, group); !loaded) {
                 if (loaded.error().code != EUCLEAN) return fail(loaded.error());
+                if (damage.empty()) damage = "; " + loaded.error().what;
                 continue;
             }
             if (group.blocks->free == 0) continue;
@@ -180,7 +182,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             return out;
         }
     }
-    return fail(ENOSPC, "no free cluster was found, although {} should be free", s.available.load());
+    return fail(ENOSPC, "no free cluster was found, although {} should be free{}", s.available.load(), damage);
 }
 
 // In memory only. `was_granted`: counted as such.

@@ -117,7 +117,7 @@ Result<void> AllocatorState::check_inode_bitmap(GroupNr g, const BufferRef& desc
 Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
     grp.recent = true;
     if (grp.blocks) return {};
-    if (grp.bad_blocks) return fail(EUCLEAN, "group {}: damaged", g);
+    if (grp.bad_blocks) return fail(EUCLEAN, "group {}: block bitmap: damaged", g);
     auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
@@ -149,7 +149,7 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
 Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
     grp.recent = true;
     if (grp.inodes) return {};
-    if (grp.bad_inodes) return fail(EUCLEAN, "group {}: damaged", g);
+    if (grp.bad_inodes) return fail(EUCLEAN, "group {}: inode bitmap: damaged", g);
     auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));

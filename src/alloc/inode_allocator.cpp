@@ -51,6 +51,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     const std::uint64_t start = first_group(s, parent, directory);
+    std::string damage;  // of a group that is not used for it
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
         const GroupNr number((start + n) % g.group_count);
         if (s.known_without_inodes(number)) continue;
@@ -58,6 +59,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
         MutexLock guard(group.lock);
         if (Result<void> loaded = s.load_inodes(number, group); !loaded) {
             if (loaded.error().code != EUCLEAN) return fail(loaded.error());
+            if (damage.empty()) damage = "; " + loaded.error().what;
             continue;
         }
         BusyMap& map = *group.inodes;
@@ -112,7 +114,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
         s.free_inodes.fetch_sub(1);
         return InodeNr(number.value * g.inodes_per_group + index + 1);
     }
-    return fail(ENOSPC, "no free inode");
+    return fail(ENOSPC, "no free inode{}", damage);
 }
 
 Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) {

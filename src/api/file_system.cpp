@@ -87,11 +87,9 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
 }
 
 bool FileSystem::has_more_space_later() {
-    const SpaceCounts before = volume_->counts();
+    // Whether there is more now than before cannot be told: somebody else may have done all of this meanwhile.
     volume_->finish_deletions();
-    if (!volume_->fs().journal.commit_all()) return false;
-    const SpaceCounts after = volume_->counts();
-    return after.free_blocks > before.free_blocks || after.free_inodes > before.free_inodes;
+    return volume_->fs().journal.commit_all().has_value();
 }
 
 Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
@@ -101,12 +99,19 @@ Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
     return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, block)));
 }
 
+Result<void> FileSystem::settle(Inode& directory) {
+    const bool wanted = directory.has_flag(format::inode_flag::dirsync) || directory.has_flag(format::inode_flag::sync);
+    return wanted ? sync_file(directory, false) : Result<void>();
+}
+
 Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev,
                                     std::string_view target, const Credentials& who, bool check) {
     TRY(writable());
-    return with_space([&] {
+    return with_space([&]() -> Result<InodeRef> {
         FreezeGate::Pass pass(volume_->gate());
-        return volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check);
+        InodeRef made = TRY(volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check));
+        TRY(settle(directory));
+        return made;
     });
 }
 
@@ -121,22 +126,25 @@ Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const
 Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
                               bool check) {
     TRY(writable());
-    return with_space([&] {
+    return with_space([&]() -> Result<void> {
         FreezeGate::Pass pass(volume_->gate());
-        return volume_->names().link(target, directory, name, who, check);
+        TRY(volume_->names().link(target, directory, name, who, check));
+        return settle(directory);
     });
 }
 
 Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
     TRY(writable());
     FreezeGate::Pass pass(volume_->gate());
-    return volume_->names().unlink(directory, name, who, check);
+    TRY(volume_->names().unlink(directory, name, who, check));
+    return settle(directory);
 }
 
 Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
     TRY(writable());
     FreezeGate::Pass pass(volume_->gate());
-    return volume_->names().rmdir(directory, name, who, check);
+    TRY(volume_->names().rmdir(directory, name, who, check));
+    return settle(directory);
 }
 
 Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
@@ -145,9 +153,11 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
     auto flush = [this](Inode& inode) -> Result<void> {
         return volume_->options().fs.auto_da_alloc && inode.is_regular() ? write_back(inode) : Result<void>();
     };
-    return with_space([&] {
+    return with_space([&]() -> Result<void> {
         FreezeGate::Pass pass(volume_->gate());
-        return volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush);
+        TRY(volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush));
+        TRY(settle(from_dir));
+        return settle(to_dir);
     });
 }
 
@@ -233,7 +243,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
     return with_space([&]() -> Result<void> {
         FreezeGate::Pass pass(volume_->gate());
         WriteLock guard(inode.rw);
-        Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
+        Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, value.size()) + 2 * Inode::store_credits()));
         // With both flags the attribute is to be there and not to be there; that it is not there is told first.
         if ((flags & XATTR_CREATE) && (flags & XATTR_REPLACE)) {
             TRY(uext4::get_xattr(inode, name));
@@ -248,7 +258,7 @@ Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
-    Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode) + 2 * Inode::store_credits()));
+    Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
     return uext4::remove_xattr(handle, inode, name);
 }
 

@@ -43,6 +43,9 @@ public:
     int flags() const { return flags_; }
     // A mount with the kernel's writeback cache: sizes and times are the kernel's, reads come through any descriptor.
     void set_kernel_cached(bool on) { kernel_cached_ = on; }
+    // For a cache above that takes writes before they are made: EROFS, or ENOSPC when fewer blocks are left to whoever
+    // opened the file than it takes to go on.
+    Result<void> may_go_on_writing() const;
     // Whether the next read has a new access time to note, so that a cache above must let it through.
     bool read_moves_atime() const;
 
@@ -134,6 +137,8 @@ public:
     Result<void> set_label(std::string_view label);  // at most 16 bytes
 
 private:
+    // Changes of names in a directory with the flag dirsync or sync are durable when they return.
+    Result<void> settle(Inode& directory);
     friend class OpenFile;
     explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {}
 

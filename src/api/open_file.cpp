@@ -80,6 +80,14 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in, const C
     return done;
 }
 
+Result<void> OpenFile::may_go_on_writing() const {
+    TRY(fs_.writable());
+    constexpr std::uint64_t few = 64;
+    const SpaceCounts counts = fs_.volume().counts();
+    const std::uint64_t left = is_privileged(inode_->fs(), who_) ? counts.free_blocks : counts.available_blocks;
+    return left < few ? fail(ENOSPC, "{} blocks are left", left) : Result<void>();
+}
+
 Result<void> OpenFile::sync(bool data_only) {
     if (inode_->fs().options.read_only) return {};
     TRY(fs_.writable());

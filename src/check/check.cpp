@@ -124,6 +124,16 @@ private:
         if (dirs != dirs_said) problem(where, "{} directories, the descriptor says {}", dirs, dirs_said);
     }
 
+    // What no place in the file depends on.
+    void check_plain_fields(const Inode& inode, bool reserved, const std::string& where) {
+        const auto& disk = inode.disk();
+        if (!reserved && inode.links() != 0 && disk.dtime != 0)
+            problem(where, "i_dtime is {}, though it has a name", disk.dtime.get());
+        const bool without_contents = !reserved && !inode.is_regular() && !inode.is_directory() && !inode.is_symlink();
+        if (without_contents && inode.disk_size() != 0)
+            problem(where, "i_size is {}, for a device, fifo or socket", inode.disk_size());
+    }
+
     // True for a directory.
     bool check_inode(InodeNr ino) {
         const std::string where = fmt::format("inode {}", ino);
@@ -136,6 +146,7 @@ private:
         Inode& inode = **found;
         ++report_.inodes;
         if (inode.links() == 0 && !reserved) problem(where, "in use without a link");
+        check_plain_fields(inode, reserved, where);
         links_[ino.value] = inode.links();
         mine_.clear();
         std::uint64_t blocks = 0, last_written = 0;
@@ -170,8 +181,16 @@ private:
         }
         Result<std::vector<format::XattrItem>> body = parse_body(inode);
         if (!body) problem(where, "{}", body.error().what);
+        // Values in inodes of their own are charged to whoever has the attribute.
+        const auto charge = [&](const auto& items) {
+            for (const auto& item : items)
+                if (item.value_inode) blocks += divide_up(std::uint64_t{item.value_size}, std::uint64_t{g_.block_size});
+        };
+        if (body) charge(*body);
         if (inode.xattr_block()) {
-            if (Result<std::vector<format::XattrToStore>> items = read_xattr_block(inode); !items) {
+            Result<std::vector<format::XattrToStore>> items = read_xattr_block(inode);
+            if (items) charge(*items);
+            if (!items) {
                 problem(where, "{}", items.error().what);
             } else if (shared_.insert(inode.xattr_block().value).second) {
                 use(inode.xattr_block(), 1, ino.value);
@@ -179,8 +198,7 @@ private:
             ++blocks;
         }
         const std::uint64_t sectors = (g_.cluster_ratio > 1 ? 0 : blocks) * (g_.block_size / 512);
-        if (g_.cluster_ratio == 1 && !reserved && !g_.has_incompat(format::incompat::ea_inode) &&
-            sectors != inode.block_count_512())
+        if (g_.cluster_ratio == 1 && !reserved && sectors != inode.block_count_512())
             problem(where, "i_blocks is {}, it has {}", inode.block_count_512(), sectors);
         return inode.is_directory();
     }
@@ -285,7 +303,7 @@ private:
         const Result<format::SuperBlock> super = read_super(fs_);
         // What opening read-only recovered in memory, the superblock's counters do not know.
         const bool as_closed = !volume_.recovery().needed && volume_.orphans_finished() == 0;
-        if (super && as_closed && !super->has_incompat(format::incompat::recover) &&
+        if (super && as_closed && !volume_.options().backup_super && !super->has_incompat(format::incompat::recover) &&
             super->free_blocks() != free_total * g_.cluster_ratio)
             problem("superblock", "s_free_blocks_count is {}, {} are free", super->free_blocks(),
                     free_total * g_.cluster_ratio);

@@ -74,7 +74,12 @@ Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t 
 
 unsigned acl_inherit_credits(Inode& directory) {
     const Result<std::optional<format::Acl>> acl = get_acl(directory, AclKind::default_);
-    return acl && *acl ? 2 * xattr_credits(directory) + 2 : 1;
+    return acl && *acl ? 2 * xattr_credits(directory, format::encode_disk_acl(**acl).size()) + 2 : 1;
+}
+
+unsigned chmod_acl_credits(Inode& inode) {
+    const Result<std::optional<format::Acl>> acl = get_acl(inode, AclKind::access);
+    return acl && *acl ? xattr_credits(inode, format::encode_disk_acl(**acl).size()) : 0;
 }
 
 Result<void> chmod_acl(Handle& handle, Inode& inode) {

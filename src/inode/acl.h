@@ -22,5 +22,6 @@ Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t 
 unsigned acl_inherit_credits(Inode& directory);
 // chmod: the access ACL follows the mode. The mode is set already.
 Result<void> chmod_acl(Handle& handle, Inode& inode);
+unsigned chmod_acl_credits(Inode& inode);
 
 }  // namespace uext4

@@ -66,9 +66,24 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
     if (check) TRY(may_change(inode, c, who));
     const bool changes_mode = c.mode.has_value();
     const bool owner = c.uid || c.gid || c.owner_asked;
+    auto set_times = [&] {
+        const format::Timestamp now = current_time();
+        if (c.atime) inode.set_atime(c.atime_now ? now : settable(inode, *c.atime));
+        if (c.mtime) inode.set_mtime(c.mtime_now ? now : settable(inode, *c.mtime));
+        inode.set_ctime(c.ctime.value_or(now));
+        inode.bump_version();
+    };
+    // Times of a file without a name: no crash leaves anything of them. (A mount's kernel sends them after an unlink.)
+    if (!changes_mode && !owner && !inode.has_links_hint()) {
+        MutexLock guard(inode.map_lock);
+        set_times();
+        inode.note_times_pending();
+        return {};
+    }
     const bool loses_capability = owner && TRY(has_capability(inode));
-    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? xattr_credits(inode) : 0) +
-                                                 (loses_capability ? xattr_credits(inode) : 0)));
+    Handle handle =
+        TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? chmod_acl_credits(inode) : 0) +
+                                     (loses_capability ? xattr_credits(inode, 0) : 0)));
     if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability));
     {
         MutexLock guard(inode.map_lock);
@@ -88,11 +103,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
                 mode &= static_cast<std::uint16_t>(~S_ISGID);
         }
         inode.set_mode(mode);
-        const format::Timestamp now = current_time();
-        if (c.atime) inode.set_atime(c.atime_now ? now : settable(inode, *c.atime));
-        if (c.mtime) inode.set_mtime(c.mtime_now ? now : settable(inode, *c.mtime));
-        inode.set_ctime(c.ctime.value_or(now));
-        inode.bump_version();
+        set_times();
         TRY(inode.store(handle, c.mode || c.uid || c.gid));
     }
     if (changes_mode && inode.fs().options.acl && !inode.is_symlink()) return chmod_acl(handle, inode);
@@ -111,7 +122,7 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who) {
         return {};
     }
     if (who.capabilities.fsetid && !capable) return {};
-    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (capable ? xattr_credits(inode) : 0)));
+    Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (capable ? xattr_credits(inode, 0) : 0)));
     if (capable) TRY(remove_xattr_raw(handle, inode, capability));
     if (who.capabilities.fsetid || !set_id) return {};
     MutexLock guard(inode.map_lock);

@@ -258,8 +258,8 @@ Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t coun
     if (r == 1) {
         // A file's first blocks lie beside those of its neighbours; one that grows keeps room to grow in.
         const InodeNr grows = first.value ? inode_.number() : InodeNr();
-        auto grant = std::make_shared<Grant>(
-            TRY(inode_.fs().allocator.grant(TRY(goal_before(first.value)), count, paid, privileged, grows)));
+        const BlockNr goal = TRY(goal_before(first.value));
+        auto grant = std::make_shared<Grant>(TRY(inode_.fs().allocator.grant(goal, count, paid, privileged, grows)));
         out.count = std::min(count, grant->count());
         out.block = grant->first();
         if (grant->count() > out.count) grant = std::make_shared<Grant>(grant->split_front(out.count));

@@ -346,10 +346,11 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
     }
 }
 
-unsigned xattr_credits(Inode& inode) {
+unsigned xattr_credits(Inode& inode, std::size_t size) {
     unsigned credits = 2 * Allocator::publish_credits() + 4 + Inode::store_credits();
     if (inode.fs().geometry.has_incompat(format::incompat::ea_inode))
-        credits += format::xattr_max_value / inode.fs().block_size() + 2 * (Allocator::inode_credits() + 16) + 8;
+        credits += static_cast<unsigned>(divide_up(size, std::size_t{inode.fs().block_size()})) +
+                   2 * (Allocator::inode_credits() + 16) + 8;
     return credits;
 }
 

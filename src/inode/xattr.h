@@ -36,7 +36,7 @@ Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view nam
 // Everything but system.data goes: at the inode's deletion. May restart the handle, which has room for xattr_credits()
 // again afterwards.
 Result<void> free_all_xattrs(Handle& handle, Inode& inode);
-// Of one change.
-unsigned xattr_credits(Inode& inode);
+// Of one change, to a value of at most `size` bytes (0: a removal).
+unsigned xattr_credits(Inode& inode, std::size_t size = format::xattr_max_value);
 
 }  // namespace uext4

@@ -2,7 +2,6 @@
 #include "namespace/directory.h"
 
 #include "inode/inline_area.h"
-#include "inode/xattr.h"
 #include "namespace/dir_layouts.h"
 
 #include <dirent.h>
@@ -123,12 +122,9 @@ unsigned Directory::most_new_blocks() const {
 
 unsigned Directory::add_credits() const {
     // Changed blocks: the way through the index.
-    const unsigned attributes = inode_.is_inline() ? xattr_credits(inode_) : 0;
-    return append_credits(inode_, most_new_blocks()) + hashed_dir::max_levels(inode_) + 2 + attributes;
+    return append_credits(inode_, most_new_blocks()) + hashed_dir::max_levels(inode_) + 2 + Inode::store_credits();
 }
 
-unsigned Directory::change_credits() const {
-    return 2 + Inode::store_credits() + (inode_.is_inline() ? xattr_credits(inode_) : 0);
-}
+unsigned Directory::change_credits() const { return 2 + Inode::store_credits(); }
 
 }  // namespace uext4

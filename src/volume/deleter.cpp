@@ -2,7 +2,19 @@
 
 #include "file/file_io.h"
 
+#include <utility>
+
 namespace uext4 {
+
+namespace {
+
+// Whoever takes away many names would otherwise wake the thread for each, and meet it at every lock.
+constexpr std::size_t batch = 256;
+constexpr std::chrono::milliseconds patience{2};
+// This much space is not kept waiting.
+constexpr std::uint64_t large_file = 1 << 20;
+
+}  // namespace
 
 Deleter::Deleter(FsContext& fs, InodeTable& inodes, Orphans& orphans, FreezeGate& gate, bool background)
     : fs_(fs), inodes_(inodes), orphans_(orphans), gate_(gate) {
@@ -22,9 +34,11 @@ Deleter::~Deleter() {
 }
 
 void Deleter::queue(InodeRef inode) {
+    const bool large = inode->size_hint() > large_file;
     MutexLock guard(lock_);
     doomed_.push_back(std::move(inode));
-    changed_.notify_all();
+    hurry_ = hurry_ || large || doomed_.size() >= batch;
+    if (idle_ || (hurry_ && pausing_)) changed_.notify_all();
 }
 
 void Deleter::destroy(InodeRef inode) {
@@ -40,13 +54,19 @@ void Deleter::destroy(InodeRef inode) {
 void Deleter::run() {
     MutexLock guard(lock_);
     for (;;) {
+        idle_ = true;
         while (doomed_.empty() && !stop_) changed_.wait(lock_);
+        idle_ = false;
         if (doomed_.empty()) return;
-        InodeRef inode = std::move(doomed_.front());
-        doomed_.pop_front();
+        pausing_ = true;
+        changed_.wait_for(lock_, patience, [this] { return hurry_ || stop_; });
+        pausing_ = hurry_ = false;
+        std::deque<InodeRef> all;
+        all.swap(doomed_);
         busy_ = true;
         guard.unlock();
-        destroy(std::move(inode));
+        for (InodeRef& inode : all) destroy(std::move(inode));
+        all.clear();
         guard.lock();
         busy_ = false;
         changed_.notify_all();
@@ -56,7 +76,10 @@ void Deleter::run() {
 void Deleter::finish() {
     MutexLock guard(lock_);
     if (thread_.joinable()) {
-        while (!doomed_.empty() || busy_) changed_.wait(lock_);
+        while (!doomed_.empty() || busy_) {
+            if (!std::exchange(hurry_, true)) changed_.notify_all();
+            changed_.wait(lock_);
+        }
         return;
     }
     while (!doomed_.empty()) {

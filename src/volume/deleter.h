@@ -30,6 +30,9 @@ private:
     CondVar changed_{"deleter"};
     std::deque<InodeRef> doomed_;
     bool stop_ = false, busy_ = false;
+    bool idle_ = false;     // the thread: without work,
+    bool pausing_ = false;  // letting work gather,
+    bool hurry_ = false;    // and not to do so
     Thread thread_;
 };
 

@@ -42,14 +42,17 @@ void Flusher::wake() {
 
 Result<void> Flusher::flush_all(InodeTable& inodes) {
     Result<void> first;
+    std::uint64_t failed = 0;
     inodes.for_each([&](InodeRef inode) {
         if (inode->deleted.load()) return;
         Result<void> r = write_back(*inode);
         if (r) r = store_pending_times(*inode);
         if (r) return;
-        inode->fs().log(fmt::format("writeback: {}", r.error().what));
+        ++failed;
         if (first) first = std::move(r);
     });
+    // Each file's own fsync says it of that file.
+    if (failed > 1) return fail(first.error().code, "{} (and so {} files more)", first.error().what, failed - 1);
     return first;
 }
 
@@ -70,7 +73,9 @@ void Flusher::run() {
             const bool wanted = pressed && since != 0 && fs_.pages.dirty() > fs_.pages.background_limit() / 2;
             if (!due && !wanted) return;
             FreezeGate::Pass pass(gate_);
-            if (Result<void> r = write_back(*inode); !r) fs_.log(fmt::format("writeback: {}", r.error().what));
+            // What an aborted journal keeps from being written was told of when it was aborted.
+            if (Result<void> r = write_back(*inode); !r && !fs_.journal.aborted())
+                fs_.log(fmt::format("writeback: {}", r.error().what));
         });
         inodes_.shrink();
     }

@@ -49,7 +49,10 @@ Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& 
     format::SuperBlock super;
     const std::uint64_t at = options.backup_super ? *options.backup_super * 1024 : format::super_offset;
     if (device.size() < at + sizeof super)
-        return fail(EINVAL, "{}: superblock: {} bytes are too few for a file system", device.name(), device.size());
+        return options.backup_super ? fail(EINVAL, "{}: superblock: option sb={}: the image ends before it",
+                                           device.name(), *options.backup_super)
+                                    : fail(EINVAL, "{}: superblock: {} bytes are too few for a file system",
+                                           device.name(), device.size());
     TRY(device.read(at, std::as_writable_bytes(std::span(&super, 1))));
     if (super.magic != format::super_magic)
         return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x})", device.name(),
@@ -152,6 +155,15 @@ Result<void> Volume::State::open() {
         return fail(EOPNOTSUPP, "{}: features that are not supported: {}", device->name(), support.why);
     if (!support.writable && !options.fs.read_only)
         return fail(EROFS, "{}: can only be opened read-only because of: {}", device->name(), support.why);
+    const bool external = super.has_compat(format::compat::has_journal) && super.journal_inum == 0;
+    if (external && !options.fs.read_only)
+        return fail(EROFS, "{}: can only be opened read-only because of: has_journal on another device (s_journal_dev)",
+                    device->name());
+    if (external && super.has_incompat(format::incompat::recover) && options.replay && !options.backup_super)
+        return fail(EOPNOTSUPP,
+                    "{}: needs_recovery, and the journal is on another device (s_journal_dev): only noload "
+                    "shows it, as it is",
+                    device->name());
     if (device->read_only() && !options.fs.read_only) return fail(EROFS, "{}: cannot be written", device->name());
     errors = options.errors;
     if (errors == ErrorPolicy::from_superblock) {
@@ -162,7 +174,8 @@ Result<void> Volume::State::open() {
     const bool wants_recovery = super.has_incompat(format::incompat::recover);
     bool dirty = wants_recovery || super.last_orphan != 0 || super.has_ro_compat(format::ro_compat::orphan_present);
     if (!options.fs.read_only) {
-        mmp = TRY(MultipleMount::claim(*device, TRY(format::Geometry::parse(super, device->size())), log));
+        const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
+        mmp = TRY(MultipleMount::claim(*device, geometry, log));
         super = TRY(load_super(*device, options));
     }
     if (options.fs.read_only && options.replay && dirty && !options.backup_super)

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -140,6 +141,56 @@ TEST(CDevice, ServesCallbacks) {
     ::close(fd);
     EXPECT_EQ(std::system(("e2fsck -fn " + path + " >/dev/null 2>&1").c_str()), 0);
     ::unlink(path.c_str());
+}
+
+// A directory with the flag dirsync: a power cut right after a change of names finds it.
+TEST_F(CInterface, DirectoriesThatSyncEachChange) {
+    constexpr unsigned dirsync = 0x10000;
+    ASSERT_EQ(uext4_umount(fs), 0);
+    ASSERT_EQ(uext4_mount(path.c_str(), "commit=300", &fs), 0) << uext4_strerror();
+    ASSERT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
+    unsigned flags = 0;
+    ASSERT_EQ(uext4_getflags(fs, "/d", &flags), 0);
+    ASSERT_EQ(uext4_setflags(fs, "/d", flags | dirsync), 0) << uext4_strerror();
+    ASSERT_EQ(uext4_mkdir(fs, "/plain", 0755), 0);
+    ASSERT_EQ(uext4_syncfs(fs), 0);
+    const std::string copy = path + ".copy";
+    // What the image holds now, without what is in memory only.
+    const auto there = [&](const char* name) {
+        EXPECT_EQ(std::system(("cp " + path + " " + copy).c_str()), 0);
+        uext4_fs* cut = nullptr;
+        EXPECT_EQ(uext4_mount(copy.c_str(), nullptr, &cut), 0) << uext4_strerror();
+        struct stat st{};
+        const int found = uext4_stat(cut, name, &st);
+        EXPECT_EQ(uext4_umount(cut), 0);
+        ::unlink(copy.c_str());
+        return found;
+    };
+    uext4_file* file = nullptr;
+    ASSERT_EQ(uext4_open(fs, "/plain/f", O_CREAT | O_RDWR, 0644, &file), 0);
+    EXPECT_EQ(uext4_close(file), 0);
+    EXPECT_EQ(there("/plain/f"), -ENOENT) << "nothing synced this one: the rest would show nothing";
+    ASSERT_EQ(uext4_open(fs, "/d/f", O_CREAT | O_RDWR, 0644, &file), 0);
+    EXPECT_EQ(uext4_close(file), 0);
+    EXPECT_EQ(there("/d/f"), 0);
+    EXPECT_EQ(uext4_rename(fs, "/d/f", "/plain/g", 0), 0);
+    EXPECT_EQ(there("/plain/g"), 0);
+    EXPECT_EQ(uext4_link(fs, "/plain/g", "/d/h"), 0);
+    EXPECT_EQ(there("/d/h"), 0);
+    EXPECT_EQ(uext4_mkdir(fs, "/d/i", 0755), 0);
+    EXPECT_EQ(there("/d/i"), 0);
+    EXPECT_EQ(uext4_rmdir(fs, "/d/i"), 0);
+    EXPECT_EQ(there("/d/i"), -ENOENT);
+    EXPECT_EQ(uext4_unlink(fs, "/d/h"), 0);
+    EXPECT_EQ(there("/d/h"), -ENOENT);
+}
+
+TEST_F(CInterface, AttributesThatAreToBeMadeAndReplaced) {
+    ASSERT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
+    EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_CREATE | XATTR_REPLACE), -ENODATA);
+    EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_CREATE), 0);
+    EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_CREATE | XATTR_REPLACE), -EEXIST);
+    EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_REPLACE), 0);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ FORMATS = {
     "nocsum": ["-t", "ext4", "-O", "^metadata_csum,uninit_bg"],
     "orphan_file": ["-t", "ext4", "-O", "orphan_file"],
     "128": ["-t", "ext4", "-I", "128"],
+    "ea_inode": ["-t", "ext4", "-O", "ea_inode"],
 }
 DAMAGE = {
     "link count": ("sif /dir/f3 links_count 7", "i_links_count is 7"),
@@ -25,6 +26,8 @@ DAMAGE = {
     "freed block": ("freeb 1000 20", "in use and not marked"),
     "leaked block": ("setb 6000 3", "belong to nobody"),
     "block count": ("sif /big blocks 8", "i_blocks is 8"),
+    "size of a device": ("sif /fifo size 5", "i_size is 5"),
+    "time of deletion": ("sif /dir/f5 dtime 55", "i_dtime is 55"),
 }
 
 
@@ -44,6 +47,7 @@ def main():
         (tree / "big").write_bytes(os.urandom(3000000))
         (tree / "link").symlink_to("t" * 100)
         os.link(tree / "big", tree / "hard")
+        os.mkfifo(tree / "fifo")
         os.setxattr(tree / "big", "user.x", b"v" * 300)
         for label, options in FORMATS.items():
             image = folder / f"{label}.img"

@@ -1,0 +1,195 @@
+#include "cli/copy.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+namespace uext4::cli {
+
+format::Timestamp time_of(const timespec& t) { return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)}; }
+
+std::string last_part(std::string path) {
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    const std::size_t slash = path.rfind('/');
+    return slash == std::string::npos ? path : path.substr(slash + 1);
+}
+
+void CopyIn::expect(const std::string& source) {
+    if (!progress_.shown()) return;
+    struct stat st{};
+    // Whatever is wrong is told by the copy itself.
+    if (::lstat(source.c_str(), &st) != 0) return;
+    progress_.expect(st);
+    if (!S_ISDIR(st.st_mode) || !o_.recursive) return;
+    std::error_code ignored;
+    for (const auto& e : std::filesystem::directory_iterator(source, ignored)) expect(e.path().string());
+}
+
+void CopyIn::copy(const std::string& source, const std::string& target) {
+    Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
+    if (there && (*there)->is_directory()) {
+        // "tree/." has no name of its own: what is in it goes straight into the target, as with cp(1).
+        const std::string name = last_part(source);
+        if (name == "." || name == ".." || name == "/") merge(source, **there);
+        else entry(source, **there, name);
+        return;
+    }
+    FileSystem::Parent parent = to_.parent(target);
+    entry(source, *parent.directory, parent.name);
+}
+
+void CopyIn::entry(const std::string& source, Inode& directory, const std::string& name, unsigned depth) {
+    struct stat st{};
+    // What is named is followed, unless the links themselves are copied.
+    const bool follow = depth == 0 && !o_.recursive;
+    if ((follow ? ::stat(source.c_str(), &st) : ::lstat(source.c_str(), &st)) != 0)
+        give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+    if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
+    if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
+        const auto key = std::pair(st.st_dev, st.st_ino);
+        if (auto it = linked_.find(key); it != linked_.end()) {
+            InodeRef target = need(to_.fs().inode(InodeNr(it->second)), source);
+            remove_old(directory, name, st);
+            need(to_.fs().link(*target, directory, name, operator_identity(), false), source);
+            progress_.finish(st);
+            return;
+        }
+    }
+    progress_.begin(name);
+    const auto [made, was_there] = make(source, directory, name, st);
+    if (S_ISREG(st.st_mode)) contents(source, made, st);
+    if (o_.preserve && st.st_nlink > 1) linked_[{st.st_dev, st.st_ino}] = made->number().value;
+    if (S_ISDIR(st.st_mode)) inside(source, *made, depth);
+    attributes(source, *made, st, was_there);
+    progress_.finish(st);
+}
+
+// What is in a directory of the host, into one that is there; with its attributes when all is preserved.
+void CopyIn::merge(const std::string& source, Inode& directory) {
+    struct stat st{};
+    if (::stat(source.c_str(), &st) != 0) give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+    if (!o_.recursive) give_up(negative, source + ": is a directory (use -r)");
+    inside(source, directory, 0);
+    if (o_.preserve) attributes(source, directory, st, true);
+}
+void CopyIn::inside(const std::string& source, Inode& directory, unsigned depth) {
+    std::vector<std::string> names;
+    for (const auto& e : std::filesystem::directory_iterator(source)) names.push_back(e.path().filename());
+    for (const std::string& n : names) entry(source + "/" + n, directory, n, depth + 1);
+}
+
+void CopyIn::remove_old(Inode& directory, const std::string& name, const struct stat& st) {
+    Result<InodeRef> old = to_.fs().lookup(directory, name, operator_identity(), false);
+    if (!old) return;
+    if ((*old)->is_directory()) {
+        if (!S_ISDIR(st.st_mode)) give_up(negative, name + ": a directory is in the way");
+        return;
+    }
+    need(to_.fs().unlink(directory, name, operator_identity(), false), name);
+}
+
+CopyIn::Made CopyIn::make(const std::string& source, Inode& directory, const std::string& name, const struct stat& st) {
+    // Directories are filled, files get new contents; whatever else is in the way goes.
+    if (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) {
+        Result<InodeRef> old = to_.fs().lookup(directory, name, operator_identity(), false);
+        if (old && (S_ISDIR(st.st_mode) ? (*old)->is_directory() : (*old)->is_regular()))
+            return {std::move(*old), true};
+    }
+    remove_old(directory, name, st);
+    std::string target;
+    if (S_ISLNK(st.st_mode)) {
+        target.resize(static_cast<std::size_t>(st.st_size) + 4096);
+        const ssize_t n = ::readlink(source.c_str(), target.data(), target.size());
+        if (n < 0) give_up(impossible, source + ": " + std::strerror(errno));
+        target.resize(static_cast<std::size_t>(n));
+    }
+    const mode_t mode = (st.st_mode & S_IFMT) | (S_ISDIR(st.st_mode) ? 0755 : 0644);
+    return {need(to_.fs().create(directory, name, mode, st.st_rdev, target, operator_identity(), false), source),
+            false};
+}
+
+void CopyIn::contents(const std::string& source, const InodeRef& inode, const struct stat& st) {
+    const int fd = ::open(source.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) give_up(impossible, source + ": " + std::strerror(errno));
+    const std::unique_ptr<const int, void (*)(const int*)> closer(&fd, [](const int* f) { ::close(*f); });
+    std::unique_ptr<OpenFile> file = need(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), source);
+    std::vector<std::byte> buffer(copy_chunk);
+    off_t at = 0;
+    while (at < st.st_size) {
+        off_t data = ::lseek(fd, at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO) break;
+        if (data < 0) data = at;
+        off_t hole = ::lseek(fd, data, SEEK_HOLE);
+        if (hole < 0) hole = st.st_size;
+        for (off_t pos = data; pos < hole;) {
+            const ssize_t n = ::pread(fd, buffer.data(),
+                                      std::min<std::size_t>(copy_chunk, static_cast<std::size_t>(hole - pos)), pos);
+            if (n < 0) give_up(impossible, source + ": " + std::strerror(errno));
+            if (n == 0) break;
+            const std::size_t done = need(
+                file->write(static_cast<std::uint64_t>(pos), ConstBytes(buffer).first(static_cast<std::size_t>(n))),
+                source);
+            if (done != static_cast<std::size_t>(n)) give_up(impossible, source + ": no space left");
+            pos += n;
+            progress_.advance(static_cast<std::uint64_t>(n));
+        }
+        at = hole;
+    }
+    if (static_cast<std::uint64_t>(st.st_size) != inode->size_hint())
+        need(file->truncate(static_cast<std::uint64_t>(st.st_size)), source);
+}
+
+void CopyIn::attributes(const std::string& source, Inode& inode, const struct stat& st, bool was_there) {
+    AttributeChange change;
+    if (o_.preserve) {
+        change.uid = st.st_uid;
+        change.gid = st.st_gid;
+        for (const auto& [from, to] : o_.map_owner) {
+            if (st.st_uid == from) change.uid = to;
+            if (st.st_gid == from) change.gid = to;
+        }
+    } else if (!was_there) {
+        change.uid = ::geteuid();
+        change.gid = ::getegid();
+    }
+    if (o_.owner) change.uid = o_.owner->first, change.gid = o_.owner->second;
+    if (change.uid) need(to_.fs().set_attributes(inode, change, operator_identity(), false), source);
+    if (o_.preserve) xattrs(source, inode);
+    AttributeChange rest;
+    if (!S_ISLNK(st.st_mode)) {
+        if (o_.mode) rest.mode = o_.mode;
+        else if (o_.preserve) rest.mode = static_cast<std::uint16_t>(st.st_mode & 07777);
+        else if (!was_there) rest.mode = static_cast<std::uint16_t>(st.st_mode & 0777 & ~022u);
+    }
+    if (o_.preserve) {
+        rest.atime = time_of(st.st_atim);
+        rest.mtime = time_of(st.st_mtim);
+    }
+    if (rest.mode || rest.atime) need(to_.fs().set_attributes(inode, rest, operator_identity(), false), source);
+}
+
+void CopyIn::xattrs(const std::string& source, Inode& inode) {
+    const ssize_t size = ::llistxattr(source.c_str(), nullptr, 0);
+    std::string names(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
+    const ssize_t got = names.empty() ? 0 : ::llistxattr(source.c_str(), names.data(), names.size());
+    // What the new file inherited from its directory is not the source's.
+    for (const std::string& name : need(to_.fs().list_xattrs(inode, operator_identity(), false), source))
+        if (name.starts_with("system.posix_acl_") && names.find(name) == std::string::npos)
+            need(to_.fs().remove_xattr(inode, name, operator_identity(), false), source + ": " + name);
+    for (std::size_t at = 0; got > 0 && at < static_cast<std::size_t>(got);) {
+        const std::string name(names.c_str() + at);
+        at += name.size() + 1;
+        const ssize_t n = ::lgetxattr(source.c_str(), name.c_str(), nullptr, 0);
+        if (n < 0) continue;
+        std::vector<std::byte> value(static_cast<std::size_t>(n));
+        if (::lgetxattr(source.c_str(), name.c_str(), value.data(), value.size()) != n) continue;
+        const Result<void> set = to_.fs().set_xattr(inode, name, value, 0, operator_identity(), false);
+        if (!set && set.error().code != EOPNOTSUPP) need(set, source + ": " + name);
+    }
+}
+
+}  // namespace uext4::cli

@@ -1,0 +1,173 @@
+#include "cli/copy.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+namespace uext4::cli {
+
+namespace {
+
+void check(int result, const std::string& what) {
+    if (result != 0) give_up(impossible, what + ": " + std::strerror(errno));
+}
+
+void tell(Progress& progress, const std::string& what, int error) {
+    progress.clear();
+    fmt::print(stderr, "uext4 cp: {}: {}\n", what, std::strerror(error));
+}
+
+}  // namespace
+
+void CopyOut::expect(const std::string& source) {
+    if (!progress_.shown()) return;
+    if (Result<InodeRef> inode = from_.fs().resolve(source, operator_identity(), !o_.recursive))
+        expect(*inode, source, 0);
+}
+
+void CopyOut::expect(const InodeRef& inode, const std::string& source, unsigned depth) {
+    // Whatever is wrong is told by the copy itself.
+    const Result<struct stat> st = from_.fs().attributes(*inode);
+    if (!st) return;
+    progress_.expect(*st);
+    if (!S_ISDIR(st->st_mode) || !o_.recursive) return;
+    above_.enter(from_, *inode);
+    for (const auto& [name, number] : names_in(*inode, source))
+        if (Result<InodeRef> child = from_.fs().inode(InodeNr(number))) expect(*child, source + "/" + name, depth + 1);
+    above_.leave();
+}
+
+void CopyOut::copy(const std::string& source, const std::string& target) {
+    InodeRef inode = from_.resolve(source, !o_.recursive);
+    std::string where = target;
+    struct stat st{};
+    if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) {
+        const std::string name = last_part(source);
+        if (name != "/" && !name.empty()) where += "/" + name;
+    }
+    entry(inode, source, where);
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> CopyOut::names_in(Inode& directory, const std::string& source) {
+    std::vector<std::pair<std::string, std::uint64_t>> names;
+    need(from_.fs().read_directory(directory, 0,
+                                   [&](const DirectoryEntry& e) {
+                                       if (e.name != "." && e.name != "..")
+                                           names.emplace_back(std::string(e.name), e.inode.value);
+                                       return true;
+                                   }),
+         source);
+    for (const auto& [name, number] : names)
+        if (name.find('/') != std::string::npos) give_up(negative, source + ": a name with a slash");
+    return names;
+}
+
+void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
+    const struct stat st = need(from_.fs().attributes(*inode), source);
+    if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
+    if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
+        if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
+            ::unlink(target.c_str());
+            check(::link(it->second.c_str(), target.c_str()), target);
+            progress_.finish(st);
+            return;
+        }
+        linked_[st.st_ino] = target;
+    }
+    progress_.begin(last_part(source));
+    switch (st.st_mode & S_IFMT) {
+        case S_IFDIR:
+            if (::mkdir(target.c_str(), 0700) != 0) {
+                if (errno != EEXIST) check(-1, target);
+                // Below the first one a link in the way would lead out of the tree that is written.
+                struct stat there{};
+                check(depth == 0 ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there), target);
+                if (!S_ISDIR(there.st_mode)) give_up(negative, target + ": is in the way of a directory");
+            }
+            above_.enter(from_, *inode);
+            break;
+        case S_IFLNK:
+            ::unlink(target.c_str());
+            check(::symlink(need(from_.fs().read_link(*inode), source).c_str(), target.c_str()), target);
+            break;
+        case S_IFREG: contents(inode, source, target, st); break;
+        default:
+            ::unlink(target.c_str());
+            if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
+                // Only root makes devices; the others still get the rest of the tree.
+                if (errno != EPERM) check(-1, target);
+                tell(progress_, target, EPERM);
+                incomplete_ = true;
+                return;
+            }
+    }
+    if (S_ISDIR(st.st_mode)) {
+        for (const auto& [name, number] : names_in(*inode, source))
+            entry(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name,
+                  target + "/" + name, depth + 1);
+        above_.leave();
+    }
+    attributes(*inode, source, target, st);
+    progress_.finish(st);
+}
+
+void CopyOut::contents(const InodeRef& inode, const std::string& source, const std::string& target,
+                       const struct stat& st) {
+    const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    check(fd < 0 ? -1 : 0, target);
+    const std::unique_ptr<const int, void (*)(const int*)> closer(&fd, [](const int* f) { ::close(*f); });
+    std::unique_ptr<OpenFile> file =
+        need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), source);
+    std::vector<std::byte> buffer(copy_chunk);
+    const std::uint64_t size = static_cast<std::uint64_t>(st.st_size);
+    for (std::uint64_t at = 0; at < size;) {
+        Result<std::uint64_t> found = file->seek(at, SEEK_DATA);
+        if (!found && found.error().code == ENXIO) break;
+        const std::uint64_t data = need(std::move(found), source);
+        const std::uint64_t end = std::min(size, need(file->seek(data, SEEK_HOLE), source));
+        for (std::uint64_t pos = data; pos < end;) {
+            const std::size_t n =
+                need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(copy_chunk, end - pos))), source);
+            if (n == 0) break;
+            for (std::size_t done = 0; done < n;) {
+                const ssize_t w = ::pwrite(fd, buffer.data() + done, n - done, static_cast<off_t>(pos + done));
+                if (w < 0) check(-1, target);
+                done += static_cast<std::size_t>(w);
+            }
+            pos += n;
+            progress_.advance(n);
+        }
+        at = std::max(end, data + 1);
+    }
+    check(::ftruncate(fd, st.st_size), target);
+}
+
+void CopyOut::attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st) {
+    // With another owner than the image says, set-id bits would give somebody else's rights away.
+    mode_t kept = 07777;
+    if (o_.preserve) {
+        if (::lchown(target.c_str(), st.st_uid, st.st_gid) != 0) {
+            if (errno != EPERM) check(-1, target);
+            kept = 01777;
+        }
+        for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), source)) {
+            const std::vector<std::byte> value =
+                need(from_.fs().get_xattr(inode, name, operator_identity(), false), source);
+            if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM &&
+                errno != EOPNOTSUPP)
+                tell(progress_, target + ": " + name, errno);
+        }
+    }
+    if (!S_ISLNK(st.st_mode))
+        check(::chmod(target.c_str(), o_.mode       ? *o_.mode
+                                      : o_.preserve ? st.st_mode & kept
+                                                    : st.st_mode & 0777),
+              target);
+    if (o_.preserve) {
+        const timespec times[2] = {st.st_atim, st.st_mtim};
+        ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);
+    }
+}
+
+}  // namespace uext4::cli

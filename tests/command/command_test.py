@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""The command's verbs as scripts use them: exit codes, words that are wrong, copies, owners, and a terminal.
+
+Judged by e2fsck and debugfs. Usage: command_test.py PROGRAM
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import pty
+import re
+import stat
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "mount"))
+import mounting  # noqa: E402  (lies in the folder beside)
+from mounting import check  # noqa: E402
+
+FINE, NO, IMPOSSIBLE = 0, 1, 2
+NOBODY = 65534
+
+
+class Verbs:
+    def __init__(self, scratch, image):
+        self.program, self.image = scratch.program, image
+
+    def __call__(self, *words, status=FINE, says="", user=None):
+        """Runs a verb; a word that begins with ':' is a path of the image. Returns what it printed."""
+        command = [self.program, *(f"{self.image}{word}" if str(word).startswith(":") else str(word) for word in words)]
+        identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        result = subprocess.run(command, capture_output=True, text=True, check=False, **identity)
+        check(result.returncode == status, f"{command}: {result.returncode}, not {status}\n{result.stdout}{result.stderr}")
+        check(says in result.stderr, f"{command}: {result.stderr!r} does not say {says!r}")
+        check(status == FINE or result.stderr.startswith(f"uext4 {words[0]}: "),
+              f"{command}: {result.stderr!r} does not name the verb")
+        return result.stdout
+
+    def status(self, path):
+        return json.loads(self("stat", "--json", f":{path}"))
+
+
+def digest(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def wrong_words(verbs):
+    """A word that is wrong is named, with exit code 2, and nothing was changed."""
+    verbs("mkdir", ":/there")
+    before = digest(verbs.image)
+    for words in (("chmod", "7777777777777777777777777777", ":/there"), ("chmod", "10000", ":/there"),
+                  ("chmod", "78", ":/there"), ("chmod", "", ":/there"), ("chmod", "u+q", ":/there"),
+                  ("chown", "99999999999", ":/there"), ("chown", "5x", ":/there"), ("chown", "4294967295", ":/there"),
+                  ("chown", "5:", ":/there"), ("chown", " 5", ":/there"), ("chown", "+5", ":/there"),
+                  ("mkdir", "--owner", "5x:6y", ":/new"), ("mkdir", "--owner=-1:5", ":/new"),
+                  ("mkdir", "--mode", "7x", ":/new"), ("mkdir", "--mode", "9" * 30, ":/new"),
+                  ("mknod", "--mode", "9" * 30, ":/new", "p"), ("cp", "--mode", "7x", "/etc/hostname", ":/new"),
+                  ("cp", "--owner", "5", "/etc/hostname", ":/new"), ("cp", "--map-owner", "1:2:3", "/etc/hostname", ":/new"),
+                  ("truncate", "-s", "5x", ":/there"), ("setfattr", "-n", "user.a", "-v", "0xabc", ":/there"),
+                  ("chattr", "+?", ":/there"), ("chattr", "i", ":/there")):
+        verbs(*words, status=IMPOSSIBLE)
+    for words in (("mknod", ":/new", "c", "99999999", "1"), ("mknod", ":/new", "c", "1", "1048576"),
+                  ("mknod", ":/new", "c"), ("mknod", ":/new", "p", "1", "3"), ("mknod", ":/new", "x"), ("ls",),
+                  ("nothing", ":/there")):
+        command = [verbs.program, *(f"{verbs.image}{word}" if word.startswith(":") else word for word in words)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        check(result.returncode == IMPOSSIBLE and result.stderr, f"{command}: {result.returncode} {result.stderr}")
+    check(digest(verbs.image) == before, "a wrong word changed the image")
+
+
+def questions(verbs):
+    """Answers that are no, and places that are files or directories, for every verb that reads."""
+    verbs("cp", "/etc/hostname", ":/file")
+    for verb in ("ls", "tree", "stat", "df", "info"):
+        verbs(verb, ":/there")
+        verbs(verb, verbs.image)
+        verbs(verb, ":/missing", status=NO, says=str(verbs.image))
+        json.loads(verbs(verb, "--json", ":/there"))
+    verbs("cat", ":/missing", status=NO, says="missing")
+    verbs("cat", ":/there", status=NO)
+    verbs("rmdir", ":/file", status=NO)
+    verbs("check", verbs.image)
+    verbs("ls", "/missing.img", status=IMPOSSIBLE, says="/missing.img")
+    check(verbs("cat", ":/file") == pathlib.Path("/etc/hostname").read_text(encoding="utf-8"), "cat")
+    number = verbs.status("/file")["inode"]
+    check(verbs.status(f"<{number}>")["inode"] == number, "an inode by its number")
+
+
+def owners(scratch, verbs):
+    """Who runs a verb owns what it makes."""
+    for words, path in ((("mkdir", ":/by nobody"), "/by nobody"), (("touch", ":/touched"), "/touched"),
+                        (("mknod", ":/fifo", "p"), "/fifo"), (("ln", "-s", "text", ":/link"), "/link"),
+                        (("mkdir", "--owner", "7:8", ":/of 7"), "/of 7"), (("cp", "/etc/hostname", ":/copied"), "/copied")):
+        verbs(*words, user=NOBODY)
+        status = verbs.status(path)
+        expected = (7, 8) if path == "/of 7" else (NOBODY, NOBODY)
+        check((status["uid"], status["gid"]) == expected, f"{path} belongs to {status['uid']}:{status['gid']}")
+
+
+def copies(scratch, verbs):
+    source = scratch.path("source")
+    source.mkdir()
+    (source / "one").write_text("one")
+    os.link(source / "one", source / "two")
+    # Several sources know of each other's links, into an image, out of it, and between images.
+    verbs("cp", "-a", source / "one", source / "two", ":/there")
+    check(verbs.status("/there/one")["inode"] == verbs.status("/there/two")["inode"], "into an image: two files of one")
+    out = scratch.path("out")
+    out.mkdir()
+    verbs("cp", "-a", ":/there/one", ":/there/two", out)
+    check(os.stat(out / "one").st_ino == os.stat(out / "two").st_ino, "out of an image: two files of one")
+    other = Verbs(scratch, scratch.image("other", "8M", "-t", "ext4"))
+    verbs("cp", "-a", ":/there/one", ":/there/two", f"{other.image}:/")
+    check(other.status("/one")["inode"] == other.status("/two")["inode"], "between images: two files of one")
+    # Two that are called alike, of two directories.
+    verbs("mkdir", ":/else")
+    verbs("cp", "/etc/hostname", ":/else/one")
+    verbs("mkdir", ":/target")
+    verbs("cp", ":/there/two", ":/else/one", ":/target")
+    # As cp(1): a file that is there gets new contents and stays who it is.
+    verbs("ln", ":/file", ":/second name")
+    verbs("chown", "3:4", ":/file")
+    verbs("chmod", "640", ":/file")
+    before = verbs.status("/file")
+    (source / "new").write_text("new contents")
+    verbs("cp", source / "new", ":/file")
+    after = verbs.status("/file")
+    check(all(before[key] == after[key] for key in ("inode", "uid", "gid", "mode", "links")), f"{before} {after}")
+    check(verbs("cat", ":/second name") == "new contents", "the other name has other contents")
+    # Set-id bits of files that cannot be given to their owner would give somebody else's rights away.
+    verbs("cp", "--mode", "4755", source / "new", ":/set-id")
+    if os.geteuid() != 0:
+        return
+    folder = scratch.path("of nobody")
+    folder.mkdir()
+    os.chown(folder, NOBODY, NOBODY)
+    verbs("cp", "-a", ":/set-id", folder, user=NOBODY)
+    check(stat.S_IMODE(os.stat(folder / "set-id").st_mode) == 0o755, "a set-id bit of somebody else")
+    verbs("cp", "-a", ":/set-id", out)
+    check(stat.S_IMODE(os.stat(out / "set-id").st_mode) == 0o4755, "root keeps set-id bits")
+
+
+def on_a_terminal(scratch, verbs):
+    """A copy shows how far it is, in both directions."""
+    big = scratch.path("big")
+    big.write_bytes(os.urandom(6 << 20))
+    for words in ((str(big), f"{verbs.image}:/big"), (f"{verbs.image}:/big", str(scratch.path("big again")))):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(verbs.program, [verbs.program, "cp", *words])
+        shown = b""
+        while True:
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        os.close(terminal)
+        check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == FINE, f"cp {words} on a terminal: {shown!r}")
+        check(re.search(rb"\[[#.]{30}\] +\d+% of \d+ MiB  big", shown), f"no bar: {shown!r}")
+        check(b"100%" in shown, f"the bar does not end: {shown!r}")
+    check(scratch.path("big again").read_bytes() == big.read_bytes(), "the copy differs")
+
+
+def small_logs(scratch):
+    """Whatever features an image has, its names can be moved: a log of 1,024 blocks is mke2fs's own choice."""
+    for block in (1024, 2048, 4096):
+        size = "24M" if block == 1024 else "64M"
+        image = scratch.image(f"small{block}", size, "-t", "ext4", "-b", str(block), "-I", "256", "-O", "inline_data,ea_inode")
+        verbs = Verbs(scratch, image)
+        for path in (":/a", ":/b", ":/a/d", ":/b/e"):
+            verbs("mkdir", path)
+        for path in (":/a/f", ":/b/f", ":/a/g"):
+            verbs("cp", "/etc/hostname", path)
+        verbs("mv", ":/a/f", ":/b/f")
+        verbs("mv", ":/a/d", ":/b/d")
+        verbs("mv", ":/a/g", ":/b/e/g")
+        mounting.clean(image)
+        inherits(scratch, image)
+        mounting.clean(image)
+
+
+def inherits(scratch, image):
+    """Files and directories in one with a default access list."""
+    if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+        return
+    directory = scratch.mount(image)
+    mounting.run("setfacl", "-d", "-m", "u:1:rwx,g:2:r", directory / "a")
+    for number in range(5):
+        os.mkdir(directory / "a" / f"directory {number}")
+        (directory / "a" / f"file {number}").write_text("x")
+        os.chmod(directory / "a" / f"file {number}", 0o640)
+    scratch.umount(directory)
+
+
+def test(scratch):
+    mounting.need("mke2fs", "e2fsck", "setfacl")
+    verbs = Verbs(scratch, scratch.image("image", "64M", "-t", "ext4"))
+    os.chmod(scratch.folder, 0o755)
+    if os.geteuid() == 0:
+        os.chown(verbs.image, NOBODY, NOBODY)
+    wrong_words(verbs)
+    questions(verbs)
+    copies(scratch, verbs)
+    on_a_terminal(scratch, verbs)
+    if os.geteuid() == 0:
+        owners(scratch, verbs)
+    mounting.clean(verbs.image)
+    small_logs(scratch)
+
+
+if __name__ == "__main__":
+    mounting.main(test)

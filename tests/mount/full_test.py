@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""A mount that is full says so to whoever writes, though the kernel takes writes into its cache first.
+
+Usage: full_test.py PROGRAM
+"""
+
+import errno
+import os
+
+import mounting
+from mounting import check
+
+PIECE = bytes(1 << 20)
+# No file of the test may become larger, whatever goes wrong.
+FAR_TOO_MUCH = 1 << 30
+
+
+def write_until_full(path, piece):
+    """Bytes that write(2) took before it answered ENOSPC."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    taken = 0
+    try:
+        while taken < FAR_TOO_MUCH:
+            try:
+                taken += os.write(fd, piece)
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"{path.name}: {error}")
+                return taken
+    finally:
+        # What could not be written is told once by each of both; whoever opens the file next would be told otherwise.
+        for last in (os.fsync, os.close):
+            try:
+                last(fd)
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"{path.name}: {last.__name__}: {error}")
+    raise mounting.Failure(f"{path.name}: {taken} bytes were taken by a file system of 64 MiB")
+
+
+def synced(path, content):
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fill(scratch, image, options):
+    top = scratch.mount(image, options=options)
+    synced(top / "before", b"before" * 1000)
+    for name, piece in (("large", PIECE), ("small", PIECE[:4096]), ("tiny", b"x" * 100)):
+        write_until_full(top / name, piece)
+    try:
+        synced(top / "while full", PIECE)
+        raise mounting.Failure("an fsync says that a full file system has taken a MiB")
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"fsync: {error}")
+    # What needs no space goes on, and what was synced is there.
+    fd = os.open(top / "before", os.O_RDWR)
+    os.pwrite(fd, b"BEFORE", 0)
+    os.fsync(fd)
+    os.close(fd)
+    # Space that comes back is used, by descriptors that met the error as well.
+    fd = os.open(top / "large", os.O_RDWR | os.O_APPEND)
+    os.unlink(top / "small")
+    os.unlink(top / "large")
+    os.close(fd)
+    fd = os.open(top / "tiny", os.O_RDWR)
+    os.ftruncate(fd, 0)
+    check(os.pwrite(fd, PIECE, 0) == len(PIECE), "space that came back is not used")
+    os.fsync(fd)
+    os.close(fd)
+    synced(top / "after", PIECE)
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.kernel_mount(image)
+    check((seen / "before").read_bytes() == b"BEFORE" + b"before" * 999, "what was synced differs")
+    check((seen / "tiny").read_bytes() == PIECE and (seen / "after").read_bytes() == PIECE, "what was written after differs")
+    scratch.kernel_umount(seen)
+
+
+def closed_descriptors(scratch, image):
+    """Started by whoever has closed the standard ones."""
+    directory = scratch.path("mnt")
+    directory.mkdir(exist_ok=True)
+    mounting.run("sh", "-c", f"exec timeout 60 '{scratch.program}' mount '{image}' '{directory}' <&- >&- 2>&-")
+    check(mounting.is_mounted(directory), "not mounted")
+    scratch.servers[directory] = scratch.server_of(directory)
+    os.listdir(directory)
+    scratch.umount(directory)
+
+
+def test(scratch):
+    mounting.need_mount()
+    for name, features in (("plain", ()), ("inline", ("-O", "inline_data")), ("blocks of 1024", ("-b", "1024"))):
+        image = scratch.image("image", "64M", "-t", "ext4", *features)
+        for data in ("ordered", "journal"):
+            fill(scratch, image, f"data={data}")
+            print(f"{name}, data={data}: full, and told", flush=True)
+            image = scratch.image("image", "64M", "-t", "ext4", *features)
+    closed_descriptors(scratch, image)
+
+
+if __name__ == "__main__":
+    mounting.main(test)
