@@ -89,10 +89,10 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
         LockedFolio folio = TRY(pages.lock_for_change(from / fs, false));
         if (!folio) return {};
         pages.protect(folio);
-        if (folio->owner) folio->owner->detach(*folio), folio->owner.reset();
         BlockMask mask = 0;
         for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot)
             mask |= BlockMask{1} << slot;
+        detach_journaled_blocks(folio, mask);
         std::memset(folio->data + from % fs, 0, to - from);
         pages.clear_dirty(folio, mask);
         folio->uptodate |= mask;

@@ -68,6 +68,9 @@ Result<LockedFolio> zero_straddle(Inode& inode);
 
 // ---- journaled.cpp (data=journal)
 Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& folio, BlockMask blocks);
+// These blocks of a journaled folio are about to change without joining a transaction; what the running one needs of
+// them is kept. The folio's other blocks stay the transaction's.
+void detach_journaled_blocks(LockedFolio& folio, BlockMask blocks);
 // Contents that are committed and not at home yet: the device has older ones. False: it is the device that has them.
 bool read_from_journal(Inode& inode, BlockNr block, Bytes contents);
 

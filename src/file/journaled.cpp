@@ -1,6 +1,7 @@
 #include "base/seam.h"
 #include "file/file_io.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -17,12 +18,18 @@ public:
 
     void add(BlockNr block, std::uint32_t slot) {
         MutexLock guard(lock_);
+        kept_blocks_.erase(block.value);
         slots_[block.value] = slot;
         folio_->journaled.fetch_or(BlockMask{1} << slot);
     }
 
     void copy_for_commit(BlockNr block, Bytes out) override {
         MutexLock guard(lock_);
+        if (auto kept = kept_blocks_.find(block.value); kept != kept_blocks_.end()) {
+            std::ranges::copy(kept->second, out.begin());
+            kept_blocks_.erase(kept);
+            return;
+        }
         auto it = slots_.find(block.value);
         if (it == slots_.end()) return;
         const std::size_t at = std::size_t{it->second} * block_size_;
@@ -37,6 +44,23 @@ public:
             std::memcpy(out.data(), kept_.data() + at, block_size_);
         }
         slots_.erase(it);
+    }
+
+    void detach_blocks(BlockMask blocks) {
+        MutexLock guard(lock_);
+        for (auto it = slots_.begin(); it != slots_.end();) {
+            const BlockMask bit = BlockMask{1} << it->second;
+            if (!folio_ || !(blocks & bit)) {
+                ++it;
+                continue;
+            }
+            const std::size_t at = std::size_t{it->second} * block_size_;
+            std::vector<std::byte>& kept = kept_blocks_[it->first];
+            kept.assign(folio_->data + at, folio_->data + at + block_size_);
+            zero_past_end(kept, at);
+            folio_->journaled.fetch_and(~bit);
+            it = slots_.erase(it);
+        }
     }
 
     void detach(Folio& folio) override {
@@ -66,6 +90,7 @@ private:
     std::uint64_t index_;
     std::map<std::uint64_t, std::uint32_t> slots_;  // block -> which block of the folio
     std::vector<std::byte> kept_;
+    std::map<std::uint64_t, std::vector<std::byte>> kept_blocks_;  // of a folio whose other blocks are still in it
 };
 
 }  // namespace
@@ -89,6 +114,10 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
         TRY(handle.journal_data(m.block, owner));
     }
     return {};
+}
+
+void detach_journaled_blocks(LockedFolio& folio, BlockMask blocks) {
+    if (folio->owner) std::static_pointer_cast<JournaledFolio>(folio->owner)->detach_blocks(blocks);
 }
 
 bool read_from_journal(Inode& inode, BlockNr block, Bytes contents) {
