@@ -65,12 +65,49 @@ void replay(const State& st) {
     s.close();
     const Json j{{"journal_needed_replay", r.needed},
                  {"transactions", r.transactions},
+                 {"fast_commits", r.fast_commits.commits},
                  {"blocks", r.blocks},
                  {"revoked", r.revoked},
                  {"orphans", orphans}};
     if (st.o.json) print(j);
     else if (!r.needed && orphans == 0) fmt::print("nothing to replay\n");
-    else fmt::print("replayed {} transactions, {} blocks; finished {} orphans\n", r.transactions, r.blocks, orphans);
+    else
+        fmt::print("replayed {} transactions, {} blocks, {} fast commits; finished {} orphans\n", r.transactions,
+                   r.blocks, r.fast_commits.commits, orphans);
+}
+
+Json describe(const FastCommitOperation& o) {
+    Json j{{"log_block", o.log_block},
+           {"offset", o.offset},
+           {"type", fast_commit_tag_name(o.type)},
+           {"inode", o.inode.value}};
+    switch (o.type) {
+        case format::fc_add_range:
+            j["unwritten"] = o.unwritten;
+            j["physical"] = o.physical.value;
+            [[fallthrough]];
+        case format::fc_delete_range:
+            j["logical"] = o.logical.value;
+            j["count"] = o.count;
+            break;
+        case format::fc_inode: j["bytes"] = o.contents.size(); break;
+        default: j["parent"] = o.parent.value; j["name"] = o.name;
+    }
+    return j;
+}
+
+// What waits behind the ring to be replayed.
+Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t block_size, const State& st) {
+    const FastCommits found = need(read_fast_commits(log, tid, block_size), st.image);
+    Json operations = Json::array();
+    for (const FastCommitOperation& o : found.operations) {
+        Json j = describe(o);
+        if (!st.o.json)
+            fmt::print("{:>8} {:>10} fast       {}\n", o.log_block, tid,
+                       j.dump(-1, ' ', false, Json::error_handler_t::replace));
+        operations.push_back(std::move(j));
+    }
+    return {{"commits", found.commits}, {"operations", std::move(operations)}};
 }
 
 void journal(const State& st) {
@@ -91,6 +128,7 @@ void journal(const State& st) {
             fmt::print("{} blocks, start {}, sequence {}, incompatible features {:#x}\n", l.length, l.start, l.sequence,
                        l.incompat);
         Json records = Json::array();
+        std::uint32_t end = l.sequence;
         need(log.walk([&](const LogRecord& r) -> Result<bool> {
             const char* type = r.type == format::journal::descriptor ? "descriptor"
                                : r.type == format::journal::commit   ? "commit"
@@ -101,6 +139,7 @@ void journal(const State& st) {
             for (const LogTag& tag : r.tags) blocks.push_back(tag.home.value);
             for (BlockNr b : r.revoked) blocks.push_back(b.value);
             if (!blocks.empty()) record["blocks"] = blocks;
+            if (r.type == format::journal::commit) end = r.sequence + 1;
             if (r.type == format::journal::commit)
                 record["time"] = time_text({static_cast<std::int64_t>(r.commit_seconds), 0});
             if (!st.o.json)
@@ -111,6 +150,8 @@ void journal(const State& st) {
         }),
              st.image);
         j["records"] = std::move(records);
+        j["fast_commits"] = l.start ? list_fast_commits(log, end, l.block_size, st)
+                                    : Json{{"commits", 0}, {"operations", Json::array()}};
         if (st.o.json) print(j);
     }
     s.close();

@@ -105,6 +105,9 @@ public:
     // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free
     // already or are the file system's own metadata (EUCLEAN naming group and block).
     Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
+    // For who replays what others allocated: the first free run within these blocks, all of it; no grant when none is
+    // free. Not with bigalloc.
+    Result<Grant> grant_within(BlockNr first, std::uint64_t count);
     static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;
@@ -113,6 +116,8 @@ public:
     // ---- inodes
     // A free inode near the parent (directories spread over groups when the parent is the root). ENOSPC when none.
     Result<InodeNr> allocate_inode(Handle& handle, InodeNr parent, bool directory);
+    // As allocate_inode(), for a number that the caller knows. EUCLEAN when it is in use.
+    Result<void> use_inode(Handle& handle, InodeNr ino, bool directory);
     Result<void> free_inode(Handle& handle, InodeNr ino, bool directory);
     static constexpr unsigned inode_credits() { return 4; }
     // Where the inode's bytes lie. EUCLEAN for a number out of range.

@@ -185,6 +185,42 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
     return fail(ENOSPC, "no free cluster was found, although {} should be free{}", s.available.load(), damage);
 }
 
+Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (s.ratio() != 1) return fail(EOPNOTSUPP, "blocks {}..: single blocks of a cluster", first);
+    if (!g.valid_block(first) || count > g.blocks_count - first.value)
+        return fail(EUCLEAN, "{} blocks at {}: outside of the file system", count, first);
+    while (count > 0) {
+        const GroupNr number = g.group_of(first);
+        const std::uint64_t n = std::min(count, g.first_block(number).value + g.blocks_per_group - first.value);
+        const std::uint32_t index = s.cluster_index(first), end = index + static_cast<std::uint32_t>(n);
+        Group& group = s.group(number);
+        MutexLock guard(group.lock);
+        TRY(s.load_blocks(number, group));
+        BusyMap& map = *group.blocks;
+        const std::uint32_t from = next_clear(map, index, end);
+        if (from < end) {
+            const std::uint32_t taken = next_set(map, from, end) - from;
+            Claim paid = TRY(claim(taken, true));
+            for (std::uint32_t i = from; i < from + taken; ++i) map.set(i);
+            map.free -= taken;
+            if (map.first_free == from) map.first_free = from + taken;
+            s.facts[number.value].free_hint.store(map.free, std::memory_order_relaxed);
+            paid.take(taken);
+            s.granted.fetch_add(taken);
+            Grant out;
+            out.state_ = state_;
+            out.first_ = s.cluster_block(number, from);
+            out.count_ = taken;
+            return out;
+        }
+        first += n;
+        count -= n;
+    }
+    return Grant();
+}
+
 // In memory only. `was_granted`: counted as such.
 void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_granted) {
     const GroupNr number = group_of(first);

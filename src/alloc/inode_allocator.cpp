@@ -45,6 +45,48 @@ std::uint64_t first_group(AllocatorState& s, InodeNr parent, bool directory) {
     return home;
 }
 
+// The group's lock held; its inodes are loaded, and this one is free.
+Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group& group, std::uint32_t index,
+                        bool directory) {
+    const format::Geometry& g = s.geometry;
+    BusyMap& map = *group.inodes;
+    std::uint32_t offset = 0;
+    BufferRef desc = TRY(s.descriptor(number, offset));
+    TRY(handle.write_access(desc));
+    auto d = s.view(desc, offset);
+    // Table blocks that come into use for the first time must not show what the device held before.
+    const bool counts_unused = g.descriptor_checksum != format::DescriptorChecksum::none;
+    const std::uint32_t used =
+        counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
+    if (index >= used) {
+        const std::uint32_t per_block = g.block_size / g.inode_size;
+        if (!(d.flags() & format::group_flag::inode_zeroed)) {
+            const std::uint32_t first = static_cast<std::uint32_t>(divide_up(used, per_block)),
+                                last = index / per_block;
+            for (std::uint32_t b = first; b <= last; ++b) {
+                BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
+                TRY(handle.create_access(table));
+            }
+        }
+    }
+    BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
+    bitmap->data()[index / 8] |= std::byte{1} << static_cast<int>(index % 8);
+    {
+        MutexLock change(desc->lock);
+        if (index >= used) d.set_itable_unused(g.inodes_per_group - index - 1);
+        d.set_free_inodes(d.free_inodes() > 0 ? d.free_inodes() - 1 : 0);
+        if (directory) d.set_used_dirs(d.used_dirs() + 1);
+        d.sum_inode_bitmap(g, bitmap->data());
+        d.set_checksum(g, number);
+    }
+    map.set(index);
+    if (map.first_free == index) map.first_free = index + 1;
+    --map.free;
+    s.facts[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
+    s.free_inodes.fetch_sub(1);
+    return {};
+}
+
 }  // namespace
 
 Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool directory) {
@@ -78,43 +120,24 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
             s.facts[number.value].free_inode_hint.store(0, std::memory_order_relaxed);
             continue;
         }
-        std::uint32_t offset = 0;
-        BufferRef desc = TRY(s.descriptor(number, offset));
-        TRY(handle.write_access(desc));
-        auto d = s.view(desc, offset);
-        // Table blocks that come into use for the first time must not show what the device held before.
-        const bool counts_unused = g.descriptor_checksum != format::DescriptorChecksum::none;
-        const std::uint32_t used =
-            counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
-        if (index >= used) {
-            const std::uint32_t per_block = g.block_size / g.inode_size;
-            if (!(d.flags() & format::group_flag::inode_zeroed)) {
-                const std::uint32_t first = static_cast<std::uint32_t>(divide_up(used, per_block)),
-                                    last = index / per_block;
-                for (std::uint32_t b = first; b <= last; ++b) {
-                    BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
-                    TRY(handle.create_access(table));
-                }
-            }
-        }
-        BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
-        bitmap->data()[index / 8] |= std::byte{1} << static_cast<int>(index % 8);
-        {
-            MutexLock change(desc->lock);
-            if (index >= used) d.set_itable_unused(g.inodes_per_group - index - 1);
-            d.set_free_inodes(d.free_inodes() > 0 ? d.free_inodes() - 1 : 0);
-            if (directory) d.set_used_dirs(d.used_dirs() + 1);
-            d.sum_inode_bitmap(g, bitmap->data());
-            d.set_checksum(g, number);
-        }
-        map.set(index);
-        map.first_free = index + 1;
-        --map.free;
-        s.facts[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
-        s.free_inodes.fetch_sub(1);
+        map.first_free = index;  // no clear bit was found below it
+        TRY(mark_inode(s, handle, number, group, index, directory));
         return InodeNr(number.value * g.inodes_per_group + index + 1);
     }
     return fail(ENOSPC, "no free inode{}", damage);
+}
+
+Result<void> Allocator::use_inode(Handle& handle, InodeNr ino, bool directory) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (!g.valid_inode(ino) || ino.value < g.first_inode) return fail(EUCLEAN, "inode {}: cannot be taken", ino);
+    const GroupNr number = g.group_of(ino);
+    const std::uint32_t index = g.index_in_group(ino);
+    Group& group = s.group(number);
+    MutexLock guard(group.lock);
+    TRY(s.load_inodes(number, group));
+    if (group.inodes->test(index)) return fail(EUCLEAN, "group {}: inode bitmap: inode {} is in use", number, ino);
+    return mark_inode(s, handle, number, group, index, directory);
 }
 
 Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) {

@@ -4,6 +4,7 @@
 #include "device/block_device.h"
 #include "device/sparse_pages.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -25,6 +26,9 @@ public:
 
     // Pages of 4 KiB that differ from the base.
     std::size_t page_count() const { return pages_.page_count(); }
+    void for_each_page(const std::function<void(std::uint64_t, const SparsePages::Page&)>& visit) const {
+        pages_.for_each(visit);
+    }
 
 private:
     using Reader = Result<void> (BlockDevice::*)(std::uint64_t, Bytes);

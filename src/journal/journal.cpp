@@ -163,8 +163,10 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
     TRY(s->device.read(first.value * s->block_size, s->super_bytes));
     s->layout = TRY(
         format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));
-    if (s->layout.start != 0) return fail(EUCLEAN, "journal: s_start is {}, it needs recovery", s->layout.start);
-    if (s->layout.has(format::journal::incompat_async_commit)) {
+    const bool resumes = s->options.after_fast_commits && s->layout.start != 0;
+    if (s->layout.start != 0 && !resumes)
+        return fail(EUCLEAN, "journal: s_start is {}, it needs recovery", s->layout.start);
+    if (s->layout.has(format::journal::incompat_async_commit) && !resumes) {
         // Commits here are ordered by flushes; the log stops claiming otherwise when it is next used.
         auto& super = view_as<format::JournalSuper>(Bytes(s->super_bytes));
         super.feature_incompat = super.feature_incompat & ~format::journal::incompat_async_commit;
@@ -172,7 +174,7 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
     }
     // An empty log takes on what the file system has, as the kernel does at each mount.
     auto& super = view_as<format::JournalSuper>(Bytes(s->super_bytes));
-    if (super.header.blocktype == format::journal::super_v2) {
+    if (super.header.blocktype == format::journal::super_v2 && !resumes) {
         namespace j = format::journal;
         std::uint32_t features = super.feature_incompat;
         if (s->options.checksums && !super.checksum_v2or3()) {
@@ -187,11 +189,15 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
     }
     s->recorded_error = s->layout.error_code();
     view_as<format::JournalSuper>(Bytes(s->super_bytes)).error = 0u;
-    s->head = s->layout.first;
+    // The superblock says already where the transaction is looked for.
+    s->head = resumes ? s->layout.start : s->layout.first;
+    s->marked = resumes;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
     s->log_free = ring;
     s->log_sequence = s->layout.sequence ? s->layout.sequence : 1;
-    s->max_credits = static_cast<unsigned>(std::max<std::uint64_t>(ring / 4, 16));
+    // One transaction must hold all that fast commits did, and has the log for itself.
+    const std::uint64_t most = resumes ? ring - ring / 16 - std::min<std::uint64_t>(ring / 4, 32) : ring / 4;
+    s->max_credits = static_cast<unsigned>(std::max<std::uint64_t>(most, 16));
     s->max_log_blocks = std::min<std::uint64_t>(ring - 1, s->max_credits + s->max_credits / 4 + 32);
     std::unique_ptr<Journal> journal(new Journal(std::move(state)));
     s->thread = Thread("uext4-commit", [s] { s->run(); });

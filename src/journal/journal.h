@@ -17,6 +17,7 @@
 #include "base/numbers.h"
 #include "base/result.h"
 #include "journal/buffer.h"
+#include "journal/fast_commit.h"
 
 #include <chrono>
 #include <functional>
@@ -89,6 +90,7 @@ struct JournalOptions {
     bool barrier = true;                              // flushes are sent
     bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
     bool wide = false;                                // the log gets 64-bit block numbers
+    bool after_fast_commits = false;                  // the first transaction takes the place of the fast commits
     std::uint64_t close_at_bytes = 16u << 20;         // a running transaction is committed beyond this much
     // Committed images that are not home yet are memory, too: from half of this on they are taken home, and beyond it
     // no transaction starts.
@@ -152,8 +154,10 @@ struct RecoveryReport {
     bool needed = false;
     int recorded_error = 0;  // as Journal::recorded_error()
     std::uint64_t transactions = 0, blocks = 0, revoked = 0;
+    FastCommits fast_commits;  // to be replayed by the caller; the log keeps them until its next transaction is durable
 };
-// Three passes over the log: scan, revoke, replay; then flush and an empty log (kept as it is when `reset` is false).
+// Three passes over the log: scan, revoke, replay; then flush and an empty log (kept as it is when `reset` is false),
+// but for its fast commits.
 // EUCLEAN names the block of the log that lies. Errors of the last, unfinished transaction end the scan, as they must.
 Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, std::uint64_t blocks_count,
                                const std::vector<BlockRun>& log, bool reset = true);

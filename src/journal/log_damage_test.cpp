@@ -1,4 +1,5 @@
 // What recovery makes of a log that is not as it was written.
+#include "journal/fast_commit_fixture.h"
 #include "journal/log_fixture.h"
 #include "journal/log_reader.h"
 
@@ -138,8 +139,9 @@ TEST(LogDamage, ATagInsideOfTheLogIsAnError) {
     EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 0u);
 }
 
-// The area behind the ring, as the kernel leaves it: a head, and a tail if the fast commit was finished.
-TEST(LogDamage, OnlyAFinishedFastCommitKeepsTheLogFromBeingRecovered) {
+// Finished fast commits stay where they are until what was made of them is durable: the log goes on expecting the
+// transaction that takes their place.
+TEST(LogDamage, FinishedFastCommitsAreReportedAndStay) {
     for (const bool finished : {false, true}) {
         Three t(Sums::v3);
         auto super = super_of(*t.crashed, t.shape);
@@ -147,23 +149,20 @@ TEST(LogDamage, OnlyAFinishedFastCommitKeepsTheLogFromBeingRecovered) {
         super.num_fc_blocks = 32u;
         super.checksum = format::journal_super_checksum(super);
         ASSERT_TRUE(t.crashed->write(log_place(t.shape, 0).value * t.shape.block_size, bytes_of(super)));
-        std::vector<std::byte> area(t.shape.block_size);
-        const auto put = [&](std::size_t at, std::uint16_t tag, std::uint16_t length, std::uint32_t tid_at,
-                             std::uint32_t tid) {
-            auto& head = view_as<format::FastCommitTag>(Bytes(area), at);
-            head.tag = tag;
-            head.length = length;
-            view_as<Le32>(Bytes(area), at + sizeof head + tid_at) = tid;
-        };
-        put(0, format::fc_head, sizeof(format::FastCommitHead), 4, t.first + 3);
-        put(12, format::fc_inode, 20, 0, 12);
-        if (finished) put(36, format::fc_tail, 8, 0, t.first + 3);
-        const std::uint32_t index = t.shape.log_blocks - 32;
-        ASSERT_TRUE(t.crashed->write(log_place(t.shape, index).value * t.shape.block_size, area));
-        const auto r = t.recover_it();
-        ASSERT_EQ(r.has_value(), !finished);
-        if (finished) EXPECT_EQ(r.error().code, EOPNOTSUPP);
-        else EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 3u);
+        FastCommitWriter writer(t.shape.block_size, t.first + 3);
+        writer.name(format::fc_link, 2, 12, "name");
+        if (finished) writer.commit();
+        ASSERT_TRUE(
+            t.crashed->write(log_place(t.shape, t.shape.log_blocks - 31).value * t.shape.block_size, writer.bytes()));
+        for (int again = 0; again < 2; ++again) {
+            const auto r = t.recover_it();
+            ASSERT_TRUE(r) << r.error().what;
+            EXPECT_EQ(r->fast_commits.any(), finished);
+            EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 3u);
+            const auto after = super_of(*t.crashed, t.shape);
+            EXPECT_EQ(after.start != 0u, finished);
+            EXPECT_EQ(after.sequence.get(), t.first + 3 + (finished ? 0 : 1));
+        }
     }
 }
 

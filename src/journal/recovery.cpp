@@ -18,7 +18,8 @@ bool later(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(
 bool later_or_same(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) >= 0; }
 
 struct Scan {
-    std::uint32_t end = 0;  // the first sequence that was not committed
+    std::uint32_t end = 0;   // the first sequence that was not committed
+    std::uint32_t next = 0;  // where in the log it would begin
 };
 
 // Is there a sound commit record of this sequence anywhere behind `from`? Images cannot look like one: they are
@@ -39,7 +40,7 @@ Result<bool> committed_behind(const LogReader& log, std::uint32_t from, std::uin
 // Finds the end. A damaged record ends the log in a transaction that was never committed; in one that was, it is an
 // error, and so is a mismatch of the old checksum over a whole transaction if another transaction follows.
 Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
-    Scan out{log.layout().sequence};
+    Scan out{log.layout().sequence, log.layout().start};
     std::uint32_t v1 = ~0u;
     bool mismatch = false;
     std::vector<std::byte> block(block_size);
@@ -59,37 +60,15 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
                 return fail(EUCLEAN, "journal: transaction {}: bad checksum, and transaction {} follows", out.end,
                             r.sequence);
             if (r.has_v1 && r.v1_checksum != v1) mismatch = true;
-            else out.end = r.sequence + 1;
+            else {
+                out.end = r.sequence + 1;
+                out.next = log.next(r.log_block);
+            }
             v1 = ~0u;
         }
         return true;
     }));
     return out;
-}
-
-// Behind the ring: tag after tag, blocks filled up by padding. A fast commit counts once its tail is there.
-Result<bool> has_fast_commit(const LogReader& log, std::uint32_t tid, std::uint32_t block_size) {
-    const format::JournalLayout& layout = log.layout();
-    std::vector<std::byte> block(block_size);
-    for (std::uint32_t index = layout.ring_end(); index < layout.length; ++index) {
-        TRY(log.read(index, block));
-        std::size_t at = 0;
-        while (at + sizeof(format::FastCommitTag) <= block_size) {
-            const auto& tag = view_as<format::FastCommitTag>(ConstBytes(block), at);
-            const std::size_t contents = at + sizeof tag, length = tag.length;
-            if (length > block_size - contents) return false;
-            if (index == layout.ring_end() && at == 0) {
-                if (tag.tag != format::fc_head || length < sizeof(format::FastCommitHead)) return false;
-                if (view_as<format::FastCommitHead>(ConstBytes(block), contents).tid != tid) return false;
-            } else if (tag.tag == format::fc_tail) {
-                return length >= 4 && view_as<Le32>(ConstBytes(block), contents) == tid;
-            } else if (tag.tag < format::fc_add_range || tag.tag > format::fc_head) {
-                return false;
-            }
-            at = contents + length;
-        }
-    }
-    return false;
 }
 
 using Revoked = std::unordered_map<std::uint64_t, std::uint32_t>;  // block -> newest transaction that revoked it
@@ -139,17 +118,13 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     const format::JournalLayout& layout = log.layout();
     RecoveryReport report;
     report.recorded_error = layout.error_code();
-    std::uint32_t end = layout.sequence;
+    std::uint32_t end = layout.sequence, next = 0;
     if (layout.start != 0) {
         report.needed = true;
-        end = TRY(scan(log, block_size))
-        .end;
-        if (TRY(has_fast_commit(log, end, block_size)))
-            return fail(
-                EOPNOTSUPP,
-                "journal: block {}: fast commits of transaction {} wait to be replayed, which only the kernel and "
-                "e2fsck can do",
-                layout.ring_end(), end);
+        const Scan scanned = TRY(scan(log, block_size));
+        end = scanned.end;
+        next = scanned.next;
+        if (layout.fast_commit_blocks) report.fast_commits = TRY(read_fast_commits(log, end, block_size));
 
         Revoked revoked;
         TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
@@ -179,12 +154,14 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     }
     if (!reset || layout.start == 0) return report;
 
-    // An empty log that goes on with the next number.
+    // An empty log that goes on with the next number. With fast commits it is one in which the transaction that they go
+    // before is still to come: they count until it is committed.
+    const bool fast = report.fast_commits.any();
     std::vector<std::byte> bytes(block_size);
     TRY(log.read(0, bytes));
     auto& super = view_as<format::JournalSuper>(Bytes(bytes));
-    super.start = 0u;
-    super.sequence = end + 1;
+    super.start = fast ? next : 0u;
+    super.sequence = fast ? end : end + 1;
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
     const BlockNr place = TRY(log.place(0));
     TRY(device.write(place.value * block_size, bytes));

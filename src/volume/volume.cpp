@@ -3,6 +3,7 @@
 #include "device/overlay_device.h"
 #include "inode/super_access.h"
 #include "volume/deleter.h"
+#include "volume/fast_commit_replay.h"
 #include "volume/flusher.h"
 #include "volume/journal_location.h"
 #include "volume/multiple_mount.h"
@@ -85,6 +86,7 @@ struct Volume::State {
     Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
     unsigned freezes = 0;
     bool closed = false;
+    bool supersedes = false;  // the log that is opened holds fast commits that were replayed
 
     FsContext& fs() { return *layers->fs; }
 
@@ -92,6 +94,7 @@ struct Volume::State {
     Result<void> open();
     Result<void> begin_writing();
     Result<void> finish_orphans();
+    Result<void> replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs);
     Result<void> take_over_journal_error();
     Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
     void met_corruption(const Error& error);
@@ -117,6 +120,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
         if (errors == ErrorPolicy::panic) std::abort();
     };
+    j.after_fast_commits = supersedes;
     if (with_log) l.journal = TRY(Journal::open(*l.buffers, std::move(log_runs), std::move(j)));
     else l.journal = Journal::create_none(*l.buffers, std::move(j));
     l.allocator =
@@ -197,6 +201,10 @@ Result<void> Volume::State::open() {
             if (wants_recovery) {
                 recovery = TRY(recover(*device, block_size, blocks, runs));
                 super = TRY(load_super(*device, options));
+                if (recovery.fast_commits.any()) {
+                    TRY(replay_fast(super, runs));
+                    super = TRY(load_super(*device, options));
+                }
                 // On the image the mark stays until the unmount has written the counters: without it they would be
                 // believed.
                 if (options.fs.read_only) {
@@ -235,6 +243,65 @@ Result<void> Volume::State::open() {
         if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
     }
     return {};
+}
+
+// The fast commits are replayed in memory first: a tag that lies leaves the image as the ordinary recovery left it.
+// What came of them is then one transaction of the log, which takes their place as a whole.
+Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs) {
+    const std::shared_ptr<BlockDevice> target = device;
+    const bool read_only = options.fs.read_only;
+    auto overlay = std::make_shared<OverlayDevice>(target);
+    auto replayed = [&]() -> Result<void> {
+        device = overlay;
+        options.fs.read_only = false;
+        TRY(assemble(super, {}, false, true));
+        Orphans owner(fs(), *layers->inodes);
+        TRY(replay_fast_commits(recovery.fast_commits, fs(), *layers->inodes, owner));
+        return layers->journal->close();
+    };
+    Result<void> done = replayed();
+    layers.reset();
+    device = target;
+    options.fs.read_only = read_only;
+    TRY(std::move(done));
+
+    const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
+    const std::uint32_t block_size = geometry.block_size;
+    std::vector<std::pair<BlockNr, std::vector<std::byte>>> changed;
+    Result<void> compared;
+    overlay->for_each_page([&](std::uint64_t index, const SparsePages::Page&) {
+        for (std::uint64_t at = round_down(index * SparsePages::page_size, std::uint64_t{block_size});
+             compared && at < (index + 1) * SparsePages::page_size; at += block_size) {
+            const BlockNr block(at / block_size);
+            if (at + block_size > device->size() || (!changed.empty() && changed.back().first == block)) continue;
+            std::vector<std::byte> before(block_size), after(block_size);
+            compared = device->read(at, before);
+            if (compared) compared = overlay->read(at, after);
+            if (compared && before != after) changed.emplace_back(block, std::move(after));
+        }
+    });
+    TRY(std::move(compared));
+    if (read_only) {
+        for (const auto& [block, bytes] : changed) TRY(device->write(block.value * block_size, bytes));
+        return {};
+    }
+    supersedes = true;
+    auto logged = [&]() -> Result<void> {
+        TRY(assemble(super, runs, true, false));
+        {
+            Handle handle = TRY(layers->journal->start(static_cast<unsigned>(changed.size()) + 1));
+            for (const auto& [block, bytes] : changed) {
+                BufferRef buffer = TRY(layers->buffers->get(block, "fast commit"));
+                TRY(handle.create_access(buffer));
+                std::memcpy(buffer->data().data(), bytes.data(), bytes.size());
+            }
+        }
+        return layers->journal->close();
+    };
+    done = logged();
+    supersedes = false;
+    layers.reset();
+    return done;
 }
 
 // A journal that gave up left a word of it in the log. It goes to the superblock, where e2fsck looks, before the log

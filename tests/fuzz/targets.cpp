@@ -79,7 +79,9 @@ void mount_and_walk(ConstBytes input) {
     (void)look_at(patched(kind, input, {}));
 }
 void journal(ConstBytes input) {
-    const SeedKind kind = choose(with_logs, input);
+    const bool fast = !input.empty() && std::to_integer<unsigned>(input[0]) >= 0xC0;
+    SeedKind kind = choose(with_logs, input);
+    if (fast) kind = SeedKind::fast_commits;
     visit_all(kind, input, {});
 }
 void extent_tree(ConstBytes input) {

@@ -130,7 +130,7 @@ TEST_P(Fields, AreDamagedOneByOne) {
 INSTANTIATE_TEST_SUITE_P(Images, Fields,
                          testing::Values(SeedKind::checksums, SeedKind::bare, SeedKind::inline_data, SeedKind::indirect,
                                          SeedKind::bigalloc, SeedKind::protected_mmp, SeedKind::dirty_v3,
-                                         SeedKind::dirty_bare),
+                                         SeedKind::dirty_bare, SeedKind::fast_commits),
                          [](const auto& kind) { return std::string(seed_name(kind.param)); });
 
 // The images are sound before they are damaged: a fault found later is the damage's.

@@ -1,6 +1,7 @@
 #include "tests/hostile/log_places.h"
 
 #include "format/journal.h"
+#include "tests/hostile/fast_commit_image.h"
 
 #include <map>
 
@@ -39,6 +40,7 @@ public:
             (void)d.write(at, bytes_of(super));
         });
         if (layout_.start == 0) return;
+        if (layout_.fast_commit_blocks) return fast_commits();
         std::uint32_t index = layout_.start;
         std::map<std::uint32_t, unsigned> seen;
         for (int n = 0; n < 60 && index < layout_.ring_end(); ++n) {
@@ -122,6 +124,31 @@ private:
             blocks_[index] * size_ + sizeof(format::JournalRevokeHeader), block_seal(index));
     }
 
+    // Each tag of the area: its own two fields, and what its value begins with, taken as numbers.
+    void fast_commits() {
+        const FastCommitArea area{{blocks_.begin() + layout_.ring_end() + 1, blocks_.end()}, size_};
+        const auto seal = [area](MemoryDevice& d) { area.seal(d); };
+        for (const std::uint64_t block : area.blocks) {
+            std::vector<std::byte> bytes(size_);
+            (void)device_.read(block * size_, bytes);
+            for (std::uint32_t at = 0; at + 4 <= size_;) {
+                const auto& tag = view_as<format::FastCommitTag>(ConstBytes(bytes), at);
+                if (tag.tag == 0u || tag.length > size_ - at - 4) return;
+                const auto known = format::fields_of(Structure::fast_commit_tag);
+                std::vector<FieldDescription> fields(known.begin(), known.end());
+                for (std::uint32_t word = 0; word < 4 && 4 * word + 4 <= tag.length; ++word)
+                    fields.push_back({words_[word], 4 + 4 * word, 4});
+                if (tag.tag == format::fc_inode)
+                    for (const FieldDescription& field : format::fields_of(Structure::inode))
+                        if (field.offset + field.size <= tag.length - 4u)
+                            fields.push_back({field.name, field.offset + 8, field.size, field.kind});
+                places_.push_back({"fast_commit_tag", std::move(fields), block * size_ + at, {"journal"}, seal, true});
+                at += 4u + tag.length.get();
+            }
+        }
+    }
+
+    static constexpr const char* words_[] = {"value[0]", "value[4]", "value[8]", "value[12]"};
     FileSystem& fs_;
     MemoryDevice& device_;
     std::vector<Place>& places_;

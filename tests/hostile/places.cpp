@@ -323,7 +323,7 @@ const std::vector<Place>& places_of(SeedKind kind) {
     static std::array<std::once_flag, seed_kind_count> made;
     const auto index = static_cast<std::size_t>(kind);
     // Of an image to be recovered, what is not in the log may lie elsewhere once it is.
-    const bool only_log = kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare;
+    const bool only_log = kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare || kind == SeedKind::fast_commits;
     std::call_once(made[index], [&] { all[index] = Finder(kind).find(only_log); });
     return all[index];
 }

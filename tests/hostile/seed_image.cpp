@@ -1,6 +1,7 @@
 #include "tests/hostile/seed_image.h"
 
 #include "format/acl.h"
+#include "tests/hostile/fast_commit_image.h"
 
 #include <fcntl.h>
 #include <sys/sysmacros.h>
@@ -29,6 +30,7 @@ constexpr std::array<Recipe, seed_kind_count> recipes{{
     {"protected_mmp", "-t ext4 -I 256 -O metadata_csum,mmp"},
     {"dirty_v3", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
     {"dirty_bare", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,^64bit"},
+    {"fast_commits", "metadata_csum,64bit"},
 }};
 
 template <class T>
@@ -123,6 +125,9 @@ std::shared_ptr<MemoryDevice> formatted(const Recipe& recipe) {
 }
 
 Seed make_seed(SeedKind kind) {
+    if (kind == SeedKind::fast_commits)
+        return {kind,
+                everything_of(*clean_fast_commit_image(recipes[static_cast<std::size_t>(kind)].features)).crashed()};
     std::shared_ptr<MemoryDevice> device = formatted(recipes[static_cast<std::size_t>(kind)]);
     const bool dirty = kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare;
     Seed out{kind, nullptr};

@@ -20,8 +20,9 @@ enum class SeedKind : std::uint8_t {
     protected_mmp,  // multiple-mount protection
     dirty_v3,       // a log to recover, csum v3, with revokes
     dirty_bare,     // a log to recover, without checksums
+    fast_commits,   // a log of which nothing but fast commits is to be replayed
 };
-inline constexpr std::size_t seed_kind_count = static_cast<std::size_t>(SeedKind::dirty_bare) + 1;
+inline constexpr std::size_t seed_kind_count = static_cast<std::size_t>(SeedKind::fast_commits) + 1;
 std::string_view seed_name(SeedKind kind);
 
 struct Seed {

@@ -1,0 +1,31 @@
+// The blocks that fast commits name: held back from everybody else until the tag that needs them comes.
+#pragma once
+
+#include "alloc/allocator.h"
+#include "journal/fast_commit.h"
+
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace uext4 {
+
+class NamedBlocks {
+public:
+    // Those of all added ranges that are free. The others must turn out to be the file's own already.
+    static Result<NamedBlocks> hold(const FastCommits& commits, Allocator& allocator);
+    // These blocks were freed, durably: what of them is named is held again.
+    Result<void> freed(BlockNr first, std::uint64_t count);
+    // The whole range, as grants in order. EUCLEAN when a block of it is not held: somebody has it.
+    Result<std::vector<Grant>> take(BlockNr first, std::uint64_t count);
+
+private:
+    explicit NamedBlocks(Allocator& allocator) : allocator_(&allocator) {}
+    Result<void> hold_free(std::uint64_t first, std::uint64_t end);
+
+    Allocator* allocator_;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> named_;  // [first, end), sorted, apart
+    std::map<std::uint64_t, Grant> held_;                         // by first block
+};
+
+}  // namespace uext4
