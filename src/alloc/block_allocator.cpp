@@ -205,6 +205,7 @@ Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
             Claim paid = TRY(claim(taken, true));
             for (std::uint32_t i = from; i < from + taken; ++i) map.set(i);
             map.free -= taken;
+            map.apart += taken;
             if (map.first_free == from) map.first_free = from + taken;
             s.facts[number.value].free_hint.store(map.free, std::memory_order_relaxed);
             paid.take(taken);

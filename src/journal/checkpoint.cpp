@@ -36,7 +36,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     // on the list of one transaction only, the newest that is durable.
     std::vector<LogImage> images;
     std::vector<BufferRef> written;
-    std::vector<std::byte> bytes(blocks * block_size);
+    LargeBuffer bytes(blocks * block_size);
     std::size_t at = 0;
     for (auto it = checkpoints.begin(); it != end; ++it) {
         for (const auto& [number, buffer] : it->second.buffers) {

@@ -13,7 +13,7 @@ void JournalState::commit_running(MutexLock& guard) {
 
     // No handle is open and none can be opened: what the blocks say now is what the transaction's handles left.
     Transaction& t = *running;
-    std::vector<std::byte> bytes(t.blocks() * block_size);
+    LargeBuffer bytes(t.blocks() * block_size);
     std::vector<LogImage> images;
     images.reserve(t.blocks());
     std::size_t at = 0;
@@ -111,7 +111,7 @@ void JournalState::commit_running(MutexLock& guard) {
 }
 
 // Without a log: the blocks go home at once. Sorted by block; adjoining ones in one request.
-Result<void> JournalState::write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images) {
+Result<void> JournalState::write_home(LargeBuffer& bytes, const std::vector<LogImage>& images) {
     for (std::size_t i = 0; i < images.size();) {
         std::vector<ConstBytes> parts;
         std::size_t j = i;

@@ -3,6 +3,7 @@
 // waits for a commit while nobody writes: a hand-over to another thread and back costs more than a small commit does.
 #pragma once
 
+#include "base/large_buffer.h"
 #include "format/journal.h"
 #include "journal/journal.h"
 #include "sync/condition.h"
@@ -104,9 +105,9 @@ struct JournalState {
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
     void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
-    Result<void> write_home(std::vector<std::byte>& bytes, const std::vector<LogImage>& images);
+    Result<void> write_home(LargeBuffer& bytes, const std::vector<LogImage>& images);
     // ---- log_writer.cpp
-    Result<void> write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images,
+    Result<void> write_log(const Transaction& t, LargeBuffer& bytes, std::vector<LogImage>& images,
                            std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
     void write_abort_mark();  // s_errno; that the device may refuse it is no news

@@ -83,7 +83,7 @@ void put_header(Bytes block, std::uint32_t type, std::uint32_t sequence) {
 
 }  // namespace
 
-Result<void> JournalState::write_log(const Transaction& t, std::vector<std::byte>& bytes, std::vector<LogImage>& images,
+Result<void> JournalState::write_log(const Transaction& t, LargeBuffer& bytes, std::vector<LogImage>& images,
                                      std::uint64_t& used) {
     const std::uint32_t sequence = log_sequence;
     // Only this thread changes log_free. Writing on would run over transactions that are not home.
