@@ -40,7 +40,8 @@ void Flusher::wake() {
     changed_.notify_all();
 }
 
-Result<void> Flusher::flush_all(InodeTable& inodes) {
+Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log) {
+    constexpr std::uint64_t most_named = 32;
     Result<void> first;
     std::uint64_t failed = 0;
     inodes.for_each([&](InodeRef inode) {
@@ -48,11 +49,10 @@ Result<void> Flusher::flush_all(InodeTable& inodes) {
         Result<void> r = write_back(*inode);
         if (r) r = store_pending_times(*inode);
         if (r) return;
-        ++failed;
+        if (++failed <= most_named && log) log(fmt::format("writeback: {}", r.error().what));
         if (first) first = std::move(r);
     });
-    // Each file's own fsync says it of that file.
-    if (failed > 1) return fail(first.error().code, "{} (and so {} files more)", first.error().what, failed - 1);
+    if (failed > most_named && log) log(fmt::format("writeback: {} files more", failed - most_named));
     return first;
 }
 

@@ -5,6 +5,9 @@
 #include "sync/thread.h"
 #include "volume/freeze_gate.h"
 
+#include <functional>
+#include <string>
+
 namespace uext4 {
 
 class Flusher {
@@ -12,8 +15,9 @@ public:
     Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate);
     ~Flusher();
     void wake();
-    // Every file's dirty data and pending times. The first error, after all files were tried.
-    static Result<void> flush_all(InodeTable& inodes);
+    // Every file's dirty data and pending times. The first error, after all files were tried; `log`, where given, is
+    // told which files failed.
+    static Result<void> flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log = {});
 
 private:
     void run();

@@ -390,7 +390,8 @@ Result<void> Volume::close() {
     s.flusher.reset();
     Result<void> first = Flusher::flush_all(*s.layers->inodes);
     s.deleter.reset();
-    if (Result<void> r = Flusher::flush_all(*s.layers->inodes); !r && first) first = std::move(r);
+    // What failed is tried once more, and told of if it still does.
+    if (Result<void> r = Flusher::flush_all(*s.layers->inodes, s.log); !r && first) first = std::move(r);
     FsContext& fs = s.fs();
     if (s.orphans->uses_file() && !fs.journal.aborted()) {
         Result<Handle> handle = fs.journal.start(2);
@@ -431,7 +432,7 @@ bool Volume::read_only() const { return state_->fs().read_only.load(); }
 Result<void> Volume::sync() {
     State& s = *state_;
     if (s.options.fs.read_only) return {};
-    Result<void> first = Flusher::flush_all(*s.layers->inodes);
+    Result<void> first = Flusher::flush_all(*s.layers->inodes, s.log);
     Result<void> committed = s.fs().journal.commit_all();
     if (committed) {
         committed = s.device->flush();

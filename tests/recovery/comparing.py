@@ -48,6 +48,7 @@ def same(scratch, ours, kernels, what, cut=frozenset(), who="the program"):
     `who` did. Whoever finishes a truncation of the files in `cut` has to write the time at which it did, and may leave the
     blocks of its extent tree on fewer levels: those are free instead. Returns the table."""
     expected, got = kernel_table(scratch, kernels), kernel_table(scratch, ours)
+    table = {path: dict(entry) for path, entry in got.items()}
     by_kernel, by_us = superblock(kernels), superblock(ours)
     sectors = int(by_kernel["Block size"]) // 512
     narrower = 0
@@ -55,15 +56,15 @@ def same(scratch, ours, kernels, what, cut=frozenset(), who="the program"):
         fewer = (expected[path].pop("blocks") - got[path].pop("blocks")) // sectors
         check(abs(fewer) <= 2, f"{what}: {path!r} has {fewer} blocks less by {who} than by the kernel")
         narrower += fewer
-        for table in (expected, got):
-            table[path].pop("mtime")
-            table[path].pop("ctime")
+        for side in (expected, got):
+            side[path].pop("mtime")
+            side[path].pop("ctime")
     views.same(expected, got, f"{what}: recovered by the kernel and by {who}")
     by_kernel["Free blocks"] = str(int(by_kernel["Free blocks"]) + narrower)
     for field in COUNTS:
         check(by_kernel.get(field) == by_us.get(field),
               f"{what}: {field}: {by_kernel.get(field)} after the kernel, {by_us.get(field)} after {who}")
-    return got
+    return table
 
 
 # e2fsck finishes what an orphan file names, but empties the file only when it checks everything.
