@@ -58,8 +58,8 @@ private:
         bool had_several_names = false;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers = false;
-        void note(const struct stat& attributes, pid_t by);
         int failure = 0;
+        void note(const struct stat& attributes, pid_t by);
     };
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;

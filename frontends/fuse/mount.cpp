@@ -33,7 +33,7 @@ class Log {
 public:
     explicit Log(std::string image) : image_(std::move(image)) {}
     void tell(const std::string& text) {
-        const bool named = text.find(image_) != std::string::npos;
+        const bool named = text.find(image_ + ":") != std::string::npos;  // by its whole path, or as it was given
         const std::string line = named ? text : image_ + ": " + text;
         if (detached_.load()) syslog(LOG_NOTICE, "%s", line.c_str());
         else fmt::print(stderr, "uext4 mount: {}\n", line);

@@ -48,7 +48,7 @@ def synced(path, content):
 def fill(scratch, image, options):
     top = scratch.mount(image, options=options)
     synced(top / "before", b"before" * 1000)
-    for name, piece in (("large", PIECE), ("small", PIECE[:4096]), ("tiny", b"x" * 100)):
+    for name, piece in (("large", PIECE), ("small", PIECE[:4096]), ("tiny", b"x" * 1000)):
         write_until_full(top / name, piece)
     try:
         synced(top / "while full", PIECE)
