@@ -3,7 +3,7 @@
 
 One program through find_package with the shared library, one with the static archive, one through pkg-config with each.
 They include every public header, and the static ones take the whole archive, so that a library which the package
-description forgot is an error of the linker.
+description forgot is an error of the linker. The same for programs in C, in a project that knows no C++.
 
 Usage: install_test.py BUILD   (a built folder; exit status 77 if it has no library)
 """
@@ -25,6 +25,15 @@ add_executable(static main.cpp)
 target_link_libraries(static PRIVATE -Wl,--whole-archive uext4::static -Wl,--no-whole-archive)
 """
 
+C_CONSUMER = """cmake_minimum_required(VERSION 3.25)
+project(consumer LANGUAGES C)
+find_package(uext4 REQUIRED)
+add_executable(shared main.c)
+target_link_libraries(shared PRIVATE uext4::uext4)
+add_executable(static main.c)
+target_link_libraries(static PRIVATE uext4::static)
+"""
+
 
 def run(*command, **options):
     """Runs a command; ends the test with its output if it fails. Returns what it printed."""
@@ -34,6 +43,21 @@ def run(*command, **options):
         print(result.stdout)
         sys.exit(f"{' '.join(map(str, command))} ended with status {result.returncode}")
     return result.stdout
+
+
+def in_c(folder, prefix, image, paths):
+    """A project in C alone, by CMake and by pkg-config, with both libraries."""
+    folder.mkdir()
+    source = folder / "main.c"
+    source.write_text((pathlib.Path(__file__).parent / "consumer.c").read_text(encoding="utf-8"))
+    (folder / "CMakeLists.txt").write_text(C_CONSUMER)
+    run("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("ninja", "-C", folder / "build")
+    flags = run("pkg-config", "--static", "--cflags", "--libs", "uext4", env=paths).split()
+    flags[flags.index("-luext4")] = "-l:libuext4.a"
+    run("cc", source, *flags, "-o", folder / "by_pkg_config")
+    for program in ("build/shared", "build/static", "by_pkg_config"):
+        run(folder / program, image)
 
 
 def main():
@@ -70,6 +94,7 @@ def main():
         flags[place:place + 1] = ["-Wl,--whole-archive", "-l:libuext4.a", "-Wl,--no-whole-archive"]
         run("c++", "-std=c++23", source, *flags, "-o", folder / "by_pkg_config_static")
         run(folder / "by_pkg_config_static", image)
+        in_c(folder / "c", prefix, image, paths)
         run("e2fsck", "-fn", image)
 
         soname = run("readelf", "-d", next(prefix.rglob("libuext4.so")))
