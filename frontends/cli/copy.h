@@ -31,6 +31,7 @@ public:
 
 private:
     void entry(const std::string& source, Inode& directory, const std::string& name, unsigned depth = 0);
+    void replace(const std::string& source, const InodeRef& inode);
     void merge(const std::string& source, Inode& directory);
     void inside(const std::string& source, Inode& directory, unsigned depth);
     void remove_old(Inode& directory, const std::string& name, const struct stat& st);

@@ -38,6 +38,8 @@ void CopyIn::copy(const std::string& source, const std::string& target) {
         else entry(source, **there, name);
         return;
     }
+    if (!there && there.error().code != ENOENT) refuse(there.error(), to_.image());
+    if (there && target.starts_with('<') && target.find('/') == std::string::npos) return replace(source, *there);
     FileSystem::Parent parent = to_.parent(target);
     entry(source, *parent.directory, parent.name);
 }
@@ -65,6 +67,20 @@ void CopyIn::entry(const std::string& source, Inode& directory, const std::strin
     if (o_.preserve && st.st_nlink > 1) linked_[{st.st_dev, st.st_ino}] = made->number().value;
     if (S_ISDIR(st.st_mode)) inside(source, *made, depth);
     attributes(source, *made, st, was_there);
+    progress_.finish(st);
+}
+
+// A file's contents for an inode that was named by its number: whatever names it has, they stay.
+void CopyIn::replace(const std::string& source, const InodeRef& inode) {
+    struct stat st{};
+    if ((o_.recursive ? ::lstat(source.c_str(), &st) : ::stat(source.c_str(), &st)) != 0)
+        give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+    if (!S_ISREG(st.st_mode) || !inode->is_regular())
+        give_up(negative, fmt::format("{}: inode {}: only a file can replace a file's contents by number", to_.image(),
+                                      inode->number()));
+    progress_.begin(source);
+    contents(source, inode, st);
+    attributes(source, *inode, st, true);
     progress_.finish(st);
 }
 

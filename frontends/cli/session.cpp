@@ -15,6 +15,7 @@ void give_up(int code, const std::string& what) { throw Failure{code, what}; }
 void refuse(const Error& error, const std::string& subject) {
     switch (error.code) {
         case ENOENT:
+        case ESTALE:  // an inode that is named by its number
         case EEXIST:
         case ENOTDIR:
         case EISDIR:

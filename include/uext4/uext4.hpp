@@ -3,7 +3,7 @@
 // Header only, over the C interface of <uext4/uext4.h>: what a program links against stays stable. Objects own what
 // they stand for and give it back when they go; none throws. Every fallible function returns a Result, whose error
 // carries a positive errno and a sentence that names structure and number. All functions are thread-safe. Offsets,
-// lengths and sizes are bytes. Paths start at the file system's root; "<12>" as a whole path names inode 12.
+// lengths and sizes are bytes. Paths start at the file system's root; "<12>" names inode 12, "<12>/name" an entry of it.
 //
 //     auto fs = uext4::FileSystem::mount("disk.img", "data=ordered");
 //     if (!fs) return report(fs.error().message);

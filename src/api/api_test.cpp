@@ -2,6 +2,7 @@
 #include "api/file_system.h"
 
 #include "device/memory_device.h"
+#include "inode/own_inode.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -194,6 +195,42 @@ TEST_P(Api, AttributesAndRanges) {
         ASSERT_TRUE(file->sync(false));
         EXPECT_EQ(read("/f"), expected);
     }
+    unmount();
+}
+
+// What a number names beside the files of the user: the journal, the orphan file, values of attributes ...
+TEST_P(Api, TheFileSystemsOwnInodesAreLookedAtAndNotChanged) {
+    mount("strictatime");
+    write("/f", pattern(5000, 1));
+    if (fs->volume().geometry().has_incompat(format::incompat::ea_inode)) {
+        ASSERT_TRUE(fs->set_xattr(**fs->resolve("/f", root), "user.large", pattern(9000, 2), 0, root, true));
+    }
+    unsigned seen = 0;
+    for (std::uint64_t number = 1; number < 40; ++number) {
+        auto found = fs->resolve(fmt::format("<{}>", number), root);
+        if (!found) continue;
+        Inode& inode = **found;
+        if (!is_own(inode)) continue;
+        ++seen;
+        auto refused = [&](const auto& result) { EXPECT_TRUE(!result && result.error().code == EPERM) << number; };
+        auto read_only = fs->open(*found, O_RDONLY, root, true);
+        std::byte some[4096];
+        if (number == format::special_inode::resize) refused(read_only);
+        else EXPECT_TRUE(read_only && (*read_only)->read(0, some));
+        AttributeChange mode;
+        mode.mode = 0777;
+        refused(fs->set_attributes(inode, mode, root, true));
+        refused(fs->truncate(inode, 0, root, true));
+        refused(fs->open(*found, O_RDWR, root, true));
+        refused(fs->open(*found, O_RDONLY | O_TRUNC, root, true));
+        refused(fs->link(inode, **fs->root(), "zz", root, true));
+        refused(fs->set_xattr(inode, "user.a", pattern(10, 3), 0, root, true));
+        refused(fs->remove_xattr(inode, "user.a", root, true));
+        refused(fs->set_flags(inode, format::inode_flag::immutable, root, true));
+    }
+    const format::Geometry& g = fs->volume().geometry();
+    const bool resize = g.has_compat(format::compat::resize_inode), values = g.has_incompat(format::incompat::ea_inode);
+    EXPECT_EQ(seen, (g.journal_inode != 0) + (g.orphan_file_inode != 0) + resize + values);
     unmount();
 }
 

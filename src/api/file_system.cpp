@@ -2,6 +2,7 @@
 
 #include "device/open_device.h"
 #include "device/slice_device.h"
+#include "inode/own_inode.h"
 #include "inode/super_access.h"
 #include "inode/xattr.h"
 
@@ -49,6 +50,22 @@ Result<void> FileSystem::writable() const {
     return fail(EROFS, "the file system is read-only");
 }
 
+Result<void> FileSystem::changeable(const Inode& inode) const {
+    TRY(writable());
+    if (!is_own(inode)) return {};
+    return fail(EPERM, "inode {} belongs to the file system itself and cannot be changed", inode.number());
+}
+
+namespace {
+
+// Blocks that are kept for group descriptors are mapped in a form of its own.
+Result<void> has_contents(const Inode& inode) {
+    if (inode.number().value != format::special_inode::resize) return {};
+    return fail(EPERM, "inode {} holds the blocks for more group descriptors, and no bytes", inode.number());
+}
+
+}  // namespace
+
 Result<InodeRef> FileSystem::root() { return volume_->inodes().get(InodeNr(format::special_inode::root)); }
 Result<InodeRef> FileSystem::inode(InodeNr number) { return volume_->inodes().get(number); }
 
@@ -69,14 +86,14 @@ format::Timestamp FileSystem::birth_time(Inode& inode) {
 
 Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who,
                                         bool check) {
-    TRY(writable());
+    TRY(changeable(inode));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
     return change_attributes(inode, change, who, check);
 }
 
 Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(inode));
     if (inode.is_directory()) return fail(EISDIR, "inode {} is a directory", inode.number());
     if (!inode.is_regular()) return fail(EINVAL, "inode {} is no regular file", inode.number());
     if (check) TRY(may_access(inode, who, access_write));
@@ -106,7 +123,7 @@ Result<void> FileSystem::settle(Inode& directory) {
 
 Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev,
                                     std::string_view target, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(directory));
     return with_space([&]() -> Result<InodeRef> {
         FreezeGate::Pass pass(volume_->gate());
         InodeRef made = TRY(volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check));
@@ -116,7 +133,7 @@ Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mod
 }
 
 Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(directory));
     return with_space([&] {
         FreezeGate::Pass pass(volume_->gate());
         return volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check);
@@ -125,7 +142,8 @@ Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const
 
 Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
                               bool check) {
-    TRY(writable());
+    TRY(changeable(target));
+    TRY(changeable(directory));
     return with_space([&]() -> Result<void> {
         FreezeGate::Pass pass(volume_->gate());
         TRY(volume_->names().link(target, directory, name, who, check));
@@ -134,14 +152,14 @@ Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view 
 }
 
 Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(directory));
     FreezeGate::Pass pass(volume_->gate());
     TRY(volume_->names().unlink(directory, name, who, check));
     return settle(directory);
 }
 
 Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(directory));
     FreezeGate::Pass pass(volume_->gate());
     TRY(volume_->names().rmdir(directory, name, who, check));
     return settle(directory);
@@ -149,7 +167,8 @@ Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Cr
 
 Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
                                 unsigned flags, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(from_dir));
+    TRY(changeable(to_dir));
     auto flush = [this](Inode& inode) -> Result<void> {
         return volume_->options().fs.auto_da_alloc && inode.is_regular() ? write_back(inode) : Result<void>();
     };
@@ -181,7 +200,8 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     if ((flags & O_DIRECTORY) && !inode->is_directory())
         return fail(ENOTDIR, "inode {} is no directory", inode->number());
     if (inode->is_symlink() && !(flags & O_PATH)) return fail(ELOOP, "inode {} is a symbolic link", inode->number());
-    if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(writable());
+    if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(changeable(*inode));
+    TRY(has_contents(*inode));
     if (check)
         TRY(may_access(*inode, who,
                        (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
@@ -233,7 +253,7 @@ Result<void> check_form(std::string_view name, ConstBytes value) {
 
 Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags,
                                    const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(inode));
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
     if (check) TRY(check_form(name, value));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
@@ -254,7 +274,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
 }
 
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(inode));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
     FreezeGate::Pass pass(volume_->gate());
     WriteLock guard(inode.rw);
@@ -273,7 +293,7 @@ Result<std::vector<std::string>> FileSystem::list_xattrs(Inode& inode, const Cre
 std::uint32_t FileSystem::get_flags(Inode& inode) { return visible_flags(inode); }
 
 Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check) {
-    TRY(writable());
+    TRY(changeable(inode));
     FreezeGate::Pass pass(volume_->gate());
     const bool journal = (flags & format::inode_flag::journal_data) != 0;
     const bool switches = journal != inode.has_flag(format::inode_flag::journal_data);
@@ -294,6 +314,7 @@ Result<void> FileSystem::access(Inode& inode, int mask, const Credentials& who) 
 
 Result<void> FileSystem::extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                                  const std::function<bool(const Mapping&)>& visit) {
+    TRY(has_contents(inode));
     return list_extents(inode, offset, length, visit);
 }
 

@@ -110,14 +110,16 @@ public:
     Result<std::size_t> copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to, std::uint64_t to_offset,
                                    std::size_t length, const Credentials* who = nullptr);
 
-    // ---- by path, from the root. "<12>" as the whole path names an inode by its number. At most 40 symlinks.
+    // ---- by path, from the root. "<12>" at the start names an inode by its number, "<12>/name" an entry of it. At
+    // most 40 symlinks.
     Result<InodeRef> resolve(std::string_view path, const Credentials& who, bool follow_last = true);
     struct Parent {
         InodeRef directory;
         std::string name;
         bool slash = false;  // the path goes on with a slash: it is to be a directory
     };
-    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);  // EBUSY for "/"
+    // EBUSY for "/", EINVAL for "<12>", which have no name.
+    Result<Parent> resolve_parent(std::string_view path, const Credentials& who);
     // O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, O_TMPFILE as open(2).
     Result<std::unique_ptr<OpenFile>> open_path(std::string_view path, int flags, mode_t mode, const Credentials& who);
 
@@ -153,6 +155,8 @@ private:
     }
     bool has_more_space_later();
     Result<void> writable() const;
+    // EROFS, or EPERM for what only the file system itself changes: `<8>` names its journal, others attributes' values.
+    Result<void> changeable(const Inode& inode) const;
     // Where a path leads: `found`, or the last part that does not exist in `directory`.
     struct Place {
         InodeRef directory, found;

@@ -13,12 +13,14 @@ namespace {
 
 constexpr unsigned most_links = 40;
 
-// "<12>": an inode by its number.
-std::optional<InodeNr> numbered(std::string_view path) {
-    if (path.size() < 3 || path.front() != '<' || path.back() != '>') return std::nullopt;
+// The number of a path that begins with an inode's, like "<12>" or "<12>/name"; `rest` is what follows it then.
+std::optional<InodeNr> numbered(std::string_view path, std::string_view& rest) {
+    const std::string_view first = path.substr(0, path.find('/'));
+    if (first.size() < 3 || first.front() != '<' || first.back() != '>') return std::nullopt;
     std::uint64_t n = 0;
-    const auto [end, error] = std::from_chars(path.data() + 1, path.data() + path.size() - 1, n);
-    if (error != std::errc() || end != path.data() + path.size() - 1) return std::nullopt;
+    const auto [end, error] = std::from_chars(first.data() + 1, first.data() + first.size() - 1, n);
+    if (error != std::errc() || end != first.data() + first.size() - 1) return std::nullopt;
+    rest = path.substr(first.size());
     return InodeNr(n);
 }
 
@@ -37,13 +39,17 @@ Result<FileSystem::Place> FileSystem::walk(std::string_view path, const Credenti
     if (path.size() >= PATH_MAX) return fail(ENAMETOOLONG, "a path of {} bytes", path.size());
     if (path.empty()) return fail(ENOENT, "an empty path");
     Place place;
-    if (const auto number = numbered(path)) {
+    std::string text;
+    std::string_view rest = path;
+    if (const auto number = numbered(path, rest)) {
+        if (!volume_->geometry().valid_inode(*number))
+            return fail(ENOENT, "'{}': there are {} inodes", path, volume_->geometry().inodes_count);
         place.found = TRY(inode(*number));
-        return place;
+        if (!rest.empty() && !place.found->is_directory())
+            return fail(ENOTDIR, "'{}': inode {} is no directory", path, *number);
+    } else {
+        place.found = TRY(root());
     }
-    place.found = TRY(root());
-    std::string text(path);
-    std::string_view rest = text;
     unsigned links = 0;
     while (!nothing_left(rest)) {
         InodeRef here = place.found;
@@ -90,6 +96,8 @@ Result<FileSystem::Parent> FileSystem::resolve_parent(std::string_view path, con
     const std::size_t at = path.rfind('/');
     const std::string_view name = at == std::string_view::npos ? path : path.substr(at + 1);
     if (name.empty()) return fail(EBUSY, "'/' has no name");
+    if (std::string_view rest; at == std::string_view::npos && numbered(name, rest))
+        return fail(EINVAL, "'{}' is an inode's number, where a name is needed", name);
     const std::string_view directory =
         at == std::string_view::npos || at == 0 ? std::string_view("/") : path.substr(0, at);
     InodeRef parent = TRY(resolve(directory, who));

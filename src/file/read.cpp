@@ -1,6 +1,7 @@
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
+#include "inode/own_inode.h"
 
 #include <algorithm>
 #include <cstring>
@@ -181,6 +182,7 @@ bool is_atime_due(const Inode& inode, const format::Timestamp& now) UEXT4_REQUIR
     const FsContext& fs = inode.fs();
     if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime))
         return false;
+    if (is_own(inode)) return false;
     if (inode.is_directory() && fs.options.nodiratime) return false;
     if (fs.options.atime == AtimePolicy::strict) return true;
     const format::Timestamp a = inode.atime();

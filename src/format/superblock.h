@@ -143,6 +143,12 @@ struct Geometry {
 
     bool valid_block(BlockNr block) const { return block.value >= first_data_block && block.value < blocks_count; }
     bool valid_inode(InodeNr ino) const { return ino.value >= 1 && ino.value <= inodes_count; }
+    // Where the file system keeps its own records: all before the first inode but the root, and those it names.
+    bool is_own_inode(InodeNr ino) const {
+        const std::uint64_t n = ino.value;
+        return (n < first_inode && n != special_inode::root) || n == journal_inode || n == orphan_file_inode ||
+               n == user_quota_inode || n == group_quota_inode || n == project_quota_inode;
+    }
     GroupNr group_of(BlockNr block) const { return GroupNr((block.value - first_data_block) / blocks_per_group); }
     GroupNr group_of(InodeNr ino) const { return GroupNr((ino.value - 1) / inodes_per_group); }
     std::uint32_t index_in_group(InodeNr ino) const {

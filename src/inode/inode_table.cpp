@@ -116,7 +116,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
         if (unused && number.value >= g.first_inode) return fail(ESTALE, "inode {} is not in use", number);
         // Decided before the inode is in the table: the last reference to one without links would delete it.
         const bool unlinked = view_as<Le16>(ConstBytes(raw), offsetof(format::InodeDisk, links_count)) == 0;
-        if (unlinked && !unused && !allow_unlinked) return fail(ESTALE, "inode {} is not in use", number);
+        if (unlinked && !allow_unlinked) return fail(ESTALE, "inode {} is not in use", number);
         if (!unused && !format::inode_checksum_ok(g, number, raw))
             return fail(EUCLEAN, "inode {}: bad checksum", number);
         TRY(format::validate_inode(g, number, raw));

@@ -55,11 +55,7 @@ private:
 
     Result<void> check_number(const FastCommitOperation& o) const {
         const format::Geometry& g = fs_.geometry;
-        const std::uint64_t n = o.inode.value;
-        const bool own = n == g.journal_inode || n == g.orphan_file_inode || n == g.user_quota_inode ||
-                         n == g.group_quota_inode || n == g.project_quota_inode;
-        if (!g.valid_inode(o.inode) || own || (n < g.first_inode && n != format::special_inode::root))
-            return fail(EUCLEAN, "no inode of a user's");
+        if (!g.valid_inode(o.inode) || g.is_own_inode(o.inode)) return fail(EUCLEAN, "no inode of a user's");
         return {};
     }
 

@@ -185,6 +185,36 @@ TEST_F(CInterface, DirectoriesThatSyncEachChange) {
     EXPECT_EQ(there("/d/h"), -ENOENT);
 }
 
+TEST_F(CInterface, PathsThatBeginWithAnInodesNumber) {
+    ASSERT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
+    struct stat st{};
+    ASSERT_EQ(uext4_stat(fs, "/d", &st), 0);
+    const std::string number = "<" + std::to_string(st.st_ino) + ">", inside = number + "/inside";
+    // Where a name is made or taken away, a number is none.
+    EXPECT_EQ(uext4_mkdir(fs, number.c_str(), 0755), -EINVAL);
+    EXPECT_EQ(uext4_symlink(fs, "x", "<999>"), -EINVAL);
+    EXPECT_EQ(uext4_rmdir(fs, number.c_str()), -EINVAL);
+    EXPECT_EQ(uext4_unlink(fs, number.c_str()), -EINVAL);
+    EXPECT_EQ(uext4_rename(fs, number.c_str(), "/e", 0), -EINVAL);
+    EXPECT_EQ(uext4_rename(fs, "/d", number.c_str(), 0), -EINVAL);
+    EXPECT_EQ(uext4_link(fs, "<8>", "/journal"), -EPERM);
+    uext4_file* file = nullptr;
+    EXPECT_EQ(uext4_open(fs, "<999>", O_RDWR | O_CREAT, 0644, &file), -ESTALE);
+    EXPECT_EQ(uext4_open(fs, "<99999999>", O_RDWR | O_CREAT, 0644, &file), -ENOENT);
+    EXPECT_EQ(uext4_open(fs, "<8>", O_RDWR, 0, &file), -EPERM);
+    ASSERT_EQ(uext4_open(fs, "<8>", O_RDONLY, 0, &file), 0);
+    EXPECT_EQ(uext4_close(file), 0);
+    // What it names may be a directory, on the way to an entry.
+    EXPECT_EQ(uext4_mkdir(fs, inside.c_str(), 0755), 0);
+    EXPECT_EQ(uext4_stat(fs, "/d/inside", &st), 0);
+    EXPECT_EQ(uext4_stat(fs, inside.c_str(), &st), 0);
+    EXPECT_EQ(uext4_stat(fs, (number + "/none").c_str(), &st), -ENOENT);
+    EXPECT_EQ(uext4_stat(fs, "<8>/none", &st), -ENOTDIR);
+    // A name that looks like a number is one behind a slash.
+    EXPECT_EQ(uext4_mkdir(fs, "/<12>", 0755), 0);
+    EXPECT_EQ(uext4_rmdir(fs, "/<12>"), 0);
+}
+
 TEST_F(CInterface, AttributesThatAreToBeMadeAndReplaced) {
     ASSERT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
     EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_CREATE | XATTR_REPLACE), -ENODATA);

@@ -87,6 +87,36 @@ def questions(verbs):
     check(verbs.status(f"<{number}>")["inode"] == number, "an inode by its number")
 
 
+def numbers(scratch, verbs):
+    """A place that is an inode's number: its contents can be given to it, and it is never a name."""
+    other = scratch.path("other contents")
+    other.write_text("other contents")
+    verbs("cp", "/etc/hostname", ":/numbered")
+    before = verbs.status("/numbered")
+    number = f"<{before['inode']}>"
+    verbs("cp", other, f":{number}")
+    check(verbs("cat", ":/numbered") == "other contents", "the contents of an inode by its number")
+    after = verbs.status("/numbered")
+    check(all(before[key] == after[key] for key in ("inode", "uid", "gid", "mode", "links")), f"{before} {after}")
+    inside = f"<{verbs.status('/there')['inode']}>/by number"
+    verbs("mkdir", f":{inside}")
+    check(verbs.status(inside) | {"name": 0} == verbs.status("/there/by number") | {"name": 0}, "below a number")
+    verbs("cp", "-a", scratch.folder, f":{number}", status=NO, says="by number")
+    for words in (("cp", other, ":<999>"), ("cp", other, ":<99999999>"), ("mkdir", f":{number}"), ("mkdir", ":<999>"),
+                  ("rm", f":{number}"), ("rm", "-r", ":<2>"), ("rmdir", ":<2>"), ("mv", f":{number}", ":/moved"),
+                  ("ln", ":/numbered", ":<999>"), ("ln", "-s", "text", ":<999>"), ("mknod", ":<999>", "p"),
+                  ("touch", ":<999>"), ("truncate", "-s", "0", ":<999>"), ("cat", ":<7>"), ("fiemap", ":<7>"),
+                  # The journal is looked at, and only the file system changes it.
+                  ("cp", other, ":<8>"), ("truncate", "-s", "0", ":<8>"), ("ln", ":<8>", ":/journal"),
+                  ("touch", ":<8>"), ("chmod", "777", ":<8>"), ("chown", "5", ":<8>"), ("chattr", "+i", ":<8>"),
+                  ("setfattr", "-n", "user.a", "-v", "a", ":<8>"), ("setfattr", "-x", "user.a", ":<8>")):
+        verbs(*words, status=NO)
+    for verb in ("stat", "fiemap", "lsattr", "getfattr"):
+        verbs(verb, ":<8>")
+    check(all("<" not in name for name in verbs("ls", ":/").split("\n")), "a number became a name")
+    mounting.clean(verbs.image)
+
+
 def owners(scratch, verbs):
     """Who runs a verb owns what it makes."""
     for words, path in ((("mkdir", ":/by nobody"), "/by nobody"), (("touch", ":/touched"), "/touched"),
@@ -200,6 +230,7 @@ def test(scratch):
     os.chown(verbs.image, NOBODY, NOBODY)
     wrong_words(verbs)
     questions(verbs)
+    numbers(scratch, verbs)
     copies(scratch, verbs)
     on_a_terminal(scratch, verbs)
     owners(scratch, verbs)
