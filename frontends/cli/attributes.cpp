@@ -132,7 +132,7 @@ void add_attribute_verbs(CLI::App& app) {
         v->footer("Example: uext4 chown 1000:1000 disk.img:/home/x");
         v->add_option("OWNER", s->what, "UID, UID:GID or :GID")->required();
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
-        v->add_flag("-H,--no-dereference", s->flag, "The link itself");
+        link_itself(v, s->flag);
         add_common(v, s->o, false, false);
         v->callback([s] {
             const Owner owner = owner_of(s->what);
@@ -175,8 +175,11 @@ void add_attribute_verbs(CLI::App& app) {
         v->callback([s] {
             with_inode(*s, false, true, [&](Session& session, Inode& inode, const std::string& path) {
                 const std::uint32_t bits = session.fs().get_flags(inode);
-                if (s->o.json) print(Json{{"path", path}, {"flags", flags_text(bits)}, {"bits", bits}});
-                else fmt::print("{} {}\n", flags_text(bits), path);
+                Json j;
+                set_text(j, "path", path);
+                j.update({{"flags", flags_text(bits)}, {"bits", bits}});
+                if (s->o.json) print(j);
+                else fmt::print("{} {}\n", flags_text(bits), shown(path));
             });
         });
     }
@@ -185,18 +188,22 @@ void add_attribute_verbs(CLI::App& app) {
         CLI::App* v = app.add_subcommand("getfattr", "Shows extended attributes");
         v->footer("Example: uext4 getfattr -n user.x disk.img:/file");
         v->add_option("-n", s->name, "Only this one");
+        link_itself(v, s->flag);
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, true, true);
         v->callback([s] {
             with_inode(*s, false, false, [&](Session& session, Inode& inode, const std::string& path) {
                 std::vector<std::string> names{s->name};
                 if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), session.at(path));
-                Json out = Json::object();
+                Json out = Json::array();
                 for (const std::string& name : names) {
-                    const std::string text =
-                        value_text(need(session.fs().get_xattr(inode, name, me(), false), session.at(path)));
-                    if (s->o.json) out[name] = text;
-                    else fmt::print("{}={}\n", name, text);
+                    const std::vector<std::byte> value =
+                        need(session.fs().get_xattr(inode, name, me(), false), session.at(path));
+                    if (!s->o.json) fmt::print("{}={}\n", shown(name), value_text(value));
+                    Json one;
+                    set_text(one, "name", name);
+                    set_text(one, "value", {reinterpret_cast<const char*>(value.data()), value.size()});
+                    out.push_back(std::move(one));
                 }
                 if (s->o.json) print(out);
             });
@@ -210,6 +217,7 @@ void add_attribute_verbs(CLI::App& app) {
         v->add_option("-n", s->name, "Name");
         v->add_option("-v", s->value, "Value: text, or 0x...");
         v->add_option("-x", s->remove, "Removes this one");
+        link_itself(v, s->flag);
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, false, false);
         v->callback([s] {

@@ -56,6 +56,12 @@ public:
     }
     ~Folder() {
         std::error_code ignored;
+        // Also what is in directories that their owner cannot enter.
+        constexpr auto anything = std::filesystem::directory_options::skip_permission_denied;
+        using Walk = std::filesystem::recursive_directory_iterator;
+        ::chmod(path_.c_str(), S_IRWXU);
+        for (Walk at(path_, anything, ignored); at != Walk(); at.increment(ignored))
+            if (!at->is_symlink(ignored) && at->is_directory(ignored)) ::chmod(at->path().c_str(), S_IRWXU);
         std::filesystem::remove_all(path_, ignored);
     }
     Folder(const Folder&) = delete;
@@ -68,18 +74,20 @@ private:
 
 constexpr const char* incomplete = "not everything was copied";
 
-// Copies what is named in one image to `folder`, into a directory for each source, whose paths it returns: a name may
-// be there twice.
+// Copies what is named in one image to `folder`, into a directory for each source: a name may be there twice. The paths
+// of the copies, which mean what the sources mean.
 std::vector<std::string> copy_aside(Session& from, const std::vector<std::string>& paths, const std::string& folder,
                                     const CopyOptions& options) {
     CopyOut out(from, options);
     std::vector<std::string> places;
     for (const std::string& path : paths) out.expect(path);
     for (const std::string& path : paths) {
-        places.push_back(fmt::format("{}/{}", folder, places.size()));
-        if (::mkdir(places.back().c_str(), 0700) != 0) give_up(impossible, places.back() + ": " + std::strerror(errno));
-        out.copy(path, places.back());
+        const std::string place = fmt::format("{}/{}", folder, places.size());
+        if (::mkdir(place.c_str(), 0700) != 0) give_up(impossible, place + ": " + std::strerror(errno));
+        out.copy(path, place);
+        places.push_back(place + "/" + (means_contents(path) ? "." : last_part(path)));
     }
+    out.finish();
     if (out.incomplete()) give_up(negative, incomplete);
     return places;
 }
@@ -112,7 +120,7 @@ std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>
             out.push_back(source);
             continue;
         }
-        for (const auto& e : std::filesystem::directory_iterator(places[image][next[image]++])) out.push_back(e.path());
+        out.push_back(places[image][next[image]++]);
     }
     return out;
 }
@@ -151,6 +159,7 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
             CopyOut out(from, o);
             for (const std::string& path : paths) out.expect(path);
             for (const std::string& path : paths) out.copy(path, to);
+            out.finish();
             complete = complete && !out.incomplete();
         }
         from.close();

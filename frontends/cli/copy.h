@@ -21,6 +21,8 @@ inline constexpr std::size_t copy_chunk = std::size_t{1} << 20;
 format::Timestamp time_of(const timespec& t);
 // The name that a path ends with.
 std::string last_part(std::string path);
+// "tree/.", "tree/.." and "/" have no name of their own: what is in them goes straight into the target, as with cp(1).
+bool means_contents(const std::string& path);
 
 // From the host into an image. One of these sees all sources: links between them stay links.
 class CopyIn {
@@ -56,6 +58,8 @@ public:
     CopyOut(Session& from, const CopyOptions& o) : from_(from), o_(o), progress_(o.progress) {}
     void expect(const std::string& source);
     void copy(const std::string& source, const std::string& target);
+    // Last of all: what would have been in the way of later copies.
+    void finish();
     // Something was left out and told.
     bool incomplete() const { return incomplete_; }
 
@@ -65,12 +69,18 @@ private:
     std::vector<std::pair<std::string, std::uint64_t>> names_in(Inode& directory, const std::string& source);
     void contents(const InodeRef& inode, const std::string& source, const std::string& target, const struct stat& st);
     void attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st);
+    mode_t mode_out(const struct stat& st) const;
 
     Session& from_;
     const CopyOptions& o_;
     Progress progress_;
     std::map<ino_t, std::string> linked_;
     Ancestors above_;
+    struct Left {
+        std::string source, target;
+        struct stat st;
+    };
+    std::vector<Left> left_;  // directories that their owner cannot enter when they have their permissions
     bool incomplete_ = false;
 };
 

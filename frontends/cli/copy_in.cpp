@@ -18,6 +18,11 @@ std::string last_part(std::string path) {
     return slash == std::string::npos ? path : path.substr(slash + 1);
 }
 
+bool means_contents(const std::string& path) {
+    const std::string name = last_part(path);
+    return name == "." || name == ".." || name == "/" || name.empty();
+}
+
 void CopyIn::expect(const std::string& source) {
     if (!progress_.shown()) return;
     struct stat st{};
@@ -32,10 +37,8 @@ void CopyIn::expect(const std::string& source) {
 void CopyIn::copy(const std::string& source, const std::string& target) {
     Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
     if (there && (*there)->is_directory()) {
-        // "tree/." has no name of its own: what is in it goes straight into the target, as with cp(1).
-        const std::string name = last_part(source);
-        if (name == "." || name == ".." || name == "/") merge(source, **there);
-        else entry(source, **there, name);
+        if (means_contents(source)) merge(source, **there);
+        else entry(source, **there, last_part(source));
         return;
     }
     if (!there && there.error().code != ENOENT) refuse(there.error(), to_.image());

@@ -15,7 +15,7 @@ void check(int result, const std::string& what) {
 
 void tell(Progress& progress, const std::string& what, int error) {
     progress.clear();
-    fmt::print(stderr, "uext4 cp: {}: {}\n", what, std::strerror(error));
+    fmt::print(stderr, "uext4 cp: {}: {}\n", told(what), std::strerror(error));
 }
 
 }  // namespace
@@ -42,10 +42,8 @@ void CopyOut::copy(const std::string& source, const std::string& target) {
     InodeRef inode = from_.resolve(source, !o_.recursive);
     std::string where = target;
     struct stat st{};
-    if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) {
-        const std::string name = last_part(source);
-        if (name != "/" && !name.empty()) where += "/" + name;
-    }
+    if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && !means_contents(source))
+        where += "/" + last_part(source);
     entry(inode, source, where);
 }
 
@@ -108,8 +106,10 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
                   target + "/" + name, depth + 1);
         above_.leave();
     }
-    attributes(*inode, source, target, st);
     progress_.finish(st);
+    // Links to files below are still to be made, so the way to them stays open. Children come before their parents.
+    if (S_ISDIR(st.st_mode) && (mode_out(st) & S_IRWXU) != S_IRWXU) left_.push_back({source, target, st});
+    else attributes(*inode, source, target, st);
 }
 
 void CopyOut::contents(const InodeRef& inode, const std::string& source, const std::string& target,
@@ -143,6 +143,18 @@ void CopyOut::contents(const InodeRef& inode, const std::string& source, const s
     check(::ftruncate(fd, st.st_size), target);
 }
 
+void CopyOut::finish() {
+    for (const Left& directory : std::exchange(left_, {})) {
+        InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), directory.source);
+        attributes(*inode, directory.source, directory.target, directory.st);
+    }
+}
+
+mode_t CopyOut::mode_out(const struct stat& st) const {
+    if (o_.mode) return *o_.mode;
+    return st.st_mode & (o_.preserve ? 07777 : 0777);
+}
+
 void CopyOut::attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st) {
     // With another owner than the image says, set-id bits would give somebody else's rights away.
     mode_t kept = 07777;
@@ -159,11 +171,7 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
                 tell(progress_, target + ": " + name, errno);
         }
     }
-    if (!S_ISLNK(st.st_mode))
-        check(::chmod(target.c_str(), o_.mode       ? *o_.mode
-                                      : o_.preserve ? st.st_mode & kept
-                                                    : st.st_mode & 0777),
-              target);
+    if (!S_ISLNK(st.st_mode)) check(::chmod(target.c_str(), o_.mode ? *o_.mode : mode_out(st) & kept), target);
     if (o_.preserve) {
         const timespec times[2] = {st.st_atim, st.st_mtim};
         ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);

@@ -30,30 +30,29 @@ void info(const State& st) {
         const format::Geometry& g = s.fs().volume().geometry();
         const SpaceCounts counts = s.fs().volume().counts();
         using format::FeatureSet;
-        Json j{{"image", p.image},
-               {"uuid", uuid_text(super.uuid)},
-               {"label", need(s.fs().label(), p.image)},
-               {"block_size", g.block_size},
-               {"blocks", g.blocks_count},
-               {"free_blocks", counts.free_blocks},
-               {"reserved_blocks", g.reserved_blocks},
-               {"inodes", g.inodes_count},
-               {"free_inodes", counts.free_inodes},
-               {"inode_size", g.inode_size},
-               {"groups", g.group_count},
-               {"cluster_blocks", g.cluster_ratio},
-               {"features_compat", format::feature_names(FeatureSet::compat, g.compat)},
-               {"features_incompat", format::feature_names(FeatureSet::incompat, super.feature_incompat)},
-               {"features_ro_compat", format::feature_names(FeatureSet::ro_compat, super.feature_ro_compat)},
-               {"state", super.state & format::super_state::errors       ? "errors"
-                         : super.has_incompat(format::incompat::recover) ? "needs recovery"
-                                                                         : "clean"},
-               {"mount_count", super.mnt_count.get()},
-               {"journal_inode", g.journal_inode}};
+        Json j;
+        set_text(j, "image", p.image);
+        j["uuid"] = uuid_text(super.uuid);
+        set_text(j, "label", need(s.fs().label(), p.image));
+        j.update({{"block_size", g.block_size},
+                  {"blocks", g.blocks_count},
+                  {"free_blocks", counts.free_blocks},
+                  {"reserved_blocks", g.reserved_blocks},
+                  {"inodes", g.inodes_count},
+                  {"free_inodes", counts.free_inodes},
+                  {"inode_size", g.inode_size},
+                  {"groups", g.group_count},
+                  {"cluster_blocks", g.cluster_ratio},
+                  {"features_compat", format::feature_names(FeatureSet::compat, g.compat)},
+                  {"features_incompat", format::feature_names(FeatureSet::incompat, super.feature_incompat)},
+                  {"features_ro_compat", format::feature_names(FeatureSet::ro_compat, super.feature_ro_compat)},
+                  {"state", super.state & format::super_state::errors       ? "errors"
+                            : super.has_incompat(format::incompat::recover) ? "needs recovery"
+                                                                            : "clean"},
+                  {"mount_count", super.mnt_count.get()},
+                  {"journal_inode", g.journal_inode}});
         if (st.o.json) print(j);
-        else
-            for (const auto& [key, value] : j.items())
-                fmt::print("{:>20}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+        else print_members(j, 20);
     }
     s.close();
 }
@@ -91,7 +90,7 @@ Json describe(const FastCommitOperation& o) {
             j["count"] = o.count;
             break;
         case format::fc_inode: j["bytes"] = o.contents.size(); break;
-        default: j["parent"] = o.parent.value; j["name"] = o.name;
+        default: j["parent"] = o.parent.value; set_text(j, "name", o.name);
     }
     return j;
 }
@@ -102,9 +101,7 @@ Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t bl
     Json operations = Json::array();
     for (const FastCommitOperation& o : found.operations) {
         Json j = describe(o);
-        if (!st.o.json)
-            fmt::print("{:>8} {:>10} fast       {}\n", o.log_block, tid,
-                       j.dump(-1, ' ', false, Json::error_handler_t::replace));
+        if (!st.o.json) fmt::print("{:>8} {:>10} fast       {}\n", o.log_block, tid, line_of(j));
         operations.push_back(std::move(j));
     }
     return {{"commits", found.commits}, {"operations", std::move(operations)}};
@@ -167,8 +164,11 @@ void check_image(const State& st) {
            {"used_clusters", report.used_clusters},
            {"problems", Json::array()}};
     for (const CheckProblem& p : report.problems) {
-        j["problems"].push_back({{"where", p.where}, {"what", p.what}});
-        if (!st.o.json) fmt::print("{}: {}\n", p.where, p.what);
+        Json problem;
+        set_text(problem, "where", p.where);
+        set_text(problem, "what", p.what);
+        j["problems"].push_back(std::move(problem));
+        if (!st.o.json) fmt::print("{}: {}\n", shown(p.where), shown(p.what));
     }
     if (st.o.json) print(j);
     else
@@ -210,7 +210,7 @@ void add_image_verbs(CLI::App& app) {
         v->callback([s] {
             Session session(s->image, s->set, s->o);
             if (s->set) need(session.fs().set_label(s->text), s->image);
-            else fmt::print("{}\n", need(session.fs().label(), s->image));
+            else fmt::print("{}\n", shown(need(session.fs().label(), s->image)));
             session.close();
         });
     }

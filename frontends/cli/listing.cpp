@@ -29,19 +29,20 @@ format::Timestamp stamp(const timespec& t) { return {t.tv_sec, static_cast<std::
 
 Json describe(Session& s, const std::string& name, Inode& inode) {
     const struct stat st = need(s.fs().attributes(inode), name);
-    Json j{{"name", name},
-           {"inode", st.st_ino},
-           {"mode", mode_text(static_cast<std::uint16_t>(st.st_mode))},
-           {"links", st.st_nlink},
-           {"uid", st.st_uid},
-           {"gid", st.st_gid},
-           {"size", st.st_size},
-           {"blocks", st.st_blocks},
-           {"atime", time_text(stamp(st.st_atim))},
-           {"mtime", time_text(stamp(st.st_mtim))},
-           {"ctime", time_text(stamp(st.st_ctim))},
-           {"btime", time_text(s.fs().birth_time(inode))}};
-    if (S_ISLNK(st.st_mode)) j["target"] = need(s.fs().read_link(inode), name);
+    Json j;
+    set_text(j, "name", name);
+    j.update({{"inode", st.st_ino},
+              {"mode", mode_text(static_cast<std::uint16_t>(st.st_mode))},
+              {"links", st.st_nlink},
+              {"uid", st.st_uid},
+              {"gid", st.st_gid},
+              {"size", st.st_size},
+              {"blocks", st.st_blocks},
+              {"atime", time_text(stamp(st.st_atim))},
+              {"mtime", time_text(stamp(st.st_mtim))},
+              {"ctime", time_text(stamp(st.st_ctim))},
+              {"btime", time_text(s.fs().birth_time(inode))}});
+    if (S_ISLNK(st.st_mode)) set_text(j, "target", need(s.fs().read_link(inode), name));
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
         j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));
     return j;
@@ -49,13 +50,13 @@ Json describe(Session& s, const std::string& name, Inode& inode) {
 
 void print_long(const Json& j) {
     std::string extra;
-    if (j.contains("target")) extra = " -> " + j["target"].get<std::string>();
+    if (j.contains("target")) extra = " -> " + shown(j["target"].get<std::string>());
     const std::string size =
         j.contains("device") ? j["device"].get<std::string>() : std::to_string(j["size"].get<std::uint64_t>());
     fmt::print("{:>8} {} {:>4} {:>6} {:>6} {:>12} {} {}{}\n", j["inode"].get<std::uint64_t>(),
                j["mode"].get<std::string>(), j["links"].get<std::uint64_t>(), j["uid"].get<std::uint64_t>(),
                j["gid"].get<std::uint64_t>(), size, j["mtime"].get<std::string>().substr(0, 19),
-               j["name"].get<std::string>(), extra);
+               shown(j["name"].get<std::string>()), extra);
 }
 
 void list(const std::string& place, bool long_form, bool all, const CommonOptions& o) {
@@ -67,7 +68,7 @@ void list(const std::string& place, bool long_form, bool all, const CommonOption
         auto show = [&](const std::string& name, Inode& i) {
             if (o.json) out.push_back(describe(s, name, i));
             else if (long_form) print_long(describe(s, name, i));
-            else fmt::print("{}\n", name);
+            else fmt::print("{}\n", shown(name));
         };
         if (!inode->is_directory()) {
             show(p.path, *inode);
@@ -75,7 +76,7 @@ void list(const std::string& place, bool long_form, bool all, const CommonOption
             for (const Entry& e : entries(s, *inode)) {
                 if (!all && (e.name == "." || e.name == "..")) continue;
                 if (!o.json && !long_form) {
-                    fmt::print("{}\n", e.name);
+                    fmt::print("{}\n", shown(e.name));
                     continue;
                 }
                 InodeRef child = need(s.fs().inode(InodeNr(e.inode)), e.name);
@@ -95,8 +96,10 @@ Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json,
     for (std::size_t i = 0; i < list.size(); ++i) {
         InodeRef child = need(s.fs().inode(InodeNr(list[i].inode)), list[i].name);
         const bool last = i + 1 == list.size();
-        if (!json) fmt::print("{}{}{}\n", indent, last ? "`-- " : "|-- ", list[i].name);
-        Json j{{"name", list[i].name}, {"inode", list[i].inode}};
+        if (!json) fmt::print("{}{}{}\n", indent, last ? "`-- " : "|-- ", shown(list[i].name));
+        Json j;
+        set_text(j, "name", list[i].name);
+        j["inode"] = list[i].inode;
         if (child->is_directory()) {
             Json inner = tree_of(s, *child, indent + (last ? "    " : "|   "), json, above);
             if (json) j["entries"] = std::move(inner);
@@ -114,9 +117,7 @@ void stat_place(const std::string& place, bool follow, const CommonOptions& o) {
         InodeRef inode = s.resolve(p.path, follow);
         const Json j = describe(s, p.path, *inode);
         if (o.json) print(j);
-        else
-            for (const auto& [key, value] : j.items())
-                fmt::print("{:>8}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+        else print_members(j, 8);
     }
     s.close();
 }
@@ -193,7 +194,7 @@ void add_listing_verbs(CLI::App& app) {
             {
                 InodeRef inode = session.resolve(p.path);
                 if (!inode->is_directory()) give_up(negative, s->place + ": no directory");
-                if (!s->o.json) fmt::print("{}\n", p.path);
+                if (!s->o.json) fmt::print("{}\n", shown(p.path));
                 Ancestors above;
                 const Json j = tree_of(session, *inode, "", s->o.json, above);
                 if (s->o.json) print(j);

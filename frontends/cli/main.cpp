@@ -47,7 +47,7 @@ int run_line(std::vector<std::string> arguments) {
     const std::string verb = arguments.empty() ? "" : arguments.front();
     if (!verb.empty() && verb.front() != '-' &&
         app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) {
-        fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", verb);
+        fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", told(verb));
         return impossible;
     }
     protect_changes(arguments);
@@ -57,10 +57,10 @@ int run_line(std::vector<std::string> arguments) {
     } catch (const CLI::ParseError& e) {
         return app.exit(e) == 0 ? fine : impossible;
     } catch (const Failure& failure) {
-        if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, failure.what);
+        if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
         return failure.code;
     } catch (const std::exception& e) {  // of the file system library, or out of memory
-        fmt::print(stderr, "uext4 {}: {}\n", verb, e.what());
+        fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
         return impossible;
     }
     if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return fine;

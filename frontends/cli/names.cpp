@@ -66,7 +66,7 @@ struct State {
     std::vector<std::string> places;
     std::string owner, mode, kind;
     unsigned device_major = 0, device_minor = 0;
-    bool flag = false, force = false;
+    bool flag = false, force = false, link = false;
     CommonOptions o;
 };
 
@@ -180,9 +180,10 @@ void add_name_verbs(CLI::App& app) {
         CLI::App* v = verb(app, "touch", "Sets the times of files to now, making those that are not there",
                            "uext4 touch disk.img:/etc/ready", s, 1, -1);
         v->add_flag("-c", s->flag, "Make none");
+        link_itself(v, s->link);
         v->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
-                Result<InodeRef> there = session.fs().resolve(path, me());
+                Result<InodeRef> there = session.fs().resolve(path, me(), !s->link);
                 if (!there && there.error().code == ENOENT) {
                     if (s->flag) return;
                     FileSystem::Parent p = session.parent(path);

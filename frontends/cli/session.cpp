@@ -82,7 +82,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     std::shared_ptr<BlockDevice> device = TRY(open_device(image, view));
     if (sandbox) TRY(enter_sandbox(reach));
     return FileSystem::mount_device(std::move(device), options,
-                                    [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", line); });
+                                    [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
 }
 
 }  // namespace
@@ -156,7 +156,10 @@ std::string time_text(format::Timestamp time) {
     return fmt::format("{}.{:09} UTC", text, time.nsec);
 }
 
-void print(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
+void link_itself(CLI::App* verb, bool& flag) {
+    verb->set_help_flag("--help", "Print this help message and exit");
+    verb->add_flag("-h,--no-dereference", flag, "The link itself, not what it leads to");
+}
 
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists) {
     verb->add_option("-o,--options", options.mount_options, "Mount options (docs/MOUNT.md)");

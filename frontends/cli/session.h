@@ -2,17 +2,15 @@
 #pragma once
 
 #include "api/file_system.h"
+#include "cli/text.h"
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include <memory>
 #include <optional>
 #include <string>
 
 namespace uext4::cli {
-
-using Json = nlohmann::ordered_json;
 
 // Exit codes.
 inline constexpr int fine = 0, negative = 1, impossible = 2;
@@ -84,7 +82,6 @@ private:
 
 std::string mode_text(std::uint16_t mode);
 std::string time_text(format::Timestamp time);
-void print(const Json& json);
 
 // The verbs, by file.
 void add_listing_verbs(CLI::App& app);
@@ -97,6 +94,8 @@ void add_shell_verb(CLI::App& app);
 
 // Runs one command line (without the program's name); the exit code.
 int run_line(std::vector<std::string> arguments);
+// "-h" as in chown(1): a link that is named is not followed. The help is `--help` alone then.
+void link_itself(CLI::App* verb, bool& flag);
 // Options that many verbs have.
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists);
 

@@ -69,7 +69,7 @@ public:
             return fine;
         }
         if (verb == "pwd") {
-            fmt::print("{}\n", here_);
+            fmt::print("{}\n", shown(here_));
             return fine;
         }
         if (verb == "cd") return change(words.size() > 1 ? words[1] : "/");
@@ -85,8 +85,8 @@ public:
         } else if (contains(path_verbs(), verb)) {
             place_paths(words);
         } else {
-            fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", verb);
-            return negative;
+            fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", told(verb));
+            return impossible;
         }
         if (!o_.mount_options.empty()) words.insert(words.begin() + 1, {"-o", o_.mount_options});
         const int code = run_line(std::move(words));
@@ -94,7 +94,7 @@ public:
         return code;
     }
     bool done() const { return done_; }
-    std::string prompt() const { return here_ + "> "; }
+    std::string prompt() const { return escaped(here_) + "> "; }
 
 private:
     std::string absolute(const std::string& path) const {
@@ -158,11 +158,11 @@ private:
             }
             s.close();
             if (!directory) {
-                fmt::print(stderr, "uext4 shell: {}: no directory\n", wanted);
+                fmt::print(stderr, "uext4 shell: {}: no directory\n", told(wanted));
                 return negative;
             }
         } catch (const Failure& f) {
-            fmt::print(stderr, "uext4 shell: {}\n", f.what);
+            fmt::print(stderr, "uext4 shell: {}\n", told(f.what));
             return f.code;
         }
         here_ = wanted;

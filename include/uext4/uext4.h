@@ -2,8 +2,8 @@
  *
  * Every function returns 0 (or a value) on success and a negative errno on failure; uext4_strerror() gives the calling
  * thread's last sentence. All functions are thread-safe. Paths start at the file system's root; "<12>" names inode 12,
- * "<12>/name" an entry of it; -EINVAL where a name is made or taken away, -EPERM where the journal ("<8>") or another inode
- * of the file system's own would be changed. Offsets and sizes are bytes.
+ * "<12>/name" an entry of it; -EINVAL where a name is made or taken away, -EPERM where the journal ("<8>") or another
+ * inode of the file system's own would be changed. Offsets and sizes are bytes.
  *
  * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() (for the whole mount) or
  * uext4_set_thread_identity() (for the calling thread) says otherwise.

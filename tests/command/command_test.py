@@ -169,28 +169,157 @@ def copies(scratch, verbs):
     check(stat.S_IMODE(os.stat(out / "set-id").st_mode) == 0o4755, "root keeps set-id bits")
 
 
+def in_terminal(*command):
+    """Runs a command on a terminal of its own: its exit code and all that it showed."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
 def on_a_terminal(scratch, verbs):
     """A copy shows how far it is, in both directions."""
     big = scratch.path("big")
     big.write_bytes(os.urandom(6 << 20))
     for words in ((str(big), f"{verbs.image}:/big"), (f"{verbs.image}:/big", str(scratch.path("big again")))):
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.execv(verbs.program, [verbs.program, "cp", *words])
-        shown = b""
-        while True:
-            try:
-                piece = os.read(terminal, 4096)
-            except OSError:  # the other side is closed
-                break
-            if not piece:
-                break
-            shown += piece
-        os.close(terminal)
-        check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == FINE, f"cp {words} on a terminal: {shown!r}")
+        status, shown = in_terminal(verbs.program, "cp", *words)
+        check(status == FINE, f"cp {words} on a terminal: {shown!r}")
         check(re.search(rb"\[[#.]{30}\] +\d+% of \d+ MiB  big", shown), f"no bar: {shown!r}")
         check(b"100%" in shown, f"the bar does not end: {shown!r}")
     check(scratch.path("big again").read_bytes() == big.read_bytes(), "the copy differs")
+
+
+def contents_of_directories(scratch):
+    """What is in a directory (`tree/.`), from image to image: with its attributes, into what is there and what is not."""
+    a, b = (Verbs(scratch, scratch.image(name, "8M", "-t", "ext4")) for name in ("from", "to"))
+    tree = scratch.path("tree")
+    (tree / "empty").mkdir(parents=True)
+    (tree / "one").mkdir()
+    (tree / "two").mkdir()
+    for path in ("one/file", "two/file", "two/file2"):
+        (tree / path).write_text(path)
+    os.chown(tree, 33, 44)
+    os.chmod(tree, 0o750)
+    os.utime(tree, ns=(10**18 + 3, 978307323 * 10**9 + 4))
+    a("cp", "-a", f"{tree}/.", ":/")
+    b("mkdir", ":/there")
+    for target in ("/", "/new", "/there"):
+        b("cp", "-a", f"{a.image}:/.", f":{target}")
+        status = b.status(target)
+        check((status["mode"], status["uid"], status["gid"]) == ("drwxr-x---", 33, 44), f"{target}: {status}")
+        check(status["mtime"] == "2001-01-01 00:02:03.000000004 UTC", f"{target}: {status}")
+        for path in ("one/file", "two/file", "two/file2"):
+            check(b("cat", f":{target}/{path}") == path, f"{target}/{path}")
+    for name, inside in (("empty", []), ("one", ["file"]), ("two", ["file", "file2"])):
+        b("cp", "-a", f"{a.image}:/{name}/.", f":/new {name}")
+        check(b.status(f"/new {name}")["mode"].startswith("d"), f"/new {name} is no directory")
+        check(b("ls", f":/new {name}").split() == inside, f"/new {name}")
+    # Out of an image "tree/.." is no way out of the target.
+    out = scratch.path("inner") / "deep"
+    out.mkdir(parents=True)
+    a("cp", "-r", ":/one/..", out)
+    check(sorted(p.name for p in out.parent.iterdir()) == ["deep"], "a copy beside its target")
+    check((out / "one" / "file").exists(), "the parent of a directory was not copied")
+    for verbs in (a, b):
+        mounting.clean(verbs.image)
+
+
+def closed_directories(scratch):
+    """Directories that their owner cannot enter are no obstacle for links into them, whatever the order."""
+    folder = scratch.path("closed")
+    folder.mkdir()
+    os.chown(folder, NOBODY, NOBODY)
+    for number in range(6):
+        verbs = Verbs(scratch, scratch.image(f"closed {number}", "4M", "-t", "ext4"))
+        verbs("mkdir", ":/h", ":/h/d", ":/h/d/e")
+        verbs("cp", "/etc/hostname", ":/h/d/e/a")
+        verbs("ln", ":/h/d/e/a", ":/h/f")
+        verbs("cp", "/etc/hostname", ":/h/zz")
+        verbs("chmod", "600", ":/h/d")
+        verbs("chmod", "0", ":/h/d/e")
+        out = folder / str(number)
+        verbs("cp", "-a", ":/h", out, user=NOBODY)
+        check(os.stat(out / "f").st_nlink == 2 and (out / "zz").exists(), "the copy is not whole")
+        check(stat.S_IMODE(os.stat(out / "d").st_mode) == 0o600, "the permissions of a directory")
+        check(stat.S_IMODE(os.stat(out / "d" / "e").st_mode) == 0, "the permissions of a directory in it")
+
+
+ODD_NAMES = (b"\xff", b"\xfe", b"\x01\x1b[31m", b"a\\b", "\u00fc".encode(), b"\xc2\x9b31m")
+
+
+def names_as_bytes(scratch):
+    """Names that are no UTF-8 can be told apart in JSON; those that a terminal would obey are shown to it as text."""
+    verbs = Verbs(scratch, scratch.image("bytes", "8M", "-t", "ext4"))
+    source = os.fsencode(scratch.path("odd names"))
+    os.mkdir(source)
+    for name in ODD_NAMES:
+        with open(os.path.join(source, name), "wb"):
+            pass
+    os.symlink(b"to \xfd", os.path.join(source, b"link"))
+    os.setxattr(os.path.join(source, b"\xff"), b"user.\xfa", b"\xf9")
+    os.setxattr(os.path.join(source, b"\xff"), b"user.text", b"text")
+    verbs("cp", "-a", scratch.path("odd names"), ":/odd")
+
+    def real(entry, key="name"):
+        return bytes.fromhex(entry[key + "_bytes"]) if key + "_bytes" in entry else entry[key].encode()
+
+    entries = json.loads(verbs("ls", "--json", ":/odd"))
+    check({real(e) for e in entries} == {*ODD_NAMES, b"link"}, f"{entries}")
+    check([real(e, "target") for e in entries if "target" in e] == [b"to \xfd"], f"{entries}")
+    check([e["name_bytes"] for e in entries if e["name"] == "\ufffd"] == ["fe", "ff"], f"{entries}")
+    check(sum("name_bytes" in e for e in entries) == 2, "a name in UTF-8 needs no bytes")
+    tree = json.loads(verbs("tree", "--json", ":/odd"))
+    check({real(e) for e in tree} == {*ODD_NAMES, b"link"}, f"{tree}")
+    place = os.fsencode(f"{verbs.image}:/odd/") + b"\xff"
+    attributes = json.loads(verbs("getfattr", "--json", os.fsdecode(place)))
+    check({real(a): real(a, "value") for a in attributes} == {b"user.\xfa": b"\xf9", b"user.text": b"text"},
+          f"{attributes}")
+    # To a pipe the bytes themselves, to a terminal none that it would obey.
+    plain = subprocess.run([verbs.program, "ls", f"{verbs.image}:/odd"], capture_output=True, check=True).stdout
+    check(set(plain.split(b"\n")) == {*ODD_NAMES, b"link", b""}, f"{plain!r}")
+    for words in (("ls",), ("ls", "-l"), ("tree",), ("ls", "--json"), ("stat",), ("check",)):
+        status, shown = in_terminal(verbs.program, *words, f"{verbs.image}:/odd" if words != ("check",) else str(verbs.image))
+        check(status == FINE and not re.search(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]", shown), f"{words}: {shown!r}")
+        if words in (("ls",), ("tree",)):
+            for text in (rb"\377", rb"\376", rb"\001\033[31m", rb"a\\b", "\u00fc".encode(), rb"\302\23331m"):
+                check(text + b"\r\n" in shown, f"{words}: {text!r} is not in {shown!r}")
+    status, shown = in_terminal(verbs.program, "cat", os.fsdecode(b"%s:/\x1b[31m" % os.fsencode(str(verbs.image))))
+    check(status == NO and rb"\033[31m" in shown and b"\x1b" not in shown, f"a message: {shown!r}")
+
+
+def links_themselves(verbs):
+    """-h is what it is in chown(1), and never a way to ask for help that ends well and changes nothing."""
+    verbs("ln", "-s", "file", ":/to file")
+    before = verbs.status("/file")
+    verbs("chown", "-h", "11:12", ":/to file")
+    verbs("touch", "-h", ":/to file")
+    verbs("setfattr", "-h", "-n", "trusted.a", "-v", "a", ":/to file")
+    check(verbs("getfattr", "-h", ":/to file") == 'trusted.a="a"\n', "an attribute of a link")
+    link = verbs.status("/to file")
+    check((link["uid"], link["gid"]) == (11, 12) and link["mtime"] > before["mtime"], f"{link}")
+    check(verbs.status("/file") == before, "-h changed what the link leads to")
+    verbs("chown", "13:14", ":/to file")
+    check(verbs.status("/file")["uid"] == 13 and verbs.status("/to file")["uid"] == 11, "without -h a link is followed")
+    check("--no-dereference" in verbs("chown", "--help"), "chown --help")
+
+
+def shell(verbs):
+    """From a pipe: the worst exit code of all lines."""
+    for lines, expected in (("ls\npwd\n", FINE), ("cat missing\nls\n", NO), ("bogus\nls\n", IMPOSSIBLE),
+                            ("cd missing\n", NO), ("chmod 99 there\ncat missing\n", IMPOSSIBLE)):
+        result = subprocess.run([verbs.program, "shell", verbs.image], input=lines, capture_output=True, text=True,
+                                check=False)
+        check(result.returncode == expected, f"{lines!r}: {result.returncode}, not {expected}\n{result.stderr}")
 
 
 def small_logs(scratch):
@@ -232,6 +361,11 @@ def test(scratch):
     questions(verbs)
     numbers(scratch, verbs)
     copies(scratch, verbs)
+    links_themselves(verbs)
+    shell(verbs)
+    contents_of_directories(scratch)
+    closed_directories(scratch)
+    names_as_bytes(scratch)
     on_a_terminal(scratch, verbs)
     owners(scratch, verbs)
     mounting.clean(verbs.image)

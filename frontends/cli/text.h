@@ -1,0 +1,30 @@
+// Bytes that anybody may have put into an image (names, targets of links, labels, attributes), as they are shown.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <string_view>
+
+namespace uext4::cli {
+
+using Json = nlohmann::ordered_json;
+
+bool is_utf8(std::string_view text);
+
+// What a terminal would take for a command, and bytes that are no UTF-8, as \ooo, and a backslash as \\, like `ls -b`.
+std::string escaped(std::string_view text);
+// For stdout and stderr: escaped when that is a terminal; otherwise, for programs, the bytes as they are.
+std::string shown(std::string_view text);
+std::string told(std::string_view text);
+
+// Sets `key`. JSON has no bytes: for text that is no UTF-8 the member has U+FFFD where it is not, and `key`_bytes all
+// of it in hexadecimal.
+void set_text(Json& object, const std::string& key, std::string_view text);
+
+void print(const Json& json);
+std::string line_of(const Json& json);
+// One line for each member, for people; the keys in a column.
+void print_members(const Json& object, int width);
+
+}  // namespace uext4::cli
