@@ -24,7 +24,7 @@ Result<void> read_ahead(uext4_dir& dir) {
 
 extern "C" {
 
-int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) {
+int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) try {
     if (!fs || !path || !out) return invalid("uext4_opendir: NULL");
     const Credentials who = identity(fs);
     Result<InodeRef> inode = fs->fs->resolve(path, who);
@@ -38,8 +38,9 @@ int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) {
     *out = dir.release();
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-struct dirent* uext4_readdir(uext4_dir* dir) {
+struct dirent* uext4_readdir(uext4_dir* dir) try {
     if (!dir) {
         errno = -invalid("uext4_readdir: NULL");
         return nullptr;
@@ -62,6 +63,9 @@ struct dirent* uext4_readdir(uext4_dir* dir) {
     const std::size_t n = std::min(entry.name.size(), sizeof dir->current.d_name - 1);
     std::memcpy(dir->current.d_name, entry.name.data(), n);
     return &dir->current;
+} catch (const std::exception& e) {
+    errno = -thrown(e);
+    return nullptr;
 }
 
 long uext4_telldir(uext4_dir* dir) { return dir ? static_cast<long>(dir->position) : -1; }
@@ -73,12 +77,13 @@ void uext4_seekdir(uext4_dir* dir, long position) {
     dir->ended = false;
 }
 
-int uext4_closedir(uext4_dir* dir) {
+int uext4_closedir(uext4_dir* dir) try {
     if (!dir) return invalid("uext4_closedir: NULL");
     uext4_fs* fs = dir->fs;
     delete dir;
     fs->open_handles.fetch_sub(1);
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
 }  // extern "C"

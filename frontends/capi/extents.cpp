@@ -20,7 +20,7 @@ unsigned flags_of(Place place) {
 }  // namespace
 
 extern "C" int uext4_extents(uext4_file* file, off_t offset, off_t length,
-                             int (*visit)(void* context, const uext4_extent* extent), void* context) {
+                             int (*visit)(void* context, const uext4_extent* extent), void* context) try {
     if (!file || !visit) return invalid("uext4_extents: NULL");
     if (offset < 0 || length < 0) return invalid("uext4_extents: a negative offset or length");
     const std::uint64_t block_size = file->fs->fs->volume().geometry().block_size;
@@ -36,3 +36,4 @@ extern "C" int uext4_extents(uext4_file* file, off_t offset, off_t length,
         });
     return walked ? stopped : report(walked.error());
 }
+UEXT4_NOTHING_THROWN

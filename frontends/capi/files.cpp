@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <limits>
+#include <optional>
 
 using namespace uext4;
 using namespace uext4::capi;
@@ -17,13 +19,42 @@ ConstBytes bytes(const void* p, std::size_t n) { return {static_cast<const std::
 
 constexpr std::size_t most = 0x7FFFF000;  // of one call, as Linux
 
-bool sane(const iovec* parts, int count) { return count == 0 || (parts && count > 0 && count <= IOV_MAX); }
+// As the system calls: a range that ends beyond the largest offset is EINVAL, a long one is cut.
+bool sane(off_t offset, std::size_t length) {
+    return offset >= 0 && length <= static_cast<std::size_t>(std::numeric_limits<off_t>::max() - offset);
+}
+
+// All parts together, at most what one call does; nullopt when they are none.
+std::optional<std::size_t> sane(const iovec* parts, int count, off_t offset) {
+    if (count < 0 || count > IOV_MAX || (count > 0 && !parts)) return std::nullopt;
+    std::size_t total = 0;
+    for (int i = 0; i < count; ++i) {
+        if (parts[i].iov_len > SSIZE_MAX - total || (!parts[i].iov_base && parts[i].iov_len)) return std::nullopt;
+        total += parts[i].iov_len;
+    }
+    total = std::min(total, most);
+    return sane(offset, total) ? std::optional(total) : std::nullopt;
+}
+
+// Runs `transfer` for one part after the other, `total` bytes in all, until one is short.
+template <class Transfer>
+ssize_t in_parts(const iovec* parts, std::size_t total, Transfer transfer) {
+    std::size_t done = 0;
+    for (int i = 0; done < total; ++i) {
+        const std::size_t wanted = std::min(parts[i].iov_len, total - done);
+        const ssize_t n = transfer(parts[i].iov_base, wanted, static_cast<off_t>(done));
+        if (n < 0) return done ? static_cast<ssize_t>(done) : n;
+        done += static_cast<std::size_t>(n);
+        if (static_cast<std::size_t>(n) < wanted) break;
+    }
+    return static_cast<ssize_t>(done);
+}
 
 }  // namespace
 
 extern "C" {
 
-int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) {
+int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) try {
     if (!fs || !path || !file) return invalid("uext4_open: NULL");
     Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(path, flags, mode, identity(fs));
     if (!opened) return report(opened.error());
@@ -31,87 +62,85 @@ int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_fil
     fs->open_handles.fetch_add(1);
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_close(uext4_file* file) {
+int uext4_close(uext4_file* file) try {
     if (!file) return invalid("uext4_close: NULL");
     uext4_fs* fs = file->fs;
     delete file;
     fs->open_handles.fetch_sub(1);
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset) {
+ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset) try {
     if (!file || (!buffer && length)) return invalid("uext4_pread: NULL");
-    if (offset < 0) return invalid("uext4_pread: a negative offset");
+    if (!sane(offset, length)) return invalid("uext4_pread: a negative offset, or one beyond the largest");
     const Result<std::size_t> n =
         file->file->read(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)));
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
+UEXT4_NOTHING_THROWN
 
-ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset) {
+ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset) try {
     if (!file || (!buffer && length)) return invalid("uext4_pwrite: NULL");
-    if (offset < 0) return invalid("uext4_pwrite: a negative offset");
+    if (!sane(offset, length)) return invalid("uext4_pwrite: a negative offset, or one beyond the largest");
     const Credentials who = identity(file->fs);
     const Result<std::size_t> n =
         file->file->write(static_cast<std::uint64_t>(offset), bytes(buffer, std::min(length, most)), &who);
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
+UEXT4_NOTHING_THROWN
 
-ssize_t uext4_preadv(uext4_file* file, const iovec* parts, int count, off_t offset) {
-    if (!file || !sane(parts, count)) return invalid("uext4_preadv: bad arguments");
-    ssize_t done = 0;
-    for (int i = 0; i < count; ++i) {
-        const ssize_t n = uext4_pread(file, parts[i].iov_base, parts[i].iov_len, offset + done);
-        if (n < 0) return done ? done : n;
-        done += n;
-        if (static_cast<size_t>(n) < parts[i].iov_len) break;
-    }
-    return done;
+ssize_t uext4_preadv(uext4_file* file, const iovec* parts, int count, off_t offset) try {
+    const std::optional<std::size_t> total = sane(parts, count, offset);
+    if (!file || !total) return invalid("uext4_preadv: bad arguments");
+    return in_parts(parts, *total,
+                    [&](void* p, std::size_t n, off_t at) { return uext4_pread(file, p, n, offset + at); });
 }
+UEXT4_NOTHING_THROWN
 
-ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t offset) {
-    if (!file || !sane(parts, count)) return invalid("uext4_pwritev: bad arguments");
+ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t offset) try {
+    const std::optional<std::size_t> total = sane(parts, count, offset);
+    if (!file || !total) return invalid("uext4_pwritev: bad arguments");
     // With O_APPEND the parts must stay together: one write.
-    std::size_t total = 0;
-    for (int i = 0; i < count; ++i) total += parts[i].iov_len;
-    if (count > 1 && total <= (std::size_t{64} << 20) && !(file->file->flags() & O_DIRECT)) {
+    if (count > 1 && *total <= (std::size_t{64} << 20) && !(file->file->flags() & O_DIRECT)) {
         std::vector<std::byte> joined;
-        joined.reserve(total);
+        joined.reserve(*total);
         for (int i = 0; i < count; ++i) {
             const auto* p = static_cast<const std::byte*>(parts[i].iov_base);
             joined.insert(joined.end(), p, p + parts[i].iov_len);
         }
         return uext4_pwrite(file, joined.data(), joined.size(), offset);
     }
-    ssize_t done = 0;
-    for (int i = 0; i < count; ++i) {
-        const ssize_t n = uext4_pwrite(file, parts[i].iov_base, parts[i].iov_len, offset + done);
-        if (n < 0) return done ? done : n;
-        done += n;
-        if (static_cast<size_t>(n) < parts[i].iov_len) break;
-    }
-    return done;
+    return in_parts(parts, *total,
+                    [&](void* p, std::size_t n, off_t at) { return uext4_pwrite(file, p, n, offset + at); });
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_fsync(uext4_file* file) { return file ? status(file->file->sync(false)) : invalid("uext4_fsync: NULL"); }
-int uext4_fdatasync(uext4_file* file) {
+int uext4_fsync(uext4_file* file) try { return file ? status(file->file->sync(false)) : invalid("uext4_fsync: NULL"); }
+UEXT4_NOTHING_THROWN
+int uext4_fdatasync(uext4_file* file) try {
     return file ? status(file->file->sync(true)) : invalid("uext4_fdatasync: NULL");
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_ftruncate(uext4_file* file, off_t size) {
+int uext4_ftruncate(uext4_file* file, off_t size) try {
     if (!file || size < 0) return invalid("uext4_ftruncate: bad arguments");
     const Credentials who = identity(file->fs);
     return status(file->file->truncate(static_cast<std::uint64_t>(size), &who));
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) {
+int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) try {
     if (!file || offset < 0 || length <= 0) return invalid("uext4_fallocate: bad arguments");
     const Credentials who = identity(file->fs);
     return status(
         file->file->fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length), &who));
 }
+UEXT4_NOTHING_THROWN
 
-off_t uext4_lseek(uext4_file* file, off_t offset, int whence) {
+off_t uext4_lseek(uext4_file* file, off_t offset, int whence) try {
     if (!file) return invalid("uext4_lseek: NULL");
     if (offset < 0 && (whence == SEEK_DATA || whence == SEEK_HOLE))
         return report(Error{ENXIO, "uext4_lseek: a negative offset"});
@@ -121,56 +150,67 @@ off_t uext4_lseek(uext4_file* file, off_t offset, int whence) {
     if (static_cast<off_t>(*at) < 0) return invalid("uext4_lseek: before the start");
     return static_cast<off_t>(*at);
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_fstat(uext4_file* file, struct stat* out) {
+int uext4_fstat(uext4_file* file, struct stat* out) try {
     if (!file || !out) return invalid("uext4_fstat: NULL");
     file->file->inode().fill_stat(*out);
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_fchmod(uext4_file* file, mode_t mode) {
+int uext4_fchmod(uext4_file* file, mode_t mode) try {
     if (!file) return invalid("uext4_fchmod: NULL");
     return change_mode(file->fs, file->file->inode(), mode);
 }
-int uext4_fchown(uext4_file* file, uid_t uid, gid_t gid) {
+UEXT4_NOTHING_THROWN
+int uext4_fchown(uext4_file* file, uid_t uid, gid_t gid) try {
     if (!file) return invalid("uext4_fchown: NULL");
     return change_owner(file->fs, file->file->inode(), uid, gid);
 }
-int uext4_futimens(uext4_file* file, const timespec times[2]) {
+UEXT4_NOTHING_THROWN
+int uext4_futimens(uext4_file* file, const timespec times[2]) try {
     if (!file) return invalid("uext4_futimens: NULL");
     return change_times(file->fs, file->file->inode(), times);
 }
-ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) {
+UEXT4_NOTHING_THROWN
+ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) try {
     if (!file) return invalid("uext4_fgetxattr: NULL");
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return get_attribute(file->fs, file->file->inode(), name, value, size);
 }
-int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) {
+UEXT4_NOTHING_THROWN
+int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) try {
     if (!file || (!value && size)) return invalid("uext4_fsetxattr: NULL");
     if (const int bad = check_attribute_call(name, size, flags)) return bad;
     return status(
         file->fs->fs->set_xattr(file->file->inode(), name, bytes(value, size), flags, identity(file->fs), true));
 }
-ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) {
+UEXT4_NOTHING_THROWN
+ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) try {
     if (!file) return invalid("uext4_flistxattr: NULL");
     return list_attributes(file->fs, file->file->inode(), list, size);
 }
-int uext4_fremovexattr(uext4_file* file, const char* name) {
+UEXT4_NOTHING_THROWN
+int uext4_fremovexattr(uext4_file* file, const char* name) try {
     if (!file) return invalid("uext4_fremovexattr: NULL");
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
 }
-int uext4_fgetflags(uext4_file* file, unsigned int* flags) {
+UEXT4_NOTHING_THROWN
+int uext4_fgetflags(uext4_file* file, unsigned int* flags) try {
     if (!file || !flags) return invalid("uext4_fgetflags: NULL");
     *flags = file->fs->fs->get_flags(file->file->inode());
     return 0;
 }
-int uext4_fsetflags(uext4_file* file, unsigned int flags) {
+UEXT4_NOTHING_THROWN
+int uext4_fsetflags(uext4_file* file, unsigned int flags) try {
     if (!file) return invalid("uext4_fsetflags: NULL");
     return status(file->fs->fs->set_flags(file->file->inode(), flags, identity(file->fs), true));
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address) {
+int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address) try {
     if (!file || !address) return invalid("uext4_map: NULL");
     if (offset < 0) return invalid("uext4_map: a negative offset");
     const Result<void*> memory = file->file->map(static_cast<std::uint64_t>(offset), length, prot, flags);
@@ -178,27 +218,33 @@ int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags
     *address = *memory;
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_unmap(void* address, size_t length) {
+int uext4_unmap(void* address, size_t length) try {
     // Maps are found by their address, whichever file system they belong to.
     return status(ClientMaps::unmap(address, length));
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_msync(void* address, size_t length, int flags) {
+int uext4_msync(void* address, size_t length, int flags) try {
     constexpr int known = MS_ASYNC | MS_SYNC | MS_INVALIDATE;
     if ((flags & ~known) || ((flags & MS_ASYNC) && (flags & MS_SYNC))) return invalid("uext4_msync: flags");
     // Without MS_SYNC nothing is to be waited for: background writeback sees every stored page anyway.
     return status(FileSystem::sync_maps(address, length, (flags & MS_SYNC) != 0));
 }
+UEXT4_NOTHING_THROWN
 
-ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) {
+ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) try {
     if (!from || !to || from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: bad arguments");
     if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});
+    if (length > std::numeric_limits<std::size_t>::max() - static_cast<std::size_t>(std::max(from_offset, to_offset)))
+        return report(Error{EOVERFLOW, "uext4_copy_file_range: beyond the largest offset"});
     const Credentials who = identity(to->fs);
     const Result<std::size_t> n =
         from->fs->fs->copy_range(*from->file, static_cast<std::uint64_t>(from_offset), *to->file,
                                  static_cast<std::uint64_t>(to_offset), std::min(length, most), &who);
     return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
+UEXT4_NOTHING_THROWN
 
 }  // extern "C"

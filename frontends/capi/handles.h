@@ -6,6 +6,13 @@
 
 #include <atomic>
 #include <deque>
+#include <exception>
+
+// Ends each function of the C interface, whose callers know no exceptions.
+#define UEXT4_NOTHING_THROWN             \
+    catch (const std::exception& e) {    \
+        return ::uext4::capi::thrown(e); \
+    }
 
 struct uext4_fs {
     std::unique_ptr<uext4::FileSystem> fs;
@@ -39,6 +46,8 @@ namespace uext4::capi {
 int report(const Error& error);
 int invalid(const char* what);
 Credentials identity(uext4_fs* fs);
+// What the standard library threw, mostly for want of memory, as a negative errno.
+int thrown(const std::exception& e) noexcept;
 
 template <class T>
 int status(const Result<T>& result) {

@@ -1,8 +1,12 @@
 #include "capi/handles.h"
 #include "device/callback_device.h"
 
+#include <linux/limits.h>
+
 #include <cstring>
+#include <new>
 #include <optional>
+#include <stdexcept>
 
 namespace uext4::capi {
 
@@ -40,6 +44,8 @@ Credentials make(const uext4_identity& i) {
     return c;
 }
 
+constexpr const char* too_many_groups = "an identity with more than NGROUPS_MAX groups";
+
 int finish(Result<std::unique_ptr<FileSystem>> mounted, uext4_fs** out) {
     if (!mounted) return report(mounted.error());
     auto handle = std::make_unique<uext4_fs>();
@@ -53,6 +59,12 @@ int finish(Result<std::unique_ptr<FileSystem>> mounted, uext4_fs** out) {
 int report(const Error& error) {
     last_error = error.what;
     return error.code > 0 ? -error.code : -EIO;
+}
+
+int thrown(const std::exception& e) noexcept {
+    const bool memory = dynamic_cast<const std::bad_alloc*>(&e) || dynamic_cast<const std::length_error*>(&e);
+    last_error = memory ? "out of memory" : "thrown inside";  // short enough to need no memory
+    return memory ? -ENOMEM : -EIO;
 }
 
 int invalid(const char* what) { return report(Error{EINVAL, what}); }
@@ -79,12 +91,13 @@ void uext4_set_log(void (*function)(void*, const char*), void* context) {
     log.context = context;
 }
 
-int uext4_mount(const char* image, const char* options, uext4_fs** fs) {
+int uext4_mount(const char* image, const char* options, uext4_fs** fs) try {
     if (!image || !fs) return invalid("uext4_mount: image or result is NULL");
     return finish(FileSystem::mount(image, options ? options : "", log_line), fs);
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs** fs) {
+int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs** fs) try {
     if (!device || !device->read || !fs) return invalid("uext4_mount_device: device, its read or the result is NULL");
     const Result<VolumeOptions> parsed = parse_all_options(options ? options : "");
     if (!parsed) return report(parsed.error());
@@ -101,8 +114,9 @@ int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs
         FileSystem::mount_device(std::make_shared<CallbackDevice>(d.size, std::move(callbacks)), *parsed, log_line),
         fs);
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_umount(uext4_fs* fs) {
+int uext4_umount(uext4_fs* fs) try {
     if (!fs) return invalid("uext4_umount: NULL");
     if (const unsigned open = fs->open_handles.load())
         return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
@@ -114,30 +128,40 @@ int uext4_umount(uext4_fs* fs) {
     if (!done && done.error().code == EBUSY) return report(Error{EIO, std::move(done.error().what)});
     return status(done);
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_set_identity(uext4_fs* fs, const uext4_identity* identity) {
+int uext4_set_identity(uext4_fs* fs, const uext4_identity* identity) try {
     if (!fs) return invalid("uext4_set_identity: NULL");
+    if (identity && identity->groups && identity->group_count > NGROUPS_MAX) return invalid(too_many_groups);
+    Credentials who = identity ? make(*identity) : Credentials::root();
     MutexLock guard(fs->identity_lock);
-    fs->identity = identity ? make(*identity) : Credentials::root();
+    fs->identity = std::move(who);
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_set_thread_identity(const uext4_identity* identity) {
+int uext4_set_thread_identity(const uext4_identity* identity) try {
+    if (identity && identity->groups && identity->group_count > NGROUPS_MAX) return invalid(too_many_groups);
     if (identity) thread_identity = make(*identity);
     else thread_identity.reset();
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
-int uext4_syncfs(uext4_fs* fs) { return fs ? status(fs->fs->sync()) : invalid("uext4_syncfs: NULL"); }
-int uext4_freeze(uext4_fs* fs) { return fs ? status(fs->fs->freeze()) : invalid("uext4_freeze: NULL"); }
-int uext4_thaw(uext4_fs* fs) { return fs ? status(fs->fs->thaw()) : invalid("uext4_thaw: NULL"); }
+int uext4_syncfs(uext4_fs* fs) try { return fs ? status(fs->fs->sync()) : invalid("uext4_syncfs: NULL"); }
+UEXT4_NOTHING_THROWN
+int uext4_freeze(uext4_fs* fs) try { return fs ? status(fs->fs->freeze()) : invalid("uext4_freeze: NULL"); }
+UEXT4_NOTHING_THROWN
+int uext4_thaw(uext4_fs* fs) try { return fs ? status(fs->fs->thaw()) : invalid("uext4_thaw: NULL"); }
+UEXT4_NOTHING_THROWN
 
-int uext4_statfs(uext4_fs* fs, struct statvfs* out) {
+int uext4_statfs(uext4_fs* fs, struct statvfs* out) try {
     if (!fs || !out) return invalid("uext4_statfs: NULL");
     const Result<struct statvfs> r = fs->fs->statistics();
     if (!r) return report(r.error());
     *out = *r;
     return 0;
 }
+UEXT4_NOTHING_THROWN
 
 }  // extern "C"

@@ -1,6 +1,7 @@
 #include "journal/journal_state.h"
 
 #include <cstring>
+#include <exception>
 
 namespace uext4 {
 
@@ -31,11 +32,24 @@ bool Handle::extend(unsigned wanted) {
     return true;
 }
 
+namespace {
+
+// The memory for a change ran out in its middle: half of it is in the transaction, which must never be committed.
+void abandon(JournalState& s) noexcept {
+    try {
+        s.abort(Error{ENOMEM, "out of memory"});
+    } catch (const std::exception&) {  // told to nobody, then
+    }
+}
+
+}  // namespace
+
 void Handle::stop() {
     if (!transaction_) return;
     JournalState& s = *journal_;
     Transaction* t = std::exchange(transaction_, nullptr);
     rank_checker::pop_rank(Rank::Transaction, &s);
+    if (std::uncaught_exceptions() > 0) abandon(s);
     MutexLock guard(s.lists);
     t->outstanding -= std::min(t->outstanding, credits_);
     credits_ = 0;

@@ -3,11 +3,14 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <set>
@@ -56,6 +59,57 @@ TEST_F(CInterface, FilesAndErrors) {
     EXPECT_EQ(uext4_fgetxattr(file, "user.x", nullptr, 0), 1);
     EXPECT_EQ(uext4_fgetxattr(file, "user.y", nullptr, 0), -ENODATA);
     EXPECT_EQ(uext4_umount(fs), -EBUSY);
+    EXPECT_EQ(uext4_close(file), 0);
+}
+
+// Lengths that no memory has are refused or cut, as by the system calls.
+TEST_F(CInterface, AbsurdLengths) {
+    uext4_file* file = nullptr;
+    ASSERT_EQ(uext4_open(fs, "/f", O_CREAT | O_RDWR, 0644, &file), 0);
+    char bytes[16] = "0123456789";
+    ASSERT_EQ(uext4_pwrite(file, bytes, 10, 0), 10);
+    const std::size_t all = SIZE_MAX, half = SSIZE_MAX;
+    const auto vector = [&](std::size_t a, std::size_t b) { return std::array<iovec, 2>{{{bytes, a}, {bytes, b}}}; };
+    for (const auto& parts : {vector(all, 5), vector(5, all), vector(all, all), vector(half, half), vector(half, 1),
+                              vector(half + 1, 0), vector(0, half + 1)}) {
+        EXPECT_EQ(uext4_pwritev(file, parts.data(), 2, 0), -EINVAL) << parts[0].iov_len << " " << parts[1].iov_len;
+        EXPECT_EQ(uext4_preadv(file, parts.data(), 2, 0), -EINVAL) << parts[0].iov_len << " " << parts[1].iov_len;
+    }
+    for (const std::size_t length : {all, half + 1, all - 4095}) {
+        EXPECT_EQ(uext4_pwrite(file, bytes, length, 0), -EINVAL) << length;
+        EXPECT_EQ(uext4_pread(file, bytes, length, 0), -EINVAL) << length;
+    }
+    EXPECT_EQ(uext4_copy_file_range(file, 1, file, 100, all), -EOVERFLOW);
+    EXPECT_EQ(uext4_copy_file_range(file, 1, file, 100, half + 1), 9);
+    EXPECT_EQ(uext4_pread(file, bytes, 10, INT64_MAX - 5), -EINVAL);
+    EXPECT_EQ(uext4_pwrite(file, bytes, 10, INT64_MAX - 5), -EINVAL);
+    EXPECT_EQ(uext4_pwrite(file, bytes, 10, INT64_MAX - 10), -EFBIG);
+    EXPECT_EQ(uext4_pwrite(file, bytes, 10, -1), -EINVAL);
+    const auto parts = vector(2, 3);
+    EXPECT_EQ(uext4_pwritev(file, parts.data(), IOV_MAX + 1, 0), -EINVAL);
+    EXPECT_EQ(uext4_pwritev(file, parts.data(), -1, 0), -EINVAL);
+    EXPECT_EQ(uext4_pwritev(file, parts.data(), 0, 0), 0);
+    EXPECT_EQ(uext4_preadv(file, parts.data(), 2, INT64_MAX - 3), -EINVAL);
+    EXPECT_EQ(uext4_ftruncate(file, INT64_MAX), -EFBIG);
+    EXPECT_EQ(uext4_fallocate(file, 0, INT64_MAX - 5, 10), -EFBIG);
+    EXPECT_EQ(uext4_fallocate(file, 0, 0, INT64_MAX), -EFBIG);
+    EXPECT_EQ(uext4_fsetxattr(file, "user.a", bytes, all, 0), -E2BIG);
+    EXPECT_EQ(uext4_lseek(file, INT64_MIN, SEEK_END), -EINVAL);
+    void* address = nullptr;
+    for (const std::size_t length : {all, half, std::size_t{1} << 62})
+        EXPECT_LT(uext4_map(file, 0, length, PROT_READ, MAP_SHARED, &address), 0) << length;
+    EXPECT_LT(uext4_map(file, INT64_MAX - 4095, 8192, PROT_READ, MAP_SHARED, &address), 0);
+    EXPECT_LT(uext4_unmap(bytes, all), 0);
+    EXPECT_LT(uext4_msync(nullptr, all, MS_SYNC), 0);
+    const gid_t group = 5;
+    uext4_identity identity{};
+    identity.groups = &group;
+    identity.group_count = all;
+    EXPECT_EQ(uext4_set_identity(fs, &identity), -EINVAL);
+    EXPECT_EQ(uext4_set_thread_identity(&identity), -EINVAL);
+    struct stat st{};
+    EXPECT_EQ(uext4_fstat(file, &st), 0);
+    EXPECT_EQ(st.st_size, 109);
     EXPECT_EQ(uext4_close(file), 0);
 }
 

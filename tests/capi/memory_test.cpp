@@ -1,0 +1,152 @@
+// A program that has no memory for what it asks gets -ENOMEM from the C interface, never an exception: each large
+// allocation of a call that moves bytes fails once. (Where small ones fail, or those of writeback, nothing is
+// promised.)
+#include <uext4/uext4.h>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <functional>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+constexpr std::size_t large = 4096;
+// Of this thread: how many large allocations go well before one fails; negative: all do.
+thread_local long until_failure = -1;
+thread_local bool failed = false;
+
+void* allocate(std::size_t size, std::size_t alignment) {
+    if (size >= large && until_failure >= 0 && until_failure-- == 0) {
+        failed = true;
+        throw std::bad_alloc();
+    }
+    void* p =
+        alignment ? std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment) : std::malloc(size);
+    if (!p && size) throw std::bad_alloc();
+    return p;
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) { return allocate(size ? size : 1, 0); }
+void* operator new[](std::size_t size) { return allocate(size ? size : 1, 0); }
+void* operator new(std::size_t size, std::align_val_t a) { return allocate(size, static_cast<std::size_t>(a)); }
+void* operator new[](std::size_t size, std::align_val_t a) { return allocate(size, static_cast<std::size_t>(a)); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace {
+
+class Memory : public testing::Test {
+protected:
+    void SetUp() override {
+        path = "/dev/shm/uext4-capi-memory-" + std::to_string(::getpid());
+        ASSERT_EQ(std::system(("mke2fs -q -F -t ext4 -b 4096 " + path + " 64M >/dev/null 2>&1").c_str()), 0);
+        ASSERT_EQ(uext4_mount(path.c_str(), nullptr, &fs), 0) << uext4_strerror();
+        ASSERT_EQ(uext4_mkdir(fs, "/d", 0755), 0);
+        ASSERT_EQ(uext4_symlink(fs, "/d/f", "/link"), 0);
+        ASSERT_EQ(uext4_open(fs, "/d/f", O_CREAT | O_RDWR, 0644, &file), 0);
+        const std::string bytes(100000, 'x');
+        ASSERT_EQ(uext4_pwrite(file, bytes.data(), bytes.size(), 0), 100000);
+        ASSERT_EQ(uext4_fsync(file), 0);
+        ASSERT_EQ(uext4_setxattr(fs, "/d/f", "user.a", "value", 5, 0), 0);
+        ASSERT_EQ(uext4_syncfs(fs), 0);
+    }
+    void TearDown() override {
+        if (file) uext4_close(file);
+        if (fs) {
+            EXPECT_EQ(uext4_umount(fs), 0) << uext4_strerror();
+        }
+        EXPECT_EQ(std::system(("e2fsck -fn " + path + " 2>&1").c_str()), 0);
+        ::unlink(path.c_str());
+    }
+    // Until one call goes through without a failure.
+    void each_allocation(const char* what, const std::function<long()>& call) {
+        for (long n = 0; n < 10000; ++n) {
+            failed = false;
+            until_failure = n;
+            const long result = call();
+            until_failure = -1;
+            if (!failed) {
+                EXPECT_GE(result, 0) << what << ": " << uext4_strerror();
+                allocations += n;
+                return;
+            }
+            // Some go on without what they wanted the memory for.
+            EXPECT_TRUE(result >= 0 || result == -ENOMEM)
+                << what << ", allocation " << n << ": " << result << ", " << uext4_strerror();
+        }
+        ADD_FAILURE() << what << " allocates without end";
+    }
+
+    std::string path;
+    uext4_fs* fs = nullptr;
+    uext4_file* file = nullptr;
+    long allocations = 0;
+};
+
+TEST_F(Memory, UsedUp) {
+    std::vector<char> bytes(3 << 20, 'y');
+    const iovec parts[2] = {{bytes.data(), 2 << 20}, {bytes.data() + (2 << 20), 1 << 20}};
+    const auto size = static_cast<ssize_t>(bytes.size());
+    each_allocation("write of parts", [&] { return uext4_pwritev(file, parts, 2, 0); });
+    each_allocation("write", [&] { return uext4_pwrite(file, bytes.data(), bytes.size(), 5000); });
+    each_allocation("read", [&] { return uext4_pread(file, bytes.data(), bytes.size(), 50); });
+    each_allocation("copy", [&] { return uext4_copy_file_range(file, 0, file, 2 * size, bytes.size()); });
+    ASSERT_EQ(uext4_setxattr(fs, "/d/f", "user.b", bytes.data(), 3000, 0), 0);
+    each_allocation("get an attribute", [&] { return uext4_getxattr(fs, "/d/f", "user.b", bytes.data(), 5000); });
+    each_allocation("list a directory", [&] {
+        uext4_dir* directory = nullptr;
+        const int r = uext4_opendir(fs, "/d", &directory);
+        if (r < 0) return r;
+        errno = 0;
+        while (uext4_readdir(directory)) errno = 0;
+        const int stopped = -errno;
+        EXPECT_EQ(uext4_closedir(directory), 0);
+        return stopped;
+    });
+    EXPECT_GE(allocations, 2);  // the parts put together, and the buffer of the copy
+}
+
+// Half a change never reaches the image: the file system is read-only from then on.
+TEST_F(Memory, UsedUpInAChange) {
+    const std::string value(3000, 'v');
+    for (long n = 0;; ++n) {
+        failed = false;
+        until_failure = n;
+        const int result = uext4_setxattr(fs, "/d/f", "user.b", value.data(), value.size(), 0);
+        until_failure = -1;
+        if (!failed) {
+            EXPECT_EQ(result, 0) << uext4_strerror();
+            EXPECT_GT(n, 0);
+            return;
+        }
+        EXPECT_EQ(result, -ENOMEM) << uext4_strerror();
+        EXPECT_EQ(uext4_mkdir(fs, "/later", 0755), -EROFS);
+        EXPECT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+        EXPECT_LT(uext4_umount(std::exchange(fs, nullptr)), 0);
+        ASSERT_EQ(uext4_mount(path.c_str(), nullptr, &fs), 0) << uext4_strerror();
+        char buffer[4000];
+        EXPECT_EQ(uext4_getxattr(fs, "/d/f", "user.b", buffer, sizeof buffer), -ENODATA);
+        EXPECT_EQ(uext4_getxattr(fs, "/d/f", "user.a", buffer, sizeof buffer), 5);
+        ASSERT_EQ(uext4_umount(std::exchange(fs, nullptr)), 0) << uext4_strerror();
+        EXPECT_EQ(std::system(("e2fsck -fn " + path + " 2>&1").c_str()), 0);
+        ASSERT_EQ(uext4_mount(path.c_str(), nullptr, &fs), 0) << uext4_strerror();
+        ASSERT_EQ(uext4_open(fs, "/d/f", O_RDWR, 0, &file), 0);
+    }
+}
+
+}  // namespace
