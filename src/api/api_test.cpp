@@ -234,6 +234,44 @@ TEST_P(Api, TheFileSystemsOwnInodesAreLookedAtAndNotChanged) {
     unmount();
 }
 
+// An image without them is given the features that what is stored needs; e2fsck would take it for damage otherwise.
+TEST_P(Api, FeaturesComeWithWhatNeedsThem) {
+    mount();
+    write("/f", pattern(10, 1));
+    {
+        auto inode = fs->resolve("/f", root);
+        ASSERT_TRUE(inode);
+        auto set = fs->set_xattr(**inode, "user.name", pattern(700, 3), 0, root, true);
+        ASSERT_TRUE(set) << set.error().what;
+        auto large = fs->truncate(**inode, std::uint64_t{3} << 30, root, true);
+        ASSERT_TRUE(large) << large.error().what;
+    }
+    unmount();
+    const std::string told = sh("dumpe2fs -h " + path);
+    EXPECT_NE(told.find(" ext_attr"), std::string::npos) << told;
+    EXPECT_NE(told.find(" large_file"), std::string::npos) << told;
+    mount();
+    {
+        auto inode = fs->resolve("/f", root);
+        ASSERT_TRUE(inode);
+        EXPECT_EQ(*fs->get_xattr(**inode, "user.name", root, true), pattern(700, 3));
+        EXPECT_EQ(fs->attributes(**inode)->st_size, off_t{3} << 30);
+    }
+    unmount();
+}
+
+// A directory's order must be the same for whoever writes it next.
+TEST_P(Api, TheHashOfNamesIsRecorded) {
+    const bool indexed = std::string(sh("dumpe2fs -h " + path)).find("dir_index") != std::string::npos;
+    sh("debugfs -w -R 'ssv flags 0' " + path);
+    mount("ro");
+    unmount();
+    EXPECT_EQ(sh("dumpe2fs -h " + path).find("unsigned_directory_hash"), std::string::npos);
+    mount();
+    unmount();
+    EXPECT_EQ(sh("dumpe2fs -h " + path).find("unsigned_directory_hash") != std::string::npos, indexed);
+}
+
 TEST_P(Api, ManyThreads) {
     mount();
     std::vector<std::thread> threads;
@@ -272,15 +310,15 @@ TEST_P(Api, ManyThreads) {
     unmount();
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, Api,
-                         testing::Values("-t ext4 -b 4096", "-t ext2 -b 4096", "-t ext3 -b 4096", "-t ext4 -b 1024",
-                                         "-t ext4 -b 2048", "-t ext4 -O inline_data -b 4096",
-                                         "-t ext4 -O ^extents,^64bit -b 4096", "-t ext4 -O bigalloc -C 16384 -b 4096",
-                                         "-t ext4 -O meta_bg,^resize_inode -b 4096",
-                                         "-t ext4 -O ^metadata_csum,uninit_bg -b 4096",
-                                         "-t ext4 -O ea_inode,large_dir -b 4096", "-t ext4 -O ^has_journal -b 4096",
-                                         "-t ext4 -I 128 -b 4096", "-t ext4 -O orphan_file -b 4096",
-                                         "-t ext4 -O inline_data -b 1024 -I 512"));
+INSTANTIATE_TEST_SUITE_P(
+    Formats, Api,
+    testing::Values("-t ext4 -b 4096", "-t ext2 -b 4096", "-t ext3 -b 4096", "-t ext4 -b 1024", "-t ext4 -b 2048",
+                    "-t ext4 -O inline_data -b 4096", "-t ext4 -O ^extents,^64bit -b 4096",
+                    "-t ext4 -O bigalloc -C 16384 -b 4096", "-t ext4 -O meta_bg,^resize_inode -b 4096",
+                    "-t ext4 -O ^metadata_csum,uninit_bg -b 4096", "-t ext4 -O ea_inode,large_dir -b 4096",
+                    "-t ext4 -O ^has_journal -b 4096", "-t ext4 -I 128 -b 4096", "-t ext4 -O orphan_file -b 4096",
+                    "-t ext4 -O inline_data -b 1024 -I 512", "-t ext4 -O ^ext_attr,^large_file -b 1024",
+                    "-t ext2 -r 0 -b 1024", "-t ext2 -O none -b 4096", "-t ext2 -b 65536", "-t ext3 -b 32768"));
 
 }  // namespace
 }  // namespace uext4

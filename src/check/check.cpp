@@ -22,6 +22,7 @@ public:
         const std::uint64_t clusters = divide_up(g_.blocks_count, g_.cluster_ratio) + 1;
         used_.resize(clusters);
         mark_system();
+        check_supers();
         for (std::uint32_t n = 0; n < g_.group_count; ++n) check_group_inodes(GroupNr(n));
         walk();
         check_links();
@@ -36,6 +37,18 @@ private:
         if (report_.problems.size() + 1 == most_problems)
             report_.problems.push_back({"check", "more problems than are listed"});
         else report_.problems.push_back({std::move(where), fmt::format(text, std::forward<Args>(args)...)});
+    }
+
+    // The one that is used was good enough to open it. Where that is a backup, what about the first?
+    void check_supers() {
+        if (Result<format::SuperBlock> used = read_super(fs_)) super_ = *used;
+        else problem("superblock", "{}", used.error().what);
+        if (!volume_.options().backup_super) return;
+        format::SuperBlock first;
+        const Result<void> read = fs_.device.read(format::super_offset, std::as_writable_bytes(std::span(&first, 1)));
+        if (!read) problem("superblock", "{}", read.error().what);
+        else if (first.magic != format::super_magic) problem("superblock", "s_magic is {:#06x}", first.magic.get());
+        else if (!format::super_checksum_ok(first)) problem("superblock", "bad checksum");
     }
 
     std::uint64_t cluster_of(BlockNr b) const {
@@ -132,6 +145,11 @@ private:
         const bool without_contents = !reserved && !inode.is_regular() && !inode.is_directory() && !inode.is_symlink();
         if (without_contents && inode.disk_size() != 0)
             problem(where, "i_size is {}, for a device, fifo or socket", inode.disk_size());
+        if (inode.is_regular() && inode.disk_size() > 0x7FFFFFFF &&
+            !super_.has_ro_compat(format::ro_compat::large_file))
+            problem(where, "i_size is {}, but the superblock lacks large_file", inode.disk_size());
+        if (inode.xattr_block() && !super_.has_compat(format::compat::ext_attr))
+            problem(where, "i_file_acl is {}, but the superblock lacks ext_attr", inode.xattr_block());
     }
 
     // True for a directory.
@@ -254,10 +272,9 @@ private:
     }
 
     void check_links() {
-        const format::SuperBlock super = read_super(fs_).value_or(format::SuperBlock{});
         for (const auto& [number, links] : links_) {
             if (number < g_.first_inode && number != format::special_inode::root) continue;
-            if (number == g_.orphan_file_inode || number == super.prj_quota_inum) continue;
+            if (number == g_.orphan_file_inode || number == super_.prj_quota_inum) continue;
             Result<InodeRef> inode = volume_.inodes().get(InodeNr(number), true);
             if (!inode || (*inode)->has_flag(format::inode_flag::ea_inode)) continue;
             const std::uint64_t named = named_.contains(number) ? named_[number] : 0;
@@ -300,18 +317,18 @@ private:
             if (missing) problem(where, "block bitmap: {} clusters are in use and not marked", missing);
             if (free != said) problem(where, "{} clusters are free, the descriptor says {}", free, said);
         }
-        const Result<format::SuperBlock> super = read_super(fs_);
         // What opening read-only recovered in memory, the superblock's counters do not know.
         const bool as_closed = !volume_.recovery().needed && volume_.orphans_finished() == 0;
-        if (super && as_closed && !volume_.options().backup_super && !super->has_incompat(format::incompat::recover) &&
-            super->free_blocks() != free_total * g_.cluster_ratio)
-            problem("superblock", "s_free_blocks_count is {}, {} are free", super->free_blocks(),
+        if (as_closed && !volume_.options().backup_super && !super_.has_incompat(format::incompat::recover) &&
+            super_.free_blocks() != free_total * g_.cluster_ratio)
+            problem("superblock", "s_free_blocks_count is {}, {} are free", super_.free_blocks(),
                     free_total * g_.cluster_ratio);
     }
 
     Volume& volume_;
     FsContext& fs_;
     const format::Geometry& g_;
+    format::SuperBlock super_{};
     CheckReport report_;
     BufferRef keep_;
     std::vector<bool> used_;

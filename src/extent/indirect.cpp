@@ -11,12 +11,7 @@ std::uint64_t IndirectMap::span(unsigned height) const {
     return n;
 }
 
-std::uint64_t IndirectMap::limit() const {
-    const std::uint64_t by_shape = direct + span(1) + span(2) + span(3);
-    const std::uint64_t by_size = geometry().max_indirect_file_size / geometry().block_size;
-    const std::uint64_t n = std::min<std::uint64_t>(by_shape, pointer_limit);
-    return by_size ? std::min(n, by_size) : n;
-}
+std::uint64_t IndirectMap::limit() const { return geometry().nameable_bytes(false) / geometry().block_size; }
 
 Bytes IndirectMap::bytes_of_slot(const Slot& slot) { return slot.holder ? slot.holder->data() : owner_.map_root(); }
 

@@ -18,6 +18,11 @@ void set_super_checksum(SuperBlock& super) {
     super.checksum = crc32c(~0u, bytes_of(super).first(offsetof(SuperBlock, checksum)));
 }
 
+void record_hash_sign(SuperBlock& super) {
+    constexpr std::uint32_t known = super_flag::signed_hash | super_flag::unsigned_hash;
+    if (!(super.flags & known)) super.flags = super.flags | super_flag::unsigned_hash;
+}
+
 Support support_for(std::uint32_t c, std::uint32_t i, std::uint32_t r) {
     (void)c;
     Support out;
@@ -57,16 +62,28 @@ bool is_power_of(std::uint64_t n, std::uint64_t base) {
     return n == 1;
 }
 
+std::uint64_t indirect_span(std::uint64_t per) { return 12 + per + per * per + per * per * per; }
+
+// Blocks of pointers that the first `blocks` blocks of a file need.
+std::uint64_t pointer_blocks(std::uint64_t blocks, std::uint64_t per) {
+    std::uint64_t out = 0, left = blocks - std::min<std::uint64_t>(blocks, 12), reach = per;
+    for (int level = 1; level <= 3 && left > 0; ++level, reach *= per) {
+        const std::uint64_t here = std::min(left, reach);
+        for (std::uint64_t below = per; below <= reach; below *= per) out += divide_up(here, below);
+        left -= here;
+    }
+    return out;
+}
+
 std::uint64_t largest_indirect(std::uint32_t block_size, bool huge) {
     const std::uint64_t per = block_size / 4;
-    std::uint64_t blocks = 12 + per + per * per + per * per * per;
-    // i_blocks counts 512-byte sectors in 32 bits, or 48 with huge_file.
-    const std::uint64_t counted =
-        huge ? ((std::uint64_t{1} << 48) - 1) / 1 : ((std::uint64_t{1} << 32) - 1) / (block_size / 512);
-    const std::uint64_t meta = 1 + (1 + per) + (1 + per + per * per);
-    if (blocks + meta > counted) blocks = counted > meta ? counted - meta : 0;
-    blocks = std::min<std::uint64_t>(blocks, 0xFFFFFFFF);
-    return blocks * block_size;
+    const std::uint64_t by_shape = indirect_span(per);
+    // i_blocks counts 512-byte sectors in 32 bits, or 48 with huge_file; the blocks of pointers count as well. Linux
+    // takes off those of a file of that many blocks, which is a little too much, and what it refuses, we refuse.
+    const std::uint64_t counted = ((std::uint64_t{1} << (huge ? 48 : 32)) - 1) / (block_size / 512);
+    const std::uint64_t by_count = counted - pointer_blocks(counted, per);
+    const std::uint64_t blocks = by_shape <= counted ? by_shape : by_count;
+    return std::min<std::uint64_t>(blocks, 0xFFFFFFFF) * block_size;
 }
 
 }  // namespace
@@ -77,11 +94,10 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     Geometry g;
     if (s.rev_level > 1) return absurd("s_rev_level", s.rev_level);
     const bool dynamic = s.rev_level >= 1;
-    if (dynamic) {
-        g.compat = s.feature_compat;
-        g.incompat = s.feature_incompat;
-        g.ro_compat = s.feature_ro_compat;
-    }
+    // What revision 0 should not have counts nevertheless, as for Linux and e2fsck.
+    g.compat = s.feature_compat;
+    g.incompat = s.feature_incompat;
+    g.ro_compat = s.feature_ro_compat;
     if (s.log_block_size > 6) return absurd("s_log_block_size", s.log_block_size);
     g.block_bits = 10 + s.log_block_size;
     g.block_size = 1u << g.block_bits;
@@ -147,7 +163,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     for (int k = 0; k < 4; ++k) g.hash_seed[static_cast<unsigned>(k)] = s.hash_seed[k];
     g.default_hash = s.def_hash_version;
     if (g.default_hash > 2) g.default_hash = g.default_hash > 5 ? 1 : static_cast<std::uint8_t>(g.default_hash - 3);
-    g.hash_unsigned = (s.flags & super_flag::unsigned_hash) != 0;
+    // Where nothing says how names are hashed, as Linux does since its char has no sign.
+    g.hash_unsigned = (s.flags & super_flag::unsigned_hash) || !(s.flags & super_flag::signed_hash);
     g.checksum_seed = g.has_incompat(incompat::csum_seed)
                           ? s.checksum_seed.get()
                           : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
@@ -174,9 +191,6 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
         g.max_extent_file_size =
             std::min<std::uint64_t>(g.max_extent_file_size, round_down(std::uint64_t{0xFFFFFFFFu} * 512, g.block_size));
     g.max_indirect_file_size = largest_indirect(g.block_size, huge);
-    if (!g.has_ro_compat(ro_compat::large_file) && !dynamic) {
-        g.max_indirect_file_size = std::min<std::uint64_t>(g.max_indirect_file_size, 0x7FFFFFFF);
-    }
     g.journal_inode = g.has_compat(compat::has_journal) ? s.journal_inum.get() : 0;
     g.orphan_file_inode = g.has_compat(compat::orphan_file) ? s.orphan_file_inum.get() : 0;
     if (g.has_ro_compat(ro_compat::quota)) {
@@ -186,6 +200,11 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     }
     g.mmp_block = g.has_incompat(incompat::mmp) ? s.mmp_block.get() : 0;
     return g;
+}
+
+std::uint64_t Geometry::nameable_bytes(bool by_extents) const {
+    constexpr std::uint64_t numbers = 0xFFFFFFFF;  // of logical blocks
+    return (by_extents ? numbers : std::min(numbers, indirect_span(block_size / 4))) << block_bits;
 }
 
 std::uint32_t Geometry::blocks_in_group(GroupNr group) const {

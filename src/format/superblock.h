@@ -90,6 +90,9 @@ static_assert(offsetof(SuperBlock, checksum) == 0x3FC);
 bool super_checksum_ok(const SuperBlock& super);
 void set_super_checksum(SuperBlock& super);
 
+// From now on the file system says how its names are hashed: by whoever writes it first.
+void record_hash_sign(SuperBlock& super);
+
 enum class DescriptorChecksum : std::uint8_t { none, crc16, crc32c };
 enum class HashVersion : std::uint8_t {
     legacy,
@@ -126,7 +129,7 @@ struct Geometry {
     std::array<std::uint8_t, 16> uuid{};
     std::uint32_t log_groups_per_flex = 0, first_meta_bg = 0, reserved_gdt_blocks = 0;
     std::array<std::uint32_t, 2> backup_groups{};
-    std::uint64_t max_extent_file_size = 0, max_indirect_file_size = 0;  // bytes
+    std::uint64_t max_extent_file_size = 0, max_indirect_file_size = 0;  // bytes; what may be written
     std::uint32_t journal_inode = 0, orphan_file_inode = 0;
     std::uint32_t user_quota_inode = 0, group_quota_inode = 0, project_quota_inode = 0;
     std::uint64_t mmp_block = 0;
@@ -141,6 +144,9 @@ struct Geometry {
     bool metadata_csum() const { return has_ro_compat(ro_compat::metadata_csum); }
     bool has_filetype() const { return has_incompat(incompat::filetype); }
 
+    // Bytes that extents, or indirect blocks, can name, however few of them i_blocks can count: files with holes, and
+    // the inode that keeps descriptor blocks, may be larger than what may be written.
+    std::uint64_t nameable_bytes(bool by_extents) const;
     bool valid_block(BlockNr block) const { return block.value >= first_data_block && block.value < blocks_count; }
     bool valid_inode(InodeNr ino) const { return ino.value >= 1 && ino.value <= inodes_count; }
     // Where the file system keeps its own records: all before the first inode but the root, and those it names.

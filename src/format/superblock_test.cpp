@@ -157,6 +157,40 @@ TEST(SuperblockFields, LimitFileSizes) {
     }
 }
 
+TEST(SuperblockFields, NamesAreHashedUnsignedUnlessItSaysSigned) {
+    TestImage image("-t ext4 -b 4096");
+    SuperBlock super = image.super();
+    const std::uint32_t others = super.flags & ~(super_flag::signed_hash | super_flag::unsigned_hash);
+    for (const std::uint32_t said : {0u, super_flag::signed_hash, super_flag::unsigned_hash}) {
+        super.flags = others | said;
+        EXPECT_EQ(Geometry::parse(super, 0)->hash_unsigned, said != super_flag::signed_hash) << said;
+        record_hash_sign(super);
+        EXPECT_EQ(super.flags, others | (said ? said : super_flag::unsigned_hash));
+        EXPECT_EQ(Geometry::parse(super, 0)->hash_unsigned, said != super_flag::signed_hash) << said;
+    }
+}
+
+// What the kernel's mount says of the largest file, by asking it; it has no blocks above 4 KiB here, whose files end
+// where i_blocks does.
+TEST(SuperblockFields, LimitIndirectFilesAsTheKernelDoes) {
+    struct {
+        const char* options;
+        std::uint64_t most;
+    } constexpr told[] = {{"-t ext2 -b 1024", 17247252480},         {"-t ext2 -b 2048", 275415851008},
+                          {"-t ext2 -b 4096", 2196873666560},       {"-t ext3 -b 4096 -O huge_file", 4402345721856},
+                          {"-t ext2 -b 1024 -r 0", 17247252480},    {"-t ext2 -b 4096 -r 0", 2196873666560},
+                          {"-t ext2 -b 2048 -O none", 275415851008}};
+    for (const auto& [options, most] : told)
+        EXPECT_EQ(TestImage(options).geometry().max_indirect_file_size, most) << options;
+    for (const char* options : {"-t ext2 -b 8192", "-t ext2 -b 16384", "-t ext2 -b 32768", "-t ext2 -b 65536"}) {
+        const Geometry g = TestImage(std::string(options) + " -F", "400M").geometry();
+        const std::uint64_t blocks = g.max_indirect_file_size / g.block_size, per = g.block_size / 4;
+        EXPECT_GT(g.max_indirect_file_size, std::uint64_t{2196873666560}) << options;
+        EXPECT_GT(g.nameable_bytes(false), g.max_indirect_file_size) << options;
+        EXPECT_LE((blocks + blocks / per) * (g.block_size / 512), 0xFFFFFFFFu) << options;
+    }
+}
+
 TEST(SuperblockSupport, NamesWhatLimits) {
     EXPECT_TRUE(support_for(~0u, incompat::extents, ro_compat::metadata_csum).writable);
     for (const std::uint32_t refused :

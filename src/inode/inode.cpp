@@ -1,6 +1,7 @@
 #include "inode/inode.h"
 
 #include "inode/inode_table.h"
+#include "inode/late_features.h"
 
 #include <algorithm>
 #include <cstring>
@@ -151,6 +152,7 @@ bool Inode::data_in_journal() const {
 }
 
 Result<void> Inode::store(Handle& handle, bool data) {
+    if (disk_size() > largest_small_file) TRY(need_large_file(fs_, handle));
     const Allocator::InodePlace place = TRY(fs_.allocator.place_of(number_));
     BufferRef buffer = TRY(fs_.buffers.read(place.block, "inode table"));
     TRY(handle.write_access(buffer));

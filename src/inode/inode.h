@@ -94,7 +94,8 @@ public:
     // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the
     // change matters to fdatasync (size, mapping).
     Result<void> store(Handle& handle, bool data = true);
-    static constexpr unsigned store_credits() { return 1; }
+    // The inode's block, and the superblock's if the size needs a feature.
+    static constexpr unsigned store_credits() { return 2; }
     void note_times_pending() { times_pending_ = true; }
     bool times_pending() const { return times_pending_; }
     Tid last_tid() const { return last_tid_; }

@@ -4,6 +4,7 @@
 #include "inode/acl.h"
 #include "inode/body_attributes.h"
 #include "inode/inline_area.h"
+#include "inode/super_access.h"
 #include "inode/xattr_block.h"
 
 #include <random>
@@ -233,6 +234,34 @@ TEST_P(InlineContents, ShareTheInodeWithAttributes) {
     volume.check();
 }
 
+// The feature is in the transaction of the first attribute, and nothing else brings it.
+TEST(FirstXattr, BringsTheFeature) {
+    TestVolume volume("-b 4096 -O ^ext_attr");
+    auto there = [&](format::SuperBlock super) { return super.has_compat(format::compat::ext_attr); };
+    auto on_disk = [&] {
+        format::SuperBlock super;
+        expect_ok(volume.fs().device.read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
+        return there(super) && format::super_checksum_ok(super);
+    };
+    auto in_memory = [&] { return there(value_of(read_super(volume.fs()))); };
+    InodeRef inode = volume.make();
+    EXPECT_EQ(code_of(volume.set(*inode, "user.all", pattern(65536, 3))), ENOSPC);
+    EXPECT_FALSE(in_memory());
+    WriteLock lock(inode->rw);
+    Tid tid = 0;
+    {
+        Handle handle = volume.start(xattr_credits(*inode));
+        tid = handle.tid();
+        expect_ok(set_xattr(handle, *inode, "user.a", pattern(3, 1), XattrMode::either));
+        EXPECT_TRUE(in_memory());
+    }
+    EXPECT_FALSE(on_disk());
+    EXPECT_EQ(inode->last_tid(), tid);
+    expect_ok(volume.journal().commit(tid));
+    expect_ok(volume.journal().checkpoint_all());
+    EXPECT_TRUE(on_disk());
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Formats, Xattrs,
     ::testing::Values(Format{"plain", "-b 4096"}, Format{"small_blocks", "-b 1024"},
@@ -242,6 +271,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Format{"no_log", "-b 4096 -O ^has_journal,ea_inode"},
                       Format{"classic", "-b 4096 -I 128 -O ^extent,^metadata_csum,^64bit"},
                       Format{"classic_values", "-b 1024 -I 128 -O ^extent,^metadata_csum,^64bit,ea_inode"},
+                      Format{"no_feature", "-b 4096 -O ^ext_attr"}, Format{"revision_0", "-b 1024 -r 0 -O none"},
                       Format{"clusters", "-b 4096 -O bigalloc,ea_inode -C 16384"}),
     [](const auto& format) { return std::string(format.param.name); });
 

@@ -7,10 +7,10 @@ namespace uext4 {
 namespace {
 
 Result<BufferRef> super_buffer(FsContext& fs) {
-    return fs.buffers.read(BlockNr(format::super_offset / fs.block_size()), "superblock");
+    return fs.buffers.read(BlockNr(fs.super_offset / fs.block_size()), "superblock");
 }
 
-std::size_t offset_in(FsContext& fs) { return format::super_offset % fs.block_size(); }
+std::size_t offset_in(FsContext& fs) { return fs.super_offset % fs.block_size(); }
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include "inode/acl.h"
 #include "inode/body_attributes.h"
+#include "inode/late_features.h"
 #include "inode/value_inode.h"
 #include "inode/xattr_block.h"
 
@@ -95,6 +96,10 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
             return fail(ENOSPC, "inode {}: no room for attribute '{}' of {} bytes", inode.number(), name.suffix,
                         item->value.size());
         to_block = true;
+    }
+    if (Result<void> given = item ? need_ext_attr(fs, handle) : Result<void>(); !given) {
+        std::ranges::copy(before, body_area(inode).begin());
+        return fail(given.error());
     }
     if (to_block || was_in_block) {
         // The block may need space, so it goes first; the inode's own part cannot fail then.

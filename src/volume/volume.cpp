@@ -130,6 +130,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
                              [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
+    if (options.backup_super) l.fs->super_offset = *options.backup_super * 1024;
     l.inodes = std::make_unique<InodeTable>(*l.fs);
     return {};
 }
@@ -223,6 +224,7 @@ Result<void> Volume::State::open() {
         TRY(write_super([&](format::SuperBlock& s) {
             if (has_journal) s.feature_incompat = s.feature_incompat | format::incompat::recover;
             else s.state = static_cast<std::uint16_t>(s.state & ~format::super_state::valid);
+            if (s.has_compat(format::compat::dir_index)) format::record_hash_sign(s);
             s.mnt_count = static_cast<std::uint16_t>(s.mnt_count + 1);
             s.mtime = seconds_now();
             s.wtime = seconds_now();

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`uext4 check`: sound images of many formats are called clean, and damage is named. Usage: check_test.py PROGRAM"""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -28,11 +29,33 @@ DAMAGE = {
     "block count": ("sif /big blocks 8", "i_blocks is 8"),
     "size of a device": ("sif /fifo size 5", "i_size is 5"),
     "time of deletion": ("sif /dir/f5 dtime 55", "i_dtime is 55"),
+    "a feature that attributes need": ("feature -ext_attr", "lacks ext_attr"),
 }
 
 
 def run(*command):
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+
+
+def by_a_backup(program, image, tree):
+    """Everything is told as the backup superblock says it, and that the first one is gone."""
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-L", "a label", "-d", tree, image, "48M")
+    whole = json.loads(run(program, "info", "--json", image).stdout)
+    with open(image, "r+b") as file:
+        file.seek(1024)
+        file.write(bytes(1024))
+    shown = run(program, "info", "--json", "-o", "sb=8193", image)
+    failures = []
+    for key in ("uuid", "label", "features_compat", "features_incompat", "features_ro_compat", "state"):
+        if shown.returncode != 0 or json.loads(shown.stdout)[key] != whole[key]:
+            failures.append(f"sb=8193: {key} is not {whole[key]}: {shown.stdout} {shown.stderr}")
+    label = run(program, "label", "-o", "sb=8193", image)
+    if label.stdout != "a label\n":
+        failures.append(f"sb=8193: the label is {label.stdout!r} {label.stderr}")
+    answer = run(program, "check", "-o", "sb=8193", image)
+    if answer.returncode != 1 or "superblock: s_magic is 0x0000" not in answer.stdout:
+        failures.append(f"sb=8193: check ends with {answer.returncode}: {answer.stdout} {answer.stderr}")
+    return failures
 
 
 def main():
@@ -72,6 +95,7 @@ def main():
             answer = run(program, "check", image)
             if answer.returncode != 1 or expected not in answer.stdout:
                 failures.append(f"{label}: status {answer.returncode}, '{expected}' expected: {answer.stdout[-400:]}{answer.stderr[-300:]}")
+        failures += by_a_backup(program, folder / "backup.img", tree)
     for failure in failures:
         print(failure)
     print(f"{len(FORMATS)} formats, {len(DAMAGE)} kinds of damage, {len(failures)} failures")

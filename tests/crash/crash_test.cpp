@@ -281,6 +281,52 @@ TEST_P(Crash, UnflushedWritesMayBeLost) {
     }
 }
 
+// The features that a file system gets later are there as soon as what needs them.
+class LateFeatures : public Crash {};
+
+TEST_P(LateFeatures, ComeInOneTransaction) {
+    {
+        auto fs = mount(recorder);
+        ASSERT_TRUE(fs);
+        auto file = fs->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(file) << file.error().what;
+        auto commit = [&] {
+            auto done = fs->sync();
+            ASSERT_TRUE(done) << done.error().what;
+        };
+        commit();
+        auto inode = fs->resolve("/f", root);
+        ASSERT_TRUE(inode);
+        ASSERT_TRUE(fs->set_xattr(**inode, "user.a", pattern(900, 1), 0, root, true));
+        commit();
+        ASSERT_TRUE((*file)->truncate(std::uint64_t{3} << 30));
+        commit();
+        file->reset();
+        inode->reset();
+        auto closed = fs->unmount();
+        ASSERT_TRUE(closed) << closed.error().what;
+    }
+    const auto entries = recorder->log();
+    auto state = std::shared_ptr<MemoryDevice>(initial->clone());
+    for (std::size_t cut = 0; cut <= entries.size(); ++cut) {
+        const std::string what = fmt::format("cut after {} of {} entries", cut, entries.size());
+        judge(entries, cut, cut, std::shared_ptr<MemoryDevice>(state->clone()), what);
+        recovered_by_us(std::shared_ptr<MemoryDevice>(state->clone()), what);
+        if (HasFailure()) return;
+        if (cut < entries.size()) ASSERT_TRUE(RecordingDevice::apply(entries[cut], *state));
+    }
+    std::string told;
+    ASSERT_TRUE(state->save(path));
+    EXPECT_EQ(sh("dumpe2fs -h " + path, &told), 0);
+    EXPECT_NE(told.find(" ext_attr"), std::string::npos) << told;
+    EXPECT_NE(told.find(" large_file"), std::string::npos) << told;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, LateFeatures,
+                         testing::Values(Cell{"-t ext4 -O ^ext_attr,^large_file -b 4096", ""},
+                                         Cell{"-t ext3 -O ^ext_attr,^large_file -b 1024", ""},
+                                         Cell{"-t ext4 -O ^ext_attr,^large_file -b 4096", "data=journal"}));
+
 INSTANTIATE_TEST_SUITE_P(
     Cells, Crash,
     testing::Values(Cell{"-t ext4 -b 4096", ""}, Cell{"-t ext4 -b 1024", ""}, Cell{"-t ext3 -b 4096", ""},

@@ -28,6 +28,7 @@ FORMATS = {
     "ea_inode and large_dir": Format(("-t", "ext4", "-O", "ea_inode,large_dir"), big_values=True),
     "no journal": Format(("-t", "ext4", "-O", "^has_journal")),
     "inodes of 128 bytes": Format(("-t", "ext4", "-I", "128"), seconds=True),
+    "revision 0": Format(("-t", "ext2", "-r", "0"), seconds=True),
     "orphan_file": Format(("-t", "ext4", "-O", "orphan_file")),
     "ea_inode, inline_data, blocks of 1024": Format(("-t", "ext4", "-O", "ea_inode,inline_data", "-I", "512"),
                                                     big_values=True, block=1024),

@@ -1,0 +1,42 @@
+#include "inode/late_features.h"
+
+#include "format/inode.h"
+#include "inode/super_access.h"
+
+namespace uext4 {
+
+namespace {
+
+// Only revision 1 has features. Its fields get the values that revision 0 stands for.
+void raise_revision(format::SuperBlock& super) {
+    if (super.rev_level != 0) return;
+    super.rev_level = 1u;
+    super.first_ino = 11u;
+    super.inode_size = static_cast<std::uint16_t>(format::classic_inode_size);
+}
+
+}  // namespace
+
+Result<void> need_ext_attr(FsContext& fs, Handle& handle) {
+    constexpr std::uint32_t feature = format::compat::ext_attr;
+    if (fs.geometry.has_compat(feature) || fs.late_compat.load() & feature) return {};
+    TRY(change_super(fs, handle, [](format::SuperBlock& super) {
+        raise_revision(super);
+        super.feature_compat = super.feature_compat | feature;
+    }));
+    fs.late_compat.fetch_or(feature);
+    return {};
+}
+
+Result<void> need_large_file(FsContext& fs, Handle& handle) {
+    constexpr std::uint32_t feature = format::ro_compat::large_file;
+    if (fs.geometry.has_ro_compat(feature) || fs.late_ro_compat.load() & feature) return {};
+    TRY(change_super(fs, handle, [](format::SuperBlock& super) {
+        raise_revision(super);
+        super.feature_ro_compat = super.feature_ro_compat | feature;
+    }));
+    fs.late_ro_compat.fetch_or(feature);
+    return {};
+}
+
+}  // namespace uext4

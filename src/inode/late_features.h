@@ -1,0 +1,16 @@
+// Features that a file system gets when something first needs them, as Linux gives them: programs that know less would
+// take what they stand for as damage.
+#pragma once
+
+#include "inode/context.h"
+
+namespace uext4 {
+
+// An extended attribute is stored. One credit.
+Result<void> need_ext_attr(FsContext& fs, Handle& handle);
+// A size of 2 GiB or more is stored. One credit.
+Result<void> need_large_file(FsContext& fs, Handle& handle);
+
+inline constexpr std::uint64_t largest_small_file = 0x7FFFFFFF;
+
+}  // namespace uext4
