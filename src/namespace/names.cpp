@@ -166,7 +166,10 @@ Result<void> check_project(const Inode& directory, const Inode& inode) {
 }
 
 Result<void> check_subdirectory_room(const Inode& directory) {
-    const bool countless = directory.fs().geometry.has_ro_compat(format::ro_compat::dir_nlink);
+    // Only an indexed directory may have more subdirectories than can be counted: e2fsck wants the others' count right.
+    const format::Geometry& g = directory.fs().geometry;
+    const bool countless = g.has_ro_compat(format::ro_compat::dir_nlink) && g.has_compat(format::compat::dir_index) &&
+                           directory.has_flag(format::inode_flag::index);
     if (directory.links() >= link_max && !countless)
         return fail(EMLINK, "directory {} has {} links", directory.number(), directory.links());
     return {};
