@@ -60,7 +60,9 @@ Result<void> may_change(Inode& inode, const AttributeChange& c, const Credential
 
 Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
-    const bool only_now = !c.mode && !c.uid && !c.gid && (!c.atime || c.atime_now) && (!c.mtime || c.mtime_now);
+    // Both times together, as touch does: one of them alone is a change like any other.
+    const bool both_now = c.atime && c.atime_now && c.mtime && c.mtime_now;
+    const bool only_now = !c.mode && !c.uid && !c.gid && (both_now || (!c.atime && !c.mtime));
     if (!c.of_earlier_write && (inode.has_flag(f::immutable) || (inode.has_flag(f::append) && !only_now)))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     if (check) TRY(may_change(inode, c, who));
@@ -135,23 +137,24 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who) {
 
 std::uint32_t visible_flags(const Inode& inode) {
     namespace f = format::inode_flag;
-    constexpr std::uint32_t shown = user_settable_flags | f::index | f::huge_file | f::extents | f::verity |
-                                    f::ea_inode | f::encrypt | f::inline_data | f::casefold | f::eofblocks;
-    return inode.flags() & shown;
+    return inode.flags() & (user_settable_flags | user_given_flags | f::extents | f::casefold);
 }
 
 Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     const std::uint32_t old = inode.flags();
     if (check && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-    constexpr std::uint32_t fixed = f::index | f::huge_file | f::extents | f::verity | f::ea_inode | f::encrypt |
-                                    f::inline_data | f::casefold | f::eofblocks;
-    if (wanted & ~(user_settable_flags | fixed))
-        return fail(EOPNOTSUPP, "flags {:#x} are not known", wanted & ~(user_settable_flags | fixed));
+    const std::uint32_t known = user_settable_flags | user_given_flags | f::extents | (old & f::casefold);
+    if (wanted & ~known) return fail(EOPNOTSUPP, "flags {:#x} cannot be set", wanted & ~known);
     if ((wanted ^ old) & f::extents)
         return fail(EOPNOTSUPP, "inode {}: cannot change between extents and indirect blocks", inode.number());
     if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)
         return fail(EPERM, "the flags i and a need CAP_LINUX_IMMUTABLE");
+    // What it speaks of, memory that is the storage, has no room for these; a directory only hands it on.
+    const std::uint32_t against_dax =
+        f::verity | f::encrypt | f::journal_data | (inode.is_directory() ? 0 : f::inline_data);
+    if (((wanted & f::dax) && (old & against_dax)) || ((old & f::dax) && (wanted & against_dax)))
+        return fail(EOPNOTSUPP, "inode {}: the flag x does not go with its others", inode.number());
     if ((old & wanted & f::immutable) && ((wanted ^ old) & user_settable_flags))
         return fail(EPERM, "inode {} is immutable", inode.number());
     std::uint32_t settable = user_settable_flags;

@@ -29,8 +29,13 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
 inline constexpr std::uint32_t user_settable_flags =
     format::inode_flag::secrm | format::inode_flag::unrm | format::inode_flag::compr | format::inode_flag::sync |
     format::inode_flag::immutable | format::inode_flag::append | format::inode_flag::nodump |
-    format::inode_flag::noatime | format::inode_flag::nocompr | format::inode_flag::journal_data |
-    format::inode_flag::notail | format::inode_flag::dirsync | format::inode_flag::topdir |
+    format::inode_flag::noatime | format::inode_flag::journal_data | format::inode_flag::notail |
+    format::inode_flag::dirsync | format::inode_flag::topdir | format::inode_flag::eofblocks | format::inode_flag::dax |
     format::inode_flag::projinherit;
+// Shown, and taken without a word, but they stay as they are.
+inline constexpr std::uint32_t user_given_flags = format::inode_flag::dirty | format::inode_flag::comprblk |
+                                                  format::inode_flag::nocompr | format::inode_flag::encrypt |
+                                                  format::inode_flag::index | format::inode_flag::verity |
+                                                  format::inode_flag::inline_data;
 
 }  // namespace uext4

@@ -171,7 +171,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     namespace f = format::inode_flag;
     std::uint32_t flags =
         what.inherited_flags & (f::secrm | f::unrm | f::compr | f::sync | f::nodump | f::noatime | f::nocompr |
-                                f::journal_data | f::notail | f::dirsync | f::projinherit);
+                                f::journal_data | f::notail | f::dirsync | f::dax | f::projinherit);
     if (S_ISREG(what.mode)) flags &= ~(f::dirsync | f::topdir | f::projinherit);
     else if (!S_ISDIR(what.mode)) flags &= f::nodump | f::noatime;
     const bool maps = S_ISREG(what.mode) || S_ISDIR(what.mode) || S_ISLNK(what.mode);
@@ -186,7 +186,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     }
     if (S_ISCHR(what.mode) || S_ISBLK(what.mode)) format::encode_device(d, what.rdev);
     if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) &&
-        g.inode_size > format::classic_inode_size) {
+        g.inode_size > format::classic_inode_size && !(S_ISREG(what.mode) && (flags & f::dax))) {
         if (Result<void> started = start_inline(*inode); !started && started.error().code != ENOSPC)
             return fail(started.error());
     }

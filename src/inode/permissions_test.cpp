@@ -198,6 +198,14 @@ TEST_F(Permissions, ChangesOfTimes) {
     EXPECT_EQ(f->mtime(), (format::Timestamp{5, 6}));
     InodeRef closed = file(0644);
     EXPECT_EQ(change(*closed, now, other), EACCES);
+    // What may only grow can be touched: both times together.
+    InodeRef log = file(0644);
+    EXPECT_EQ(flags(*log, visible_flags(*log) | format::inode_flag::append, root), 0);
+    EXPECT_EQ(change(*log, now, owner), 0);
+    EXPECT_EQ(change(*log, given, root), EPERM);
+    now.mtime.reset();
+    now.mtime_now = false;
+    EXPECT_EQ(change(*log, now, root), EPERM) << "one time alone is no touch, as in the kernel";
 }
 
 TEST_F(Permissions, WritesTakePrivileges) {
@@ -227,6 +235,21 @@ TEST_F(Permissions, Flags) {
     EXPECT_EQ(flags(*f, fixed & ~flag::extents, owner), EOPNOTSUPP);
     EXPECT_EQ(flags(*f, fixed | 0x80000000u, owner), EOPNOTSUPP);
     EXPECT_EQ(flags(*f, fixed | flag::topdir, owner), EOPNOTSUPP);
+    // What the kernel's ext4 answers, flag by flag.
+    for (const std::uint32_t refused : {flag::imagic, flag::huge_file, flag::ea_inode, 0x800000u, 0x1000000u,
+                                        0x4000000u, 0x8000000u, flag::casefold, flag::dirsync, flag::projinherit})
+        EXPECT_EQ(flags(*f, fixed | refused, owner), EOPNOTSUPP) << refused;
+    for (const std::uint32_t kept :
+         {flag::dirty, flag::comprblk, flag::nocompr, flag::encrypt, flag::index, flag::verity, flag::inline_data}) {
+        EXPECT_EQ(flags(*f, fixed | kept, owner), 0) << kept;
+        EXPECT_EQ(visible_flags(*f), fixed) << kept;
+    }
+    for (const std::uint32_t set :
+         {flag::secrm, flag::unrm, flag::compr, flag::sync, flag::notail, flag::eofblocks, flag::dax}) {
+        EXPECT_EQ(flags(*f, fixed | set, owner), 0) << set;
+        EXPECT_EQ(visible_flags(*f), fixed | set) << set;
+    }
+    EXPECT_EQ(flags(*f, fixed | flag::dax | flag::journal_data, root), EOPNOTSUPP);
     EXPECT_EQ(flags(*f, fixed | flag::immutable, owner), EPERM);
     EXPECT_EQ(flags(*f, fixed | flag::immutable, root), 0);
     EXPECT_EQ(may(*f, root, w), EPERM);

@@ -11,6 +11,8 @@ LEAVES = ("a", "b", "c", "l", "x" * 255)
 SLOTS = 4
 ACL_ACCESS, ACL_DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 IMMUTABLE, APPEND, NODUMP, NOATIME, DIRSYNC, SYNC, TOPDIR = 0x10, 0x20, 0x40, 0x80, 0x10000, 0x8, 0x20000
+# Those that are taken and kept as they are, one that is kept, and those that are refused.
+FLAGS_OF_OTHERS = (0x200, 0x400, 0x400000, 0x40000, 0x200000, 0x40000000)
 KEEP_SIZE, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
@@ -130,7 +132,7 @@ class Sequences:
     def flags(self):
         choice = self.choice
         return choice.choice((0, 0, 0, IMMUTABLE, APPEND, NODUMP, NOATIME, DIRSYNC, SYNC, IMMUTABLE | APPEND, TOPDIR,
-                              NODUMP | NOATIME)) | choice.choice((0, 0x80000, 0x80000))
+                              NODUMP | NOATIME, *FLAGS_OF_OTHERS)) | choice.choice((0, 0x80000, 0x80000))
 
     def name_of_xattr(self):
         choice = self.choice
