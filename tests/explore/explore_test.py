@@ -85,7 +85,7 @@ def check_shipped(explorer, scenario, failures):
 
 
 def check_tool(explorer, first):
-    """Same seed, same trace; a page that needs nothing else; exit status 2 for what cannot run."""
+    """Same seed, same trace; a page that needs nothing else; help; exit status 2 for what cannot run."""
     scenario, design, limit = first
     one, two = (explore(explorer, scenario, "shipped", "random", 7, 200) for _ in range(2))
     if one.trace != two.trace or explore(explorer, scenario, "shipped", "random", 8, 200).trace == one.trace:
@@ -97,6 +97,8 @@ def check_tool(explorer, first):
         text = page.read_text(encoding="utf-8")
         if "<svg" not in text or "src=" in text or "here it fails" not in text or "decisive" not in text:
             raise SystemExit("the page is not what it should be")
+    if "usage: ./dev explore" not in subprocess.run([explorer, "--help"], capture_output=True, text=True, check=True).stdout:
+        raise SystemExit("--help does not say what the explorer does")
     for wrong in (["--scenario", "none"], ["--replay", "x"], ["--scheduler", "best"]):
         if subprocess.run([explorer, *wrong], capture_output=True, check=False).returncode != 2:
             raise SystemExit(f"{wrong}: exit status 2 was promised")

@@ -20,9 +20,9 @@ struct Options {
 };
 
 constexpr const char* usage =
-    "explore [--scenario NAME] [--design NAME] [--schedules N] [--seed S] [--replay STRING]\n"
-    "        [--scheduler random|pct|dfs] [--html FILE]\n"
-    "explore --list [--json]\n\n"
+    "usage: ./dev explore [--scenario NAME] [--design NAME] [--schedules N] [--seed S] [--replay STRING]\n"
+    "                     [--scheduler random|pct|dfs] [--html FILE]\n"
+    "       ./dev explore --list [--json]\n\n"
     "Without --scenario every scenario's shipped design is explored. Exit status: 0 nothing was found, 1 something\n"
     "was, 2 it could not run.\n";
 
@@ -146,6 +146,8 @@ int replay(Explorer& explorer, const Options& o) {
 }
 
 int main(int count, char** arguments) {
+    for (int i = 1; i < count; ++i)
+        if (!std::strcmp(arguments[i], "--help") || !std::strcmp(arguments[i], "-h")) return std::puts(usage), 0;
     const auto o = parse(count, arguments);
     if (!o) {
         std::fputs(usage, stderr);

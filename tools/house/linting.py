@@ -1,5 +1,6 @@
 """./dev lint: format, clang-tidy, lock annotations, layers."""
 
+import argparse
 import concurrent.futures
 import hashlib
 import json
@@ -118,8 +119,8 @@ def lock_complaints():
 
 
 def lint(arguments):
-    if arguments:
-        raise host.GiveUp("lint takes no arguments")
+    argparse.ArgumentParser(prog="./dev lint", description="Looks at format, layers, lock annotations, and with "
+                            "clang-tidy. Exit status 1: something was found.").parse_args(arguments)
     packages.ensure("products", "tests", "clang")
     with build.locked("debug"):
         build.configure("debug")

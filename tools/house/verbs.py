@@ -1,5 +1,6 @@
 """The verbs of ./dev."""
 
+import argparse
 import contextlib
 import os
 import subprocess
@@ -21,7 +22,7 @@ HELP = """./dev VERB [...]
   help                this text
 
 Every verb first installs the Debian packages it needs (as root or with sudo) and builds what it uses.
-`./dev VERB --help` tells more about run, test and fuzz; bench, explore and crash pass their arguments on."""
+`./dev VERB --help` tells more; bench, explore and crash pass their arguments on."""
 
 
 def show_help(_arguments):
@@ -30,8 +31,8 @@ def show_help(_arguments):
 
 
 def build_verb(arguments):
-    if arguments:
-        raise GiveUp("build takes no arguments")
+    argparse.ArgumentParser(prog="./dev build", description="Builds the release program and libraries: "
+                            "build/release/bin, build/release/lib.").parse_args(arguments)
     packages.ensure("products")
     say(f"built {build.build_products()}")
     return 0
