@@ -77,7 +77,7 @@ bool JournalState::do_work(MutexLock& guard) {
 // The journal's thread.
 void JournalState::run() {
     MutexLock guard(lists);
-    bool marked_abort = false;
+    bool marked_abort = false, tried_to_mark = false;
     for (;;) {
         if (writing) {
             thread_waits = true;
@@ -86,12 +86,13 @@ void JournalState::run() {
             continue;
         }
         if (aborted.load()) {
-            if (has_log && !marked_abort) {
-                // The next mount shall know; the log itself stays as it is.
-                marked_abort = true;
+            // The next mount shall know; the log itself stays as it is. A device that fails now may be well at the end.
+            if (has_log && !marked_abort && (!tried_to_mark || stop)) {
+                const bool last = stop;
+                tried_to_mark = true;
                 writing = true;
                 guard.unlock();
-                write_abort_mark();
+                marked_abort = write_abort_mark().has_value() || last;
                 guard.lock();
                 writing = false;
                 continue;

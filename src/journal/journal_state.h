@@ -110,7 +110,7 @@ struct JournalState {
     Result<void> write_log(const Transaction& t, LargeBuffer& bytes, std::vector<LogImage>& images,
                            std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
-    void write_abort_mark();  // s_errno; that the device may refuse it is no news
+    Result<void> write_abort_mark();                                               // s_errno
     std::uint64_t log_blocks_for(const Transaction& t, std::size_t images) const;  // an upper bound
     Result<BlockNr> log_block(std::uint32_t index) const;                          // where a block of the log lies
     // ---- checkpoint.cpp

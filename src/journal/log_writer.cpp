@@ -29,10 +29,10 @@ Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequen
     return {};
 }
 
-void JournalState::write_abort_mark() {
+Result<void> JournalState::write_abort_mark() {
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     super.error = 0u - static_cast<std::uint32_t>(abort_reason.code > 0 ? abort_reason.code : EIO);
-    (void)write_super(super.start, super.sequence);
+    return write_super(super.start, super.sequence);
 }
 
 std::uint64_t JournalState::log_blocks_for(const Transaction& t, std::size_t images) const {

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <set>
 
 namespace uext4 {
 
@@ -83,6 +84,8 @@ struct Volume::State {
     std::uint64_t orphans_finished = 0;
     std::uint64_t overhead = 0;
     std::atomic<bool> damaged{false};
+    Mutex told_lock{Rank::Leaf, "Volume::told"};
+    std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
     Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
     unsigned freezes = 0;
     bool closed = false;
@@ -98,6 +101,8 @@ struct Volume::State {
     Result<void> take_over_journal_error();
     Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
     void met_corruption(const Error& error);
+    // One damage is met on several levels of an operation, and by each one that comes by.
+    bool is_news(const Error& error);
 };
 
 Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log,
@@ -135,8 +140,15 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     return {};
 }
 
+bool Volume::State::is_news(const Error& error) {
+    constexpr std::size_t most = 256;
+    MutexLock guard(told_lock);
+    if (told.size() >= most) told.clear();
+    return told.insert(error.what).second;
+}
+
 void Volume::State::met_corruption(const Error& error) {
-    log(fmt::format("damage: {}", error.what));
+    if (is_news(error)) log(fmt::format("damage: {}", error.what));
     damaged.store(true);
     if (errors == ErrorPolicy::panic) std::abort();
     if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true))
