@@ -5,10 +5,11 @@
  * "<12>/name" an entry of it; -EINVAL where a name is made or taken away, -EPERM where the journal ("<8>") or another
  * inode of the file system's own would be changed.
  *
- * Offsets and sizes are bytes. Lengths are treated as by the system calls: -EINVAL where their sum or the end of the range
- * overflows, otherwise cut to 2 GiB less a page; buffers have to be as long as said. No exception leaves a call: memory
- * missing for what a request moves is -ENOMEM, and if that is met in the middle of a change, the file system becomes
- * read-only and the image stays as it was before. (A program without memory for small things, or for writeback, may end.)
+ * Offsets and sizes are bytes. Lengths are treated as by the system calls: -EINVAL where their sum or the end of the
+ * range overflows, otherwise cut to 2 GiB less a page; buffers have to be as long as said. No exception leaves a call:
+ * memory missing for what a request moves is -ENOMEM, and if that is met in the middle of a change, the file system
+ * becomes read-only and the image stays as it was before. (A program without memory for small things, or for writeback,
+ * may end.)
  *
  * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() (for the whole mount) or
  * uext4_set_thread_identity() (for the calling thread) says otherwise.
