@@ -156,7 +156,7 @@ Result<void> serve(Job& job, Log& log) {
 
     auto run = [&]() -> Result<void> {
         const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};
-        Placement placement = Placement::start();
+        Placement placement = job.options.placement ? Placement::start() : Placement();
         Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options.auto_unmount, unwanted));
         const auto tell = [&log](const std::string& text) { log.tell(text); };
         FileDeviceOptions device_options;

@@ -54,6 +54,8 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
             o.auto_unmount = true;
         } else if (option == "sandbox" || option == "nosandbox") {
             o.sandbox = option == "sandbox";
+        } else if (option == "placement" || option == "noplacement") {
+            o.placement = option == "placement";
         } else if (key == "max_read" && has_value) {
             unsigned bytes = 0;
             const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), bytes);

@@ -14,7 +14,8 @@ struct MountOptions {
     VolumeOptions volume;
     bool allow_other = false;
     bool auto_unmount = false;
-    bool sandbox = true;  // nosandbox
+    bool sandbox = true;    // nosandbox
+    bool placement = true;  // noplacement
     std::optional<unsigned> max_read;
     std::string source;  // fsname=, or the image's path
     std::string subtype = "uext4";

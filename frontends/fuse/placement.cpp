@@ -25,6 +25,8 @@ struct Placement::Shared {
     std::atomic<pid_t> thread{0};          // the one to place
     std::atomic<std::uint32_t> asleep{0};  // the helper waits for `requests` to change
     std::atomic<std::uint32_t> ended{0};   // a sandboxed server can send no signal
+    // One more than the CPU to keep awake; 0 for none. The companion waits for it to change.
+    std::atomic<std::uint32_t> awake{0};
 };
 
 namespace {
@@ -34,8 +36,15 @@ constexpr int settled = 16;      // looks without a change until they become rar
 constexpr int agreeing = 2;      // looks that must agree before the thread moves
 constexpr int quiet_looks = 25;  // without a request until the thread is let go
 
+constexpr int yields_of_a_turn = 2000;  // about a millisecond on an idle CPU
+constexpr int last_turns = 2;           // without a request until the companion sleeps
+
 void wait_for_change(std::atomic<std::uint32_t>& word, std::uint32_t value) {
     syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAIT, value, nullptr, nullptr, 0);
+}
+
+void wake_one(std::atomic<std::uint32_t>& word) {
+    syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE, 1, nullptr, nullptr, 0);
 }
 
 // Field 39 of /proc/TID/stat: where the thread ran last. The second field may hold anything, parentheses included.
@@ -76,6 +85,13 @@ public:
         if (votes_ >= agreeing && bind(thread, *cpu)) bound_ = cpu;
         return false;
     }
+    // The one that callers would be moved to, where there are two.
+    std::optional<int> other_cpu() const {
+        if (!bound_ || !allowed_ || CPU_COUNT(&*allowed_) != 2) return std::nullopt;
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+            if (cpu != *bound_ && CPU_ISSET(static_cast<std::size_t>(cpu), &*allowed_)) return cpu;
+        return std::nullopt;
+    }
     void let_go(pid_t thread) {
         if (bound_ && allowed_) sched_setaffinity(thread, sizeof *allowed_, &*allowed_);
         bound_.reset();
@@ -95,28 +111,44 @@ private:
     int votes_ = 0;
 };
 
-}  // namespace
-
-Placement Placement::start() {
-    Placement made;
-    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) return made;
-    void* page = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) return made;
-    made.shared_ = new (page) Shared;
-    const pid_t server = getpid();
-    made.helper_ = fork();
-    if (made.helper_ != 0) return made;
-
-    // It ends with the server, whatever ends that.
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != server) _exit(0);
+// What both processes begin with. They end with whoever started them, whatever ends that.
+void become(const char* name, pid_t parent) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(0);
     close_range(0, ~0u, 0);
     if (chdir("/") != 0) _exit(0);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) signal(number, SIG_IGN);
-    prctl(PR_SET_NAME, "uext4-placement");
-    Shared& shared = *made.shared_;
+    prctl(PR_SET_NAME, name);
+}
+
+}  // namespace
+
+// Runs where nothing else wants to, and yields even to its own kind.
+void Placement::keep_awake(Shared& shared) {
+    const sched_param none{};
+    if (sched_setscheduler(0, SCHED_IDLE, &none) != 0) return;
+    std::uint32_t bound = 0;
+    while (shared.ended.load() == 0) {
+        const std::uint32_t cpu = shared.awake.load();
+        if (cpu == 0) {
+            wait_for_change(shared.awake, cpu);
+            continue;
+        }
+        if (cpu != bound && !bind(0, static_cast<int>(cpu) - 1)) return;
+        bound = cpu;
+        for (int quiet = 0; quiet < last_turns && shared.awake.load() == cpu && shared.ended.load() == 0;) {
+            const std::uint32_t before = shared.requests.load();
+            for (int i = 0; i < yields_of_a_turn; ++i) sched_yield();
+            quiet = shared.requests.load() == before ? quiet + 1 : 0;
+        }
+        std::uint32_t expected = cpu;
+        shared.awake.compare_exchange_strong(expected, 0);
+    }
+}
+
+void Placement::follow(Shared& shared, pid_t server) {
     Follower follower;
     std::uint32_t seen = shared.requests.load();
     int quiet = 0, same = 0;
@@ -128,6 +160,9 @@ Placement Placement::start() {
             seen = now;
             quiet = 0;
             same = follower.look(thread, caller) ? same + 1 : 0;
+            const std::optional<int> other = follower.other_cpu();
+            const std::uint32_t awake = other ? static_cast<std::uint32_t>(*other) + 1 : 0;
+            if (shared.awake.exchange(awake) != awake) wake_one(shared.awake);
         } else if (++quiet >= quiet_looks) {
             if (thread != 0 && syscall(SYS_tgkill, server, thread, 0) == 0) follower.let_go(thread);
             shared.asleep.store(1);
@@ -139,6 +174,26 @@ Placement Placement::start() {
         }
         nanosleep(same >= settled ? &long_look : &short_look, nullptr);
     }
+}
+
+Placement Placement::start() {
+    Placement made;
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) return made;
+    void* page = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return made;
+    made.shared_ = new (page) Shared;
+    const pid_t server = getpid();
+    made.helper_ = fork();
+    if (made.helper_ != 0) return made;
+
+    become("uext4-placement", server);
+    const pid_t helper = getpid();
+    if (fork() == 0) {
+        become("uext4-awake", helper);
+        keep_awake(*made.shared_);
+        _exit(0);
+    }
+    follow(*made.shared_, server);
     _exit(0);
 }
 
@@ -155,7 +210,7 @@ Placement::~Placement() {
     if (helper_ > 0) {
         shared_->ended.store(1);
         shared_->requests.fetch_add(1);
-        wake();
+        wake_one(shared_->requests);
         kill(helper_, SIGKILL);
         // It may be inside a look that waits for somebody: then it ends later, by itself.
         for (int attempt = 0; attempt < 200 && waitpid(helper_, nullptr, WNOHANG) == 0; ++attempt)
@@ -169,14 +224,10 @@ void Placement::place_this_thread() {
 }
 
 void Placement::called_by(pid_t caller) {
-    if (!shared_ || caller == 0) return;
-    shared_->caller.store(caller, std::memory_order_relaxed);
+    if (!shared_) return;
+    if (caller != 0) shared_->caller.store(caller, std::memory_order_relaxed);
     shared_->requests.fetch_add(1);
-    if (shared_->asleep.load() != 0 && shared_->asleep.exchange(0) != 0) wake();
-}
-
-void Placement::wake() {
-    syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&shared_->requests), FUTEX_WAKE, 1, nullptr, nullptr, 0);
+    if (shared_->asleep.load() != 0 && shared_->asleep.exchange(0) != 0) wake_one(shared_->requests);
 }
 
 }  // namespace uext4::fuse

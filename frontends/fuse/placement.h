@@ -5,6 +5,11 @@
 // small process looks now and then where the last caller runs, and binds the reading thread to that CPU while requests
 // keep coming. A process of its own, because looking at a caller can wait for it, and the caller for us: nothing of the
 // server ever waits for this process, nor holds it a descriptor of the server's.
+//
+// A caller that is answered is woken on an idle CPU if there is one, away from us. Where there are just two, a second
+// process keeps the other from being idle while requests keep coming: it takes only time that nobody wants (SCHED_IDLE,
+// and yields at once), so that it is in nobody's way, and sleeps two milliseconds after the last request. With more
+// CPUs there is always another idle one, and nothing is kept awake.
 #pragma once
 
 #include "base/result.h"
@@ -31,8 +36,10 @@ public:
     void called_by(pid_t caller);
 
 private:
-    void wake();
     struct Shared;
+    // The two processes' work, until the server ends.
+    static void follow(Shared& shared, pid_t server);
+    static void keep_awake(Shared& shared);
     Shared* shared_ = nullptr;
     pid_t helper_ = -1;
 };
