@@ -24,4 +24,10 @@ Credentials credentials_of(fuse_req_t request, bool with_groups) {
     return who;
 }
 
+Credentials changer_of(fuse_req_t request, const Inode& inode, bool takes_set_ids) {
+    Credentials who = credentials_of(request, (inode.mode() & S_ISGID) != 0);
+    if (takes_set_ids) who.capabilities.fsetid = false;
+    return who;
+}
+
 }  // namespace uext4::fuse

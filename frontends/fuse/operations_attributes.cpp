@@ -60,10 +60,13 @@ Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int 
     constexpr int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
                            FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
                            FUSE_SET_ATTR_CTIME;
-    // A chown to what was there arrives with nothing in it, and is a change all the same.
+    // A chown to what was there arrives with nothing in it but the time of the change, and takes set-id bits all the
+    // same. Somebody else's write, allocation or copy announces itself like that, too: it takes them when it comes.
     if (which & others || !(which & FUSE_SET_ATTR_SIZE)) {
         AttributeChange change = change_of(wanted, which);
         change.of_earlier_write = of_earlier_write;
+        change.owner_asked = (which & ~FUSE_SET_ATTR_CTIME) == 0 && owns(inode, who);
+        change.asker_counts = true;
         TRY(server.fs().set_attributes(inode, change, who, false));
     }
     return {};
@@ -71,11 +74,13 @@ Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int 
 
 void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes, int which, fuse_file_info*) {
     Server& server = server_of(request);
-    server.change([&server, request, node, wanted = *attributes, which] {
+    const bool takes_set_ids = server.takes_set_ids() && (which & FUSE_SET_ATTR_SIZE);
+    server.change([&server, request, node, wanted = *attributes, which, takes_set_ids] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         const bool of_write =
             which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) && server.inodes().take_note_of_write(node);
-        UEXT4_FUSE_TRY(request, apply(server, *inode, wanted, which, credentials_of(request), of_write));
+        UEXT4_FUSE_TRY(request,
+                       apply(server, *inode, wanted, which, changer_of(request, *inode, takes_set_ids), of_write));
         reply_attributes(request, server, *inode);
     });
 }

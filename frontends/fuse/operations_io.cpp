@@ -19,8 +19,10 @@ constexpr std::uint64_t quickly_written = 64;                // dirty folios of 
 constexpr std::size_t largest_copy = std::size_t{64} << 20;  // of one request; the caller goes on from there
 
 // Opens on behalf of a request and fills the answer's part of `info`.
-Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode, fuse_file_info& info, int flags) {
-    std::unique_ptr<OpenFile> file = TRY(server.fs().open(inode, flags, credentials_of(request), false));
+Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode, fuse_file_info& info, int flags,
+                      bool takes_set_ids) {
+    const Credentials who = (flags & O_TRUNC) ? changer_of(request, *inode, takes_set_ids) : credentials_of(request);
+    std::unique_ptr<OpenFile> file = TRY(server.fs().open(inode, flags, who, false));
     file->set_kernel_cached(true);
     // What the kernel answers from its cache moves no access time. Whoever is about to write keeps what is cached all
     // the same: the times that its writes set are what the next reader's access is compared with.
@@ -33,10 +35,10 @@ int kept_flags(int flags) { return flags & (O_ACCMODE | O_APPEND | O_NOATIME); }
 
 void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
-    auto job = [&server, request, node, answer = *info]() mutable {
+    auto job = [&server, request, node, answer = *info, takes_set_ids = server.takes_set_ids()]() mutable {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        UEXT4_FUSE_TRY(request,
-                       open_for(server, request, inode, answer, kept_flags(answer.flags) | (answer.flags & O_TRUNC)));
+        const int flags = kept_flags(answer.flags) | (answer.flags & O_TRUNC);
+        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, flags, takes_set_ids));
         if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
     };
     if (info->flags & O_TRUNC) server.change(std::move(job));
@@ -45,7 +47,8 @@ void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
 
 void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
     Server& server = server_of(request);
-    server.change([&server, request, parent, name = std::string(name), mode, answer = *info]() mutable {
+    server.change([&server, request, parent, name = std::string(name), mode, answer = *info,
+                   takes_set_ids = server.takes_set_ids()]() mutable {
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
@@ -60,7 +63,8 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
         server.directory_changed(request, parent);
         fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, *directory, inode));
         if ((answer.flags & O_ACCMODE) != O_RDONLY) server.foresee_a_block(entry.attr);
-        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate));
+        UEXT4_FUSE_TRY(request,
+                       open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate, takes_set_ids));
         server.inodes().add(inode, entry.attr, asker_of(request));
         if (fuse_reply_create(request, &entry, &answer) == 0) return;
         server.drop(answer.fh);
@@ -101,13 +105,23 @@ void tell_writers(Server& server, fuse_ino_t node, int error) {
     fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
 }
 
+Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bool in_any_case) {
+    return server.fs().remove_privileges(file.inode(), changer_of(request, file.inode(), in_any_case));
+}
+
+// How a write came.
+struct Origin {
+    bool from_cache, takes_set_ids;
+};
+
 void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file, ConstBytes bytes, off_t offset,
-                   bool from_cache) {
+                   Origin origin) {
+    if (origin.takes_set_ids) UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, true));
     Result<std::size_t> count = file.write(static_cast<std::uint64_t>(offset), bytes);
     // The kernel would call a short one EIO.
-    if (from_cache && count && *count < bytes.size())
+    if (origin.from_cache && count && *count < bytes.size())
         count = fail(ENOSPC, "inode {}: {} of {} bytes written", file.inode().number(), *count, bytes.size());
-    if (from_cache && !count) tell_writers(server, node, count.error().code);
+    if (origin.from_cache && !count) tell_writers(server, node, count.error().code);
     fuse_reply_write(request, UEXT4_FUSE_TRY(request, std::move(count)));
 }
 
@@ -117,11 +131,11 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     OpenFile& file = Server::file(*info);
     const ConstBytes bytes = bytes_of_string(data, size);
     server.inodes().note_write(node);
-    const bool from_cache = info->writepage != 0;
-    if (!server.parks()) return reply_written(request, server, node, file, bytes, offset, from_cache);
+    const Origin origin = {.from_cache = info->writepage != 0, .takes_set_ids = server.takes_set_ids()};
+    if (!server.parks()) return reply_written(request, server, node, file, bytes, offset, origin);
     server.change(
-        [request, &server, node, &file, offset, from_cache, copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
-            reply_written(request, server, node, file, copy, offset, from_cache);
+        [request, &server, node, &file, offset, origin, copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
+            reply_written(request, server, node, file, copy, offset, origin);
         });
 }
 
@@ -139,7 +153,8 @@ void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t leng
         return;
     }
     server_of(request).later(
-        [request, &file, mode, offset, length] {
+        [&server = server_of(request), request, &file, mode, offset, length] {
+            UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, false));
             reply_result(request,
                          file.fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
         },
@@ -179,6 +194,7 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
     }
     server.later(
         [&server, request, &from, from_offset, &to, to_offset, length] {
+            UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));
             const std::size_t count = UEXT4_FUSE_TRY(
                 request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
                                                 static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy)));

@@ -4,7 +4,6 @@
 #include "fuse/operations.h"
 
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -50,7 +49,7 @@ void Server::greet(void* self, fuse_conn_info* connection) {
         want(FUSE_CAP_POSIX_ACL);
         want(FUSE_CAP_DONT_MASK);
     }
-    // Locks are the kernel's own. Set-id bits are the kernel's to clear: a cached write arrives long after the fact.
+    // Locks are the kernel's own. It says when set-id bits go (protocol.h): a cached write arrives long after the fact.
     // Splicing costs more than copying.
     connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                                                FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_HANDLE_KILLPRIV |
@@ -89,6 +88,13 @@ Result<void> Server::attach(const std::string& directory, bool debug, std::funct
     if (fuse_session_mount(session_, directory.c_str()) != 0)
         return fail(EIO, "{}: FUSE could not mount there", directory);
     mounted_ = true;
+    fuse_custom_io io{};
+    io.read = [](int fd, void* bytes, std::size_t size, void*) { return ::read(fd, bytes, size); };
+    io.writev = [](int fd, iovec* parts, int count, void* self) {
+        return static_cast<Server*>(self)->protocol_.send(fd, parts, count);
+    };
+    if (const int error = fuse_session_custom_io(session_, &io, fuse_session_fd(session_)))
+        return fail(error < 0 ? -error : EINVAL, "FUSE does not let its requests be looked at");
     return {};
 }
 
@@ -98,13 +104,6 @@ void Server::wait_for_request() {
         std::uint64_t count = 0;
         [[maybe_unused]] const ssize_t got = ::read(thaw_event_, &count, sizeof count);
     }
-}
-
-void Server::note_caller(const fuse_buf& buffer) {
-    if ((buffer.flags & FUSE_BUF_IS_FD) || buffer.size < sizeof(fuse_in_header)) return;
-    fuse_in_header header;
-    std::memcpy(&header, buffer.mem, sizeof header);
-    placement_.called_by(static_cast<pid_t>(header.pid));
 }
 
 Result<void> Server::loop() {
@@ -126,7 +125,8 @@ Result<void> Server::loop() {
         status = fuse_session_receive_buf(session_, &buffer);
         if (status == -EINTR || status == -EAGAIN) continue;
         if (status <= 0) break;
-        note_caller(buffer);
+        protocol_.note(buffer);
+        placement_.called_by(protocol_.caller());
         fuse_session_process_buf(session_, &buffer);
     }
     std::free(buffer.mem);

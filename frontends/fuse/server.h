@@ -11,6 +11,7 @@
 #include "fuse/library.h"
 #include "fuse/options.h"
 #include "fuse/placement.h"
+#include "fuse/protocol.h"
 #include "fuse/work_queue.h"
 
 #include <atomic>
@@ -50,6 +51,8 @@ public:
     InodeHandles& inodes() { return inodes_; }
     const MountOptions& options() const { return options_; }
     fuse_session* session() { return session_; }
+    // The request that a handler is called for takes set-id bits with what it changes. Not for jobs: they run later.
+    bool takes_set_ids() const { return protocol_.takes_set_ids(); }
     void log(const std::string& text) { log_(text); }
 
     // The inode of a node id; ESTALE when it is none. (A handle of NFS may name an inode that the kernel forgot.)
@@ -87,7 +90,6 @@ private:
     static void greet(void* server, fuse_conn_info* connection);
     void run_parked();
     void wait_for_request();
-    void note_caller(const fuse_buf& buffer);
 
     FileSystem& fs_;
     MountOptions options_;
@@ -102,6 +104,7 @@ private:
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;
+    Protocol protocol_;
     bool quick_device_ = true;       // the last sync on the reading thread was quick; the reading thread's, as is:
     unsigned syncs_on_workers_ = 0;  // since then
     int thaw_event_ = -1;

@@ -92,6 +92,13 @@ Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& cha
     return change_attributes(inode, change, who, check);
 }
 
+Result<void> FileSystem::remove_privileges(Inode& inode, const Credentials& who) {
+    TRY(writable());
+    FreezeGate::Pass pass(volume_->gate());
+    WriteLock guard(inode.rw);
+    return uext4::remove_privileges(inode, who);
+}
+
 Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check) {
     TRY(changeable(inode));
     if (inode.is_directory()) return fail(EISDIR, "inode {} is a directory", inode.number());

@@ -82,6 +82,8 @@ public:
     Result<struct stat> attributes(Inode& inode);
     format::Timestamp birth_time(Inode& inode);
     Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
+    // What a write by `who` takes: set-id bits, security.capability. For those whose writes come later than the call.
+    Result<void> remove_privileges(Inode& inode, const Credentials& who);
     Result<void> truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check);
     Result<InodeRef> create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev, std::string_view target,
                             const Credentials& who, bool check);  // any file type; `target` for symlinks

@@ -96,7 +96,8 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
             if (!inode.is_directory()) {
                 mode &= static_cast<std::uint16_t>(~S_ISUID);
                 if (mode & S_IXGRP) mode &= static_cast<std::uint16_t>(~S_ISGID);
-                else if (check && !who.capabilities.fsetid && !in_group) mode &= static_cast<std::uint16_t>(~S_ISGID);
+                else if ((check || c.asker_counts) && !who.capabilities.fsetid && !in_group)
+                    mode &= static_cast<std::uint16_t>(~S_ISGID);
             }
         }
         if (c.mode) {

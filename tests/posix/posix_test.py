@@ -17,12 +17,13 @@ sys.path[:0] = [str(HERE.parent / "mount"), str(HERE)]
 import answers as telling  # noqa: E402
 import cases_errors  # noqa: E402
 import cases_linux  # noqa: E402
+import cases_set_ids  # noqa: E402
 import cases_sharing  # noqa: E402
 import cases_times  # noqa: E402
 import mounting  # noqa: E402
 from mounting import check  # noqa: E402
 
-CASES = [case for module in (cases_errors, cases_times, cases_linux, cases_sharing) for case in module.CASES]
+CASES = [case for module in (cases_errors, cases_times, cases_linux, cases_set_ids, cases_sharing) for case in module.CASES]
 # Case and call: the kernel's answer and the mount's. Each is in docs/DIFFERENCES.md or docs/MOUNT.md.
 MEANT = {
     # Times are cut to the format's range when the kernel asks again.
@@ -51,6 +52,10 @@ MEANT = {
     "flags_of_io: direct write from odd memory": ("'EINVAL'", "4096"),
     # glibc knows the limit of links by the file system's number, which is FUSE's.
     "statx: pathconf": ("[65000, 255, 4096, 1, 1]", "[127, 255, 4096, 1, 1]"),
+    # How the kernel announces this is how it announces somebody's write.
+    "set_ids_of_others: ben: chown to nobody 4777": ("'EPERM'", "None"),
+    **{f"capabilities: {door}.4777.root now": ("'0o104777'", "'0o100777'")
+       for door in ("buffered", "twice", "direct", "appended", "allocated", "punched", "copied")},
     # The kernel's part leaves bytes behind the end of a file in its cache.
     "maps: a store behind the end, then grown": (repr(bytes(10)), repr(b"tail" + bytes(6))),
 }

@@ -1,0 +1,70 @@
+#include "fuse/protocol.h"
+
+#include <linux/fuse.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstring>
+
+namespace uext4::fuse {
+
+namespace {
+
+// A structure of the protocol at the start of `size` bytes; what an older kernel leaves out at its end is zero.
+template <typename T>
+T leading(const void* bytes, std::size_t size) {
+    T out{};
+    std::memcpy(&out, bytes, size < sizeof out ? size : sizeof out);
+    return out;
+}
+
+bool asks_to_take_set_ids(std::uint32_t opcode, const void* body, std::size_t size) {
+    switch (opcode) {
+        case FUSE_WRITE: return leading<fuse_write_in>(body, size).write_flags & FUSE_WRITE_KILL_SUIDGID;
+        case FUSE_SETATTR: return leading<fuse_setattr_in>(body, size).valid & FATTR_KILL_SUIDGID;
+        case FUSE_OPEN: return leading<fuse_open_in>(body, size).open_flags & FUSE_OPEN_KILL_SUIDGID;
+        case FUSE_CREATE: return leading<fuse_create_in>(body, size).open_flags & FUSE_OPEN_KILL_SUIDGID;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+void Protocol::note(const fuse_buf& request) {
+    caller_ = 0;
+    takes_set_ids_ = false;
+    if ((request.flags & FUSE_BUF_IS_FD) || request.size < sizeof(fuse_in_header)) return;
+    const auto header = leading<fuse_in_header>(request.mem, request.size);
+    const auto* body = static_cast<const std::byte*>(request.mem) + sizeof header;
+    const std::size_t size = request.size - sizeof header;
+    caller_ = static_cast<pid_t>(header.pid);
+    takes_set_ids_ = asks_to_take_set_ids(header.opcode, body, size);
+    if (header.opcode != FUSE_INIT) return;
+    greeting_ = header.unique;
+    const auto offer = leading<fuse_init_in>(body, size);
+    // Only with the cache of writes does it say of every change that may take the bits that there was one.
+    constexpr std::uint32_t both = FUSE_HANDLE_KILLPRIV_V2 | FUSE_WRITEBACK_CACHE;
+    kernel_agrees_ = (offer.flags & both) == both;
+}
+
+void Protocol::complete(iovec* parts, int count) {
+    if (greeted_.load(std::memory_order_relaxed) || count < 2 || parts[0].iov_len != sizeof(fuse_out_header)) return;
+    fuse_out_header header;
+    std::memcpy(&header, parts[0].iov_base, sizeof header);
+    if (header.unique != greeting_ || header.error != 0) return;
+    greeted_.store(true);
+    constexpr std::size_t at = offsetof(fuse_init_out, flags);
+    std::uint32_t flags = 0;
+    if (!kernel_agrees_ || parts[1].iov_len < at + sizeof flags) return;
+    auto* place = static_cast<std::byte*>(parts[1].iov_base) + at;
+    std::memcpy(&flags, place, sizeof flags);
+    if (flags & FUSE_WRITEBACK_CACHE) flags |= FUSE_HANDLE_KILLPRIV_V2;
+    std::memcpy(place, &flags, sizeof flags);
+}
+
+ssize_t Protocol::send(int fd, iovec* parts, int count) {
+    complete(parts, count);
+    return ::writev(fd, parts, count);
+}
+
+}  // namespace uext4::fuse

@@ -1,0 +1,42 @@
+// What of the kernel's protocol libfuse 3.14 does not pass on: who asks, before the request is worked on, and who takes
+// set-id bits away (FUSE_HANDLE_KILLPRIV_V2).
+//
+// Without that agreement the kernel asks for security.capability at each write(2) and for the attributes at each
+// chown(2): a round trip per call, where the call itself ends in the kernel's cache. So the two ends of the
+// conversation are looked at on their way through libfuse, and the agreement is added to its greeting.
+// Source: include/uapi/linux/fuse.h.
+#pragma once
+
+#include "fuse/library.h"
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace uext4::fuse {
+
+class Protocol {
+public:
+    // The reading thread has received this request.
+    void note(const fuse_buf& request);
+    // Of the request noted last: the thread that asks (0: the kernel itself), and whether the change that it asks for
+    // takes set-id bits.
+    pid_t caller() const { return caller_; }
+    bool takes_set_ids() const { return takes_set_ids_; }
+    // In the place of writev(2), for all that libfuse sends.
+    ssize_t send(int fd, iovec* parts, int count);
+
+private:
+    // Adds to the greeting what was agreed on.
+    void complete(iovec* parts, int count);
+
+    pid_t caller_ = 0;
+    bool takes_set_ids_ = false;
+    bool kernel_agrees_ = false;
+    std::uint64_t greeting_ = 0;        // its number
+    std::atomic<bool> greeted_{false};  // answers come from many threads after it
+};
+
+}  // namespace uext4::fuse
