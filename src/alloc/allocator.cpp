@@ -45,6 +45,7 @@ Allocator::~Allocator() {
     state_->discard_thread.join();
 }
 
+void Allocator::set_on_damage(std::function<void(const Error&)> told) { state_->on_damage = std::move(told); }
 const format::Geometry& Allocator::geometry() const { return state_->geometry; }
 std::uint64_t Allocator::granted_clusters() const { return static_cast<std::uint64_t>(state_->granted.load()); }
 std::uint64_t Allocator::claimed_clusters() const { return static_cast<std::uint64_t>(state_->claimed.load()); }

@@ -16,6 +16,7 @@
 #include "format/superblock.h"
 #include "journal/journal.h"
 
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -134,6 +135,8 @@ public:
     std::uint64_t super_free_blocks() const;
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     void set_discard(bool on);                                     // discard clusters once their freeing is durable
+    // Hears of each damaged bitmap once, with its group's lock held. Before there are users.
+    void set_on_damage(std::function<void(const Error&)> told);
     const format::Geometry& geometry() const;
     std::uint64_t granted_clusters() const;  // for tests: outstanding
     std::uint64_t claimed_clusters() const;

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <vector>
 
 namespace uext4 {
@@ -84,6 +85,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
     std::uint64_t reserved_clusters = 0;
+    std::function<void(const Error&)> on_damage;  // see allocator.h
     std::atomic<std::uint32_t> directory_group{0};
 
     std::atomic<bool> discards{false}, no_discard{false};
@@ -104,6 +106,10 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     }
 
     // ---- group_table.cpp
+    void give_up_blocks(GroupNr g);  // the group's bitmap is damaged; its lock is held
+    void damage(const Error& error) const {
+        if (on_damage) on_damage(error);
+    }
     Group& group(GroupNr g);
     Result<BufferRef> descriptor(GroupNr g, std::uint32_t& offset);  // checked
     format::GroupDescView view(const BufferRef& buffer, std::uint32_t offset) const {

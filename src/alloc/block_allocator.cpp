@@ -182,7 +182,9 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             return out;
         }
     }
-    return fail(ENOSPC, "no free cluster was found, although {} should be free{}", s.available.load(), damage);
+    // More may have been promised before the damage was met.
+    if (!damage.empty()) return fail(EUCLEAN, "no free cluster was found{}", damage);
+    return fail(ENOSPC, "no free cluster was found, although {} should be free", s.available.load());
 }
 
 Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {

@@ -136,14 +136,28 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
     };
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {
-        grp.bad_blocks = true;
-        facts[g.value].free_hint.store(0);
+        if (map.error().code == EUCLEAN) {
+            grp.bad_blocks = true;
+            give_up_blocks(g);
+            damage(map.error());
+        }
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
     keep_maps_bounded(g, grp, grp.blocks->bits.size() * 8);
     facts[g.value].free_hint.store(grp.blocks->free);
     return {};
+}
+
+// What nobody can be given is promised to nobody.
+void AllocatorState::give_up_blocks(GroupNr g) {
+    facts[g.value].free_hint.store(0);
+    std::uint32_t offset = 0;
+    Result<BufferRef> desc = descriptor(g, offset);
+    if (!desc) return;
+    MutexLock guard((*desc)->lock);
+    const std::uint32_t lost = std::min<std::uint32_t>(view(*desc, offset).free_clusters(), clusters_in(g));
+    available.fetch_sub(lost);
 }
 
 Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
@@ -165,8 +179,11 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
     };
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {
-        grp.bad_inodes = true;
-        facts[g.value].free_inode_hint.store(0);
+        if (map.error().code == EUCLEAN) {
+            grp.bad_inodes = true;
+            facts[g.value].free_inode_hint.store(0);
+            damage(map.error());
+        }
         return fail(map.error());
     }
     grp.inodes = std::move(*map);

@@ -67,11 +67,9 @@ public:
             retry_elsewhere();
             hold_back_behind_failures();
             for (const Segment& s : segments_) mark_failed(s);
-        } else {
-            for (Item& item : items_) item.failed = true;
         }
         if (chosen && UEXT4_SEAM(data_before_mapping)) named = name();
-        finish(!named);
+        finish(!chosen || !named);
         if (!chosen) return fail(chosen.error());
         if (!named) return fail(named.error());
         for (const Segment& s : segments_)

@@ -131,6 +131,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     l.allocator =
         TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
     l.allocator->set_discard(options.discard);
+    l.allocator->set_on_damage([this](const Error& e) { met_corruption(e); });
     const std::uint32_t folio = std::max<std::uint32_t>(options.folio_bytes, l.geometry.block_size);
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,

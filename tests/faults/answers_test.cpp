@@ -72,6 +72,72 @@ TEST_F(Answers, AFailedWriteOfNewDataIsTriedInOtherBlocks) {
     expect_sound(m->memory, "after the unmount");
 }
 
+// Reads of group 0's block bitmap.
+DeviceFault bitmap_fault(const format::Geometry&, std::uint64_t block, std::uint64_t times) {
+    DeviceFault fault;
+    fault.kinds = {Kind::Read};
+    fault.predicate = [at = block * 4096](const DeviceRequest& r) { return r.offset <= at && at < r.offset + 4096; };
+    fault.times = times;
+    return fault;
+}
+
+TEST(Bitmaps, WhatFoundNoBlocksStaysDirtyAndIsWrittenLater) {
+    auto image = fresh_image("-b 4096");
+    format::SuperBlock super;
+    format::GroupDesc group;
+    ASSERT_TRUE(image->read(1024, std::as_writable_bytes(std::span(&super, 1))));
+    ASSERT_TRUE(image->read(4096, std::as_writable_bytes(std::span(&group, 1))));
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount());
+    const auto fault = m.faulty->add(bitmap_fault(m.fs->volume().geometry(), group.block_bitmap_lo, 1));
+    auto file = m.open("/f");
+    ASSERT_TRUE(file->write(0, contents(8192, 'a')));
+    EXPECT_EQ(code_of(file->sync(false)), EIO);
+    EXPECT_EQ(m.faulty->hits(fault), 1u);
+    ASSERT_TRUE(file->write(100, contents(8192, 'b'))) << "nothing is left under writeback";
+    auto synced = file->sync(false);
+    ASSERT_TRUE(synced) << synced.error().what;
+    EXPECT_EQ(read_all(m.durable(), "/f"), std::string(100, 'a') + std::string(8192, 'b'));
+    file.reset();
+    EXPECT_TRUE(m.fs->unmount());
+    EXPECT_EQ(m.fs->volume().fs().allocator.granted_clusters(), 0u);
+    expect_sound(m.memory, "after the unmount");
+}
+
+// The only group has a damaged bitmap: nothing can be stored, and everybody is told.
+TEST(Bitmaps, ADamagedOneIsToldOfAndKeepsNobodyWaiting) {
+    for (const std::string policy : {"continue", "remount-ro"}) {
+        auto image = fresh_image("-b 4096");
+        format::GroupDesc group;
+        ASSERT_TRUE(image->read(4096, std::as_writable_bytes(std::span(&group, 1))));
+        const std::uint64_t at = group.block_bitmap_lo * std::uint64_t{4096} + 600;
+        std::byte flipped{};
+        ASSERT_TRUE(image->read(at, Bytes(&flipped, 1)));
+        flipped ^= std::byte{4};
+        ASSERT_TRUE(image->write(at, ConstBytes(&flipped, 1)));
+        FaultyMount m(image);
+        ASSERT_TRUE(m.mount("errors=" + policy));
+        auto file = m.open("/f");
+        ASSERT_TRUE(file->write(0, contents(8192, 'a')));
+        EXPECT_EQ(code_of(file->sync(false)), EUCLEAN);
+        EXPECT_EQ(m.said("group 0: block bitmap: bad checksum"), 1u) << m.log;
+        const auto again = file->write(100, contents(8192, 'b'));
+        if (policy == "continue") {
+            EXPECT_FALSE(file->sync(false)) << "it is still not stored";
+            EXPECT_EQ(m.fs->volume().counts().free_blocks, 0u) << "nothing of the group is promised any more";
+            const auto more = m.open("/g")->write(0, contents(100000, 'c'));
+            EXPECT_EQ(more ? 0 : more.error().code, ENOSPC);
+        } else {
+            EXPECT_EQ(again ? 0 : again.error().code, EROFS);
+        }
+        file.reset();
+        EXPECT_FALSE(m.fs->unmount()) << "what could not be written is told";
+        format::SuperBlock super;
+        ASSERT_TRUE(image->read(1024, std::as_writable_bytes(std::span(&super, 1))));
+        EXPECT_TRUE(super.state & format::super_state::errors);
+    }
+}
+
 TEST_F(Answers, AFailedOverwriteIsTriedInOtherBlocks) {
     auto file = m->open("/f");
     ASSERT_TRUE(file->write(4096, contents(8192, 'b')));
