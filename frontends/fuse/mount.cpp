@@ -146,7 +146,9 @@ struct Job {
 Result<void> serve(Job& job, Log& log) {
     sigset_t signals;
     sigemptyset(&signals);
-    for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
+    // All that ask a process to end, and those that would end it without having been asked for.
+    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU})
+        sigaddset(&signals, number);
     sigset_t before;
     pthread_sigmask(SIG_BLOCK, &signals, &before);
     struct sigaction interrupt{};

@@ -149,7 +149,8 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
     close(ends[0]);
     close(groups[0]);
     for (const int fd : unwanted) close(fd);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) signal(number, SIG_IGN);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU})
+        signal(number, SIG_IGN);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -18,6 +18,11 @@ std::uint32_t random_sequence() {
     return n % format::mmp_highest_sequence + 1;
 }
 
+template <std::size_t N>
+std::string text_of(const char (&field)[N]) {
+    return {field, strnlen(field, N)};
+}
+
 }  // namespace
 
 Result<format::MmpBlock> MultipleMount::read() {
@@ -57,9 +62,8 @@ Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device,
         this_thread::sleep(std::chrono::seconds(std::min<std::uint32_t>(m->interval_ * 2 + 1, m->interval_ + 60)));
         block = TRY(m->read());
         if (block.sequence != before)
-            return fail(EBUSY, "mmp block {}: in use by {} on {}", g.mmp_block,
-                        std::string(block.node, strnlen(block.node, sizeof block.node)),
-                        std::string(block.device, strnlen(block.device, sizeof block.device)));
+            return fail(EBUSY, "mmp block {}: in use by {} on {}", g.mmp_block, text_of(block.node),
+                        text_of(block.device));
     }
     // Ours, unless another claims it in the same moment.
     m->sequence_ = random_sequence();
@@ -72,24 +76,44 @@ Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device,
     return m;
 }
 
+Result<void> MultipleMount::renew() {
+    format::MmpBlock block = TRY(read());
+    if (block.sequence != sequence_)
+        return fail(EBUSY, "mmp block {}: taken over by {} on {}", geometry_.mmp_block, text_of(block.node),
+                    text_of(block.device));
+    sequence_ = sequence_ >= format::mmp_highest_sequence ? 1 : sequence_ + 1;
+    block.sequence = sequence_;
+    return write(block);
+}
+
 void MultipleMount::keep_alive() {
     MutexLock guard(lock_);
     while (!stop_) {
         changed_.wait_for(lock_, std::chrono::seconds(std::max<std::uint32_t>(1, interval_ / 2)));
         if (stop_) return;
         guard.unlock();
-        Result<format::MmpBlock> block = read();
-        if (block && block->sequence != sequence_)
-            log_(fmt::format("mmp block {}: changed by somebody else", geometry_.mmp_block));
-        if (block) {
-            sequence_ = sequence_ >= format::mmp_highest_sequence ? 1 : sequence_ + 1;
-            block->sequence = sequence_;
-            if (Result<void> w = write(*block); !w) log_(w.error().what);
-        } else {
-            log_(block.error().what);
-        }
+        const Result<void> renewed = renew();
         guard.lock();
+        if (renewed) continue;
+        if (renewed.error().code != EBUSY) {
+            log_(renewed.error().what);
+            continue;
+        }
+        taken_over_ = renewed.error();
+        const std::function<void(const Error&)> told = told_;
+        guard.unlock();
+        if (told) told(renewed.error());
+        return;
     }
+}
+
+void MultipleMount::watch(std::function<void(const Error&)> taken_over) {
+    {
+        MutexLock guard(lock_);
+        told_ = taken_over;
+        if (!taken_over_) return;
+    }
+    taken_over(*taken_over_);
 }
 
 void MultipleMount::release() {
@@ -100,7 +124,8 @@ void MultipleMount::release() {
         changed_.notify_all();
     }
     thread_.join();
-    if (Result<format::MmpBlock> block = read()) {
+    if (taken_over_) return;
+    if (Result<format::MmpBlock> block = read(); block && block->sequence == sequence_) {
         block->sequence = format::mmp_clean;
         (void)write(*block);
     }

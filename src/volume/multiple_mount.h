@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace uext4 {
@@ -18,7 +19,10 @@ public:
     static Result<std::unique_ptr<MultipleMount>> claim(BlockDevice& device, const format::Geometry& geometry,
                                                         std::function<void(const std::string&)> log);
     ~MultipleMount() { release(); }
-    void release();  // marks it clean
+    // Who is told, once, when another host has taken the file system: EBUSY names it. Nothing may be written from then
+    // on; the block is left as it is.
+    void watch(std::function<void(const Error&)> taken_over);
+    void release();  // marks it clean, and nobody is told any more
 
 private:
     MultipleMount(BlockDevice& device, const format::Geometry& geometry, std::function<void(const std::string&)> log)
@@ -26,6 +30,7 @@ private:
     Result<format::MmpBlock> read();
     Result<void> write(format::MmpBlock block);
     void keep_alive();
+    Result<void> renew();  // EBUSY: somebody else has it
 
     BlockDevice& device_;
     format::Geometry geometry_;
@@ -34,6 +39,8 @@ private:
     Mutex lock_{Rank::Leaf, "MultipleMount"};
     CondVar changed_{"multiple mount"};
     bool stop_ = false;
+    std::function<void(const Error&)> told_;
+    std::optional<Error> taken_over_;
     Thread thread_;
 };
 

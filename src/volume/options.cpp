@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
+#include <utility>
 
 namespace uext4 {
 
@@ -203,7 +205,9 @@ Result<void> apply_option(VolumeOptions& o, std::string_view text) {
     if (const Rule* rule = std::ranges::find(rules, option.key, &Rule::key); rule != std::end(rules)) {
         if (has_value && rule->value == Value::none) return fail(EINVAL, "option {} takes no value", option.key);
         if (!has_value && rule->value == Value::needed) return fail(EINVAL, "option {} needs a value", option.key);
-        return rule->apply(o, option);
+        TRY(rule->apply(o, option));
+        o.given.emplace_back(text);
+        return {};
     }
     if (std::ranges::find(refused, option.key) != std::end(refused))
         return fail(EINVAL, "option {} is not offered here", option.key);
@@ -212,15 +216,55 @@ Result<void> apply_option(VolumeOptions& o, std::string_view text) {
     return {};
 }
 
+template <class Apply>
+Result<void> for_each_option(std::string_view text, Apply apply) {
+    while (!text.empty()) {
+        const std::size_t comma = text.find(',');
+        if (comma != 0) TRY(apply(text.substr(0, comma)));
+        text.remove_prefix(comma == std::string_view::npos ? text.size() : comma + 1);
+    }
+    return {};
+}
+
+// How and from where an image is opened is said by who opens it.
+constexpr std::string_view of_the_opener[] = {"ro", "rw", "noload", "norecovery", "sb", "offset", "cache"};
+
 }  // namespace
+
+std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format::SuperBlock& super) {
+    namespace d = format::default_option;
+    std::vector<std::string> unmet;
+    const std::vector<std::string> given = std::exchange(o.given, {});
+    const std::uint32_t bits = super.default_mount_opts;
+    if (bits & d::bsd_groups) o.fs.grpid = true;
+    if ((bits & d::data_mask) == d::data_journal) o.fs.data_journal = true;
+    if (bits & d::no_barrier) o.barrier = false;
+    if (bits & d::discard) o.discard = true;
+    if (bits & d::uid16) unmet.emplace_back("the superblock's default option uid16 is not offered here");
+    if (bits & d::no_delalloc) unmet.emplace_back("the superblock's default option nodelalloc is not offered here");
+    if (o.fs.reserved_uid == 0) o.fs.reserved_uid = super.def_resuid;
+    if (o.fs.reserved_gid == 0) o.fs.reserved_gid = super.def_resgid;
+    const std::string_view text(super.mount_opts, strnlen(super.mount_opts, sizeof super.mount_opts));
+    (void)for_each_option(text, [&](std::string_view option) -> Result<void> {
+        VolumeOptions with = o;
+        const std::string_view key = option.substr(0, option.find('='));
+        Result<void> applied = std::ranges::find(of_the_opener, key) != std::end(of_the_opener)
+                                   ? fail(EINVAL, "option {} is for who opens the image", key)
+                                   : apply_option(with, option);
+        if (applied && with.others.size() != o.others.size())
+            applied = fail(EINVAL, "option '{}' is not known", option);
+        if (applied) o = std::move(with);
+        else unmet.push_back("the superblock's default options: " + applied.error().what);
+        return {};
+    });
+    o.given.clear();
+    for (const std::string& option : given) (void)apply_option(o, option);  // they were understood before
+    return unmet;
+}
 
 Result<VolumeOptions> parse_volume_options(std::string_view text) {
     VolumeOptions o;
-    while (!text.empty()) {
-        const std::size_t comma = text.find(',');
-        if (comma != 0) TRY(apply_option(o, text.substr(0, comma)));
-        text.remove_prefix(comma == std::string_view::npos ? text.size() : comma + 1);
-    }
+    TRY(for_each_option(text, [&](std::string_view option) { return apply_option(o, option); }));
     if (o.cache_bytes < (std::uint64_t{1} << 20)) return fail(EINVAL, "option cache: at least 1M");
     if (o.backup_super && !o.fs.read_only) return fail(EINVAL, "option sb= reads a backup: it needs ro");
     if (!o.replay && !o.fs.read_only) return fail(EINVAL, "option noload leaves the journal as it is: it needs ro");

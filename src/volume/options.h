@@ -1,6 +1,7 @@
 // Mount options, by the kernel's names where the kernel has them.
 #pragma once
 
+#include "format/superblock.h"
 #include "inode/context.h"
 
 #include <chrono>
@@ -25,12 +26,16 @@ struct VolumeOptions {
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
     std::uint64_t offset = 0;                   // bytes into the image
     bool background = true;                     // threads that write back and delete; tests switch them off
+    std::vector<std::string> given;             // what was asked for and is honoured, in order
     // Options that are not the file system's, in order: a front end looks at them (fuse) or refuses them.
     std::vector<std::string> others;
 };
 
 // Comma-separated. EINVAL names the option that is wrong; unknown ones go to `others`.
 Result<VolumeOptions> parse_volume_options(std::string_view text);
+// What the superblock asks for (s_default_mount_opts, s_def_resuid, s_def_resgid, s_mount_opts; tune2fs -o, -u, -g,
+// -E mount_opts=) comes before what was given. Returns a sentence for each that cannot be honoured.
+std::vector<std::string> add_superblock_defaults(VolumeOptions& options, const format::SuperBlock& super);
 // As above, and EINVAL for any that is left over.
 Result<VolumeOptions> parse_all_options(std::string_view text);
 // "64M", "4096", "1G".

@@ -1,5 +1,6 @@
 #include "volume/volume.h"
 
+#include "device/fenced_device.h"
 #include "device/overlay_device.h"
 #include "inode/super_access.h"
 #include "volume/deleter.h"
@@ -74,6 +75,7 @@ struct Volume::State {
     LogCallback log;
     ErrorPolicy errors = ErrorPolicy::carry_on;
     std::unique_ptr<MultipleMount> mmp;
+    std::shared_ptr<FencedDevice> fence;  // before `image`, with mmp
     std::optional<Layers> layers;
     std::unique_ptr<Orphans> orphans;
     std::unique_ptr<Namespace> names;
@@ -183,6 +185,7 @@ Result<void> Volume::State::open() {
                     "shows it, as it is",
                     device->name());
     if (device->read_only() && !options.fs.read_only) return fail(EROFS, "{}: cannot be written", device->name());
+    for (const std::string& unmet : add_superblock_defaults(options, super)) log(unmet);
     errors = options.errors;
     if (errors == ErrorPolicy::from_superblock) {
         errors = super.errors == format::error_policy::panic        ? ErrorPolicy::panic
@@ -193,7 +196,8 @@ Result<void> Volume::State::open() {
     bool dirty = wants_recovery || super.last_orphan != 0 || super.has_ro_compat(format::ro_compat::orphan_present);
     if (!options.fs.read_only) {
         const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
-        mmp = TRY(MultipleMount::claim(*device, geometry, log));
+        mmp = TRY(MultipleMount::claim(*image, geometry, log));
+        if (mmp) device = fence = std::make_shared<FencedDevice>(image);
         super = TRY(load_super(*device, options));
     }
     if (options.fs.read_only && options.replay && dirty && !options.backup_super)
@@ -257,6 +261,11 @@ Result<void> Volume::State::open() {
         deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
         if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
     }
+    if (mmp)
+        mmp->watch([this](const Error& why) {
+            fence->close(why);
+            layers->journal->abort(why);
+        });
     return {};
 }
 
@@ -394,8 +403,8 @@ Volume::~Volume() {
     if (s.layers && s.layers->inodes) s.layers->inodes->evict_all();  // opening may have failed half-way
     s.names.reset();
     s.orphans.reset();
+    s.mmp.reset();  // it may still tell the journal of somebody else
     s.layers.reset();
-    s.mmp.reset();
 }
 
 Result<void> Volume::close() {

@@ -5,6 +5,7 @@ Usage: options_test.py PROGRAM
 """
 
 import os
+import shutil
 import subprocess
 
 import mounting
@@ -85,6 +86,43 @@ def effects(directory, options):
     access_time(directory, words)
 
 
+def in_log(scratch, image, block):
+    copy, log = scratch.path("copy"), scratch.path("log")
+    shutil.copy(image, copy)
+    run("debugfs", "-R", f"dump <8> {log}", copy)
+    found = block in log.read_bytes()
+    copy.unlink()
+    return found
+
+
+def of_the_superblock(scratch):
+    """What tune2fs has stored is asked for, unless the options of the mount say something else."""
+    image = scratch.image("defaults", "64M", "-t", "ext4", "-b", "4096")
+    run("tune2fs", "-o", "bsdgroups,journal_data,discard", "-u", "1234", "-E", "mount_opts=noatime", image)
+    for options, group, journaled, noatime in (("", 77, True, True), ("nogrpid,data=ordered,relatime", 0, False, False)):
+        directory = scratch.mount(image, options=options)
+        folder = directory / "folder"
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, 0, 77)
+        data = os.urandom(1 << 20)
+        with open(folder / "file", "wb") as file:
+            file.write(data)
+            os.fsync(file.fileno())
+            check(os.fstat(file.fileno()).st_gid == group, f"{options}: not the group {group}")
+            with open(image, "rb") as raw:
+                raw.seek(0)
+                stored = raw.read()
+            check((data[4096:8192] in stored) and in_log(scratch, image, data[4096:8192]) == journaled,
+                  f"{options}: the data is in the log, or not in it")
+        os.utime(folder / "file", ns=(10**18, 10**18))
+        (folder / "file").read_bytes()
+        check((os.stat(folder / "file").st_atime_ns == 10**18) == noatime, f"{options}: the access time")
+        os.unlink(folder / "file")
+        scratch.umount(directory)
+        mounting.clean(image)
+    print("what the superblock asks for: done", flush=True)
+
+
 def access_time(directory, words):
     """Reads of a file whose access time is old, and of one whose access time is new."""
     if "ro" in words:
@@ -134,6 +172,8 @@ def failures(scratch, image):
 
 
 def test(scratch):
+    mounting.need("tune2fs", "debugfs")
+    of_the_superblock(scratch)
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
     for option in HONOURED:
         mounted, output = attempt(scratch, image, option)

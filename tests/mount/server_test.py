@@ -147,7 +147,7 @@ def unmounted_by_others(scratch):
 
 def test(scratch):
     mounting.need("dumpe2fs")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM):
         ended_by(scratch, number)
     sandboxed(scratch)
     in_the_foreground(scratch)

@@ -4,6 +4,8 @@
 Usage: sources_test.py PROGRAM
 """
 
+import errno
+import hashlib
 import os
 import time
 
@@ -163,7 +165,51 @@ def multiple_mount_protection(scratch):
     print("mmp: kept alive and released", flush=True)
 
 
+def taken_over(scratch):
+    """Another host takes the file system: nothing more is written, not even to the block that says so."""
+    image = scratch.image("taken", "64M", "-t", "ext4", "-b", "4096", "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=1")
+    directory = scratch.mount(image, options="errors=continue")
+    (directory / "before").write_bytes(b"before")
+    fd = os.open(directory, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    block = int(next(line for line in run("dumpe2fs", "-h", image).stdout.splitlines() if "MMP block number" in line)
+                .split(":")[1])
+    with open(image, "r+b") as file:
+        file.seek(block * 4096 + 4)
+        file.write((0x12345).to_bytes(4, "little"))
+        file.seek(block * 4096 + 16)
+        file.write(b"other" + bytes(59))
+    (directory / "dirty").write_bytes(bytes(100000))
+    limit = time.monotonic() + 30
+    while True:
+        try:
+            os.mkdir(directory / f"d{time.monotonic()}")
+        except OSError as error:
+            check(error.errno == errno.EROFS, f"mkdir after the takeover: {error}")
+            break
+        check(time.monotonic() < limit, "the takeover is not noticed")
+        time.sleep(0.2)
+
+    def digest():
+        with open(image, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    before = digest()
+    time.sleep(4)
+    check(digest() == before, "the image is written after it was taken over")
+    pid = scratch.servers.pop(directory)
+    run("umount", directory)
+    limit = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        check(time.monotonic() < limit, f"the server {pid} lives on")
+        time.sleep(0.1)
+    check(digest() == before, "the image is written by the unmount after it was taken over")
+    print("mmp: taken over, nothing is written", flush=True)
+
+
 def test(scratch):
+    taken_over(scratch)
     mounting.need("sfdisk", "losetup", "dd", "dumpe2fs")
     use(scratch, scratch.image("image", "64M", "-t", "ext4", "-b", "4096"), "a file")
     partitions(scratch)

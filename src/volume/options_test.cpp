@@ -1,0 +1,75 @@
+// Options that were given, and those that the superblock asks for.
+#include "volume/options.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace uext4 {
+namespace {
+
+namespace d = format::default_option;
+
+VolumeOptions options_of(const char* text) {
+    Result<VolumeOptions> parsed = parse_all_options(text);
+    EXPECT_TRUE(parsed) << parsed.error().what;
+    return parsed ? *parsed : VolumeOptions{};
+}
+
+format::SuperBlock super_with(std::uint32_t bits, const char* text = "") {
+    format::SuperBlock super{};
+    super.default_mount_opts = bits;
+    std::memcpy(super.mount_opts, text, std::min(std::strlen(text), sizeof super.mount_opts));
+    return super;
+}
+
+TEST(SuperblockDefaults, AreTaken) {
+    VolumeOptions o = options_of("ro");
+    format::SuperBlock super =
+        super_with(d::bsd_groups | d::data_journal | d::no_barrier | d::discard, "noatime,commit=30,,noauto_da_alloc");
+    super.def_resuid = std::uint16_t{1000};
+    super.def_resgid = std::uint16_t{77};
+    EXPECT_TRUE(add_superblock_defaults(o, super).empty());
+    EXPECT_TRUE(o.fs.grpid && o.fs.data_journal && o.discard && !o.barrier && !o.fs.auto_da_alloc && o.fs.read_only);
+    EXPECT_EQ(o.fs.atime, AtimePolicy::never);
+    EXPECT_EQ(o.commit_interval, std::chrono::seconds(30));
+    EXPECT_EQ(o.fs.reserved_uid, 1000u);
+    EXPECT_EQ(o.fs.reserved_gid, 77u);
+}
+
+TEST(SuperblockDefaults, GiveWayToWhatIsGiven) {
+    VolumeOptions o = options_of("nogrpid,data=ordered,barrier=1,nodiscard,strictatime,commit=7,resuid=5");
+    format::SuperBlock super =
+        super_with(d::bsd_groups | d::data_journal | d::no_barrier | d::discard, "noatime,commit=30,resuid=9");
+    super.def_resuid = std::uint16_t{1000};
+    EXPECT_TRUE(add_superblock_defaults(o, super).empty());
+    EXPECT_FALSE(o.fs.grpid || o.fs.data_journal || o.discard || !o.barrier);
+    EXPECT_EQ(o.fs.atime, AtimePolicy::strict);
+    EXPECT_EQ(o.commit_interval, std::chrono::seconds(7));
+    EXPECT_EQ(o.fs.reserved_uid, 5u);
+}
+
+TEST(SuperblockDefaults, ThatCannotBeHonouredAreNamedAndTheOthersTaken) {
+    VolumeOptions o = options_of("");
+    const std::vector<std::string> unmet = add_superblock_defaults(
+        o, super_with(d::uid16 | d::no_delalloc, "noatime,nonsense=1,offset=4096,dax,commit=x,grpid"));
+    ASSERT_EQ(unmet.size(), 6u);
+    for (const auto& [index, word] :
+         {std::pair{0, "uid16"}, {1, "nodelalloc"}, {2, "nonsense"}, {3, "offset"}, {4, "dax"}, {5, "commit"}})
+        EXPECT_NE(unmet[static_cast<std::size_t>(index)].find(word), std::string::npos)
+            << unmet[static_cast<std::size_t>(index)];
+    EXPECT_TRUE(o.fs.grpid);
+    EXPECT_EQ(o.offset, 0u);
+    EXPECT_EQ(o.fs.atime, AtimePolicy::never);
+    EXPECT_TRUE(o.others.empty());
+}
+
+// All 64 bytes may be letters.
+TEST(SuperblockDefaults, NeedNoEnd) {
+    VolumeOptions o = options_of("");
+    const std::string text(64, 'x');
+    EXPECT_EQ(add_superblock_defaults(o, super_with(0, text.c_str())).size(), 1u);
+}
+
+}  // namespace
+}  // namespace uext4
