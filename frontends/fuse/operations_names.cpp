@@ -2,6 +2,8 @@
 #include "format/constants.h"
 #include "fuse/operations.h"
 
+#include <optional>
+
 namespace uext4::fuse {
 
 Result<void> check_name(std::string_view name) {
@@ -101,19 +103,49 @@ void rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
     remove(request, parent, name, &FileSystem::rmdir);
 }
 
+struct Rename {
+    fuse_ino_t from_parent, to_parent;
+    std::string from, to;
+    unsigned flags;
+};
+
+void run(fuse_req_t request, Server& server, const Rename& r) {
+    const InodeRef from_directory = UEXT4_FUSE_TRY(request, server.inode(r.from_parent));
+    const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(r.to_parent));
+    UEXT4_FUSE_TRY(request, check_name(r.from));
+    UEXT4_FUSE_TRY(request, check_name(r.to));
+    UEXT4_FUSE_TRY(request, server.fs().rename(*from_directory, r.from, *to_directory, r.to, r.flags,
+                                               credentials_of(request), false));
+    server.directory_changed(request, r.from_parent);
+    server.directory_changed(request, r.to_parent);
+    fuse_reply_err(request, 0);
+}
+
+// A file that takes another's place while it is open: the kernel may hold bytes of it that were not written here yet,
+// and a crash must not leave an empty file where there was a full one.
+std::optional<fuse_ino_t> replaces_unwritten(Server& server, const Rename& r, const Credentials& who) {
+    if (!server.fs().volume().options().fs.auto_da_alloc || (r.flags & RENAME_EXCHANGE)) return std::nullopt;
+    Result<InodeRef> from_directory = server.inode(r.from_parent), to_directory = server.inode(r.to_parent);
+    if (!from_directory || !to_directory) return std::nullopt;
+    const Result<InodeRef> source = server.fs().lookup(**from_directory, r.from, who, false);
+    if (!source || !(*source)->is_regular() || !server.has_writers(**source)) return std::nullopt;
+    if (!server.fs().lookup(**to_directory, r.to, who, false)) return std::nullopt;
+    return node_of((*source)->number());
+}
+
 void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_ino_t to_parent, const char* to,
             unsigned flags) {
     Server& server = server_of(request);
-    server.change([&server, request, from_parent, from = std::string(from), to_parent, to = std::string(to), flags] {
-        const InodeRef from_directory = UEXT4_FUSE_TRY(request, server.inode(from_parent));
-        const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(to_parent));
-        UEXT4_FUSE_TRY(request, check_name(from));
-        UEXT4_FUSE_TRY(request, check_name(to));
-        UEXT4_FUSE_TRY(request, server.fs().rename(*from_directory, from, *to_directory, to, flags,
-                                                   credentials_of(request), false));
-        server.directory_changed(request, from_parent);
-        server.directory_changed(request, to_parent);
-        fuse_reply_err(request, 0);
+    server.change([&server, request, r = Rename{from_parent, to_parent, from, to, flags}]() mutable {
+        const std::optional<fuse_ino_t> unwritten = replaces_unwritten(server, r, credentials_of(request));
+        if (!unwritten) return run(request, server, r);
+        // The notification makes the kernel write, and is answered by the reading thread: it must not come from there.
+        server.later(
+            [&server, request, r = std::move(r), node = *unwritten] {
+                fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+                run(request, server, r);
+            },
+            true);
     });
 }
 
