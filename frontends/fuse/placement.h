@@ -32,7 +32,7 @@ public:
 
     // The calling thread is the one to place.
     void place_this_thread();
-    // A request of this thread of the system; 0 (the kernel's own) is nobody.
+    // A request that this thread of the system waits for; 0 is nobody.
     void called_by(pid_t caller);
 
 private:

@@ -28,6 +28,13 @@ bool asks_to_take_set_ids(std::uint32_t opcode, const void* body, std::size_t si
     }
 }
 
+constexpr std::uint32_t much = 64 << 10;
+
+bool moves_much(std::uint32_t opcode, const void* body, std::size_t size) {
+    return (opcode == FUSE_READ && leading<fuse_read_in>(body, size).size >= much) ||
+           (opcode == FUSE_WRITE && leading<fuse_write_in>(body, size).size >= much);
+}
+
 }  // namespace
 
 void Protocol::note(const fuse_buf& request) {
@@ -37,7 +44,8 @@ void Protocol::note(const fuse_buf& request) {
     const auto header = leading<fuse_in_header>(request.mem, request.size);
     const auto* body = static_cast<const std::byte*>(request.mem) + sizeof header;
     const std::size_t size = request.size - sizeof header;
-    caller_ = static_cast<pid_t>(header.pid);
+    // Two processors are better than one for those who copy.
+    if (!moves_much(header.opcode, body, size)) caller_ = static_cast<pid_t>(header.pid);
     takes_set_ids_ = asks_to_take_set_ids(header.opcode, body, size);
     if (header.opcode != FUSE_INIT) return;
     greeting_ = header.unique;

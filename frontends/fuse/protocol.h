@@ -21,8 +21,8 @@ class Protocol {
 public:
     // The reading thread has received this request.
     void note(const fuse_buf& request);
-    // Of the request noted last: the thread that asks (0: the kernel itself), and whether the change that it asks for
-    // takes set-id bits.
+    // Of the request noted last: the thread that waits for the answer (0: none; what the kernel does on its own, and
+    // much data, which it asks for ahead), and whether the change that it asks for takes set-id bits.
     pid_t caller() const { return caller_; }
     bool takes_set_ids() const { return takes_set_ids_; }
     // In the place of writev(2), for all that libfuse sends.
