@@ -147,7 +147,8 @@ Result<void> serve(Job& job, Log& log) {
     sigset_t signals;
     sigemptyset(&signals);
     // All that ask a process to end, and those that would end it without having been asked for.
-    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU})
+    for (const int number :
+         {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGPWR, SIGSTKFLT})
         sigaddset(&signals, number);
     sigset_t before;
     pthread_sigmask(SIG_BLOCK, &signals, &before);
@@ -155,6 +156,7 @@ Result<void> serve(Job& job, Log& log) {
     interrupt.sa_handler = [](int) {};
     sigaction(SIGUSR1, &interrupt, nullptr);  // without SA_RESTART: it only interrupts
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);  // a write past the limit of sizes is an error like any other
 
     auto run = [&]() -> Result<void> {
         const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};

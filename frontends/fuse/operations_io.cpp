@@ -105,8 +105,13 @@ void tell_writers(Server& server, fuse_ino_t node, int error) {
     fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
 }
 
+// The kernel goes by the mode that it remembers, also when it runs a program.
 Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bool in_any_case) {
-    return server.fs().remove_privileges(file.inode(), changer_of(request, file.inode(), in_any_case));
+    const std::uint16_t before = file.inode().mode();
+    TRY(server.fs().remove_privileges(file.inode(), changer_of(request, file.inode(), in_any_case)));
+    if (file.inode().mode() != before)
+        fuse_lowlevel_notify_inval_inode(server.session(), node_of(file.inode().number()), -1, 0);
+    return {};
 }
 
 // How a write came.

@@ -8,7 +8,8 @@ namespace uext4 {
 Handle::Handle(Handle&& o) noexcept
     : journal_(std::exchange(o.journal_, nullptr)),
       transaction_(std::exchange(o.transaction_, nullptr)),
-      credits_(std::exchange(o.credits_, 0)) {}
+      credits_(std::exchange(o.credits_, 0)),
+      unwinding_(o.unwinding_) {}
 
 Handle& Handle::operator=(Handle&& o) noexcept {
     if (this != &o) {
@@ -16,6 +17,7 @@ Handle& Handle::operator=(Handle&& o) noexcept {
         journal_ = std::exchange(o.journal_, nullptr);
         transaction_ = std::exchange(o.transaction_, nullptr);
         credits_ = std::exchange(o.credits_, 0);
+        unwinding_ = o.unwinding_;
     }
     return *this;
 }
@@ -49,7 +51,7 @@ void Handle::stop() {
     JournalState& s = *journal_;
     Transaction* t = std::exchange(transaction_, nullptr);
     rank_checker::pop_rank(Rank::Transaction, &s);
-    if (std::uncaught_exceptions() > 0) abandon(s);
+    if (std::uncaught_exceptions() > unwinding_) abandon(s);
     MutexLock guard(s.lists);
     t->outstanding -= std::min(t->outstanding, credits_);
     credits_ = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 
 namespace uext4 {
 
@@ -250,6 +251,7 @@ Result<Handle> Journal::start(unsigned credits) {
         handle.journal_ = &s;
         handle.transaction_ = &t;
         handle.credits_ = credits;
+        handle.unwinding_ = std::uncaught_exceptions();
         rank_checker::push_rank(Rank::Transaction, &s, "handle", 0, false, SourceLocation::current());
         return handle;
     }

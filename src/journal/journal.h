@@ -83,6 +83,7 @@ private:
     JournalState* journal_ = nullptr;
     Transaction* transaction_ = nullptr;
     unsigned credits_ = 0;
+    int unwinding_ = 0;  // exceptions under way when it began: whoever ends it because of a later one, ends it half done
 };
 
 struct JournalOptions {

@@ -143,6 +143,16 @@ def copies(scratch, verbs):
     other = Verbs(scratch, scratch.image("other", "8M", "-t", "ext4"))
     verbs("cp", "-a", ":/there/one", ":/there/two", f"{other.image}:/")
     check(other.status("/one")["inode"] == other.status("/two")["inode"], "between images: two files of one")
+    # What cannot be copied takes nothing with it of what was.
+    verbs("mkdir", ":/kept")
+    verbs("cp", source / "one", source / "missing", ":/kept", status=NO, says="missing")
+    check(verbs("cat", ":/kept/one") == "one", "a copy is lost with one that failed")
+    with open(source / "vast", "wb") as vast:
+        vast.truncate(20 << 40)
+    verbs("cp", source / "two", source / "vast", ":/kept", status=IMPOSSIBLE, says="vast")
+    os.unlink(source / "vast")
+    check(verbs("cat", ":/kept/two") == "one", "a copy is lost with one that failed")
+    mounting.clean(verbs.image)
     # Two that are called alike, of two directories.
     verbs("mkdir", ":/else")
     verbs("cp", "/etc/hostname", ":/else/one")

@@ -92,6 +92,14 @@ def served_by_root(scratch):
     os.chmod(top / "set-id", 0o6777)
     may(USER, "open(arguments[0], 'r+').write('y')", top / "set-id")
     check(os.stat(top / "set-id").st_mode & 0o6000 == 0, "a write keeps set-id bits")
+    # Of a program that was copied, and with the mode that the kernel remembers: it is what an exec goes by.
+    for number, change in enumerate(("dd if=/dev/zero of=$0 bs=1 count=1 conv=notrunc status=none", "echo >> $0",
+                                     "fallocate -l 1M $0")):
+        program = top / f"program-{number}"
+        mounting.run("cp", "/usr/bin/id", program)
+        mounting.run("chmod", "6777", program)
+        mounting.run("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "sh", "-c", change, program)
+        check("s" not in mounting.run("stat", "-c", "%A", program).stdout, f"{change}: keeps set-id bits")
     scratch.umount(top)
     mounting.clean(image)
     print("a mount by root: every user has that user's rights", flush=True)
