@@ -6,6 +6,7 @@ Usage: full_test.py PROGRAM
 
 import errno
 import os
+import time
 
 import mounting
 from mounting import check
@@ -65,6 +66,11 @@ def fill(scratch, image, options):
     os.unlink(top / "small")
     os.unlink(top / "large")
     os.close(fd)
+    # The kernel lets go of a removed file without waiting for an answer.
+    limit = time.monotonic() + 10
+    while os.statvfs(top).f_bfree * os.statvfs(top).f_bsize < 2 * len(PIECE):
+        check(time.monotonic() < limit, "the space of removed files does not come back")
+        time.sleep(0.01)
     fd = os.open(top / "tiny", os.O_RDWR)
     os.ftruncate(fd, 0)
     check(os.pwrite(fd, PIECE, 0) == len(PIECE), "space that came back is not used")
