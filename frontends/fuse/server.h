@@ -2,8 +2,8 @@
 //
 // One thread beats several for short requests. What may take long is handed to workers: syncs (unless they are short as
 // well), fallocate, copies. A freeze must not stop the reading thread, or nobody would read the thaw: while the file
-// system is frozen, requests that change something are parked and run by the reading thread after the thaw. So all
-// changes of names happen on the reading thread.
+// system is frozen, requests that change something are parked and run by the reading thread after the thaw. So
+// changes of names happen on the reading thread, but for a rename that needs data written first: that is a worker's.
 #pragma once
 
 #include "api/file_system.h"

@@ -14,8 +14,8 @@ struct AttributeChange {
     bool atime_now = false, mtime_now = false;  // the current time; of both together needs write permission only
     bool of_earlier_write = false;  // times of what was written before: flags of the inode do not forbid them
     bool owner_asked = false;       // chown, if only to what was there: set-id bits go all the same
-    bool asker_counts =
-        false;  // unchecked, but whether a set-gid bit of a group that may not execute goes depends on who
+    // Unchecked; but whether a set-gid bit of a group that may not execute goes depends on who asks.
+    bool asker_counts = false;
 };
 
 format::Timestamp current_time();

@@ -15,28 +15,30 @@ void raise_revision(format::SuperBlock& super) {
     super.inode_size = static_cast<std::uint16_t>(format::classic_inode_size);
 }
 
+// `word` of the superblock gets the feature, `late` remembers it.
+Result<void> need(FsContext& fs, Handle& handle, Le32 format::SuperBlock::* word, std::uint32_t feature,
+                  std::atomic<std::uint32_t>& late) {
+    if (late.load() & feature) return {};
+    TRY(change_super(fs, handle, [=](format::SuperBlock& super) {
+        raise_revision(super);
+        super.*word = super.*word | feature;
+    }));
+    late.fetch_or(feature);
+    return {};
+}
+
 }  // namespace
 
 Result<void> need_ext_attr(FsContext& fs, Handle& handle) {
     constexpr std::uint32_t feature = format::compat::ext_attr;
-    if (fs.geometry.has_compat(feature) || fs.late_compat.load() & feature) return {};
-    TRY(change_super(fs, handle, [](format::SuperBlock& super) {
-        raise_revision(super);
-        super.feature_compat = super.feature_compat | feature;
-    }));
-    fs.late_compat.fetch_or(feature);
-    return {};
+    if (fs.geometry.has_compat(feature)) return {};
+    return need(fs, handle, &format::SuperBlock::feature_compat, feature, fs.late_compat);
 }
 
 Result<void> need_large_file(FsContext& fs, Handle& handle) {
     constexpr std::uint32_t feature = format::ro_compat::large_file;
-    if (fs.geometry.has_ro_compat(feature) || fs.late_ro_compat.load() & feature) return {};
-    TRY(change_super(fs, handle, [](format::SuperBlock& super) {
-        raise_revision(super);
-        super.feature_ro_compat = super.feature_ro_compat | feature;
-    }));
-    fs.late_ro_compat.fetch_or(feature);
-    return {};
+    if (fs.geometry.has_ro_compat(feature)) return {};
+    return need(fs, handle, &format::SuperBlock::feature_ro_compat, feature, fs.late_ro_compat);
 }
 
 }  // namespace uext4

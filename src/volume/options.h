@@ -33,11 +33,11 @@ struct VolumeOptions {
 
 // Comma-separated. EINVAL names the option that is wrong; unknown ones go to `others`.
 Result<VolumeOptions> parse_volume_options(std::string_view text);
+// As above, and EINVAL for any that is left over.
+Result<VolumeOptions> parse_all_options(std::string_view text);
 // What the superblock asks for (s_default_mount_opts, s_def_resuid, s_def_resgid, s_mount_opts; tune2fs -o, -u, -g,
 // -E mount_opts=) comes before what was given. Returns a sentence for each that cannot be honoured.
 std::vector<std::string> add_superblock_defaults(VolumeOptions& options, const format::SuperBlock& super);
-// As above, and EINVAL for any that is left over.
-Result<VolumeOptions> parse_all_options(std::string_view text);
 // "64M", "4096", "1G".
 Result<std::uint64_t> parse_size(std::string_view text, std::string_view option = "size");
 
