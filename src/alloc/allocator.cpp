@@ -10,6 +10,7 @@ Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, Bu
     out->state_ = std::make_shared<State>(g, buffers, journal);
     State& s = *out->state_;
     s.reserved_clusters = g.reserved_blocks / g.cluster_ratio;
+    s.counts_hold = !recount || journal.has_log();
     std::uint64_t clusters = free_blocks / g.cluster_ratio;
     if (recount) {
         clusters = 0;

@@ -84,6 +84,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
+    bool counts_hold = true;  // bitmaps and descriptors changed together: not after a crash without a journal
     std::uint64_t reserved_clusters = 0;
     std::function<void(const Error&)> on_damage;  // see allocator.h
     std::atomic<std::uint32_t> directory_group{0};

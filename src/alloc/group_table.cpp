@@ -132,6 +132,10 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         bool marked = own(d.block_bitmap()) && own(d.inode_bitmap());
         for (std::uint64_t i = 0; i < geometry.inode_table_blocks; ++i) marked = marked && own(d.inode_table() + i);
         if (!marked) return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
+        // Without a checksum this is what tells zeros, or anything else, from a bitmap.
+        if (const std::uint32_t told = d.free_clusters(); counts_hold && map->free != told)
+            return fail(EUCLEAN, "group {}: block bitmap: {} clusters are free, the descriptor says {}", g, map->free,
+                        told);
         return map;
     };
     Result<std::unique_ptr<BusyMap>> map = load();
@@ -175,7 +179,13 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         }
         BufferRef bitmap = TRY(buffers.read(d.inode_bitmap(), "inode bitmap"));
         TRY(check_inode_bitmap(g, desc, offset, bitmap));
-        return busy_map(bitmap->data(), geometry.inodes_per_group);
+        auto map = busy_map(bitmap->data(), geometry.inodes_per_group);
+        for (std::uint32_t i = 0; g.value == 0 && i + 1 < geometry.first_inode; ++i)
+            if (!map->test(i)) return fail(EUCLEAN, "group 0: inode bitmap: reserved inode {} is not marked", i + 1);
+        if (const std::uint32_t told = d.free_inodes(); counts_hold && map->free != told)
+            return fail(EUCLEAN, "group {}: inode bitmap: {} inodes are free, the descriptor says {}", g, map->free,
+                        told);
+        return map;
     };
     Result<std::unique_ptr<BusyMap>> map = load();
     if (!map) {

@@ -138,6 +138,39 @@ TEST(Bitmaps, ADamagedOneIsToldOfAndKeepsNobodyWaiting) {
     }
 }
 
+// Where bitmaps have no checksums, the counts in the descriptor tell: nothing is taken from a bitmap of zeros, which
+// would be what others have.
+TEST(Bitmaps, WithoutChecksumsAreHeldAgainstTheCounts) {
+    for (const bool inodes : {false, true}) {
+        for (const std::byte value : {std::byte{0}, std::byte{0xff}}) {
+            auto image = fresh_image("-b 4096 -O ^metadata_csum,^uninit_bg");
+            {
+                FaultyMount first(image);
+                ASSERT_TRUE(first.mount());
+                ASSERT_TRUE(first.open("/old")->write(0, contents(8192, 'o')));
+                ASSERT_TRUE(first.fs->unmount());
+            }
+            format::GroupDesc group;
+            ASSERT_TRUE(image->read(4096, std::as_writable_bytes(std::span(&group, 1))));
+            const std::uint64_t block = inodes ? group.inode_bitmap_lo : group.block_bitmap_lo;
+            ASSERT_TRUE(image->write(block * 4096, std::vector<std::byte>(512, value)));
+            FaultyMount m(image);
+            ASSERT_TRUE(m.mount("errors=remount-ro"));
+            auto made = m.fs->open_path("/new", O_CREAT | O_RDWR, 0644, root);
+            if (made) {
+                EXPECT_TRUE((*made)->write(0, contents(8192, 'n')));
+                EXPECT_EQ(code_of((*made)->sync(false)), EUCLEAN);
+                made->reset();
+            }
+            EXPECT_EQ(made.has_value(), !inodes);
+            EXPECT_EQ(m.said(inodes ? "group 0: inode bitmap" : "group 0: block bitmap"), 1u) << m.log;
+            EXPECT_TRUE(m.fs->volume().read_only());
+            EXPECT_EQ(read_all(*m.fs, "/old"), std::string(8192, 'o'));
+            (void)m.fs->unmount();
+        }
+    }
+}
+
 TEST_F(Answers, AFailedOverwriteIsTriedInOtherBlocks) {
     auto file = m->open("/f");
     ASSERT_TRUE(file->write(4096, contents(8192, 'b')));
