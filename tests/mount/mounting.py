@@ -52,6 +52,20 @@ def run(*command, accept=(0,), **options):
     return result
 
 
+def holders(directory):
+    """Who is in a mount, as far as /proc tells: working directories, open files, maps."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        for link in [process / "cwd", process / "root", *process.glob("fd/*"), *process.glob("map_files/*")]:
+            try:
+                target = os.readlink(link)
+            except OSError:
+                continue
+            if target == str(directory) or target.startswith(f"{directory}/"):
+                found.append(f"{link} is {target}")
+    return found
+
+
 def need(*programs):
     for program in programs:
         if shutil.which(program) is None:
@@ -167,7 +181,14 @@ class Scratch:
 
     def umount(self, directory):
         pid = self.servers[directory]
-        run(self.program, "umount", directory)
+        # Whoever asks for the space of all mounts of the machine (df) is in each for a moment.
+        limit = time.monotonic() + 5
+        while True:
+            busy = run(self.program, "umount", directory, accept=(0, 2))
+            if busy.returncode == 0:
+                break
+            check("resource busy" in busy.stdout and time.monotonic() < limit, f"umount: {busy.stdout}{holders(directory)}")
+            time.sleep(0.05)
         del self.servers[directory]
         check(not is_mounted(directory), f"{directory} is still mounted")
         check(not os.path.exists(f"/proc/{pid}") or self._ended(pid), f"the server {pid} lives on")
