@@ -32,40 +32,84 @@ Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in) {
     return {};
 }
 
-// Block-aligned bytes to wherever they live. Inode exclusive.
-Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
-    const std::uint64_t bs = inode.fs().block_size();
-    for (std::size_t done = 0; done < in.size();) {
-        const std::uint64_t at = offset + done;
-        Mapping m;
-        {
-            MutexLock guard(inode.map_lock);
-            m = TRY(inode.places().lookup(at, in.size() - done));
-            if (m.place == Place::hole) {
-                TRY(inode.places().reserve(LogicalBlock(at / bs),
-                                           std::min<std::uint64_t>(m.length, in.size() - done) / bs,
-                                           request.may_use_reserve));
-                m = TRY(inode.places().lookup(at, in.size() - done));
-            }
-            if (m.place == Place::reserved) {
-                const Places::Granted g = TRY(inode.places().grant(
-                    LogicalBlock(at / bs), std::min<std::uint64_t>(m.length, in.size() - done) / bs,
-                    request.may_use_reserve));
-                m.place = Place::granted;
-                m.length = g.count * bs;
-                m.block = g.block;
-            }
-        }
-        const std::size_t n = std::min<std::uint64_t>(in.size() - done, m.end() - at);
+// What the device has in [offset, end) is not known: nobody shall go on reading what is cached of it. What is dirty
+// there is written again in its time.
+Result<void> forget_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size();
+    for (std::uint64_t index = offset / fs; index * fs < end; ++index) {
+        const auto next = pages.next_cached(index);
+        if (!next || *next * fs >= end) return {};
+        index = *next;
+        LockedFolio folio = TRY(pages.lock_for_change(index, false));
+        if (folio && !folio->dirty && !folio->owner && !folio->pins) pages.drop(std::move(folio));
+    }
+    return {};
+}
+
+// How far a direct write has come, in bytes of the file.
+struct DirectProgress {
+    std::uint64_t written;       // all before it is on the device
+    std::uint64_t promised = 0;  // blocks of [written, promised) were promised for this write
+};
+
+// Where the bytes at `progress.written` lie, up to the first change of place, with a block to write to.
+Result<Mapping> place_to_write(Inode& inode, std::uint64_t end, bool may_use_reserve, DirectProgress& progress) {
+    const std::uint64_t bs = inode.fs().block_size(), at = progress.written;
+    const LogicalBlock first(at / bs);
+    MutexLock guard(inode.map_lock);
+    Places& places = inode.places();
+    Mapping m = TRY(places.lookup(at, end - at));
+    if (m.place == Place::hole) {
+        const std::uint64_t count = std::min(m.length, end - at) / bs;
+        TRY(places.reserve(first, count, may_use_reserve));
+        progress.promised = at + count * bs;
+        m = TRY(places.lookup(at, end - at));
+    }
+    if (m.place == Place::reserved) {
+        const Places::Granted g = TRY(places.grant(first, std::min(m.length, end - at) / bs, may_use_reserve));
+        m.place = Place::granted;
+        m.length = g.count * bs;
+        m.block = g.block;
+    }
+    return m;
+}
+
+// Block-aligned bytes of [progress.written, end) to wherever they live. Inode exclusive, and Flush.
+Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
+                          DirectProgress& progress) {
+    const std::uint64_t bs = inode.fs().block_size(), end = offset + in.size();
+    while (progress.written < end) {
+        const std::uint64_t at = progress.written;
+        const Mapping m = TRY(place_to_write(inode, end, request.may_use_reserve, progress));
+        const std::uint64_t n = std::min(end, m.end()) - at;
         const std::uint64_t device = (m.block.value + (at - m.offset) / bs) * bs;
-        if (Result<void> written = inode.fs().device.write(device, in.subspan(done, n)); !written) {
-            MutexLock guard(inode.map_lock);
-            if (m.place == Place::granted)
-                inode.places().drop_pending(LogicalBlock(at / bs), LogicalBlock((at + n) / bs));
+        if (Result<void> written = inode.fs().device.write(device, in.subspan(at - offset, n)); !written) {
+            TRY(forget_cached(inode, at, at + n));
             return written;
         }
-        done += n;
+        progress.written += n;
     }
+    return {};
+}
+
+// What was promised and not used is given back, but for blocks that a client map has stored to since. Inode exclusive.
+Result<void> give_up_promised(Inode& inode, DirectProgress& progress) {
+    if (progress.promised <= progress.written) return {};
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), bs = inode.fs().block_size();
+    const WriteLock no_faults(pages.invalidate);
+    const MutexLock no_pass(inode.flush_lock);
+    for (std::uint64_t at = progress.written; at < progress.promised;) {
+        const std::uint64_t end = std::min(progress.promised, (at / fs + 1) * fs);
+        LockedFolio folio = TRY(pages.lock_for_change(at / fs, false));
+        const MutexLock map(inode.map_lock);
+        for (; at < end; at += bs) {
+            const bool stored_to = folio && folio->dirty >> at % fs / bs & 1;
+            if (!stored_to) inode.places().drop_pending(LogicalBlock(at / bs), LogicalBlock(at / bs + 1));
+        }
+    }
+    progress.promised = 0;
     return {};
 }
 
@@ -100,6 +144,27 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
         if (at < last) TRY(handle.restart(credits));
     }
     return {};
+}
+
+// Bytes that are on the device become the file's, in all views. Inode exclusive, and Flush.
+Result<void> take_into_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+    const std::uint64_t end = offset + in.size();
+    {
+        LockedFolio straddle;
+        if (end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
+        MutexLock map(inode.map_lock);
+        if (end > inode.size()) inode.set_size(end);
+        if (!request.keep_times) {
+            const format::Timestamp now = current_time();
+            inode.set_mtime(now);
+            inode.set_ctime(now);
+            inode.bump_version();
+            inode.note_times_pending();
+        }
+    }
+    const Result<void> named = name_blocks(inode, offset, end);
+    TRY(refresh_cache(inode, offset, in));
+    return named;
 }
 
 }  // namespace
@@ -157,38 +222,29 @@ Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes 
 
 // Whole blocks, to the device before it returns; cached folios follow. Inode exclusive.
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
-    const std::uint64_t end = offset + in.size();
     if (offset > inode.size_hint()) TRY(clear_tail(inode));
-    TRY(write_back(inode, offset, end));
+    TRY(write_back(inode, offset, offset + in.size()));
     TRY(commit_moves(inode));
+    DirectProgress progress{offset};
+    Result<void> written;
     {
         // No pass may name these blocks, or start on them, before the data is there.
         MutexLock flush(inode.flush_lock);
-        Result<void> written = write_blocks(inode, offset, in, request);
+        written = write_blocks(inode, offset, in, request, progress);
         if (!written && written.error().code == ENOSPC) {
             flush.unlock();
+            TRY(give_up_promised(inode, progress));
             TRY(write_back(inode));
             TRY(inode.fs().journal.commit_all());
             flush.lock();
-            written = write_blocks(inode, offset, in, request);
+            written = write_blocks(inode, offset, in, request, progress);
         }
-        if (!written) return fail(written.error());
-        {
-            LockedFolio straddle;
-            if (end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
-            MutexLock map(inode.map_lock);
-            if (end > inode.size()) inode.set_size(end);
-            if (!request.keep_times) {
-                const format::Timestamp now = current_time();
-                inode.set_mtime(now);
-                inode.set_ctime(now);
-                inode.bump_version();
-                inode.note_times_pending();
-            }
-        }
-        TRY(name_blocks(inode, offset, end));
+        // What is on the device counts, as a short write: all views show it, and whoever goes on meets the error.
+        in = in.first(progress.written - offset);
+        if (!in.empty()) TRY(take_into_file(inode, offset, in, request));
     }
-    TRY(refresh_cache(inode, offset, in));
+    if (!written) TRY(give_up_promised(inode, progress));
+    if (in.empty()) TRY(written);
     return in.size();
 }
 

@@ -80,6 +80,22 @@ Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     return {};
 }
 
+// Zeros in the blocks of [offset, end) that have contents, where the tree finds no block for what would make them none.
+Result<void> zero_contents(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    constexpr std::uint64_t piece = 1 << 20;
+    for (std::uint64_t at = offset; at < end;) {
+        Mapping m;
+        {
+            MutexLock guard(inode.map_lock);
+            m = TRY(inode.places().lookup(at, std::min(piece, end - at)));
+        }
+        const std::uint64_t to = std::min(m.end(), end);
+        if (m.place == Place::mapped) TRY(zero_part(inode, at, to));
+        at = to;
+    }
+    return {};
+}
+
 // The cache forgets whole blocks of the range: they read as zeros from now on. Invalidate and flush_lock held.
 Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end) {
     FileCache& pages = inode.pages();
@@ -106,16 +122,12 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
     return {};
 }
 
-Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
-    const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
-    const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
-    if (first > last) {
-        TRY(zero_part(inode, offset, end));
-    } else {
-        TRY(zero_part(inode, offset, first));
-        TRY(zero_part(inode, last, end));
-    }
-    if (first < last) {
+// Whole blocks become unwritten, one extent at a time; whichever would need a block for the tree that there is none for
+// gets zeros. No block of the range is a hole.
+Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t last, bool reserve) {
+    const std::uint64_t bs = inode.fs().block_size();
+    bool kept = false;
+    {
         WriteLock invalidate(inode.pages().invalidate);
         MutexLock flush(inode.flush_lock);
         TRY(forget_cached(inode, first, last));
@@ -127,9 +139,12 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
             const Mapping m = TRY(inode.places().lookup(at, last - at));
             const std::uint64_t to = std::min(m.end(), last);
             if (m.place == Place::mapped) {
-                if (inode.data_in_journal())
+                const Result<void> done =
+                    inode.map().set_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, true, nullptr);
+                if (!done && done.error().code != ENOSPC) return done;
+                kept = kept || !done;
+                if (done && inode.data_in_journal())
                     for (std::uint64_t b = 0; b < (to - at) / bs; ++b) TRY(handle.forget(m.block + b));
-                TRY(inode.map().set_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, true, nullptr));
                 inode.places().changed();
                 at = to;
             } else if (m.place == Place::hole) {
@@ -141,7 +156,41 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
             TRY(inode.store(handle));
         }
     }
-    return allocate_range(inode, offset, length, keep_size, reserve);
+    return kept ? zero_contents(inode, first, last) : Result<void>();
+}
+
+Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
+    const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
+    const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
+    // Where there is no room for all of it, nothing has changed yet but holes, which read as before.
+    TRY(allocate_range(inode, offset, length, true, reserve));
+    if (first > last) {
+        TRY(zero_part(inode, offset, end));
+    } else {
+        TRY(zero_part(inode, offset, first));
+        TRY(zero_part(inode, last, end));
+    }
+    if (first < last) TRY(make_unwritten(inode, first, last, reserve));
+    return keep_size ? Result<void>() : allocate_range(inode, offset, length, false, reserve);
+}
+
+// ENOSPC where a split of the tree finds no block; then the cache has forgotten, and the blocks are still there.
+Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
+    const std::uint64_t bs = inode.fs().block_size();
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
+    MutexLock flush(inode.flush_lock);
+    TRY(forget_cached(inode, first, end));
+    Handle handle = TRY(inode.fs().journal.start(step_credits(inode) + Orphans::credits()));
+    {
+        MutexLock guard(inode.map_lock);
+        inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(end / bs));
+    }
+    TRY(remove_blocks(inode, handle, LogicalBlock(first / bs), LogicalBlock(end / bs)));
+    MutexLock guard(inode.map_lock);
+    // Dropped promises may have been what held the size on disk back.
+    inode.set_disk_size(stable_size(inode));
+    return inode.store(handle);
 }
 
 }  // namespace
@@ -156,20 +205,9 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     TRY(zero_part(inode, offset, std::min(first, end)));
     if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
     if (first >= whole_end) return {};
-    UniqueWriteLock invalidate;
-    if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
-    MutexLock flush(inode.flush_lock);
-    TRY(forget_cached(inode, first, whole_end));
-    Handle handle = TRY(inode.fs().journal.start(step_credits(inode) + Orphans::credits()));
-    {
-        MutexLock guard(inode.map_lock);
-        inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(whole_end / bs));
-    }
-    TRY(remove_blocks(inode, handle, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
-    MutexLock guard(inode.map_lock);
-    // Dropped promises may have been what held the size on disk back.
-    inode.set_disk_size(stable_size(inode));
-    return inode.store(handle);
+    Result<void> removed = punch_blocks(inode, first, whole_end);
+    if (!removed && removed.error().code == ENOSPC) removed = zero_contents(inode, first, std::min(whole_end, end));
+    return removed;
 }
 
 Result<void> check_fallocate_mode(int mode) {

@@ -1,6 +1,7 @@
 // Maps as buffers of reads and writes: of the same file, of another, unfaulted, direct and cached (problem C).
 #include "mapped_image.h"
 
+#include <atomic>
 #include <thread>
 
 namespace uext4::test {
@@ -101,6 +102,49 @@ TEST_P(Buffers, TwoFilesCrosswise) {
     uext4_close(a);
     uext4_close(b);
     unmount();
+}
+
+// A writeback takes the right to store from a page; what is copied into the map after that has to fault again.
+TEST_P(Buffers, AReadIntoAMapBesideWritebackIsWritten) {
+    for (const char* format : {"-t ext4 -b 4096", "-t ext4 -b 1024"}) {
+        make(format, GetParam());
+        NEED_MAPS();
+        constexpr std::size_t size = 64 * page;
+        uext4_file* source = open("/source");
+        uext4_file* target = open("/target");
+        write(target, pattern(size, 1));
+        char* memory = map(target, size);
+        std::atomic<bool> stop{false};
+        std::thread syncs([&] {
+            while (!stop) EXPECT_EQ(uext4_fsync(target), 0) << uext4_strerror();
+        });
+        std::string bytes;
+        for (unsigned round = 0; round < 25 && !HasFailure(); ++round) {
+            bytes = pattern(size, 2 + round);
+            write(source, bytes);
+            EXPECT_EQ(uext4_pread(source, memory, size, 0), static_cast<ssize_t>(size)) << uext4_strerror();
+            EXPECT_EQ(uext4_fsync(target), 0);
+            EXPECT_EQ(std::string(memory, size), bytes);
+            // Of a journaled file the direct read comes from the cache: only the next mount tells.
+            uext4_file* direct = open("/target", O_RDONLY | O_DIRECT);
+            void* seen = std::aligned_alloc(page, size);
+            EXPECT_EQ(uext4_pread(direct, seen, size, 0), static_cast<ssize_t>(size));
+            EXPECT_EQ(std::memcmp(seen, bytes.data(), size), 0) << "round " << round;
+            std::free(seen);
+            uext4_close(direct);
+        }
+        stop = true;
+        syncs.join();
+        EXPECT_EQ(uext4_unmap(memory, size), 0);
+        uext4_close(source);
+        uext4_close(target);
+        unmount();
+        mount();
+        target = open("/target", O_RDONLY);
+        EXPECT_EQ(read(target, size), bytes) << "after a new mount";
+        uext4_close(target);
+        unmount();
+    }
 }
 
 TEST_P(Buffers, ABufferPastTheEndIsShortOrEfault) {

@@ -268,6 +268,96 @@ TEST_P(Full, ThroughEveryDoor) {
         }
 }
 
+// A direct write over blocks that there are and a hole for which there are none: a short count, and the same bytes in
+// the cache, in maps and on the device.
+TEST_P(Full, ADirectWriteThatEndsInAHoleIsSeenAlike) {
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    const std::string old = pattern(2 * page, 1), fresh = pattern(8 * page, 2);
+    {
+        auto cached = open("/f");
+        ok(fs->set_attributes(cached->inode(), {.mode = 0666}, root, false));
+        write(*cached, old);
+        ok(cached->truncate(16 * page));
+        ok(cached->sync(false));
+        fill_until(0);
+        auto fill = open("/fill");
+        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
+             at += page) {
+        }
+        ok(fs->sync());
+        char* memory = map(*cached, 16 * page);
+        EXPECT_EQ(read(*cached, 2 * page), old);
+        if (memory) {
+            EXPECT_EQ(std::string(memory, 2 * page), old);
+        }
+        auto direct = open("/f", O_RDWR | O_DIRECT, who());
+        Aligned from(fresh), into(16 * page);
+        auto n = direct->write(0, from.bytes());
+        no_space_or_done(n, "direct write");
+        if (!journaled()) {
+            EXPECT_TRUE(n && *n >= old.size() && *n < fresh.size());
+        }
+        const std::size_t count = n ? *n : 0;
+        const std::string expected = fresh.substr(0, count) + old.substr(std::min(count, old.size())) +
+                                     std::string(16 * page - std::max(count, old.size()), 0);
+        EXPECT_EQ(read(*cached, 16 * page), expected);
+        if (memory) {
+            EXPECT_EQ(std::string(memory, 16 * page), expected);
+        }
+        auto got = direct->read(0, into.bytes());
+        EXPECT_TRUE(got && *got == 16 * page);
+        EXPECT_EQ(into.text(16 * page), expected);
+        if (memory) unmap(memory, 16 * page);
+        ok(cached->sync(false));
+    }
+    settle();
+}
+
+// A range over a hole, and newer bytes in the cache than on the device: done or refused, all views are alike.
+TEST_P(Full, ARefusedRangeIsSeenAlike) {
+    for (const int mode_bits :
+         {FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}) {
+        if (!format().extents && (mode_bits & FALLOC_FL_ZERO_RANGE)) continue;
+        make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+        const std::string old = pattern(8 * page, 1), fresh = pattern(8 * page, 2);
+        const std::uint64_t end = 12 * page + 2048;
+        std::string seen;
+        {
+            auto cached = open("/f");
+            ok(fs->set_attributes(cached->inode(), {.mode = 0666}, root, false));
+            write(*cached, old, 8 * page);
+            ok(cached->sync(false));
+            fill_until(0);
+            auto fill = open("/fill");
+            for (std::uint64_t at = 1u << 30; fill->write(at, bytes_of(pattern(page, 5)), &who()); at += page) {
+            }
+            ok(fs->sync());
+            auto mine = open("/f", O_RDWR, who());
+            auto direct = open("/f", O_RDWR | O_DIRECT, who());
+            write(*mine, fresh, 8 * page);
+            const auto done = mine->fallocate(mode_bits, 0, end, &who());
+            no_space_or_done(done, "range");
+            seen = read(*cached, 16 * page);
+            EXPECT_EQ(seen.substr(0, 8 * page), std::string(8 * page, 0));
+            EXPECT_EQ(seen.substr(end), fresh.substr(end - 8 * page));
+            EXPECT_EQ(seen.substr(8 * page, end - 8 * page),
+                      done ? std::string(end - 8 * page, 0) : fresh.substr(0, end - 8 * page));
+            Aligned into(16 * page);
+            auto got = direct->read(0, into.bytes());
+            EXPECT_TRUE(got && *got == 16 * page);
+            EXPECT_EQ(into.text(16 * page), seen);
+        }
+        ok(fs->sync());
+        ok(fs->unmount());
+        mount(mode());
+        {
+            auto again = open("/f", O_RDONLY);
+            EXPECT_EQ(read(*again, 16 * page), seen);
+        }
+        settle();
+    }
+}
+
 constexpr Format formats[] = {{"k4", "-b 4096 -J size=4", 4096, true, true},
                               {"k1", "-b 1024 -J size=1", 1024, true, true},
                               {"inlined", "-b 4096 -J size=4 -I 256 -O inline_data", 4096, true, true},
