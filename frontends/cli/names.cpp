@@ -119,6 +119,9 @@ void add_name_verbs(CLI::App& app) {
             each(*s, [&](Session& session, const std::string& path) {
                 if (s->force && !session.fs().resolve(path, me(), false)) return;
                 FileSystem::Parent p = session.parent(path);
+                // Before what is in it is gone.
+                if (p.name == "." || p.name == "..")
+                    give_up(negative, fmt::format("{}: \"{}\" cannot be removed", session.at(path), p.name));
                 Ancestors above;
                 if (s->flag) remove_tree(session, *p.directory, p.name, path, above);
                 else need(session.fs().unlink(*p.directory, p.name, me(), false), session.at(path));

@@ -117,6 +117,23 @@ def numbers(scratch, verbs):
     mounting.clean(verbs.image)
 
 
+def dots(verbs):
+    """rm of "." or ".." is refused before anything below is gone."""
+    verbs("mkdir", "-p", ":/dots/below")
+    verbs("cp", "/etc/hostname", ":/dots/below/file")
+    for place in ("/dots/below/..", "/dots/below/.", "/dots/.", "/dots/below/../", "/dots/../dots/./", "/.", "/..", "/dots/.."):
+        verbs("rm", "-r", f":{place}", status=NO, says="cannot be removed")
+        verbs("rm", "-rf", f":{place}", status=NO, says="cannot be removed")
+    for word in (".", "..", "below/..", "./", "../"):
+        result = subprocess.run([verbs.program, "shell", verbs.image], input=f"cd /dots\nrm -r {word}\n", text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        check("cannot be removed" in result.stdout, f"rm -r {word}: {result.stdout}")
+    check(verbs.status("/dots/below/file")["size"] > 0, "what was below is gone")
+    verbs("rm", "-r", ":/dots/below/../below/")
+    check(verbs("ls", ":/dots") == "", "a directory with a slash behind its name stays")
+    verbs("rm", "-r", ":/dots")
+
+
 def owners(scratch, verbs):
     """Who runs a verb owns what it makes."""
     for words, path in ((("mkdir", ":/by nobody"), "/by nobody"), (("touch", ":/touched"), "/touched"),
@@ -373,6 +390,7 @@ def test(scratch):
     copies(scratch, verbs)
     links_themselves(verbs)
     shell(verbs)
+    dots(verbs)
     contents_of_directories(scratch)
     closed_directories(scratch)
     names_as_bytes(scratch)
