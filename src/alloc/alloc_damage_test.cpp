@@ -41,6 +41,89 @@ TEST(AllocDamage, ABadBitmapCostsItsOwnGroupOnly) {
     for (const Grant& g : all) EXPECT_NE(space.geometry.group_of(g.first()), bad);
 }
 
+// Without checksums only what must be in use tells a bitmap from nonsense with the right count.
+TEST(AllocDamage, ABitmapThatCallsTheFileSystemsOwnFreeIsNotUsed) {
+    TestSpace space("-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg -G 4");
+    const GroupNr copies(1);  // copies of the superblock and of the descriptors; its bitmaps lie elsewhere
+    const BlockNr bitmap = space.block_bitmap(copies);
+    std::uint32_t free = 0;
+    space.poke(bitmap, 0, [](std::byte b) { return b & ~std::byte{1}; });
+    for (std::uint32_t i = 100; !free; ++i)
+        space.poke(bitmap, i, [&](std::byte b) {
+            if ((b & std::byte{1}) == std::byte{0}) free = i;
+            return b | std::byte{1};
+        });
+    space.reopen();
+    std::vector<std::string> told;
+    space.allocator->set_on_damage([&](const Error& e) {
+        told.push_back(e.what);
+        return true;
+    });
+    for (const Grant& g : take_all(space)) EXPECT_NE(space.geometry.group_of(g.first()), copies);
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_NE(told[0].find("group 1: block bitmap: block 8193, of the file system's own"), std::string::npos)
+        << told[0];
+}
+
+TEST(AllocDamage, ABitmapThatCallsTheLogFreeIsNotUsed) {
+    TestSpace space("-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg");
+    const BlockNr log = space.geometry.first_block(GroupNr(2)) + 4000;
+    space.allocator->set_log({BlockRun{log, 16}});
+    std::vector<std::string> told;
+    space.allocator->set_on_damage([&](const Error& e) {
+        told.push_back(e.what);
+        return true;
+    });
+    for (const Grant& g : take_all(space)) EXPECT_NE(space.geometry.group_of(g.first()), GroupNr(2));
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_NE(told[0].find(fmt::format("block {}", log)), std::string::npos) << told[0];
+}
+
+TEST(AllocDamage, WhoeverHearsOfDamageMayStopAllocation) {
+    TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
+    space.poke(space.block_bitmap(GroupNr(0)), 700, [](std::byte b) { return b ^ std::byte{1}; });
+    space.reopen();
+    space.allocator->set_on_damage([](const Error&) { return false; });
+    const Result<Grant> first = space.allocator->grant(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
+    ASSERT_FALSE(first);
+    EXPECT_EQ(first.error().code, EUCLEAN);
+    const Result<Grant> second = space.allocator->grant(space.geometry.first_block(GroupNr(1)), 1, nullptr, false);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code, EROFS);
+    Handle handle = space.start();
+    const Result<InodeNr> inode = space.allocator->allocate_inode(handle, InodeNr(2), false);
+    ASSERT_FALSE(inode);
+    EXPECT_EQ(inode.error().code, EROFS);
+}
+
+// What cannot be read is not taken: the inode could not be stored, and not given back.
+TEST(AllocDamage, InodesOfATableBlockThatCannotBeReadAreLeftAlone) {
+    TestSpace space("-t ext4 -b 1024 -I 256 -O ^flex_bg");
+    const std::uint64_t free = space.allocator->counts().free_inodes;
+    // Inodes 9 to 12: 12 is the first that anybody gets, and 11 (lost+found) is there.
+    space.device->unreadable = (space.inode_table(GroupNr(0)) + 2).value * 1024;
+    unsigned told = 0;
+    space.allocator->set_on_damage([&](const Error& e) {
+        EXPECT_EQ(e.code, EIO) << e.what;
+        ++told;
+        return true;
+    });
+    {
+        Handle handle = space.start();
+        const InodeNr got = must(space.allocator->allocate_inode(handle, InodeNr(2), false));
+        EXPECT_EQ(got.value, 13u);
+    }
+    EXPECT_EQ(told, 1u);
+    EXPECT_EQ(space.allocator->counts().free_inodes, free - 1);
+    EXPECT_FALSE(must(space.allocator->inode_in_use(InodeNr(14))));
+    space.device->unreadable.reset();
+    {
+        Handle handle = space.start();
+        must(space.allocator->free_inode(handle, InodeNr(13), false));
+    }
+    space.judge();
+}
+
 TEST(AllocDamage, ABadInodeBitmapLeavesTheBlocksUsable) {
     TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
     space.poke(space.inode_bitmap(GroupNr(0)), 5, [](std::byte b) { return b ^ std::byte{1}; });

@@ -46,7 +46,12 @@ Allocator::~Allocator() {
     state_->discard_thread.join();
 }
 
-void Allocator::set_on_damage(std::function<void(const Error&)> told) { state_->on_damage = std::move(told); }
+void Allocator::set_on_damage(std::function<bool(const Error&)> told) { state_->on_damage = std::move(told); }
+
+void Allocator::set_log(const std::vector<BlockRun>& runs) {
+    for (const BlockRun& run : runs) state_->log.ranges.push_back({run.first.value, run.first.value + run.count});
+    std::ranges::sort(state_->log.ranges, {}, &SystemRanges::Range::first);
+}
 const format::Geometry& Allocator::geometry() const { return state_->geometry; }
 std::uint64_t Allocator::granted_clusters() const { return static_cast<std::uint64_t>(state_->granted.load()); }
 std::uint64_t Allocator::claimed_clusters() const { return static_cast<std::uint64_t>(state_->claimed.load()); }
@@ -80,6 +85,14 @@ std::uint64_t AllocatorState::base_blocks(GroupNr g) const {
     // With 1 KiB blocks counted from 0 (bigalloc) the primary superblock is block 1.
     const bool skips_one = g.value == 0 && geometry.block_size == 1024 && geometry.first_data_block == 0;
     return std::uint64_t{geometry.base_meta_blocks(g)} + (skips_one ? 1 : 0);
+}
+
+std::optional<std::uint64_t> SystemRanges::first_in(std::uint64_t first, std::uint64_t end,
+                                                    const std::function<bool(std::uint64_t)>& wanted) const {
+    for (auto r = std::ranges::upper_bound(ranges, first, {}, &Range::end); r != ranges.end() && r->first < end; ++r)
+        for (std::uint64_t b = std::max(first, r->first); b < std::min(end, r->end); ++b)
+            if (wanted(b)) return b;
+    return std::nullopt;
 }
 
 bool SystemRanges::touch(std::uint64_t first, std::uint64_t end) const {
@@ -119,15 +132,13 @@ std::unique_ptr<SystemRanges> AllocatorState::ranges_of_flex(std::uint64_t flex,
     return out;
 }
 
-bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t count) {
-    const BlockNr start = geometry.first_block(group);
-    if (first < start + base_blocks(group) && start < first + count) return true;
+template <class Look>
+auto AllocatorState::with_ranges(GroupNr group, const Look& look) {
     const std::uint64_t flex = group.value >> geometry.log_groups_per_flex;
-    if (const SystemRanges* known = system_ranges[flex].load(std::memory_order_acquire))
-        return known->touch(first.value, first.value + count);
+    if (const SystemRanges* known = system_ranges[flex].load(std::memory_order_acquire)) return look(*known);
     bool complete = false;
     std::unique_ptr<const SystemRanges> made = ranges_of_flex(flex, complete);
-    const bool touched = made->touch(first.value, first.value + count);
+    const auto seen = look(*made);
     // With a descriptor that could not be read, it is asked for again next time.
     if (complete) {
         MutexLock guard(table_lock);
@@ -136,7 +147,25 @@ bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t 
             owned_ranges.push_back(std::move(made));
         }
     }
-    return touched;
+    return seen;
+}
+
+bool AllocatorState::touches_system(GroupNr group, BlockNr first, std::uint64_t count) {
+    const BlockNr start = geometry.first_block(group);
+    if (first < start + base_blocks(group) && start < first + count) return true;
+    return with_ranges(group, [&](const SystemRanges& known) { return known.touch(first.value, first.value + count); });
+}
+
+std::optional<BlockNr> AllocatorState::unmarked_system_block(GroupNr group, const BusyMap& map) {
+    const std::uint64_t start = geometry.first_block(group).value;
+    const std::uint64_t end = start + std::uint64_t{geometry.blocks_in_group(group)};
+    auto is_free = [&](std::uint64_t b) { return !map.test(cluster_index(BlockNr(b))); };
+    for (std::uint64_t b = start; b < std::min(end, start + base_blocks(group)); ++b)
+        if (is_free(b)) return BlockNr(b);
+    std::optional<std::uint64_t> found =
+        with_ranges(group, [&](const SystemRanges& known) { return known.first_in(start, end, is_free); });
+    if (!found) found = log.first_in(start, end, is_free);
+    return found ? std::optional(BlockNr(*found)) : std::nullopt;
 }
 
 bool Allocator::is_system_block(BlockNr block) const {

@@ -135,8 +135,11 @@ public:
     std::uint64_t super_free_blocks() const;
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     void set_discard(bool on);                                     // discard clusters once their freeing is durable
-    // Hears of each damaged bitmap once, with its group's lock held. Before there are users.
-    void set_on_damage(std::function<void(const Error&)> told);
+    // Hears of each bitmap that is damaged and of each one, or block of an inode table, that cannot be read, with its
+    // group's lock held; false: nothing is allocated any more. Before there are users.
+    void set_on_damage(std::function<bool(const Error&)> told);
+    // Where the log lies, which no bitmap may call free. Before there are users.
+    void set_log(const std::vector<BlockRun>& runs);
     const format::Geometry& geometry() const;
     std::uint64_t granted_clusters() const;  // for tests: outstanding
     std::uint64_t claimed_clusters() const;

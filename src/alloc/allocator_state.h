@@ -9,6 +9,7 @@
 #include <atomic>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace uext4 {
@@ -62,6 +63,9 @@ struct SystemRanges {
     };
     std::vector<Range> ranges;
     bool touch(std::uint64_t first, std::uint64_t end) const;
+    // The first block of theirs in [first, end) that is wanted.
+    std::optional<std::uint64_t> first_in(std::uint64_t first, std::uint64_t end,
+                                          const std::function<bool(std::uint64_t)>& wanted) const;
 };
 
 struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
@@ -86,7 +90,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
     bool counts_hold = true;  // bitmaps and descriptors changed together: not after a crash without a journal
     std::uint64_t reserved_clusters = 0;
-    std::function<void(const Error&)> on_damage;  // see allocator.h
+    std::function<bool(const Error&)> on_damage;  // see allocator.h
+    mutable std::atomic<bool> stopped{false};     // it said so
+    SystemRanges log;                             // sorted; empty without a journal
     std::atomic<std::uint32_t> directory_group{0};
 
     std::atomic<bool> discards{false}, no_discard{false};
@@ -109,7 +115,10 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // ---- group_table.cpp
     void give_up_blocks(GroupNr g);  // the group's bitmap is damaged; its lock is held
     void damage(const Error& error) const {
-        if (on_damage) on_damage(error);
+        if (on_damage && !on_damage(error)) stopped.store(true);
+    }
+    Result<void> may_allocate() const {
+        return stopped.load() ? fail(EROFS, "the file system is damaged, and read-only since") : Result<void>();
     }
     Group& group(GroupNr g);
     Result<BufferRef> descriptor(GroupNr g, std::uint32_t& offset);  // checked
@@ -127,6 +136,10 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::unique_ptr<SystemRanges> ranges_of_flex(std::uint64_t flex, bool& complete);
     // The range, which lies within group g, touches the file system's own blocks.
     bool touches_system(GroupNr g, BlockNr first, std::uint64_t count);
+    // A block of the file system's own, or of the log, that the group's bitmap calls free.
+    std::optional<BlockNr> unmarked_system_block(GroupNr g, const BusyMap& map);
+    template <class Look>
+    auto with_ranges(GroupNr group, const Look& look);  // what `look` makes of the ranges of the group's flex group
     // A bitmap that was read (again) is checked once. EUCLEAN when its checksum is bad.
     Result<void> check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
     Result<void> check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);

@@ -118,6 +118,7 @@ void keep_window(Group& group, InodeNr owner, const FoundRun& taken, const BusyM
 Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged, InodeNr owner) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
+    TRY(s.may_allocate());
     if (!g.valid_block(goal)) goal = BlockNr(g.first_data_block);
     std::uint64_t clusters = std::max<std::uint64_t>(1, divide_up(want, s.ratio()));
     Claim own;
@@ -154,7 +155,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             Group& group = s.group(number);
             MutexLock guard(group.lock);
             if (Result<void> loaded = s.load_blocks(number, group); !loaded) {
-                if (loaded.error().code != EUCLEAN) return fail(loaded.error());
+                if (loaded.error().code != EUCLEAN || s.stopped.load()) return fail(loaded.error());
                 if (damage.empty()) damage = "; " + loaded.error().what;
                 continue;
             }

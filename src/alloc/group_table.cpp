@@ -132,6 +132,9 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         bool marked = own(d.block_bitmap()) && own(d.inode_bitmap());
         for (std::uint64_t i = 0; i < geometry.inode_table_blocks; ++i) marked = marked && own(d.inode_table() + i);
         if (!marked) return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
+        if (const auto block = unmarked_system_block(g, *map))
+            return fail(EUCLEAN, "group {}: block bitmap: block {}, of the file system's own, is not marked", g,
+                        *block);
         // Without a checksum this is what tells zeros, or anything else, from a bitmap.
         if (const std::uint32_t told = d.free_clusters(); counts_hold && map->free != told)
             return fail(EUCLEAN, "group {}: block bitmap: {} clusters are free, the descriptor says {}", g, map->free,
@@ -143,8 +146,8 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         if (map.error().code == EUCLEAN) {
             grp.bad_blocks = true;
             give_up_blocks(g);
-            damage(map.error());
         }
+        if (map.error().code == EUCLEAN || map.error().code == EIO) damage(map.error());
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
@@ -192,8 +195,8 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         if (map.error().code == EUCLEAN) {
             grp.bad_inodes = true;
             facts[g.value].free_inode_hint.store(0);
-            damage(map.error());
         }
+        if (map.error().code == EUCLEAN || map.error().code == EIO) damage(map.error());
         return fail(map.error());
     }
     grp.inodes = std::move(*map);

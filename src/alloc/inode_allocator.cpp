@@ -45,6 +45,41 @@ std::uint64_t first_group(AllocatorState& s, InodeNr parent, bool directory) {
     return home;
 }
 
+// The first block of the group's inode table that nobody has used, when the device need not hold zeros there.
+std::uint32_t first_new_block(const AllocatorState& s, const format::GroupDescView& d) {
+    const format::Geometry& g = s.geometry;
+    const std::uint32_t per_block = g.block_size / g.inode_size;
+    if (g.descriptor_checksum == format::DescriptorChecksum::none || (d.flags() & format::group_flag::inode_zeroed))
+        return g.inode_table_blocks;
+    const std::uint32_t used = g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group);
+    return static_cast<std::uint32_t>(divide_up(used, per_block));
+}
+
+// The block that an inode is going to be stored in, before its bit is set: what cannot be read cannot be given back.
+Result<void> read_table(AllocatorState& s, GroupNr number, std::uint32_t index) {
+    std::uint32_t offset = 0;
+    BufferRef desc = TRY(s.descriptor(number, offset));
+    const auto d = s.view(desc, offset);
+    const std::uint32_t block = index / (s.geometry.block_size / s.geometry.inode_size);
+    if (block >= first_new_block(s, d)) return {};
+    const Result<BufferRef> table = s.buffers.read(d.inode_table() + block, "inode table");
+    if (!table && table.error().code == EIO) s.damage(table.error());
+    return table ? Result<void>() : fail(table.error());
+}
+
+// The inodes of a block that cannot be read are given to nobody as long as this mount lasts.
+void put_aside(AllocatorState& s, GroupNr number, BusyMap& map, std::uint32_t index) {
+    const std::uint32_t per_block = s.geometry.block_size / s.geometry.inode_size,
+                        first = index / per_block * per_block;
+    for (std::uint32_t i = first; i < std::min(first + per_block, s.geometry.inodes_per_group); ++i) {
+        if (map.test(i)) continue;
+        map.set(i);
+        ++map.apart;
+        --map.free;
+    }
+    s.facts[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
+}
+
 // The group's lock held; its inodes are loaded, and this one is free.
 Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group& group, std::uint32_t index,
                         bool directory) {
@@ -58,16 +93,9 @@ Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group
     const bool counts_unused = g.descriptor_checksum != format::DescriptorChecksum::none;
     const std::uint32_t used =
         counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
-    if (index >= used) {
-        const std::uint32_t per_block = g.block_size / g.inode_size;
-        if (!(d.flags() & format::group_flag::inode_zeroed)) {
-            const std::uint32_t first = static_cast<std::uint32_t>(divide_up(used, per_block)),
-                                last = index / per_block;
-            for (std::uint32_t b = first; b <= last; ++b) {
-                BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
-                TRY(handle.create_access(table));
-            }
-        }
+    for (std::uint32_t b = first_new_block(s, d); b <= index / (g.block_size / g.inode_size); ++b) {
+        BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
+        TRY(handle.create_access(table));
     }
     BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
     bitmap->data()[index / 8] |= std::byte{1} << static_cast<int>(index % 8);
@@ -92,6 +120,7 @@ Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group
 Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool directory) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
+    TRY(s.may_allocate());
     const std::uint64_t start = first_group(s, parent, directory);
     std::string damage;  // of a group that is not used for it
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
@@ -100,7 +129,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
         Group& group = s.group(number);
         MutexLock guard(group.lock);
         if (Result<void> loaded = s.load_inodes(number, group); !loaded) {
-            if (loaded.error().code != EUCLEAN) return fail(loaded.error());
+            if (loaded.error().code != EUCLEAN || s.stopped.load()) return fail(loaded.error());
             if (damage.empty()) damage = "; " + loaded.error().what;
             continue;
         }
@@ -121,6 +150,13 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
             continue;
         }
         map.first_free = index;  // no clear bit was found below it
+        if (const Result<void> there = read_table(s, number, index); !there) {
+            if (s.stopped.load() || there.error().code != EIO) return fail(there.error());
+            if (damage.empty()) damage = "; " + there.error().what;
+            put_aside(s, number, map, index);
+            --n;  // the same group once more
+            continue;
+        }
         TRY(mark_inode(s, handle, number, group, index, directory));
         return InodeNr(number.value * g.inodes_per_group + index + 1);
     }

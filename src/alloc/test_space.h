@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <span>
 
 namespace uext4::test {
@@ -29,10 +30,15 @@ class WatchedDevice final : public BlockDevice {
 public:
     explicit WatchedDevice(std::unique_ptr<MemoryDevice> base) : base_(std::move(base)) {}
     std::function<void(std::uint64_t, std::uint64_t)> on_discard;
+    std::optional<std::uint64_t> unreadable;  // reads of what has this byte fail
     MemoryDevice& base() { return *base_; }
 
     std::uint64_t size() const override { return base_->size(); }
-    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> read(std::uint64_t offset, Bytes out) override {
+        if (unreadable && offset <= *unreadable && *unreadable < offset + out.size())
+            return fail(EIO, "{}: {} bytes at {} cannot be read", name(), out.size(), offset);
+        return base_->read(offset, out);
+    }
     Result<void> write(std::uint64_t offset, ConstBytes in) override { return base_->write(offset, in); }
     Result<void> flush() override { return base_->flush(); }
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override {

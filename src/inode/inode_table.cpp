@@ -220,7 +220,12 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         made = s.reference(slot);
     }
     MutexLock map(raw->map_lock);
-    TRY(raw->store(handle));
+    if (Result<void> stored = raw->store(handle); !stored) {
+        raw->deleted.store(true);
+        if (Result<void> undone = s.fs.allocator.free_inode(handle, number, S_ISDIR(what.mode)); !undone)
+            s.fs.log(fmt::format("inode {} is taken and not used: {}", number, undone.error().what));
+        return fail(stored.error());
+    }
     return made;
 }
 

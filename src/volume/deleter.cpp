@@ -45,8 +45,10 @@ void Deleter::destroy(InodeRef inode) {
     FreezeGate::Pass pass(gate_);
     if (Result<void> r = delete_inode(*inode, inodes_, orphans_); !r) {
         // It stays an orphan: the next mount tries again. Without the mark its last reference would come back here.
-        if (!fs_.journal.aborted())
+        if (!fs_.journal.aborted()) {
             fs_.log(fmt::format("inode {} could not be deleted: {}", inode->number(), r.error().what));
+            if (fs_.corruption && (r.error().code == EUCLEAN || r.error().code == EIO)) fs_.corruption(r.error());
+        }
         inode->deleted.store(true);
     }
 }

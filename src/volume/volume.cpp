@@ -128,12 +128,16 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         if (errors == ErrorPolicy::panic) std::abort();
     };
     j.after_fast_commits = supersedes;
-    if (with_log) l.journal = TRY(Journal::open(*l.buffers, std::move(log_runs), std::move(j)));
+    if (with_log) l.journal = TRY(Journal::open(*l.buffers, log_runs, std::move(j)));
     else l.journal = Journal::create_none(*l.buffers, std::move(j));
     l.allocator =
         TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
     l.allocator->set_discard(options.discard);
-    l.allocator->set_on_damage([this](const Error& e) { met_corruption(e); });
+    l.allocator->set_on_damage([this](const Error& e) {
+        met_corruption(e);
+        return errors == ErrorPolicy::carry_on;
+    });
+    if (with_log) l.allocator->set_log(log_runs);
     const std::uint32_t folio = std::max<std::uint32_t>(options.folio_bytes, l.geometry.block_size);
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
