@@ -1,5 +1,6 @@
 #include "api/bounce.h"
 #include "api/file_system.h"
+#include "sync/atomic_point.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -94,6 +95,7 @@ Result<void> OpenFile::sync(bool data_only) {
     FreezeGate::Pass pass(fs_.volume().gate());
     Result<void> now = sync_file(*inode_, data_only);
     // An error of background writeback is reported once to each who has the file open.
+    atomic_point("Inode::writeback_errors", &inode_->writeback_errors);
     const std::uint64_t errors = inode_->writeback_errors.load();
     const bool missed = errors_seen_.exchange(errors) != errors;
     if (now && missed)

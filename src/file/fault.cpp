@@ -6,6 +6,7 @@
 
 #include "file/file_io.h"
 #include "inode/attributes.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 
@@ -32,6 +33,7 @@ Span span_of(const FileCache& pages, std::uint64_t index, std::uint64_t size) {
 }
 
 Result<void> may_be_stored_to(Inode& inode) {
+    atomic_point("FsContext::read_only", &inode.fs().read_only);
     if (inode.fs().read_only.load()) return fail(EROFS, "the file system is read-only");
     MutexLock guard(inode.map_lock);
     if (inode.has_flag(format::inode_flag::immutable)) return fail(EPERM, "inode {} is immutable", inode.number());

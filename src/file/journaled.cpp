@@ -1,5 +1,6 @@
 #include "base/seam.h"
 #include "file/file_io.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -20,6 +21,7 @@ public:
         MutexLock guard(lock_);
         kept_blocks_.erase(block.value);
         slots_[block.value] = slot;
+        atomic_point("Folio::journaled", &folio_->journaled);
         folio_->journaled.fetch_or(BlockMask{1} << slot);
     }
 
@@ -39,6 +41,7 @@ public:
                 maps->protect(index_ * folio_->file->folio_size() + at, block_size_);
             std::memcpy(out.data(), folio_->data + at, block_size_);
             zero_past_end(out, at);
+            atomic_point("Folio::journaled", &folio_->journaled);
             folio_->journaled.fetch_and(~(BlockMask{1} << it->second));
         } else {
             std::memcpy(out.data(), kept_.data() + at, block_size_);

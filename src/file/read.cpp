@@ -2,6 +2,7 @@
 #include "file/file_io.h"
 #include "inode/inline_area.h"
 #include "inode/own_inode.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -78,6 +79,7 @@ Result<void> read_pieces(Inode& inode, std::vector<Piece> pieces) {
 void finish_folio(Inode& inode, LockedFolio& folio) {
     const std::uint64_t fs = folio->file->folio_size(), start = folio->index * fs;
     const std::uint64_t blocks = fs / inode.fs().block_size();
+    atomic_point("Inode::size", &inode);
     const std::uint64_t size = inode.size_hint();
     if (UEXT4_SEAM(zeroes_tails) && size > start && size < start + fs && !folio->dirty && !folio->journaled.load())
         std::memset(folio->data + (size - start), 0, fs - (size - start));

@@ -1,6 +1,7 @@
 // The last block of a file, behind the file's end: zeros before the file grows over it.
 #include "base/seam.h"
 #include "file/file_io.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -58,6 +59,7 @@ Result<void> clear_tail(Inode& inode) {
             }
         }
     }
+    atomic_point("Inode::tail_is_clear", &inode.tail_is_clear);
     inode.tail_is_clear.store(true);
     return {};
 }

@@ -3,6 +3,7 @@
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "inode/xattr.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -105,6 +106,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     const LogicalBlock first(divide_up(size, bs));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
+    atomic_point("FileCache::client_maps", &pages);
     if (ClientMapsHook* maps = pages.client_maps()) maps->cut(size);
     const bool was_orphan = orphans.contains(inode);
     const unsigned credits =

@@ -9,6 +9,7 @@
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -93,6 +94,7 @@ private:
             LockedFolio& folio = *locked;
             const std::uint64_t start = folio->index * fs_;
             pages_.protect(folio);
+            atomic_point("Inode::size", &inode_);
             const std::uint64_t file_end = inode_.size_hint();
             if (file_end < start + fs_ && UEXT4_SEAM(zeroes_tails)) {
                 const std::uint64_t keep = file_end > start ? file_end - start : 0;
@@ -191,6 +193,7 @@ private:
     void write(Segment& s) {
         if (s.place == Place::inline_data) return;
         s.result = write_at(s, s.block);
+        if (!UEXT4_SEAM(failed_writes_count)) s.result = {};
     }
 
     // A device write failed: the same data into other blocks, once.
@@ -453,6 +456,7 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     Result<void> written = pass_over(inode, whole ? 0 : first / fs, last);
     if (written) return {};
     inode.writeback_error.store(written.error().code);
+    atomic_point("Inode::writeback_errors", &inode.writeback_errors);
     inode.writeback_errors.fetch_add(1);
     return fail(written.error().code, "inode {}: {}", inode.number(), written.error().what);
 }

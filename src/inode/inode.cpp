@@ -2,6 +2,7 @@
 
 #include "inode/inode_table.h"
 #include "inode/late_features.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -140,6 +141,7 @@ void Inode::fill_stat(struct stat& out) {
 void Inode::set_size(std::uint64_t size) {
     // Client maps reach as far as the file before anybody can know that it grew.
     if (ClientMapsHook* maps = pages_.client_maps()) maps->extend(size);
+    atomic_point("Inode::size", &size_);
     __atomic_store_n(&size_, size, __ATOMIC_RELEASE);
 }
 std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geometry, disk()); }
@@ -183,7 +185,9 @@ Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
 // ---- references
 
 InodeRef::InodeRef(const InodeRef& other) : inode_(other.inode_) {
-    if (inode_) inode_->references_.fetch_add(1, std::memory_order_relaxed);
+    if (!inode_) return;
+    atomic_point("Inode::references", &inode_->references_);
+    inode_->references_.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace uext4

@@ -1,6 +1,7 @@
 #include "inode/inode_table.h"
 
 #include "inode/inline_area.h"
+#include "sync/atomic_point.h"
 
 #include <sys/random.h>
 
@@ -85,6 +86,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     const format::Geometry& g = s.fs.geometry;
     if (!g.valid_inode(number)) return fail(EUCLEAN, "inode {}: the file system has {}", number, g.inodes_count);
     auto judged = [&](InodeRef inode) -> Result<InodeRef> {
+        atomic_point("Inode::deleted", &inode->deleted);
         if (inode->deleted.load() || (!inode->has_links_hint() && !allow_unlinked))
             return fail(ESTALE, "inode {} is not in use", number);
         return inode;
@@ -238,6 +240,7 @@ Result<void> InodeTable::release(Handle& handle, Inode& inode) {
         inode.set_disk_size(0);
         TRY(inode.store(handle));
     }
+    atomic_point("Inode::deleted", &inode.deleted);
     inode.deleted.store(true);
     return state_->fs.allocator.free_inode(handle, inode.number(), inode.is_directory());
 }
@@ -246,6 +249,7 @@ void InodeRef::reset() {
     Inode* inode = std::exchange(inode_, nullptr);
     if (!inode) return;
     InodeTable::State& s = *inode->table_.state_;
+    atomic_point("Inode::references", &inode->references_);
     if (inode->references_.load(std::memory_order_relaxed) > 1) {
         std::uint32_t seen = inode->references_.load();
         while (seen > 1)

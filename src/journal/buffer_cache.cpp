@@ -1,5 +1,7 @@
 #include "journal/buffer.h"
 
+#include "sync/atomic_point.h"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -93,12 +95,14 @@ Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
 Result<BufferRef> BufferCache::read(BlockNr block, const char* what) {
     BufferRef buffer = TRY(get(block, what));
     // Two readers of one block meet here: the second finds what the first has read.
+    atomic_point("Buffer::uptodate", &buffer->uptodate_);
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
     MutexLock guard(buffer->reading_);
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
     if (Result<void> r = state_->device.read(block.value * state_->block_size, buffer->data()); !r)
         return fail(r.error().code, "{}: block {}: {}", what, block, r.error().what);
     buffer->set_kind(BlockKind::unchecked);
+    atomic_point("Buffer::uptodate", &buffer->uptodate_);
     buffer->uptodate_.store(true, std::memory_order_release);
     return buffer;
 }

@@ -1,5 +1,7 @@
 #include "journal/journal_state.h"
 
+#include "sync/atomic_point.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -33,6 +35,7 @@ void JournalState::commit_running(MutexLock& guard) {
         Buffer& b = **buffer;
         contents->copy_for_commit(BlockNr(number), b.data());
         b.set_kind(BlockKind::journaled_data);
+        atomic_point("Buffer::uptodate", &b.uptodate_);
         b.uptodate_.store(true, std::memory_order_release);
         std::memcpy(bytes.data() + at, b.data().data(), block_size);
         images.push_back({BlockNr(number), at, false, 0});

@@ -1,5 +1,7 @@
 #include "pagecache/file_cache.h"
 
+#include "sync/atomic_point.h"
+
 #include <chrono>
 #include <cstring>
 
@@ -215,6 +217,7 @@ void FileCache::destroy_reclaimed(Folio& folio) { destroy(folio); }
 
 void FileCache::set_client_maps(ClientMapsHook* hook) {
     MutexLock guard(tree_lock_);
+    atomic_point("FileCache::client_maps", this);
     client_maps_.store(hook, std::memory_order_release);
 }
 

@@ -39,6 +39,7 @@ void Thread::Deleter::operator()(State* state) const { delete state; }
 void* Thread::run(void* argument) {
     State& state = *static_cast<State*>(argument);
     current_name = state.name.c_str();
+    pthread_setname_np(pthread_self(), state.name.substr(0, 15).c_str());  // of oneself it is one cheap call
     if (state.scheduler) state.scheduler->thread_started(&state);
     state.body();
     state.body = nullptr;  // what it captured goes while the scheduler still looks
@@ -73,7 +74,6 @@ Result<Thread> Thread::start(std::string name, std::function<void()> body, std::
         thread.state_.reset();
         return error;
     }
-    pthread_setname_np(state.native, state.name.substr(0, 15).c_str());
     if (state.scheduler) state.scheduler->point(Point::Spawn, &state, state.name.c_str(), where);
     return thread;
 }

@@ -1,6 +1,7 @@
 #include "volume/deleter.h"
 
 #include "file/file_io.h"
+#include "sync/atomic_point.h"
 
 #include <utility>
 
@@ -49,6 +50,7 @@ void Deleter::destroy(InodeRef inode) {
             fs_.log(fmt::format("inode {} could not be deleted: {}", inode->number(), r.error().what));
             if (fs_.corruption && (r.error().code == EUCLEAN || r.error().code == EIO)) fs_.corruption(r.error());
         }
+        atomic_point("Inode::deleted", &inode->deleted);
         inode->deleted.store(true);
     }
 }

@@ -1,6 +1,7 @@
 #include "volume/flusher.h"
 
 #include "file/file_io.h"
+#include "sync/atomic_point.h"
 
 #include <chrono>
 
@@ -45,6 +46,7 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
     Result<void> first;
     std::uint64_t failed = 0;
     inodes.for_each([&](InodeRef inode) {
+        atomic_point("Inode::deleted", &inode->deleted);
         if (inode->deleted.load()) return;
         Result<void> r = write_back(*inode);
         if (r) r = store_pending_times(*inode);
