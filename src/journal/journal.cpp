@@ -63,7 +63,6 @@ bool JournalState::do_work(MutexLock& guard) {
     }
     space_wanted = false;
     if (!clean_wanted) return false;
-    clean_wanted = false;
     if (has_log && !running && checkpoints.empty()) {
         if (Result<void> r = empty_log(guard); !r) {
             guard.unlock();
@@ -71,6 +70,7 @@ bool JournalState::do_work(MutexLock& guard) {
             guard.lock();
         }
     }
+    clean_wanted = false;  // now that it is done: who waits for it says next that nothing needs to be replayed
     changed.notify_all();
     return true;
 }

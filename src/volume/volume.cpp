@@ -3,6 +3,7 @@
 #include "device/fenced_device.h"
 #include "device/overlay_device.h"
 #include "inode/super_access.h"
+#include "sync/atomic_point.h"
 #include "volume/deleter.h"
 #include "volume/fast_commit_replay.h"
 #include "volume/flusher.h"
@@ -102,6 +103,9 @@ struct Volume::State {
     Result<void> replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs);
     Result<void> take_over_journal_error();
     Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
+    // Of a mount that goes on: whether there may be something in the log. Where it is not known what the device says of
+    // that, nothing goes there any more.
+    Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
     void met_corruption(const Error& error);
     // One damage is met on several levels of an operation, and by each one that comes by.
     bool is_news(const Error& error);
@@ -123,6 +127,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     j.close_at_bytes = std::max<std::uint64_t>(options.cache_bytes / 4, std::uint64_t{1} << 20);
     j.waiting_bytes = std::max<std::uint64_t>(options.cache_bytes, std::uint64_t{1} << 20);
     j.on_abort = [this](const Error& why) {
+        atomic_point("FsContext::read_only", &layers);
         if (layers && layers->fs) layers->fs->read_only.store(true);
         log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
         if (errors == ErrorPolicy::panic) std::abort();
@@ -169,6 +174,12 @@ Result<void> Volume::State::write_super(const std::function<void(format::SuperBl
     format::set_super_checksum(super);
     TRY(device->write(format::super_offset, bytes_of(super)));
     return device->flush();
+}
+
+Result<void> Volume::State::announce(const std::function<void(format::SuperBlock&)>& change) {
+    Result<void> written = write_super(change);
+    if (!written) fs().journal.abort(written.error());
+    return written;
 }
 
 Result<void> Volume::State::open() {
@@ -500,7 +511,7 @@ Result<void> Volume::freeze() {
         TRY(sync());
         TRY(s.fs().journal.checkpoint_all());
         const SpaceCounts counts = this->counts();
-        return s.write_super([&](format::SuperBlock& super) {
+        return s.announce([&](format::SuperBlock& super) {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
             if (!geometry().has_compat(format::compat::has_journal))
                 super.state = static_cast<std::uint16_t>(super.state | format::super_state::valid);
@@ -521,7 +532,7 @@ Result<void> Volume::thaw() {
     MutexLock guard(s.freeze_lock);
     if (s.freezes == 0) return fail(EINVAL, "not frozen");
     if (--s.freezes > 0) return {};
-    Result<void> marked = s.write_super([&](format::SuperBlock& super) {
+    Result<void> marked = s.announce([&](format::SuperBlock& super) {
         if (geometry().has_compat(format::compat::has_journal))
             super.feature_incompat = super.feature_incompat | format::incompat::recover;
         else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);
