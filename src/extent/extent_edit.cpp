@@ -58,6 +58,10 @@ void ExtentTree::seal(Bytes block) { format::set_extent_checksum(geometry(), see
 Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh,
                               Claim* paid, BlockNr goal) {
     const Plan steps = TRY(plan(path, i, j, fresh));
+    std::vector<std::vector<BufferRef>> held;
+    for (unsigned level = path.depth; level + 1 > std::max(steps.top, 1u); --level)
+        if (steps.levels[level].parts == 0)
+            held.push_back(TRY(blocks_.hold_for_release(path.nodes[level].buffer->block(), 1)));
     std::vector<BufferRef> made = TRY(blocks_.create_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
     auto undo = [&](Error error) {
         for (const BufferRef& b : made) (void)blocks_.release(handle, b->block());
@@ -127,6 +131,7 @@ Result<void> ExtentTree::pull_up(Handle& handle) {
         const unsigned n = node_entries(child.bytes);
         if (n > format::extent_capacity(root.bytes.size())) return {};
         if (!handle.extend(4)) return {};
+        const std::vector<BufferRef> held = TRY(blocks_.hold_for_release(child.buffer->block(), 1));
         const RawEntry* entries = &node_entry(child.bytes, 0);
         fill_node(root.bytes, n ? depth - 1 : 0, std::vector<RawEntry>(entries, entries + n));
         TRY(owner_.map_root_changed(handle));

@@ -81,6 +81,7 @@ Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, Logic
         else if (empties) needed += path.depth * Allocator::publish_credits();
         if (!handle.extend(needed)) return to;
 
+        const std::vector<BufferRef> held = TRY(blocks_.hold_for_release(e.start() + (start - e.block), end - start));
         ExtentList list;
         list.add_part(e, e.block, start);
         list.add_part(e, end, extent_end(e));

@@ -75,8 +75,12 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
         if (!TRY(find_last(from.value, to.value, found))) break;
         if (!handle.extend(step)) return to;
         Slot slot = found.way.last();
+        std::vector<std::vector<BufferRef>> held;
+        for (unsigned i = 1; i < found.way.known; ++i)
+            held.push_back(TRY(blocks_.hold_for_release(found.way.slots[i].holder->block(), 1)));
         if (found.empty) {
             const std::uint32_t block = get(slot);
+            held.push_back(TRY(blocks_.hold_for_release(BlockNr(block), 1)));
             TRY(set(handle, slot, 0));
             TRY(blocks_.release(handle, BlockNr(block)));
             TRY(drop_empty(handle, found.way));
@@ -90,6 +94,7 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
                count < longest_revoked_step &&
                get({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
             ++count;
+        held.push_back(TRY(blocks_.hold_for_release(BlockNr(last - (count - 1)), count)));
         if (slot.holder) TRY(handle.write_access(slot.holder));
         const Bytes array = bytes_of_slot(slot);
         for (std::uint64_t i = 0; i < count; ++i) view_as<Le32>(array, (slot.index - i) * 4) = 0;

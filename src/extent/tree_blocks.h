@@ -20,6 +20,9 @@ struct MapBlocks {
     // `count` of them or none.
     Result<std::vector<BufferRef>> create_all(Handle& handle, std::uint64_t count, BlockNr goal, Claim* paid,
                                               BlockKind kind);
+    // What giving these blocks back will have to read. Taken before the map is changed, and kept until they are given
+    // back, so that no device can fail in between.
+    Result<std::vector<BufferRef>> hold_for_release(BlockNr first, std::uint64_t count);
     // Gives a block of the map back and takes it out of i_blocks; nothing may refer to it any more.
     Result<void> release(Handle& handle, BlockNr block);
     // Frees whole clusters of data, revoking them where the data was journaled; takes them out of i_blocks.
