@@ -63,11 +63,16 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
 // Zeroes bytes of blocks that are only partly in the range, through the cache.
 Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     if (offset >= end) return {};
+    bool unwritten = false;
     {
         MutexLock guard(inode.map_lock);
         const Mapping m = TRY(inode.places().lookup(offset, 1));
         if (m.place == Place::hole) return {};
+        unwritten = m.place == Place::unwritten;
     }
+    // Unwritten blocks read as zeros but for what the cache has of them.
+    const std::uint64_t index = offset / inode.pages().folio_size();
+    if (unwritten && inode.pages().next_cached(index) != index) return {};
     const std::uint64_t size = inode.size_hint();
     if (offset >= size) return {};
     end = std::min(end, size);
