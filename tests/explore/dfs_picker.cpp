@@ -17,10 +17,10 @@ public:
         return schedule == 0;
     }
     int pick(const Choice& choice) override {
-        while (at_ < schedule_.size() && schedule_[at_].step < choice.step) ++at_;
-        if (at_ < schedule_.size() && schedule_[at_].step == choice.step)
+        while (at_ < schedule_.size() && schedule_[at_].at < choice.at) ++at_;
+        for (std::size_t i = at_; i < schedule_.size() && schedule_[i].at == choice.at; ++i)
             for (const Candidate& c : choice.candidates)
-                if (c.thread == schedule_[at_].thread) return c.thread;
+                if (schedule_[i].kind == choice.kind && c.value == schedule_[i].value) return c.value;
         return choice.standard;
     }
 
@@ -42,12 +42,12 @@ public:
     }
     int pick(const Choice& choice) override {
         const int chosen = Replay::pick(choice);
-        const bool behind = schedule_.empty() || choice.step > schedule_.back().step;
+        const bool behind = schedule_.empty() || choice.at > schedule_.back().at;
         if (behind && waiting_.size() < most)
             for (const Candidate& c : choice.candidates) {
-                if (c.thread == chosen || c.timer) continue;
+                if (c.value == chosen) continue;
                 Schedule more = schedule_;
-                more.push_back({choice.step, c.thread});
+                more.push_back({choice.at, choice.kind, c.value});
                 waiting_.push_back(std::move(more));
             }
         return chosen;

@@ -62,6 +62,8 @@ void run_once(const Scenario& scenario, const MemoryDevice& image, Picker& picke
     ++c.schedules;
     c.steps += scheduler.steps();
     c.waits += scheduler.waits();
+    c.timers += scheduler.timers();
+    c.errors += scheduler.errors();
     c.contended_schedules += scheduler.waits() != 0;
     c.trace_hash = c.trace_hash * 0x100000001b3 ^ scheduler.order_hash();
     if (seen.insert(scheduler.order_hash()).second) ++c.distinct;

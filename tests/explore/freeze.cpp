@@ -34,6 +34,18 @@ void run(World& w) {
                 w.expect(w.fs().unlink(*top, "g", root, false), "unlink");
                 w.expect(w.fs().rename(*top, "h", *top, "i", 0, root, false), "rename");
             }},
+           {"attributes",
+            [&] {
+                auto set = w.fs().set_xattr(*top, "user.a", std::as_bytes(std::span("value")), 0, root, false);
+                w.expect(std::move(set), "setxattr");
+                w.expect(w.fs().create(*top, "d", S_IFDIR | 0755, 0, "", root, false), "mkdir");
+                w.expect(w.fs().sync(), "sync");
+            }},
+           {"space",
+            [&] {
+                w.expect(f->fallocate(0, 8000, 9000), "fallocate");
+                w.expect(f->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1024, 1024), "punch");
+            }},
            {"truncate", [&] { w.expect(w.fs().truncate(f->inode(), 4000, root, false), "truncate"); }}});
     f.reset();
     top.reset();

@@ -14,6 +14,8 @@ namespace {
 std::string kind_text(const Event& e) {
     if (e.kind == event_block) return "waits for";
     if (e.kind == event_exit) return "ends";
+    if (e.kind == event_timer) return "time passed:";
+    if (e.kind == event_error) return "is made to fail:";
     return point_name(static_cast<Point>(e.kind));
 }
 
@@ -28,8 +30,8 @@ std::string escaped(std::string_view text) {
     return out;
 }
 
-bool is_choice(const Schedule& schedule, std::uint32_t step) {
-    return std::ranges::any_of(schedule, [&](const Deviation& d) { return d.step == step; });
+bool is_choice(const Schedule& schedule, Moment at) {
+    return std::ranges::any_of(schedule, [&](const Deviation& d) { return d.at == at; });
 }
 
 const char* name_of(const Shared& s, std::uint16_t i) { return i < s.name_count ? s.names[i].data() : ""; }
@@ -46,7 +48,7 @@ std::vector<std::uint32_t> rows_of(const Shared& r, const Schedule& schedule) {
         const bool first = i == 0 || r.events[i - 1].thread != e.thread;
         const bool last = i + 1 == r.event_count || r.events[i + 1].thread != e.thread;
         const bool end = i + 60 >= r.event_count;
-        if (r.event_count < everything || first || last || end || e.kind >= event_block || is_choice(schedule, e.step))
+        if (r.event_count < everything || first || last || end || e.kind >= event_block || is_choice(schedule, e.at))
             rows.push_back(i);
     }
     return rows;
@@ -97,14 +99,14 @@ std::string draw(const Shared& r, const Schedule& schedule, bool failed) {
         }
         for (std::uint16_t lock : held) open.try_emplace({e.thread, lock}, Bar{row, static_cast<int>(open.size())});
         const int y = top + row_height * static_cast<int>(row);
-        const bool chosen = is_choice(schedule, e.step);
-        const bool decisive = chosen && !schedule.empty() && e.step == schedule.back().step;
+        const bool chosen = is_choice(schedule, e.at);
+        const bool decisive = chosen && !schedule.empty() && e.at == schedule.back().at;
         if (chosen)
             marks += fmt::format("<rect x=\"0\" y=\"{}\" width=\"100%\" height=\"{}\" fill=\"{}\"/>\n", y - 12,
                                  row_height, decisive ? "#ffd0d0" : "#fff3c0");
         marks += fmt::format("<text x=\"{}\" y=\"{}\" fill=\"{}\">{} {}<title>step {}, {}{}</title></text>\n",
-                             x[e.thread], y, e.kind == event_block ? "#b00" : "#222", kind_text(e),
-                             escaped(name_of(r, e.name)), e.step, escaped(name_of(r, e.source)),
+                             x[e.thread], y, e.kind == event_block || e.kind == event_error ? "#b00" : "#222",
+                             kind_text(e), escaped(name_of(r, e.name)), e.at.step, escaped(name_of(r, e.source)),
                              decisive ? ": the decisive choice"
                              : chosen ? ": a choice"
                                       : "");
@@ -123,8 +125,8 @@ std::string schedule_lines(const Shared& r, const Schedule& schedule) {
     for (std::uint32_t i = 0; i < r.event_count; ++i) {
         const Event& e = r.events[i];
         const bool last = i + 1 == r.event_count || r.events[i + 1].thread != e.thread;
-        if (!last) continue;
-        out += fmt::format("  {}{:>6} {:<14} {} {} at {}\n", is_choice(schedule, e.step) ? "*" : " ", e.step,
+        if (!last && e.kind != event_timer && e.kind != event_error) continue;
+        out += fmt::format("  {}{:>6} {:<14} {} {} at {}\n", is_choice(schedule, e.at) ? "*" : " ", e.at.step,
                            thread_of(r, e.thread), kind_text(e), name_of(r, e.name), name_of(r, e.source));
     }
     return out;

@@ -101,6 +101,14 @@ void show(Explorer& explorer, const Scenario& s, const Design& d, const Found& f
         fmt::print(stderr, "{}: cannot be written\n", html);
 }
 
+// Nothing was found: the page shows the schedule in which no thread is switched without need.
+bool draw_default(Explorer& explorer, const Scenario& s, const Design& d, const std::string& html) {
+    const Found run = explorer.replay(s, d, {}, true);
+    if (write_html(html, s, d, run, {}, explorer.shared())) return true;
+    fmt::print(stderr, "{}: cannot be written\n", html);
+    return false;
+}
+
 int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d) {
     const auto start = std::chrono::steady_clock::now();
     const Found found = explorer.explore({&s, &d, o.algorithm, o.schedules, o.seed});
@@ -108,9 +116,12 @@ int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const D
     const Counters& c = found.counters;
     const bool failed = found.failure != Failure::none;
     if (failed) show(explorer, s, d, found, o.html);
-    fmt::print("{} distinct, {} with contention ({} waits), {} steps, {:.0f} schedules/s, trace {:016x}\n", c.distinct,
-               c.contended_schedules, c.waits, c.steps, static_cast<double>(c.schedules) / std::max(seconds, 1e-9),
-               c.trace_hash);
+    else if (!o.html.empty() && !draw_default(explorer, s, d, o.html)) return 2;
+    fmt::print(
+        "{} distinct, {} with contention ({} waits), {} timers, {} errors, {} steps, {:.0f} schedules/s, trace "
+        "{:016x}\n",
+        c.distinct, c.contended_schedules, c.waits, c.timers, c.errors, c.steps,
+        static_cast<double>(c.schedules) / std::max(seconds, 1e-9), c.trace_hash);
     fmt::print("{} {}: {} schedules, {} failures\n", s.name, d.name, c.schedules, failed ? 1 : 0);
     std::fflush(stdout);
     return failed ? 1 : 0;
@@ -127,7 +138,7 @@ int replay(Explorer& explorer, const Options& o) {
     Schedule schedule;
     if (slash == o.replay.npos || colon == o.replay.npos || slash > colon ||
         !parse_schedule(std::string_view(o.replay).substr(colon + 1), schedule)) {
-        fmt::print(stderr, "explore: a replay string is SCENARIO/DESIGN:STEP.THREAD,...\n");
+        fmt::print(stderr, "explore: a replay string is SCENARIO/DESIGN:STEP[+ATOMIC](.THREAD|wWOKEN|eERROR),...\n");
         return 2;
     }
     const Scenario* s = find_scenario(std::string_view(o.replay).substr(0, slash));

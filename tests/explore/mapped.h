@@ -37,6 +37,12 @@ public:
         w_.expect(maps_.load(*map_, at, std::as_writable_bytes(std::span(bytes))), "a load through the map");
         return bytes;
     }
+    // Where the device may fail: false when what was stored could not be written back, and is lost with the map.
+    bool end() {
+        const bool done = w_.done(maps_.unmap(map_), "unmap");
+        map_.reset();
+        return done;
+    }
     void resume() { maps_.resume(); }
     OpenFile& file() { return *file_; }
 

@@ -28,6 +28,7 @@ void run(World& w) {
                 }},
                {"truncate", [&] { w.expect(file->truncate(6000), "truncate"); }},
                {"sync", [&] { w.expect(synced->sync(false), "fsync"); }},
+               {"commit", [&] { w.expect(w.fs().volume().fs().journal.commit_all(), "commit"); }},
                {"unlink", [&] { w.expect(w.fs().unlink(*top, "f", Credentials::root(), false), "unlink"); }}});
         const std::string bytes = w.read(*file, 0, size);
         w.require(bytes.size() == 6000, "the size");

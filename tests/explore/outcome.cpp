@@ -23,7 +23,11 @@ const char* failure_name(Failure failure) {
 
 std::string schedule_text(const Schedule& schedule) {
     std::string text;
-    for (const Deviation& d : schedule) text += fmt::format("{}{}.{}", text.empty() ? "" : ",", d.step, d.thread);
+    for (const Deviation& d : schedule) {
+        text += fmt::format("{}{}", text.empty() ? "" : ",", d.at.step);
+        if (d.at.sub) text += fmt::format("+{}", d.at.sub);
+        text += fmt::format("{}{}", static_cast<char>(d.kind), d.value);
+    }
     return text.empty() ? "-" : text;
 }
 
@@ -34,12 +38,15 @@ bool parse_schedule(std::string_view text, Schedule& out) {
     const char* const end = at + text.size();
     while (at < end) {
         Deviation d;
-        auto step = std::from_chars(at, end, d.step);
-        if (step.ec != std::errc() || step.ptr == end || *step.ptr != '.') return false;
-        auto thread = std::from_chars(step.ptr + 1, end, d.thread);
-        if (thread.ec != std::errc()) return false;
+        auto read = std::from_chars(at, end, d.at.step);
+        if (read.ec != std::errc() || read.ptr == end) return false;
+        if (*read.ptr == '+') read = std::from_chars(read.ptr + 1, end, d.at.sub);
+        if (read.ec != std::errc() || read.ptr == end || !std::string_view(".we").contains(*read.ptr)) return false;
+        d.kind = static_cast<Chosen>(*read.ptr);
+        read = std::from_chars(read.ptr + 1, end, d.value);
+        if (read.ec != std::errc()) return false;
         out.push_back(d);
-        at = thread.ptr;
+        at = read.ptr;
         if (at < end && *at++ != ',') return false;
     }
     return !out.empty();

@@ -23,34 +23,49 @@ enum class Failure : std::uint8_t {
 };
 const char* failure_name(Failure failure);
 
-// A choice that differs from the default one: at this step, this thread.
+enum class Chosen : char {
+    thread = '.',  // who runs next
+    woken = 'w',   // which of several that wait for a condition a notify_one wakes
+    error = 'e',   // whether a request of the device fails: 0 no, 1 this one, 2 from now on
+};
+
+// Where a choice is made: a step, and how many atomics and choices of other kinds came since.
+struct Moment {
+    std::uint32_t step = 0, sub = 0;
+    friend auto operator<=>(const Moment&, const Moment&) = default;
+};
+
+// A choice that differs from the default one.
 struct Deviation {
-    std::uint32_t step = 0;
-    std::int32_t thread = 0;
+    Moment at;
+    Chosen kind = Chosen::thread;
+    std::int32_t value = 0;  // the number of the thread, or how the request fails
     friend bool operator==(const Deviation&, const Deviation&) = default;
 };
 using Schedule = std::vector<Deviation>;
 
-// "12.3,40.1", or "-" for none: with the scenario and the design in front it is a replay string.
+// "12.3,40+1.1,41w2,50+1e1", or "-" for none: with the scenario and the design in front it is a replay string.
 std::string schedule_text(const Schedule& schedule);
 bool parse_schedule(std::string_view text, Schedule& out);
 
 // One line of the trace of a recorded run.
 struct Event {
-    std::uint32_t step;
+    Moment at;
     std::int16_t thread;
-    std::uint8_t kind;     // a Point, or one of the two below
+    std::uint8_t kind;     // a Point, or one of those below
     std::uint8_t held;     // locks held afterwards
     std::uint16_t source;  // index into Shared::names: file:line
     std::uint16_t name;    // of the lock, condition or request
     std::uint16_t locks[8];
 };
-inline constexpr std::uint8_t event_block = 200, event_exit = 201;
+inline constexpr std::uint8_t event_block = 200, event_exit = 201, event_timer = 202, event_error = 203;
 
 struct Counters {
     std::uint64_t schedules = 0, steps = 0, distinct = 0;
     std::uint64_t contended_schedules = 0;  // in which at least one thread had to wait for another's lock
     std::uint64_t waits = 0;                // such waits
+    std::uint64_t timers = 0;               // waits with a limit that were ended although somebody could run
+    std::uint64_t errors = 0;               // requests that were made to fail
     std::uint64_t trace_hash = 0;           // of everything that was chosen, all schedules
 };
 

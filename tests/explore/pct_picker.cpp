@@ -16,6 +16,8 @@ public:
         random_ = Random(seed_ * 0x100000001b3 + schedule + 0x9c7);
         priority_.clear();
         lowest_ = 0;
+        errors_ = Random(seed_ * 0x100000001b3 + schedule + 0xe44);
+        one_in_fails_ = error_rates[errors_.below(std::size(error_rates))];
         changes_.clear();
         // The depth of a bug is the number of orderings it needs: few do.
         const std::uint64_t depth = schedule == 0 ? 0 : random_.below(5);
@@ -27,23 +29,28 @@ public:
     }
 
     int pick(const Choice& choice) override {
+        if (choice.kind == Chosen::error) return pick_error(errors_, one_in_fails_, choice);
+        if (choice.kind == Chosen::woken) return by_priority(choice, true);
         bool changed = choice.yields;
-        while (next_change_ < changes_.size() && changes_[next_change_] <= choice.step) {
+        while (next_change_ < changes_.size() && changes_[next_change_] <= choice.at.step) {
             ++next_change_;
             changed = true;
         }
         if (changed) priority_[choice.current] = --lowest_;
         const bool timers = changed && random_.below(8) == 0;
-        int best = -1;
-        for (const Candidate& c : choice.candidates)
-            if ((!c.timer || timers) && (best < 0 || of(c.thread) > of(best))) best = c.thread;
-        return best < 0 ? choice.standard : best;
+        return by_priority(choice, timers);
     }
 
     // How long a schedule is decides where the changes may lie: learnt from those that ended.
     void end(std::uint32_t steps) override { length_ = std::max(length_, steps); }
 
 private:
+    int by_priority(const Choice& choice, bool timers) {
+        int best = -1;
+        for (const Candidate& c : choice.candidates)
+            if ((!c.timer || timers) && (best < 0 || of(c.value) > of(best))) best = c.value;
+        return best < 0 ? choice.standard : best;
+    }
     std::int64_t of(int thread) {
         auto [it, fresh] = priority_.try_emplace(thread, 0);
         if (fresh) it->second = static_cast<std::int64_t>(random_.below(1u << 20)) + 1;
@@ -51,7 +58,8 @@ private:
     }
 
     std::uint64_t seed_;
-    Random random_{0};
+    Random random_{0}, errors_{0};
+    std::uint64_t one_in_fails_ = 2;
     std::map<int, std::int64_t> priority_;
     std::int64_t lowest_ = 0;
     std::vector<std::uint32_t> changes_;

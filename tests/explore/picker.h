@@ -1,4 +1,4 @@
-// Who runs next: the algorithms behind one small interface.
+// Who runs next, who is woken, what fails: the algorithms behind one small interface.
 #pragma once
 
 #include "tests/explore/outcome.h"
@@ -10,17 +10,18 @@
 namespace uext4::explore {
 
 struct Candidate {
-    int thread;
+    int value;   // a thread; of an error, how the request fails
     bool timer;  // waits with a limit: chosen, its time has passed
 };
 
 struct Choice {
-    std::uint32_t step;
+    Moment at;
+    Chosen kind;
     int current;                            // the thread that is here
     bool can_stay;                          // it may go on
     bool yields;                            // and asks for others to go first
     int standard;                           // what is chosen without a reason to do otherwise
-    std::span<const Candidate> candidates;  // by thread number; includes `current` when it may go on
+    std::span<const Candidate> candidates;  // ascending; of threads includes `current` when it may go on
 };
 
 class Picker {
@@ -42,6 +43,10 @@ std::unique_ptr<Picker> make_pct(std::uint64_t seed);
 std::unique_ptr<Picker> make_dfs();
 // One schedule, again.
 std::unique_ptr<Picker> make_replay(Schedule schedule);
+
+// How the random algorithms treat errors: with a probability drawn for each schedule; one in eight lasts.
+int pick_error(class Random& random, std::uint64_t one_in, const Choice& choice);
+inline constexpr std::uint64_t error_rates[] = {2, 4, 8, 16, 32, 64};
 
 // A small generator with a stable sequence on every host.
 class Random {

@@ -52,13 +52,53 @@ void World::mount() {
     VolumeOptions options = expect(parse_volume_options(scenario_.options), "options");
     options.background = std::ranges::find(options.others, "background") != options.others.end();
     if (std::ranges::find(options.others, "tiny-cache") != options.others.end()) options.cache_bytes = 64 << 10;
-    fs_ = expect(FileSystem::mount_device(device_, options), "mount");
+    std::shared_ptr<BlockDevice> device = device_;
+    if (scheduler_ && scenario_.may_fail.times != 0 && !healed_) {
+        failing_ = std::make_shared<FailingDevice>(device_, *scheduler_, scenario_.may_fail);
+        device = failing_;
+    }
+    fs_ = expect(FileSystem::mount_device(device, options), "mount");
+    if (failing_ && !healed_) failing_->set_log(log_ranges());
+}
+
+std::vector<FailingDevice::Range> World::log_ranges() {
+    std::vector<FailingDevice::Range> ranges;
+    auto log = expect(fs_->inode(InodeNr(8)), "the log's inode");
+    expect(list_extents(*log, 0, log->size_hint(),
+                        [&](const Mapping& m) {
+                            ranges.push_back({m.block.value * fs_->volume().geometry().block_size, m.length});
+                            return true;
+                        }),
+           "the log's blocks");
+    return ranges;
 }
 
 void World::unmount() {
     expect(fs_->unmount(), "unmount");
     fs_.reset();
     check_image();
+}
+
+void World::reopen() {
+    expect(fs_->unmount(), "unmount");
+    fs_.reset();
+    mount();
+}
+
+void World::require_settled() {
+    Allocator& space = fs_->volume().fs().allocator;
+    require(space.granted_clusters() == 0, "a grant is left");
+    require(space.claimed_clusters() == 0, "a promise of space is left");
+}
+
+bool World::remount_after_errors() {
+    const bool well = fs_->unmount().has_value();
+    fs_.reset();
+    if (failing_) failing_->heal();
+    healed_ = true;
+    mount();
+    remount();
+    return well;
 }
 
 void World::check_image() {
@@ -93,6 +133,12 @@ void World::write(OpenFile& file, std::uint64_t offset, std::size_t length, char
     const std::string bytes(length, fill);
     const std::size_t n = expect(file.write(offset, std::as_bytes(std::span(bytes))), "write");
     require(n == length, "a short write");
+}
+
+bool World::done_write(OpenFile& file, std::uint64_t offset, std::size_t length, char fill) {
+    const std::string bytes(length, fill);
+    const auto n = file.write(offset, std::as_bytes(std::span(bytes)));
+    return done(n, "write") && *n == length;
 }
 
 std::string World::read(OpenFile& file, std::uint64_t offset, std::size_t length) {

@@ -3,6 +3,7 @@
 
 #include "api/file_system.h"
 #include "device/memory_device.h"
+#include "tests/explore/failing_device.h"
 #include "tests/explore/token_scheduler.h"
 
 #include <functional>
@@ -26,6 +27,8 @@ public:
     void mount();
     FileSystem& fs() { return *fs_; }
     MemoryDevice& device() { return *device_; }
+    // Only in scenarios whose device may fail, and until it is well again.
+    FailingDevice& failing() { return *failing_; }
 
     struct Body {
         std::string name;
@@ -46,6 +49,15 @@ public:
     void allow(const Result<void>& result, int code, const char* what) {
         if (!result && result.error().code != code) wrong(std::string(what) + ": " + result.error().what);
     }
+    // Where the device may fail: EIO and EROFS are answers, and the value says whether it was done.
+    template <class T>
+    bool done(const Result<T>& result, const char* what) {
+        if (!result && result.error().code != EIO && result.error().code != EROFS)
+            wrong(std::string(what) + ": " + result.error().what);
+        return result.has_value();
+    }
+    // All of the bytes were written.
+    bool done_write(OpenFile& file, std::uint64_t offset, std::size_t length, char fill);
     [[noreturn]] void wrong(const std::string& text);
     void require(bool condition, std::string_view text) {
         if (!condition) wrong(std::string(text));
@@ -63,16 +75,26 @@ public:
 
     // ---- afterwards
     void unmount();  // and checks the image
+    // No promise of space and no grant is left; statistics and bitmaps say the same.
+    void require_settled();
+    // For a device that may have failed: the unmount ends, well or with an error; then the device is well again, and
+    // what it holds is mounted, which recovers it. True when nothing was said to have failed.
+    bool remount_after_errors();
     void remount() {
         unmount();
         mount();
     }
+    // Unmounts and mounts, which bodies may do: nothing of the file system may be open. The image is not checked.
+    void reopen();
     void check_image();
 
 private:
+    std::vector<FailingDevice::Range> log_ranges();
     const Scenario& scenario_;
     std::shared_ptr<MemoryDevice> device_;
     TokenScheduler* scheduler_;
+    std::shared_ptr<FailingDevice> failing_;
+    bool healed_ = false;
     std::unique_ptr<FileSystem> fs_;
     std::vector<std::shared_ptr<MemoryDevice>> cuts_;
 };
@@ -93,6 +115,7 @@ struct Scenario {
     std::function<void(World&)> prepare;  // makes the image that every schedule starts from
     std::function<void(World&)> run;      // mount is done; ends with everything judged
     std::vector<Design> designs;          // "shipped" comes first
+    MayFail may_fail = {};                // what the device may do
 };
 
 const std::vector<Scenario>& scenarios();

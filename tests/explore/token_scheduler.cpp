@@ -113,20 +113,36 @@ TokenScheduler::Task& TokenScheduler::choose(bool stays, bool yields) {
     Task* standard = stays && !yields ? &me : after ? after : first ? first : earliest;
     if (!standard) nobody_can_run();
     if (quiet_ || candidates_.size() < 2) return *standard;
-    Choice choice{step_, me.number, stays, yields, standard->number, candidates_};
-    const int picked = picker_.pick(choice);
-    if (picked != standard->number) {
-        if (shared_.deviation_count < Shared::max_deviations)
-            shared_.deviations[shared_.deviation_count++] = {step_, picked};
-    }
+    const int picked = pick(Chosen::thread, stays, yields, standard->number);
     Task& next = *tasks_[static_cast<std::size_t>(picked)];
     if (&next != &me)
         order_hash_ = (order_hash_ ^ (me.where.line() * 64u + static_cast<unsigned>(picked))) * 0x100000001b3;
+    if (next.waits_for && first) ++timers_;
     return next;
+}
+
+int TokenScheduler::pick(Chosen kind, bool stays, bool yields, int standard) {
+    const int picked = picker_.pick({now_chosen(), kind, self()->number, stays, yields, standard, candidates_});
+    if (picked != standard && shared_.deviation_count < Shared::max_deviations)
+        shared_.deviations[shared_.deviation_count++] = {now_chosen(), kind, picked};
+    return picked;
+}
+
+int TokenScheduler::choose_error(const char* what, std::source_location where) {
+    if (quiet_) return 0;
+    atomic_reached(static_cast<std::uint8_t>(Point::Custom), what, where);
+    candidates_ = {{0, false}, {1, false}, {2, false}};
+    const int picked = pick(Chosen::error, true, false, 0);
+    if (picked == 0) return 0;
+    ++errors_;
+    order_hash_ = (order_hash_ ^ (where.line() * 64u + 7919u * static_cast<unsigned>(picked))) * 0x100000001b3;
+    note(*self(), event_error, what, where);
+    return picked;
 }
 
 void TokenScheduler::run_timer(Task& task) {
     now_ = std::max(now_, *task.deadline);
+    note(task, event_timer, task.what, task.where);
     task.timed_out = true;
     task.waits_for = nullptr;
     if (task.counts) return;
@@ -143,17 +159,42 @@ void TokenScheduler::step_taken(std::uint8_t kind, const char* what, const std::
     if (++step_ > step_limit)
         fail(Failure::livelock,
              fmt::format("after {} steps the threads are still busy:\n{}", step_, describe_threads()));
-    if (!record_ || shared_.event_count >= Shared::max_events) return;
+    sub_ = 0;
+    note(me, kind, what, where);
+}
+
+// Atomics are no steps: a schedule is told by its steps, and stays the same one when an atomic is added or goes.
+void TokenScheduler::atomic_reached(std::uint8_t kind, const char* what, const std::source_location& where) {
+    Task& me = *self();
+    me.what = what;
+    me.where = where;
+    if (quiet_) return;
+    ++sub_;
+    if (++atomics_ > atomic_limit)
+        fail(Failure::livelock,
+             fmt::format("after {} atomics the threads are still busy:\n{}", atomics_, describe_threads()));
+    note(me, kind, what, where);
+}
+
+void TokenScheduler::note(const Task& task, std::uint8_t kind, const char* what, const std::source_location& where) {
+    if (quiet_ || !record_ || shared_.event_count >= Shared::max_events) return;
     Event& e = shared_.events[shared_.event_count];
-    e = {step_, static_cast<std::int16_t>(me.number), kind, 0, intern(place(where)), intern(what ? what : ""), {}};
-    for (const HeldRank& h : held_ranks())
+    e = {now_chosen(),
+         static_cast<std::int16_t>(task.number),
+         kind,
+         0,
+         intern(place(where)),
+         intern(what ? what : ""),
+         {}};
+    for (const HeldRank& h : &task == self() ? held_ranks() : task.held)
         if (e.held < std::size(e.locks))
             e.locks[e.held++] = intern(fmt::format("{}{}#{}", h.name, h.shared ? " (shared)" : "", h.order));
     ++shared_.event_count;
 }
 
 void TokenScheduler::point(Point kind, const void*, const char* what, std::source_location where) {
-    step_taken(static_cast<std::uint8_t>(kind), what, where);
+    if (kind == Point::Custom) atomic_reached(static_cast<std::uint8_t>(kind), what, where);
+    else step_taken(static_cast<std::uint8_t>(kind), what, where);
     reschedule(true, kind == Point::Yield);
 }
 
@@ -162,7 +203,7 @@ void TokenScheduler::enter_wait(const void* resource, const char* what, std::sou
     step_taken(event_block, what, where);
     me.waits_for = resource;
     me.held = held_ranks();
-    if (!quiet_ && me.counts) ++waits_;
+    if (!quiet_ && me.counts && me.number != 0) ++waits_;  // the main thread waits for the others' ends
 }
 
 void TokenScheduler::block(const void* resource, const char* what, std::source_location where) {
@@ -188,13 +229,18 @@ void TokenScheduler::wake(const void* resource) {
         if (task->waits_for == resource) task->waits_for = nullptr;
 }
 
-// The one that has the lowest number; which of them runs first is an ordinary choice whenever more are woken.
+// By default the one that has the lowest number.
 void TokenScheduler::wake_one(const void* resource) {
+    candidates_.clear();
     for (const auto& task : tasks_)
-        if (task->waits_for == resource) {
-            task->waits_for = nullptr;
-            return;
-        }
+        if (task->waits_for == resource) candidates_.push_back({task->number, false});
+    if (candidates_.empty()) return;
+    int woken = candidates_.front().value;
+    if (!quiet_ && candidates_.size() > 1 && self()) {
+        woken = pick(Chosen::woken, true, false, woken);
+        order_hash_ = (order_hash_ ^ static_cast<unsigned>(woken)) * 0x100000001b3;
+    }
+    tasks_[static_cast<std::size_t>(woken)]->waits_for = nullptr;
 }
 
 void TokenScheduler::thread_created(const void* thread, const std::string& name) { add(thread, name); }

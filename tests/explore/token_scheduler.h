@@ -22,13 +22,15 @@ public:
     TokenScheduler(Picker& picker, Shared& shared, bool record);
     ~TokenScheduler() override;
 
-    static constexpr std::uint32_t step_limit = 300'000;
+    static constexpr std::uint32_t step_limit = 300'000, atomic_limit = 3'000'000;
     static constexpr unsigned idle_timer_limit = 400;
 
     // While quiet, threads are switched only when they must be, and nothing counts as a step: for making and judging.
     void set_quiet(bool quiet) { quiet_ = quiet; }
     // The thread whose progress counts; those of the library itself, driven by timers, are none.
     void counts_as_progress(const std::string& prefix) { progress_prefix_ = prefix; }
+    // Whether a request fails: 0 no, 1 this one, 2 from now on. Always 0 while quiet.
+    int choose_error(const char* what, std::source_location where);
 
     // Ends the process with this failure.
     [[noreturn]] void fail(Failure kind, const std::string& text);
@@ -38,6 +40,8 @@ public:
     std::uint32_t steps() const { return step_; }
     std::uint64_t order_hash() const { return order_hash_; }
     std::uint64_t waits() const { return waits_; }
+    std::uint64_t timers() const { return timers_; }
+    std::uint64_t errors() const { return errors_; }
 
     bool manages_this_thread() const override;
     void point(Point kind, const void* resource, const char* what, std::source_location where) override;
@@ -75,6 +79,11 @@ private:
     void advance(Task& next);
     void enter_wait(const void* resource, const char* what, std::source_location where);
     void step_taken(std::uint8_t kind, const char* what, const std::source_location& where);
+    void atomic_reached(std::uint8_t kind, const char* what, const std::source_location& where);
+    void note(const Task& task, std::uint8_t kind, const char* what, const std::source_location& where);
+    Moment now_chosen() const { return {step_, sub_}; }
+    // The picker's choice among `candidates_`; remembered when it is not `standard`.
+    int pick(Chosen kind, bool stays, bool yields, int standard);
     [[noreturn]] void nobody_can_run();
     std::string describe_threads() const;
     std::uint16_t intern(const std::string& text);
@@ -89,9 +98,9 @@ private:
     std::vector<std::unique_ptr<Task>> tasks_;
     Task* running_ = nullptr;
     std::chrono::nanoseconds now_ = std::chrono::seconds(1);
-    std::uint32_t step_ = 0;
+    std::uint32_t step_ = 0, sub_ = 0, atomics_ = 0;
     unsigned idle_timers_ = 0;
-    std::uint64_t order_hash_ = 0xcbf29ce484222325, waits_ = 0;
+    std::uint64_t order_hash_ = 0xcbf29ce484222325, waits_ = 0, timers_ = 0, errors_ = 0;
     std::vector<Candidate> candidates_;
     std::unordered_map<std::string, std::uint16_t> names_;
 };

@@ -23,6 +23,7 @@ void run(World& w) {
            {"truncate", [&] { w.expect(file->truncate(6000), "truncate"); }},
            {"writeback", [&] { w.expect(synced->sync(true), "fdatasync"); }},
            {"read", [&] { w.require_bytes("a reader", w.read(*synced, 0, 16384), std::string_view("ab\0", 3)); }},
+           {"commit", [&] { w.expect(w.fs().volume().fs().journal.commit_all(), "commit"); }},
            {"cut", [&] { w.cut_power(); }}});
     const std::string before = w.read(*file, 0, 16384);
     w.require(before.size() == 6000 || before.size() == 14500, "a size that nobody made");

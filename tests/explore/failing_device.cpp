@@ -1,0 +1,48 @@
+#include "tests/explore/failing_device.h"
+
+#include <algorithm>
+
+namespace uext4::explore {
+
+// A device does nothing to what it says has failed. (Torn writes are for the crash states.)
+Result<void> FailingDevice::may_fail(const char* what, bool may, bool& for_good, std::source_location where) {
+    if (may && !for_good && failed_ < plan_.times) {
+        const int chosen = scheduler_.choose_error(what, where);
+        if (chosen == 0) return {};
+        ++failed_;
+        for_good = chosen == 2;
+        return fail(EIO, "{}: {} failed", name(), what);
+    }
+    if (may && for_good) return fail(EIO, "{}: {} fails", name(), what);
+    return {};
+}
+
+bool FailingDevice::touches(std::uint64_t offset, std::uint64_t length) const {
+    if (plan_.where == MayFail::Where::anywhere) return true;
+    const bool log = std::ranges::any_of(
+        log_, [&](const Range& r) { return offset < r.offset + r.length && r.offset < offset + length; });
+    return log == (plan_.where == MayFail::Where::log);
+}
+
+Result<void> FailingDevice::read(std::uint64_t offset, Bytes out) {
+    TRY(may_fail("read", plan_.reads && touches(offset, out.size()), reads_fail_, std::source_location::current()));
+    return base_->read(offset, out);
+}
+
+Result<void> FailingDevice::write(std::uint64_t offset, ConstBytes in) {
+    TRY(may_fail("write", plan_.writes && touches(offset, in.size()), writes_fail_, std::source_location::current()));
+    return base_->write(offset, in);
+}
+
+Result<void> FailingDevice::write_fua(std::uint64_t offset, ConstBytes in) {
+    TRY(may_fail("durable write", plan_.writes && touches(offset, in.size()), writes_fail_,
+                 std::source_location::current()));
+    return base_->write_fua(offset, in);
+}
+
+Result<void> FailingDevice::flush() {
+    TRY(may_fail("flush", plan_.flushes, flushes_fail_, std::source_location::current()));
+    return base_->flush();
+}
+
+}  // namespace uext4::explore

@@ -1,0 +1,52 @@
+// A device whose requests fail where the explorer chooses: a few in each schedule, once or from then on.
+#pragma once
+
+#include "device/memory_device.h"
+#include "tests/explore/token_scheduler.h"
+
+#include <memory>
+#include <vector>
+
+namespace uext4::explore {
+
+// What may fail. Only while the bodies of a scenario run; what fails from then on does so until heal().
+struct MayFail {
+    bool reads = false, writes = false, flushes = false;
+    unsigned times = 0;  // in one schedule; 0: nothing fails
+    enum class Where : std::uint8_t { anywhere, log, beside_the_log } where = Where::anywhere;
+};
+
+class FailingDevice final : public BlockDevice {
+public:
+    struct Range {
+        std::uint64_t offset, length;
+    };
+    FailingDevice(std::shared_ptr<MemoryDevice> base, TokenScheduler& scheduler, const MayFail& plan)
+        : base_(std::move(base)), scheduler_(scheduler), plan_(plan) {}
+
+    // Where the log lies.
+    void set_log(std::vector<Range> log) { log_ = std::move(log); }
+    void heal() { writes_fail_ = reads_fail_ = flushes_fail_ = false; }
+    unsigned failed() const { return failed_; }  // the choices; what failed since "from now on" is not counted
+
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override;
+    Result<void> write(std::uint64_t offset, ConstBytes in) override;
+    Result<void> write_fua(std::uint64_t offset, ConstBytes in) override;
+    Result<void> flush() override;
+    bool read_only() const override { return base_->read_only(); }
+    std::string name() const override { return base_->name(); }
+
+private:
+    bool touches(std::uint64_t offset, std::uint64_t length) const;
+    Result<void> may_fail(const char* what, bool may, bool& for_good, std::source_location where);
+
+    std::shared_ptr<MemoryDevice> base_;
+    TokenScheduler& scheduler_;
+    const MayFail plan_;
+    std::vector<Range> log_;
+    unsigned failed_ = 0;
+    bool writes_fail_ = false, reads_fail_ = false, flushes_fail_ = false;
+};
+
+}  // namespace uext4::explore
