@@ -36,18 +36,16 @@ std::optional<std::size_t> sane(const iovec* parts, int count, off_t offset) {
     return sane(offset, total) ? std::optional(total) : std::nullopt;
 }
 
-// Runs `transfer` for one part after the other, `total` bytes in all, until one is short.
-template <class Transfer>
-ssize_t in_parts(const iovec* parts, std::size_t total, Transfer transfer) {
-    std::size_t done = 0;
-    for (int i = 0; done < total; ++i) {
-        const std::size_t wanted = std::min(parts[i].iov_len, total - done);
-        const ssize_t n = transfer(parts[i].iov_base, wanted, static_cast<off_t>(done));
-        if (n < 0) return done ? static_cast<ssize_t>(done) : n;
-        done += static_cast<std::size_t>(n);
-        if (static_cast<std::size_t>(n) < wanted) break;
+// The parts as spans, `total` bytes in all.
+template <class Span>
+std::vector<Span> spans(const iovec* parts, std::size_t total) {
+    std::vector<Span> out;
+    for (; total > 0; ++parts) {
+        const std::size_t n = std::min(parts->iov_len, total);
+        out.emplace_back(static_cast<std::byte*>(parts->iov_base), n);
+        total -= n;
     }
-    return static_cast<ssize_t>(done);
+    return out;
 }
 
 }  // namespace
@@ -95,26 +93,18 @@ UEXT4_NOTHING_THROWN
 ssize_t uext4_preadv(uext4_file* file, const iovec* parts, int count, off_t offset) try {
     const std::optional<std::size_t> total = sane(parts, count, offset);
     if (!file || !total) return invalid("uext4_preadv: bad arguments");
-    return in_parts(parts, *total,
-                    [&](void* p, std::size_t n, off_t at) { return uext4_pread(file, p, n, offset + at); });
+    const Result<std::size_t> n = file->file->read(static_cast<std::uint64_t>(offset), spans<Bytes>(parts, *total));
+    return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t offset) try {
     const std::optional<std::size_t> total = sane(parts, count, offset);
     if (!file || !total) return invalid("uext4_pwritev: bad arguments");
-    // With O_APPEND the parts must stay together: one write.
-    if (count > 1 && *total <= (std::size_t{64} << 20) && !(file->file->flags() & O_DIRECT)) {
-        std::vector<std::byte> joined;
-        joined.reserve(*total);
-        for (int i = 0; i < count; ++i) {
-            const auto* p = static_cast<const std::byte*>(parts[i].iov_base);
-            joined.insert(joined.end(), p, p + parts[i].iov_len);
-        }
-        return uext4_pwrite(file, joined.data(), joined.size(), offset);
-    }
-    return in_parts(parts, *total,
-                    [&](void* p, std::size_t n, off_t at) { return uext4_pwrite(file, p, n, offset + at); });
+    const Credentials who = identity(file->fs);
+    const Result<std::size_t> n =
+        file->file->write(static_cast<std::uint64_t>(offset), spans<ConstBytes>(parts, *total), &who);
+    return n ? static_cast<ssize_t>(*n) : report(n.error());
 }
 UEXT4_NOTHING_THROWN
 

@@ -8,8 +8,10 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <random>
+#include <thread>
 
 namespace uext4 {
 namespace {
@@ -114,6 +116,50 @@ TEST_P(AroundCache, LargeAndSmallTransfersSeeOneFile) {
     ASSERT_EQ(*got, model.size());
     all.resize(model.size());
     EXPECT_EQ(all, model);
+}
+
+// What is in its place already is overwritten there: no folio is made for it, and a reader beside it who makes one sees
+// the old bytes or the new ones, and afterwards only the new ones.
+TEST_P(AroundCache, OverwritesMakeNoFolios) {
+    constexpr std::uint64_t size = 256 << 10, piece = 4096;
+    const auto filled = [](unsigned n, std::uint64_t length) {
+        return std::vector<std::byte>(length, static_cast<std::byte>(n));
+    };
+    ASSERT_TRUE(file_->write(0, filled(1, size)));
+    ASSERT_TRUE(file_->sync(false));
+    ASSERT_NO_FATAL_FAILURE(remount());
+    const std::uint64_t cached = file_->inode().pages().cached_folios();
+    for (std::uint64_t at = 0; at < size; at += 2 * piece) {
+        const Result<std::size_t> n = file_->write(at, filled(2, piece));
+        ASSERT_TRUE(n && *n == piece);
+    }
+    EXPECT_EQ(file_->inode().pages().cached_folios(), cached);
+    EXPECT_EQ(file_->inode().pages().dirty_folios(), 0u);
+    std::atomic<unsigned> written{2};
+    std::thread reader([&] {
+        std::vector<std::byte> seen(piece);
+        for (unsigned i = 0; written.load() < 100; ++i) {
+            const std::uint64_t at = i % 8 * 2 * piece;
+            const unsigned least = written.load();
+            ASSERT_TRUE(file_->read(at, seen));
+            ASSERT_GE(static_cast<unsigned>(seen[0]), least);
+        }
+    });
+    for (unsigned n = 3; n <= 100; ++n) {
+        for (std::uint64_t at = 0; at < 8 * 2 * piece; at += 2 * piece) EXPECT_TRUE(file_->write(at, filled(n, piece)));
+        written.store(n);
+        // Its folios go, so that it makes new ones.
+        if (n % 3 != 0) continue;
+        const WriteLock guard(file_->inode().pages().invalidate);
+        file_->inode().pages().remove(0, 8 * 2 * piece / file_->inode().pages().folio_size());
+    }
+    reader.join();
+    std::vector<std::byte> all(size);
+    ASSERT_TRUE(file_->sync(false));
+    ASSERT_NO_FATAL_FAILURE(remount());
+    ASSERT_TRUE(file_->read(0, all));
+    for (std::uint64_t at = 0; at < size; at += piece)
+        ASSERT_EQ(static_cast<unsigned>(all[at]), at / piece % 2 ? 1u : at < 8 * 2 * piece ? 100u : 2u) << at;
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, AroundCache,

@@ -1,5 +1,6 @@
 #include "api/bounce.h"
 
+#include "mmap/client_maps.h"
 #include "mmap/refusal.h"
 
 #include <sys/mman.h>
@@ -15,12 +16,15 @@ namespace uext4 {
 namespace {
 
 constexpr std::size_t chunk = std::size_t{1} << 20;
+constexpr std::size_t alignment = 4096;  // of direct requests
+
+}  // namespace
 
 // Bytes that lie in a file of memory: system calls copy between it and the program's memory.
-class Buffer {
+class PageBuffer {
 public:
-    static Result<Buffer> make(std::size_t size) {
-        Buffer made;
+    static Result<PageBuffer> make(std::size_t size) {
+        PageBuffer made;
         made.file_ = ::memfd_create("uext4-buffer", MFD_CLOEXEC);
         if (made.file_ < 0 || ::ftruncate(made.file_, static_cast<off_t>(size)) != 0)
             return fail(errno, "a buffer of {} bytes: {}", size, std::strerror(errno));
@@ -29,10 +33,10 @@ public:
         made.bytes_ = Bytes(static_cast<std::byte*>(memory), size);
         return made;
     }
-    Buffer(Buffer&& other) noexcept
+    PageBuffer(PageBuffer&& other) noexcept
         : file_(std::exchange(other.file_, -1)), bytes_(std::exchange(other.bytes_, Bytes())) {}
-    Buffer& operator=(Buffer&&) = delete;
-    ~Buffer() {
+    PageBuffer& operator=(PageBuffer&&) = delete;
+    ~PageBuffer() {
         if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
         if (file_ >= 0) ::close(file_);
     }
@@ -44,12 +48,14 @@ public:
     std::size_t copy_to(std::byte* program, std::size_t n) const {
         return copy(program, n, [&](std::size_t at) { return ::pread(file_, program + at, n - at, off_t(at)); });
     }
-    std::size_t copy_from(const std::byte* program, std::size_t n) const {
-        return copy(program, n, [&](std::size_t at) { return ::pwrite(file_, program + at, n - at, off_t(at)); });
+    // To the bytes from `start` on.
+    std::size_t copy_from(const std::byte* program, std::size_t n, std::size_t start) const {
+        return copy(program, n,
+                    [&](std::size_t at) { return ::pwrite(file_, program + at, n - at, off_t(start + at)); });
     }
 
 private:
-    Buffer() = default;
+    PageBuffer() = default;
     template <typename Call>
     static std::size_t copy(const std::byte* program, std::size_t n, const Call& call);
 
@@ -57,14 +63,18 @@ private:
     Bytes bytes_;
 };
 
+namespace {
+
 // What was refused may have been refused to somebody else a moment ago; it is asked for a second time.
 bool was_forbidden(const std::byte* memory, std::size_t length) {
     const auto start = reinterpret_cast<std::uintptr_t>(memory);
     return ForbiddenPages::instance().wait(start, start + length);
 }
 
+}  // namespace
+
 template <typename Call>
-std::size_t Buffer::copy(const std::byte* program, std::size_t n, const Call& call) {
+std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, const Call& call) {
     std::size_t done = 0;
     bool again = true;
     while (done < n) {
@@ -77,11 +87,9 @@ std::size_t Buffer::copy(const std::byte* program, std::size_t n, const Call& ca
     return done;
 }
 
-}  // namespace
-
 Result<std::size_t> read_bounced(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read) {
     if (out.empty()) return read(0, out);
-    const Buffer buffer = TRY(Buffer::make(std::min(chunk, out.size())));
+    const PageBuffer buffer = TRY(PageBuffer::make(std::min(chunk, out.size())));
     std::size_t done = 0;
     while (done < out.size()) {
         const std::size_t wanted = std::min(chunk, out.size() - done);
@@ -98,25 +106,50 @@ Result<std::size_t> read_bounced(Bytes out, const std::function<Result<std::size
     return done;
 }
 
-Result<std::size_t> write_bounced(ConstBytes in,
-                                  const std::function<Result<std::size_t>(std::size_t, ConstBytes)>& write) {
-    if (in.empty()) return write(0, in);
-    const Buffer buffer = TRY(Buffer::make(std::min(chunk, in.size())));
-    std::size_t done = 0;
-    while (done < in.size()) {
-        const std::size_t wanted = std::min(chunk, in.size() - done);
-        const Bytes part = buffer.first(wanted);
-        const std::size_t copied = buffer.copy_from(in.data() + done, wanted);
-        if (copied == 0) {
-            if (done == 0) return fail(EFAULT, "the buffer is a memory map that cannot be read");
-            return done;
-        }
-        Result<std::size_t> n = write(done, part.first(copied));
-        if (!n) return done ? Result<std::size_t>(done) : fail(n.error());
-        done += *n;
-        if (*n < wanted) return done;
+Gather::Gather(std::span<const ConstBytes> parts)
+    : parts_(parts), with_maps_(std::ranges::any_of(parts, [](const ConstBytes& part) {
+          return touches_client_maps(part.data(), part.size());
+      })) {}
+Gather::~Gather() = default;
+
+Result<void> Gather::make_room() {
+    std::size_t left = 0;
+    for (const ConstBytes& part : parts_) left += part.size();
+    const std::size_t size = std::min(chunk, left - inside_);
+    if (with_maps_) {
+        pages_ = std::make_unique<PageBuffer>(TRY(PageBuffer::make(size)));
+        room_ = pages_->first(size);
+        return {};
     }
-    return done;
+    memory_ = std::make_unique_for_overwrite<std::byte[]>(size + alignment);
+    const auto start = reinterpret_cast<std::uintptr_t>(memory_.get());
+    room_ = Bytes(memory_.get() + (round_up(start, alignment) - start), size);
+    return {};
+}
+
+Result<ConstBytes> Gather::next() {
+    std::size_t joined = 0;
+    while (!parts_.empty()) {
+        const ConstBytes rest = parts_.front().subspan(inside_);
+        const bool is_map = with_maps_ && touches_client_maps(rest.data(), rest.size());
+        const bool as_it_is = !is_map && joined == 0 && (rest.size() >= chunk || parts_.size() == 1);
+        if (as_it_is || rest.empty()) {
+            parts_ = parts_.subspan(1);
+            inside_ = 0;
+            if (rest.empty()) continue;
+            return rest;
+        }
+        if (room_.empty()) TRY(make_room());
+        const std::size_t n = std::min(rest.size(), room_.size() - joined);
+        std::size_t copied = n;
+        if (is_map) copied = pages_->copy_from(rest.data(), n, joined);
+        else std::memcpy(room_.data() + joined, rest.data(), n);
+        joined += copied;
+        inside_ += copied;
+        if (copied < n && joined == 0) return fail(EFAULT, "the buffer is a memory map that cannot be read");
+        if (copied < n || joined == room_.size()) break;
+    }
+    return room_.first(joined);
 }
 
 }  // namespace uext4

@@ -6,13 +6,34 @@
 #include "base/result.h"
 
 #include <functional>
+#include <memory>
+#include <span>
 
 namespace uext4 {
 
 // `read(done, part)` fills a part of at most `out`; its count. An access of `out` that is refused ends the transfer:
 // the bytes before it, or EFAULT.
 Result<std::size_t> read_bounced(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read);
-Result<std::size_t> write_bounced(ConstBytes in,
-                                  const std::function<Result<std::size_t>(std::size_t, ConstBytes)>& write);
+
+// The bytes of a write, in pieces that can be touched with locks held: a large part as it is, small ones joined and
+// maps of files copied, in a buffer of bounded size that is aligned for direct requests.
+class Gather {
+public:
+    explicit Gather(std::span<const ConstBytes> parts);
+    ~Gather();
+    Gather(const Gather&) = delete;
+    // Valid until the next call; empty at the end. EFAULT where a map refuses to be read.
+    Result<ConstBytes> next();
+
+private:
+    Result<void> make_room();
+
+    std::span<const ConstBytes> parts_;
+    std::size_t inside_ = 0;  // of the first part, what was handed out
+    bool with_maps_;
+    Bytes room_;  // in one of these, made when it is needed
+    std::unique_ptr<class PageBuffer> pages_;
+    std::unique_ptr<std::byte[]> memory_;
+};
 
 }  // namespace uext4

@@ -106,6 +106,7 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
     if (check) TRY(may_access(inode, who, access_write));
     if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
+    const UniqueWriteLock call = check ? UniqueWriteLock(inode.call) : UniqueWriteLock();
     FreezeGate::Pass pass(volume_->gate());
     return truncate_file(inode, size, volume_->orphans(), &who);
 }
@@ -222,6 +223,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
         return fail(ENXIO, "inode {} is a special file", inode->number());
     std::unique_ptr<OpenFile> file(new OpenFile(*this, inode, flags, who));
     if ((flags & O_TRUNC) && inode->is_regular()) {
+        const UniqueWriteLock call = check ? UniqueWriteLock(inode->call) : UniqueWriteLock();
         FreezeGate::Pass pass(volume_->gate());
         TRY(truncate_file(*inode, 0, volume_->orphans(), &who));
     }

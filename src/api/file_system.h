@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,9 +28,16 @@ public:
     OpenFile(const OpenFile&) = delete;
     // Positioned; short only at the end of the file (read) or when space ran out (write). O_APPEND, O_DIRECT, O_SYNC
     // and O_DSYNC mean what they mean. EBADF against the access mode.
-    Result<std::size_t> read(std::uint64_t offset, Bytes out);
+    // A vector of parts is one call: others see all of a write or nothing, but for reads through the cache; so do
+    // direct reads.
+    Result<std::size_t> read(std::uint64_t offset, Bytes out) { return read(offset, std::span<const Bytes>(&out, 1)); }
+    Result<std::size_t> read(std::uint64_t offset, std::span<const Bytes> parts);
     // `who` acts, which decides on set-id bits and reserved blocks; without one, who opened the file.
-    Result<std::size_t> write(std::uint64_t offset, ConstBytes in, const Credentials* who = nullptr);
+    Result<std::size_t> write(std::uint64_t offset, ConstBytes in, const Credentials* who = nullptr) {
+        return write(offset, std::span<const ConstBytes>(&in, 1), who);
+    }
+    Result<std::size_t> write(std::uint64_t offset, std::span<const ConstBytes> parts,
+                              const Credentials* who = nullptr);
     Result<void> sync(bool data_only);
     Result<void> truncate(std::uint64_t size, const Credentials* who = nullptr);
     Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* who = nullptr);
@@ -52,7 +60,11 @@ public:
 private:
     friend class FileSystem;
     Result<std::size_t> read_into(std::uint64_t offset, Bytes out);
-    Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, const Credentials& who, std::uint64_t& end);
+    Result<std::size_t> read_part(std::uint64_t offset, Bytes out);
+    Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, const Credentials& who);
+    Result<std::size_t> write_parts(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
+    // Others wait until the call is done. On a mount the kernel sees to it.
+    UniqueWriteLock keep_others_out() { return kernel_cached_ ? UniqueWriteLock() : UniqueWriteLock(inode_->call); }
     OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
     FileSystem& fs_;
     InodeRef inode_;

@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+
 namespace uext4 {
 
 OpenFile::OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who)
@@ -30,24 +32,38 @@ Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
     return kernel_cached_ ? read_around_cache(*inode_, offset, out) : read_file(*inode_, offset, out);
 }
 
-Result<std::size_t> OpenFile::read(std::uint64_t offset, Bytes out) {
+Result<std::size_t> OpenFile::read_part(std::uint64_t offset, Bytes out) {
+    if (!touches_client_maps(out.data(), out.size())) return read_into(offset, out);
+    return read_bounced(out, [&](std::size_t at, Bytes part) { return read_into(offset + at, part); });
+}
+
+Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> parts) {
     if ((flags_ & O_ACCMODE) == O_WRONLY && !kernel_cached_) return fail(EBADF, "the file is open for writing only");
     if (inode_->is_directory()) return fail(EISDIR, "inode {} is a directory", inode_->number());
-    if (out.empty()) return std::size_t{0};
-    const std::size_t n =
-        TRY(touches_client_maps(out.data(), out.size())
-                ? read_bounced(out, [&](std::size_t at, Bytes part) { return read_into(offset + at, part); })
-                : read_into(offset, out));
+    if (std::ranges::all_of(parts, &Bytes::empty)) return std::size_t{0};
+    UniqueReadLock call;
+    if ((flags_ & O_DIRECT) && !kernel_cached_) {
+        for (const Bytes& part : parts) TRY(check_direct(*inode_, offset, part));
+        call = UniqueReadLock(inode_->call);
+    }
+    std::size_t done = 0;
+    for (const Bytes& part : parts) {
+        if (part.empty()) continue;
+        Result<std::size_t> n = read_part(offset + done, part);
+        if (!n && done) break;
+        done += TRY(std::move(n));
+        if (*n < part.size()) break;
+    }
+    call.reset();
     if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
-    return n;
+    return done;
 }
 
 bool OpenFile::read_moves_atime() const {
     return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::read_moves_atime(*inode_);
 }
 
-Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who,
-                                         std::uint64_t& end) {
+Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who) {
     const FreezeGate::Pass pass(fs_.volume().gate());
     WriteRequest request;
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
@@ -55,26 +71,35 @@ Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, co
     request.keep_times = request.around_cache = kernel_cached_;
     // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
     request.who = kernel_cached_ ? nullptr : &who;
-    if ((flags_ & O_DIRECT) && !request.append) {
-        const std::size_t n = TRY(write_direct(*inode_, offset, in, request));
-        end = offset + n;
-        return n;
-    }
-    const Written written = TRY(write_file(*inode_, offset, in, request));
-    end = written.offset + written.count;
-    return written.count;
+    if ((flags_ & O_DIRECT) && !request.append) return write_direct(*inode_, offset, in, request);
+    return TRY(write_file(*inode_, offset, in, request))
+    .count;
 }
 
-Result<std::size_t> OpenFile::write(std::uint64_t offset, ConstBytes in, const Credentials* by) {
+Result<std::size_t> OpenFile::write_parts(std::uint64_t offset, std::span<const ConstBytes> parts,
+                                          const Credentials& who) {
+    const UniqueWriteLock call = keep_others_out();
+    Gather gather(parts);
+    std::size_t done = 0;
+    for (;;) {
+        const Result<ConstBytes> piece = gather.next();
+        if (!piece && done) return done;
+        const ConstBytes in = TRY(piece);
+        if (in.empty() && done) return done;
+        const Result<std::size_t> n = fs_.with_space([&] { return write_from(offset + done, in, who); });
+        if (!n && done) return done;
+        done += TRY(n);
+        if (*n < in.size() || in.empty()) return done;
+    }
+}
+
+Result<std::size_t> OpenFile::write(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials* by) {
     const Credentials& who = by ? *by : who_;
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
-    std::uint64_t end = 0;
-    auto write_part = [&](std::size_t at, ConstBytes part) {
-        return fs_.with_space([&] { return write_from(offset + at, part, who, end); });
-    };
-    const std::size_t done =
-        TRY(touches_client_maps(in.data(), in.size()) ? write_bounced(in, write_part) : write_part(0, in));
+    if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND))
+        for (const ConstBytes& part : parts) TRY(check_direct(*inode_, offset, part));
+    const std::size_t done = TRY(write_parts(offset, parts, who));
     const FreezeGate::Pass pass(fs_.volume().gate());
     if (flags_ & (O_SYNC | O_DSYNC)) TRY(sync_file(*inode_, (flags_ & O_SYNC) != O_SYNC));
     else if (inode_->has_flag(format::inode_flag::sync)) TRY(sync_file(*inode_, false));
@@ -105,6 +130,7 @@ Result<void> OpenFile::sync(bool data_only) {
 
 Result<void> OpenFile::truncate(std::uint64_t size, const Credentials* who) {
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "the file is open for reading only");
+    const UniqueWriteLock call = keep_others_out();
     return fs_.truncate(*inode_, size, who ? *who : who_, false);
 }
 
@@ -115,6 +141,7 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
     const Credentials& who = by ? *by : who_;
     const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it
     const bool reserve = is_privileged(inode_->fs(), who);
+    const UniqueWriteLock call = keep_others_out();
     return fs_.with_space([&] {
         FreezeGate::Pass pass(fs_.volume().gate());
         return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);

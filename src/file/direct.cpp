@@ -10,10 +10,6 @@ namespace {
 
 constexpr std::uint64_t sector = 512;
 
-bool aligned(std::uint64_t offset, const void* memory, std::size_t length) {
-    return offset % sector == 0 && length % sector == 0 && reinterpret_cast<std::uintptr_t>(memory) % sector == 0;
-}
-
 // What the device has now goes into the folios that are cached.
 Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in) {
     FileCache& pages = inode.pages();
@@ -167,10 +163,6 @@ Result<void> take_into_file(Inode& inode, std::uint64_t offset, ConstBytes in, c
     return named;
 }
 
-}  // namespace
-
-namespace {
-
 // Into the caller's memory, from wherever the bytes live; what is only in the cache comes from there. Inode held.
 Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     const std::uint64_t size = inode.size_hint(), bs = inode.fs().block_size();
@@ -200,9 +192,16 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
 
 }  // namespace
 
+Result<void> check_direct(const Inode& inode, std::uint64_t offset, ConstBytes memory) {
+    if (offset % sector == 0 && memory.size() % sector == 0 &&
+        reinterpret_cast<std::uintptr_t>(memory.data()) % sector == 0)
+        return {};
+    return fail(EINVAL, "inode {}: a direct request of {} bytes at {}: not in units of {}", inode.number(),
+                memory.size(), offset, sector);
+}
+
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
-    if (!aligned(offset, out.data(), out.size()))
-        return fail(EINVAL, "direct read of {} bytes at {}: not in units of {}", out.size(), offset, sector);
+    TRY(check_direct(inode, offset, out));
     if (inode.data_in_journal()) return read_file(inode, offset, out);
     TRY(write_back(inode, offset, offset + out.size()));
     ReadLock guard(inode.rw);
@@ -248,9 +247,27 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
     return in.size();
 }
 
+Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in) {
+    const std::uint64_t fs = inode.pages().folio_size(), end = offset + in.size();
+    if (end > inode.size_hint()) return false;
+    const auto cached = inode.pages().next_cached(offset / fs);
+    if (cached && *cached * fs < end) return false;
+    TRY(commit_moves(inode));
+    std::uint64_t device = 0;
+    {
+        MutexLock map(inode.map_lock);
+        const Mapping m = TRY(inode.places().lookup(offset, in.size()));
+        if (m.place != Place::mapped || m.end() < end || end > inode.disk_size()) return false;
+        device = m.block.value * inode.fs().block_size() + (offset - m.offset);
+    }
+    TRY(inode.fs().device.write(device, in));
+    // A reader may have begun before.
+    TRY(refresh_cache(inode, offset, in));
+    return true;
+}
+
 Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
-    if (!aligned(offset, in.data(), in.size()))
-        return fail(EINVAL, "direct write of {} bytes at {}: not in units of {}", in.size(), offset, sector);
+    TRY(check_direct(inode, offset, in));
     WriteLock guard(inode.rw);
     TRY(check_may_write(inode, request));
     const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();

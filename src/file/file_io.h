@@ -16,7 +16,7 @@ namespace uext4 {
 struct WriteRequest {
     bool append = false;  // at the end of the file; the offset is ignored
     bool direct = false;
-    bool around_cache = false;         // somebody else caches the file: large writes need not be kept here as well
+    bool around_cache = false;         // somebody else caches the file: what is large or in its place is not kept here
     bool may_use_reserve = false;      // blocks reserved for root
     bool keep_times = false;           // the caller owns the times (a mount's writeback cache)
     const Credentials* who = nullptr;  // clears set-id bits when given and not privileged
@@ -35,6 +35,7 @@ void touch_atime(Inode& inode);
 bool read_moves_atime(Inode& inode);
 
 // ---- direct.cpp
+Result<void> check_direct(const Inode& inode, std::uint64_t offset, ConstBytes memory);  // EINVAL: not in whole sectors
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out);
 Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // For whoever has a cache of his own in front: large reads of what is not cached here stay out of this one.
@@ -42,6 +43,10 @@ Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes 
 inline constexpr std::size_t least_around_cache = 64 << 10;
 // Whole blocks to the device, named in this call; neither inline nor journaled. Inode exclusive held.
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
+
+// The same where the blocks have their names, are in the file and in no folio: they are overwritten in their place, and
+// nothing else changes. False where it is not so.
+Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in);
 
 // ---- write.cpp
 // Bytes written and where; an error only when nothing was written. EFBIG, ENOSPC.

@@ -220,10 +220,14 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
     if (request.who) TRY(remove_privileges(inode, *request.who));
     const std::uint64_t bs = inode.fs().block_size();
     std::size_t around = 0;
-    if (request.around_cache && in.size() >= least_around_cache && offset % bs == 0 && in.size() % bs == 0 &&
-        !inode.data_in_journal() && !inode.is_inline()) {
+    if (request.around_cache && offset % bs == 0 && in.size() % bs == 0 && !inode.data_in_journal() &&
+        !inode.is_inline()) {
         // What fails goes through the cache, which tries other blocks and takes what there is room for.
-        if (Result<std::size_t> count = write_places(inode, offset, in, request)) around = *count;
+        if (in.size() >= least_around_cache) {
+            if (Result<std::size_t> count = write_places(inode, offset, in, request)) around = *count;
+        } else if (const Result<bool> done = overwrite_places(inode, offset, in); done && *done) {
+            around = in.size();
+        }
     }
     if (around == in.size()) return Written{offset, around};
     const std::size_t count = TRY(write_cached(inode, offset + around, in.subspan(around), request));

@@ -35,6 +35,10 @@ public:
     ~Inode() override;
 
     SharedMutex rw;  // Rank::Inode, order = number
+    // A call that takes rw several times, touching the program's memory in between with nothing else held, keeps others
+    // from the file: writes, truncate and fallocate exclusive, direct reads shared. Not on a mount, whose kernel does
+    // it.
+    SharedMutex call{Rank::Call, "Inode::call"};
     Mutex map_lock{Rank::Map, "Inode::map_lock"};
     Mutex flush_lock{Rank::Flush, "Inode::flush_lock"};  // one writeback pass at a time
 

@@ -17,6 +17,7 @@ struct RankText {
     const char* note;
 };
 constexpr RankText rank_texts[] = {
+    {"Call", "Inode::call: a whole call of a program on a file, while its memory is touched as well"},
     {"Freeze", "shared by operations, exclusive by freeze"},
     {"Topology", "cross-directory rename"},
     {"Inode", "Inode::rw; several: ancestor first, then inode number"},

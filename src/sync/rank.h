@@ -23,6 +23,7 @@ namespace uext4 {
 
 // Outer to inner.
 enum class Rank : std::uint8_t {
+    Call,         // Inode::call: a whole call of a program on a file, while its memory is touched as well
     Freeze,       // operations shared, freeze exclusive
     Topology,     // cross-directory rename
     Inode,        // Inode::rw; several: ancestor first, then inode number
