@@ -104,9 +104,10 @@ protected:
 
 TEST_F(Memory, UsedUp) {
     std::vector<char> bytes(3 << 20, 'y');
-    const iovec parts[2] = {{bytes.data(), 2 << 20}, {bytes.data() + (2 << 20), 1 << 20}};
+    std::vector<iovec> parts;
+    for (std::size_t at = 0; at < bytes.size(); at += 512 << 10) parts.push_back({bytes.data() + at, 512 << 10});
     const auto size = static_cast<ssize_t>(bytes.size());
-    each_allocation("write of parts", [&] { return uext4_pwritev(file, parts, 2, 0); });
+    each_allocation("write of parts", [&] { return uext4_pwritev(file, parts.data(), 6, 0); });
     each_allocation("write", [&] { return uext4_pwrite(file, bytes.data(), bytes.size(), 5000); });
     each_allocation("read", [&] { return uext4_pread(file, bytes.data(), bytes.size(), 50); });
     each_allocation("copy", [&] { return uext4_copy_file_range(file, 0, file, 2 * size, bytes.size()); });
