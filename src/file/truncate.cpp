@@ -213,6 +213,8 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
     if (!handle.extend(last)) TRY(handle.restart(last));
     TRY(free_all_xattrs(handle, inode));
+    // What freeing the number has to read is read while the list of orphans still knows it.
+    TRY(inode.fs().allocator.inode_in_use(inode.number()));
     TRY(orphans.remove(handle, inode));
     return inodes.release(handle, inode);
 }
