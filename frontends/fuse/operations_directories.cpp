@@ -107,11 +107,11 @@ void read_directory_plus(fuse_req_t request, fuse_ino_t node, std::size_t size, 
 void sync_directory(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
-    server.later(
+    server.make_durable(
         [&server, request, node, data_only, &file] {
             reply_result(request, node == FUSE_ROOT_ID ? server.fs().sync() : file.sync(data_only != 0));
         },
-        true);
+        false);
 }
 
 }  // namespace

@@ -64,8 +64,9 @@ public:
     bool parks() const { return freeze_state_.load() != FreezeState::open || !parked_.empty(); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
-    // Makes something durable, after the thaw. On a worker, so that many share one commit and none holds up the rest;
-    // but where the device is so fast that the hand-over would cost more, on the reading thread, if `little` is to do.
+    // Makes something durable. On a worker, so that many share one commit and none holds up the rest; but where the
+    // device is so fast that the hand-over would cost more, on the reading thread, if `little` is to do. It does not
+    // wait for a thaw: what is frozen is durable, and what was parked has been promised to nobody.
     void make_durable(std::function<void()> job, bool little);
     void freeze(fuse_req_t request);
     void thaw(fuse_req_t request);

@@ -267,7 +267,9 @@ public:
         return out;
     }
     Result<void> sync() { return detail::done(uext4_syncfs(fs_)); }
-    Result<void> freeze() { return detail::done(uext4_freeze(fs_)); }  // a copy of the image needs no replay
+    // A copy of the image needs no replay; changes wait for the thaw. Does not nest: EBUSY for what is frozen, EINVAL
+    // for the thaw of what is not.
+    Result<void> freeze() { return detail::done(uext4_freeze(fs_)); }
     Result<void> thaw() { return detail::done(uext4_thaw(fs_)); }
 
     Result<void> create_directory(const std::string& path, mode_t mode = 0777) {

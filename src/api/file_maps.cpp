@@ -57,8 +57,8 @@ void FileMaps::make_room(Inode& inode) {
 
 Result<void> FileMaps::sync(Inode& inode) {
     if (volume_.read_only()) return {};
-    const FreezeGate::Pass pass(volume_.gate());
-    return sync_file(inode, false);
+    const FreezeGate::SyncPass pass(volume_.gate());
+    return pass ? sync_file(inode, false) : Result<void>();
 }
 
 Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>& change) {

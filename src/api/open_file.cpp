@@ -21,8 +21,8 @@ OpenFile::~OpenFile() {
     // leave it empty.
     if (last_writer && inode_->fs().options.auto_da_alloc && inode_->replace_on_close.exchange(false) &&
         !inode_->fs().read_only.load()) {
-        FreezeGate::Pass pass(fs_.volume().gate());
-        (void)write_back(*inode_);  // an error is kept for fsync and the unmount
+        const FreezeGate::SyncPass pass(fs_.volume().gate());
+        if (pass) (void)write_back(*inode_);  // an error is kept for fsync and the unmount
     }
     inode_->open_files.fetch_sub(1);
 }
@@ -100,9 +100,10 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, std::span<const ConstB
     if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND))
         for (const ConstBytes& part : parts) TRY(check_direct(*inode_, offset, part));
     const std::size_t done = TRY(write_parts(offset, parts, who));
-    const FreezeGate::Pass pass(fs_.volume().gate());
-    if (flags_ & (O_SYNC | O_DSYNC)) TRY(sync_file(*inode_, (flags_ & O_SYNC) != O_SYNC));
-    else if (inode_->has_flag(format::inode_flag::sync)) TRY(sync_file(*inode_, false));
+    const bool all = (flags_ & O_SYNC) == O_SYNC || inode_->has_flag(format::inode_flag::sync);
+    if (!all && !(flags_ & O_DSYNC)) return done;
+    const FreezeGate::SyncPass pass(fs_.volume().gate());
+    if (pass) TRY(sync_file(*inode_, !all));
     return done;
 }
 
@@ -117,8 +118,8 @@ Result<void> OpenFile::may_go_on_writing() const {
 Result<void> OpenFile::sync(bool data_only) {
     if (inode_->fs().options.read_only) return {};
     TRY(fs_.writable());
-    FreezeGate::Pass pass(fs_.volume().gate());
-    Result<void> now = sync_file(*inode_, data_only);
+    const FreezeGate::SyncPass pass(fs_.volume().gate());
+    const Result<void> now = pass ? sync_file(*inode_, data_only) : Result<void>();
     // An error of background writeback is reported once to each who has the file open.
     atomic_point("Inode::writeback_errors", &inode_->writeback_errors);
     const std::uint64_t errors = inode_->writeback_errors.load();

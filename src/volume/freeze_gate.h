@@ -42,18 +42,41 @@ public:
         std::optional<RankGuard> rank_;
     };
 
-    void close();  // waits until nobody is inside; nests
+    // For who makes something durable: false where the file system is frozen, for there all is durable, and who waited
+    // for the thaw could be the one who was to thaw. Waits only for a freeze that is on its way.
+    class SyncPass {
+    public:
+        explicit SyncPass(FreezeGate& gate) : gate_(gate.enter_unless_frozen() ? &gate : nullptr) {
+            if (gate_) rank_.emplace(Rank::Freeze, "freeze gate");
+        }
+        ~SyncPass() {
+            if (gate_) gate_->leave();
+        }
+        SyncPass(const SyncPass&) = delete;
+        SyncPass& operator=(const SyncPass&) = delete;
+        explicit operator bool() const { return gate_ != nullptr; }
+
+    private:
+        FreezeGate* gate_;
+        std::optional<RankGuard> rank_;
+    };
+
+    void close();           // waits until nobody is inside
+    void all_is_durable();  // after close(): the file system is frozen
     void open();
     bool closed() const;
 
 private:
+    enum class State : std::uint8_t { open, closed, frozen };
     void enter();
     bool try_enter();
+    bool enter_unless_frozen();
     void leave();
 
     mutable Mutex lock_{Rank::Leaf, "FreezeGate"};
     CondVar changed_{"freeze gate"};
-    std::uint64_t inside_ = 0, closers_ = 0;
+    std::uint64_t inside_ = 0;
+    State state_ = State::open;
 };
 
 }  // namespace uext4

@@ -90,7 +90,7 @@ struct Volume::State {
     Mutex told_lock{Rank::Leaf, "Volume::told"};
     std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
     Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
-    unsigned freezes = 0;
+    bool frozen = false;
     bool closed = false;
     bool supersedes = false;  // the log that is opened holds fast commits that were replayed
 
@@ -106,6 +106,7 @@ struct Volume::State {
     // Of a mount that goes on: whether there may be something in the log. Where it is not known what the device says of
     // that, nothing goes there any more.
     Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
+    Result<void> write_everything();
     void met_corruption(const Error& error);
     // One damage is met on several levels of an operation, and by each one that comes by.
     bool is_news(const Error& error);
@@ -427,7 +428,9 @@ Result<void> Volume::close() {
     if (std::exchange(s.closed, true)) return {};
     if (s.options.fs.read_only) return {};
     s.flusher.reset();
-    Result<void> first = Flusher::flush_all(*s.layers->inodes);
+    Result<void> first;
+    if (s.frozen) first = thaw();  // the deleter may have waited for it
+    if (Result<void> r = Flusher::flush_all(*s.layers->inodes); !r && first) first = std::move(r);
     s.deleter.reset();
     // What failed is tried once more, and told of if it still does.
     if (Result<void> r = Flusher::flush_all(*s.layers->inodes, s.log); !r && first) first = std::move(r);
@@ -468,17 +471,22 @@ const RecoveryReport& Volume::recovery() const { return state_->recovery; }
 std::uint64_t Volume::orphans_finished() const { return state_->orphans_finished; }
 bool Volume::read_only() const { return state_->fs().read_only.load(); }
 
-Result<void> Volume::sync() {
-    State& s = *state_;
-    if (s.options.fs.read_only) return {};
-    Result<void> first = Flusher::flush_all(*s.layers->inodes, s.log);
-    Result<void> committed = s.fs().journal.commit_all();
+Result<void> Volume::State::write_everything() {
+    Result<void> first = Flusher::flush_all(*layers->inodes, log);
+    Result<void> committed = fs().journal.commit_all();
     if (committed) {
-        committed = s.device->flush();
-        if (!committed) s.fs().journal.abort(committed.error());  // what the device has dropped is not known
+        committed = device->flush();
+        if (!committed) fs().journal.abort(committed.error());  // what the device has dropped is not known
     }
     if (!first) return first;
     return committed;
+}
+
+Result<void> Volume::sync() {
+    State& s = *state_;
+    if (s.options.fs.read_only) return {};
+    const FreezeGate::SyncPass pass(s.gate);
+    return pass ? s.write_everything() : Result<void>();
 }
 
 SpaceCounts Volume::counts() const { return state_->layers->allocator->counts(); }
@@ -504,11 +512,11 @@ Result<void> Volume::freeze() {
     State& s = *state_;
     if (s.options.fs.read_only) return fail(EROFS, "a read-only file system needs no freezing");
     MutexLock guard(s.freeze_lock);
-    if (s.freezes++ > 0) return {};
+    if (s.frozen) return fail(EBUSY, "the file system is frozen already");
     if (s.deleter) s.deleter->finish();
     s.gate.close();
     auto settle = [&]() -> Result<void> {
-        TRY(sync());
+        TRY(s.write_everything());
         TRY(s.fs().journal.checkpoint_all());
         const SpaceCounts counts = this->counts();
         return s.announce([&](format::SuperBlock& super) {
@@ -520,18 +528,17 @@ Result<void> Volume::freeze() {
         });
     };
     Result<void> done = settle();
-    if (!done) {
-        s.gate.open();
-        --s.freezes;
-    }
+    s.frozen = done.has_value();
+    if (s.frozen) s.gate.all_is_durable();
+    else s.gate.open();
     return done;
 }
 
 Result<void> Volume::thaw() {
     State& s = *state_;
     MutexLock guard(s.freeze_lock);
-    if (s.freezes == 0) return fail(EINVAL, "not frozen");
-    if (--s.freezes > 0) return {};
+    if (!s.frozen) return fail(EINVAL, "the file system is not frozen");
+    s.frozen = false;
     Result<void> marked = s.announce([&](format::SuperBlock& super) {
         if (geometry().has_compat(format::compat::has_journal))
             super.feature_incompat = super.feature_incompat | format::incompat::recover;

@@ -40,7 +40,8 @@ public:
     Result<void> sync();
     SpaceCounts counts() const;
     std::uint64_t overhead_blocks();  // the file system's own structures (statfs)
-    // Nothing changes on the device until thaw(); the image, copied, needs no replay.
+    // Nothing changes on the device until thaw(); the image, copied, needs no replay. Does not nest: EBUSY for what is
+    // frozen, EINVAL for the thaw of what is not. What makes durable does not wait; close() thaws.
     Result<void> freeze();
     Result<void> thaw();
     // Deletes queued inodes now (tests; close and freeze do it as well).

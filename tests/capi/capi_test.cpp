@@ -10,11 +10,17 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <functional>
+#include <future>
+#include <iterator>
 #include <set>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -172,6 +178,60 @@ TEST_F(CInterface, AFrozenImageNeedsNoReplay) {
     EXPECT_EQ(uext4_thaw(fs), -EINVAL);
     EXPECT_EQ(uext4_pwrite(file, "more", 4, 4), 4);
     EXPECT_EQ(uext4_close(file), 0);
+}
+
+TEST_F(CInterface, AFreezeDoesNotNest) {
+    ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
+    EXPECT_EQ(uext4_freeze(fs), -EBUSY);
+    EXPECT_EQ(uext4_thaw(fs), 0);
+    EXPECT_EQ(uext4_thaw(fs), -EINVAL);
+    EXPECT_EQ(uext4_mkdir(fs, "/after", 0755), 0);
+}
+
+// Whether `work` ends while the file system is frozen; thaws if it does not, so that the test ends.
+bool ends_while_frozen(uext4_fs* fs, const std::function<void()>& work) {
+    std::future<void> done = std::async(std::launch::async, work);
+    const bool ended = done.wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+    if (!ended) uext4_thaw(fs);
+    done.wait();
+    return ended;
+}
+
+std::string bytes_of(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// Whoever waited for the thaw there could be the one who was to thaw.
+TEST_F(CInterface, WhatMakesDurableDoesNotWaitWhileFrozen) {
+    uext4_file *file = nullptr, *replaced = nullptr;
+    ASSERT_EQ(uext4_open(fs, "/f", O_CREAT | O_RDWR, 0644, &file), 0);
+    EXPECT_EQ(uext4_pwrite(file, "data", 4, 0), 4);
+    ASSERT_EQ(uext4_open(fs, "/replaced", O_CREAT | O_RDWR, 0644, &replaced), 0);
+    EXPECT_EQ(uext4_pwrite(replaced, "old", 3, 0), 3);
+    EXPECT_EQ(uext4_ftruncate(replaced, 0), 0);
+    EXPECT_EQ(uext4_pwrite(replaced, "new", 3, 0), 3);
+    ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
+    const std::string frozen = bytes_of(path);
+    char byte = 0;
+    EXPECT_EQ(uext4_pread(file, &byte, 1, 0), 1);  // which moves its access time, in memory
+    EXPECT_TRUE(ends_while_frozen(fs, [&] { EXPECT_EQ(uext4_fsync(file), 0); }));
+    EXPECT_TRUE(ends_while_frozen(fs, [&] { EXPECT_EQ(uext4_fdatasync(file), 0); }));
+    EXPECT_TRUE(ends_while_frozen(fs, [&] { EXPECT_EQ(uext4_syncfs(fs), 0); }));
+    EXPECT_TRUE(ends_while_frozen(fs, [&] { EXPECT_EQ(uext4_close(replaced), 0); }));
+    EXPECT_TRUE(bytes_of(path) == frozen) << "the image changed while it was frozen";
+    EXPECT_EQ(uext4_thaw(fs), 0);
+    EXPECT_EQ(uext4_close(file), 0);
+}
+
+TEST_F(CInterface, AnUnmountThaws) {
+    uext4_file* file = nullptr;
+    ASSERT_EQ(uext4_open(fs, "/f", O_CREAT | O_RDWR, 0644, &file), 0);
+    EXPECT_EQ(uext4_unlink(fs, "/f"), 0);
+    ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
+    EXPECT_EQ(uext4_close(file), 0);  // the file is to be deleted
+    uext4_fs* ended = std::exchange(fs, nullptr);
+    EXPECT_TRUE(ends_while_frozen(ended, [&] { EXPECT_EQ(uext4_umount(ended), 0); }));
 }
 
 TEST(CDevice, ServesCallbacks) {
