@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Every verb of ./dev tells what it does when it is asked, and refuses words that it does not know.
 
-(explore and crash would build their programs first; explore.designs and crash.states run those.)
-
 Usage: help_test.py SOURCE
 """
 
@@ -11,6 +9,7 @@ import subprocess
 import sys
 
 VERBS = ("run", "test", "build", "lint", "bench", "fuzz")
+TOOLS = ("explore", "crash")  # these have their options told by the program that they build
 
 
 def main():
@@ -27,6 +26,11 @@ def main():
     expect(0, "./dev VERB", "--help")
     for verb in VERBS:
         expect(0, f"usage: ./dev {verb}", verb, "--help")
+    for verb in TOOLS:
+        if (dev.parent / "build" / "debug" / "bin" / f"uext4-{verb}").exists():
+            expect(0, f"usage: ./dev {verb}", verb, "--help")
+            if "Building" in subprocess.run([dev, verb, "--help"], capture_output=True, text=True, check=False).stdout:
+                bad.append(f"./dev {verb} --help builds")
     for verb in ("build", "lint", "test"):
         expect(2, "unrecognized arguments", verb, "--no-such-option")
     expect(2, "no verb nothing", "nothing")

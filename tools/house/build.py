@@ -58,6 +58,10 @@ def build_products():
     return PROGRAM
 
 
+def tool_path(preset, name):
+    return BUILD / preset / "bin" / name
+
+
 def build_tool(preset, name, purpose):
     """Builds bin/<name> of a preset and returns its path; gives up if the tree has no such tool."""
     with locked(preset):
@@ -65,4 +69,4 @@ def build_tool(preset, name, purpose):
     if not has_target(preset, f"bin/{name}"):
         raise GiveUp(f"{purpose} is not part of this tree yet: no target makes bin/{name}")
     build(preset, f"bin/{name}")
-    return BUILD / preset / "bin" / name
+    return tool_path(preset, name)

@@ -69,16 +69,24 @@ def bench(arguments):
     return subprocess.run([sys.executable, "-B", str(script), *tools, *arguments], cwd=ROOT, check=False).returncode
 
 
-def explore(arguments):
-    packages.ensure("products", "tests")
-    tool = build.build_tool("debug", "uext4-explore", "the schedule explorer")
+def run_tool(name, purpose, arguments):
+    tool = build.tool_path("debug", name)
+    asks = bool({"--help", "-h"} & set(arguments))
+    # Its options are the tool's own to tell: the one that was built last does, without building.
+    if not (asks and tool.exists()):
+        if asks:
+            say(f"{purpose} is not built yet: building it first")
+        packages.ensure("products", "tests")
+        tool = build.build_tool("debug", name, purpose)
     return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
+
+
+def explore(arguments):
+    return run_tool("uext4-explore", "the schedule explorer", arguments)
 
 
 def crash(arguments):
-    packages.ensure("products", "tests")
-    tool = build.build_tool("debug", "uext4-crash", "the crash-state generator")
-    return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
+    return run_tool("uext4-crash", "the crash-state generator", arguments)
 
 
 VERBS = {
