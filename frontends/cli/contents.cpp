@@ -72,30 +72,32 @@ private:
     std::string path_;
 };
 
-constexpr const char* incomplete = "not everything was copied";
+// What was copied of a source; nothing of one that could not be.
+using Copied = std::optional<std::string>;
 
 // Copies what is named in one image to `folder`, into a directory for each source: a name may be there twice. The paths
 // of the copies, which mean what the sources mean.
-std::vector<std::string> copy_aside(Session& from, const std::vector<std::string>& paths, const std::string& folder,
-                                    const CopyOptions& options) {
-    CopyOut out(from, options);
-    std::vector<std::string> places;
+std::vector<Copied> copy_aside(Session& from, const std::vector<std::string>& paths, const std::string& folder,
+                               const CopyOptions& options, Outcome& outcome) {
+    CopyOut out(from, options, outcome);
+    std::vector<Copied> places;
     for (const std::string& path : paths) out.expect(path);
     for (const std::string& path : paths) {
         const std::string place = fmt::format("{}/{}", folder, places.size());
         if (::mkdir(place.c_str(), 0700) != 0) give_up(impossible, place + ": " + std::strerror(errno));
-        out.copy(path, place);
-        places.push_back(place + "/" + (means_contents(path) ? "." : last_part(path)));
+        const bool done = out.copy(path, place);
+        places.push_back(done ? Copied(place + "/" + (means_contents(path) ? "." : last_part(path))) : std::nullopt);
     }
     out.finish();
-    if (out.incomplete()) give_up(negative, incomplete);
     return places;
 }
 
 // Whatever is named, as paths of the host: what is in images is copied to folders first.
 std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>& sources, const CopyOptions& options,
-                                     const CommonOptions& common, std::map<std::string, Folder>& folders) {
-    std::map<std::string, std::vector<std::string>> wanted, places;
+                                     const CommonOptions& common, std::map<std::string, Folder>& folders,
+                                     Outcome& outcome) {
+    std::map<std::string, std::vector<std::string>> wanted;
+    std::map<std::string, std::vector<Copied>> places;
     for (const std::string& source : sources) {
         const Place from = split_place(source);
         if (!from.image.empty()) wanted[from.image].push_back(from.path);
@@ -105,11 +107,11 @@ std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>
     plain.mode.reset();
     for (const auto& [image, paths] : wanted) {
         if (image == to.image()) {
-            places[image] = copy_aside(to, paths, folders[image].path(), plain);
+            places[image] = copy_aside(to, paths, folders[image].path(), plain, outcome);
             continue;
         }
         Session other(image, false, common);
-        places[image] = copy_aside(other, paths, folders[image].path(), plain);
+        places[image] = copy_aside(other, paths, folders[image].path(), plain, outcome);
         other.close();
     }
     std::vector<std::string> out;
@@ -120,7 +122,7 @@ std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>
             out.push_back(source);
             continue;
         }
-        out.push_back(places[image][next[image]++]);
+        if (const Copied& copied = places[image][next[image]++]) out.push_back(*copied);
     }
     return out;
 }
@@ -131,13 +133,15 @@ void copy_into(const Place& to, const std::vector<std::string>& sources, const C
     if (sources.size() > 1 && !target.resolve(to.path)->is_directory())
         give_up(negative, target.at(to.path) + ": is no directory");
     std::map<std::string, Folder> folders;
-    const std::vector<std::string> paths = on_the_host(target, sources, o, common, folders);
+    Outcome outcome;
+    const std::vector<std::string> paths = on_the_host(target, sources, o, common, folders, outcome);
     {
-        CopyIn in(target, o);
+        CopyIn in(target, o, outcome);
         for (const std::string& path : paths) in.expect(path);
         for (const std::string& path : paths) in.copy(path, to.path);
     }
     target.close();
+    if (outcome.code() != fine) give_up(outcome.code(), "");
 }
 
 void copy_from_images(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o,
@@ -152,19 +156,18 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
             images.emplace_back(from.image, std::vector<std::string>{});
         images.back().second.push_back(from.path);
     }
-    bool complete = true;
+    Outcome outcome;
     for (const auto& [image, paths] : images) {
         Session from(image, false, common);
         {
-            CopyOut out(from, o);
+            CopyOut out(from, o, outcome);
             for (const std::string& path : paths) out.expect(path);
             for (const std::string& path : paths) out.copy(path, to);
             out.finish();
-            complete = complete && !out.incomplete();
         }
         from.close();
     }
-    if (!complete) give_up(negative, incomplete);
+    if (outcome.code() != fine) give_up(outcome.code(), "");
 }
 
 void copy(const CopyState& c) {

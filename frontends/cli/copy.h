@@ -4,6 +4,7 @@
 #include "cli/progress.h"
 #include "cli/session.h"
 
+#include <functional>
 #include <map>
 
 namespace uext4::cli {
@@ -24,14 +25,28 @@ std::string last_part(std::string path);
 // "tree/.", "tree/.." and "/" have no name of their own: what is in them goes straight into the target, as with cp(1).
 bool means_contents(const std::string& path);
 
+// How a copy ends. What cannot be copied is told, and the rest goes on, as with cp(1); the exit code is the worst.
+class Outcome {
+public:
+    // Whether it was done; else what ended it was told.
+    bool attempt(Progress& progress, const std::function<void()>& part);
+    void tell(Progress& progress, int code, const std::string& what);
+    int code() const { return code_; }
+
+private:
+    int code_ = fine;
+};
+
 // From the host into an image. One of these sees all sources: links between them stay links.
 class CopyIn {
 public:
-    CopyIn(Session& to, const CopyOptions& o) : to_(to), o_(o), progress_(o.progress) {}
+    CopyIn(Session& to, const CopyOptions& o, Outcome& outcome)
+        : to_(to), o_(o), outcome_(outcome), progress_(o.progress) {}
     void expect(const std::string& source);
     void copy(const std::string& source, const std::string& target);
 
 private:
+    void named(const std::string& source, const std::string& target);
     void entry(const std::string& source, Inode& directory, const std::string& name, unsigned depth = 0);
     void replace(const std::string& source, const InodeRef& inode);
     void merge(const std::string& source, Inode& directory);
@@ -48,6 +63,7 @@ private:
 
     Session& to_;
     const CopyOptions& o_;
+    Outcome& outcome_;
     Progress progress_;
     std::map<std::pair<dev_t, ino_t>, std::uint64_t> linked_;
 };
@@ -55,17 +71,19 @@ private:
 // From an image to the host. One of these sees all sources in the image.
 class CopyOut {
 public:
-    CopyOut(Session& from, const CopyOptions& o) : from_(from), o_(o), progress_(o.progress) {}
+    CopyOut(Session& from, const CopyOptions& o, Outcome& outcome)
+        : from_(from), o_(o), outcome_(outcome), progress_(o.progress) {}
     void expect(const std::string& source);
-    void copy(const std::string& source, const std::string& target);
+    // Whether it, or at least the directory that it is, was copied.
+    bool copy(const std::string& source, const std::string& target);
     // Last of all: what would have been in the way of later copies.
     void finish();
-    // Something was left out and told.
-    bool incomplete() const { return incomplete_; }
 
 private:
+    void named(const std::string& source, const std::string& target);
     void expect(const InodeRef& inode, const std::string& source, unsigned depth);
     void entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0);
+    void inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth);
     std::vector<std::pair<std::string, std::uint64_t>> names_in(Inode& directory, const std::string& source);
     void contents(const InodeRef& inode, const std::string& source, const std::string& target, const struct stat& st);
     void attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st);
@@ -73,6 +91,7 @@ private:
 
     Session& from_;
     const CopyOptions& o_;
+    Outcome& outcome_;
     Progress progress_;
     std::map<ino_t, std::string> linked_;
     Ancestors above_;
@@ -81,7 +100,6 @@ private:
         struct stat st;
     };
     std::vector<Left> left_;  // directories that their owner cannot enter when they have their permissions
-    bool incomplete_ = false;
 };
 
 }  // namespace uext4::cli

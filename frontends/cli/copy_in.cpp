@@ -23,6 +23,22 @@ bool means_contents(const std::string& path) {
     return name == "." || name == ".." || name == "/" || name.empty();
 }
 
+bool Outcome::attempt(Progress& progress, const std::function<void()>& part) {
+    try {
+        part();
+        return true;
+    } catch (const Failure& failure) {
+        tell(progress, failure.code, failure.what);
+        return false;
+    }
+}
+
+void Outcome::tell(Progress& progress, int code, const std::string& what) {
+    progress.clear();
+    fmt::print(stderr, "uext4 cp: {}\n", told(what));
+    code_ = std::max(code_, code);
+}
+
 void CopyIn::expect(const std::string& source) {
     if (!progress_.shown()) return;
     struct stat st{};
@@ -35,6 +51,10 @@ void CopyIn::expect(const std::string& source) {
 }
 
 void CopyIn::copy(const std::string& source, const std::string& target) {
+    outcome_.attempt(progress_, [&] { named(source, target); });
+}
+
+void CopyIn::named(const std::string& source, const std::string& target) {
     Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
     if (there && (*there)->is_directory()) {
         if (means_contents(source)) merge(source, **there);
@@ -95,10 +115,16 @@ void CopyIn::merge(const std::string& source, Inode& directory) {
     inside(source, directory, 0);
     if (o_.preserve) attributes(source, directory, st, true);
 }
+
 void CopyIn::inside(const std::string& source, Inode& directory, unsigned depth) {
     std::vector<std::string> names;
-    for (const auto& e : std::filesystem::directory_iterator(source)) names.push_back(e.path().filename());
-    for (const std::string& n : names) entry(source + "/" + n, directory, n, depth + 1);
+    std::error_code error;
+    using Walk = std::filesystem::directory_iterator;
+    for (Walk at(source, error); !error && at != Walk(); at.increment(error)) names.push_back(at->path().filename());
+    // What is known of it is copied all the same.
+    if (error) outcome_.tell(progress_, impossible, source + ": " + error.message());
+    for (const std::string& n : names)
+        outcome_.attempt(progress_, [&] { entry(source + "/" + n, directory, n, depth + 1); });
 }
 
 void CopyIn::remove_old(Inode& directory, const std::string& name, const struct stat& st) {

@@ -13,32 +13,33 @@ void check(int result, const std::string& what) {
     if (result != 0) give_up(impossible, what + ": " + std::strerror(errno));
 }
 
-void tell(Progress& progress, const std::string& what, int error) {
-    progress.clear();
-    fmt::print(stderr, "uext4 cp: {}: {}\n", told(what), std::strerror(error));
-}
-
 }  // namespace
 
 void CopyOut::expect(const std::string& source) {
     if (!progress_.shown()) return;
-    if (Result<InodeRef> inode = from_.fs().resolve(source, operator_identity(), !o_.recursive))
-        expect(*inode, source, 0);
+    try {
+        if (Result<InodeRef> inode = from_.fs().resolve(source, operator_identity(), !o_.recursive))
+            expect(*inode, source, 0);
+    } catch (const Failure&) {
+        // Whatever is wrong is told by the copy itself.
+    }
 }
 
 void CopyOut::expect(const InodeRef& inode, const std::string& source, unsigned depth) {
-    // Whatever is wrong is told by the copy itself.
     const Result<struct stat> st = from_.fs().attributes(*inode);
     if (!st) return;
     progress_.expect(*st);
     if (!S_ISDIR(st->st_mode) || !o_.recursive) return;
-    above_.enter(from_, *inode);
+    const Ancestors::Inside inside(above_, from_, *inode);
     for (const auto& [name, number] : names_in(*inode, source))
         if (Result<InodeRef> child = from_.fs().inode(InodeNr(number))) expect(*child, source + "/" + name, depth + 1);
-    above_.leave();
 }
 
-void CopyOut::copy(const std::string& source, const std::string& target) {
+bool CopyOut::copy(const std::string& source, const std::string& target) {
+    return outcome_.attempt(progress_, [&] { named(source, target); });
+}
+
+void CopyOut::named(const std::string& source, const std::string& target) {
     InodeRef inode = from_.resolve(source, !o_.recursive);
     std::string where = target;
     struct stat st{};
@@ -71,7 +72,6 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             progress_.finish(st);
             return;
         }
-        linked_[st.st_ino] = target;
     }
     progress_.begin(last_part(source));
     switch (st.st_mode & S_IFMT) {
@@ -83,7 +83,6 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
                 check(depth == 0 ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there), target);
                 if (!S_ISDIR(there.st_mode)) give_up(negative, target + ": is in the way of a directory");
             }
-            above_.enter(from_, *inode);
             break;
         case S_IFLNK:
             ::unlink(target.c_str());
@@ -95,21 +94,27 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
                 // Only root makes devices; the others still get the rest of the tree.
                 if (errno != EPERM) check(-1, target);
-                tell(progress_, target, EPERM);
-                incomplete_ = true;
+                outcome_.tell(progress_, negative, target + ": " + std::strerror(EPERM));
                 return;
             }
     }
-    if (S_ISDIR(st.st_mode)) {
-        for (const auto& [name, number] : names_in(*inode, source))
-            entry(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name,
-                  target + "/" + name, depth + 1);
-        above_.leave();
-    }
+    if (S_ISDIR(st.st_mode)) inside(inode, source, target, depth);
+    else if (st.st_nlink > 1) linked_[st.st_ino] = target;
     progress_.finish(st);
     // Links to files below are still to be made, so the way to them stays open. Children come before their parents.
     if (S_ISDIR(st.st_mode) && (mode_out(st) & S_IRWXU) != S_IRWXU) left_.push_back({source, target, st});
     else attributes(*inode, source, target, st);
+}
+
+void CopyOut::inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
+    outcome_.attempt(progress_, [&] {
+        const Ancestors::Inside inside(above_, from_, *inode);
+        for (const auto& [name, number] : names_in(*inode, source))
+            outcome_.attempt(progress_, [&, name = name, number = number] {
+                entry(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name,
+                      target + "/" + name, depth + 1);
+            });
+    });
 }
 
 void CopyOut::contents(const InodeRef& inode, const std::string& source, const std::string& target,
@@ -144,10 +149,11 @@ void CopyOut::contents(const InodeRef& inode, const std::string& source, const s
 }
 
 void CopyOut::finish() {
-    for (const Left& directory : std::exchange(left_, {})) {
-        InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), directory.source);
-        attributes(*inode, directory.source, directory.target, directory.st);
-    }
+    for (const Left& directory : std::exchange(left_, {}))
+        outcome_.attempt(progress_, [&] {
+            InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), directory.source);
+            attributes(*inode, directory.source, directory.target, directory.st);
+        });
 }
 
 mode_t CopyOut::mode_out(const struct stat& st) const {
@@ -168,7 +174,7 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
                 need(from_.fs().get_xattr(inode, name, operator_identity(), false), source);
             if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM &&
                 errno != EOPNOTSUPP)
-                tell(progress_, target + ": " + name, errno);
+                outcome_.tell(progress_, fine, target + ": " + name + ": " + std::strerror(errno));
         }
     }
     if (!S_ISLNK(st.st_mode)) check(::chmod(target.c_str(), o_.mode ? *o_.mode : mode_out(st) & kept), target);

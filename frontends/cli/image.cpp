@@ -208,6 +208,9 @@ void add_image_verbs(CLI::App& app) {
         auto [v, s] = verb("label", "Shows or sets the label", "uext4 label disk.img rootfs", true, false);
         v->add_option("LABEL", s->text, "At most 16 bytes")->each([s](const std::string&) { s->set = true; });
         v->callback([s] {
+            if (s->text.size() > sizeof(format::SuperBlock::volume_name))
+                give_up(impossible, fmt::format("'{}': a label has at most {} bytes", s->text,
+                                                sizeof(format::SuperBlock::volume_name)));
             Session session(s->image, s->set, s->o);
             if (s->set) need(session.fs().set_label(s->text), s->image);
             else fmt::print("{}\n", shown(need(session.fs().label(), s->image)));

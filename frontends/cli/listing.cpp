@@ -90,7 +90,7 @@ void list(const std::string& place, bool long_form, bool all, const CommonOption
 
 Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json, Ancestors& above) {
     Json out = Json::array();
-    above.enter(s, directory);
+    const Ancestors::Inside here(above, s, directory);
     std::vector<Entry> list = entries(s, directory);
     std::erase_if(list, [](const Entry& e) { return e.name == "." || e.name == ".."; });
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -106,7 +106,6 @@ Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json,
         }
         if (json) out.push_back(std::move(j));
     }
-    above.leave();
     return out;
 }
 

@@ -48,16 +48,17 @@ void remove_tree(Session& s, Inode& directory, const std::string& name, const st
         need(s.fs().unlink(directory, name, me(), false), s.at(path));
         return;
     }
-    above.enter(s, *inode);
-    std::vector<std::string> inside;
-    need(s.fs().read_directory(*inode, 0,
-                               [&](const DirectoryEntry& e) {
-                                   if (e.name != "." && e.name != "..") inside.emplace_back(e.name);
-                                   return true;
-                               }),
-         s.at(path));
-    for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n, above);
-    above.leave();
+    {
+        const Ancestors::Inside here(above, s, *inode);
+        std::vector<std::string> inside;
+        need(s.fs().read_directory(*inode, 0,
+                                   [&](const DirectoryEntry& e) {
+                                       if (e.name != "." && e.name != "..") inside.emplace_back(e.name);
+                                       return true;
+                                   }),
+             s.at(path));
+        for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n, above);
+    }
     inode = InodeRef();
     need(s.fs().rmdir(directory, name, me(), false), s.at(path));
 }

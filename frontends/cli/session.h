@@ -72,11 +72,23 @@ const Credentials& operator_identity();
 // The directories between the start of a walk and where it is: a damaged image may hold one that contains itself.
 class Ancestors {
 public:
-    // Ends the verb when `directory` is among them, or they are more than any path can name.
-    void enter(const Session& session, const Inode& directory);
-    void leave() { numbers_.pop_back(); }
+    // As long as it lives, the walk is in `directory`. Ends the verb when that is among those above, or they are more
+    // than any path can name.
+    class Inside {
+    public:
+        Inside(Ancestors& above, const Session& session, const Inode& directory) : above_(above) {
+            above_.enter(session, directory);
+        }
+        ~Inside() { above_.numbers_.pop_back(); }
+        Inside(const Inside&) = delete;
+        Inside& operator=(const Inside&) = delete;
+
+    private:
+        Ancestors& above_;
+    };
 
 private:
+    void enter(const Session& session, const Inode& directory);
     std::vector<std::uint64_t> numbers_;
 };
 

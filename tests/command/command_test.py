@@ -10,6 +10,7 @@ import os
 import pathlib
 import pty
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def wrong_words(verbs):
                   ("mkdir", "--mode", "7x", ":/new"), ("mkdir", "--mode", "9" * 30, ":/new"),
                   ("mknod", "--mode", "9" * 30, ":/new", "p"), ("cp", "--mode", "7x", "/etc/hostname", ":/new"),
                   ("cp", "--owner", "5", "/etc/hostname", ":/new"), ("cp", "--map-owner", "1:2:3", "/etc/hostname", ":/new"),
-                  ("truncate", "-s", "5x", ":/there"), ("setfattr", "-n", "user.a", "-v", "0xabc", ":/there"),
+                  ("label", verbs.image, "seventeen letters"), ("truncate", "-s", "5x", ":/there"),
+                  ("setfattr", "-n", "user.a", "-v", "0xabc", ":/there"),
                   ("chattr", "+?", ":/there"), ("chattr", "i", ":/there")):
         verbs(*words, status=IMPOSSIBLE)
     for words in (("mknod", ":/new", "c", "99999999", "1"), ("mknod", ":/new", "c", "1", "1048576"),
@@ -145,6 +147,38 @@ def owners(scratch, verbs):
         check((status["uid"], status["gid"]) == expected, f"{path} belongs to {status['uid']}:{status['gid']}")
 
 
+def others_are_copied(scratch, verbs, source):
+    """As with cp(1): what cannot be copied is told, the others are copied, and the exit code says that not all was."""
+    verbs("mkdir", ":/others")
+    verbs("cp", source / "missing", source / "one", source / "gone", source / "two", ":/others", status=NO, says="gone")
+    check(verbs("ls", ":/others").split() == ["one", "two"], "into an image: what is named beside what is missing")
+    out = scratch.path("others")
+    out.mkdir()
+    verbs("cp", ":/others/missing", ":/others/one", ":/others/gone", ":/others/two", out, status=NO, says="gone")
+    check(sorted(os.listdir(out)) == ["one", "two"], "out of an image: what is named beside what is missing")
+    other = Verbs(scratch, scratch.image("others.img", "8M", "-t", "ext4"))
+    verbs("cp", ":/others/missing", ":/others/one", ":/others/two", f"{other.image}:/", status=NO, says="missing")
+    check(other("cat", ":/one") + other("cat", ":/two") == "oneone", "between images: what is named beside what is missing")
+    # Inside of a tree as well, with its attributes; a file that fails stays as far as it was written.
+    tree = scratch.path("tree with a vast one")
+    (tree / "inner").mkdir(parents=True)
+    for name in ("a", "inner/b", "z"):
+        (tree / name).write_text(name)
+    with open(tree / "inner" / "vast", "wb") as vast:
+        vast.truncate(20 << 40)
+    os.symlink("a", tree / "link")
+    os.chmod(tree / "inner", 0o751)
+    verbs("cp", "-a", tree, ":/others", status=IMPOSSIBLE, says="vast")
+    found = verbs("ls", f":/others/{tree.name}/inner").split() + verbs("ls", f":/others/{tree.name}").split()
+    check(sorted(found) == ["a", "b", "inner", "link", "vast", "z"], f"of a tree with a file that is too large: {found}")
+    check(verbs.status(f"/others/{tree.name}/inner")["mode"][-9:] == "rwxr-x--x", "the tree's attributes are not copied")
+    shutil.rmtree(tree)
+    verbs("cp", "-r", ":/others", ":/others/none", out, status=NO, says="none")
+    check((out / "others" / "two").read_text() == "one", "out of an image: a tree beside what is missing")
+    for image in (verbs.image, other.image):
+        mounting.clean(image)
+
+
 def copies(scratch, verbs):
     source = scratch.path("source")
     source.mkdir()
@@ -170,6 +204,7 @@ def copies(scratch, verbs):
     os.unlink(source / "vast")
     check(verbs("cat", ":/kept/two") == "one", "a copy is lost with one that failed")
     mounting.clean(verbs.image)
+    others_are_copied(scratch, verbs, source)
     # Two that are called alike, of two directories.
     verbs("mkdir", ":/else")
     verbs("cp", "/etc/hostname", ":/else/one")
