@@ -12,6 +12,8 @@ namespace {
 using namespace std::chrono_literals;
 constexpr auto period = 1s;
 constexpr std::uint64_t old_enough_ms = 5000;
+// Looks that find nothing dirty before it sleeps: what was changed last is committed by then, and may leave the table.
+constexpr int last_looks = 6;
 
 std::uint64_t steady_milliseconds() {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
@@ -30,6 +32,7 @@ Flusher::~Flusher() {
         stop_ = true;
         changed_.notify_all();
     }
+    gate_.end_watch();
     thread_.join();
     fs_.pages.set_flusher({});
 }
@@ -59,7 +62,11 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
 }
 
 void Flusher::run() {
-    for (;;) {
+    for (int idle = 0;; ++idle) {
+        // Nothing becomes dirty but inside the gate.
+        const auto has_work = [this] { return fs_.pages.dirty() != 0 && !fs_.read_only.load(); };
+        if (has_work()) idle = 0;
+        else if (idle >= last_looks) gate_.wait_for_entry(has_work), idle = 0;
         bool pressed = false;
         {
             MutexLock guard(lock_);

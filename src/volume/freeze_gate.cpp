@@ -1,17 +1,19 @@
 #include "volume/freeze_gate.h"
 
+#include <utility>
+
 namespace uext4 {
 
 void FreezeGate::enter() {
     MutexLock guard(lock_);
     while (state_ != State::open) changed_.wait(lock_);
-    ++inside_;
+    come_in();
 }
 
 bool FreezeGate::try_enter() {
     MutexLock guard(lock_);
     if (state_ != State::open) return false;
-    ++inside_;
+    come_in();
     return true;
 }
 
@@ -19,8 +21,21 @@ bool FreezeGate::enter_unless_frozen() {
     MutexLock guard(lock_);
     while (state_ == State::closed) changed_.wait(lock_);
     if (state_ == State::frozen) return false;
-    ++inside_;
+    come_in();
     return true;
+}
+
+void FreezeGate::come_in() {
+    ++inside_;
+    if (std::exchange(watched_, false)) [[unlikely]]
+        entered_.notify_all();
+}
+
+void FreezeGate::end_watch() {
+    MutexLock guard(lock_);
+    watch_ended_ = true;
+    watched_ = false;
+    entered_.notify_all();
 }
 
 void FreezeGate::leave() {

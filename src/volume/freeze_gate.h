@@ -66,17 +66,31 @@ public:
     void open();
     bool closed() const;
 
+    // For who has nothing to do until something changes: waits for the next to come in, or for end_watch(). Not at all
+    // while somebody is inside, or `has_work` says so; it is asked when nobody is inside, and must not wait.
+    template <class HasWork>
+    void wait_for_entry(HasWork has_work) {
+        MutexLock guard(lock_);
+        if (inside_ > 0 || watch_ended_ || has_work()) return;
+        watched_ = true;
+        while (watched_) entered_.wait(lock_);
+    }
+    void end_watch();
+
 private:
     enum class State : std::uint8_t { open, closed, frozen };
     void enter();
     bool try_enter();
     bool enter_unless_frozen();
     void leave();
+    void come_in() UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Leaf, "FreezeGate"};
     CondVar changed_{"freeze gate"};
     std::uint64_t inside_ = 0;
     State state_ = State::open;
+    CondVar entered_{"freeze gate entered"};
+    bool watched_ = false, watch_ended_ = false;
 };
 
 }  // namespace uext4
