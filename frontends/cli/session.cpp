@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include "device/host_use.h"
 #include "device/open_device.h"
 #include "sandbox/sandbox.h"
 
@@ -79,6 +80,9 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     FileDeviceOptions view;
     view.writable = !options.fs.read_only;
     view.offset = options.offset;
+    if (!view.writable)
+        if (const std::optional<std::string> warning = written_by_kernel(image))
+            fmt::print(stderr, "uext4: {}\n", told(*warning));
     std::shared_ptr<BlockDevice> device = TRY(open_device(image, view));
     if (sandbox) TRY(enter_sandbox(reach));
     return FileSystem::mount_device(std::move(device), options,

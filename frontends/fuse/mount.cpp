@@ -1,7 +1,9 @@
 #include "fuse/mount.h"
 
+#include "device/host_use.h"
 #include "device/open_device.h"
 #include "fuse/server.h"
+#include "fuse/signals.h"
 #include "fuse/supervisor.h"
 #include "sandbox/sandbox.h"
 
@@ -166,6 +168,8 @@ Result<void> serve(Job& job, Log& log) {
         FileDeviceOptions device_options;
         device_options.writable = !job.options.volume.fs.read_only;
         device_options.offset = job.options.volume.offset;
+        if (!device_options.writable)
+            if (const std::optional<std::string> warning = written_by_kernel(job.image)) log.tell(*warning);
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
         // Threads that start from here on have no capabilities; this one takes its own back for the mount itself.
         if (job.options.sandbox) TRY(lower_capabilities());

@@ -1,5 +1,7 @@
 #include "device/host_use.h"
 
+#include "device/partition.h"
+
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>
@@ -35,6 +37,7 @@ struct ScopedFd {
 struct Mount {
     dev_t device;
     std::string where;
+    bool writable;
 };
 
 // Every mounted device that this process can see.
@@ -48,14 +51,16 @@ std::vector<Mount> mounted_devices() {
         if (!(words >> id >> parent >> number >> root >> where)) continue;
         unsigned major_number = 0, minor_number = 0;
         if (std::sscanf(number.c_str(), "%u:%u", &major_number, &minor_number) != 2) continue;
-        mounts.push_back({makedev(major_number, minor_number), where});
         while (words >> word && word != "-") {
         }
+        std::string options;
+        words >> type >> source >> options;
+        const bool writable = options != "ro" && !options.starts_with("ro,");
+        mounts.push_back({makedev(major_number, minor_number), where, writable});
         // File systems over several devices have a made-up number there and one of their devices as the source.
         struct stat info{};
-        if (words >> type >> source && source.starts_with("/dev/") && stat(source.c_str(), &info) == 0 &&
-            S_ISBLK(info.st_mode))
-            mounts.push_back({info.st_rdev, where});
+        if (source.starts_with("/dev/") && stat(source.c_str(), &info) == 0 && S_ISBLK(info.st_mode))
+            mounts.push_back({info.st_rdev, where, writable});
     }
     return mounts;
 }
@@ -152,6 +157,30 @@ Result<void> refuse_if_mounted(int fd, const std::string& name) {
             return fail(EBUSY, "{}: it is in use by the kernel through {}", name, loop.node);
     }
     return {};
+}
+
+std::optional<std::string> written_by_kernel(const std::string& image) {
+    const ImageName parsed = parse_image_name(image);
+    const Result<int> opened = open_image(parsed.path, false);
+    if (!opened) return std::nullopt;  // whoever opens it to read it will say why
+    const ScopedFd fd{*opened};
+    struct stat info{};
+    if (fstat(fd.fd, &info) != 0) return std::nullopt;
+    const std::vector<Mount> mounts = mounted_devices();
+    const auto find = [&](dev_t device, const std::string& through) -> std::optional<std::string> {
+        const std::set<dev_t> devices = with_partitions(device);
+        for (const Mount& mount : mounts)
+            if (mount.writable && devices.contains(mount.device))
+                return fmt::format(
+                    "{}: the kernel has it mounted for writing on {}{}: what is read here may be of several "
+                    "moments",
+                    image, mount.where, through);
+        return std::nullopt;
+    };
+    if (S_ISBLK(info.st_mode)) return find(info.st_rdev, "");
+    for (const LoopDevice& loop : loops_backed_by(info))
+        if (std::optional<std::string> found = find(loop.device, " through " + loop.node)) return found;
+    return std::nullopt;
 }
 
 Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name) {

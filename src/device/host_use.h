@@ -4,6 +4,7 @@
 #include "base/result.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace uext4 {
@@ -11,6 +12,10 @@ namespace uext4 {
 // EBUSY, with a sentence that says how, if the kernel has the file or device `fd` mounted: directly, through a loop
 // device that is backed by it, or as a device that a mounted partition belongs to.
 Result<void> refuse_if_mounted(int fd, const std::string& name);
+
+// A sentence that says where, if the kernel has the image (a name as of open_device()) mounted so that it may change:
+// who reads it then must know.
+std::optional<std::string> written_by_kernel(const std::string& image);
 
 // Locks the bytes [offset, offset + length) of the file until the last descriptor of this open is closed (an
 // open-file-description lock, so two opens in one process exclude each other as well, and two partitions of one image

@@ -136,6 +136,12 @@ def in_use(scratch):
     directory = scratch.kernel_mount(image)
     refused(scratch, image, "an image that the kernel has mounted")
     run(scratch.program, "mkdir", f"{image}:/y", accept=(2,))
+    told = run(scratch.program, "ls", image).stdout
+    check(f"mounted for writing on {directory} through /dev/loop" in told, f"a reader of what the kernel writes: {told}")
+    scratch.kernel_umount(directory)
+    directory = scratch.kernel_mount(image, options="ro")
+    told = run(scratch.program, "ls", image).stdout
+    check("mounted" not in told, f"a reader of what nobody writes: {told}")
     scratch.kernel_umount(directory)
     mounting.clean(image)
     print("images in use: refused; readers share", flush=True)
