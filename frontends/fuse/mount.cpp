@@ -177,6 +177,7 @@ Result<void> serve(Job& job, Log& log) {
         Result<void> served, sealed;
         {
             Server server(*fs, job.options, tell, std::move(placement));
+            TRY(server.start());
             if (job.options.sandbox) {
                 TRY(raise_capabilities());
                 server.ask_for_groups([&supervisor](pid_t pid) { return supervisor.groups_of(pid); });

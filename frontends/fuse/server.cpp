@@ -63,6 +63,11 @@ void Server::greet(void* self, fuse_conn_info* connection) {
     if (server.ready_) server.ready_();
 }
 
+Result<void> Server::start() {
+    TRY(workers_.start());
+    return control_.start();
+}
+
 Result<void> Server::attach(const std::string& directory, bool debug, std::function<void()> ready) {
     ready_ = std::move(ready);
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

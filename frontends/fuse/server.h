@@ -34,6 +34,8 @@ public:
     ~Server();
     Server(const Server&) = delete;
 
+    // The workers. First of all, by a thread with the rights that they are to have.
+    Result<void> start();
     // Mounts. `ready` is called from loop() when the kernel and the server have greeted each other.
     Result<void> attach(const std::string& directory, bool debug, std::function<void()> ready);
     // Until the mount is gone or stop() was called.

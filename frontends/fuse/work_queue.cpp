@@ -2,6 +2,13 @@
 
 namespace uext4::fuse {
 
+Result<void> WorkQueue::start() {
+    Thread first = TRY(Thread::start(name_, [this] { run(); }));
+    MutexLock guard(lock_);
+    threads_.push_back(std::move(first));
+    return {};
+}
+
 void WorkQueue::add(std::function<void()> job) {
     MutexLock guard(lock_);
     if (idle_ <= jobs_.size() && threads_.size() < limit_) {
@@ -10,11 +17,6 @@ void WorkQueue::add(std::function<void()> job) {
         Result<Thread> thread = Thread::start(name_, [this] { run(); });
         guard.lock();
         if (thread) threads_.push_back(std::move(*thread));
-    }
-    if (threads_.empty()) {
-        guard.unlock();
-        job();
-        return;
     }
     jobs_.push_back(std::move(job));
     changed_.notify_all();

@@ -1,6 +1,7 @@
 // Threads for what may block, so that the thread that reads requests never does.
 #pragma once
 
+#include "base/result.h"
 #include "sync/condition.h"
 #include "sync/thread.h"
 
@@ -13,11 +14,14 @@ namespace uext4::fuse {
 
 class WorkQueue {
 public:
-    // Threads are started when there is work for them, up to `limit`.
     WorkQueue(std::string name, std::size_t limit) : name_(std::move(name)), limit_(limit) {}
     ~WorkQueue() { finish(); }
 
-    // In order; side by side as far as there are threads. Runs the job at once where not even one thread can be had.
+    // The first thread, without which nothing may be added: a job that ran on the thread that reads requests could wait
+    // for an answer to one. The others are started when there is work for them, up to `limit`, as far as they can be
+    // had.
+    Result<void> start();
+    // In order; side by side as far as there are threads.
     void add(std::function<void()> job);
     // Waits until nothing is queued or running.
     void drain();
