@@ -148,10 +148,7 @@ struct Job {
 Result<void> serve(Job& job, Log& log) {
     sigset_t signals;
     sigemptyset(&signals);
-    // All that ask a process to end, and those that would end it without having been asked for.
-    for (const int number :
-         {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGPWR, SIGSTKFLT})
-        sigaddset(&signals, number);
+    for (const int number : ending_signals()) sigaddset(&signals, number);
     sigset_t before;
     pthread_sigmask(SIG_BLOCK, &signals, &before);
     struct sigaction interrupt{};

@@ -1,5 +1,7 @@
 #include "fuse/placement.h"
 
+#include "fuse/signals.h"
+
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -116,10 +118,7 @@ void become(const char* name, pid_t parent) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(0);
     close_range(0, ~0u, 0);
     if (chdir("/") != 0) _exit(0);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) signal(number, SIG_IGN);
+    ignore_signals();
     prctl(PR_SET_NAME, name);
 }
 

@@ -1,10 +1,10 @@
 #include "fuse/supervisor.h"
 
 #include "fuse/mount_table.h"
+#include "fuse/signals.h"
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -149,11 +149,7 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
     close(ends[0]);
     close(groups[0]);
     for (const int fd : unwanted) close(fd);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU})
-        signal(number, SIG_IGN);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
+    ignore_signals();
     if (const int null = open("/dev/null", O_RDWR | O_CLOEXEC); null >= 0)
         for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
     if (chdir("/") != 0) _exit(1);
