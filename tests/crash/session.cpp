@@ -22,15 +22,19 @@ Session::~Session() {
 }
 
 Result<void> Session::unmap_all() {
-    for (auto& [number, mapped] : mapped_) TRY(maps_->unmap(mapped.map));
+    Result<void> first;
+    for (auto& [number, mapped] : mapped_)
+        if (mapped.map)
+            if (Result<void> r = maps_->unmap(mapped.map); !r && first) first = std::move(r);
     mapped_.clear();
-    return {};
+    return first;
 }
 
 Result<void> Session::close() {
-    TRY(unmap_all());
+    const Result<void> unmapped = unmap_all();
     maps_.reset();
-    return fs_->unmount();
+    const Result<void> unmounted = fs_->unmount();
+    return unmapped ? unmounted : unmapped;
 }
 
 // Of the bytes that are asked for, those that are in the file.
@@ -44,12 +48,13 @@ Result<void> Session::store_through_map(const Operation& o, unsigned serial) {
     Mapped& mapped = mapped_[file->inode().number().value];
     guard.unlock();
     if (mapped.length < end) {
-        if (mapped.map) TRY(maps_->unmap(mapped.map));
-        mapped.length = round_up(end, page);
+        mapped.length = 0;
+        if (auto old = std::exchange(mapped.map, {})) TRY(maps_->unmap(old));
         mapped.map = TRY(maps_->map({.inode = file->inode_ref(),
-                                     .length = static_cast<std::size_t>(mapped.length),
+                                     .length = static_cast<std::size_t>(round_up(end, page)),
                                      .protection = PROT_READ | PROT_WRITE,
                                      .may_store = true}));
+        mapped.length = round_up(end, page);
     }
     return maps_->store(*mapped.map, o.offset, bytes_of_write(serial, o.offset, end - o.offset));
 }

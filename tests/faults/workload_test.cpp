@@ -1,5 +1,6 @@
 // A workload under every fault: whatever was acknowledged is there, the rest is an error, and the unmount ends.
 #include "sync/thread.h"
+#include "tests/faults/all_faults.h"
 #include "tests/faults/faulty_mount.h"
 
 #include <malloc.h>
@@ -12,39 +13,6 @@ namespace uext4::faults {
 namespace {
 
 using namespace std::chrono_literals;
-using Kind = DeviceRequest::Kind;
-using Effect = DeviceFault::Effect;
-
-struct Fault {
-    const char* name;
-    std::vector<Kind> kinds;
-    Effect effect;
-    int code;
-    bool once;
-    bool honest;  // the device says when it fails: promises hold
-};
-const Fault all_faults[] = {
-    {"ReadFailsOnce", {Kind::Read}, Effect::Fail, EIO, true, true},
-    {"ReadFailsForGood", {Kind::Read}, Effect::Fail, EIO, false, true},
-    {"WriteFailsOnce", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, true, true},
-    {"WriteFailsForGood", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, false, true},
-    {"WriteIsTorn", {Kind::Write, Kind::Fua}, Effect::Torn, EIO, true, true},
-    {"FlushFailsOnce", {Kind::Flush}, Effect::Fail, EIO, true, true},
-    {"FlushFailsForGood", {Kind::Flush}, Effect::Fail, EIO, false, true},
-    {"CommitRecordFails", {Kind::Fua}, Effect::Fail, EIO, true, true},
-    {"ThinDeviceIsFull", {Kind::Write, Kind::Fua}, Effect::Fail, ENOSPC, false, true},
-    {"Dies", {}, Effect::Fail, EIO, false, true},
-    {"Slow", {Kind::Write, Kind::Flush}, Effect::Slow, 0, false, true},
-    {"WriteIsLost", {Kind::Write}, Effect::Lose, 0, true, false},
-    {"FlushLies", {Kind::Flush}, Effect::Lose, 0, false, false},
-    {"WriteIsTornSilently", {Kind::Write}, Effect::TearSilent, 0, true, false},
-    {"WriteGoesElsewhere", {Kind::Write}, Effect::Misdirect, 0, true, false},
-    {"ReadComesFromElsewhere", {Kind::Read}, Effect::Misdirect, 0, true, false},
-    {"WriteFlipsABit", {Kind::Write}, Effect::BitFlip, 0, true, false},
-    {"ReadFlipsABit", {Kind::Read}, Effect::BitFlip, 0, true, false},
-};
-void PrintTo(const Fault& fault, std::ostream* out) { *out << fault.name; }
-
 struct Cell {
     const char *name, *format, *options;
 };
@@ -63,19 +31,6 @@ class UnderFaults : public testing::TestWithParam<std::tuple<Fault, Cell>> {
 protected:
     const Fault& fault() const { return std::get<0>(GetParam()); }
     const Cell& cell() const { return std::get<1>(GetParam()); }
-
-    DeviceFault armed(std::mt19937& random) const {
-        DeviceFault f;
-        f.kinds = fault().kinds;
-        f.effect = fault().effect;
-        f.code = fault().code;
-        f.times = fault().once ? 1 + random() % 2 : DeviceFault::for_good;
-        f.skip = random() % (fault().kinds == std::vector<Kind>{Kind::Flush} ? 8 : 25);
-        f.bytes = fault().effect == Effect::Misdirect ? 4096 * (1 + random() % 9) : random() % 2000 / 512 * 512;
-        f.bit = random() % 8;
-        f.delay = 200us;
-        return f;
-    }
 
     static void put(std::string& file, std::size_t at, const std::string& bytes) {
         if (file.size() < at + bytes.size()) file.resize(at + bytes.size());
@@ -163,7 +118,7 @@ TEST_P(UnderFaults, WhatWasAcknowledgedIsThere) {
         ASSERT_TRUE(m.mount(cell().options));
         prepare(*m.fs);
         if (HasFailure()) return;
-        const std::uint64_t armed_fault = m.faulty->add(armed(random));
+        const std::uint64_t armed_fault = m.faulty->add(armed(fault(), random));
         workload(*m.fs, random);
         const auto cut = m.durable();
         const auto closed = m.fs->unmount();

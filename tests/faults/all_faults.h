@@ -1,0 +1,60 @@
+// The ways in which a device fails that every workload meets.
+#pragma once
+
+#include "device/faulty_device.h"
+
+#include <chrono>
+#include <ostream>
+#include <random>
+#include <vector>
+
+namespace uext4::faults {
+
+using Kind = DeviceRequest::Kind;
+using Effect = DeviceFault::Effect;
+
+struct Fault {
+    const char* name;
+    std::vector<Kind> kinds;
+    Effect effect;
+    int code;
+    bool once;
+    bool honest;  // the device says when it fails: promises hold
+};
+inline const Fault all_faults[] = {
+    {"ReadFailsOnce", {Kind::Read}, Effect::Fail, EIO, true, true},
+    {"ReadFailsForGood", {Kind::Read}, Effect::Fail, EIO, false, true},
+    {"WriteFailsOnce", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, true, true},
+    {"WriteFailsForGood", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, false, true},
+    {"WriteIsTorn", {Kind::Write, Kind::Fua}, Effect::Torn, EIO, true, true},
+    {"FlushFailsOnce", {Kind::Flush}, Effect::Fail, EIO, true, true},
+    {"FlushFailsForGood", {Kind::Flush}, Effect::Fail, EIO, false, true},
+    {"CommitRecordFails", {Kind::Fua}, Effect::Fail, EIO, true, true},
+    {"ThinDeviceIsFull", {Kind::Write, Kind::Fua}, Effect::Fail, ENOSPC, false, true},
+    {"Dies", {}, Effect::Fail, EIO, false, true},
+    {"Slow", {Kind::Write, Kind::Flush}, Effect::Slow, 0, false, true},
+    {"WriteIsLost", {Kind::Write}, Effect::Lose, 0, true, false},
+    {"FlushLies", {Kind::Flush}, Effect::Lose, 0, false, false},
+    {"WriteIsTornSilently", {Kind::Write}, Effect::TearSilent, 0, true, false},
+    {"WriteGoesElsewhere", {Kind::Write}, Effect::Misdirect, 0, true, false},
+    {"ReadComesFromElsewhere", {Kind::Read}, Effect::Misdirect, 0, true, false},
+    {"WriteFlipsABit", {Kind::Write}, Effect::BitFlip, 0, true, false},
+    {"ReadFlipsABit", {Kind::Read}, Effect::BitFlip, 0, true, false},
+};
+inline void PrintTo(const Fault& fault, std::ostream* out) { *out << fault.name; }
+
+// The same, set to begin at some request.
+inline DeviceFault armed(const Fault& fault, std::mt19937& random) {
+    DeviceFault f;
+    f.kinds = fault.kinds;
+    f.effect = fault.effect;
+    f.code = fault.code;
+    f.times = fault.once ? 1 + random() % 2 : DeviceFault::for_good;
+    f.skip = random() % (fault.kinds == std::vector<Kind>{Kind::Flush} ? 8 : 25);
+    f.bytes = fault.effect == Effect::Misdirect ? 4096 * (1 + random() % 9) : random() % 2000 / 512 * 512;
+    f.bit = random() % 8;
+    f.delay = std::chrono::microseconds(200);
+    return f;
+}
+
+}  // namespace uext4::faults

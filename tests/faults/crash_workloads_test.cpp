@@ -1,0 +1,162 @@
+// The workloads of the crash checker on a device that fails. What each step makes of the tree is known from a run on a
+// good one; up to the first step that is told to have failed, the same promises hold after a power cut, and after an
+// unmount that succeeded everything is there. Behind it the rest is done all the same, and the image stays sound.
+#include "sync/thread.h"
+#include "tests/crash/promises.h"
+#include "tests/crash/session.h"
+#include "tests/faults/all_faults.h"
+#include "tests/faults/faulty_mount.h"
+
+#include "check/check.h"
+
+namespace uext4::faults {
+namespace {
+
+using crash::Recording;
+using crash::Workload;
+
+bool long_run() { return std::getenv("UEXT4_LONG") != nullptr; }
+unsigned first_seed() {
+    const char* wanted = std::getenv("UEXT4_SEED");
+    return wanted ? static_cast<unsigned>(std::atoi(wanted)) : 1;
+}
+
+class CrashWorkloads : public testing::TestWithParam<std::tuple<Fault, const char*>> {
+protected:
+    const Fault& fault() const { return std::get<0>(GetParam()); }
+    std::string mode() const { return std::get<1>(GetParam()); }
+
+    std::shared_ptr<MemoryDevice> image_of(const crash::Format& format) {
+        auto image = crash::make_image(format, fmt::format("/dev/shm/uext4-faults-crash-{}", ::getpid()));
+        EXPECT_TRUE(image) << image.error().what;
+        return image ? *image : nullptr;
+    }
+    // The threads of a workload one after the other, a step each.
+    static Workload by_turns(Workload w) {
+        for (std::size_t i = 0; !w.threads.empty(); ++i) {
+            bool any = false;
+            for (const auto& steps : w.threads)
+                if (i < steps.size()) w.steps.push_back(steps[i]), any = true;
+            if (!any) break;
+        }
+        w.threads.clear();
+        return w;
+    }
+    static std::vector<Workload> workloads(unsigned seed) {
+        const std::size_t share = long_run() ? 60 : 3;
+        std::vector<Workload> out = crash::ace_workloads(1, seed, 0);
+        out.resize(std::min(out.size(), share));
+        for (Workload& w : crash::ace_workloads(3, seed, share)) out.push_back(std::move(w));
+        out.push_back(crash::exerciser(seed, 60));
+        out.push_back(crash::namespace_stress(seed, 80));
+        out.push_back(by_turns(crash::stress(seed, 60)));
+        return out;
+    }
+    // Steps were done up to `done`; `begun` of them were asked for.
+    void promised(const Recording& known, std::size_t done, std::size_t begun, const MemoryDevice& image,
+                  const std::string& when) {
+        auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(image.clone()), crash::mount_options(mode()));
+        ASSERT_TRUE(fs) << when << ": " << fs.error().what;
+        auto tree = crash::capture(**fs);
+        ASSERT_TRUE(tree) << when << ": " << tree.error().what;
+        EXPECT_EQ(crash::broken_promise(known, done, begun, *tree), "") << when;
+        EXPECT_TRUE((*fs)->unmount()) << when;
+    }
+    void run(const Recording& recorded, std::mt19937& random, const std::string& when);
+    void run_threads(const std::shared_ptr<MemoryDevice>& image, const Workload& w, std::mt19937& random,
+                     const std::string& when);
+    void end(FaultyMount& device, const std::string& when) {
+        device.faulty->clear();
+        if (fault().honest) expect_sound(device.memory, when);
+    }
+    std::uint64_t hits = 0;
+};
+
+void CrashWorkloads::run(const Recording& recorded, std::mt19937& random, const std::string& when) {
+    Recording known = recorded;
+    for (std::size_t i = 0; i < known.steps.size(); ++i) known.steps[i].begin = i, known.steps[i].end = i + 1;
+    const std::size_t steps = known.steps.size();
+    // What an unmount is to a file system that is well.
+    known.steps.push_back({{crash::Operation::Kind::Sync}, steps, steps + 1, true});
+    known.trees.push_back(known.trees.back());
+    known.files.push_back(known.files.back());
+
+    FaultyMount m(known.initial->clone());
+    auto session = crash::Session::open(m.faulty, crash::mount_options(mode()));
+    ASSERT_TRUE(session) << when << ": " << session.error().what;
+    const std::uint64_t id = m.faulty->add(armed(fault(), random));
+    std::size_t done = 0;
+    for (; done < steps; ++done) {
+        const auto result = (*session)->perform(known.steps[done].operation, static_cast<unsigned>(done));
+        if (result.has_value() != known.steps[done].done) break;
+        // Refused as on a good device, or because the device failed: then what it did is not known.
+        if (!result && (result.error().code == EIO || result.error().code == EROFS)) break;
+    }
+    if (fault().honest) {
+        promised(known, done, std::min(done + 1, steps), *m.durable(), when + ", cut");
+        if (HasFailure()) return;
+    }
+    for (std::size_t i = done + 1; i < steps; ++i)
+        (void)(*session)->perform(known.steps[i].operation, static_cast<unsigned>(i));
+    const bool closed = (*session)->close().has_value();
+    session->reset();
+    hits += m.faulty->hits(id);
+    if (fault().honest && done == steps)
+        promised(known, closed ? done + 1 : done, done + 1, *m.memory, when + ", closed");
+    end(m, when);
+}
+
+// With threads the order of things is not known: that it ends, and well.
+void CrashWorkloads::run_threads(const std::shared_ptr<MemoryDevice>& image, const Workload& w, std::mt19937& random,
+                                 const std::string& when) {
+    FaultyMount m(image->clone());
+    auto session = crash::Session::open(m.faulty, crash::mount_options(mode()));
+    ASSERT_TRUE(session) << when;
+    for (const crash::Operation& o : w.setup) ASSERT_TRUE((*session)->perform(o, 0)) << when;
+    const std::uint64_t id = m.faulty->add(armed(fault(), random));
+    std::vector<Thread> threads;
+    for (const auto& steps : w.threads)
+        threads.emplace_back("stress", [&] {
+            unsigned serial = 0;
+            for (const crash::Operation& o : steps) (void)(*session)->perform(o, serial++);
+        });
+    for (Thread& thread : threads) thread.join();
+    (void)(*session)->close();
+    session->reset();
+    hits += m.faulty->hits(id);
+    end(m, when);
+}
+
+TEST_P(CrashWorkloads, KeepTheirPromises) {
+    for (const crash::Format& format : crash::formats) {
+        // In the suite each fault and mode meets two of the formats.
+        const bool small = format.mke2fs == std::string_view(crash::formats[1].mke2fs) ||
+                           format.mke2fs == std::string_view(crash::formats[2].mke2fs);
+        if (!long_run() && small != (mode() == "ordered")) continue;
+        const auto image = image_of(format);
+        ASSERT_TRUE(image);
+        crash::Recorder recorder(image, format.name, mode());
+        const unsigned seed = first_seed();
+        std::mt19937 random(seed);
+        for (const Workload& w : workloads(seed)) {
+            const std::string when = fmt::format("{}, {}, seed {}, {}", format.name, mode(), seed, w.name);
+            auto known = recorder.record(w, crash::Between::nothing);
+            ASSERT_TRUE(known) << when << ": " << known.error().what;
+            for (int round = 0; round < (long_run() ? 4 : 1); ++round) run(*known, random, when);
+            if (HasFailure()) return;
+        }
+        run_threads(image, crash::stress(seed, long_run() ? 400 : 60), random, fmt::format("{}, threads", format.name));
+        if (HasFailure()) return;
+    }
+    EXPECT_GT(hits, 0u) << "the device never failed";
+    RecordProperty("hits", static_cast<int>(hits));
+}
+
+INSTANTIATE_TEST_SUITE_P(Faults, CrashWorkloads,
+                         testing::Combine(testing::ValuesIn(all_faults), testing::Values("ordered", "journal")),
+                         [](const auto& p) {
+                             return std::string(std::get<0>(p.param).name) + "_" + std::get<1>(p.param);
+                         });
+
+}  // namespace
+}  // namespace uext4::faults
