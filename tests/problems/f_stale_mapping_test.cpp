@@ -27,7 +27,8 @@ protected:
         ok(file.open->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, n));
         // What was freed can be given away once that is committed.
         if (random() % 2) ok(fs->volume().fs().journal.commit_all());
-        switch (random() % 3) {
+        const unsigned how = random() % 3;
+        switch (how) {
             case 0: write(*file.open, std::string(n, file.own), at); break;
             case 1:
                 for (std::size_t i = 0; i < n; i += page) file.memory[at + i] = file.own;
@@ -39,6 +40,12 @@ protected:
                 EXPECT_TRUE(done && *done == n);
             }
         }
+        // Nobody else writes here: what a reader had looked up before does not come over it.
+        for (const std::string& now : {read(*file.open, n, at), std::string(file.memory + at, n)})
+            for (std::size_t i = 0; i < n; ++i) {
+                const char wanted = how != 1 || i % page == 0 ? file.own : '\0';
+                ASSERT_EQ(now[i], wanted) << "/" << file.own << " " << at << " + " << i << ", written by " << how;
+            }
         if (random() % 2) ok(file.open->sync(true));
     }
     void look(const File& file, const std::string& bytes, const char* how) const {
