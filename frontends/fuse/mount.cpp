@@ -70,12 +70,14 @@ Result<std::string> absolute_image(const std::string& image) {
 
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
 // and takes the mount's name away, the loop ends when the kernel lets go. A second signal, or files that stay open, end
-// it at once.
+// it at once. Where somebody has killed the supervisor, the server has the cache written by itself; the mount's name
+// stays if it may not take it away.
 class Stopper {
 public:
-    Stopper(Server& server, Supervisor& supervisor, const sigset_t& signals)
+    Stopper(Server& server, Supervisor& supervisor, const sigset_t& signals, Log& log)
         : server_(server),
           supervisor_(supervisor),
+          log_(log),
           signals_(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)),
           ended_(eventfd(0, EFD_CLOEXEC)) {
         thread_ = Thread("uext4-stop", [this] { run(); });
@@ -89,11 +91,11 @@ public:
     }
 
 private:
-    enum class Event : std::uint8_t { ended, signal, answer, time };
+    enum class Event : std::uint8_t { ended, signal, answer, alone, time };
 
-    Event wait(bool for_answer, int milliseconds) {
+    Event wait(bool for_supervisor, int milliseconds) {
         pollfd wanted[] = {
-            {ended_, POLLIN, 0}, {signals_, POLLIN, 0}, {for_answer ? supervisor_.descriptor() : -1, POLLIN, 0}};
+            {ended_, POLLIN, 0}, {signals_, POLLIN, 0}, {for_supervisor ? supervisor_.descriptor() : -1, POLLIN, 0}};
         for (;;) {
             const int ready = poll(wanted, 3, milliseconds);
             if (ready == 0) return Event::time;
@@ -103,15 +105,21 @@ private:
                 signalfd_siginfo info;
                 if (::read(signals_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) return Event::signal;
             }
-            if (wanted[2].revents) return Event::answer;
+            if (wanted[2].revents) return supervisor_.answers() ? Event::answer : Event::alone;
         }
     }
 
     void run() {
-        if (wait(false, -1) == Event::ended) return;
+        Event event = wait(true, -1);
+        if (event == Event::alone) {
+            log_.tell("the process that takes the mount away has been killed; `uext4 umount` does it as well");
+            event = wait(false, -1);
+        }
+        if (event == Event::ended) return;
         server_.thaw_to_end();
         supervisor_.take_away();
-        Event event = wait(true, -1);
+        event = wait(true, -1);
+        if (event == Event::alone) server_.call_in_writes();
         if (event == Event::answer) event = wait(false, grace_milliseconds);
         // The loop may be just before the call that the signal is to interrupt.
         while (event != Event::ended) {
@@ -123,6 +131,7 @@ private:
 
     Server& server_;
     Supervisor& supervisor_;
+    Log& log_;
     int signals_, ended_;
     Thread thread_;
 };
@@ -195,8 +204,11 @@ Result<void> serve(Job& job, Log& log) {
             if (served) {
                 supervisor.mounted();
                 {
-                    Stopper stopper(server, supervisor, signals);
-                    served = server.loop();
+                    // Its thread is to have no capabilities either; until the sandbox, this one may have to unmount.
+                    if (job.options.sandbox) served = lower_capabilities();
+                    Stopper stopper(server, supervisor, signals, log);
+                    if (job.options.sandbox && served) served = raise_capabilities();
+                    if (served) served = server.loop();
                 }
                 // Usually the kernel has let go. If not, only the supervisor may still take the mount away.
                 if (in_sandbox()) supervisor.drop();

@@ -239,6 +239,16 @@ void Server::thaw_to_end() {
     eventfd_write(thaw_event_, 1);
 }
 
+void Server::call_in_writes() {
+    std::vector<InodeRef> written;
+    {
+        const std::lock_guard guard(open_lock_);
+        for (const OpenHandle* open : open_)
+            if ((open->file->flags() & O_ACCMODE) != O_RDONLY) written.push_back(open->file->inode_ref());
+    }
+    for (const InodeRef& inode : written) fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
+}
+
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);

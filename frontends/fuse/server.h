@@ -74,6 +74,10 @@ public:
     void thaw(fuse_req_t request);
     // From another thread, before the end: what waits for a thaw may go on.
     void thaw_to_end();
+    // From another thread, while the loop runs: the kernel is made to write what it holds of files that are open for
+    // writing, which is all that it holds. Only for an end that the supervisor cannot prepare: as the kernel sees it
+    // nobody has asked for this, so what fails is told to nobody, and the files' times stay with the kernel.
+    void call_in_writes();
 
     // ---- open files
     std::uint64_t keep(std::unique_ptr<OpenFile> file);

@@ -175,6 +175,14 @@ void Supervisor::take_away() { say(socket_, word_take_away); }
 void Supervisor::forget() { say(socket_, word_forget); }
 void Supervisor::drop() { say(socket_, word_drop); }
 
+bool Supervisor::answers() {
+    char word = 0;
+    ssize_t got;
+    do got = recv(socket_, &word, 1, MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    return got == 1;
+}
+
 std::vector<gid_t> Supervisor::groups_of(pid_t pid) {
     const std::lock_guard guard(*groups_lock_);
     const std::int32_t asked = pid;

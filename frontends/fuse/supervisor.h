@@ -32,6 +32,8 @@ public:
     // Thread-safe.
     std::vector<gid_t> groups_of(pid_t pid);
     int descriptor() const { return socket_; }
+    // What there is to read on the descriptor is the answer to take_away(); if not, the process has been killed.
+    bool answers();
 
 private:
     Supervisor(int socket, int groups, pid_t pid) : socket_(socket), groups_(groups), pid_(pid) {}

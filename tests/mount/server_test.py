@@ -4,6 +4,8 @@
 Usage: server_test.py PROGRAM
 """
 
+import contextlib
+import mmap
 import os
 import pathlib
 import signal
@@ -28,6 +30,7 @@ def await_end(pid, what):
 
 def ended_by(scratch, number):
     """A signal in the middle of work that nobody has synced: the mount is gone, the image clean and complete."""
+    name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
     directory = scratch.mount(image)
     for count in range(200):
@@ -36,18 +39,96 @@ def ended_by(scratch, number):
     pid = scratch.servers.pop(directory)
     os.kill(pid, number)
     try:
-        await_end(pid, signal.Signals(number).name)
+        await_end(pid, name)
     finally:
         held.close()
-    check(not mounting.is_mounted(directory), f"{signal.Signals(number).name}: the mount stays")
+    check(not mounting.is_mounted(directory), f"{name}: the mount stays")
     mounting.clean(image)
     superblock = mounting.run("dumpe2fs", "-h", image).stdout
-    check("needs_recovery" not in superblock, f"{signal.Signals(number).name}: the journal was not emptied")
+    check("needs_recovery" not in superblock, f"{name}: the journal was not emptied")
     directory = scratch.mount(image, options="ro")
     for count in range(200):
         check((directory / f"file{count}").read_bytes() == b"unsynced %d" % count * 500, f"file{count} is not complete")
     scratch.umount(directory)
-    print(f"{signal.Signals(number).name}: ended clean", flush=True)
+    print(f"{name}: ended clean", flush=True)
+
+
+def children(pid):
+    """Processes and their names."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int((entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1]) == pid:
+                found[int(entry.name)] = (entry / "comm").read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def helpers_ignore(scratch, number):
+    """A signal to the processes beside the server ends none of them."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    helpers = children(scratch.servers[directory])
+    for pid in list(helpers):
+        helpers |= children(pid)
+    check("uext4" in helpers.values(), f"there is no supervisor: {helpers}")
+    for pid in helpers:
+        os.kill(pid, number)
+    time.sleep(0.1)
+    (directory / "file").write_bytes(b"written")
+    left = children(scratch.servers[directory])
+    check(left.items() <= helpers.items() and "uext4" in left.values(), f"{helpers} became {left}")
+    scratch.umount(directory)
+    mounting.clean(image)
+    print(f"signal {number} to the processes beside the server: ignored", flush=True)
+
+
+def without_supervisor(scratch):
+    """Its helper killed, a server that is ended by a signal still has all written that the kernel holds."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    contents = os.urandom(5_000_000)
+    for options in ("", "nosandbox"):
+        directory = scratch.mount(image, options=options)
+        pid = scratch.servers.pop(directory)
+        supervisor = next(child for child, name in children(pid).items() if name == "uext4")
+        os.kill(supervisor, signal.SIGKILL)
+        held, mapped = (os.open(directory / f"{name} {options}", os.O_CREAT | os.O_RDWR) for name in ("held", "mapped"))
+        try:
+            os.write(held, contents)
+            os.truncate(mapped, len(contents))
+            with mmap.mmap(mapped, len(contents)) as memory:
+                memory[:] = contents
+                os.kill(pid, signal.SIGTERM)
+                await_end(pid, f"SIGTERM without the supervisor, {options or 'default'}")
+        finally:
+            for fd in (held, mapped):
+                with contextlib.suppress(OSError):  # the mount is dead by now
+                    os.close(fd)
+        # What a server in the sandbox may not take away is dead.
+        if mounting.is_mounted(directory):
+            check(options == "", "the mount stays")
+            mounting.run(scratch.program, "umount", directory)
+        mounting.clean(image)
+        for name in (f"held {options}", f"mapped {options}"):
+            got = subprocess.run([scratch.program, "cat", f"{image}:/{name}"], check=True, capture_output=True).stdout
+            check(got == contents, f"{name}: {len(got)} bytes, not what was written")
+    print("SIGTERM without the supervisor: ended clean, everything written", flush=True)
+
+
+def works_from_the_start(scratch):
+    """The threads for what may block are there before the first request: nothing of theirs runs on the one that reads."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    tasks = pathlib.Path(f"/proc/{scratch.servers[directory]}/task")
+    names = {(task / "comm").read_text(encoding="utf-8").strip() for task in tasks.iterdir()}
+    check({"uext4-fuse", "uext4-freeze"} <= names, f"the server's threads are {names}")
+    for task in tasks.iterdir():
+        fields = dict(line.split(":", 1) for line in (task / "status").read_text(encoding="utf-8").splitlines())
+        check(int(fields["CapEff"], 16) == 0 and fields["Seccomp"].strip() == "2",
+              f"thread {fields['Name']}: capabilities {fields['CapEff']}, Seccomp {fields['Seccomp']}")
+    scratch.umount(directory)
+    print("workers: there from the start, with no capability, filtered", flush=True)
 
 
 def sandboxed(scratch):
@@ -147,8 +228,13 @@ def unmounted_by_others(scratch):
 
 def test(scratch):
     mounting.need("dumpe2fs")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM,
+                   signal.SIGIO, signal.SIGPWR, signal.SIGTRAP, signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX):
         ended_by(scratch, number)
+    for number in (signal.SIGTERM, signal.SIGTRAP, signal.SIGRTMIN + 1):
+        helpers_ignore(scratch, number)
+    without_supervisor(scratch)
+    works_from_the_start(scratch)
     sandboxed(scratch)
     in_the_foreground(scratch)
     descriptors_stay_open(scratch)
