@@ -14,7 +14,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <exception>
+#include <future>
 #include <set>
+#include <thread>
 
 namespace uext4 {
 
@@ -86,7 +89,7 @@ struct Volume::State {
     RecoveryReport recovery;
     std::uint64_t orphans_finished = 0;
     std::uint64_t overhead = 0;
-    std::atomic<bool> damaged{false};
+    std::atomic<bool> damaged{false}, panicking{false};
     Mutex told_lock{Rank::Leaf, "Volume::told"};
     std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
     Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
@@ -108,6 +111,8 @@ struct Volume::State {
     Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
     Result<void> write_everything();
     void met_corruption(const Error& error);
+    Result<void> mark_errors();
+    [[noreturn]] void panic();
     // One damage is met on several levels of an operation, and by each one that comes by.
     bool is_news(const Error& error);
 };
@@ -131,7 +136,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         atomic_point("FsContext::read_only", &layers);
         if (layers && layers->fs) layers->fs->read_only.store(true);
         log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
-        if (errors == ErrorPolicy::panic) std::abort();
+        if (errors == ErrorPolicy::panic) panic();
     };
     j.after_fast_commits = supersedes;
     if (with_log) l.journal = TRY(Journal::open(*l.buffers, log_runs, std::move(j)));
@@ -163,9 +168,37 @@ bool Volume::State::is_news(const Error& error) {
 void Volume::State::met_corruption(const Error& error) {
     if (is_news(error)) log(fmt::format("damage: {}", error.what));
     damaged.store(true);
-    if (errors == ErrorPolicy::panic) std::abort();
+    if (errors == ErrorPolicy::panic) panic();
     if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true))
         log("errors=remount-ro: the file system is read-only now");
+}
+
+Result<void> Volume::State::mark_errors() {
+    return write_super(
+        [](format::SuperBlock& s) { s.state = static_cast<std::uint16_t>(s.state | format::super_state::errors); });
+}
+
+// The end of the process, as errors=panic asks for; the mark of it comes first. Whatever locks the caller holds, this
+// needs the device alone, and a device that hangs is not waited for.
+void Volume::State::panic() {
+    constexpr std::chrono::seconds patience{5};
+    if (layers && layers->fs) layers->fs->read_only.store(true);
+    if (panicking.exchange(true)) {
+        std::this_thread::sleep_for(patience);  // somebody else is at it
+    } else if (device && !options.fs.read_only) {
+        try {
+            std::promise<void> marked;
+            std::future<void> done = marked.get_future();
+            std::thread([&] {
+                (void)mark_errors();
+                marked.set_value();
+            }).detach();
+            (void)done.wait_for(patience);
+        } catch (const std::exception&) {  // no thread
+            (void)mark_errors();
+        }
+    }
+    std::abort();
 }
 
 Result<void> Volume::State::write_super(const std::function<void(format::SuperBlock&)>& change) {
@@ -233,8 +266,14 @@ Result<void> Volume::State::open() {
             const std::uint64_t blocks = layers->geometry.blocks_count;
             layers.reset();
             if (wants_recovery) {
+                const bool had_errors = super.state & format::super_state::errors;
                 recovery = TRY(recover(*device, block_size, blocks, runs));
                 super = TRY(load_super(*device, options));
+                // The log may hold an earlier superblock than the one that was marked.
+                if (had_errors && !(super.state & format::super_state::errors)) {
+                    TRY(mark_errors());
+                    super = TRY(load_super(*device, options));
+                }
                 if (recovery.fast_commits.any()) {
                     TRY(replay_fast(super, runs));
                     super = TRY(load_super(*device, options));
@@ -352,8 +391,7 @@ Result<void> Volume::State::take_over_journal_error() {
     log(fmt::format("the journal was aborted by an earlier mount: {}", std::strerror(code)));
     if (options.fs.read_only) return {};
     damaged.store(true);
-    TRY(write_super(
-        [](format::SuperBlock& s) { s.state = static_cast<std::uint16_t>(s.state | format::super_state::errors); }));
+    TRY(mark_errors());
     return layers->journal->forget_recorded_error();
 }
 
@@ -472,7 +510,11 @@ std::uint64_t Volume::orphans_finished() const { return state_->orphans_finished
 bool Volume::read_only() const { return state_->fs().read_only.load(); }
 
 Result<void> Volume::State::write_everything() {
-    Result<void> first = Flusher::flush_all(*layers->inodes, log);
+    // What an aborted journal keeps from being written was told of when it was aborted, and is once more by close().
+    const auto tell = [this](const std::string& line) {
+        if (!fs().journal.aborted()) log(line);
+    };
+    Result<void> first = Flusher::flush_all(*layers->inodes, tell);
     Result<void> committed = fs().journal.commit_all();
     if (committed) {
         committed = device->flush();
