@@ -144,7 +144,9 @@ UEXT4_NOTHING_THROWN
 
 int uext4_fstat(uext4_file* file, struct stat* out) try {
     if (!file || !out) return invalid("uext4_fstat: NULL");
-    file->file->inode().fill_stat(*out);
+    struct stat filled{};  // with a lock held; the program's memory may be a map of this file
+    file->file->inode().fill_stat(filled);
+    *out = filled;
     return 0;
 }
 UEXT4_NOTHING_THROWN

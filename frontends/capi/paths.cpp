@@ -25,7 +25,9 @@ int with_parent(uext4_fs* fs, const char* path, Use use) {
 int stat_of(uext4_fs* fs, const char* path, struct stat* out, bool follow) {
     if (!out) return invalid("the result is NULL");
     return with(fs, path, follow, [&](Inode& inode) {
-        inode.fill_stat(*out);
+        struct stat filled{};  // with a lock held; the program's memory may be a map of this file
+        inode.fill_stat(filled);
+        *out = filled;
         return 0;
     });
 }

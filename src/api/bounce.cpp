@@ -46,18 +46,18 @@ public:
     // call that pins pages first and copies afterwards (process_vm_writev) stores past the protection of a writeback.
     // A refused access is an error and not a signal. Returns the bytes that went.
     std::size_t copy_to(std::byte* program, std::size_t n) const {
-        return copy(program, n, [&](std::size_t at) { return ::pread(file_, program + at, n - at, off_t(at)); });
+        return copy(program, n, true, [&](std::size_t at) { return ::pread(file_, program + at, n - at, off_t(at)); });
     }
     // To the bytes from `start` on.
     std::size_t copy_from(const std::byte* program, std::size_t n, std::size_t start) const {
-        return copy(program, n,
+        return copy(program, n, false,
                     [&](std::size_t at) { return ::pwrite(file_, program + at, n - at, off_t(start + at)); });
     }
 
 private:
     PageBuffer() = default;
     template <typename Call>
-    static std::size_t copy(const std::byte* program, std::size_t n, const Call& call);
+    static std::size_t copy(const std::byte* program, std::size_t n, bool stores, const Call& call);
 
     int file_ = -1;
     Bytes bytes_;
@@ -74,15 +74,22 @@ bool was_forbidden(const std::byte* memory, std::size_t length) {
 }  // namespace
 
 template <typename Call>
-std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, const Call& call) {
+std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool stores, const Call& call) {
+    // Between what is admitted and the access a writeback may take it back.
+    constexpr int patience = 100;
     std::size_t done = 0;
-    bool again = true;
+    int refusals = 0;
     while (done < n) {
         const ssize_t moved = call(done);
         if (moved < 0 && errno == EINTR) continue;
-        if (moved <= 0 && std::exchange(again, false) && was_forbidden(program + done, n - done)) continue;
-        if (moved <= 0) break;
-        done += static_cast<std::size_t>(moved);
+        if (moved > 0) {
+            done += static_cast<std::size_t>(moved);
+            refusals = 0;
+            continue;
+        }
+        if (++refusals > patience) break;
+        if (refusals == 1 && was_forbidden(program + done, n - done)) continue;
+        if (!ClientMaps::admit(program + done, stores)) break;
     }
     return done;
 }

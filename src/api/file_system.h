@@ -20,6 +20,7 @@
 namespace uext4 {
 
 class FileSystem;
+struct WriteRequest;
 
 // An open file. `flags` are open(2)'s. Closing writes back a file that replaced another (auto_da_alloc).
 class OpenFile {
@@ -61,6 +62,8 @@ private:
     friend class FileSystem;
     Result<std::size_t> read_into(std::uint64_t offset, Bytes out);
     Result<std::size_t> read_part(std::uint64_t offset, Bytes out);
+    WriteRequest request_of(const Credentials& who) const;
+    Result<bool> overwritten(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
     Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, const Credentials& who);
     Result<std::size_t> write_parts(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
     // Others wait until the call is done. On a mount the kernel sees to it.

@@ -63,14 +63,29 @@ bool OpenFile::read_moves_atime() const {
     return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::read_moves_atime(*inode_);
 }
 
-Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who) {
-    const FreezeGate::Pass pass(fs_.volume().gate());
+WriteRequest OpenFile::request_of(const Credentials& who) const {
     WriteRequest request;
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
     request.may_use_reserve = is_privileged(inode_->fs(), who);
     request.keep_times = request.around_cache = kernel_cached_;
     // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
     request.who = kernel_cached_ ? nullptr : &who;
+    return request;
+}
+
+// Direct overwrites of blocks that there are go side by side.
+Result<bool> OpenFile::overwritten(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who) {
+    if (!(flags_ & O_DIRECT) || (flags_ & O_APPEND) || kernel_cached_ || parts.size() != 1) return false;
+    const ConstBytes in = parts.front();
+    if (touches_client_maps(in.data(), in.size())) return false;
+    const UniqueReadLock call(inode_->call);
+    const FreezeGate::Pass pass(fs_.volume().gate());
+    return overwrite_direct(*inode_, offset, in, request_of(who));
+}
+
+Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who) {
+    const FreezeGate::Pass pass(fs_.volume().gate());
+    const WriteRequest request = request_of(who);
     if ((flags_ & O_DIRECT) && !request.append) return write_direct(*inode_, offset, in, request);
     return TRY(write_file(*inode_, offset, in, request))
     .count;
@@ -78,6 +93,7 @@ Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, co
 
 Result<std::size_t> OpenFile::write_parts(std::uint64_t offset, std::span<const ConstBytes> parts,
                                           const Credentials& who) {
+    if (TRY(overwritten(offset, parts, who))) return parts.front().size();
     const UniqueWriteLock call = keep_others_out();
     Gather gather(parts);
     std::size_t done = 0;

@@ -97,7 +97,10 @@ Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, std::string name, 
     return device;
 }
 
-FileDevice::~FileDevice() { close(fd_); }
+FileDevice::~FileDevice() {
+    unlock_file(fd_);
+    close(fd_);
+}
 
 Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
     struct stat info{};

@@ -204,6 +204,14 @@ Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64
     return {};
 }
 
+void unlock_file(int fd) {
+    struct flock lock{};
+    lock.l_type = F_UNLCK;
+    lock.l_whence = SEEK_SET;
+    while (fcntl(fd, F_OFD_SETLK, &lock) != 0 && errno == EINTR) {
+    }
+}
+
 Result<int> open_image(const std::string& path, bool writable) {
     int fd = -1;
     struct stat info{};

@@ -21,6 +21,8 @@ std::optional<std::string> written_by_kernel(const std::string& image);
 // open-file-description lock, so two opens in one process exclude each other as well, and two partitions of one image
 // do not). Length 0: to the end. Exclusive, or shared with other readers. EBUSY if somebody else holds it; file systems
 // without locks are let through.
+// Gives such a lock up, also for a child that fork(2) has given the descriptor.
+void unlock_file(int fd);
 Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name);
 
 // open(2) with O_CLOEXEC; /dev/fd/N and /proc/self/fd/N mean descriptor N itself, not a new open of its file. EINVAL

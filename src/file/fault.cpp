@@ -133,6 +133,8 @@ Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& i
 Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
     Inode& inode = *fault.inode;
     FileCache& pages = inode.pages();
+    // A store adds to what is dirty as a write does, and pays for it as one. Errors are noted with the file.
+    if (fault.store && pages.cache().dirty() > pages.cache().dirty_limit()) (void)write_back(inode);
     if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
     if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode)) {
         const WriteLock writer(inode.rw);

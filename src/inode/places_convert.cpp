@@ -98,8 +98,18 @@ Result<std::vector<MappedRun>> Places::unwritten_runs(LogicalBlock first, std::u
 Result<void> Places::prepare_contents(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged) {
     const std::vector<MappedRun> unwritten = TRY(unwritten_runs(first, count));
     const std::uint64_t blocks = BlockMap::tree_blocks_for(unwritten.size(), inode_.fs().block_size(), true);
-    Claim tree = TRY(inode_.fs().allocator.claim(blocks, privileged));
+    Result<Claim> paid = inode_.fs().allocator.claim(blocks, privileged);
+    if (!paid && paid.error().code != ENOSPC) return fail(paid.error());
     TRY(reserve(first, count, privileged));
+    if (!paid) {
+        // What is zeroed more than needed does no harm if the rest fails.
+        for (const MappedRun& run : unwritten) {
+            TRY(convert_whole_extents(handle, run.logical.value, run.logical.value + run.count));
+            changed();
+        }
+        return {};
+    }
+    Claim tree = std::move(*paid);
     for (const MappedRun& run : unwritten) {
         TRY(inode_.map().set_unwritten(handle, run.logical, run.count, false, &tree));
         changed();

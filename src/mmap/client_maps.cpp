@@ -180,6 +180,7 @@ void ClientMaps::resume() {
     for (const Job& job : parked_) jobs_.push_back(job);
     parked_.clear();
     jobs_changed_.notify_all();
+    thawed_.notify_all();
 }
 
 }  // namespace uext4

@@ -17,6 +17,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -46,6 +47,11 @@ public:
     Result<void*> map(const MapRequest& request);
     // Whole pages, which may be part of maps or of several; what is no map of ours in the range stays. EINVAL.
     static Result<void> unmap(void* address, std::size_t length);
+
+    // Gives the page what a load or store of the program's would get, for a system call about to touch it: of an
+    // unprivileged process the kernel reports only faults of the program's own code. Waits as the fault would. False
+    // where the access is refused. No lock is held.
+    static bool admit(const void* address, bool store);
 
     Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
     std::size_t live() const { return MapRegistry::instance().count(this); }
@@ -79,7 +85,10 @@ private:
     void take_fault(std::uintptr_t page, Kind kind, pid_t tid);
     void work();
     void serve(Job job);
+    // Nothing: the access is refused.
+    std::optional<Kind> counts_as(const Region& region, Kind kind) const;
     Result<void> serve_in(const Region& region, const Job& job, Kind kind);
+    bool admit_to(const Region& region, std::uintptr_t page, Kind kind);
     void finish(const Job& job);
     void refuse(const Job& job);
     void forbid_for_a_while(const Job& job);
@@ -90,7 +99,7 @@ private:
     int stop_event_ = -1;
 
     Mutex lock_{Rank::Leaf, "ClientMaps"};
-    CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"};
+    CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"}, thawed_{"the thaw"};
     bool stop_ UEXT4_GUARDED_BY(lock_) = false;
     std::deque<Job> jobs_ UEXT4_GUARDED_BY(lock_);
     std::vector<Job> parked_ UEXT4_GUARDED_BY(lock_);  // frozen

@@ -90,20 +90,56 @@ void ClientMaps::work() {
     }
 }
 
+// A private map takes its own copy of what is loaded. Where the kernel cannot tell the first store, every access to a
+// map that may store counts as one.
+std::optional<ClientMaps::Kind> ClientMaps::counts_as(const Region& region, Kind kind) const {
+    if (!region.shared) return Kind::load;
+    if (kind == Kind::store && !region.may_store) return std::nullopt;
+    const bool writable = (region.protection & PROT_WRITE) != 0;
+    return kind == Kind::store || (writable && !offer().continue_protected) ? Kind::store : Kind::load;
+}
+
+bool ClientMaps::admit(const void* address, bool store) {
+    const std::uintptr_t page = round_down(reinterpret_cast<std::uintptr_t>(address), page_size);
+    const RegionRef region = MapRegistry::instance().find(page);
+    return region && region->engine->admit_to(*region, page, store ? Kind::store : Kind::load);
+}
+
+bool ClientMaps::admit_to(const Region& region, std::uintptr_t page, Kind kind) {
+    const std::optional<Kind> counts = counts_as(region, kind);
+    if (!counts) return false;
+    for (int attempts = 0; attempts <= space_attempts;) {
+        std::uint64_t thaws = 0;
+        {
+            MutexLock guard(lock_);
+            thaws = thaws_;
+        }
+        const Result<void> served = serve_in(region, Job{page, kind, 0}, *counts);
+        if (served) return true;
+        if (served.error().code == ENOSPC) {
+            server_.make_room(*region.inode);
+            ++attempts;
+        } else if (served.error().code == EAGAIN) {
+            MutexLock guard(lock_);
+            while (thaws_ == thaws && !stop_) thawed_.wait(lock_);
+        } else {
+            return false;
+        }
+    }
+    return false;
+}
+
 void ClientMaps::serve(Job job) {
     const RegionRef region = MapRegistry::instance().find(job.page);
     if (!region) return finish(job);
-    // A private map takes its own copy of what is loaded. Where the kernel cannot tell the first store, every access to
-    // a map that may store counts as one.
-    const bool writable = region->shared && (region->protection & PROT_WRITE);
-    const bool counts = region->shared && (job.kind == Kind::store || (writable && !offer().continue_protected));
-    if (job.kind == Kind::store && region->shared && !region->may_store) return refuse(job);
+    const std::optional<Kind> kind = counts_as(*region, job.kind);
+    if (!kind) return refuse(job);
     std::uint64_t thaws = 0;
     {
         MutexLock guard(lock_);
         thaws = thaws_;
     }
-    const Result<void> served = serve_in(*region, job, counts ? Kind::store : Kind::load);
+    const Result<void> served = serve_in(*region, job, *kind);
     if (served) return finish(job);
     MutexLock guard(lock_);
     if (served.error().code == EAGAIN) {

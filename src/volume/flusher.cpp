@@ -19,6 +19,11 @@ std::uint64_t steady_milliseconds() {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
 }
 
+bool has_pending_times(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.times_pending() && !inode.deleted.load();
+}
+
 }  // namespace
 
 Flusher::Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate) : fs_(fs), inodes_(inodes), gate_(gate) {
@@ -62,10 +67,11 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
 }
 
 void Flusher::run() {
+    std::uint64_t times_due = 0;  // when the times of files without dirty data are stored; 0: none were seen to wait
     for (int idle = 0;; ++idle) {
         // Nothing becomes dirty but inside the gate.
         const auto has_work = [this] { return fs_.pages.dirty() != 0 && !fs_.read_only.load(); };
-        if (has_work()) idle = 0;
+        if (has_work() || times_due != 0) idle = 0;
         else if (idle >= last_looks) gate_.wait_for_entry(has_work), idle = 0;
         bool pressed = false;
         {
@@ -76,16 +82,27 @@ void Flusher::run() {
         }
         if (fs_.read_only.load() || gate_.closed()) continue;
         const std::uint64_t now = steady_milliseconds();
+        const bool store_times = times_due != 0 && times_due <= now;
+        bool times_wait = false;
         inodes_.for_each([&](InodeRef inode) {
             const std::uint64_t since = inode->pages().oldest_dirty();
             const bool due = since != 0 && since + old_enough_ms <= now;
             const bool wanted = pressed && since != 0 && fs_.pages.dirty() > fs_.pages.background_limit() / 2;
-            if (!due && !wanted) return;
+            if (!due && !wanted && (since != 0 || !has_pending_times(*inode))) return;
+            if (!due && !wanted && !store_times) {
+                times_wait = true;
+                return;
+            }
             FreezeGate::Pass pass(gate_);
+            Result<void> r;
+            if (due || wanted) r = write_back(*inode);
+            // With them comes a commit, and a flush of the device: also for data that was written in its place.
+            if (r && !wanted) r = store_pending_times(*inode);
             // What an aborted journal keeps from being written was told of when it was aborted.
-            if (Result<void> r = write_back(*inode); !r && !fs_.journal.aborted())
-                fs_.log(fmt::format("writeback: {}", r.error().what));
+            if (!r && !fs_.journal.aborted()) fs_.log(fmt::format("writeback: {}", r.error().what));
         });
+        if (!times_wait) times_due = 0;
+        else if (times_due == 0 || store_times) times_due = now + old_enough_ms;
         inodes_.shrink();
     }
 }

@@ -64,7 +64,9 @@ Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& 
     if (super.magic != format::super_magic)
         return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x})", device.name(),
                     super.magic.get());
-    if (!format::super_checksum_ok(super)) return fail(EUCLEAN, "{}: superblock: bad checksum", device.name());
+    if (!format::super_checksum_ok(super))
+        return fail(EUCLEAN, "{}: superblock: bad checksum{}", device.name(),
+                    options.backup_super ? "" : "; option sb= reads a backup");
     return super;
 }
 

@@ -173,6 +173,9 @@ TEST_F(CInterface, AFrozenImageNeedsNoReplay) {
     ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
     EXPECT_EQ(
         std::system(("cp " + path + " " + path + ".copy && e2fsck -fn " + path + ".copy >/dev/null 2>&1").c_str()), 0);
+    // e2fsck -n passes over a log that needs to be replayed.
+    EXPECT_NE(std::system(("dumpe2fs -h " + path + ".copy 2>/dev/null | grep -q needs_recovery").c_str()), 0);
+    EXPECT_EQ(std::system(("test \"$(debugfs -R 'cat /f' " + path + ".copy 2>/dev/null)\" = data").c_str()), 0);
     ::unlink((path + ".copy").c_str());
     EXPECT_EQ(uext4_thaw(fs), 0);
     EXPECT_EQ(uext4_thaw(fs), -EINVAL);

@@ -54,7 +54,8 @@ Result<void> walk(FileSystem& fs, const InodeRef& directory, const std::string& 
 
 Result<Tree> capture(FileSystem& fs) {
     Tree tree;
-    TRY(walk(fs, TRY(fs.root()), "", tree, 0));
+    const InodeRef top = TRY(fs.root());
+    TRY(walk(fs, top, "", tree, 0));
     return tree;
 }
 

@@ -208,7 +208,7 @@ std::vector<Lie> lies() {
             else w.name(format::fc_unlink, n, i.number("/grows"), "grows");
         });
     }
-    for (const std::string name : {std::string("."), std::string(".."), std::string("a/b"), std::string("a\0b", 3)})
+    for (const std::string& name : {std::string("."), std::string(".."), std::string("a/b"), std::string("a\0b", 3)})
         for (const auto type : {format::fc_create, format::fc_link, format::fc_unlink})
             add(fmt::format("the name {:?}", name),
                 [=](FastCommitImage& i, auto& w) { w.name(type, 2, i.number("/grows"), name); });

@@ -1,6 +1,10 @@
 // Maps as buffers of reads and writes: of the same file, of another, unfaulted, direct and cached (problem C).
 #include "mapped_image.h"
 
+#include <grp.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
 #include <atomic>
 #include <thread>
 
@@ -164,6 +168,85 @@ TEST_P(Buffers, ABufferPastTheEndIsShortOrEfault) {
     uext4_close(a);
     uext4_close(b);
     unmount();
+}
+
+// The answer is stored into a page that nobody has touched, of the file that is asked about.
+TEST_P(Buffers, StatIsStoredIntoAMapOfItsFile) {
+    make("-t ext4 -b 4096", GetParam());
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, pattern(4 * page, 1));
+    char* memory = map(file, 4 * page);
+    auto* out = reinterpret_cast<struct stat*>(memory + page);
+    EXPECT_EQ(uext4_fstat(file, out), 0);
+    EXPECT_EQ(out->st_size, static_cast<off_t>(4 * page));
+    out = reinterpret_cast<struct stat*>(memory + 2 * page);
+    EXPECT_EQ(uext4_stat(fs, "/f", out), 0);
+    EXPECT_EQ(out->st_size, static_cast<off_t>(4 * page));
+    EXPECT_EQ(uext4_unmap(memory, 4 * page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+// The kernel reports to such a process only the faults of its own code, and none of system calls.
+int read_and_write_maps_as_nobody(const char* image, const char* options) {
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0)
+        return 1;
+    uext4_fs* fs = nullptr;
+    uext4_file* file = nullptr;
+    if (uext4_mount(image, options, &fs) != 0 || uext4_open(fs, "/f", O_CREAT | O_RDWR, 0644, &file) != 0) return 2;
+    const std::string bytes = pattern(8 * page, 7);
+    if (uext4_pwrite(file, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) return 3;
+    void* memory = nullptr;
+    const int mapped = uext4_map(file, 0, 32 * page, PROT_READ | PROT_WRITE, MAP_SHARED, &memory);
+    if (mapped == -EPERM || mapped == -EOPNOTSUPP) return 77;
+    if (mapped != 0 || uext4_ftruncate(file, 24 * page) != 0) return 4;
+    char* const map = static_cast<char*>(memory);
+    // Pages that nobody has touched, and such as were written back.
+    for (int round = 0; round < 3; ++round) {
+        if (uext4_pread(file, map + 12 * page, 8 * page, 0) != static_cast<ssize_t>(8 * page)) return 5;
+        if (std::string(map + 12 * page, 8 * page) != bytes) return 6;
+        if (uext4_fsync(file) != 0) return 7;
+        if (uext4_pwrite(file, map + 12 * page, 4 * page, 20 * page) != static_cast<ssize_t>(4 * page)) return 8;
+        if (std::string(map + 20 * page, 4 * page) != bytes.substr(0, 4 * page)) return 9;
+    }
+    if (uext4_pread(file, map + 24 * page, page, 0) != -EFAULT) return 10;
+    if (uext4_pwrite(file, map + 24 * page, page, 0) != -EFAULT) return 11;
+    if (uext4_unmap(memory, 32 * page) != 0 || uext4_close(file) != 0 || uext4_umount(fs) != 0) return 12;
+    return 0;
+}
+
+TEST_P(Buffers, OfAProcessWithoutPrivileges) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
+    make("-t ext4 -b 4096 -E root_owner=65534:65534", GetParam());
+    unmount();
+    ASSERT_EQ(::chmod(path_.c_str(), 0666), 0);
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) ::_exit(read_and_write_maps_as_nobody(path_.c_str(), GetParam()));
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status)) << status;
+    if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "there are no maps without privileges here";
+    EXPECT_EQ(WEXITSTATUS(status), 0) << "the step that failed";
+    judge(path_);
+}
+
+// A child that lives on has the descriptor of the image, and is in nobody's way.
+TEST_P(Buffers, AChildDoesNotKeepTheImage) {
+    make("-t ext4 -b 4096", GetParam());
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        ::pause();
+        ::_exit(0);
+    }
+    EXPECT_EQ(uext4_umount(fs), 0) << uext4_strerror();
+    fs = nullptr;
+    EXPECT_EQ(uext4_mount(path_.c_str(), "", &fs), 0) << uext4_strerror();
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    if (fs) unmount();
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, Buffers, testing::Values("", "data=journal"),

@@ -5,6 +5,7 @@ Usage: freeze_test.py PROGRAM
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,23 @@ fd = os.open(sys.argv[1], os.O_RDONLY)
 if sys.argv[2] == "syncfs":
     sys.exit(0 if ctypes.CDLL(None).syncfs(fd) == 0 else 1)
 os.fsync(fd)
+"""
+
+# More than a server would have threads.
+WAITING = 60
+
+CHANGE = """
+import os, sys
+top, number = sys.argv[1], int(sys.argv[2])
+kind = number % 5
+if kind == 0: os.mkdir(f"{top}/made {number}")
+elif kind == 1: os.rename(f"{top}/there/{number}", f"{top}/moved {number}")
+elif kind == 2: os.unlink(f"{top}/there/{number}")
+elif kind == 3: os.truncate(f"{top}/there/{number}", 3)
+else:
+    fd = os.open(f"{top}/there/{number}", os.O_WRONLY)
+    os.pwrite(fd, b"written", 0)
+    os.fsync(fd)
 """
 
 
@@ -82,7 +100,65 @@ def stops_changes(scratch, options):
     print(f"{options or 'default'}: frozen and thawed", flush=True)
 
 
+def judge_copy(image, copy):
+    """The image as it is now has all that was acknowledged, and nothing to replay."""
+    shutil.copyfile(image, copy)
+    told = mounting.run("dumpe2fs", "-h", copy).stdout
+    check("needs_recovery" not in told, "the frozen image needs recovery")
+    mounting.clean(copy)
+    listed = mounting.run("debugfs", "-R", "cat /kept", copy).stdout
+    check("kept bytes" in listed, f"what was written before the freeze: {listed}")
+
+
+def many_wait(scratch, options):
+    """More changes wait than a server would have threads, and whoever only looks is answered all the same."""
+    image = scratch.image("image", "64M", "-t", "ext4")
+    top = scratch.mount(image, options=options)
+    (top / "there").mkdir()
+    for number in range(WAITING):
+        (top / "there" / str(number)).write_text("contents")
+    (top / "kept").write_text("kept bytes")
+    # The kernel keeps everybody out of a directory in which a change waits.
+    (top / "calm").mkdir()
+    (top / "calm" / "file").write_text("contents")
+    mounting.run(scratch.program, "freeze", top)
+    said = mounting.run(scratch.program, "freeze", top, accept=range(256))
+    check(said.returncode != 0 and "frozen already" in said.stdout, f"frozen twice: {said.stdout}")
+    judge_copy(image, scratch.path("copy"))
+    changes = [subprocess.Popen([sys.executable, "-c", CHANGE, str(top), str(number)]) for number in range(WAITING)]
+    try:
+        # Each of them waits, and whoever only looks is answered all the same.
+        limit = time.monotonic() + 2
+        while time.monotonic() < limit:
+            check(os.listdir(top / "calm") == ["file"], "a frozen directory changed")
+            check((top / "calm" / "file").read_text() == "contents", "a file in a frozen directory changed")
+            check(os.statvfs(top).f_bfree > 0, "statvfs")
+            time.sleep(0.02)
+        ended = [n for n, change in enumerate(changes) if change.poll() is not None]
+        check(not ended, f"changes did not wait for the thaw: {ended}")
+        judge_copy(image, scratch.path("copy"))
+        mounting.run(scratch.program, "thaw", top)
+        for number, change in enumerate(changes):
+            check(change.wait(timeout=60) == 0, f"change {number} failed after the thaw")
+    finally:
+        if any(change.poll() is None for change in changes):
+            mounting.run(scratch.program, "thaw", top, accept=range(256))
+            for change in changes:
+                change.kill()
+                change.wait()
+    said = mounting.run(scratch.program, "thaw", top, accept=range(256))
+    check(said.returncode != 0, "thawed twice")
+    check(len(os.listdir(top / "there")) == WAITING - 2 * WAITING // 5, f"{len(os.listdir(top / 'there'))} names are left")
+    check((top / "there" / "3").read_text() == "con", "a truncation that waited")
+    check((top / "there" / "4").read_text() == "written" + "s", "a write that waited")
+    scratch.umount(top)
+    mounting.clean(image)
+    print(f"{options}: {WAITING} changes waited, and were done", flush=True)
+
+
 def test(scratch):
+    for options in ("data=ordered", "data=journal"):
+        many_wait(scratch, options)
     for options in ("", "data=journal", "strictatime"):
         stops_changes(scratch, options)
 
