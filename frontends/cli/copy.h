@@ -37,6 +37,23 @@ private:
     int code_ = fine;
 };
 
+// A file of the host, open as long as this; or none.
+class HostFile {
+public:
+    HostFile() = default;
+    explicit HostFile(int fd) : fd_(fd) {}
+    ~HostFile();
+    HostFile(HostFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    HostFile& operator=(HostFile&& other) noexcept {
+        std::swap(fd_, other.fd_);
+        return *this;
+    }
+    int fd() const { return fd_; }
+
+private:
+    int fd_ = -1;
+};
+
 // From the host into an image. One of these sees all sources: links between them stay links.
 class CopyIn {
 public:
@@ -46,6 +63,12 @@ public:
     void copy(const std::string& source, const std::string& target);
 
 private:
+    struct Source {
+        struct stat st{};
+        HostFile file;  // of contents: open before anything is made
+    };
+    // The end of the copy where it is not there. What is named is followed, unless the links themselves are copied.
+    Source open(const std::string& source, bool named) const;
     void named(const std::string& source, const std::string& target);
     void entry(const std::string& source, Inode& directory, const std::string& name, unsigned depth = 0);
     void replace(const std::string& source, const InodeRef& inode);
@@ -57,7 +80,8 @@ private:
         bool was_there;
     };
     Made make(const std::string& source, Inode& directory, const std::string& name, const struct stat& st);
-    void contents(const std::string& source, const InodeRef& inode, const struct stat& st);
+    // Of a file or pipe or device that is open, from its beginning to its end.
+    void contents(int from, const std::string& source, const InodeRef& inode, const struct stat& st);
     void attributes(const std::string& source, Inode& inode, const struct stat& st, bool was_there);
     void xattrs(const std::string& source, Inode& inode);
 
@@ -85,7 +109,13 @@ private:
     void entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0);
     void inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth);
     std::vector<std::pair<std::string, std::uint64_t>> names_in(Inode& directory, const std::string& source);
-    void contents(const InodeRef& inode, const std::string& source, const std::string& target, const struct stat& st);
+    struct Target {
+        HostFile file;
+        bool was_there = false, is_file = false;
+    };
+    Target open(const std::string& target) const;
+    // Whether the target is to have the file's attributes: a file that was there keeps its own, and a device as well.
+    bool contents(const InodeRef& inode, const std::string& source, const std::string& target, const struct stat& st);
     void attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st);
     mode_t mode_out(const struct stat& st) const;
 

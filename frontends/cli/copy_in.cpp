@@ -54,6 +54,27 @@ void CopyIn::copy(const std::string& source, const std::string& target) {
     outcome_.attempt(progress_, [&] { named(source, target); });
 }
 
+HostFile::~HostFile() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+CopyIn::Source CopyIn::open(const std::string& source, bool named) const {
+    Source out;
+    struct stat& st = out.st;
+    if ((named && !o_.recursive ? ::stat(source.c_str(), &st) : ::lstat(source.c_str(), &st)) != 0)
+        give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+    if (!o_.recursive) {
+        if (S_ISDIR(st.st_mode)) give_up(negative, source + ": is a directory (use -r)");
+        // Of pipes and devices the contents, then; only copies of trees have the nodes themselves.
+        if (!S_ISREG(st.st_mode)) st.st_size = 0;
+        st.st_mode = (st.st_mode & 07777) | S_IFREG;
+    }
+    if (!S_ISREG(st.st_mode)) return out;
+    const int fd = ::open(source.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) give_up(impossible, source + ": " + std::strerror(errno));
+    return {st, HostFile(fd)};
+}
+
 void CopyIn::named(const std::string& source, const std::string& target) {
     Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
     if (there && (*there)->is_directory()) {
@@ -63,17 +84,14 @@ void CopyIn::named(const std::string& source, const std::string& target) {
     }
     if (!there && there.error().code != ENOENT) refuse(there.error(), to_.image());
     if (there && target.starts_with('<') && target.find('/') == std::string::npos) return replace(source, *there);
-    FileSystem::Parent parent = to_.parent(target);
+    struct stat st{};
+    const bool directory = o_.recursive && ::lstat(source.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+    FileSystem::Parent parent = directory ? to_.parent(target) : to_.parent_of_file(target);
     entry(source, *parent.directory, parent.name);
 }
 
 void CopyIn::entry(const std::string& source, Inode& directory, const std::string& name, unsigned depth) {
-    struct stat st{};
-    // What is named is followed, unless the links themselves are copied.
-    const bool follow = depth == 0 && !o_.recursive;
-    if ((follow ? ::stat(source.c_str(), &st) : ::lstat(source.c_str(), &st)) != 0)
-        give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
-    if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
+    const auto [st, from] = open(source, depth == 0);
     if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         const auto key = std::pair(st.st_dev, st.st_ino);
         if (auto it = linked_.find(key); it != linked_.end()) {
@@ -86,7 +104,7 @@ void CopyIn::entry(const std::string& source, Inode& directory, const std::strin
     }
     progress_.begin(name);
     const auto [made, was_there] = make(source, directory, name, st);
-    if (S_ISREG(st.st_mode)) contents(source, made, st);
+    if (S_ISREG(st.st_mode)) contents(from.fd(), source, made, st);
     if (o_.preserve && st.st_nlink > 1) linked_[{st.st_dev, st.st_ino}] = made->number().value;
     if (S_ISDIR(st.st_mode)) inside(source, *made, depth);
     attributes(source, *made, st, was_there);
@@ -95,14 +113,12 @@ void CopyIn::entry(const std::string& source, Inode& directory, const std::strin
 
 // A file's contents for an inode that was named by its number: whatever names it has, they stay.
 void CopyIn::replace(const std::string& source, const InodeRef& inode) {
-    struct stat st{};
-    if ((o_.recursive ? ::lstat(source.c_str(), &st) : ::stat(source.c_str(), &st)) != 0)
-        give_up(negative, fmt::format("{}: {}", source, std::strerror(errno)));
+    const auto [st, from] = open(source, true);
     if (!S_ISREG(st.st_mode) || !inode->is_regular())
         give_up(negative, fmt::format("{}: inode {}: only a file can replace a file's contents by number", to_.image(),
                                       inode->number()));
     progress_.begin(source);
-    contents(source, inode, st);
+    contents(from.fd(), source, inode, st);
     attributes(source, *inode, st, true);
     progress_.finish(st);
 }
@@ -157,35 +173,42 @@ CopyIn::Made CopyIn::make(const std::string& source, Inode& directory, const std
             false};
 }
 
-void CopyIn::contents(const std::string& source, const InodeRef& inode, const struct stat& st) {
-    const int fd = ::open(source.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) give_up(impossible, source + ": " + std::strerror(errno));
-    const std::unique_ptr<const int, void (*)(const int*)> closer(&fd, [](const int* f) { ::close(*f); });
+void CopyIn::contents(int from, const std::string& source, const InodeRef& inode, const struct stat& st) {
     std::unique_ptr<OpenFile> file = need(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), source);
     std::vector<std::byte> buffer(copy_chunk);
-    off_t at = 0;
-    while (at < st.st_size) {
-        off_t data = ::lseek(fd, at, SEEK_DATA);
+    std::uint64_t end = 0;  // of what is written
+    const auto put = [&](ssize_t n) {
+        if (n < 0) give_up(impossible, source + ": " + std::strerror(errno));
+        const auto length = static_cast<std::size_t>(n);
+        if (need(file->write(end, ConstBytes(buffer).first(length)), source) != length)
+            give_up(impossible, source + ": no space left");
+        end += length;
+        progress_.advance(length);
+    };
+    // What has no size has its contents all the same: pipes, devices, files of /proc.
+    if (st.st_size == 0) {
+        while (const ssize_t n = ::read(from, buffer.data(), copy_chunk)) put(n);
+        return;
+    }
+    off_t size = st.st_size;
+    for (off_t at = 0, hole = 0; at < size; at = hole) {
+        off_t data = ::lseek(from, at, SEEK_DATA);
         if (data < 0 && errno == ENXIO) break;
         if (data < 0) data = at;
-        off_t hole = ::lseek(fd, data, SEEK_HOLE);
-        if (hole < 0) hole = st.st_size;
-        for (off_t pos = data; pos < hole;) {
-            const ssize_t n = ::pread(fd, buffer.data(),
-                                      std::min<std::size_t>(copy_chunk, static_cast<std::size_t>(hole - pos)), pos);
-            if (n < 0) give_up(impossible, source + ": " + std::strerror(errno));
-            if (n == 0) break;
-            const std::size_t done = need(
-                file->write(static_cast<std::uint64_t>(pos), ConstBytes(buffer).first(static_cast<std::size_t>(n))),
-                source);
-            if (done != static_cast<std::size_t>(n)) give_up(impossible, source + ": no space left");
-            pos += n;
-            progress_.advance(static_cast<std::uint64_t>(n));
+        hole = ::lseek(from, data, SEEK_HOLE);
+        if (hole < 0) hole = size;
+        end = static_cast<std::uint64_t>(data);
+        while (static_cast<off_t>(end) < hole) {
+            const auto pos = static_cast<off_t>(end);
+            const ssize_t n =
+                ::pread(from, buffer.data(), std::min(copy_chunk, static_cast<std::size_t>(hole - pos)), pos);
+            // It says more than it has (/sys), or has become shorter.
+            if (n == 0) size = hole = pos;
+            else put(n);
         }
-        at = hole;
     }
-    if (static_cast<std::uint64_t>(st.st_size) != inode->size_hint())
-        need(file->truncate(static_cast<std::uint64_t>(st.st_size)), source);
+    if (static_cast<std::uint64_t>(size) != inode->size_hint())
+        need(file->truncate(static_cast<std::uint64_t>(size)), source);
 }
 
 void CopyIn::attributes(const std::string& source, Inode& inode, const struct stat& st, bool was_there) {

@@ -45,6 +45,7 @@ void CopyOut::named(const std::string& source, const std::string& target) {
     struct stat st{};
     if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && !means_contents(source))
         where += "/" + last_part(source);
+    else if (target.ends_with('/') && !inode->is_directory()) give_up(negative, target + ": is no directory");
     entry(inode, source, where);
 }
 
@@ -64,7 +65,11 @@ std::vector<std::pair<std::string, std::uint64_t>> CopyOut::names_in(Inode& dire
 
 void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
     const struct stat st = need(from_.fs().attributes(*inode), source);
-    if (S_ISDIR(st.st_mode) && !o_.recursive) give_up(negative, source + ": is a directory (use -r)");
+    if (!S_ISREG(st.st_mode) && !o_.recursive)
+        give_up(negative, fmt::format("{}: {}", source,
+                                      S_ISDIR(st.st_mode) ? "is a directory (use -r)"
+                                                          : "is no file, and has no contents (-r copies devices, "
+                                                            "fifos and sockets themselves)"));
     if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
             ::unlink(target.c_str());
@@ -74,6 +79,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
         }
     }
     progress_.begin(last_part(source));
+    bool attributes_too = true;
     switch (st.st_mode & S_IFMT) {
         case S_IFDIR:
             if (::mkdir(target.c_str(), 0700) != 0) {
@@ -88,7 +94,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             ::unlink(target.c_str());
             check(::symlink(need(from_.fs().read_link(*inode), source).c_str(), target.c_str()), target);
             break;
-        case S_IFREG: contents(inode, source, target, st); break;
+        case S_IFREG: attributes_too = contents(inode, source, target, st); break;
         default:
             ::unlink(target.c_str());
             if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
@@ -103,7 +109,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     progress_.finish(st);
     // Links to files below are still to be made, so the way to them stays open. Children come before their parents.
     if (S_ISDIR(st.st_mode) && (mode_out(st) & S_IRWXU) != S_IRWXU) left_.push_back({source, target, st});
-    else attributes(*inode, source, target, st);
+    else if (attributes_too) attributes(*inode, source, target, st);
 }
 
 void CopyOut::inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
@@ -117,26 +123,46 @@ void CopyOut::inside(const InodeRef& inode, const std::string& source, const std
     });
 }
 
-void CopyOut::contents(const InodeRef& inode, const std::string& source, const std::string& target,
-                       const struct stat& st) {
-    const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+CopyOut::Target CopyOut::open(const std::string& target) const {
+    struct stat st{};
+    Target out;
+    out.was_there = ::stat(target.c_str(), &st) == 0;
+    // Links that lead elsewhere may have come from the image, in a tree that is copied.
+    if (!o_.recursive && !out.was_there && ::lstat(target.c_str(), &st) == 0)
+        give_up(negative, target + ": is a link that leads nowhere");
+    const int follow = o_.recursive ? O_NOFOLLOW : 0;
+    const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | follow, 0600);
     check(fd < 0 ? -1 : 0, target);
-    const std::unique_ptr<const int, void (*)(const int*)> closer(&fd, [](const int* f) { ::close(*f); });
+    out.file = HostFile(fd);
+    check(::fstat(fd, &st), target);
+    out.is_file = S_ISREG(st.st_mode);
+    return out;
+}
+
+bool CopyOut::contents(const InodeRef& inode, const std::string& source, const std::string& target,
+                       const struct stat& st) {
+    const Target to = open(target);
     std::unique_ptr<OpenFile> file =
         need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), source);
     std::vector<std::byte> buffer(copy_chunk);
     const std::uint64_t size = static_cast<std::uint64_t>(st.st_size);
     for (std::uint64_t at = 0; at < size;) {
-        Result<std::uint64_t> found = file->seek(at, SEEK_DATA);
-        if (!found && found.error().code == ENXIO) break;
-        const std::uint64_t data = need(std::move(found), source);
-        const std::uint64_t end = std::min(size, need(file->seek(data, SEEK_HOLE), source));
+        // Pipes and devices get holes as zeros.
+        std::uint64_t data = at, end = size;
+        if (to.is_file) {
+            Result<std::uint64_t> found = file->seek(at, SEEK_DATA);
+            if (!found && found.error().code == ENXIO) break;
+            data = need(std::move(found), source);
+            end = std::min(size, need(file->seek(data, SEEK_HOLE), source));
+        }
         for (std::uint64_t pos = data; pos < end;) {
             const std::size_t n =
                 need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(copy_chunk, end - pos))), source);
             if (n == 0) break;
             for (std::size_t done = 0; done < n;) {
-                const ssize_t w = ::pwrite(fd, buffer.data() + done, n - done, static_cast<off_t>(pos + done));
+                const std::byte* const rest = buffer.data() + done;
+                const ssize_t w = to.is_file ? ::pwrite(to.file.fd(), rest, n - done, static_cast<off_t>(pos + done))
+                                             : ::write(to.file.fd(), rest, n - done);
                 if (w < 0) check(-1, target);
                 done += static_cast<std::size_t>(w);
             }
@@ -145,7 +171,9 @@ void CopyOut::contents(const InodeRef& inode, const std::string& source, const s
         }
         at = std::max(end, data + 1);
     }
-    check(::ftruncate(fd, st.st_size), target);
+    if (!to.is_file) return false;
+    check(::ftruncate(to.file.fd(), st.st_size), target);
+    return !to.was_there || o_.preserve || o_.mode;
 }
 
 void CopyOut::finish() {

@@ -27,7 +27,8 @@ struct Wanted {
     }
 };
 
-void make_directory(Session& s, const std::string& path, bool parents, const Wanted& wanted) {
+void make_directory(Session& s, std::string path, bool parents, const Wanted& wanted) {
+    while (path.size() > 1 && path.ends_with('/')) path.pop_back();
     if (parents) {
         for (std::size_t at = 0; (at = path.find('/', at + 1)) != std::string::npos;) {
             const std::string part = path.substr(0, at);
@@ -40,6 +41,13 @@ void make_directory(Session& s, const std::string& path, bool parents, const Wan
     FileSystem::Parent p = s.parent(path);
     InodeRef made = need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), s.at(path));
     wanted.apply(s, *made, path);
+}
+
+// Whether what is named is a directory. The end of the verb for "name/" that is none.
+bool is_directory(Session& s, const FileSystem::Parent& place, const std::string& path) {
+    const bool is = need(s.fs().lookup(*place.directory, place.name, me(), false), s.at(path))->is_directory();
+    if (place.slash && !is) give_up(negative, s.at(path) + ": is no directory");
+    return is;
 }
 
 void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path, Ancestors& above) {
@@ -123,6 +131,7 @@ void add_name_verbs(CLI::App& app) {
                 // Before what is in it is gone.
                 if (p.name == "." || p.name == "..")
                     give_up(negative, fmt::format("{}: \"{}\" cannot be removed", session.at(path), p.name));
+                if (p.slash) is_directory(session, p, path);
                 Ancestors above;
                 if (s->flag) remove_tree(session, *p.directory, p.name, path, above);
                 else need(session.fs().unlink(*p.directory, p.name, me(), false), session.at(path));
@@ -147,9 +156,10 @@ void add_name_verbs(CLI::App& app) {
             Session session(from.image, true, s->o);
             {
                 FileSystem::Parent a = session.parent(from.path);
+                const bool directory = is_directory(session, a, from.path);
                 if (Result<InodeRef> there = session.fs().resolve(to.path, me()); there && (*there)->is_directory())
                     to.path += (to.path.ends_with('/') ? "" : "/") + a.name;
-                FileSystem::Parent b = session.parent(to.path);
+                FileSystem::Parent b = directory ? session.parent(to.path) : session.parent_of_file(to.path);
                 need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false),
                      session.at(from.path));
             }
@@ -164,7 +174,7 @@ void add_name_verbs(CLI::App& app) {
             const Place to = image_place(s->places[1]);
             Session session(to.image, true, s->o);
             {
-                FileSystem::Parent p = session.parent(to.path);
+                FileSystem::Parent p = session.parent_of_file(to.path);
                 if (s->flag) {
                     need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false),
                          session.at(to.path));
@@ -190,7 +200,7 @@ void add_name_verbs(CLI::App& app) {
                 Result<InodeRef> there = session.fs().resolve(path, me(), !s->link);
                 if (!there && there.error().code == ENOENT) {
                     if (s->flag) return;
-                    FileSystem::Parent p = session.parent(path);
+                    FileSystem::Parent p = session.parent_of_file(path);
                     need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, me(), false),
                          session.at(path));
                     return;
@@ -228,7 +238,7 @@ void add_name_verbs(CLI::App& app) {
                                     : s->kind == "b" ? S_IFBLK
                                     : s->kind == "p" ? S_IFIFO
                                                      : S_IFSOCK;
-                FileSystem::Parent p = session.parent(path);
+                FileSystem::Parent p = session.parent_of_file(path);
                 InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644,
                                                          makedev(s->device_major, s->device_minor), {}, me(), false),
                                      session.at(path));

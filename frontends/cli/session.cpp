@@ -123,6 +123,12 @@ FileSystem::Parent Session::parent(const std::string& path) {
     return need(fs_->resolve_parent(path, operator_identity()), image_);
 }
 
+FileSystem::Parent Session::parent_of_file(const std::string& path) {
+    FileSystem::Parent place = parent(path);
+    if (place.slash && place.name != "." && place.name != "..") give_up(negative, at(path) + ": is no directory");
+    return place;
+}
+
 void Ancestors::enter(const Session& session, const Inode& directory) {
     constexpr std::size_t deepest = 2048;
     const std::uint64_t number = directory.number().value;

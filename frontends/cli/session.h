@@ -61,6 +61,8 @@ public:
     void close();
     InodeRef resolve(const std::string& path, bool follow = true);
     FileSystem::Parent parent(const std::string& path);
+    // The place of something that is to be no directory: the end of the verb for "name/".
+    FileSystem::Parent parent_of_file(const std::string& path);
 
 private:
     std::string image_;

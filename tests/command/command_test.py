@@ -11,6 +11,7 @@ import pathlib
 import pty
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -231,6 +232,101 @@ def copies(scratch, verbs):
     check(stat.S_IMODE(os.stat(out / "set-id").st_mode) == 0o4755, "root keeps set-id bits")
 
 
+def slashes(scratch, verbs):
+    """A path that goes on with a slash is a directory's: nothing else is made, moved or removed there, as by cp(1)."""
+    verbs("mkdir", ":/slashes", ":/slashes/directory")
+    verbs("cp", "/etc/hostname", ":/slashes/file")
+    before = verbs("ls", ":/slashes")
+    host = scratch.path("no directory")
+    for words in (("cp", "/etc/hostname", ":/slashes/new/"), ("cp", "/etc/hostname", ":/slashes/file/"),
+                  ("cp", "-a", "/etc/hostname", ":/slashes/new/"), ("cp", ":/slashes/file", f"{host}/"),
+                  ("cp", ":/slashes/file", ":/slashes/new/"), ("cp", ":/slashes/file/", host),
+                  ("touch", ":/slashes/new/"), ("touch", ":/slashes/file/"), ("truncate", "-s", "1", ":/slashes/new/"),
+                  ("ln", "-s", "text", ":/slashes/new/"), ("ln", ":/slashes/file", ":/slashes/new/"),
+                  ("mknod", ":/slashes/new/", "p"), ("mv", ":/slashes/file", ":/slashes/new/"),
+                  ("mv", ":/slashes/file/", ":/slashes/new"), ("rm", ":/slashes/file/"), ("rm", "-r", ":/slashes/file/")):
+        verbs(*words, status=NO)
+    check(verbs("ls", ":/slashes") == before and not host.exists(), f"{verbs('ls', ':/slashes')}, {before} before")
+    source = scratch.path("directory with a slash")
+    source.mkdir()
+    verbs("mv", ":/slashes/directory", ":/slashes/moved/")
+    verbs("mkdir", ":/slashes/made/")
+    verbs("mkdir", "-p", "--mode", "700", ":/slashes/parents/too//")
+    verbs("cp", "-r", source, ":/slashes/copied/")
+    check(verbs("ls", ":/slashes").split() == ["copied", "file", "made", "moved", "parents"], "directories with a slash")
+    check(verbs.status("/slashes/parents/too")["mode"] == "drwx------", "the mode of a directory with a slash")
+
+
+def contents_of_no_files(scratch, verbs):
+    """Without -r, pipes and devices of the host are read, as by cp(1); an image's have no contents."""
+    def fed(place, target, text="from a pipe"):
+        subprocess.run([verbs.program, "cp", place, f"{verbs.image}{target}"], input=text, text=True, check=True)
+
+    verbs("mkdir", ":/read")
+    fed("/dev/stdin", ":/read/stdin")
+    fed("/dev/fd/0", ":/read/large", text="many" * 10**6)
+    subprocess.run(["bash", "-c", f"echo -n from a pipe | '{verbs.program}' cp /dev/stdin '{verbs.image}:/read/of nobody'"],
+                   user=NOBODY, group=NOBODY, extra_groups=[], check=True)
+    check(verbs("cat", ":/read/stdin") == verbs("cat", ":/read/of nobody") == "from a pipe", "what came through a pipe")
+    check(verbs("cat", ":/read/large") == "many" * 10**6, "what came through a pipe in pieces")
+    fed("/dev/stdin", ":/read/stdin", text="other")
+    check(verbs("cat", ":/read/stdin") == "other", "a file gets new contents from a pipe")
+    number = verbs.status("/read/stdin")["inode"]
+    fed("/dev/stdin", f":<{number}>", text="by number")
+    check(verbs("cat", ":/read/stdin") == "by number", "an inode gets new contents from a pipe")
+    fed("/dev/stdin", ":/read/", text="")
+    check(verbs.status("/read/stdin")["size"] == 0, "an empty pipe")
+    command = f"exec '{verbs.program}' cp <(echo one) <(echo two) '{verbs.image}:/read'"
+    subprocess.run(["bash", "-c", command], check=True)
+    verbs("cp", "/dev/null", "/proc/version", ":/read")
+    check(verbs.status("/read/null")["mode"].startswith("-"), "a device was made")
+    check(verbs("cat", ":/read/version") == pathlib.Path("/proc/version").read_text(encoding="utf-8"), "/proc/version")
+    check(sorted(verbs("cat", f":/read/{name}") for name in verbs("ls", ":/read").split() if name.isdigit())
+          == ["one\n", "two\n"], f"{verbs('ls', ':/read')}")
+    # What cannot be opened leaves nothing behind.
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(scratch.path("a socket")))
+        verbs("cp", scratch.path("a socket"), ":/read", status=IMPOSSIBLE, says="a socket")
+        check("a socket" not in verbs("ls", ":/read"), "a file of what could not be opened")
+        verbs("cp", "-r", scratch.path("a socket"), ":/read")
+    check(verbs.status("/read/a socket")["mode"].startswith("s"), "a socket itself, with -r")
+    # Out of an image.
+    verbs("mknod", "--mode", "666", ":/read/device", "c", "1", "3")
+    verbs("mknod", ":/read/fifo", "p")
+    out = scratch.path("read")
+    out.mkdir()
+    for name in ("device", "fifo", "a socket"):
+        verbs("cp", f":/read/{name}", out, status=NO, says="no contents")
+        verbs("cp", f":/read/{name}", f":/read/again {name}", status=NO, says="no contents")
+    check(not list(out.iterdir()) and "again" not in verbs("ls", ":/read"), "a plain cp made a device on the host")
+    verbs("cp", "-r", ":/read/device", ":/read/fifo", out)
+    check(stat.S_ISCHR(os.stat(out / "device").st_mode) and stat.S_ISFIFO(os.stat(out / "fifo").st_mode), "with -r")
+    verbs("cp", "-a", ":/read/fifo", ":/read/again")
+    check(verbs.status("/read/again")["mode"].startswith("p"), "a fifo itself, with -a")
+    mounting.clean(verbs.image)
+    to_no_files(scratch, verbs, out)
+
+
+def to_no_files(scratch, verbs, out):
+    """Devices, pipes and files that are there get the contents, and stay what they are."""
+    null = out / "device"
+    verbs("cp", ":/file", null)
+    check(stat.S_IMODE(os.stat(null).st_mode) == 0o666 and stat.S_ISCHR(os.stat(null).st_mode), "a device was changed")
+    check(verbs("cp", ":/file", "/dev/stdout") == verbs("cat", ":/file"), "/dev/stdout")
+    there = out / "there"
+    there.write_text("long contents " * 100)
+    os.chmod(there, 0o604)
+    os.symlink("there", out / "link")
+    os.symlink("missing", out / "dangling")
+    verbs("cp", ":/file", out / "link")
+    check(there.read_text() == verbs("cat", ":/file"), "through a link")
+    check(stat.S_IMODE(os.stat(there).st_mode) == 0o604, "a file that is there has other permissions")
+    verbs("cp", ":/file", out / "dangling", status=NO, says="nowhere")
+    verbs("cp", "-r", ":/file", out / "link", status=IMPOSSIBLE)
+    verbs("cp", "-a", ":/file", there)
+    check(stat.S_IMODE(os.stat(there).st_mode) != 0o604 and not (out / "missing").exists(), "with -a")
+
+
 def in_terminal(*command):
     """Runs a command on a terminal of its own: its exit code and all that it showed."""
     pid, terminal = pty.fork()
@@ -423,6 +519,8 @@ def test(scratch):
     questions(verbs)
     numbers(scratch, verbs)
     copies(scratch, verbs)
+    slashes(scratch, verbs)
+    contents_of_no_files(scratch, verbs)
     links_themselves(verbs)
     shell(verbs)
     dots(verbs)
