@@ -54,6 +54,7 @@ extern "C" {
 
 int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) try {
     if (!fs || !path || !file) return invalid("uext4_open: NULL");
+    if (flags & O_PATH) return invalid("uext4_open: O_PATH, where calls by path do");
     Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(path, flags, mode, identity(fs));
     if (!opened) return report(opened.error());
     *file = new uext4_file{fs, std::move(*opened)};

@@ -31,39 +31,83 @@ std::string flags_text(std::uint32_t bits) {
     return out;
 }
 
-// Octal, or clauses like u+rwX,g-w,o=r.
-std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool directory) {
-    if (is_numeric(text)) return *mode_of(text);
-    std::uint16_t mode = old & 07777;
-    std::size_t at = 0;
-    auto bad = [&]() { give_up(impossible, "mode '" + text + "' is neither octal nor like u+rw"); };
-    if (text.empty()) bad();
-    while (at < text.size()) {
+// A change like u+rwX,g-w,o=g of a file's permissions.
+class ModeChange {
+public:
+    ModeChange(const std::string& text, std::uint16_t mode, bool directory)
+        : text_(text), mode_(mode & 07777), directory_(directory) {}
+
+    std::uint16_t all() {
+        do clause();
+        while (next_is(",") && ++at_);
+        if (at_ != text_.size()) bad();
+        return mode_;
+    }
+
+private:
+    bool next_is(std::string_view letters) const {
+        return at_ < text_.size() && letters.find(text_[at_]) != std::string_view::npos;
+    }
+    [[noreturn]] void bad() const { give_up(impossible, "mode '" + text_ + "' is neither octal nor like u+rw"); }
+
+    void clause() {
         unsigned who = 0;
-        for (; at < text.size() && std::string("ugoa").find(text[at]) != std::string::npos; ++at)
-            who |= text[at] == 'u' ? 04700u : text[at] == 'g' ? 02070u : text[at] == 'o' ? 01007u : 07777u;
-        if (who == 0) who = 07777;
-        if (at >= text.size() || std::string("+-=").find(text[at]) == std::string::npos) bad();
-        const char operation = text[at++];
+        for (; next_is("ugoa"); ++at_)
+            who |= text_[at_] == 'u' ? 04700u : text_[at_] == 'g' ? 02070u : text_[at_] == 'o' ? 01007u : 07777u;
+        if (!next_is("+-=")) bad();
+        while (next_is("+-=")) operation(text_[at_++], who == 0 ? 07777u : who, who == 0);
+    }
+
+    void operation(char operation, unsigned who, bool everybody) {
+        const bool digits = everybody && next_is("01234567");
+        const unsigned what = (digits ? octal() : permissions()) & who;
+        unsigned mode = mode_;
+        if (operation == '-') {
+            mode &= ~what;
+        } else {
+            // A directory's set-id bits go only when they are named.
+            if (operation == '=') mode &= ~(directory_ && !digits ? who & ~06000u : who);
+            mode |= what;
+        }
+        mode_ = static_cast<std::uint16_t>(mode);
+    }
+
+    unsigned octal() {
         unsigned what = 0;
-        for (; at < text.size() && text[at] != ','; ++at) {
-            switch (text[at]) {
+        for (; next_is("01234567") && what <= 07777; ++at_) what = what * 8 + static_cast<unsigned>(text_[at_] - '0');
+        if (what > 07777) bad();
+        return what;
+    }
+
+    // Letters, or a single one of ugo: what those have.
+    unsigned permissions() {
+        if (next_is("ugo")) {
+            const char whose = text_[at_++];
+            return (mode_ >> (whose == 'u' ? 6 : whose == 'g' ? 3 : 0) & 7u) * 0111u;
+        }
+        unsigned what = 0;
+        for (; next_is("rwxXst"); ++at_) {
+            switch (text_[at_]) {
                 case 'r': what |= 0444; break;
                 case 'w': what |= 0222; break;
                 case 'x': what |= 0111; break;
-                case 'X': what |= directory || (old & 0111) ? 0111u : 0u; break;
+                case 'X': what |= directory_ || (mode_ & 0111) ? 0111u : 0u; break;
                 case 's': what |= 06000; break;
-                case 't': what |= 01000; break;
-                default: bad();
+                default: what |= 01000;
             }
         }
-        what &= who;
-        if (operation == '+') mode |= static_cast<std::uint16_t>(what);
-        else if (operation == '-') mode &= static_cast<std::uint16_t>(~what);
-        else mode = static_cast<std::uint16_t>((mode & ~(who & 0777)) | what);
-        if (at < text.size()) ++at;
+        return what;
     }
-    return mode;
+
+    const std::string& text_;
+    std::uint16_t mode_;
+    bool directory_;
+    std::size_t at_ = 0;
+};
+
+// Octal, or as chmod(1) has them; without umask.
+std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool directory) {
+    return is_numeric(text) ? *mode_of(text) : ModeChange(text, old, directory).all();
 }
 
 struct State {
@@ -152,7 +196,7 @@ void add_attribute_verbs(CLI::App& app) {
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, false, false);
         v->callback([s] {
-            if (s->what.size() < 2 || std::string("+-=").find(s->what[0]) == std::string::npos)
+            if ((s->what.size() < 2 && s->what != "=") || std::string("+-=").find(s->what[0]) == std::string::npos)
                 give_up(impossible, "a change is +flags, -flags or =flags");
             std::uint32_t bits = 0;
             for (char c : s->what.substr(1)) bits |= flag_of(c);

@@ -51,8 +51,13 @@ void refuse_missing_image(const std::string& text) {
 // A folder of the host that lives as long as this.
 class Folder {
 public:
-    Folder() : path_((std::filesystem::temp_directory_path() / "uext4-cp-XXXXXX").string()) {
-        if (!::mkdtemp(path_.data())) give_up(impossible, path_ + ": cannot be made");
+    Folder() {
+        const char* const set = std::getenv("TMPDIR");
+        const std::string above = set && *set ? set : "/tmp";
+        path_ = above + "/uext4-cp-XXXXXX";
+        if (!::mkdtemp(path_.data()))
+            give_up(impossible, fmt::format("{} ({}): no folder can be made there: {}", above,
+                                            set && *set ? "TMPDIR" : "no TMPDIR is set", std::strerror(errno)));
     }
     ~Folder() {
         std::error_code ignored;

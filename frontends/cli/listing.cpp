@@ -144,6 +144,9 @@ void extents(const std::string& place, const CommonOptions& o) {
     Session s(p.image, false, o);
     {
         InodeRef inode = s.resolve(p.path);
+        const mode_t mode = inode->mode();
+        if (!S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode))
+            give_up(negative, place + ": is a device, fifo or socket, which has no extents");
         Json out = Json::array();
         const std::uint64_t bs = s.fs().volume().geometry().block_size;
         need(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <iostream>
 
 namespace uext4::cli {
 
@@ -23,6 +24,13 @@ void protect_changes(std::vector<std::string>& arguments) {
         arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(i), "--");
         return;
     }
+}
+
+// The exit code, when all that was printed is written.
+int written(const std::string& verb) {
+    if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout)) return fine;
+    fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
+    return impossible;
 }
 
 }  // namespace
@@ -55,17 +63,17 @@ int run_line(std::vector<std::string> arguments) {
     try {
         app.parse(arguments);
     } catch (const CLI::ParseError& e) {
-        return app.exit(e) == 0 ? fine : impossible;
+        if (app.exit(e) != 0) return impossible;
+        std::cout.flush();
+        return written(verb);
     } catch (const Failure& failure) {
         if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
-        return failure.code;
+        return std::max(failure.code, written(verb));
     } catch (const std::exception& e) {  // of the file system library, or out of memory
         fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
         return impossible;
     }
-    if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return fine;
-    fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
-    return impossible;
+    return written(verb);
 }
 
 }  // namespace uext4::cli
@@ -73,6 +81,8 @@ int run_line(std::vector<std::string> arguments) {
 int main(int count, char** values) {
     // Whoever starts the program without them would have images and pipes taken for terminals.
     for (int fd = 0; fd < 3; ++fd)
-        if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDWR) != fd) return uext4::cli::impossible;
+        // What cannot be written answers so when something is printed.
+        if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR) != fd)
+            return uext4::cli::impossible;
     return uext4::cli::run_line({values + 1, values + count});
 }

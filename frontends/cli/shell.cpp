@@ -24,8 +24,8 @@ bool contains(const std::vector<std::string>& list, const std::string& word) {
     return std::ranges::find(list, word) != list.end();
 }
 
-// Words, with '…', "…" and backslashes as a shell has them.
-std::vector<std::string> words_of(const std::string& line) {
+// Words, with '…', "…" and backslashes as a shell has them; nothing when a quote does not end.
+std::optional<std::vector<std::string>> words_of(const std::string& line) {
     std::vector<std::string> out;
     std::string word;
     bool any = false;
@@ -51,6 +51,7 @@ std::vector<std::string> words_of(const std::string& line) {
             word += c;
         }
     }
+    if (quote) return {};
     if (any || !word.empty()) out.push_back(word);
     return out;
 }
@@ -61,7 +62,12 @@ public:
 
     // 0, or the exit code of the line.
     int run(const std::string& line) {
-        std::vector<std::string> words = words_of(line);
+        std::optional<std::vector<std::string>> parts = words_of(line);
+        if (!parts) {
+            fmt::print(stderr, "uext4 shell: {}: a quote does not end\n", told(line));
+            return impossible;
+        }
+        std::vector<std::string>& words = *parts;
         if (words.empty()) return fine;
         const std::string verb = words.front();
         if (verb == "exit" || verb == "quit") {

@@ -66,6 +66,7 @@ TEST_F(CInterface, FilesAndErrors) {
     EXPECT_EQ(uext4_fgetxattr(file, "user.y", nullptr, 0), -ENODATA);
     EXPECT_EQ(uext4_umount(fs), -EBUSY);
     EXPECT_EQ(uext4_close(file), 0);
+    EXPECT_EQ(uext4_open(fs, "/f", O_PATH, 0, &file), -EINVAL);
 }
 
 // Lengths that no memory has are refused or cut, as by the system calls.

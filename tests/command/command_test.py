@@ -61,7 +61,9 @@ def wrong_words(verbs):
                   ("cp", "--owner", "5", "/etc/hostname", ":/new"), ("cp", "--map-owner", "1:2:3", "/etc/hostname", ":/new"),
                   ("label", verbs.image, "seventeen letters"), ("truncate", "-s", "5x", ":/there"),
                   ("setfattr", "-n", "user.a", "-v", "0xabc", ":/there"),
-                  ("chattr", "+?", ":/there"), ("chattr", "i", ":/there")):
+                  ("chmod", "u=gr", ":/there"), ("chmod", "u=,", ":/there"), ("chmod", ",u+r", ":/there"),
+                  ("chmod", "u", ":/there"), ("chmod", "u=7", ":/there"), ("chmod", "=77777", ":/there"),
+                  ("chattr", "+?", ":/there"), ("chattr", "i", ":/there"), ("chattr", "+", ":/there")):
         verbs(*words, status=IMPOSSIBLE)
     for words in (("mknod", ":/new", "c", "99999999", "1"), ("mknod", ":/new", "c", "1", "1048576"),
                   ("mknod", ":/new", "c"), ("mknod", ":/new", "p", "1", "3"), ("mknod", ":/new", "x"), ("ls",),
@@ -327,6 +329,54 @@ def to_no_files(scratch, verbs, out):
     check(stat.S_IMODE(os.stat(there).st_mode) != 0o604 and not (out / "missing").exists(), "with -a")
 
 
+MODES = ("=", "+", "-", "u=g", "u+g-x", "g=u+x", "u=rw+x-w", "a=,u+r", "+X,u+x+X", "o+t", "a=t", "u+s,u=", "g+s,g=x",
+         "o=u,g=o", "u+", "u==r", "=7", "+7", "-111", "a=rx", "g=", "u-s", "=,ug+s", "go-u", "a+rwXst")
+
+
+def changes(scratch, verbs):
+    """Permissions and flags are changed by the same words as by chmod(1) and chattr(1)."""
+    host = scratch.path("changes")
+    host.mkdir()
+    (host / "file").touch()
+    (host / "directory").mkdir()
+    verbs("cp", "-a", host, ":/changes")
+    lines, expected = "", []
+    for path in ("file", "directory"):
+        for change in MODES:
+            lines += f"chmod 2754 /changes/{path}\nchmod {change} /changes/{path}\nstat /changes/{path}\n"
+            os.chmod(host / path, 0o2754)
+            mounting.run("chmod", change, host / path, umask=0)
+            expected.append(stat.filemode(os.stat(host / path).st_mode)[1:])
+    shown = subprocess.run([verbs.program, "shell", verbs.image], input=lines, text=True, check=True, capture_output=True).stdout
+    found = re.findall(r"mode: .(.*)", shown)
+    words = [f"{change} of a {path}" for path in ("file", "directory") for change in MODES]
+    wrong = [(w, f, e) for w, f, e in zip(words, found, expected, strict=True) if f != e]
+    check(not wrong, f"chmod: what, as it is, as it is with chmod(1): {wrong}")
+    verbs("chattr", "+dA", ":/changes/file")
+    verbs("chattr", "=", ":/changes/file")
+    check(set(verbs("lsattr", ":/changes/file").split()[0]) <= {"-", "e"}, f"chattr =: {verbs('lsattr', ':/changes/file')}")
+
+
+def nowhere_to_write(verbs):
+    """What could not be printed was not done, the help and the version as well."""
+    for redirection in (">/dev/full", ">&-"):
+        for words in ("--help", "--version", "version", "cp --help", f"ls '{verbs.image}'", f"info '{verbs.image}'"):
+            code = subprocess.run(["bash", "-c", f"exec '{verbs.program}' {words} {redirection}"], check=False,
+                                  stderr=subprocess.PIPE).returncode
+            check(code == IMPOSSIBLE, f"{words} {redirection}: {code}")
+    subprocess.run(["bash", "-c", f"exec '{verbs.program}' mkdir '{verbs.image}:/said nothing' >&- <&- 2>&-"], check=True)
+
+
+def sentences(verbs):
+    """What is no damage is not told as if it were one, and what is wrong is named."""
+    verbs("mknod", ":/null", "c", "1", "3")
+    verbs("fiemap", ":/null", status=NO, says="has no extents")
+    result = subprocess.run([verbs.program, "cp", f"{verbs.image}:/file", f"{verbs.image}:/file again"], check=False,
+                            capture_output=True, text=True, env=os.environ | {"TMPDIR": "/nonexistent"})
+    check(result.returncode == IMPOSSIBLE and "/nonexistent (TMPDIR)" in result.stderr, f"{result}")
+    verbs("ls", ":/file again", status=NO)
+
+
 def in_terminal(*command):
     """Runs a command on a terminal of its own: its exit code and all that it showed."""
     pid, terminal = pty.fork()
@@ -474,10 +524,12 @@ def links_themselves(verbs):
 def shell(verbs):
     """From a pipe: the worst exit code of all lines."""
     for lines, expected in (("ls\npwd\n", FINE), ("cat missing\nls\n", NO), ("bogus\nls\n", IMPOSSIBLE),
-                            ("cd missing\n", NO), ("chmod 99 there\ncat missing\n", IMPOSSIBLE)):
+                            ("cd missing\n", NO), ("chmod 99 there\ncat missing\n", IMPOSSIBLE),
+                            ("touch 'not closed\nls\n", IMPOSSIBLE), ('touch "not closed\nls\n', IMPOSSIBLE)):
         result = subprocess.run([verbs.program, "shell", verbs.image], input=lines, capture_output=True, text=True,
                                 check=False)
         check(result.returncode == expected, f"{lines!r}: {result.returncode}, not {expected}\n{result.stderr}")
+    check("not closed" not in verbs("ls", ":/"), "a line whose quote does not end was done")
 
 
 def small_logs(scratch):
@@ -521,6 +573,9 @@ def test(scratch):
     copies(scratch, verbs)
     slashes(scratch, verbs)
     contents_of_no_files(scratch, verbs)
+    changes(scratch, verbs)
+    nowhere_to_write(verbs)
+    sentences(verbs)
     links_themselves(verbs)
     shell(verbs)
     dots(verbs)
