@@ -54,7 +54,10 @@ UEXT4_API const char* uext4_strerror(void);
 /* Lines for the operator: recovery, damage, aborts. NULL: none. Before a mount; may be called from any thread later. */
 UEXT4_API void uext4_set_log(void (*log)(void* context, const char* line), void* context);
 
-/* image: a path, IMAGE@N (partition N), /dev/fd/N or a block device. options: as `uext4 mount -o`, or NULL. */
+/* A child of fork(2) has no threads of the file system and may use none of the parent's handles: it goes on with exec
+ * or _exit. Its inherited descriptor keeps nobody from the image once the parent has unmounted.
+ *
+ * image: a path, IMAGE@N (partition N), /dev/fd/N or a block device. options: as `uext4 mount -o`, or NULL. */
 UEXT4_API int uext4_mount(const char* image, const char* options, uext4_fs** fs);
 UEXT4_API int uext4_mount_device(const struct uext4_device* device, const char* options, uext4_fs** fs);
 /* Everything durable, the image clean. The handle is gone afterwards, also on error; but for -EBUSY, while files,

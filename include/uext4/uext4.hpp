@@ -3,7 +3,8 @@
 // Header only, over the C interface of <uext4/uext4.h>: what a program links against stays stable. Objects own what
 // they stand for and give it back when they go; none throws. Every fallible function returns a Result, whose error
 // carries a positive errno and a sentence that names structure and number. All functions are thread-safe. Offsets,
-// lengths and sizes are bytes. Paths start at the file system's root; "<12>" names inode 12, "<12>/name" an entry of it.
+// lengths and sizes are bytes. Paths start at the file system's root; "<12>" names inode 12, "<12>/name" an entry of
+// it.
 //
 //     auto fs = uext4::FileSystem::mount("disk.img", "data=ordered");
 //     if (!fs) return report(fs.error().message);
@@ -236,8 +237,8 @@ public:
     ~FileSystem() { (void)unmount(); }
     uext4_fs* handle() const { return fs_; }
 
-    // Everything durable, the image clean; also when the object goes, the error then lost. EBUSY while files, directories
-    // or maps are open: it is still mounted then. They must go before the object does.
+    // Everything durable, the image clean; also when the object goes, the error then lost. EBUSY while files,
+    // directories or maps are open: it is still mounted then. They must go before the object does.
     Result<void> unmount() {
         if (!fs_) return {};
         const int r = uext4_umount(fs_);

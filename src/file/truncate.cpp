@@ -214,7 +214,7 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     if (!handle.extend(last)) TRY(handle.restart(last));
     TRY(free_all_xattrs(handle, inode));
     // What freeing the number has to read is read while the list of orphans still knows it.
-    TRY(inode.fs().allocator.inode_in_use(inode.number()));
+    (void)TRY(inode.fs().allocator.inode_in_use(inode.number()));
     TRY(orphans.remove(handle, inode));
     return inodes.release(handle, inode);
 }

@@ -83,7 +83,8 @@ private:
     JournalState* journal_ = nullptr;
     Transaction* transaction_ = nullptr;
     unsigned credits_ = 0;
-    int unwinding_ = 0;  // exceptions under way when it began: whoever ends it because of a later one, ends it half done
+    // Exceptions under way when it began: whoever ends it because of a later one, ends it half done.
+    int unwinding_ = 0;
 };
 
 struct JournalOptions {
