@@ -50,7 +50,7 @@ public:
     std::string judge(const Tree& got) const {
         std::string closest, others;
         for (std::size_t k = high_ + 1; k-- > low_;) {
-            std::string wrong = difference(r_.trees[k], got, false);
+            std::string wrong = difference(r_.trees[k], got, false, !r_.other_numbers);
             const bool names_fit = wrong.empty();
             if (names_fit) wrong = judge_contents(k, got);
             if (wrong.empty()) return {};

@@ -49,7 +49,8 @@ struct Recording {
 
     // Of threads: one for each, with its steps and what its directory was after each; the log is here alone.
     std::vector<Recording> threads;
-    std::string directory;  // of a thread
+    std::string directory;       // of a thread
+    bool other_numbers = false;  // inodes may have other numbers than here, where the steps are done again
 
     bool journals_data() const { return mode == "journal"; }
 };

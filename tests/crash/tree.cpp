@@ -74,12 +74,16 @@ Tree part_of(const Tree& tree, const std::string& directory) {
     return part;
 }
 
-std::string difference(const Tree& wanted, const Tree& got, bool contents) {
+std::string difference(const Tree& wanted, const Tree& got, bool contents, bool numbers) {
+    std::map<std::uint64_t, std::uint64_t> there_is, here_is;
     for (const auto& [path, node] : wanted) {
         const auto there = got.find(path);
         if (there == got.end()) return path + ": missing";
         const Node& other = there->second;
-        if (other.inode != node.inode) return fmt::format("{}: inode {}, not {}", path, other.inode, node.inode);
+        const std::uint64_t meant = numbers ? node.inode : there_is.try_emplace(node.inode, other.inode).first->second;
+        if (other.inode != meant ||
+            (!numbers && here_is.try_emplace(other.inode, node.inode).first->second != node.inode))
+            return fmt::format("{}: inode {}, not {}", path, other.inode, meant);
         if (other.mode != node.mode) return fmt::format("{}: mode {:o}, not {:o}", path, other.mode, node.mode);
         if (other.links != node.links) return fmt::format("{}: {} links, not {}", path, other.links, node.links);
         if (other.target != node.target) return path + ": another target";

@@ -27,6 +27,7 @@ Result<Tree> capture(FileSystem& fs);
 Result<Tree> capture(FileSystem& fs, const std::string& directory);
 Tree part_of(const Tree& tree, const std::string& directory);
 // The first path where the names or attributes differ, and how; empty when they are equal.
-std::string difference(const Tree& wanted, const Tree& got, bool contents);
+// `numbers`: inodes have the same numbers; else it is enough that the same names are links to one inode.
+std::string difference(const Tree& wanted, const Tree& got, bool contents, bool numbers = true);
 
 }  // namespace uext4::crash

@@ -74,6 +74,8 @@ protected:
 
 void CrashWorkloads::run(const Recording& recorded, std::mt19937& random, const std::string& when) {
     Recording known = recorded;
+    // Inodes are not taken from a block of the table that cannot be read.
+    known.other_numbers = std::string_view(fault().name).starts_with("ReadFails");
     for (std::size_t i = 0; i < known.steps.size(); ++i) known.steps[i].begin = i, known.steps[i].end = i + 1;
     const std::size_t steps = known.steps.size();
     // What an unmount is to a file system that is well.
