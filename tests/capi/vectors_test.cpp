@@ -49,7 +49,7 @@ protected:
 // Parts of one letter each writer, aligned for direct requests.
 struct Parts {
     Parts(unsigned count, std::size_t size, char letter)
-        : memory(static_cast<char*>(std::aligned_alloc(page, count * size)), &std::free) {
+        : memory(static_cast<char*>(std::aligned_alloc(page, (count * size + page - 1) / page * page)), &std::free) {
         std::memset(memory.get(), letter, count * size);
         for (unsigned i = 0; i < count; ++i) list.push_back({memory.get() + i * size, size});
         total = static_cast<ssize_t>(count * size);
