@@ -128,10 +128,6 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
         TRY(check_block_bitmap(g, desc, offset, bitmap));
         auto map = busy_map(bitmap->data(), clusters_in(g));
-        auto own = [&](BlockNr b) { return geometry.group_of(b) != g || map->test(cluster_index(b)); };
-        bool marked = own(d.block_bitmap()) && own(d.inode_bitmap());
-        for (std::uint64_t i = 0; i < geometry.inode_table_blocks; ++i) marked = marked && own(d.inode_table() + i);
-        if (!marked) return fail(EUCLEAN, "group {}: block bitmap: its own structures are not marked", g);
         if (const auto block = unmarked_system_block(g, *map))
             return fail(EUCLEAN, "group {}: block bitmap: block {}, of the file system's own, is not marked", g,
                         *block);

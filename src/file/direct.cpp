@@ -154,11 +154,7 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
 void take_times(Inode& inode, const WriteRequest& request) {
     if (request.keep_times) return;
     MutexLock map(inode.map_lock);
-    const format::Timestamp now = current_time();
-    inode.set_mtime(now);
-    inode.set_ctime(now);
-    inode.bump_version();
-    inode.note_times_pending();
+    note_change(inode);
 }
 
 // Bytes that are on the device become the file's, in all views. Inode exclusive, and Flush.

@@ -22,14 +22,9 @@ Result<void> need_blocks(Inode& inode) {
     return write_back(inode);
 }
 
-// The times go to the disk with whatever else changes, or at the next sync.
 void touch_later(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    const format::Timestamp now = current_time();
-    inode.set_mtime(now);
-    inode.set_ctime(now);
-    inode.bump_version();
-    inode.note_times_pending();
+    note_change(inode);
 }
 
 Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {

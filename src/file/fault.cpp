@@ -5,7 +5,6 @@
 #include "base/seam.h"
 
 #include "file/file_io.h"
-#include "inode/attributes.h"
 #include "sync/atomic_point.h"
 
 #include <algorithm>
@@ -40,14 +39,6 @@ Result<void> may_be_stored_to(Inode& inode) {
     return {};
 }
 
-void stamp(Inode& inode) {
-    const format::Timestamp now = current_time();
-    inode.set_mtime(now);
-    inode.set_ctime(now);
-    inode.bump_version();
-    inode.note_times_pending();
-}
-
 // Promised blocks and a dirty folio. Contents that are in the inode are only dirty: writeback decides whether they
 // still fit, and whoever makes them outgrow the inode promises the block first.
 Result<void> store_ordered(Inode& inode, LockedFolio& folio, const Span& span, bool may_use_reserve) {
@@ -55,7 +46,7 @@ Result<void> store_ordered(Inode& inode, LockedFolio& folio, const Span& span, b
         MutexLock guard(inode.map_lock);
         const bool stays_inline = inode.is_inline() && !inode.places().has_pending();
         if (!stays_inline) TRY(inode.places().reserve(LogicalBlock(span.first), span.count, may_use_reserve));
-        stamp(inode);
+        note_change(inode);
     }
     inode.pages().mark_dirty(folio, span.mask);
     return {};
@@ -76,7 +67,7 @@ Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span,
             TRY(inode.places().allocate(handle, LogicalBlock(span.first), span.count, false, may_use_reserve));
         if (reached.value != span.first + span.count)
             return fail(ENOSPC, "inode {}: no room in the journal for one folio", inode.number());
-        stamp(inode);
+        note_change(inode);
         TRY(inode.store(handle));
     }
     return journal_folio_blocks(handle, inode, folio, span.mask);

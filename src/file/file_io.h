@@ -100,6 +100,8 @@ Result<void> commit_moves(Inode& inode);
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);
 Result<void> store_pending_times(Inode& inode);
+// mtime and ctime are now; they go to the disk with whatever else changes, or at the next sync. map_lock is held.
+void note_change(Inode& inode);
 
 // ---- truncate.cpp
 Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, const Credentials* who);

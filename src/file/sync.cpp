@@ -1,6 +1,15 @@
 #include "file/file_io.h"
+#include "inode/attributes.h"
 
 namespace uext4 {
+
+void note_change(Inode& inode) {
+    const format::Timestamp now = current_time();
+    inode.set_mtime(now);
+    inode.set_ctime(now);
+    inode.bump_version();
+    inode.note_times_pending();
+}
 
 Result<void> store_pending_times(Inode& inode) {
     {

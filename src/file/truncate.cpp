@@ -186,11 +186,7 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, c
         TRY(grow(inode, size));
     }
     MutexLock map(inode.map_lock);
-    const format::Timestamp now = current_time();
-    inode.set_mtime(now);
-    inode.set_ctime(now);
-    inode.bump_version();
-    inode.note_times_pending();
+    note_change(inode);
     return {};
 }
 

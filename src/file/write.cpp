@@ -20,12 +20,6 @@ BlockMask blocks_of(std::uint64_t from, std::uint64_t to, std::uint64_t bs) {
     return mask;
 }
 
-format::Timestamp now() {
-    timespec t{};
-    ::clock_gettime(CLOCK_REALTIME, &t);
-    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
-}
-
 // What frees space that is only pending: data out, then a commit. Inode is held, nothing below it.
 void make_room(Inode& inode) {
     (void)write_back(inode);
@@ -86,13 +80,7 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
         }
         std::memcpy(folio->data + inside, in.data(), in.size());
         folio->uptodate |= touched;
-        if (!request.keep_times) {
-            const format::Timestamp stamp = now();
-            inode.set_mtime(stamp);
-            inode.set_ctime(stamp);
-            inode.bump_version();
-            inode.note_times_pending();
-        }
+        if (!request.keep_times) note_change(inode);
         // Dirty before the file grows: an fsync in between would let the size on disk run ahead of the bytes.
         if (!journaled) pages.mark_dirty(folio, touched);
         if (end > inode.size()) inode.set_size(end);
