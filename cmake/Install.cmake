@@ -55,6 +55,19 @@ function(uext4_library)
     uext4_merged_static_library(TARGET uext4_static OUTPUT_NAME uext4 LAYERS uext4_capi)
 endfunction()
 
+# Installs the names by which mount(8) and umount(8) look for what serves fuse.uext4: links to the program, relative, so that
+# an installed tree can be moved.
+function(uext4_install_helpers program)
+    foreach(helper IN ITEMS mount.fuse.uext4 umount.fuse.uext4)
+        install(CODE "
+            set(folder \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_SBINDIR}\")
+            file(RELATIVE_PATH target \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_SBINDIR}\" \"\${CMAKE_INSTALL_PREFIX}/${program}\")
+            message(STATUS \"Installing: \${folder}/${helper}\")
+            file(MAKE_DIRECTORY \"\${folder}\")
+            file(CREATE_LINK \"\${target}\" \"\${folder}/${helper}\" SYMBOLIC)")
+    endforeach()
+endfunction()
+
 # Called by the root after all folders were read: installs the products that exist.
 function(uext4_install_rules)
     include(GNUInstallDirs)
@@ -65,6 +78,7 @@ function(uext4_install_rules)
             get_target_property(type ${program} TYPE)
             if(type STREQUAL "EXECUTABLE")
                 install(TARGETS ${program} RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+                uext4_install_helpers("${CMAKE_INSTALL_BINDIR}/$<TARGET_FILE_NAME:${program}>")
             endif()
         endif()
     endforeach()

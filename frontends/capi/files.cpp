@@ -138,7 +138,6 @@ off_t uext4_lseek(uext4_file* file, off_t offset, int whence) try {
     if (whence == SEEK_CUR) return invalid("uext4_lseek: a file has no position of its own");
     const Result<std::uint64_t> at = file->file->seek(static_cast<std::uint64_t>(offset), whence);
     if (!at) return report(at.error());
-    if (static_cast<off_t>(*at) < 0) return invalid("uext4_lseek: before the start");
     return static_cast<off_t>(*at);
 }
 UEXT4_NOTHING_THROWN

@@ -1,5 +1,6 @@
 #include "capi/handles.h"
 #include "device/callback_device.h"
+#include "device/slice_device.h"
 
 #include <linux/limits.h>
 
@@ -45,6 +46,41 @@ Credentials make(const uext4_identity& i) {
 }
 
 constexpr const char* too_many_groups = "an identity with more than NGROUPS_MAX groups";
+
+Capabilities make(std::uint64_t bits) {
+    Capabilities c;
+    c.chown = bits & UEXT4_CAP_CHOWN;
+    c.dac_override = bits & UEXT4_CAP_DAC_OVERRIDE;
+    c.dac_read_search = bits & UEXT4_CAP_DAC_READ_SEARCH;
+    c.fowner = bits & UEXT4_CAP_FOWNER;
+    c.fsetid = bits & UEXT4_CAP_FSETID;
+    c.linux_immutable = bits & UEXT4_CAP_LINUX_IMMUTABLE;
+    c.sys_admin = bits & UEXT4_CAP_SYS_ADMIN;
+    c.sys_resource = bits & UEXT4_CAP_SYS_RESOURCE;
+    c.mknod = bits & UEXT4_CAP_MKNOD;
+    c.setfcap = bits & UEXT4_CAP_SETFCAP;
+    return c;
+}
+
+// A structure of this library's version, or of a later one that asks for nothing new.
+Result<Credentials> make(const uext4_credentials& who) {
+    constexpr std::size_t known = sizeof(uext4_credentials);
+    if (who.size < known) return fail(EINVAL, "uext4_credentials of {} bytes, at least {}", who.size, known);
+    const auto* bytes = reinterpret_cast<const unsigned char*>(&who);
+    for (std::size_t i = known; i < who.size; ++i)
+        if (bytes[i] != 0) return fail(E2BIG, "uext4_credentials of {} bytes: only {} are known", who.size, known);
+    if (const std::uint64_t other = who.capabilities & ~UEXT4_CAP_ALL)
+        return fail(EINVAL, "capabilities {:#x} are not those of a file system", other);
+    if (who.groups && who.group_count > NGROUPS_MAX) return fail(EINVAL, "{}", too_many_groups);
+    Credentials c{who.uid, who.gid, {}, who.umask, make(who.capabilities)};
+    if (who.groups) c.groups.assign(who.groups, who.groups + who.group_count);
+    return c;
+}
+
+void set(uext4_fs* fs, Credentials who) {
+    MutexLock guard(fs->identity_lock);
+    fs->identity = std::move(who);
+}
 
 int finish(Result<std::unique_ptr<FileSystem>> mounted, uext4_fs** out) {
     if (!mounted) return report(mounted.error());
@@ -110,9 +146,15 @@ int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs
         };
     if (d.flush) callbacks.flush = [d] { return d.flush(d.context); };
     if (d.discard) callbacks.discard = [d](std::uint64_t at, std::uint64_t n) { return d.discard(d.context, at, n); };
-    return finish(
-        FileSystem::mount_device(std::make_shared<CallbackDevice>(d.size, std::move(callbacks)), *parsed, log_line),
-        fs);
+    std::shared_ptr<BlockDevice> opened = std::make_shared<CallbackDevice>(d.size, std::move(callbacks));
+    if (const std::uint64_t offset = parsed->offset) {
+        if (offset >= d.size)
+            return report(Error{EINVAL, fmt::format("option offset={}: the device has {} bytes", offset, d.size)});
+        Result<std::unique_ptr<SliceDevice>> part = SliceDevice::make(std::move(opened), offset, d.size - offset);
+        if (!part) return report(part.error());
+        opened = std::move(*part);
+    }
+    return finish(FileSystem::mount_device(std::move(opened), *parsed, log_line), fs);
 }
 UEXT4_NOTHING_THROWN
 
@@ -133,9 +175,28 @@ UEXT4_NOTHING_THROWN
 int uext4_set_identity(uext4_fs* fs, const uext4_identity* identity) try {
     if (!fs) return invalid("uext4_set_identity: NULL");
     if (identity && identity->groups && identity->group_count > NGROUPS_MAX) return invalid(too_many_groups);
-    Credentials who = identity ? make(*identity) : Credentials::root();
-    MutexLock guard(fs->identity_lock);
-    fs->identity = std::move(who);
+    set(fs, identity ? make(*identity) : Credentials::root());
+    return 0;
+}
+UEXT4_NOTHING_THROWN
+
+int uext4_set_credentials(uext4_fs* fs, const uext4_credentials* who) try {
+    if (!fs) return invalid("uext4_set_credentials: NULL");
+    Result<Credentials> made = who ? make(*who) : Result<Credentials>(Credentials::root());
+    if (!made) return report(made.error());
+    set(fs, std::move(*made));
+    return 0;
+}
+UEXT4_NOTHING_THROWN
+
+int uext4_set_thread_credentials(const uext4_credentials* who) try {
+    if (!who) {
+        thread_identity.reset();
+        return 0;
+    }
+    Result<Credentials> made = make(*who);
+    if (!made) return report(made.error());
+    thread_identity = std::move(*made);
     return 0;
 }
 UEXT4_NOTHING_THROWN

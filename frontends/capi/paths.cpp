@@ -1,4 +1,5 @@
 #include "capi/attributes.h"
+#include "namespace/dir_layouts.h"
 
 using namespace uext4;
 using namespace uext4::capi;
@@ -54,9 +55,11 @@ Result<void> check_new_name(uext4_fs* fs, const FileSystem::Parent& parent) {
     return fail(EEXIST, "'{}' exists", parent.name);
 }
 
-// What is to be taken away or moved, and is no directory: its path may not go on with a slash.
+// What is to be taken away or moved, and is no directory: its path may not go on with a slash. Where nothing can be
+// taken away, it is not looked for.
 Result<void> check_slash(uext4_fs* fs, const FileSystem::Parent& parent) {
-    if (!parent.slash || parent.name == "." || parent.name == "..") return {};
+    if (fs->fs->read_only()) return {};
+    if (!parent.slash || is_dot_or_dotdot(parent.name)) return {};
     const InodeRef inode = TRY(fs->fs->lookup(*parent.directory, parent.name, identity(fs), true));
     if (inode->is_directory()) return {};
     return fail(ENOTDIR, "'{}' is no directory", parent.name);
@@ -69,6 +72,29 @@ int make(uext4_fs* fs, const char* path, mode_t mode, dev_t device, std::string_
         TRY(fs->fs->create(*parent.directory, parent.name, mode, device, target, identity(fs), true));
         return {};
     });
+}
+
+// In the kernel's order: both directories, the names that have none, whether anything can be changed; then the source,
+// the target, and only then what kind of thing each is.
+Result<void> rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) {
+    std::optional<FileSystem::Parent> source, target;  // none: the root
+    if (!is_root(from)) source = TRY(fs->fs->resolve_parent(from, identity(fs)));
+    if (!is_root(to)) target = TRY(fs->fs->resolve_parent(to, identity(fs)));
+    if (!source || (!target && is_dot_or_dotdot(source->name))) return fail(EBUSY, "'{}' cannot be renamed", from);
+    if (!target) return fail(flags & RENAME_NOREPLACE ? EEXIST : EBUSY, "'/' cannot be replaced");
+    if (!fs->fs->read_only() && !is_dot_or_dotdot(source->name) && !is_dot_or_dotdot(target->name)) {
+        TRY(fs->fs->lookup(*source->directory, source->name, identity(fs), true));
+        if (flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) {
+            const Result<InodeRef> there = fs->fs->lookup(*target->directory, target->name, identity(fs), true);
+            if ((flags & RENAME_EXCHANGE) && !there) return fail(there.error());
+            if ((flags & RENAME_NOREPLACE) && there) return fail(EEXIST, "'{}' exists", target->name);
+        }
+        TRY(check_slash(fs, *source));
+        if (target->slash && (flags & RENAME_EXCHANGE)) TRY(check_slash(fs, *target));
+        else if (target->slash) TRY(check_slash(fs, {source->directory, source->name, true}));
+    }
+    return fs->fs->rename(*source->directory, source->name, *target->directory, target->name, flags, identity(fs),
+                          true);
 }
 
 }  // namespace
@@ -106,6 +132,8 @@ UEXT4_NOTHING_THROWN
 int uext4_symlink(uext4_fs* fs, const char* target, const char* path) try {
     if (!target) return invalid("a NULL argument");
     if (!*target) return report(Error{ENOENT, "a symbolic link needs a target"});
+    if (::strnlen(target, PATH_MAX) == PATH_MAX)
+        return report(Error{ENAMETOOLONG, fmt::format("a symbolic link's target of {} bytes", std::strlen(target))});
     return make(fs, path, S_IFLNK | 0777, 0, target);
 }
 UEXT4_NOTHING_THROWN
@@ -130,23 +158,7 @@ int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int fl
     if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
         ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT))))
         return invalid("uext4_rename: flags that are unknown or exclude each other");
-    return with_parent(fs, from, [&](const FileSystem::Parent& source) -> Result<void> {
-        const FileSystem::Parent target = TRY(fs->fs->resolve_parent(to, identity(fs)));
-        if (source.name != "." && source.name != ".." && target.name != "." && target.name != "..") {
-            // In the kernel's order: the source, the target, and only then what kind of thing each is.
-            TRY(fs->fs->lookup(*source.directory, source.name, identity(fs), true));
-            if (flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) {
-                const Result<InodeRef> there = fs->fs->lookup(*target.directory, target.name, identity(fs), true);
-                if ((flags & RENAME_EXCHANGE) && !there) return fail(there.error());
-                if ((flags & RENAME_NOREPLACE) && there) return fail(EEXIST, "'{}' exists", target.name);
-            }
-            TRY(check_slash(fs, source));
-            if (target.slash && (flags & RENAME_EXCHANGE)) TRY(check_slash(fs, target));
-            else if (target.slash) TRY(check_slash(fs, {source.directory, source.name, true}));
-        }
-        return fs->fs->rename(*source.directory, source.name, *target.directory, target.name, flags, identity(fs),
-                              true);
-    });
+    return status(rename(fs, from, to, flags));
 }
 UEXT4_NOTHING_THROWN
 

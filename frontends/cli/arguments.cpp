@@ -31,7 +31,6 @@ std::uint32_t id_of(std::string_view text, const std::string& whole, const char*
 Owner owner_of(const std::string& text) {
     constexpr const char* form = "UID, UID:GID or :GID";
     Owner owner;
-    if (text.empty()) return owner;
     const std::string_view all = text;
     const std::size_t colon = all.find(':');
     if (colon != 0) owner.uid = id_of(all.substr(0, colon), text, form);
@@ -50,8 +49,7 @@ bool is_numeric(const std::string& text) {
     return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
 }
 
-std::optional<std::uint16_t> mode_of(const std::string& text) {
-    if (text.empty()) return {};
+std::uint16_t mode_of(const std::string& text) {
     const std::optional<std::uint64_t> mode = number(text, 8, 07777);
     if (!mode) give_up(impossible, fmt::format("mode '{}' is not octal, up to 7777", text));
     return static_cast<std::uint16_t>(*mode);

@@ -13,9 +13,9 @@ struct Owner {
     std::optional<std::uint32_t> uid, gid;
 };
 
-Owner owner_of(const std::string& text);                              // UID, UID:GID or :GID; empty: neither
+Owner owner_of(const std::string& text);                              // UID, UID:GID or :GID
 std::pair<std::uint32_t, std::uint32_t> pair_of(const std::string&);  // of ids: A:B
-std::optional<std::uint16_t> mode_of(const std::string& text);        // octal, at most 7777; empty: none
+std::uint16_t mode_of(const std::string& text);                       // octal, at most 7777
 std::uint64_t size_of(const std::string& text);                       // bytes, or with k, M, G, T
 bool is_numeric(const std::string& text);                             // digits alone
 

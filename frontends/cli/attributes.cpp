@@ -14,10 +14,10 @@ struct Flag {
 };
 namespace f = format::inode_flag;
 constexpr Flag flag_letters[] = {
-    {'s', f::secrm},       {'u', f::unrm},   {'S', f::sync},    {'D', f::dirsync}, {'i', f::immutable},
-    {'a', f::append},      {'d', f::nodump}, {'A', f::noatime}, {'c', f::compr},   {'j', f::journal_data},
-    {'I', f::index},       {'t', f::notail}, {'T', f::topdir},  {'e', f::extents}, {'P', f::projinherit},
-    {'N', f::inline_data}, {'V', f::verity}, {'E', f::encrypt}, {'F', f::casefold}};
+    {'s', f::secrm},       {'u', f::unrm},   {'S', f::sync},    {'D', f::dirsync},  {'i', f::immutable},
+    {'a', f::append},      {'d', f::nodump}, {'A', f::noatime}, {'c', f::compr},    {'j', f::journal_data},
+    {'I', f::index},       {'t', f::notail}, {'T', f::topdir},  {'e', f::extents},  {'P', f::projinherit},
+    {'N', f::inline_data}, {'V', f::verity}, {'E', f::encrypt}, {'F', f::casefold}, {'x', f::dax}};
 
 std::uint32_t flag_of(char letter) {
     for (const Flag& flag : flag_letters)
@@ -28,6 +28,12 @@ std::uint32_t flag_of(char letter) {
 std::string flags_text(std::uint32_t bits) {
     std::string out;
     for (const Flag& flag : flag_letters) out += bits & flag.bit ? flag.letter : '-';
+    return out;
+}
+
+std::string letters_of(std::uint32_t bits) {
+    std::string out = flags_text(bits);
+    std::erase(out, '-');
     return out;
 }
 
@@ -107,7 +113,7 @@ private:
 
 // Octal, or as chmod(1) has them; without umask.
 std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool directory) {
-    return is_numeric(text) ? *mode_of(text) : ModeChange(text, old, directory).all();
+    return is_numeric(text) ? mode_of(text) : ModeChange(text, old, directory).all();
 }
 
 struct State {
@@ -206,6 +212,10 @@ void add_attribute_verbs(CLI::App& app) {
                 const std::uint32_t wanted = s->what[0] == '+'   ? old | bits
                                              : s->what[0] == '-' ? old & ~bits
                                                                  : fixed | bits;
+                // e is answered by the file system, which says why.
+                if (const std::uint32_t own = (wanted ^ old) & ~user_settable_flags & ~f::extents)
+                    give_up(impossible, fmt::format("{}: the flags {} are the file system's own", session.at(path),
+                                                    letters_of(own)));
                 need(session.fs().set_flags(inode, wanted, me(), false), session.at(path));
             });
         });
@@ -231,11 +241,12 @@ void add_attribute_verbs(CLI::App& app) {
         auto s = std::make_shared<State>();
         CLI::App* v = app.add_subcommand("getfattr", "Shows extended attributes");
         v->footer("Example: uext4 getfattr -n user.x disk.img:/file");
-        v->add_option("-n", s->name, "Only this one");
+        CLI::Option* one = v->add_option("-n", s->name, "Only this one");
         link_itself(v, s->flag);
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, true, true);
-        v->callback([s] {
+        v->callback([s, one] {
+            if (one->count() && s->name.empty()) give_up(impossible, "an attribute has a name");
             with_inode(*s, false, false, [&](Session& session, Inode& inode, const std::string& path) {
                 std::vector<std::string> names{s->name};
                 if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), session.at(path));
@@ -244,10 +255,10 @@ void add_attribute_verbs(CLI::App& app) {
                     const std::vector<std::byte> value =
                         need(session.fs().get_xattr(inode, name, me(), false), session.at(path));
                     if (!s->o.json) fmt::print("{}={}\n", shown(name), value_text(value));
-                    Json one;
-                    set_text(one, "name", name);
-                    set_text(one, "value", {reinterpret_cast<const char*>(value.data()), value.size()});
-                    out.push_back(std::move(one));
+                    Json j;
+                    set_text(j, "name", name);
+                    set_text(j, "value", {reinterpret_cast<const char*>(value.data()), value.size()});
+                    out.push_back(std::move(j));
                 }
                 if (s->o.json) print(out);
             });
@@ -258,14 +269,16 @@ void add_attribute_verbs(CLI::App& app) {
         CLI::App* v = app.add_subcommand("setfattr", "Sets or removes an extended attribute");
         v->footer(
             "Examples: uext4 setfattr -n user.x -v text disk.img:/file   uext4 setfattr -x user.x disk.img:/file");
-        v->add_option("-n", s->name, "Name");
-        v->add_option("-v", s->value, "Value: text, or 0x...");
-        v->add_option("-x", s->remove, "Removes this one");
+        CLI::Option* set = v->add_option("-n", s->name, "Name");
+        CLI::Option* given = v->add_option("-v", s->value, "Value: text, or 0x...; empty without it");
+        CLI::Option* remove = v->add_option("-x", s->remove, "Removes this one");
         link_itself(v, s->flag);
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
         add_common(v, s->o, false, false);
-        v->callback([s] {
-            if (s->name.empty() == s->remove.empty()) give_up(impossible, "either -n NAME or -x NAME");
+        v->callback([s, set, given, remove] {
+            if (set->count() == remove->count() || (remove->count() && given->count()))
+                give_up(impossible, "either -n NAME, with a value or without, or -x NAME");
+            if (s->name.empty() && s->remove.empty()) give_up(impossible, "an attribute has a name");
             const std::vector<std::byte> value = value_of(s->value);
             with_inode(*s, true, false, [&](Session& session, Inode& inode, const std::string& path) {
                 if (!s->remove.empty())

@@ -17,12 +17,13 @@ void cat(const std::string& place, const CommonOptions& o) {
     Session s(p.image, false, o);
     {
         InodeRef inode = s.resolve(p.path);
-        std::unique_ptr<OpenFile> file = need(s.fs().open(inode, O_RDONLY, operator_identity(), false), place);
+        std::unique_ptr<OpenFile> file =
+            need(s.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), s.at(p.path));
         std::vector<std::byte> buffer(std::size_t{1} << 20);
         for (std::uint64_t at = 0;;) {
-            const std::size_t n = need(file->read(at, buffer), place);
+            const std::size_t n = need(file->read(at, buffer), s.at(p.path));
             if (n == 0) break;
-            if (std::fwrite(buffer.data(), 1, n, stdout) != n) give_up(impossible, "cannot write the output");
+            if (std::fwrite(buffer.data(), 1, n, stdout) != n) give_up(impossible, "");  // told at the verb's end
             at += n;
         }
     }
@@ -31,22 +32,11 @@ void cat(const std::string& place, const CommonOptions& o) {
 
 struct CopyState {
     std::vector<std::string> places;
-    std::string owner, mode;
+    std::optional<std::string> owner, mode;
     std::vector<std::string> maps;
     bool archive = false, recursive = false;
     CommonOptions o;
 };
-
-// A place whose image is not there looks like a path of the host; it is the image that has to be named.
-void refuse_missing_image(const std::string& text) {
-    const std::size_t colon = std::min(text.find(":/"), text.find(":<"));
-    std::error_code ignored;
-    if (colon == std::string::npos || colon == 0 ||
-        std::filesystem::exists(std::filesystem::symlink_status(text, ignored)))
-        return;
-    const std::string image = text.substr(0, colon);
-    if (!std::filesystem::exists(image, ignored)) give_up(impossible, image + ": there is no such image");
-}
 
 // A folder of the host that lives as long as this.
 class Folder {
@@ -97,19 +87,28 @@ std::vector<Copied> copy_aside(Session& from, const std::vector<std::string>& pa
     return places;
 }
 
-// Whatever is named, as paths of the host: what is in images is copied to folders first.
-std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>& sources, const CopyOptions& options,
-                                     const CommonOptions& common, std::map<std::string, Folder>& folders,
-                                     Outcome& outcome) {
+// Whatever is named, and not the target itself, as paths of the host: what is in images is copied to folders first.
+std::vector<std::string> on_the_host(Session& to, const std::string& target, const std::vector<std::string>& sources,
+                                     const CopyOptions& options, const CommonOptions& common,
+                                     std::map<std::string, Folder>& folders, Outcome& outcome) {
     std::map<std::string, std::vector<std::string>> wanted;
     std::map<std::string, std::vector<Copied>> places;
+    std::vector<std::string> left;
+    Progress unseen(false);
     for (const std::string& source : sources) {
         const Place from = split_place(source);
+        bool wanted_at_all = true;
+        if (from.image == to.image() &&
+            !outcome.attempt(unseen, [&] { wanted_at_all = is_to_copy(to, from.path, target, options); }))
+            continue;
+        if (!wanted_at_all) continue;
+        left.push_back(source);
         if (!from.image.empty()) wanted[from.image].push_back(from.path);
     }
     CopyOptions plain = options;
     plain.owner.reset();
     plain.mode.reset();
+    plain.aside = true;
     for (const auto& [image, paths] : wanted) {
         if (image == to.image()) {
             places[image] = copy_aside(to, paths, folders[image].path(), plain, outcome);
@@ -121,7 +120,7 @@ std::vector<std::string> on_the_host(Session& to, const std::vector<std::string>
     }
     std::vector<std::string> out;
     std::map<std::string, std::size_t> next;
-    for (const std::string& source : sources) {
+    for (const std::string& source : left) {
         const std::string image = split_place(source).image;
         if (image.empty()) {
             out.push_back(source);
@@ -139,7 +138,7 @@ void copy_into(const Place& to, const std::vector<std::string>& sources, const C
         give_up(negative, target.at(to.path) + ": is no directory");
     std::map<std::string, Folder> folders;
     Outcome outcome;
-    const std::vector<std::string> paths = on_the_host(target, sources, o, common, folders, outcome);
+    const std::vector<std::string> paths = on_the_host(target, to.path, sources, o, common, folders, outcome);
     {
         CopyIn in(target, o, outcome);
         for (const std::string& path : paths) in.expect(path);
@@ -180,13 +179,14 @@ void copy(const CopyState& c) {
     o.preserve = c.archive;
     o.recursive = c.archive || c.recursive;
     o.progress = ::isatty(STDERR_FILENO) == 1;
-    if (!c.owner.empty()) o.owner = pair_of(c.owner);
-    o.mode = mode_of(c.mode);
+    if (c.owner) o.owner = pair_of(*c.owner);
+    if (c.mode) o.mode = mode_of(*c.mode);
     for (const std::string& m : c.maps) o.map_owner.push_back(pair_of(m));
     reach_host_files();
     if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
     for (const std::string& place : c.places)
-        if (split_place(place).image.empty()) refuse_missing_image(place);
+        if (split_place(place).image.empty())
+            if (const std::optional<std::string> missing = missing_image(place)) give_up(impossible, *missing);
     const Place to = split_place(c.places.back());
     const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
     if (to.image.empty()) copy_from_images(sources, to.path, o, c.o);
@@ -220,9 +220,9 @@ void add_content_verbs(CLI::App& app) {
         v->add_flag("-a,--archive", s->archive,
                     "Recursive, with links, holes, owners, times, attributes, ACLs, devices");
         v->add_flag("-r,-R,--recursive", s->recursive, "Directories as well");
-        v->add_option("--owner", s->owner, "UID:GID of everything copied into an image");
+        v->add_option("--owner", s->owner, "UID:GID of everything copied");
         v->add_option("--mode", s->mode, "Permissions (octal) of everything copied");
-        v->add_option("--map-owner", s->maps, "FROM:TO, of users and groups; may be repeated");
+        v->add_option("--map-owner", s->maps, "FROM:TO, of users and groups of the sources; may be repeated");
         add_common(v, s->o, true, false);
         v->callback([s] { copy(*s); });
     }
@@ -242,9 +242,10 @@ void add_content_verbs(CLI::App& app) {
             const std::uint64_t size = size_of(s->size);
             Session session(p.image, true, s->o);
             {
-                std::unique_ptr<OpenFile> file =
-                    need(session.fs().open_path(p.path, O_WRONLY | O_CREAT, 0644, operator_identity()), s->place);
-                need(file->truncate(size), s->place);
+                Result<std::unique_ptr<OpenFile>> file =
+                    session.fs().open_path(p.path, O_WRONLY | O_CREAT, 0644, operator_identity());
+                if (!file) session.refuse_path(file.error(), p.path);
+                need((*file)->truncate(size), session.at(p.path));
             }
             session.close();
         });

@@ -1,11 +1,13 @@
 // Copies between the host and an image, with everything that ext4 can hold.
 #pragma once
 
+#include "cli/arguments.h"
 #include "cli/progress.h"
 #include "cli/session.h"
 
 #include <functional>
 #include <map>
+#include <set>
 
 namespace uext4::cli {
 
@@ -14,6 +16,12 @@ struct CopyOptions {
     std::optional<std::pair<std::uint32_t, std::uint32_t>> owner;
     std::optional<std::uint16_t> mode;
     std::vector<std::pair<std::uint32_t, std::uint32_t>> map_owner;
+    bool aside = false;  // on the way to an image: owners are kept, and exchanged there
+
+    // What was asked for by --owner or --map-owner of something that belongs to these.
+    Owner asked(const struct stat& st) const;
+    // With what is kept of its owners unasked.
+    Owner owner_of(const struct stat& st) const;
 };
 
 // How much is copied at once.
@@ -70,27 +78,43 @@ private:
     // The end of the copy where it is not there. What is named is followed, unless the links themselves are copied.
     Source open(const std::string& source, bool named) const;
     void named(const std::string& source, const std::string& target);
-    void entry(const std::string& source, Inode& directory, const std::string& name, unsigned depth = 0);
-    void replace(const std::string& source, const InodeRef& inode);
-    void merge(const std::string& source, Inode& directory);
-    void inside(const std::string& source, Inode& directory, unsigned depth);
-    void remove_old(Inode& directory, const std::string& name, const struct stat& st);
+    // Where something lies in the image.
+    struct Spot {
+        Inode& directory;
+        std::string name, path;  // in the directory; for messages
+        std::string at;          // with the image
+    };
+    Spot spot(Inode& directory, const std::string& name, const std::string& path) const;
+    void entry(const std::string& source, const Spot& to, unsigned depth = 0);
+    void replace(const std::string& source, const InodeRef& inode, const std::string& path);
+    void merge(const std::string& source, Inode& directory, const std::string& path);
+    void inside(const std::string& source, Inode& directory, const std::string& path, unsigned depth);
+    void remove_old(const Spot& to);
     struct Made {
         InodeRef inode;
         bool was_there;
     };
-    Made make(const std::string& source, Inode& directory, const std::string& name, const struct stat& st);
-    // Of a file or pipe or device that is open, from its beginning to its end.
-    void contents(int from, const std::string& source, const InodeRef& inode, const struct stat& st);
-    void attributes(const std::string& source, Inode& inode, const struct stat& st, bool was_there);
-    void xattrs(const std::string& source, Inode& inode);
+    // The file that gets the contents of another, if one is there: a link's target, as with cp(1).
+    std::optional<InodeRef> file_there(const Spot& to);
+    Made make(const std::string& source, const Spot& to, const struct stat& st);
+    // Of a file or pipe or device that is open, from its beginning to its end. `at`: of the inode, in the image.
+    void contents(int from, const std::string& source, const InodeRef& inode, const std::string& at,
+                  const struct stat& st);
+    void attributes(const std::string& source, Inode& inode, const std::string& at, const struct stat& st,
+                    bool was_there);
+    void xattrs(const std::string& source, Inode& inode, const std::string& at);
 
     Session& to_;
     const CopyOptions& o_;
     Outcome& outcome_;
     Progress progress_;
     std::map<std::pair<dev_t, ino_t>, std::uint64_t> linked_;
+    std::set<std::uint64_t> made_links_;  // symbolic ones
 };
+
+// Ends the copy of one path of an image to another that is, or would be, the same file, or of a directory into itself.
+// False where there is nothing to do: two names of one symbolic link.
+bool is_to_copy(Session& image, const std::string& source, const std::string& target, const CopyOptions& o);
 
 // From an image to the host. One of these sees all sources in the image.
 class CopyOut {
@@ -108,15 +132,25 @@ private:
     void expect(const InodeRef& inode, const std::string& source, unsigned depth);
     void entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0);
     void inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth);
-    std::vector<std::pair<std::string, std::uint64_t>> names_in(Inode& directory, const std::string& source);
+    using Names = std::vector<std::pair<std::string, std::uint64_t>>;
+    // Where it is damaged, that ends the copy of it, and `names` has what is known of it.
+    void names_in(Inode& directory, const std::string& source, Names& names);
     struct Target {
         HostFile file;
+        std::string path;  // behind links
         bool was_there = false, is_file = false;
     };
-    Target open(const std::string& target) const;
-    // Whether the target is to have the file's attributes: a file that was there keeps its own, and a device as well.
-    bool contents(const InodeRef& inode, const std::string& source, const std::string& target, const struct stat& st);
-    void attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st);
+    Target open(const std::string& target, unsigned depth) const;
+    // Whether it is to have attributes of the file's: a file that was there keeps its own, and a device as well.
+    bool contents(const InodeRef& inode, const std::string& source, const Target& to, const struct stat& st);
+    // What is there and is no directory goes.
+    static void remove_old(const std::string& target);
+    // What was there keeps what it is not asked to change.
+    void attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st,
+                    bool was_there);
+    // Whether it now has the owners that it is to have; set-id bits are only for those.
+    bool own(const std::string& target, const struct stat& st);
+    bool changes_what_was_there() const { return o_.preserve || o_.mode || o_.owner || !o_.map_owner.empty(); }
     mode_t mode_out(const struct stat& st) const;
 
     Session& from_;
@@ -124,10 +158,12 @@ private:
     Outcome& outcome_;
     Progress progress_;
     std::map<ino_t, std::string> linked_;
+    std::set<std::pair<dev_t, ino_t>> made_links_;  // symbolic ones
     Ancestors above_;
     struct Left {
         std::string source, target;
         struct stat st;
+        bool was_there;
     };
     std::vector<Left> left_;  // directories that their owner cannot enter when they have their permissions
 };

@@ -5,6 +5,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <memory>
+
 namespace uext4::cli {
 
 namespace {
@@ -31,8 +34,10 @@ void CopyOut::expect(const InodeRef& inode, const std::string& source, unsigned 
     progress_.expect(*st);
     if (!S_ISDIR(st->st_mode) || !o_.recursive) return;
     const Ancestors::Inside inside(above_, from_, *inode);
-    for (const auto& [name, number] : names_in(*inode, source))
-        if (Result<InodeRef> child = from_.fs().inode(InodeNr(number))) expect(*child, source + "/" + name, depth + 1);
+    Names names;
+    names_in(*inode, source, names);
+    for (const auto& [name, number] : names)
+        if (Result<InodeRef> child = from_.fs().inode(InodeNr(number))) expect(*child, below(source, name), depth + 1);
 }
 
 bool CopyOut::copy(const std::string& source, const std::string& target) {
@@ -44,59 +49,71 @@ void CopyOut::named(const std::string& source, const std::string& target) {
     std::string where = target;
     struct stat st{};
     if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && !means_contents(source))
-        where += "/" + last_part(source);
+        where = below(target, last_part(source));
     else if (target.ends_with('/') && !inode->is_directory()) give_up(negative, target + ": is no directory");
     entry(inode, source, where);
 }
 
-std::vector<std::pair<std::string, std::uint64_t>> CopyOut::names_in(Inode& directory, const std::string& source) {
-    std::vector<std::pair<std::string, std::uint64_t>> names;
-    need(from_.fs().read_directory(directory, 0,
-                                   [&](const DirectoryEntry& e) {
-                                       if (e.name != "." && e.name != "..")
-                                           names.emplace_back(std::string(e.name), e.inode.value);
-                                       return true;
-                                   }),
-         source);
-    for (const auto& [name, number] : names)
-        if (name.find('/') != std::string::npos) give_up(negative, source + ": a name with a slash");
-    return names;
+void CopyOut::names_in(Inode& directory, const std::string& source, Names& names) {
+    bool slash = false;  // which would lead elsewhere on the host
+    const auto add = [&](const DirectoryEntry& e) {
+        if (e.name.find('/') != std::string_view::npos) slash = true;
+        else if (e.name != "." && e.name != "..") names.emplace_back(std::string(e.name), e.inode.value);
+        return true;
+    };
+    need(from_.fs().read_directory(directory, 0, add), from_.at(source));
+    if (slash) give_up(impossible, from_.at(source) + ": a name with a slash");
 }
 
 void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
-    const struct stat st = need(from_.fs().attributes(*inode), source);
+    const struct stat st = need(from_.fs().attributes(*inode), from_.at(source));
     if (!S_ISREG(st.st_mode) && !o_.recursive)
-        give_up(negative, fmt::format("{}: {}", source,
+        give_up(negative, fmt::format("{}: {}", from_.at(source),
                                       S_ISDIR(st.st_mode) ? "is a directory (use -r)"
                                                           : "is no file, and has no contents (-r copies devices, "
                                                             "fifos and sockets themselves)"));
     if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
-            ::unlink(target.c_str());
+            remove_old(target);
             check(::link(it->second.c_str(), target.c_str()), target);
             progress_.finish(st);
             return;
         }
     }
     progress_.begin(last_part(source));
-    bool attributes_too = true;
+    bool attributes_too = true, was_there = false;
+    std::string made = target;  // where the attributes go
     switch (st.st_mode & S_IFMT) {
         case S_IFDIR:
             if (::mkdir(target.c_str(), 0700) != 0) {
                 if (errno != EEXIST) check(-1, target);
                 // Below the first one a link in the way would lead out of the tree that is written.
                 struct stat there{};
-                check(depth == 0 ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there), target);
-                if (!S_ISDIR(there.st_mode)) give_up(negative, target + ": is in the way of a directory");
+                if ((depth == 0 ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there)) != 0 ||
+                    !S_ISDIR(there.st_mode))
+                    give_up(negative, target + ": is in the way of a directory");
+                // As a file that was there it stays who it is.
+                was_there = true;
+                attributes_too = changes_what_was_there();
             }
             break;
-        case S_IFLNK:
-            ::unlink(target.c_str());
-            check(::symlink(need(from_.fs().read_link(*inode), source).c_str(), target.c_str()), target);
+        case S_IFLNK: {
+            remove_old(target);
+            check(::symlink(need(from_.fs().read_link(*inode), from_.at(source)).c_str(), target.c_str()), target);
+            struct stat there{};
+            check(::lstat(target.c_str(), &there), target);
+            made_links_.insert({there.st_dev, there.st_ino});
             break;
-        case S_IFREG: attributes_too = contents(inode, source, target, st); break;
+        }
+        case S_IFREG: {
+            const Target to = open(target, depth);
+            made = to.path;
+            was_there = to.was_there;
+            attributes_too = contents(inode, source, to, st);
+            break;
+        }
         default:
-            ::unlink(target.c_str());
+            remove_old(target);
             if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
                 // Only root makes devices; the others still get the rest of the tree.
                 if (errno != EPERM) check(-1, target);
@@ -105,32 +122,60 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             }
     }
     if (S_ISDIR(st.st_mode)) inside(inode, source, target, depth);
-    else if (st.st_nlink > 1) linked_[st.st_ino] = target;
+    else if (st.st_nlink > 1) linked_[st.st_ino] = made;
     progress_.finish(st);
     // Links to files below are still to be made, so the way to them stays open. Children come before their parents.
-    if (S_ISDIR(st.st_mode) && (mode_out(st) & S_IRWXU) != S_IRWXU) left_.push_back({source, target, st});
-    else if (attributes_too) attributes(*inode, source, target, st);
+    if (S_ISDIR(st.st_mode) && attributes_too && (mode_out(st) & S_IRWXU) != S_IRWXU)
+        left_.push_back({source, target, st, was_there});
+    else if (attributes_too) attributes(*inode, source, made, st, was_there);
+}
+
+void CopyOut::remove_old(const std::string& target) {
+    struct stat st{};
+    if (::lstat(target.c_str(), &st) != 0) return;
+    if (S_ISDIR(st.st_mode)) give_up(negative, target + ": a directory is in the way");
+    check(::unlink(target.c_str()), target);
 }
 
 void CopyOut::inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
     outcome_.attempt(progress_, [&] {
         const Ancestors::Inside inside(above_, from_, *inode);
-        for (const auto& [name, number] : names_in(*inode, source))
+        Names names;
+        outcome_.attempt(progress_, [&] { names_in(*inode, source, names); });
+        for (const auto& [name, number] : names)
             outcome_.attempt(progress_, [&, name = name, number = number] {
-                entry(need(from_.fs().inode(InodeNr(number)), source + "/" + name), source + "/" + name,
-                      target + "/" + name, depth + 1);
+                const std::string path = below(source, name);
+                entry(from_.inode_of_entry(number, path), path, below(target, name), depth + 1);
             });
     });
 }
 
-CopyOut::Target CopyOut::open(const std::string& target) const {
+CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     struct stat st{};
     Target out;
+    out.path = target;
+    int follow = O_NOFOLLOW;
+    if (::lstat(target.c_str(), &st) == 0 && S_ISLNK(st.st_mode)) {
+        // Links that lead elsewhere may have come from an image, and who copies a tree names none of them.
+        if (depth > 0 || made_links_.contains({st.st_dev, st.st_ino}))
+            give_up(negative, target + ": is a link, which is not followed in a tree, or when this copy has made it");
+        if (::stat(target.c_str(), &st) != 0)
+            give_up(negative,
+                    target + ": " + (errno == ENOENT ? "is a link that leads nowhere" : std::strerror(errno)));
+        // What a link of /proc leads to may have no name: a pipe, say.
+        const std::unique_ptr<char, decltype(&std::free)> real(::realpath(target.c_str(), nullptr), &std::free);
+        if (real) out.path = real.get();
+        follow = 0;
+    }
     out.was_there = ::stat(target.c_str(), &st) == 0;
-    // Links that lead elsewhere may have come from the image, in a tree that is copied.
-    if (!o_.recursive && !out.was_there && ::lstat(target.c_str(), &st) == 0)
-        give_up(negative, target + ": is a link that leads nowhere");
-    const int follow = o_.recursive ? O_NOFOLLOW : 0;
+    if (out.was_there && S_ISDIR(st.st_mode)) give_up(negative, target + ": a directory is in the way");
+    if (out.was_there && from_.is_image(st)) give_up(negative, target + ": is the image that is copied from");
+    // With all that it is, a file is copied beside those that share the old one, not into it.
+    if (out.was_there && o_.preserve && st.st_nlink > 1) {
+        remove_old(target);
+        out.was_there = false;
+        out.path = target;
+    }
     const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | follow, 0600);
     check(fd < 0 ? -1 : 0, target);
     out.file = HostFile(fd);
@@ -139,11 +184,10 @@ CopyOut::Target CopyOut::open(const std::string& target) const {
     return out;
 }
 
-bool CopyOut::contents(const InodeRef& inode, const std::string& source, const std::string& target,
-                       const struct stat& st) {
-    const Target to = open(target);
+bool CopyOut::contents(const InodeRef& inode, const std::string& source, const Target& to, const struct stat& st) {
+    const std::string at_source = from_.at(source);
     std::unique_ptr<OpenFile> file =
-        need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), source);
+        need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), at_source);
     std::vector<std::byte> buffer(copy_chunk);
     const std::uint64_t size = static_cast<std::uint64_t>(st.st_size);
     for (std::uint64_t at = 0; at < size;) {
@@ -152,18 +196,18 @@ bool CopyOut::contents(const InodeRef& inode, const std::string& source, const s
         if (to.is_file) {
             Result<std::uint64_t> found = file->seek(at, SEEK_DATA);
             if (!found && found.error().code == ENXIO) break;
-            data = need(std::move(found), source);
-            end = std::min(size, need(file->seek(data, SEEK_HOLE), source));
+            data = need(std::move(found), at_source);
+            end = std::min(size, need(file->seek(data, SEEK_HOLE), at_source));
         }
         for (std::uint64_t pos = data; pos < end;) {
             const std::size_t n =
-                need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(copy_chunk, end - pos))), source);
+                need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(copy_chunk, end - pos))), at_source);
             if (n == 0) break;
             for (std::size_t done = 0; done < n;) {
                 const std::byte* const rest = buffer.data() + done;
                 const ssize_t w = to.is_file ? ::pwrite(to.file.fd(), rest, n - done, static_cast<off_t>(pos + done))
                                              : ::write(to.file.fd(), rest, n - done);
-                if (w < 0) check(-1, target);
+                if (w < 0) check(-1, to.path);
                 done += static_cast<std::size_t>(w);
             }
             pos += n;
@@ -172,15 +216,15 @@ bool CopyOut::contents(const InodeRef& inode, const std::string& source, const s
         at = std::max(end, data + 1);
     }
     if (!to.is_file) return false;
-    check(::ftruncate(to.file.fd(), st.st_size), target);
-    return !to.was_there || o_.preserve || o_.mode;
+    check(::ftruncate(to.file.fd(), st.st_size), to.path);
+    return !to.was_there || changes_what_was_there();
 }
 
 void CopyOut::finish() {
     for (const Left& directory : std::exchange(left_, {}))
         outcome_.attempt(progress_, [&] {
-            InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), directory.source);
-            attributes(*inode, directory.source, directory.target, directory.st);
+            InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), from_.at(directory.source));
+            attributes(*inode, directory.source, directory.target, directory.st, directory.was_there);
         });
 }
 
@@ -189,23 +233,36 @@ mode_t CopyOut::mode_out(const struct stat& st) const {
     return st.st_mode & (o_.preserve ? 07777 : 0777);
 }
 
-void CopyOut::attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st) {
+bool CopyOut::own(const std::string& target, const struct stat& st) {
+    const Owner owner = o_.owner_of(st);
+    constexpr auto unchanged = static_cast<std::uint32_t>(-1);
+    if (!owner.uid && !owner.gid) return true;
+    if (::lchown(target.c_str(), owner.uid.value_or(unchanged), owner.gid.value_or(unchanged)) == 0) return true;
+    if (errno != EPERM) check(-1, target);
+    // Who is not root cannot give files away. That is no news with -a, but an error where it was asked for.
+    if (const Owner asked = o_.asked(st); asked.uid || asked.gid)
+        outcome_.tell(progress_, negative,
+                      fmt::format("{}: cannot be given to {}:{}: {}", target, owner.uid.value_or(st.st_uid),
+                                  owner.gid.value_or(st.st_gid), std::strerror(EPERM)));
+    return false;
+}
+
+void CopyOut::attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st,
+                         bool was_there) {
     // With another owner than the image says, set-id bits would give somebody else's rights away.
-    mode_t kept = 07777;
+    const mode_t kept = own(target, st) ? 07777 : 01777;
     if (o_.preserve) {
-        if (::lchown(target.c_str(), st.st_uid, st.st_gid) != 0) {
-            if (errno != EPERM) check(-1, target);
-            kept = 01777;
-        }
-        for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), source)) {
+        const std::string at = from_.at(source);
+        for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), at)) {
             const std::vector<std::byte> value =
-                need(from_.fs().get_xattr(inode, name, operator_identity(), false), source);
+                need(from_.fs().get_xattr(inode, name, operator_identity(), false), at);
             if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM &&
                 errno != EOPNOTSUPP)
                 outcome_.tell(progress_, fine, target + ": " + name + ": " + std::strerror(errno));
         }
     }
-    if (!S_ISLNK(st.st_mode)) check(::chmod(target.c_str(), o_.mode ? *o_.mode : mode_out(st) & kept), target);
+    if (!S_ISLNK(st.st_mode) && (!was_there || o_.preserve || o_.mode))
+        check(::chmod(target.c_str(), o_.mode ? *o_.mode : mode_out(st) & kept), target);
     if (o_.preserve) {
         const timespec times[2] = {st.st_atim, st.st_mtim};
         ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);

@@ -5,6 +5,8 @@
 #include "journal/log_reader.h"
 #include "volume/journal_location.h"
 
+#include <algorithm>
+
 namespace uext4::cli {
 
 namespace {
@@ -23,7 +25,7 @@ struct State {
 
 void info(const State& st) {
     const Place p = image_place(st.image);
-    Session s(p.image, false, st.o);
+    Session s(p.image, false, st.o, Session::Use::alone);  // while it is mounted, it says so
     {
         s.resolve(p.path);
         const format::SuperBlock super = need(read_super(s.fs().volume().fs()), p.image);
@@ -58,7 +60,7 @@ void info(const State& st) {
 }
 
 void replay(const State& st) {
-    Session s(st.image, true, st.o);
+    Session s(st.image, true, st.o, Session::Use::alone);
     const RecoveryReport r = s.fs().volume().recovery();
     const std::uint64_t orphans = s.fs().volume().orphans_finished();
     s.close();
@@ -110,7 +112,7 @@ Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t bl
 void journal(const State& st) {
     CommonOptions raw = st.o;
     raw.no_replay = true;
-    Session s(st.image, false, raw);
+    Session s(st.image, false, raw, Session::Use::alone);
     {
         Volume& volume = s.fs().volume();
         if (!volume.geometry().has_compat(format::compat::has_journal)) give_up(negative, st.image + ": no journal");
@@ -154,10 +156,26 @@ void journal(const State& st) {
     s.close();
 }
 
+// An image that is too damaged to be opened has the problem that opening named.
+CheckReport check_or_say_why(const State& st) {
+    try {
+        Session s(st.image, false, st.o, Session::Use::alone);
+        CheckReport report = need(check(s.fs().volume()), st.image);
+        s.close();
+        return report;
+    } catch (const Failure& failure) {
+        if (!failure.damaged) throw;
+        const std::string what = failure.what.substr(std::min(st.image.size() + 2, failure.what.size()));
+        const std::size_t colon = what.find(": ");
+        CheckReport report;
+        if (colon == std::string::npos) report.problems.push_back({"image", what});
+        else report.problems.push_back({what.substr(0, colon), what.substr(colon + 2)});
+        return report;
+    }
+}
+
 void check_image(const State& st) {
-    Session s(st.image, false, st.o);
-    const CheckReport report = need(check(s.fs().volume()), st.image);
-    s.close();
+    const CheckReport report = check_or_say_why(st);
     Json j{{"clean", report.clean()},
            {"inodes", report.inodes},
            {"directories", report.directories},

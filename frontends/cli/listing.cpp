@@ -5,6 +5,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <functional>
 
 namespace uext4::cli {
 
@@ -15,20 +16,51 @@ struct Entry {
     std::uint64_t inode = 0;
 };
 
-std::vector<Entry> entries(Session& s, Inode& directory) {
-    std::vector<Entry> out;
-    need(s.fs().read_directory(
-             directory, 0,
-             [&](const DirectoryEntry& e) { return out.push_back({std::string(e.name), e.inode.value}), true; }),
-         s.image());
-    std::ranges::sort(out, {}, &Entry::name);
-    return out;
-}
+// A listing that damage does not end: what cannot be read is told, the rest is listed, and the exit code says so.
+class Listing {
+public:
+    Listing(Session& s, const char* verb) : s_(s), verb_(verb) {}
+
+    // What kept `part` from being done at a place, which was told; nothing, if it was done.
+    std::optional<std::string> attempt(const std::string& place, const std::function<void()>& part) {
+        try {
+            part();
+            return {};
+        } catch (const Failure& failure) {
+            fmt::print(stderr, "uext4 {}: {}\n", verb_, told(failure.what));
+            code_ = std::max(code_, failure.code);
+            const std::string begin = s_.at(place) + ": ";
+            return failure.what.substr(failure.what.starts_with(begin) ? begin.size() : 0);
+        }
+    }
+
+    // In the order of their names; `error`: why these are not all.
+    std::vector<Entry> entries(Inode& directory, const std::string& place, std::optional<std::string>& error) {
+        std::vector<Entry> out;
+        const auto add = [&](const DirectoryEntry& e) {
+            out.push_back({std::string(e.name), e.inode.value});
+            return true;
+        };
+        error = attempt(place, [&] { need(s_.fs().read_directory(directory, 0, add), s_.at(place)); });
+        std::ranges::sort(out, {}, &Entry::name);
+        return out;
+    }
+
+    // Last of all.
+    void finish() const {
+        if (code_ != fine) give_up(code_, "");
+    }
+
+private:
+    Session& s_;
+    const char* verb_;
+    int code_ = fine;
+};
 
 format::Timestamp stamp(const timespec& t) { return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)}; }
 
-Json describe(Session& s, const std::string& name, Inode& inode) {
-    const struct stat st = need(s.fs().attributes(inode), name);
+Json describe(Session& s, const std::string& name, const std::string& place, Inode& inode) {
+    const struct stat st = need(s.fs().attributes(inode), s.at(place));
     Json j;
     set_text(j, "name", name);
     j.update({{"inode", st.st_ino},
@@ -42,7 +74,7 @@ Json describe(Session& s, const std::string& name, Inode& inode) {
               {"mtime", time_text(stamp(st.st_mtim))},
               {"ctime", time_text(stamp(st.st_ctim))},
               {"btime", time_text(s.fs().birth_time(inode))}});
-    if (S_ISLNK(st.st_mode)) set_text(j, "target", need(s.fs().read_link(inode), name));
+    if (S_ISLNK(st.st_mode)) set_text(j, "target", need(s.fs().read_link(inode), s.at(place)));
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
         j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));
     return j;
@@ -59,62 +91,99 @@ void print_long(const Json& j) {
                shown(j["name"].get<std::string>()), extra);
 }
 
+Json describe_damaged(const Entry& e, const std::string& error) {
+    Json j;
+    set_text(j, "name", e.name);
+    j["inode"] = e.inode;
+    j["error"] = error;
+    return j;
+}
+
+// As ls(1) shows what it cannot look at.
+void print_damaged(const Entry& e) {
+    fmt::print("{:>8} ?????????? {:>4} {:>6} {:>6} {:>12} {:>19} {}\n", e.inode, "?", "?", "?", "?", "?",
+               shown(e.name));
+}
+
 void list(const std::string& place, bool long_form, bool all, const CommonOptions& o) {
     const Place p = image_place(place);
     Session s(p.image, false, o);
+    Listing listing(s, "ls");
     {
         InodeRef inode = s.resolve(p.path, !long_form);  // of a link, the attributes asked for are its own
         Json out = Json::array();
-        auto show = [&](const std::string& name, Inode& i) {
-            if (o.json) out.push_back(describe(s, name, i));
-            else if (long_form) print_long(describe(s, name, i));
+        auto show = [&](const std::string& name, const std::string& path, Inode& i) {
+            if (o.json) out.push_back(describe(s, name, path, i));
+            else if (long_form) print_long(describe(s, name, path, i));
             else fmt::print("{}\n", shown(name));
         };
         if (!inode->is_directory()) {
-            show(p.path, *inode);
+            show(p.path, p.path, *inode);
         } else {
-            for (const Entry& e : entries(s, *inode)) {
+            std::optional<std::string> error;
+            for (const Entry& e : listing.entries(*inode, p.path, error)) {
                 if (!all && (e.name == "." || e.name == "..")) continue;
                 if (!o.json && !long_form) {
                     fmt::print("{}\n", shown(e.name));
                     continue;
                 }
-                InodeRef child = need(s.fs().inode(InodeNr(e.inode)), e.name);
-                show(e.name, *child);
+                const std::string path = below(p.path, e.name);
+                error = listing.attempt(path, [&] { show(e.name, path, *s.inode_of_entry(e.inode, path)); });
+                if (error && o.json) out.push_back(describe_damaged(e, *error));
+                else if (error) print_damaged(e);
             }
         }
         if (o.json) print(out);
     }
     s.close();
+    listing.finish();
 }
 
-Json tree_of(Session& s, Inode& directory, const std::string& indent, bool json, Ancestors& above) {
-    Json out = Json::array();
-    const Ancestors::Inside here(above, s, directory);
-    std::vector<Entry> list = entries(s, directory);
-    std::erase_if(list, [](const Entry& e) { return e.name == "." || e.name == ".."; });
-    for (std::size_t i = 0; i < list.size(); ++i) {
-        InodeRef child = need(s.fs().inode(InodeNr(list[i].inode)), list[i].name);
-        const bool last = i + 1 == list.size();
-        if (!json) fmt::print("{}{}{}\n", indent, last ? "`-- " : "|-- ", shown(list[i].name));
-        Json j;
-        set_text(j, "name", list[i].name);
-        j["inode"] = list[i].inode;
-        if (child->is_directory()) {
-            Json inner = tree_of(s, *child, indent + (last ? "    " : "|   "), json, above);
-            if (json) j["entries"] = std::move(inner);
-        }
-        if (json) out.push_back(std::move(j));
+// What lies in a directory, to the end; in `j` its entries, and an error where these are not all.
+class Tree {
+public:
+    Tree(Session& s, bool json) : s_(s), json_(json), listing_(s, "tree") {}
+
+    void inside(Inode& directory, const std::string& path, const std::string& indent, Json& j) {
+        j["entries"] = Json::array();
+        std::optional<std::string> error;
+        const std::optional<std::string> ended = listing_.attempt(path, [&] {
+            const Ancestors::Inside here(above_, s_, directory);
+            std::vector<Entry> list = listing_.entries(directory, path, error);
+            std::erase_if(list, [](const Entry& e) { return e.name == "." || e.name == ".."; });
+            for (std::size_t i = 0; i < list.size(); ++i) entry(list[i], i + 1 == list.size(), path, indent, j);
+        });
+        if (ended || error) j["error"] = ended ? *ended : *error;
     }
-    return out;
-}
+    void finish() const { listing_.finish(); }
+
+private:
+    void entry(const Entry& e, bool last, const std::string& directory, const std::string& indent, Json& into) {
+        const std::string path = below(directory, e.name);
+        InodeRef inode;
+        const std::optional<std::string> error =
+            listing_.attempt(path, [&] { inode = s_.inode_of_entry(e.inode, path); });
+        if (!json_) fmt::print("{}{}{}{}\n", indent, last ? "`-- " : "|-- ", shown(e.name), error ? " [damaged]" : "");
+        Json j;
+        set_text(j, "name", e.name);
+        j["inode"] = e.inode;
+        if (error) j["error"] = *error;
+        else if (inode->is_directory()) inside(*inode, path, indent + (last ? "    " : "|   "), j);
+        if (json_) into["entries"].push_back(std::move(j));
+    }
+
+    Session& s_;
+    const bool json_;
+    Listing listing_;
+    Ancestors above_;
+};
 
 void stat_place(const std::string& place, bool follow, const CommonOptions& o) {
     const Place p = image_place(place);
     Session s(p.image, false, o);
     {
         InodeRef inode = s.resolve(p.path, follow);
-        const Json j = describe(s, p.path, *inode);
+        const Json j = describe(s, p.path, p.path, *inode);
         if (o.json) print(j);
         else print_members(j, 8);
     }
@@ -146,7 +215,7 @@ void extents(const std::string& place, const CommonOptions& o) {
         InodeRef inode = s.resolve(p.path);
         const mode_t mode = inode->mode();
         if (!S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode))
-            give_up(negative, place + ": is a device, fifo or socket, which has no extents");
+            give_up(negative, s.at(p.path) + ": is a device, fifo or socket, which has no extents");
         Json out = Json::array();
         const std::uint64_t bs = s.fs().volume().geometry().block_size;
         need(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,
@@ -160,7 +229,7 @@ void extents(const std::string& place, const CommonOptions& o) {
                                 out.push_back(std::move(j));
                                 return true;
                             }),
-             place);
+             s.at(p.path));
         if (o.json) print(out);
     }
     s.close();
@@ -193,15 +262,17 @@ void add_listing_verbs(CLI::App& app) {
         v->callback([s] {
             const Place p = image_place(s->place);
             Session session(p.image, false, s->o);
+            Tree tree(session, s->o.json);
             {
                 InodeRef inode = session.resolve(p.path);
-                if (!inode->is_directory()) give_up(negative, s->place + ": no directory");
+                if (!inode->is_directory()) give_up(negative, session.at(p.path) + ": is no directory");
                 if (!s->o.json) fmt::print("{}\n", shown(p.path));
-                Ancestors above;
-                const Json j = tree_of(session, *inode, "", s->o.json, above);
-                if (s->o.json) print(j);
+                Json j;
+                tree.inside(*inode, p.path, "", j);
+                if (s->o.json) print(j["entries"]);
             }
             session.close();
+            tree.finish();
         });
     }
     {

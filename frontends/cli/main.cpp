@@ -1,11 +1,16 @@
 // The program `uext4`.
+#include "cli/mount_helpers.h"
 #include "cli/session.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <system_error>
 
 namespace uext4::cli {
 
@@ -26,12 +31,20 @@ void protect_changes(std::vector<std::string>& arguments) {
     }
 }
 
+// `uext4 ls disk.img | head` has seen what it wanted: that is not worth a sentence.
+bool reader_has_gone() {
+    pollfd out{STDOUT_FILENO, POLLOUT, 0};
+    return ::poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
 // The exit code, when all that was printed is written.
 int written(const std::string& verb) {
     if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout)) return fine;
-    fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
+    if (!reader_has_gone()) fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
     return impossible;
 }
+
+std::string verb_after_blank(const std::string& verb) { return verb.empty() || verb.front() == '-' ? "" : " " + verb; }
 
 }  // namespace
 
@@ -51,7 +64,9 @@ int run_line(std::vector<std::string> arguments) {
     add_name_verbs(app);
     add_attribute_verbs(app);
     add_shell_verb(app);
-    app.add_subcommand("version", "Prints the version")->callback([] { fmt::print("{}\n", UEXT4_VERSION); });
+    CLI::App* version = app.add_subcommand("version", "Prints the version");
+    version->footer("Example: uext4 version");
+    version->callback([] { fmt::print("{}\n", UEXT4_VERSION); });
     const std::string verb = arguments.empty() ? "" : arguments.front();
     if (!verb.empty() && verb.front() != '-' &&
         app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) {
@@ -63,12 +78,21 @@ int run_line(std::vector<std::string> arguments) {
     try {
         app.parse(arguments);
     } catch (const CLI::ParseError& e) {
-        if (app.exit(e) != 0) return impossible;
+        if (e.get_exit_code() != 0) {
+            fmt::print(stderr, "uext4{}: {} (uext4{} --help)\n", verb_after_blank(verb), told(e.what()),
+                       verb_after_blank(verb));
+            return impossible;
+        }
+        app.exit(e);  // the help, or the version
         std::cout.flush();
         return written(verb);
     } catch (const Failure& failure) {
         if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
         return std::max(failure.code, written(verb));
+    } catch (const std::system_error& e) {  // of what prints
+        if (e.code() != std::errc::broken_pipe || !reader_has_gone())
+            fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
+        return impossible;
     } catch (const std::exception& e) {  // of the file system library, or out of memory
         fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
         return impossible;
@@ -84,5 +108,10 @@ int main(int count, char** values) {
         // What cannot be written answers so when something is printed.
         if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR) != fd)
             return uext4::cli::impossible;
-    return uext4::cli::run_line({values + 1, values + count});
+    if (count < 1) return uext4::cli::impossible;
+    // Who no longer reads what is printed is an error like any other, and no reason to leave an image unclean.
+    ::signal(SIGPIPE, SIG_IGN);
+    const std::vector<std::string> words(values + 1, values + count);
+    if (const std::optional<int> code = uext4::cli::run_as_helper(values[0], words)) return *code;
+    return uext4::cli::run_line(words);
 }

@@ -37,15 +37,15 @@ void add_mount_verbs(CLI::App& app) {
         CLI::App* v = app.add_subcommand("mount", "Mounts an image by FUSE");
         v->footer("Examples: uext4 mount disk.img /mnt   uext4 mount -o ro,cache=512M disk.img@2 /mnt");
         auto options = std::make_shared<std::vector<std::string>>();
-        v->add_option("-o,--options", *options, "Options (docs/MOUNT.md); unknown ones are errors")
+        v->add_option("-o,--options", *options, "Options (docs/MOUNT.md); may be repeated; unknown ones are errors")
             ->allow_extra_args(false);
         v->add_flag("-f,--foreground", r->foreground, "Stay in the foreground");
         v->add_flag("-d,--debug", r->debug, "Print every request; stays in the foreground");
         v->add_option("IMAGE", r->image, "The image")->required();
         v->add_option("DIR", r->directory, "Where")->required();
         v->callback([r, options] {
-            for (const std::string& o : *options) r->options += (r->options.empty() ? "" : ",") + o;
-            if (const int code = fuse::run_mount(*r)) give_up(code, "");
+            r->options = joined(*options);
+            if (const int code = fuse::run_mount(*r); code > 0) give_up(code, "");
         });
     }
     {

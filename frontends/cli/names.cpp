@@ -15,8 +15,10 @@ const Credentials& me() { return operator_identity(); }
 struct Wanted {
     Owner owner;
     std::optional<std::uint16_t> mode;
-    Wanted(const std::string& owner_text, const std::string& mode_text)
-        : owner(owner_of(owner_text)), mode(mode_of(mode_text)) {}
+    Wanted(const std::optional<std::string>& owner_text, const std::optional<std::string>& mode_text) {
+        if (owner_text) owner = owner_of(*owner_text);
+        if (mode_text) mode = mode_of(*mode_text);
+    }
     void apply(Session& s, Inode& inode, const std::string& path) const {
         AttributeChange change;
         change.uid = owner.uid;
@@ -50,6 +52,12 @@ bool is_directory(Session& s, const FileSystem::Parent& place, const std::string
     return is;
 }
 
+// Nothing else that keeps it from being found is passed over.
+bool is_missing(Session& s, const std::string& path) {
+    const Result<InodeRef> there = s.fs().resolve(path, me(), false);
+    return !there && (there.error().code == ENOENT || there.error().code == ENOTDIR);
+}
+
 void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path, Ancestors& above) {
     InodeRef inode = need(s.fs().lookup(directory, name, me(), false), s.at(path));
     if (!inode->is_directory()) {
@@ -65,7 +73,7 @@ void remove_tree(Session& s, Inode& directory, const std::string& name, const st
                                        return true;
                                    }),
              s.at(path));
-        for (const std::string& n : inside) remove_tree(s, *inode, n, path + "/" + n, above);
+        for (const std::string& n : inside) remove_tree(s, *inode, n, below(path, n), above);
     }
     inode = InodeRef();
     need(s.fs().rmdir(directory, name, me(), false), s.at(path));
@@ -73,7 +81,8 @@ void remove_tree(Session& s, Inode& directory, const std::string& name, const st
 
 struct State {
     std::vector<std::string> places;
-    std::string owner, mode, kind;
+    std::optional<std::string> owner, mode;
+    std::string kind;
     unsigned device_major = 0, device_minor = 0;
     bool flag = false, force = false, link = false;
     CommonOptions o;
@@ -126,7 +135,7 @@ void add_name_verbs(CLI::App& app) {
         v->add_flag("-f", s->force, "No error for what does not exist");
         v->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
-                if (s->force && !session.fs().resolve(path, me(), false)) return;
+                if (s->force && is_missing(session, path)) return;
                 FileSystem::Parent p = session.parent(path);
                 // Before what is in it is gone.
                 if (p.name == "." || p.name == "..")
@@ -152,13 +161,18 @@ void add_name_verbs(CLI::App& app) {
         verb(app, "mv", "Renames within an image", "uext4 mv disk.img:/a /b", s, 2, 2)->callback([s] {
             const Place from = image_place(s->places[0]);
             Place to = split_place(s->places[1]);
-            if (!to.image.empty() && to.image != from.image) give_up(impossible, "both sides must be in one image");
+            // It may be a path of the image all the same.
+            const std::optional<std::string> missing = to.image.empty() ? missing_image(to.path) : std::nullopt;
+            if (!to.image.empty() && to.image != from.image)
+                give_up(impossible,
+                        fmt::format("{} and {}: both sides must be in one image", s->places[0], s->places[1]));
             Session session(from.image, true, s->o);
             {
+                if (missing && !session.fs().resolve_parent(to.path, me())) give_up(impossible, *missing);
                 FileSystem::Parent a = session.parent(from.path);
                 const bool directory = is_directory(session, a, from.path);
                 if (Result<InodeRef> there = session.fs().resolve(to.path, me()); there && (*there)->is_directory())
-                    to.path += (to.path.ends_with('/') ? "" : "/") + a.name;
+                    to.path = below(to.path, a.name);
                 FileSystem::Parent b = directory ? session.parent(to.path) : session.parent_of_file(to.path);
                 need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false),
                      session.at(from.path));
@@ -172,6 +186,7 @@ void add_name_verbs(CLI::App& app) {
         v->add_flag("-s", s->flag, "A symbolic link; the first argument is its text");
         v->callback([s] {
             const Place to = image_place(s->places[1]);
+            const std::optional<std::string> missing = missing_image(s->places[0]);
             Session session(to.image, true, s->o);
             {
                 FileSystem::Parent p = session.parent_of_file(to.path);
@@ -181,7 +196,10 @@ void add_name_verbs(CLI::App& app) {
                 } else {
                     const Place from = split_place(s->places[0]);
                     if (!from.image.empty() && from.image != to.image)
-                        give_up(impossible, "both sides must be in one image");
+                        give_up(impossible,
+                                fmt::format("{} and {}: both sides must be in one image", s->places[0], s->places[1]));
+                    if (missing && from.image.empty() && !session.fs().resolve(from.path, me(), false))
+                        give_up(impossible, *missing);
                     InodeRef target = session.resolve(from.path, false);
                     need(session.fs().link(*target, *p.directory, p.name, me(), false), session.at(to.path));
                 }
@@ -205,7 +223,8 @@ void add_name_verbs(CLI::App& app) {
                          session.at(path));
                     return;
                 }
-                InodeRef inode = need(std::move(there), session.image());
+                if (!there) session.refuse_path(there.error(), path);
+                InodeRef inode = std::move(*there);
                 AttributeChange change;
                 change.atime = change.mtime = current_time();
                 need(session.fs().set_attributes(*inode, change, me(), false), session.at(path));

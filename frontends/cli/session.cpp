@@ -1,13 +1,16 @@
 #include "cli/session.h"
 
+#include "cli/kept_mount.h"
 #include "device/host_use.h"
 #include "device/open_device.h"
+#include "device/partition.h"
 #include "sandbox/sandbox.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <ctime>
+#include <filesystem>
 
 namespace uext4::cli {
 
@@ -59,6 +62,17 @@ Place image_place(const std::string& text) {
     return p;
 }
 
+std::optional<std::string> missing_image(const std::string& text) {
+    const std::size_t colon = std::min(text.find(":/"), text.find(":<"));
+    std::error_code ignored;
+    if (colon == std::string::npos || colon == 0 ||
+        std::filesystem::exists(std::filesystem::symlink_status(text, ignored)))
+        return {};
+    const std::string image = text.substr(0, colon);
+    if (std::filesystem::exists(image, ignored)) return {};
+    return image + ": there is no such image";
+}
+
 const Credentials& operator_identity() {
     // The image is the user's own: what they make belongs to them, and no permission in it holds them back.
     static const Credentials who = [] {
@@ -80,6 +94,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     FileDeviceOptions view;
     view.writable = !options.fs.read_only;
     view.offset = options.offset;
+    view.patience = until_released;
     if (!view.writable)
         if (const std::optional<std::string> warning = written_by_kernel(image))
             fmt::print(stderr, "uext4: {}\n", told(*warning));
@@ -93,7 +108,8 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
 
 void reach_host_files() { reach = Reach::files; }
 
-Session::Session(const std::string& image, bool writable, const CommonOptions& options) : image_(image) {
+std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options) {
+    if (image.empty()) give_up(impossible, "'': an image has a name");
     std::string o = options.mount_options;
     // The last one counts: no option makes a verb that reads a writing one.
     if (!writable) o += o.empty() ? "ro" : ",ro";
@@ -101,26 +117,73 @@ Session::Session(const std::string& image, bool writable, const CommonOptions& o
     auto mounted = open_sandboxed(image, o, !options.no_sandbox);
     if (!mounted) {
         const std::string& what = mounted.error().what;
-        give_up(impossible, what.starts_with(image + ":") ? what : image + ": " + what);
+        throw Failure{impossible, what.starts_with(image + ":") ? what : image + ": " + what,
+                      mounted.error().code == EUCLEAN};
     }
-    fs_ = std::move(*mounted);
+    return std::move(*mounted);
+}
+
+Session::Session(const std::string& image, bool writable, const CommonOptions& options, Use use) : image_(image) {
+    if (KeptMount* kept = KeptMount::of(image)) {
+        if (use == Use::shared && kept->serves(options)) {
+            fs_ = &kept->open(writable);
+            return;
+        }
+        kept->close();
+    }
+    own_ = mount_image(image, writable, options);
+    fs_ = own_.get();
 }
 
 Session::~Session() = default;
 
+std::string Session::at(const std::string& path) const {
+    return fmt::format("{}:{}{}", image_, path.starts_with('/') || path.starts_with('<') ? "" : "/", path);
+}
+
+void Session::refuse_path(const Error& error, const std::string& path) const {
+    const std::string& what = error.what;
+    for (std::size_t length = path.size(); length > 0; --length) {
+        const std::string part = path.substr(0, length), quoted = "'" + part + "'";
+        if (!what.starts_with(quoted)) continue;
+        const std::string rest = what.substr(quoted.size());
+        refuse({error.code, rest.substr(std::min(rest.find_first_not_of(": "), rest.size()))}, at(part));
+    }
+    refuse(error, at(path));
+}
+
+bool Session::is_image(const struct stat& file) const {
+    struct stat st{};
+    if (::stat(parse_image_name(image_).path.c_str(), &st) != 0) return false;
+    if (S_ISBLK(st.st_mode)) return S_ISBLK(file.st_mode) && file.st_rdev == st.st_rdev;
+    return file.st_dev == st.st_dev && file.st_ino == st.st_ino;
+}
+
 void Session::close() {
-    if (!fs_) return;
-    const Result<void> closed = fs_->unmount();
-    fs_.reset();
+    fs_ = nullptr;
+    if (!own_) return;
+    const Result<void> closed = own_->unmount();
+    own_.reset();
     if (!closed) give_up(impossible, image_ + ": " + closed.error().what);
 }
 
 InodeRef Session::resolve(const std::string& path, bool follow) {
-    return need(fs_->resolve(path, operator_identity(), follow), image_);
+    Result<InodeRef> found = fs_->resolve(path, operator_identity(), follow);
+    if (!found) refuse_path(found.error(), path);
+    return std::move(*found);
 }
 
 FileSystem::Parent Session::parent(const std::string& path) {
-    return need(fs_->resolve_parent(path, operator_identity()), image_);
+    Result<FileSystem::Parent> found = fs_->resolve_parent(path, operator_identity());
+    if (!found) refuse_path(found.error(), path);
+    return std::move(*found);
+}
+
+InodeRef Session::inode_of_entry(std::uint64_t number, const std::string& path) {
+    Result<InodeRef> found = fs_->inode(InodeNr(number));
+    if (found) return std::move(*found);
+    const std::string inode = fmt::format("inode {}", number), &what = found.error().what;
+    give_up(impossible, fmt::format("{}: {}{}", at(path), what.starts_with(inode) ? "" : inode + ": ", what));
 }
 
 FileSystem::Parent Session::parent_of_file(const std::string& path) {
@@ -132,12 +195,15 @@ FileSystem::Parent Session::parent_of_file(const std::string& path) {
 void Ancestors::enter(const Session& session, const Inode& directory) {
     constexpr std::size_t deepest = 2048;
     const std::uint64_t number = directory.number().value;
-    if (numbers_.size() >= deepest)
-        give_up(negative, fmt::format("{}: more than {} directories deep", session.image(), deepest));
+    const std::string where = session.at(fmt::format("<{}>", number));
+    if (numbers_.size() >= deepest) give_up(negative, fmt::format("{}: more than {} directories deep", where, deepest));
     for (std::uint64_t above : numbers_)
-        if (above == number)
-            give_up(negative, fmt::format("{}: directory inode {} contains itself", session.image(), number));
+        if (above == number) give_up(impossible, fmt::format("{}: directory inode {} contains itself", where, number));
     numbers_.push_back(number);
+}
+
+std::string below(const std::string& directory, const std::string& name) {
+    return directory + (directory.ends_with('/') ? "" : "/") + name;
 }
 
 std::string mode_text(std::uint16_t mode) {
@@ -171,8 +237,18 @@ void link_itself(CLI::App* verb, bool& flag) {
     verb->add_flag("-h,--no-dereference", flag, "The link itself, not what it leads to");
 }
 
+std::string joined(const std::vector<std::string>& options) {
+    std::string out;
+    for (const std::string& o : options)
+        if (!o.empty()) out += (out.empty() ? "" : ",") + o;
+    return out;
+}
+
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists) {
-    verb->add_option("-o,--options", options.mount_options, "Mount options (docs/MOUNT.md)");
+    verb->add_option_function<std::vector<std::string>>(
+            "-o,--options", [&options](const std::vector<std::string>& all) { options.mount_options = joined(all); },
+            "Mount options (docs/MOUNT.md); may be repeated")
+        ->allow_extra_args(false);
     verb->add_flag("--no-sandbox", options.no_sandbox,
                    "Keep the process's rights while the image is parsed (docs/COMMAND.md)");
     if (reads) verb->add_flag("--no-replay", options.no_replay, "Show the image as it is, its journal not replayed");

@@ -4,6 +4,7 @@
 #include "api/file_system.h"
 #include "cli/text.h"
 
+#include <sys/stat.h>
 #include <CLI/CLI.hpp>
 
 #include <memory>
@@ -19,6 +20,7 @@ inline constexpr int fine = 0, negative = 1, impossible = 2;
 struct Failure {
     int code;
     std::string what;
+    bool damaged = false;  // the image: `what` names the structure
 };
 [[noreturn]] void give_up(int code, const std::string& what);
 // The value, or the end of the verb: ENOENT and the like are "no" (1), the rest 2.
@@ -39,6 +41,8 @@ struct Place {
 };
 Place split_place(const std::string& text);
 Place image_place(const std::string& text);  // no ":/": the root of an image
+// What there is to say of a place that looks like a path because its image is not there.
+std::optional<std::string> missing_image(const std::string& text);
 
 struct CommonOptions {
     std::string mount_options;
@@ -49,24 +53,39 @@ struct CommonOptions {
 // For verbs that open other files after an image (cp, shell, several images): the sandbox leaves them that.
 void reach_host_files();
 
+// Mounts, in the sandbox. The end of the verb when that fails, which names the image.
+std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options);
+
 class Session {
 public:
-    Session(const std::string& image, bool writable, const CommonOptions& options);
+    enum class Use : std::uint8_t {
+        shared,  // in a shell: the mount that its commands share
+        alone    // always a mount of its own, of the image as it is on the device
+    };
+    Session(const std::string& image, bool writable, const CommonOptions& options, Use use = Use::shared);
     ~Session();
     FileSystem& fs() { return *fs_; }
     const std::string& image() const { return image_; }
-    // "IMAGE: PATH", for messages.
-    std::string at(const std::string& path) const { return image_ + ": " + path; }
-    // Unmounts; the end of the verb when that fails.
+    // "IMAGE:/path", for messages.
+    std::string at(const std::string& path) const;
+    // The end of the verb for what the library says of a path: it names the part that it means, in quotes.
+    [[noreturn]] void refuse_path(const Error& error, const std::string& path) const;
+    // Whether a file of the host is the image, or holds it.
+    bool is_image(const struct stat& file) const;
+    // Unmounts what is not shared; the end of the verb when that fails.
     void close();
+    // Each is the end of the verb where that is not possible.
     InodeRef resolve(const std::string& path, bool follow = true);
     FileSystem::Parent parent(const std::string& path);
+    // What a directory's entry names. That it is no inode is damage, and not an answer.
+    InodeRef inode_of_entry(std::uint64_t number, const std::string& path);
     // The place of something that is to be no directory: the end of the verb for "name/".
     FileSystem::Parent parent_of_file(const std::string& path);
 
 private:
     std::string image_;
-    std::unique_ptr<FileSystem> fs_;
+    std::unique_ptr<FileSystem> own_;
+    FileSystem* fs_ = nullptr;
 };
 
 const Credentials& operator_identity();
@@ -94,6 +113,8 @@ private:
     std::vector<std::uint64_t> numbers_;
 };
 
+// "DIRECTORY/NAME", whether the directory ends with a slash or not.
+std::string below(const std::string& directory, const std::string& name);
 std::string mode_text(std::uint16_t mode);
 std::string time_text(format::Timestamp time);
 
@@ -110,6 +131,8 @@ void add_shell_verb(CLI::App& app);
 int run_line(std::vector<std::string> arguments);
 // "-h" as in chown(1): a link that is named is not followed. The help is `--help` alone then.
 void link_itself(CLI::App* verb, bool& flag);
+// Mount options that were given one by one: "a", "b,c" are "a,b,c".
+std::string joined(const std::vector<std::string>& options);
 // Options that many verbs have.
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists);
 

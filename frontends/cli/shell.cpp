@@ -1,10 +1,16 @@
 // shell: the verbs, with the image and a current directory understood.
+#include "cli/kept_mount.h"
 #include "cli/session.h"
 
 #include <histedit.h>
+#include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
-#include <iostream>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <cwchar>
 
 namespace uext4::cli {
 
@@ -70,10 +76,7 @@ public:
         std::vector<std::string>& words = *parts;
         if (words.empty()) return fine;
         const std::string verb = words.front();
-        if (verb == "exit" || verb == "quit") {
-            done_ = true;
-            return fine;
-        }
+        if (verb == "exit" || verb == "quit") return leave(words);
         if (verb == "pwd") {
             fmt::print("{}\n", shown(here_));
             return fine;
@@ -89,54 +92,83 @@ public:
         if (contains(image_verbs(), verb)) {
             words.insert(words.begin() + 1, image_);
         } else if (contains(path_verbs(), verb)) {
-            place_paths(words);
+            if (!place_paths(words)) {
+                fmt::print(stderr, "uext4 shell: {}: an empty path\n", verb);
+                return negative;
+            }
         } else {
             fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", told(verb));
             return impossible;
         }
         if (!o_.mount_options.empty()) words.insert(words.begin() + 1, {"-o", o_.mount_options});
+        if (o_.no_sandbox) words.insert(words.begin() + 1, "--no-sandbox");
         const int code = run_line(std::move(words));
         std::fflush(stdout);
         return code;
     }
     bool done() const { return done_; }
+    // The code that `exit` was given.
+    std::optional<int> wanted() const { return wanted_; }
     std::string prompt() const { return escaped(here_) + "> "; }
 
 private:
+    int leave(const std::vector<std::string>& words) {
+        done_ = true;
+        if (words.size() == 1) return fine;
+        wanted_ = impossible;
+        std::uint8_t code = 0;
+        const std::string& text = words[1];
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), code);
+        if (words.size() > 2 || error != std::errc() || end != text.data() + text.size()) {
+            fmt::print(stderr, "uext4 shell: {}: one number from 0 to 255 may follow\n", words.front());
+            return impossible;
+        }
+        wanted_ = code;
+        return code;
+    }
+
     std::string absolute(const std::string& path) const {
         if (path.starts_with('/') || path.starts_with('<')) return path;
         return here_ == "/" ? "/" + path : here_ + "/" + path;
     }
 
-    // Which words are paths: all that are no options or their values, but for a leading argument of some verbs.
-    void place_paths(std::vector<std::string>& words) {
+    // Which words are paths: all that are no options or their values, but for a leading argument of some verbs. False
+    // for one that is empty, which names nothing, least of all the working directory.
+    bool place_paths(std::vector<std::string>& words) {
         const std::string verb = words.front();
         const bool leads = verb == "chmod" || verb == "chown" || verb == "chattr";
         bool text_first = verb == "ln" && contains(words, "-s");
         const bool changes = verb == "chmod" || verb == "chattr";  // a change may start with a minus
         std::size_t seen = 0;
-        bool any = false;
+        bool any = false, only_places = false;
         for (std::size_t i = 1; i < words.size(); ++i) {
             std::string& w = words[i];
-            if (w.size() > 1 && w[0] == '-' && !(changes && seen == 0)) {
+            if (w == "--" && !only_places) {
+                only_places = true;
+                continue;
+            }
+            if (!only_places && w.size() > 1 && w[0] == '-' && !(changes && seen == 0)) {
                 const bool takes = w == "-n" || w == "-v" || w == "-x" || w == "-s" || w == "--size" ||
-                                   w == "--owner" || w == "--mode" || w == "--map-owner";
+                                   w == "--owner" || w == "--mode" || w == "--map-owner" || w == "-o" ||
+                                   w == "--options";
                 if (takes && !(verb == "ln" && w == "-s")) ++i;
                 continue;
             }
             const std::size_t position = seen++;
             if ((leads && position == 0) || (text_first && position == 0) || (verb == "mknod" && position > 0)) {
-                if (changes && w[0] == '-') {
+                if (changes && !only_places && w.starts_with('-')) {
                     words.insert(words.begin() + static_cast<std::ptrdiff_t>(i), "--");
                     ++i;
                 }
                 continue;
             }
             any = true;
+            if (w.empty()) return false;
             if (verb == "cp" && w.starts_with("host:")) w = w.substr(5);
             else w = image_ + ":" + absolute(w);
         }
         if (!any && (verb == "ls" || verb == "tree")) words.push_back(image_ + ":" + here_);
+        return true;
     }
 
     int change(const std::string& path) {
@@ -178,30 +210,131 @@ private:
     std::string image_, here_ = "/";
     CommonOptions o_;
     bool done_ = false;
+    std::optional<int> wanted_;
+};
+
+volatile sig_atomic_t signal_seen = 0;
+
+// A signal that asks for the end ends the shell after the command that runs, with a clean image; the second one at
+// once.
+class EndingSignals {
+public:
+    EndingSignals() {
+        struct sigaction note{};
+        note.sa_handler = [](int number) { signal_seen = number; };
+        note.sa_flags = static_cast<int>(SA_RESETHAND);
+        for (std::size_t i = 0; i < std::size(numbers); ++i) {
+            ::sigaction(numbers[i], nullptr, &before_[i]);
+            if (before_[i].sa_handler != SIG_IGN) ::sigaction(numbers[i], &note, nullptr);
+        }
+    }
+    ~EndingSignals() {
+        for (std::size_t i = 0; i < std::size(numbers); ++i) ::sigaction(numbers[i], &before_[i], nullptr);
+    }
+    EndingSignals(const EndingSignals&) = delete;
+    EndingSignals& operator=(const EndingSignals&) = delete;
+
+    // Waits until standard input has something, or its end; false if a signal has asked for the shell's end. None is
+    // missed: they can only arrive before the look at what was seen, or while this waits.
+    static bool wait_for_input() {
+        sigset_t ending, before;
+        sigemptyset(&ending);
+        for (const int number : numbers) sigaddset(&ending, number);
+        pthread_sigmask(SIG_BLOCK, &ending, &before);
+        pollfd input{STDIN_FILENO, POLLIN, 0};
+        while (!signal_seen && ::ppoll(&input, 1, nullptr, &before) < 0 && errno == EINTR) {
+        }
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return !signal_seen;
+    }
+
+private:
+    static constexpr int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction before_[std::size(numbers)];
 };
 
 std::string current_prompt;
 char* prompt_of(EditLine*) { return current_prompt.data(); }
 
-int interactive(Shell& shell) {
+// A character for the editor: 1, or 0 at the end of the input, -1 for a signal.
+int typed(EditLine*, wchar_t* out) {
+    std::mbstate_t state{};
+    while (EndingSignals::wait_for_input()) {
+        char byte = 0;
+        const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
+        if (n <= 0) return static_cast<int>(n);
+        const std::size_t used = std::mbrtowc(out, &byte, 1, &state);
+        if (used == static_cast<std::size_t>(-2)) continue;  // more bytes of it are to come
+        if (used == static_cast<std::size_t>(-1)) *out = static_cast<unsigned char>(byte);
+        return 1;
+    }
+    return -1;
+}
+
+// What was typed is durable before the next prompt.
+void interactive(Shell& shell, KeptMount& kept) {
     EditLine* editor = ::el_init("uext4", stdin, stdout, stderr);
     History* history = ::history_init();
     HistEvent event{};
     ::history(history, &event, H_SETSIZE, 500);
     ::el_set(editor, EL_PROMPT, prompt_of);
     ::el_set(editor, EL_EDITOR, "emacs");
+    ::el_set(editor, EL_GETCFN, typed);
     ::el_set(editor, EL_HIST, ::history, history);
-    while (!shell.done()) {
+    while (!shell.done() && !signal_seen) {
         current_prompt = shell.prompt();
         int count = 0;
         const char* line = ::el_gets(editor, &count);
         if (!line || count <= 0) break;
         if (count > 1) ::history(history, &event, H_ENTER, line);
         (void)shell.run(line);
+        try {
+            kept.settle();
+        } catch (const Failure& failure) {
+            fmt::print(stderr, "uext4 shell: {}\n", told(failure.what));
+        }
     }
     ::history_end(history);
     ::el_end(editor);
-    return fine;
+}
+
+// The worst exit code of the lines; the last one may lack its end.
+int from_input(Shell& shell) {
+    int worst = fine;
+    std::string text;
+    char piece[4096];
+    ssize_t n = 1;
+    while (n > 0 && !shell.done()) {
+        std::fflush(stdout);  // who wrote the lines may wait for what they print
+        if (!EndingSignals::wait_for_input()) break;
+        n = ::read(STDIN_FILENO, piece, sizeof(piece));
+        if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
+        text.append(piece, static_cast<std::size_t>(n));
+        if (n == 0 && !text.empty()) text += '\n';
+        for (std::size_t end; (end = text.find('\n')) != std::string::npos && !shell.done() && !signal_seen;) {
+            const std::string line = text.substr(0, end);
+            text.erase(0, end + 1);
+            worst = std::max(worst, shell.run(line));
+        }
+    }
+    return worst;
+}
+
+void run_shell(const std::string& image, const CommonOptions& o) {
+    reach_host_files();  // the image is opened again when the first command changes it
+    int code = fine;
+    {
+        const EndingSignals signals;
+        KeptMount kept(image, o);
+        kept.open(false);  // a bad image is an error at once
+        Shell shell(image, o);
+        if (::isatty(STDIN_FILENO)) interactive(shell, kept);
+        else code = from_input(shell);
+        kept.close();
+        if (shell.wanted()) code = *shell.wanted();
+    }
+    if (signal_seen) ::raise(signal_seen);
+    if (code) give_up(code, "");
 }
 
 }  // namespace
@@ -216,22 +349,7 @@ void add_shell_verb(CLI::App& app) {
     v->footer("Examples: uext4 shell disk.img    printf 'mkdir a\\nls\\n' | uext4 shell disk.img");
     v->add_option("IMAGE", s->image, "The image")->required();
     add_common(v, s->o, false, false);
-    v->callback([s] {
-        reach_host_files();  // each line opens the image anew
-        {
-            Session probe(s->image, false, s->o);  // a bad image is an error at once
-            probe.close();
-        }
-        Shell shell(s->image, s->o);
-        if (::isatty(STDIN_FILENO)) {
-            interactive(shell);
-            return;
-        }
-        int worst = fine;
-        std::string line;
-        while (!shell.done() && std::getline(std::cin, line)) worst = std::max(worst, shell.run(line));
-        if (worst) give_up(worst, "");
-    });
+    v->callback([s] { run_shell(s->image, s->o); });
 }
 
 }  // namespace uext4::cli

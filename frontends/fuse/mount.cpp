@@ -2,6 +2,7 @@
 
 #include "device/host_use.h"
 #include "device/open_device.h"
+#include "fuse/mount_table.h"
 #include "fuse/server.h"
 #include "fuse/signals.h"
 #include "fuse/supervisor.h"
@@ -21,6 +22,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 namespace uext4::fuse {
 
@@ -58,14 +60,56 @@ Result<std::string> real_path(const std::string& path) {
     return out;
 }
 
+bool is_descriptor(const std::string& image) {
+    return image.starts_with("/dev/fd/") || image.starts_with("/proc/self/fd/");
+}
+
 // A name of the image that stays true when the server changes its directory. Descriptors and partition numbers stay.
 Result<std::string> absolute_image(const std::string& image) {
-    if (image.starts_with("/dev/fd/") || image.starts_with("/proc/self/fd/")) return image;
+    if (is_descriptor(image)) return image;
     if (Result<std::string> whole = real_path(image)) return whole;
     const std::size_t at = image.rfind('@');
     if (at == std::string::npos || at == 0) return real_path(image);
     return TRY(real_path(image.substr(0, at)))
     +image.substr(at);
+}
+
+// The mount that a directory lies in, by names alone: nothing in a dead one can be looked at.
+std::string mount_above(const std::string& directory) {
+    namespace files = std::filesystem;
+    for (files::path path = files::absolute(directory).lexically_normal(); path.has_relative_path();
+         path = path.parent_path())
+        if (path.has_filename() && find_mount(path)) return path;
+    return directory;
+}
+
+std::unexpected<Error> dead_mount(const std::string& directory) {
+    return fail(ENOTCONN, "{}: the server of the mount there is dead; `uext4 umount {}` takes it away", directory,
+                mount_above(directory));
+}
+
+// The kernel may still have the attributes of a mount's root that nobody serves any more. Opening it asks the server.
+bool is_dead(const std::string& directory) {
+    const std::optional<MountEntry> mount = find_mount(directory);
+    if (!mount || !mount->type.starts_with("fuse")) return false;
+    const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool dead = fd < 0 && errno == ENOTCONN;
+    if (fd >= 0) close(fd);
+    return dead;
+}
+
+// What the table of mounts says of a descriptor: the path that it has, where that leads to the same file.
+std::string source_of(const std::string& image) {
+    if (!is_descriptor(image)) return image;
+    const std::string descriptor = "/proc/self/fd/" + image.substr(image.rfind('/') + 1);
+    char path[PATH_MAX];
+    const ssize_t length = readlink(descriptor.c_str(), path, sizeof path);
+    if (length <= 0 || length == sizeof path) return image;
+    const std::string found(path, static_cast<std::size_t>(length));
+    struct stat named{}, open{};
+    const bool same = stat(found.c_str(), &named) == 0 && stat(descriptor.c_str(), &open) == 0 &&
+                      named.st_dev == open.st_dev && named.st_ino == open.st_ino;
+    return same ? found : image;
 }
 
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
@@ -162,7 +206,7 @@ Result<void> serve(Job& job, Log& log) {
     pthread_sigmask(SIG_BLOCK, &signals, &before);
     struct sigaction interrupt{};
     interrupt.sa_handler = [](int) {};
-    sigaction(SIGUSR1, &interrupt, nullptr);  // without SA_RESTART: it only interrupts
+    sigaction(interrupting_signal, &interrupt, nullptr);  // without SA_RESTART: it only interrupts
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);  // a write past the limit of sizes is an error like any other
 
@@ -174,6 +218,7 @@ Result<void> serve(Job& job, Log& log) {
         FileDeviceOptions device_options;
         device_options.writable = !job.options.volume.fs.read_only;
         device_options.offset = job.options.volume.offset;
+        device_options.patience = until_released;
         if (!device_options.writable)
             if (const std::optional<std::string> warning = written_by_kernel(job.image)) log.tell(*warning);
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
@@ -243,15 +288,24 @@ int await_server(int report, pid_t child) {
     return failure;
 }
 
-Result<Job> prepare(const MountRequest& request) {
+// `no_image`: the image is not there, and may be missing.
+Result<Job> prepare(const MountRequest& request, bool& no_image) {
     Job job;
     job.options = TRY(parse_mount_options(request.options, geteuid() == 0));
-    job.directory = TRY(real_path(request.directory));
+    Result<std::string> directory = real_path(request.directory);
+    if (!directory && directory.error().code == ENOTCONN) return dead_mount(request.directory);
+    job.directory = TRY(std::move(directory));
     struct stat info{};
-    if (stat(job.directory.c_str(), &info) != 0) return fail(errno, "{}: {}", request.directory, std::strerror(errno));
+    if (stat(job.directory.c_str(), &info) != 0) {
+        if (errno == ENOTCONN) return dead_mount(request.directory);
+        return fail(errno, "{}: {}", request.directory, std::strerror(errno));
+    }
+    if (is_dead(job.directory)) return dead_mount(request.directory);
     if (!S_ISDIR(info.st_mode)) return fail(ENOTDIR, "{}: not a directory", request.directory);
-    job.image = TRY(absolute_image(request.image));
-    if (job.options.source.empty()) job.options.source = job.image;
+    Result<std::string> image = absolute_image(request.image);
+    no_image = !image && image.error().code == ENOENT && job.options.nofail;
+    job.image = TRY(std::move(image));
+    if (job.options.source.empty()) job.options.source = source_of(job.image);
     job.debug = request.debug;
     return job;
 }
@@ -260,9 +314,11 @@ Result<Job> prepare(const MountRequest& request) {
 
 int run_mount(const MountRequest& request) {
     Log log(request.image);
-    Result<Job> job = prepare(request);
+    bool no_image = false;
+    Result<Job> job = prepare(request, no_image);
     if (!job) {
-        log.tell(job.error().what);
+        log.tell(job.error().what + (no_image ? "; nothing is mounted (nofail)" : ""));
+        if (no_image) return absent;
         return failure;
     }
     const bool background = !request.foreground && !request.debug;

@@ -15,11 +15,18 @@ struct MountRequest {
 
 // Serves the image at the directory. Not in the foreground: returns 0 once the mount answers, a child process serves it
 // (and does not return). In the foreground: returns after the unmount. 0, or 2 with a message on stderr (a background
-// server that fails later says so to syslog).
+// server that fails later says so to syslog). With `nofail`, an image that is not there is told, and `absent` is
+// returned.
+inline constexpr int absent = -1;
 int run_mount(const MountRequest& request);
+
+struct UmountRequest {
+    bool lazy = false;   // MNT_DETACH: whoever is in it stays there, and nothing is waited for
+    bool force = false;  // MNT_FORCE: what the server has not answered fails; it is not waited for either
+};
 
 // Takes the mount away and waits, up to ten minutes, until its server has released the image. 0, or 2 with a message on
 // stderr.
-int run_umount(const std::string& directory);
+int run_umount(const std::string& directory, UmountRequest request = {});
 
 }  // namespace uext4::fuse

@@ -47,6 +47,11 @@ AttributeChange change_of(const struct stat& wanted, int which) {
         change.mtime_now = (which & FUSE_SET_ATTR_MTIME_NOW) != 0;
         change.mtime = change.mtime_now ? current_time() : time_of(wanted.st_mtim);
     }
+    // A kernel that caches writes sends "now" for the modification as a time of its own clock, which it then sends as
+    // the time of the change as well: who may write, or has a file that only grows, may ask for that.
+    if (change.atime_now && (which & FUSE_SET_ATTR_MTIME) && (which & FUSE_SET_ATTR_CTIME) &&
+        change.mtime == time_of(wanted.st_ctim))
+        change.mtime_now = true;
     if (which & FUSE_SET_ATTR_CTIME) change.ctime = time_of(wanted.st_ctim);
     return change;
 }

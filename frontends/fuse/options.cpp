@@ -30,7 +30,27 @@ struct FlagPair {
 constexpr FlagPair flag_pairs[] = {{"nodev", "dev", false},  {"dev", "nodev", true},    {"nosuid", "suid", false},
                                    {"suid", "nosuid", true}, {"noexec", "exec", false}, {"exec", "noexec", false}};
 
+// Who may mount, in /etc/fstab: what comes with it, unless a later option says otherwise.
+struct Mounter {
+    std::string_view name;
+    bool noexec;
+};
+constexpr Mounter mounters[] = {{"user", true}, {"users", true}, {"owner", false}, {"group", false}};
+
+constexpr std::string_view own_keys[] = {"allow_other", "default_permissions", "auto_unmount", "sandbox", "nosandbox",
+                                         "placement",   "noplacement",         "max_read",     "fsname",  "subtype",
+                                         "nofail"};
+
 }  // namespace
+
+bool is_known_option(std::string_view option) {
+    const Result<VolumeOptions> volume = parse_volume_options(option);
+    if (!volume || volume->others.empty()) return true;
+    const std::string_view key = option.substr(0, option.find('='));
+    return std::ranges::find(flag_pairs, key, &FlagPair::name) != std::end(flag_pairs) ||
+           std::ranges::find(mounters, key, &Mounter::name) != std::end(mounters) ||
+           std::ranges::find(own_keys, key) != std::end(own_keys);
+}
 
 Result<MountOptions> parse_mount_options(std::string_view text, bool privileged) {
     MountOptions o;
@@ -46,9 +66,16 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
             pair != std::end(flag_pairs)) {
             if (pair->privileged && !privileged) return fail(EPERM, "option {} is for root", option);
             set_flag(o.flags, pair->name, pair->opposite);
+        } else if (const auto* mounter = std::ranges::find(mounters, std::string_view(option), &Mounter::name);
+                   mounter != std::end(mounters)) {
+            set_flag(o.flags, "nosuid", "suid");
+            set_flag(o.flags, "nodev", "dev");
+            if (mounter->noexec) set_flag(o.flags, "noexec", "exec");
+        } else if (option == "nofail") {
+            o.nofail = true;
         } else if (option == "allow_other") {
             o.allow_other = true;
-        } else if (option == "default_permissions" || option == "async") {
+        } else if (option == "default_permissions") {
             // Always so.
         } else if (option == "auto_unmount") {
             o.auto_unmount = true;
@@ -80,6 +107,9 @@ std::string library_options(const MountOptions& o) {
     if (o.allow_other) out += ",allow_other";
     out += o.volume.fs.read_only ? ",ro" : ",rw";
     for (const std::string& flag : o.flags) out += "," + flag;
+    // The kernel's part then asks for each write to be made durable; what changes names is here.
+    if (o.volume.sync) out += ",sync";
+    if (o.volume.dirsync) out += ",dirsync";
     if (o.max_read) out += fmt::format(",max_read={}", *o.max_read);
     out += ",fsname=" + escaped(o.source) + ",subtype=" + escaped(o.subtype);
     return out;

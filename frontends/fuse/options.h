@@ -16,6 +16,7 @@ struct MountOptions {
     bool auto_unmount = false;
     bool sandbox = true;    // nosandbox
     bool placement = true;  // noplacement
+    bool nofail = false;    // an image that is not there is no failure
     std::optional<unsigned> max_read;
     std::string source;  // fsname=, or the image's path
     std::string subtype = "uext4";
@@ -24,6 +25,9 @@ struct MountOptions {
 
 // EINVAL names the option that is not known, or that this user may not give. `privileged`: runs as root.
 Result<MountOptions> parse_mount_options(std::string_view text, bool privileged);
+
+// Whether an option, whatever its value, is one of those.
+bool is_known_option(std::string_view option);
 
 // The argument of libfuse's -o.
 std::string library_options(const MountOptions& options);

@@ -2,6 +2,7 @@
 
 #include "format/constants.h"
 #include "fuse/operations.h"
+#include "fuse/signals.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -142,7 +143,7 @@ Result<void> Server::loop() {
 
 void Server::stop() {
     stopping_.store(true);
-    pthread_kill(reader_, SIGUSR1);
+    pthread_kill(reader_, interrupting_signal);
 }
 
 void Server::detach() {

@@ -40,7 +40,8 @@ public:
     Result<void> attach(const std::string& directory, bool debug, std::function<void()> ready);
     // Until the mount is gone or stop() was called.
     Result<void> loop();
-    // Ends the loop from another thread: sets a flag and interrupts the reading thread (SIGUSR1), as often as needed.
+    // Ends the loop from another thread: sets a flag and interrupts the reading thread (interrupting_signal), as often
+    // as needed.
     void stop();
     // Who looks up supplementary groups when the server itself cannot open files.
     void ask_for_groups(std::function<std::vector<gid_t>(pid_t)> ask) { groups_ = std::move(ask); }

@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto longest_wait = std::chrono::minutes(10);
 
 int refuse(const std::string& text) {
-    fmt::print(stderr, "uext4: {}\n", text);
+    fmt::print(stderr, "uext4 umount: {}\n", text);
     return 2;
 }
 
@@ -77,7 +77,7 @@ bool lock_is_released(int fd, Clock::time_point limit) {
 
 }  // namespace
 
-int run_umount(const std::string& directory) {
+int run_umount(const std::string& directory, UmountRequest request) {
     const std::unique_ptr<char, decltype(&std::free)> real(realpath(directory.c_str(), nullptr), &std::free);
     // A mount whose server died cannot be walked into, but it still has its name.
     if (!real && errno != ENOTCONN && errno != EACCES)
@@ -85,19 +85,21 @@ int run_umount(const std::string& directory) {
     const std::string path = real ? std::string(real.get()) : directory;
     const std::optional<MountEntry> mount = find_mount(path);
     if (!mount) return refuse(fmt::format("{}: nothing is mounted there", directory));
-    const int server = mount->type.starts_with("fuse") ? server_of(path) : -1;
+    // One that does not answer is not asked either.
+    const int server = mount->type.starts_with("fuse") && !request.force ? server_of(path) : -1;
     // subtype= may have changed the name; then only its server can tell whose mount it is.
     if (server < 0 && mount->type != "fuse.uext4")
         return refuse(fmt::format("{}: a mount of type {}, not of this program", directory, mount->type));
     const int image = open_source(mount->source);
-    bool gone = umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0;
+    const int flags = UMOUNT_NOFOLLOW | (request.lazy ? MNT_DETACH : 0) | (request.force ? MNT_FORCE : 0);
+    bool gone = umount2(path.c_str(), flags) == 0;
     int error = errno;
     if (!gone && error == EPERM) {
-        gone = run_fusermount(path, false) == 0;
+        gone = run_fusermount(path, request.lazy) == 0;
         error = 0;  // it has said what is wrong
     }
     bool released = true;
-    if (gone) {
+    if (gone && !request.lazy && !request.force) {
         const Clock::time_point limit = Clock::now() + longest_wait;
         if (server >= 0) released = process_ends(server, limit);
         else if (image >= 0) released = lock_is_released(image, limit);

@@ -11,8 +11,9 @@
  * becomes read-only and the image stays as it was before. (A program without memory for small things, or for writeback,
  * may end.)
  *
- * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() (for the whole mount) or
- * uext4_set_thread_identity() (for the calling thread) says otherwise.
+ * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() or
+ * uext4_set_credentials() (for the whole mount), or uext4_set_thread_identity() or uext4_set_thread_credentials() (for
+ * the calling thread, until it is set again: around a call for that call alone) says otherwise.
  */
 #ifndef UEXT4_H
 #define UEXT4_H
@@ -57,7 +58,8 @@ UEXT4_API void uext4_set_log(void (*log)(void* context, const char* line), void*
 /* A child of fork(2) has no threads of the file system and may use none of the parent's handles: it goes on with exec
  * or _exit. Its inherited descriptor keeps nobody from the image once the parent has unmounted.
  *
- * image: a path, IMAGE@N (partition N), /dev/fd/N or a block device. options: as `uext4 mount -o`, or NULL. */
+ * image: a path, IMAGE@N (partition N), /dev/fd/N or a block device. options: as `uext4 mount -o`, or NULL; those that
+ * say where the file system lies (offset=, sb=) are for devices of the caller's as well. */
 UEXT4_API int uext4_mount(const char* image, const char* options, uext4_fs** fs);
 UEXT4_API int uext4_mount_device(const struct uext4_device* device, const char* options, uext4_fs** fs);
 /* Everything durable, the image clean. The handle is gone afterwards, also on error; but for -EBUSY, while files,
@@ -70,10 +72,38 @@ struct uext4_identity {
     const gid_t* groups; /* supplementary */
     size_t group_count;
     mode_t umask;
-    int privileged; /* nonzero: all capabilities, whatever the uid */
+    int privileged; /* nonzero: all capabilities, whatever the uid; uid 0 has them in any case */
 };
 UEXT4_API int uext4_set_identity(uext4_fs* fs, const struct uext4_identity* identity); /* NULL: root again */
 UEXT4_API int uext4_set_thread_identity(const struct uext4_identity* identity);        /* NULL: the mount's again */
+
+/* The same with each capability by itself: none comes with a uid, not even 0. -EINVAL for a `size` that is less than
+ * the first version's, for bits that are none of those below, and for more than NGROUPS_MAX groups; -E2BIG for a larger
+ * `size` than this library knows, where what is behind is not zero. */
+#define UEXT4_CAP_CHOWN (UINT64_C(1) << 0)           /* chown, chgrp of any file */
+#define UEXT4_CAP_DAC_OVERRIDE (UINT64_C(1) << 1)    /* what modes and ACLs forbid */
+#define UEXT4_CAP_DAC_READ_SEARCH (UINT64_C(1) << 2) /* reading and searching in spite of them */
+#define UEXT4_CAP_FOWNER (UINT64_C(1) << 3)          /* what only a file's owner may */
+#define UEXT4_CAP_FSETID (UINT64_C(1) << 4)          /* set-id bits stay */
+#define UEXT4_CAP_LINUX_IMMUTABLE (UINT64_C(1) << 9) /* the flags i and a */
+#define UEXT4_CAP_SYS_ADMIN (UINT64_C(1) << 21)      /* attributes trusted.* */
+#define UEXT4_CAP_SYS_RESOURCE (UINT64_C(1) << 24)   /* reserved blocks, the flag j */
+#define UEXT4_CAP_MKNOD (UINT64_C(1) << 27)          /* device nodes */
+#define UEXT4_CAP_SETFCAP (UINT64_C(1) << 31)        /* the attribute security.capability */
+#define UEXT4_CAP_ALL                                                                                             \
+    (UEXT4_CAP_CHOWN | UEXT4_CAP_DAC_OVERRIDE | UEXT4_CAP_DAC_READ_SEARCH | UEXT4_CAP_FOWNER | UEXT4_CAP_FSETID | \
+     UEXT4_CAP_LINUX_IMMUTABLE | UEXT4_CAP_SYS_ADMIN | UEXT4_CAP_SYS_RESOURCE | UEXT4_CAP_MKNOD | UEXT4_CAP_SETFCAP)
+struct uext4_credentials {
+    size_t size; /* sizeof(struct uext4_credentials): what the caller was compiled with */
+    uid_t uid;
+    gid_t gid;
+    const gid_t* groups; /* supplementary; copied */
+    size_t group_count;
+    mode_t umask;
+    uint64_t capabilities; /* UEXT4_CAP_*, numbered as in capabilities(7) */
+};
+UEXT4_API int uext4_set_credentials(uext4_fs* fs, const struct uext4_credentials* who); /* NULL: root again */
+UEXT4_API int uext4_set_thread_credentials(const struct uext4_credentials* who);        /* NULL: the mount's again */
 
 UEXT4_API int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file);
 UEXT4_API int uext4_close(uext4_file* file);
@@ -85,7 +115,8 @@ UEXT4_API int uext4_fsync(uext4_file* file);
 UEXT4_API int uext4_fdatasync(uext4_file* file);
 UEXT4_API int uext4_ftruncate(uext4_file* file, off_t size);
 UEXT4_API int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length);
-/* SEEK_SET, SEEK_END, SEEK_DATA, SEEK_HOLE: the offset they mean. A file has no position of its own. */
+/* SEEK_SET, SEEK_END, SEEK_DATA, SEEK_HOLE: the offset they mean. A file has no position of its own. -EINVAL before the
+ * start and past the largest size that the file can have. */
 UEXT4_API off_t uext4_lseek(uext4_file* file, off_t offset, int whence);
 UEXT4_API int uext4_fstat(uext4_file* file, struct stat* out);
 UEXT4_API int uext4_fchmod(uext4_file* file, mode_t mode);

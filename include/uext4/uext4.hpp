@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -213,7 +214,58 @@ private:
     uext4_dir* dir_ = nullptr;
 };
 
-// A mounted file system. Calls act as root unless an identity is set (uext4_set_identity() on handle()).
+// Who asks. Without an identity calls act as root: uid 0, all capabilities, umask 022.
+struct Identity {
+    uid_t uid = 0;
+    gid_t gid = 0;
+    std::vector<gid_t> groups;  // supplementary
+    mode_t umask = 022;
+    std::uint64_t capabilities = 0;  // UEXT4_CAP_*; none comes with a uid
+
+    uext4_credentials credentials() const {
+        return {sizeof(uext4_credentials), uid, gid, groups.data(), groups.size(), umask, capabilities};
+    }
+};
+
+// The calling thread's calls act as `who` as long as the object lives, on every mount; around a call, that call alone.
+// Nests. Ends on the thread that it began on.
+class ActingAs {
+public:
+    // EINVAL for capabilities that are none of a file system's: then nothing changes.
+    static Result<ActingAs> begin(Identity who) {
+        ActingAs made(std::make_unique<const Identity>(std::move(who)));
+        const uext4_credentials c = made.who_->credentials();
+        if (const int r = uext4_set_thread_credentials(&c); r < 0) {
+            made.who_.reset();
+            return detail::failure(r);
+        }
+        now() = made.who_.get();
+        return made;
+    }
+    ActingAs(ActingAs&& other) noexcept = default;
+    ActingAs& operator=(ActingAs&&) = delete;
+    ~ActingAs() {
+        if (!who_) return;
+        now() = before_;
+        if (!before_) {
+            (void)uext4_set_thread_credentials(nullptr);
+        } else {
+            const uext4_credentials c = before_->credentials();
+            (void)uext4_set_thread_credentials(&c);
+        }
+    }
+
+private:
+    explicit ActingAs(std::unique_ptr<const Identity> who) : who_(std::move(who)), before_(now()) {}
+    static const Identity*& now() {
+        static thread_local const Identity* current = nullptr;
+        return current;
+    }
+    std::unique_ptr<const Identity> who_;
+    const Identity* before_;
+};
+
+// A mounted file system. Calls act as root unless set_identity() or an ActingAs says otherwise.
 class FileSystem {
 public:
     // `image`: a path, IMAGE@N (partition N), /dev/fd/N or a block device. `options`: as `uext4 mount -o`.
@@ -236,6 +288,13 @@ public:
     }
     ~FileSystem() { (void)unmount(); }
     uext4_fs* handle() const { return fs_; }
+
+    // Of all calls but those of threads that are ActingAs somebody. EINVAL as there.
+    Result<void> set_identity(const Identity& who) {
+        const uext4_credentials c = who.credentials();
+        return detail::done(uext4_set_credentials(fs_, &c));
+    }
+    Result<void> act_as_root() { return detail::done(uext4_set_credentials(fs_, nullptr)); }
 
     // Everything durable, the image clean; also when the object goes, the error then lost. EBUSY while files,
     // directories or maps are open: it is still mounted then. They must go before the object does.

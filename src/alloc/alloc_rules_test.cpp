@@ -50,20 +50,26 @@ TEST(AllocRules, FreedSpaceWaitsForItsCommit) {
     const BlockRun run = publish(space, BlockNr(9000), 100);
     space.commit();
     const std::uint64_t free = space.allocator->counts().free_blocks;
+    const std::uint64_t given_back = space.allocator->times_given_back();
     Tid tid = 0;
     {
         Handle handle = space.start();
         tid = handle.tid();
         must(space.allocator->free(handle, run.first, run.count));
     }
+    EXPECT_EQ(space.allocator->counts().free_blocks, free + 100) << "it counts as free";
     if (!space.journal->durable(tid)) {
-        EXPECT_EQ(space.allocator->counts().free_blocks, free);
+        EXPECT_TRUE(space.allocator->has_space_later());
+        EXPECT_FALSE(space.allocator->claim(free + 1, true)) << "and is nobody's yet";
+        EXPECT_TRUE(space.allocator->claim(free, true));
         EXPECT_EQ(space.allocator->super_free_blocks(), free + 100);
         const Grant other = must(space.allocator->grant(run.first, 100, nullptr, false));
         EXPECT_TRUE(other.first().value >= run.first.value + run.count ||
                     other.first().value + other.count() <= run.first.value);
     }
     space.commit();
+    EXPECT_FALSE(space.allocator->has_space_later());
+    EXPECT_GT(space.allocator->times_given_back(), given_back);
     EXPECT_EQ(space.allocator->counts().free_blocks, free + 100);
     const Grant again = must(space.allocator->grant(run.first, 100, nullptr, false));
     EXPECT_EQ(again.first(), run.first);
@@ -277,8 +283,8 @@ TEST(AllocRules, FreedClustersAreDiscardedBeforeTheyAreUsedAgain) {
     space.allocator->set_discard(true);
     free_blocks(space, run);
     space.commit();
-    for (int i = 0; i < 2000 && space.allocator->counts().free_blocks != space.allocator->super_free_blocks(); ++i)
-        this_thread::sleep(std::chrono::milliseconds(1));
+    space.allocator->finish_discards();
+    EXPECT_FALSE(space.allocator->has_space_later());
     EXPECT_EQ(bytes.load(), run.count * space.geometry.block_size);
     EXPECT_FALSE(granted_meanwhile.load());
     EXPECT_EQ(space.allocator->counts().free_blocks, space.allocator->super_free_blocks());

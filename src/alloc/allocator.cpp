@@ -60,7 +60,9 @@ SpaceCounts Allocator::counts() const {
     const State& s = *state_;
     SpaceCounts out;
     out.blocks = s.geometry.blocks_count;
-    const std::int64_t free = std::max<std::int64_t>(0, s.available.load());
+    const std::int64_t most = static_cast<std::int64_t>(divide_up(s.geometry.blocks_count, s.ratio()));
+    const std::int64_t soon = s.pending.load() + std::max<std::int64_t>(0, s.expected.load()) / s.ratio();
+    const std::int64_t free = std::clamp<std::int64_t>(s.available.load() + soon, 0, most);
     out.free_blocks = static_cast<std::uint64_t>(free) * s.ratio();
     const std::int64_t usable = std::max<std::int64_t>(0, free - static_cast<std::int64_t>(s.reserved_clusters));
     out.available_blocks = static_cast<std::uint64_t>(usable) * s.ratio();
@@ -68,6 +70,15 @@ SpaceCounts Allocator::counts() const {
     out.free_inodes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, s.free_inodes.load()));
     return out;
 }
+
+void Allocator::expect(std::int64_t blocks) { state_->expected.fetch_add(blocks); }
+
+bool Allocator::has_space_later() const {
+    const State& s = *state_;
+    return s.pending.load() > 0 || s.pending_inodes.load() > 0 || s.claimed.load() > 0;
+}
+
+std::uint64_t Allocator::times_given_back() const { return state_->times_given_back.load(); }
 
 std::uint64_t Allocator::super_free_blocks() const {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(0, state_->disk_free.load())) * state_->ratio();

@@ -76,6 +76,8 @@ private:
     std::uint64_t count_ = 0;
 };
 
+// What will be free in a moment counts as free: what a transaction has freed that is not durable yet, and what belongs
+// to files that are being deleted.
 struct SpaceCounts {
     std::uint64_t blocks = 0, free_blocks = 0, available_blocks = 0;  // available: without the reserve for root
     std::uint64_t inodes = 0, free_inodes = 0;
@@ -131,6 +133,14 @@ public:
 
     // ---- the rest
     SpaceCounts counts() const;
+    // So many blocks more (or less) belong to what is being deleted.
+    void expect(std::int64_t blocks);
+    // For who met ENOSPC: blocks or inodes are freed and not durable yet, or promises for data stand that its writeback
+    // may not need; and how often something was given back so far, whoever got it since.
+    bool has_space_later() const;
+    std::uint64_t times_given_back() const;
+    // Waits until what is to be discarded before it is free has been.
+    void finish_discards();
     // What s_free_blocks_count is to say: free on disk once everything pending is durable and nothing is promised.
     std::uint64_t super_free_blocks() const;
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed

@@ -88,6 +88,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
+    // Freed, and not grantable yet: clusters, inodes. Blocks of what is being deleted. How often space came back.
+    std::atomic<std::int64_t> pending{0}, pending_inodes{0}, expected{0};
+    std::atomic<std::uint64_t> times_given_back{0};
     bool counts_hold = true;  // bitmaps and descriptors changed together: not after a crash without a journal
     std::uint64_t reserved_clusters = 0;
     std::function<bool(const Error&)> on_damage;  // see allocator.h
@@ -97,7 +100,8 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
 
     std::atomic<bool> discards{false}, no_discard{false};
     Mutex discard_lock{Rank::Leaf, "Allocator::discard"};
-    CondVar discard_work{"discard"};
+    CondVar discard_work{"discard"}, discard_done{"discard done"};
+    std::uint64_t discards_done = 0;
     std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
     bool stop = false, discard_busy = false;
     Thread discard_thread;
@@ -160,7 +164,8 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
     // ---- discard.cpp
     void run_discards();
-    void released(BlockNr first, std::uint64_t blocks);  // durable: discard first, when that is on
+    void come_back(BlockNr first, std::uint64_t blocks);  // freed -> free
+    void released(BlockNr first, std::uint64_t blocks);   // durable: discard first, when that is on
 };
 
 }  // namespace uext4

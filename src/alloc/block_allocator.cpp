@@ -243,6 +243,7 @@ void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_gra
     }
     if (was_granted) granted.fetch_sub(count);
     available.fetch_add(count);
+    times_given_back.fetch_add(1);
 }
 
 Result<void> Allocator::publish(Handle& handle, Grant& grant) {
@@ -326,6 +327,7 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
             d.set_checksum(g, number);
         }
         s.disk_free.fetch_add(clusters);
+        s.pending.fetch_add(clusters);
         handle.when_durable([state = s.weak_from_this(), first, n] {
             if (auto alive = state.lock()) alive->released(first, n);
         });

@@ -27,6 +27,7 @@ void Claim::give_back(std::uint64_t n) {
     clusters_ -= n;
     state_->claimed.fetch_sub(static_cast<std::int64_t>(n));
     state_->available.fetch_add(static_cast<std::int64_t>(n));
+    state_->times_given_back.fetch_add(1);
 }
 
 void Claim::release() { give_back(clusters_); }

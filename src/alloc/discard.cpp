@@ -9,10 +9,24 @@ void Allocator::set_discard(bool on) {
         s.discard_thread = Thread("uext4-discard", [raw = state_.get()] { raw->run_discards(); });
 }
 
+// It counts as pending until it can be had: who finds nothing pending has seen all of it.
+void AllocatorState::come_back(BlockNr first, std::uint64_t blocks) {
+    give_back(first, blocks, false);
+    pending.fetch_sub(static_cast<std::int64_t>(divide_up(blocks, ratio())));
+}
+
+void Allocator::finish_discards() {
+    State& s = *state_;
+    MutexLock guard(s.discard_lock);
+    // Not those that are queued from now on, which may never end.
+    const std::uint64_t last = s.discards_done + s.to_discard.size() + (s.discard_busy ? 1 : 0);
+    while (s.discards_done < last && !s.stop) s.discard_done.wait(s.discard_lock);
+}
+
 // Freed clusters whose transaction is durable. On the commit thread: must not block.
 void AllocatorState::released(BlockNr first, std::uint64_t blocks) {
     if (!discards.load() || no_discard.load()) {
-        give_back(first, blocks, false);
+        come_back(first, blocks);
         return;
     }
     MutexLock guard(discard_lock);
@@ -27,12 +41,16 @@ void AllocatorState::run_discards() {
         if (to_discard.empty()) return;
         const auto [first, blocks] = to_discard.front();
         to_discard.pop_front();
+        discard_busy = true;
         guard.unlock();
         // Not grantable until the device has forgotten it.
         Result<void> r = buffers.device().discard(first.value * geometry.block_size, blocks * geometry.block_size);
         if (!r && (r.error().code == EOPNOTSUPP || r.error().code == ENOTSUP)) no_discard.store(true);
-        give_back(first, blocks, false);
+        come_back(first, blocks);
         guard.lock();
+        discard_busy = false;
+        ++discards_done;
+        discard_done.notify_all();
     }
 }
 

@@ -202,17 +202,21 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
         d.set_checksum(g, number);
     }
     s.free_inodes.fetch_add(1);
+    s.pending_inodes.fetch_add(1);
     handle.when_durable([state = s.weak_from_this(), number, index] {
         auto alive = state.lock();
         if (!alive) return;
-        Group& group = alive->group(number);
-        MutexLock guard(group.lock);
-        if (!group.inodes) return;
-        group.inodes->clear(index);
-        ++group.inodes->free;
-        --group.inodes->apart;
-        group.inodes->first_free = std::min(group.inodes->first_free, index);
-        alive->facts[number.value].free_inode_hint.store(group.inodes->free, std::memory_order_relaxed);
+        Group& home = alive->group(number);
+        MutexLock at_home(home.lock);
+        if (home.inodes) {
+            home.inodes->clear(index);
+            ++home.inodes->free;
+            --home.inodes->apart;
+            home.inodes->first_free = std::min(home.inodes->first_free, index);
+            alive->facts[number.value].free_inode_hint.store(home.inodes->free, std::memory_order_relaxed);
+        }
+        alive->times_given_back.fetch_add(1);
+        alive->pending_inodes.fetch_sub(1);
     });
     return {};
 }

@@ -91,8 +91,12 @@ TEST_P(AroundCache, LargeAndSmallTransfersSeeOneFile) {
                 break;
             }
             case 5: {
-                if (below(10) == 0) ASSERT_TRUE(file_->sync(below(2) == 0));
-                if (below(100) == 0) ASSERT_NO_FATAL_FAILURE(remount());
+                if (below(10) == 0) {
+                    ASSERT_TRUE(file_->sync(below(2) == 0));
+                }
+                if (below(100) == 0) {
+                    ASSERT_NO_FATAL_FAILURE(remount());
+                }
                 break;
             }
             default: {

@@ -5,9 +5,11 @@
 #include "inode/own_inode.h"
 #include "inode/super_access.h"
 #include "inode/xattr.h"
+#include "namespace/dir_layouts.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <linux/posix_acl_xattr.h>
 #include <sys/xattr.h>
 
@@ -58,6 +60,22 @@ Result<void> FileSystem::changeable(const Inode& inode) const {
 
 namespace {
 
+// Where nothing can be written, a name that is to be made is looked at all the same: as in the kernel, what is wrong
+// with it, and that it is there, is told first. What is to be taken away is not looked for.
+Result<void> name_is_free(Volume& volume, Inode& directory, std::string_view name) {
+    if (!volume.read_only()) return {};
+    const Result<InodeRef> there = volume.names().lookup(directory, name, nullptr);
+    if (there) return fail(EEXIST, "the name exists in directory {}", directory.number());
+    return there.error().code == ENOENT ? Result<void>() : fail(there.error());
+}
+
+Result<void> may_be_renamed(std::string_view from, std::string_view to, unsigned flags) {
+    if (is_dot_or_dotdot(from)) return fail(EBUSY, "\".\" and \"..\" cannot be renamed");
+    if (is_dot_or_dotdot(to))
+        return fail(flags & RENAME_NOREPLACE ? EEXIST : EBUSY, "\".\" and \"..\" cannot be replaced");
+    return {};
+}
+
 // Blocks that are kept for group descriptors are mapped in a form of its own.
 Result<void> has_contents(const Inode& inode) {
     if (inode.number().value != format::special_inode::resize) return {};
@@ -88,8 +106,11 @@ Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& cha
                                         bool check) {
     TRY(changeable(inode));
     FreezeGate::Pass pass(volume_->gate());
-    WriteLock guard(inode.rw);
-    return change_attributes(inode, change, who, check);
+    {
+        WriteLock guard(inode.rw);
+        TRY(change_attributes(inode, change, who, check));
+    }
+    return settle(inode);
 }
 
 Result<void> FileSystem::remove_privileges(Inode& inode, const Credentials& who) {
@@ -100,21 +121,18 @@ Result<void> FileSystem::remove_privileges(Inode& inode, const Credentials& who)
 }
 
 Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check) {
-    TRY(changeable(inode));
     if (inode.is_directory()) return fail(EISDIR, "inode {} is a directory", inode.number());
     if (!inode.is_regular()) return fail(EINVAL, "inode {} is no regular file", inode.number());
+    TRY(changeable(inode));
     if (check) TRY(may_access(inode, who, access_write));
     if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     const UniqueWriteLock call = check ? UniqueWriteLock(inode.call) : UniqueWriteLock();
-    FreezeGate::Pass pass(volume_->gate());
-    return truncate_file(inode, size, volume_->orphans(), &who);
-}
-
-bool FileSystem::has_more_space_later() {
-    // Whether there is more now than before cannot be told: somebody else may have done all of this meanwhile.
-    volume_->finish_deletions();
-    return volume_->fs().journal.commit_all().has_value();
+    return with_space([&]() -> Result<void> {
+        FreezeGate::Pass pass(volume_->gate());
+        TRY(truncate_file(inode, size, volume_->orphans(), &who));
+        return settle(inode);
+    });
 }
 
 Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
@@ -124,13 +142,16 @@ Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
     return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, block)));
 }
 
-Result<void> FileSystem::settle(Inode& directory) {
-    const bool wanted = directory.has_flag(format::inode_flag::dirsync) || directory.has_flag(format::inode_flag::sync);
-    return wanted ? sync_file(directory, false) : Result<void>();
+Result<void> FileSystem::settle(Inode& inode) {
+    const VolumeOptions& o = volume_->options();
+    const bool wanted = o.sync || inode.has_flag(format::inode_flag::sync) ||
+                        (inode.is_directory() && (o.dirsync || inode.has_flag(format::inode_flag::dirsync)));
+    return wanted ? sync_file(inode, false) : Result<void>();
 }
 
 Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev,
                                     std::string_view target, const Credentials& who, bool check) {
+    TRY(name_is_free(*volume_, directory, name));
     TRY(changeable(directory));
     return with_space([&]() -> Result<InodeRef> {
         FreezeGate::Pass pass(volume_->gate());
@@ -150,6 +171,7 @@ Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const
 
 Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
                               bool check) {
+    TRY(name_is_free(*volume_, directory, name));
     TRY(changeable(target));
     TRY(changeable(directory));
     return with_space([&]() -> Result<void> {
@@ -160,6 +182,7 @@ Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view 
 }
 
 Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
+    if (is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
     TRY(changeable(directory));
     FreezeGate::Pass pass(volume_->gate());
     TRY(volume_->names().unlink(directory, name, who, check));
@@ -167,6 +190,8 @@ Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const C
 }
 
 Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
+    if (name == ".") return fail(EINVAL, "\".\" cannot be removed");
+    if (name == "..") return fail(ENOTEMPTY, "\"..\" cannot be removed");
     TRY(changeable(directory));
     FreezeGate::Pass pass(volume_->gate());
     TRY(volume_->names().rmdir(directory, name, who, check));
@@ -175,6 +200,7 @@ Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Cr
 
 Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
                                 unsigned flags, const Credentials& who, bool check) {
+    TRY(may_be_renamed(from, to, flags));
     TRY(changeable(from_dir));
     TRY(changeable(to_dir));
     auto flush = [this](Inode& inode) -> Result<void> {
@@ -226,6 +252,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
         const UniqueWriteLock call = check ? UniqueWriteLock(inode->call) : UniqueWriteLock();
         FreezeGate::Pass pass(volume_->gate());
         TRY(truncate_file(*inode, 0, volume_->orphans(), &who));
+        TRY(settle(*inode));
     }
     return file;
 }
@@ -271,14 +298,18 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
                                                    : XattrMode::either;
     return with_space([&]() -> Result<void> {
         FreezeGate::Pass pass(volume_->gate());
-        WriteLock guard(inode.rw);
-        Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, value.size()) + 2 * Inode::store_credits()));
-        // With both flags the attribute is to be there and not to be there; that it is not there is told first.
-        if ((flags & XATTR_CREATE) && (flags & XATTR_REPLACE)) {
-            TRY(uext4::get_xattr(inode, name));
-            return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
+        {
+            WriteLock guard(inode.rw);
+            Handle handle =
+                TRY(inode.fs().journal.start(xattr_credits(inode, value.size()) + 2 * Inode::store_credits()));
+            // With both flags the attribute is to be there and not to be there; that it is not there is told first.
+            if ((flags & XATTR_CREATE) && (flags & XATTR_REPLACE)) {
+                TRY(uext4::get_xattr(inode, name));
+                return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
+            }
+            TRY(uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr));
         }
-        return uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr);
+        return settle(inode);
     });
 }
 
@@ -286,9 +317,12 @@ Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const
     TRY(changeable(inode));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
     FreezeGate::Pass pass(volume_->gate());
-    WriteLock guard(inode.rw);
-    Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
-    return uext4::remove_xattr(handle, inode, name);
+    {
+        WriteLock guard(inode.rw);
+        Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
+        TRY(uext4::remove_xattr(handle, inode, name));
+    }
+    return settle(inode);
 }
 
 Result<std::vector<std::string>> FileSystem::list_xattrs(Inode& inode, const Credentials& who, bool check) {
@@ -303,17 +337,28 @@ std::uint32_t FileSystem::get_flags(Inode& inode) { return visible_flags(inode);
 
 Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check) {
     TRY(changeable(inode));
-    FreezeGate::Pass pass(volume_->gate());
-    const bool journal = (flags & format::inode_flag::journal_data) != 0;
-    const bool switches = journal != inode.has_flag(format::inode_flag::journal_data);
-    if (switches && check && !who.capabilities.sys_resource) return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
+    const bool extents = (flags & format::inode_flag::extents) != 0;
     {
-        WriteLock guard(inode.rw);
-        TRY(change_flags(inode, flags, who, check));
-        if (flags & format::inode_flag::immutable) TRY(end_stores(inode));
+        FreezeGate::Pass pass(volume_->gate());
+        const bool journal = (flags & format::inode_flag::journal_data) != 0;
+        const bool switches = journal != inode.has_flag(format::inode_flag::journal_data);
+        if (switches && check && !who.capabilities.sys_resource)
+            return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
+        {
+            WriteLock guard(inode.rw);
+            TRY(check_extents_flag(inode, extents));
+            TRY(change_flags(inode, flags, who, check));
+            if (flags & format::inode_flag::immutable) TRY(end_stores(inode));
+        }
+        if (switches) TRY(set_journal_flag(inode, journal));
+        TRY(settle(inode));
     }
-    if (switches) TRY(set_journal_flag(inode, journal));
-    return {};
+    if (inode.has_flag(format::inode_flag::extents) == extents) return {};
+    return with_space([&]() -> Result<void> {
+        FreezeGate::Pass pass(volume_->gate());
+        TRY(set_extents_flag(inode, extents, is_privileged(volume_->fs(), who)));
+        return settle(inode);
+    });
 }
 
 Result<void> FileSystem::access(Inode& inode, int mask, const Credentials& who) {

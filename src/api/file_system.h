@@ -66,6 +66,9 @@ private:
     Result<bool> overwritten(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
     Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, const Credentials& who);
     Result<std::size_t> write_parts(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
+    // O_SYNC, O_DSYNC and the flag sync: what was done is durable. Not waited for where the file system is frozen:
+    // there all is.
+    Result<void> settle();
     // Others wait until the call is done. On a mount the kernel sees to it.
     UniqueWriteLock keep_others_out() { return kernel_cached_ ? UniqueWriteLock() : UniqueWriteLock(inode_->call); }
     OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
@@ -156,21 +159,23 @@ public:
     Result<void> set_label(std::string_view label);  // at most 16 bytes
 
 private:
-    // Changes of names in a directory with the flag dirsync or sync are durable when they return.
-    Result<void> settle(Inode& directory);
+    // Changes of what has the flag sync, and of a directory with dirsync, are durable when they return.
+    Result<void> settle(Inode& inode);
     friend class OpenFile;
     explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {}
 
-    // Does it again if there was no space, but some waits for a deletion or a commit. Nothing is held here: a deletion
-    // in the background may wait for a thaw.
+    // Does it again, a number of times, if there was no space, but some is on its way back: others may be faster at
+    // taking it, several times over. Nothing is held here: a deletion in the background may wait for a thaw.
     template <typename Operation>
     auto with_space(Operation operation) -> decltype(operation()) {
-        auto done = operation();
-        if (done || done.error().code != ENOSPC) return done;
-        if (!has_more_space_later()) return done;
-        return operation();
+        constexpr int more_attempts = 16;
+        for (int attempt = 0;; ++attempt) {
+            const std::uint64_t given_back = volume_->times_space_was_given_back();
+            auto done = operation();
+            if (done || done.error().code != ENOSPC || attempt == more_attempts) return done;
+            if (!volume_->gain_space(given_back)) return done;
+        }
     }
-    bool has_more_space_later();
     Result<void> writable() const;
     // EROFS, or EPERM for what only the file system itself changes: `<8>` names its journal, others attributes' values.
     Result<void> changeable(const Inode& inode) const;

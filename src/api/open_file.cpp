@@ -100,12 +100,16 @@ Result<std::size_t> OpenFile::write_parts(std::uint64_t offset, std::span<const 
     for (;;) {
         const Result<ConstBytes> piece = gather.next();
         if (!piece && done) return done;
-        const ConstBytes in = TRY(piece);
+        ConstBytes in = TRY(piece);
         if (in.empty() && done) return done;
-        const Result<std::size_t> n = fs_.with_space([&] { return write_from(offset + done, in, who); });
-        if (!n && done) return done;
-        done += TRY(n);
-        if (*n < in.size() || in.empty()) return done;
+        // What was cut short goes on: with the space that is there by then, or with the error that says why not.
+        do {
+            const Result<std::size_t> n = fs_.with_space([&] { return write_from(offset + done, in, who); });
+            if (!n && done) return done;
+            done += TRY(n);
+            if (*n == 0) return done;
+            in = in.subspan(*n);
+        } while (!in.empty());
     }
 }
 
@@ -116,11 +120,16 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, std::span<const ConstB
     if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND))
         for (const ConstBytes& part : parts) TRY(check_direct(*inode_, offset, part));
     const std::size_t done = TRY(write_parts(offset, parts, who));
-    const bool all = (flags_ & O_SYNC) == O_SYNC || inode_->has_flag(format::inode_flag::sync);
-    if (!all && !(flags_ & O_DSYNC)) return done;
-    const FreezeGate::SyncPass pass(fs_.volume().gate());
-    if (pass) TRY(sync_file(*inode_, !all));
+    TRY(settle());
     return done;
+}
+
+Result<void> OpenFile::settle() {
+    const bool all =
+        (flags_ & O_SYNC) == O_SYNC || fs_.volume().options().sync || inode_->has_flag(format::inode_flag::sync);
+    if (!all && !(flags_ & O_DSYNC)) return {};
+    const FreezeGate::SyncPass pass(fs_.volume().gate());
+    return pass ? sync_file(*inode_, !all) : Result<void>();
 }
 
 Result<void> OpenFile::may_go_on_writing() const {
@@ -148,7 +157,8 @@ Result<void> OpenFile::sync(bool data_only) {
 Result<void> OpenFile::truncate(std::uint64_t size, const Credentials* who) {
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "the file is open for reading only");
     const UniqueWriteLock call = keep_others_out();
-    return fs_.truncate(*inode_, size, who ? *who : who_, false);
+    TRY(fs_.truncate(*inode_, size, who ? *who : who_, false));
+    return settle();
 }
 
 Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* by) {
@@ -159,10 +169,11 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
     const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it
     const bool reserve = is_privileged(inode_->fs(), who);
     const UniqueWriteLock call = keep_others_out();
-    return fs_.with_space([&] {
+    TRY(fs_.with_space([&] {
         FreezeGate::Pass pass(fs_.volume().gate());
         return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
-    });
+    }));
+    return settle();
 }
 
 Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protection, int flags) {
@@ -206,9 +217,16 @@ Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait)
 }
 
 Result<std::uint64_t> OpenFile::seek(std::uint64_t offset, int whence) {
+    // Before the start is past the end, too.
+    auto within = [&](std::uint64_t at) -> Result<std::uint64_t> {
+        const std::uint64_t limit = max_file_size(*inode_);
+        if (at <= limit) return at;
+        return fail(EINVAL, "inode {}: offset {} is not in [0, {}]", inode_->number(), static_cast<std::int64_t>(at),
+                    limit);
+    };
     switch (whence) {
-        case SEEK_SET: return offset;
-        case SEEK_END: return inode_->size_hint() + offset;
+        case SEEK_SET: return within(offset);
+        case SEEK_END: return within(inode_->size_hint() + offset);
         case SEEK_DATA: return seek_file(*inode_, offset, true);
         case SEEK_HOLE: return seek_file(*inode_, offset, false);
         default: return fail(EINVAL, "whence is {}", whence);

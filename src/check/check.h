@@ -21,7 +21,9 @@ struct CheckReport {
 inline constexpr std::size_t most_problems = 1000;
 
 // Of a volume that nobody changes meanwhile (opened read-only). Damage is reported, not returned; an error is a device
-// that cannot be read. Memory: two bits a cluster, and a count for each inode in use.
+// that cannot be read. Memory: a bit a cluster, 60 bytes for each inode in use, attribute block and value of an
+// attribute in an inode, the names of one directory at a time, and the numbers of all directories; with quota a count
+// for each owner.
 Result<CheckReport> check(Volume& volume);
 
 }  // namespace uext4

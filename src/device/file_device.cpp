@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 namespace uext4 {
 
@@ -78,10 +79,22 @@ struct RequestPoints {
     ~RequestPoints() { schedule_point(Point::IoComplete, what, device); }
 };
 
+// Tries again what somebody else's use of the file refuses, as long as `patience` lasts.
+template <class Attempt>
+auto patiently(std::chrono::milliseconds patience, Attempt attempt) -> decltype(attempt()) {
+    constexpr std::chrono::milliseconds pause{5};
+    const auto limit = std::chrono::steady_clock::now() + patience;
+    for (;;) {
+        auto result = attempt();
+        if (result || result.error().code != EBUSY || std::chrono::steady_clock::now() >= limit) return result;
+        std::this_thread::sleep_for(pause);
+    }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path, const FileDeviceOptions& options) {
-    const int fd = TRY(open_image(path, options.writable));
+    const int fd = TRY(patiently(options.patience, [&] { return open_image(path, options.writable); }));
     std::unique_ptr<FileDevice> device(new FileDevice(fd, path));
     TRY(device->prepare(options));
     return device;
@@ -124,7 +137,8 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
     writable_ = options.writable;
     offset_ = options.offset;
     length_ = options.length != 0 ? options.length : whole - options.offset;
-    if (options.lock) TRY(lock_file(fd_, writable_, offset_, options.length, name_));
+    if (options.lock)
+        TRY(patiently(options.patience, [&] { return lock_file(fd_, writable_, offset_, options.length, name_); }));
     if (writable_ && options.refuse_mounted) TRY(refuse_if_mounted(fd_, name_));
     return {};
 }

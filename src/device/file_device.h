@@ -3,6 +3,7 @@
 
 #include "device/block_device.h"
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +16,8 @@ struct FileDeviceOptions {
     std::uint64_t length = 0;    // 0: to the end
     bool lock = true;            // keep other users of the library out, or refuse
     bool refuse_mounted = true;  // EBUSY if the kernel has it mounted (writable opens only)
+    // How long another user of it is waited for before it is EBUSY.
+    std::chrono::milliseconds patience{0};
 };
 
 class FileDevice final : public BlockDevice {

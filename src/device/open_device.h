@@ -9,6 +9,9 @@
 
 namespace uext4 {
 
+// For programs that somebody runs: umount(8) returns while the server of the mount still writes to its image.
+inline constexpr std::chrono::milliseconds until_released{2000};
+
 // IMAGE, IMAGE@N (partition N of it), /dev/fd/N, or a block device. An offset and length in the options count from the
 // start of the partition. Errors: those of FileDevice::open and find_partition.
 Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options = {});

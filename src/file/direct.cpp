@@ -73,6 +73,8 @@ Result<Mapping> place_to_write(Inode& inode, std::uint64_t end, bool may_use_res
     }
     if (m.place == Place::reserved) {
         const Places::Granted g = TRY(places.grant(first, std::min(m.length, end - at) / bs, may_use_reserve));
+        // Others look into the file meanwhile, and must not see what the device has there.
+        places.expect_data(first, first + g.count);
         m.place = Place::granted;
         m.length = g.count * bs;
         m.block = g.block;
@@ -94,9 +96,26 @@ Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, con
             return written;
         }
         progress.written += n;
+        const MutexLock guard(inode.map_lock);
+        inode.places().data_arrived(LogicalBlock(progress.written / bs));
     }
     return {};
 }
+
+// However a write ends: nothing is on its way any more.
+class Arrival {
+public:
+    explicit Arrival(Inode& inode) : inode_(inode) {}
+    Arrival(const Arrival&) = delete;
+    Arrival& operator=(const Arrival&) = delete;
+    ~Arrival() {
+        const MutexLock guard(inode_.map_lock);
+        inode_.places().data_arrived(LogicalBlock(~std::uint64_t{0}));
+    }
+
+private:
+    Inode& inode_;
+};
 
 // What was promised and not used is given back, but for blocks that a client map has stored to since. Inode exclusive.
 Result<void> give_up_promised(Inode& inode, DirectProgress& progress) {
@@ -234,6 +253,7 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
     TRY(write_back(inode, offset, offset + in.size()));
     TRY(commit_moves(inode));
     DirectProgress progress{offset};
+    const Arrival ends(inode);
     Result<void> written;
     {
         // No pass may name these blocks, or start on them, before the data is there.

@@ -130,6 +130,13 @@ Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t leng
 // Switches flag `j` of a live file: flushed, committed and checkpointed first.
 Result<void> set_journal_flag(Inode& inode, bool on);
 
+// ---- extents_flag.cpp
+// Converts the map between extents and indirect blocks. EOPNOTSUPP where the file, its kind or the file system cannot
+// have the other form, ENOSPC; then nothing has changed.
+Result<void> set_extents_flag(Inode& inode, bool on, bool may_use_reserve);
+// Whether that is out of the question from the start: EOPNOTSUPP.
+Result<void> check_extents_flag(const Inode& inode, bool on);
+
 // Largest size that this file may have.
 std::uint64_t max_file_size(const Inode& inode);
 

@@ -39,8 +39,7 @@ public:
             ClientMapsHook* maps = folio_->file->client_maps();
             if (folio_->mapped && maps && UEXT4_SEAM(commit_protects) && UEXT4_SEAM(commit_protects_by_itself))
                 maps->protect(index_ * folio_->file->folio_size() + at, block_size_);
-            std::memcpy(out.data(), folio_->data + at, block_size_);
-            zero_past_end(out, at);
+            copy_inside(out.first(block_size_), at);
             atomic_point("Folio::journaled", &folio_->journaled);
             folio_->journaled.fetch_and(~(BlockMask{1} << it->second));
         } else {
@@ -59,8 +58,8 @@ public:
             }
             const std::size_t at = std::size_t{it->second} * block_size_;
             std::vector<std::byte>& kept = kept_blocks_[it->first];
-            kept.assign(folio_->data + at, folio_->data + at + block_size_);
-            zero_past_end(kept, at);
+            kept.resize(block_size_);
+            copy_inside(kept, at);
             folio_->journaled.fetch_and(~bit);
             it = slots_.erase(it);
         }
@@ -70,20 +69,21 @@ public:
         MutexLock guard(lock_);
         if (folio_ != &folio) return;
         if (!slots_.empty()) {
-            kept_.assign(folio.data, folio.data + folio.file->folio_size());
-            zero_past_end(kept_, 0);
+            kept_.resize(folio.file->folio_size());
+            copy_inside(kept_, 0);
         }
         folio.journaled.store(0);
         folio_ = nullptr;
     }
 
 private:
-    // Stores through maps reach past the end of the file, and must not reach the disk. `at`: of the bytes in the folio.
-    void zero_past_end(Bytes bytes, std::size_t at) const {
+    // The folio's bytes from `at` on. Stores through maps reach past the end of the file, and must not reach the disk;
+    // who makes the file grow clears them, so they are not looked at.
+    void copy_inside(Bytes out, std::size_t at) const {
         const std::uint64_t start = index_ * folio_->file->folio_size() + at, size = inode_.size_hint();
-        if (size >= start + bytes.size()) return;
-        const std::size_t keep = size > start ? size - start : 0;
-        std::memset(bytes.data() + keep, 0, bytes.size() - keep);
+        const std::size_t keep = size > start ? std::min<std::uint64_t>(size - start, out.size()) : 0;
+        std::memcpy(out.data(), folio_->data + at, keep);
+        std::memset(out.data() + keep, 0, out.size() - keep);
     }
 
     Mutex lock_{Rank::Device, "JournaledFolio"};  // outside of what protects client maps

@@ -81,8 +81,15 @@ void finish_folio(Inode& inode, LockedFolio& folio) {
     const std::uint64_t blocks = fs / inode.fs().block_size();
     atomic_point("Inode::size", &inode);
     const std::uint64_t size = inode.size_hint();
-    if (UEXT4_SEAM(zeroes_tails) && size > start && size < start + fs && !folio->dirty && !folio->journaled.load())
-        std::memset(folio->data + (size - start), 0, fs - (size - start));
+    if (UEXT4_SEAM(zeroes_tails) && size > start && size < start + fs && !folio->dirty && !folio->journaled.load()) {
+        // Blocks that were up to date before have their zeros, and a commit may be copying them.
+        const std::uint64_t bs = fs / blocks;
+        for (std::uint64_t block = (size - start) / bs; block < blocks; ++block) {
+            if ((folio->uptodate >> block & 1) != 0) continue;
+            const std::uint64_t from = std::max(block * bs, size - start);
+            std::memset(folio->data + from, 0, (block + 1) * bs - from);
+        }
+    }
     folio->uptodate = blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1;
 }
 

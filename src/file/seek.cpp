@@ -49,7 +49,8 @@ Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data) {
 Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                           const std::function<bool(const Mapping&)>& visit) {
     ReadLock guard(inode.rw);
-    std::uint64_t limit = inode.size_hint();
+    const std::uint64_t size = inode.size_hint();
+    std::uint64_t limit = size;
     {
         MutexLock map(inode.map_lock);
         limit = std::max(limit, inode.map().limit().value * inode.fs().block_size());
@@ -62,8 +63,10 @@ Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t leng
             m = TRY(inode.places().lookup(at, end - at));
         }
         if (m.length == 0) return {};
-        if (m.place != Place::hole && !visit(m)) return {};
         at = m.end();
+        // An inode has room for more than the bytes of its file.
+        if (m.place == Place::inline_data) m.length = std::min(m.length, size - std::min(size, m.offset));
+        if (m.place != Place::hole && m.length > 0 && !visit(m)) return {};
     }
     return {};
 }

@@ -190,15 +190,35 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, c
     return {};
 }
 
-Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
-    WriteLock guard(inode.rw);
-    if (inode.links() != 0 || inode.deleted.load()) return {};
+namespace {
+
+// The descriptor of the inode's group, and its bitmap.
+Result<std::vector<BufferRef>> hold_for_number(const Inode& inode) {
+    FsContext& fs = inode.fs();
+    const format::Geometry& g = fs.geometry;
+    const auto place = g.descriptor_place(g.group_of(inode.number()));
+    std::vector<BufferRef> held;
+    held.push_back(TRY(fs.buffers.read(place.block, "group descriptors")));
+    BlockNr bitmap;
+    {
+        MutexLock guard(held.front()->lock);
+        const format::GroupDescView desc(held.front()->data().subspan(place.offset), g.desc_size);
+        if (!(desc.flags() & format::group_flag::inode_uninit)) bitmap = desc.inode_bitmap();
+    }
+    // Freeing the number says what is wrong with it.
+    if (bitmap && g.valid_block(bitmap)) held.push_back(TRY(fs.buffers.read(bitmap, "inode bitmap")));
+    return held;
+}
+
+// `inode.rw` held.
+Result<void> delete_locked(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     {
         WriteLock invalidate(inode.pages().invalidate);
         MutexLock flush(inode.flush_lock);
         inode.pages().remove(0, ~std::uint64_t{0});
         MutexLock map(inode.map_lock);
         inode.places().drop_pending(LogicalBlock(0), LogicalBlock(~std::uint64_t{0}));
+        inode.count_as_free();
     }
     const bool has_blocks =
         inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
@@ -209,10 +229,22 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
     if (!handle.extend(last)) TRY(handle.restart(last));
     TRY(free_all_xattrs(handle, inode));
-    // What freeing the number has to read is read while the list of orphans still knows it.
+    // What freeing the number has to read is read while the list of orphans still knows it, and held until it is done.
     (void)TRY(inode.fs().allocator.inode_in_use(inode.number()));
+    const std::vector<BufferRef> held = TRY(hold_for_number(inode));
     TRY(orphans.remove(handle, inode));
     return inodes.release(handle, inode);
+}
+
+}  // namespace
+
+Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans) {
+    WriteLock guard(inode.rw);
+    if (inode.links() != 0 || inode.deleted.load()) return {};
+    Result<void> done = delete_locked(inode, inodes, orphans);
+    MutexLock map(inode.map_lock);
+    inode.end_counting_as_free();
+    return done;
 }
 
 }  // namespace uext4

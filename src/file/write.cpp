@@ -20,10 +20,13 @@ BlockMask blocks_of(std::uint64_t from, std::uint64_t to, std::uint64_t bs) {
     return mask;
 }
 
-// What frees space that is only pending: data out, then a commit. Inode is held, nothing below it.
-void make_room(Inode& inode) {
+// What frees space that is only pending: data out, then a commit. Inode is held, nothing below it. False where nothing
+// came back since `given_back`, and nothing will; what the whole file system has is the caller's caller's to wait for.
+bool make_room(Inode& inode, std::uint64_t given_back) {
+    const Allocator& space = inode.fs().allocator;
+    if (!space.has_space_later()) return space.times_given_back() != given_back;
     (void)write_back(inode);
-    (void)inode.fs().journal.commit_all();
+    return inode.fs().journal.commit_all().has_value();
 }
 
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
@@ -175,11 +178,9 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         if (cache.used() > cache.limit()) cache.reclaim();
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);
+        const std::uint64_t given_back = inode.fs().allocator.times_given_back();
         Result<void> r = write_in_folio(inode, at / fs, inside, in.subspan(done, n), request);
-        if (!r && r.error().code == ENOSPC && attempts++ < space_attempts) {
-            make_room(inode);
-            continue;
-        }
+        if (!r && r.error().code == ENOSPC && attempts++ < space_attempts && make_room(inode, given_back)) continue;
         if (!r) {
             if (done) return done;
             return fail(r.error());

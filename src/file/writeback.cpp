@@ -46,7 +46,7 @@ public:
           end_(end) {}
 
     // Bytes before this are on their way or there, as they were in some moment since the pass began.
-    std::uint64_t swept() const { return std::max(next_ * fs_, seen_size_); }
+    std::uint64_t swept() const { return swept_; }
 
     // Inline contents had to leave the inode: they are dirty, and another pass writes them.
     bool left_inline() const { return left_inline_; }
@@ -85,17 +85,26 @@ private:
             const std::uint64_t size = inode_.size_hint();
             const std::optional<std::uint64_t> index = pages_.next_dirty(next_);
             if (!index || *index >= end_) {
-                seen_size_ = end_ > size / fs_ ? size : std::min(size, end_ * fs_);
+                swept_ = std::max(swept_, std::min(edge_, end_ > size / fs_ ? size : std::min(size, end_ * fs_)));
+                return;
+            }
+            Result<LockedFolio> locked = pages_.lock(*index, false);
+            if (!locked || !*locked || !(*locked)->dirty) {
+                next_ = *index + 1;
+                continue;
+            }
+            LockedFolio& folio = *locked;
+            const std::uint64_t start = folio->index * fs_;
+            atomic_point("Inode::size", &inode_);
+            const std::uint64_t file_end = inode_.size_hint();
+            if (file_end > edge_) {
+                end_ = next_;
                 return;
             }
             next_ = *index + 1;
-            Result<LockedFolio> locked = pages_.lock(*index, false);
-            if (!locked || !*locked || !(*locked)->dirty) continue;
-            LockedFolio& folio = *locked;
-            const std::uint64_t start = folio->index * fs_;
+            swept_ = std::max(swept_, std::min(file_end, next_ * fs_));
+            if (file_end < next_ * fs_) edge_ = file_end;
             pages_.protect(folio);
-            atomic_point("Inode::size", &inode_);
-            const std::uint64_t file_end = inode_.size_hint();
             if (file_end < start + fs_ && UEXT4_SEAM(zeroes_tails)) {
                 const std::uint64_t keep = file_end > start ? file_end - start : 0;
                 std::memset(folio->data + keep, 0, fs_ - keep);
@@ -358,7 +367,10 @@ private:
     const std::uint64_t fs_, bs_;
     std::uint64_t next_, end_;
     bool left_inline_ = false;
-    std::uint64_t seen_size_ = 0;              // what there was of the file when nothing else was dirty
+    std::uint64_t swept_ = 0;
+    // Where the file ended in a folio that was taken. What it has grown by since is in that folio as well, which this
+    // pass does not see again: it ends there.
+    std::uint64_t edge_ = ~std::uint64_t{0};
     std::uint64_t reach_ = ~std::uint64_t{0};  // of this batch: where the first failure beyond the size on disk is
     std::vector<Item> items_;
     std::vector<Segment> segments_;

@@ -1,5 +1,6 @@
 #include "inode/acl.h"
 
+#include "inode/attributes.h"
 #include "inode/xattr.h"
 
 namespace uext4 {
@@ -46,6 +47,8 @@ Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl
     MutexLock guard(inode.map_lock);
     if (mode == inode.mode()) return {};
     inode.set_mode(mode);
+    inode.set_ctime(current_time());
+    inode.bump_version();
     return inode.store(handle);
 }
 

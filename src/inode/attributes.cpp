@@ -71,7 +71,8 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
     auto set_times = [&] {
         const format::Timestamp now = current_time();
         if (c.atime) inode.set_atime(c.atime_now ? now : settable(inode, *c.atime));
-        if (c.mtime) inode.set_mtime(c.mtime_now ? now : settable(inode, *c.mtime));
+        // Of a "now" that comes with the time of the change, the other clock's is the same.
+        if (c.mtime) inode.set_mtime(c.mtime_now && !c.ctime ? now : settable(inode, *c.mtime));
         inode.set_ctime(c.ctime.value_or(now));
         inode.bump_version();
     };
@@ -147,8 +148,6 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
     if (check && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
     const std::uint32_t known = user_settable_flags | user_given_flags | f::extents | (old & f::casefold);
     if (wanted & ~known) return fail(EOPNOTSUPP, "flags {:#x} cannot be set", wanted & ~known);
-    if ((wanted ^ old) & f::extents)
-        return fail(EOPNOTSUPP, "inode {}: cannot change between extents and indirect blocks", inode.number());
     if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)
         return fail(EPERM, "the flags i and a need CAP_LINUX_IMMUTABLE");
     // What it speaks of, memory that is the storage, has no room for these; a directory only hands it on.
@@ -156,7 +155,7 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
         f::verity | f::encrypt | f::journal_data | (inode.is_directory() ? 0 : f::inline_data);
     if (((wanted & f::dax) && (old & against_dax)) || ((old & f::dax) && (wanted & against_dax)))
         return fail(EOPNOTSUPP, "inode {}: the flag x does not go with its others", inode.number());
-    if ((old & wanted & f::immutable) && ((wanted ^ old) & user_settable_flags))
+    if ((old & wanted & f::immutable) && ((wanted ^ old) & (user_settable_flags | f::extents)))
         return fail(EPERM, "inode {} is immutable", inode.number());
     std::uint32_t settable = user_settable_flags;
     if (inode.is_regular()) settable &= ~(f::dirsync | f::topdir | f::projinherit);

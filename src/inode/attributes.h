@@ -26,7 +26,7 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who);
 
 // As FS_IOC_GETFLAGS and FS_IOC_SETFLAGS show them.
 std::uint32_t visible_flags(const Inode& inode);
-// All but the journal flag, which the file layer switches. EPERM, EOPNOTSUPP for what cannot be changed here.
+// All but the flags `j` and `e`, which the file layer switches. EPERM, EOPNOTSUPP for what cannot be changed.
 Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check);
 inline constexpr std::uint32_t user_settable_flags =
     format::inode_flag::secrm | format::inode_flag::unrm | format::inode_flag::compr | format::inode_flag::sync |

@@ -155,14 +155,15 @@ bool Inode::data_in_journal() const {
 
 Result<void> Inode::store(Handle& handle, bool data) {
     if (disk_size() > largest_small_file) TRY(need_large_file(fs_, handle));
-    const Allocator::InodePlace place = TRY(fs_.allocator.place_of(number_));
-    BufferRef buffer = TRY(fs_.buffers.read(place.block, "inode table"));
+    // Asked for once: who has joined the inode's block to the transaction stores it without reading anything.
+    if (!place_) place_ = TRY(fs_.allocator.place_of(number_));
+    BufferRef buffer = TRY(fs_.buffers.read(place_->block, "inode table"));
     TRY(handle.write_access(buffer));
     format::set_inode_checksum(fs_.geometry, number_, raw());
     {
         MutexLock guard(buffer->lock);
         buffer->set_kind(BlockKind::inode_table);
-        std::memcpy(buffer->data().data() + place.offset, raw_.data(), raw_size_);
+        std::memcpy(buffer->data().data() + place_->offset, raw_.data(), raw_size_);
     }
     times_pending_ = false;
     note_tid(handle.tid(), data);
@@ -179,7 +180,20 @@ Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
         return fail(EFBIG, "inode {}: {} sectors are too many without the feature huge_file", number_, now);
     format::set_inode_sectors(fs_.geometry, disk(), static_cast<std::uint64_t>(now));
     set_flags(disk().flags);  // perhaps the unit of the count has changed
+    if (counts_as_free_) count_as_free();
     return store(handle);
+}
+
+void Inode::count_as_free() {
+    counts_as_free_ = true;
+    const std::uint64_t blocks = block_count_512() / (fs_.block_size() / 512) + places_.promised_blocks();
+    const auto has = static_cast<std::int64_t>(blocks);
+    fs_.allocator.expect(has - std::exchange(expected_, has));
+}
+
+void Inode::end_counting_as_free() {
+    counts_as_free_ = false;
+    fs_.allocator.expect(-std::exchange(expected_, 0));
 }
 
 // ---- references

@@ -23,6 +23,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace uext4 {
@@ -111,6 +112,10 @@ public:
     Tid moved_tid() const { return moved_tid_; }
     void note_moved(Tid tid) { moved_tid_ = tid; }
 
+    // It is being deleted: what it has counts as free from now on, and is looked at again as it goes. map_lock held.
+    void count_as_free();
+    void end_counting_as_free();
+
     // ---- MapOwner (map_lock held)
     bool uses_extents() const override;
     // Directory blocks and attribute values are written as metadata.
@@ -147,6 +152,9 @@ private:
     std::uint64_t size_ = 0;
     std::atomic<bool> has_links_{false};
     bool times_pending_ = false;
+    std::optional<Allocator::InodePlace> place_;  // in the table; known when it was stored once
+    bool counts_as_free_ = false;
+    std::int64_t expected_ = 0;  // blocks that the allocator was told of then
     Tid last_tid_ = 0, data_tid_ = 0, moved_tid_ = 0;
     std::atomic<std::uint32_t> references_{0};
     BlockMap map_;

@@ -20,6 +20,12 @@ struct Orphans::State {
     std::vector<BlockNr> blocks;  // of the orphan file
     std::uint32_t seed = 0;
     std::uint64_t hint = 0;
+    std::vector<std::string> left_out;
+
+    void leave_out(std::string why) {
+        fs.log(why);
+        left_out.push_back(std::move(why));
+    }
 
     std::uint32_t per_block() const { return format::orphans_per_block(fs.block_size()); }
 
@@ -56,6 +62,8 @@ struct Orphans::State {
 
 Orphans::Orphans(FsContext& fs, InodeTable& inodes) : state_(new State{fs, inodes}) {}
 Orphans::~Orphans() = default;
+
+const std::vector<std::string>& Orphans::left_out() const { return state_->left_out; }
 
 bool Orphans::uses_file() const { return !state_->blocks.empty(); }
 
@@ -99,23 +107,18 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         if (!s.in_chain.contains(ino.value)) return {};
     }
     for (;;) {
+        previous.reset();
         InodeNr wanted;
         {
             MutexLock guard(s.lock);
             auto it = s.in_chain.at(ino.value);
             if (it != s.chain.begin()) wanted = *std::prev(it);
+            // Whoever takes it off the list has it in memory, so it is held from here on. Read later, it could be
+            // deleted by then, and what the table still holds of it would come to life under a number that is free.
+            if (wanted) previous = s.inodes.find(wanted);
         }
-        if (wanted) {
-            Result<InodeRef> found = s.inodes.get(wanted, true);
-            if (!found) {
-                // It may have left the list, and been deleted, since it was looked up.
-                MutexLock guard(s.lock);
-                const auto it = s.in_chain.at(ino.value);
-                if (it == s.chain.begin() || *std::prev(it) != wanted) continue;
-                return fail(found.error());
-            }
-            previous = std::move(*found);
-        }
+        // Nobody has it: it stays on the list.
+        if (wanted && !previous) previous = TRY(s.inodes.get(wanted, true));
         UniqueLock before, own;
         // Two map_locks at once: in ascending order of the numbers.
         if (wanted && wanted < ino) before = UniqueLock::lock_ordered(previous->map_lock, wanted.value);
@@ -164,7 +167,7 @@ Result<std::vector<InodeNr>> Orphans::load() {
                 const std::uint32_t ino = view_as<Le32>(buffer->data(), i * 4u);
                 if (!ino) continue;
                 if (!g.valid_inode(InodeNr(ino)) || ino < g.first_inode) {
-                    s.fs.log(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
+                    s.leave_out(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
                     continue;
                 }
                 s.in_file[ino] = b * s.per_block() + i;
@@ -178,13 +181,13 @@ Result<std::vector<InodeNr>> Orphans::load() {
     InodeNr ino(super.last_orphan);
     while (ino) {
         if (!g.valid_inode(ino) || ino.value < g.first_inode || s.in_chain.contains(ino.value)) {
-            s.fs.log(
+            s.leave_out(
                 fmt::format("orphan list: inode {} is out of range or listed twice; the rest is left to e2fsck", ino));
             break;
         }
         Result<InodeRef> inode = s.inodes.get(ino, true);
         if (!inode) {
-            s.fs.log(fmt::format("orphan list: {}", inode.error().what));
+            s.leave_out(fmt::format("orphan list: {}", inode.error().what));
             break;
         }
         s.chain.push_back(ino);

@@ -4,6 +4,7 @@
 #include "inode/inode_table.h"
 
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace uext4 {
@@ -23,6 +24,7 @@ public:
     // What a crash left, bounded and validated; the records stay until remove(). Entries that make no sense are left
     // out and told to the log.
     Result<std::vector<InodeNr>> load();
+    const std::vector<std::string>& left_out() const;  // by load(), and why
     // The flag of the orphan file: set while it may have entries (mounted), cleared at a clean unmount.
     Result<void> mark_present(Handle& handle, bool present);
     bool uses_file() const;

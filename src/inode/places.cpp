@@ -108,6 +108,11 @@ Result<Mapping> Places::lookup(std::uint64_t offset, std::uint64_t length) {
         out.place = it->second.place;
         out.length = std::min(it->second.count - skip, count) * bs;
         if (it->second.block) out.block = it->second.block + skip;
+        if (out.place == Place::granted && first < arriving_end_.value) {
+            out.arriving = first >= arriving_.value;
+            const std::uint64_t change = out.arriving ? arriving_end_.value : arriving_.value;
+            out.length = std::min(out.length, (change - first) * bs);
+        }
         return out;
     }
     std::uint64_t limit = count;
@@ -296,6 +301,19 @@ Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, b
     return granted;
 }
 
+void Places::expect_data(LogicalBlock first, LogicalBlock end) {
+    arriving_ = first;
+    arriving_end_ = end;
+    ++cookie_;
+}
+
+void Places::data_arrived(LogicalBlock up_to) {
+    if (!arriving_end_) return;
+    arriving_ = std::max(arriving_, up_to);
+    if (arriving_ >= arriving_end_) arriving_ = arriving_end_ = LogicalBlock();
+    ++cookie_;
+}
+
 Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
     split_at(first.value + count);
     auto it = split_at(first.value);
@@ -442,6 +460,8 @@ Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalB
 }
 
 std::uint64_t Places::promised_sectors() const { return unnamed_blocks_ * (inode_.fs().block_size() / 512); }
+
+std::uint64_t Places::promised_blocks() const { return unnamed_blocks_ + tree_claim_.clusters() * ratio(); }
 
 unsigned Places::credits() {
     return inode_.map().credits() + Allocator::publish_credits() + Inode::store_credits() + 1;

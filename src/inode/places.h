@@ -45,6 +45,10 @@ public:
         BlockNr block;
     };
     Result<Granted> grant(LogicalBlock first, std::uint64_t count, bool privileged);
+    // The data of the blocks that are granted in [first, end) goes to the device past the cache: until it is there,
+    // they read as the hole that they were. One range at a time.
+    void expect_data(LogicalBlock first, LogicalBlock end);
+    void data_arrived(LogicalBlock up_to);
     // granted -> reserved again, in other blocks next time (a data write failed).
     Result<void> take_back(LogicalBlock first, std::uint64_t count);
     // granted -> mapped under the handle; stops early when the handle has no room: returns the first block not named.
@@ -71,6 +75,8 @@ public:
     bool has_pending() const { return !pending_.empty(); }
     // What reserved and granted blocks will add to st_blocks.
     std::uint64_t promised_sectors() const;
+    // All blocks that are promised or held for what is pending, its tree included.
+    std::uint64_t promised_blocks() const;
     // The first reserved or granted block at or after `from`.
     std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
     // Takes inline data's place: block 0 becomes reserved while the data is still in the inode.
@@ -119,6 +125,7 @@ private:
     Claim data_claim_, tree_claim_;
     std::vector<std::shared_ptr<Grant>> failed_grants_;  // their device writes failed: not to be handed out again soon
     std::uint64_t cookie_ = 1;
+    LogicalBlock arriving_, arriving_end_;
     std::optional<MappedRun> disk_run_;  // the newest lookup's answer, exact until changed()
 };
 

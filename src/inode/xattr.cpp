@@ -155,6 +155,9 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
             return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name.suffix);
         if (!found.exists && (!value || mode == XattrMode::replace))
             return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name.suffix);
+        // The value that is there already is not written again, and no time moves. As in the kernel, a value in an
+        // inode of its own is not compared.
+        if (found.exists && value && !found.item.value_inode && std::ranges::equal(found.item.value, *value)) return {};
     }
     if (name.index == XattrIndex::security) inode.unprivileged.store(false, std::memory_order_relaxed);
     const std::vector<InodeRef> pinned = TRY(pin_values(inode));
@@ -235,10 +238,7 @@ Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, Cons
         const format::Acl acl = value.empty() ? format::Acl() : TRY(format::decode_xattr_acl(value));
         // XATTR_CREATE and XATTR_REPLACE mean nothing here, as in the kernel.
         if (value.empty() && !TRY(get_acl(inode, *kind))) return {};
-        TRY(set_acl(handle, inode, *kind, acl, who));
-        MutexLock map(inode.map_lock);
-        inode.set_ctime(now());
-        return inode.store(handle);
+        return set_acl(handle, inode, *kind, acl, who);
     }
     return set_xattr_raw(handle, inode, name, value, mode);
 }
@@ -247,10 +247,7 @@ Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         if (!TRY(get_acl(inode, *kind))) return {};
-        TRY(set_acl(handle, inode, *kind, {}));
-        MutexLock map(inode.map_lock);
-        inode.set_ctime(now());
-        return inode.store(handle);
+        return set_acl(handle, inode, *kind, {});
     }
     return remove_xattr_raw(handle, inode, name);
 }

@@ -26,14 +26,16 @@ struct Mapping {
     std::uint64_t length = 0;  // bytes
     BlockNr block;             // first block, for granted, unwritten, written, mapped
     std::uint64_t cookie = 0;
+    bool arriving = false;  // granted, and the data is in no cache and not on the device yet: still reads as before
 
     std::uint64_t end() const { return offset + length; }
     bool has_block() const {
         return place == Place::granted || place == Place::unwritten || place == Place::written ||
                place == Place::mapped;
     }
-    bool reads_device() const { return place == Place::granted || place == Place::written || place == Place::mapped; }
-    bool reads_zero() const { return place == Place::hole || place == Place::unwritten || place == Place::reserved; }
+    bool reads_device() const {
+        return (place == Place::granted && !arriving) || place == Place::written || place == Place::mapped;
+    }
 };
 
 }  // namespace uext4

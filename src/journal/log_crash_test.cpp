@@ -25,7 +25,9 @@ TEST(LogCrash, EveryPrefixOfTheWritesIsACommittedState) {
             Handle h = m.start();
             for (unsigned i = 0; i < width; ++i) m.put(h, 30 + i, n);
             m.put(h, 100 + n, n);
-            if (n > 3) ASSERT_TRUE(h.forget(BlockNr(100 + n - 3)));
+            if (n > 3) {
+                ASSERT_TRUE(h.forget(BlockNr(100 + n - 3)));
+            }
             h.stop();
             ASSERT_TRUE(m.journal->commit_all());
             device->mark(std::to_string(n));
@@ -47,7 +49,9 @@ TEST(LogCrash, EveryPrefixOfTheWritesIsACommittedState) {
         ASSERT_GE(n, promised) << "after " << count << " writes";
         for (unsigned i = 1; i < width; ++i)
             ASSERT_EQ(byte_of(*cut, shape, 30 + i), n) << "after " << count << " writes";
-        if (n > 0) ASSERT_EQ(byte_of(*cut, shape, 100 + n), n) << "after " << count << " writes";
+        if (n > 0) {
+            ASSERT_EQ(byte_of(*cut, shape, 100 + n), n) << "after " << count << " writes";
+        }
     }
     EXPECT_EQ(promised, rounds);
 }
@@ -78,7 +82,9 @@ TEST(LogCrash, CountersOfFourThreadsAreRecovered) {
                     }
                 }
                 h.stop();
-                if (n % 16 == t) ASSERT_TRUE(m.journal->commit(tid));
+                if (n % 16 == t) {
+                    ASSERT_TRUE(m.journal->commit(tid));
+                }
             }
         });
     }
@@ -109,7 +115,9 @@ TEST(LogCrash, CheckpointsAmongCommitsAndFreeingLoseNothing) {
                 Handle h = m.start(8);
                 m.put(h, 30 + t, n);
                 m.put(h, 100 + t * rounds + n, n);
-                if (n > 1) ASSERT_TRUE(h.forget(BlockNr(99 + t * rounds + n)));
+                if (n > 1) {
+                    ASSERT_TRUE(h.forget(BlockNr(99 + t * rounds + n)));
+                }
                 const Tid tid = h.tid();
                 h.stop();
                 ASSERT_TRUE(m.journal->commit(tid));
@@ -194,7 +202,9 @@ TEST_P(Oracle, E2fsckReplaysWhatWeLogged) {
             std::memset((*buffer)->data().data(), static_cast<int>(n), shape.block_size);
             if (i % 7 == 0) view_as<Be32>((*buffer)->data()) = j::magic;
         }
-        if (n == 3) ASSERT_TRUE(h->forget(BlockNr(file[1])));
+        if (n == 3) {
+            ASSERT_TRUE(h->forget(BlockNr(file[1])));
+        }
         h->stop();
         ASSERT_TRUE((*opened)->commit_all());
     }

@@ -44,7 +44,7 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     std::uint32_t v1 = ~0u;
     bool mismatch = false;
     std::vector<std::byte> block(block_size);
-    TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
+    const auto look = [&](const LogRecord& r) -> Result<bool> {
         if (r.type == 0 && !mismatch && TRY(committed_behind(log, r.log_block, r.sequence, block_size)))
             return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
         if (r.type == j::descriptor && log.layout().csum_v1()) {
@@ -67,7 +67,8 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
             v1 = ~0u;
         }
         return true;
-    }));
+    };
+    TRY(log.walk(look));
     return out;
 }
 

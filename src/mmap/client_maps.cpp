@@ -65,12 +65,13 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
         if (auto it = attached_.find(&inode); it != attached_.end()) return it->second.file;
     }
     std::shared_ptr<MappedFile> file;
-    TRY(server_.quiesce(inode, [&]() -> Result<void> {
+    const auto take_in = [&]() -> Result<void> {
         std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint(), inode.pages().folio_size()));
         file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size());
         inode.pages().set_client_maps(file.get());
         return {};
-    }));
+    };
+    TRY(server_.quiesce(inode, take_in));
     MutexLock guard(attach_lock_);
     attached_[&inode] = {reference, file};
     return file;
@@ -108,11 +109,12 @@ Result<void*> ClientMaps::map(const MapRequest& request) {
     if (request.offset > static_cast<std::uint64_t>(INT64_MAX) - request.length - page_size)
         return fail(EOVERFLOW, "memory map of {} bytes at {}", request.length, request.offset);
     void* memory = nullptr;
-    TRY(server_.exclusively(*request.inode, [&]() -> Result<void> {
+    const auto map_it = [&]() -> Result<void> {
         const std::shared_ptr<MappedFile> file = TRY(attach(*request.inode, request.inode));
         memory = TRY(place(request, file));
         return {};
-    }));
+    };
+    TRY(server_.exclusively(*request.inode, map_it));
     if (request.populate) {
         const RegionRef region = MapRegistry::instance().find(reinterpret_cast<std::uintptr_t>(memory));
         if (region) populate(*region);

@@ -78,6 +78,7 @@ Result<void> create_locked(names::Tree& state, Inode& directory, const CreateReq
 
     const Plan plan = plan_for(state.fs, directory, request);
     Handle handle = TRY(state.fs.journal.start(inode_credits(directory) + entries.add_credits()));
+    TRY(names::join(handle, {&directory}));
     fresh = TRY(state.inodes.create(handle, plan.what));
     auto made = fill(handle, directory, *fresh, request, plan);
     if (made)

@@ -33,8 +33,7 @@ Result<bool> is_empty(Inode& directory);
 Result<bool> add_in_place(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type);
 Result<void> add_block(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type,
                        bool privileged);
-Result<void> remove(Handle& handle, Inode& directory, std::string_view name);
-Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type);
+Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name);
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit);
 }  // namespace linear_dir
 
@@ -43,8 +42,7 @@ Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name);
 Result<bool> is_empty(Inode& directory);
 Result<void> add(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type,
                  bool privileged);
-Result<void> remove(Handle& handle, Inode& directory, std::string_view name);
-Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type);
+Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name);
 // A full linear directory of one block becomes hashed, with the same names.
 Result<void> convert(Handle& handle, Inode& directory, bool privileged);
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit);

@@ -93,22 +93,53 @@ Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode
     return hashed_dir::add(handle, inode_, name, inode, type, privileged);
 }
 
-Result<void> Directory::remove(Handle& handle, std::string_view name) {
-    if (is_dot_or_dotdot(name)) return fail(EINVAL, "\".\" and \"..\" cannot be removed");
-    if (inode_.is_inline()) return inline_dir::remove(handle, inode_, name);
-    if (is_hashed(inode_)) return hashed_dir::remove(handle, inode_, name);
-    return linear_dir::remove(handle, inode_, name);
+Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name) const {
+    if (inode_.is_inline()) {
+        if (!TRY(inline_dir::find(inode_, name))) return fail(ENOENT, "no such entry in directory {}", inode_.number());
+        return HeldEntry{name, {}, {}, 0, false};
+    }
+    if (is_hashed(inode_)) return hashed_dir::hold(handle, inode_, name);
+    return linear_dir::hold(handle, inode_, name);
 }
 
-Result<void> Directory::replace(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type) {
-    if (inode_.is_inline()) return inline_dir::replace(handle, inode_, name, inode, type);
-    if (is_hashed(inode_)) return hashed_dir::replace(handle, inode_, name, inode, type);
-    return linear_dir::replace(handle, inode_, name, inode, type);
+namespace {
+
+MutableEntryList list_around(const Inode& directory, const HeldEntry& entry) {
+    const Bytes block = entry.block->data();
+    return {entry.in_index_root ? block : block.first(leaf_capacity(directory)), directory.fs().block_size()};
+}
+
+void sum_up(Inode& directory, const HeldEntry& entry) {
+    set_dir_checksum(directory, DirBuffer{entry.block, entry.logical},
+                     entry.in_index_root ? DirBlock::root : DirBlock::leaf);
+}
+
+}  // namespace
+
+Result<void> Directory::remove(Handle& handle, const HeldEntry& entry) {
+    if (is_dot_or_dotdot(entry.name)) return fail(EINVAL, "\".\" and \"..\" cannot be removed");
+    if (!entry.block) return inline_dir::remove(handle, inode_, entry.name);
+    list_around(inode_, entry).remove(entry.offset);
+    sum_up(inode_, entry);
+    return {};
+}
+
+Result<void> Directory::remove(Handle& handle, std::string_view name) {
+    return remove(handle, TRY(hold(handle, name)));
+}
+
+Result<void> Directory::replace(Handle& handle, const HeldEntry& entry, InodeNr inode, std::uint8_t type) {
+    if (!entry.block) {
+        if (entry.name == "..") return inline_dir::set_parent(handle, inode_, inode);
+        return inline_dir::replace(handle, inode_, entry.name, inode, type);
+    }
+    list_around(inode_, entry).set_inode(entry.offset, inode, disk_type(inode_, type));
+    sum_up(inode_, entry);
+    return {};
 }
 
 Result<void> Directory::set_parent(Handle& handle, InodeNr parent) {
-    if (inode_.is_inline()) return inline_dir::set_parent(handle, inode_, parent);
-    return replace(handle, "..", parent, DT_DIR);
+    return replace(handle, TRY(hold(handle, "..")), parent, DT_DIR);
 }
 
 // New blocks that one name may cost: leaving the inode, becoming hashed, a split on each level or one level more, and

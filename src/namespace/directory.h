@@ -26,6 +26,16 @@ struct FoundEntry {
     std::uint8_t type = 0;  // DT_*
 };
 
+// Where an entry lies, in a block that has joined the transaction: what is changed there needs nothing of the device.
+// It holds as long as no name is added to the directory, and the handle is open.
+struct HeldEntry {
+    std::string_view name;
+    BufferRef block;  // none: in the inode
+    LogicalBlock logical;
+    std::uint32_t offset = 0;
+    bool in_index_root = false;  // "." or ".." of a hashed directory
+};
+
 class Directory {
 public:
     explicit Directory(Inode& inode) : inode_(inode) {}
@@ -51,9 +61,13 @@ public:
     Result<void> initialise(Handle& handle, InodeNr parent, bool privileged);
     // The name must not be there. ENOSPC leaves the directory as it was, or reshaped but with the same names.
     Result<void> add(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type, bool privileged);
-    // ENOENT if it is not there.
+    // Reads all that a change of the entry needs (the inode's own block apart: names::join). ENOENT if it is not there.
+    // `name` must outlive what is returned.
+    Result<HeldEntry> hold(Handle& handle, std::string_view name) const;
+    Result<void> remove(Handle& handle, const HeldEntry& entry);
     Result<void> remove(Handle& handle, std::string_view name);
-    Result<void> replace(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type);
+    // Of ".." only the inode counts: another parent.
+    Result<void> replace(Handle& handle, const HeldEntry& entry, InodeNr inode, std::uint8_t type);
     Result<void> set_parent(Handle& handle, InodeNr parent);
 
     // Worst-case blocks of one add or initialise; of one remove, replace or set_parent.

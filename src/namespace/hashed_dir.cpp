@@ -62,23 +62,12 @@ Result<bool> is_empty(Inode& directory) {
     return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
 }
 
-Result<void> remove(Handle& handle, Inode& directory, std::string_view name) {
-    const auto place = TRY(locate(directory, name));
+Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name) {
+    auto place = TRY(locate(directory, name));
     if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    const Bytes bytes = TRY(change_dir_block(handle, place->leaf));
-    MutableEntryList(bytes.first(leaf_capacity(directory)), directory.fs().block_size()).remove(place->entry.offset);
-    set_dir_checksum(directory, place->leaf, DirBlock::leaf);
-    return {};
-}
-
-Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type) {
-    const auto place = TRY(locate(directory, name));
-    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    const Bytes bytes = TRY(change_dir_block(handle, place->leaf));
-    MutableEntryList list(bytes, directory.fs().block_size());
-    list.set_inode(place->entry.offset, inode, disk_type(directory, type));
-    set_dir_checksum(directory, place->leaf, place->leaf.logical.value == 0 ? DirBlock::root : DirBlock::leaf);
-    return {};
+    TRY(handle.write_access(place->leaf.buffer));
+    const LogicalBlock logical = place->leaf.logical;
+    return HeldEntry{name, std::move(place->leaf.buffer), logical, place->entry.offset, logical.value == 0};
 }
 
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {

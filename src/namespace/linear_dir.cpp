@@ -75,22 +75,12 @@ Result<void> add_block(Handle& handle, Inode& directory, std::string_view name, 
     return {};
 }
 
-Result<void> remove(Handle& handle, Inode& directory, std::string_view name) {
-    const auto place = TRY(locate(directory, name));
+Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name) {
+    auto place = TRY(locate(directory, name));
     if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    const Bytes bytes = TRY(change_dir_block(handle, place->block));
-    list_of(directory, bytes).remove(place->entry.offset);
-    set_dir_checksum(directory, place->block, DirBlock::leaf);
-    return {};
-}
-
-Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type) {
-    const auto place = TRY(locate(directory, name));
-    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    const Bytes bytes = TRY(change_dir_block(handle, place->block));
-    list_of(directory, bytes).set_inode(place->entry.offset, inode, disk_type(directory, type));
-    set_dir_checksum(directory, place->block, DirBlock::leaf);
-    return {};
+    TRY(handle.write_access(place->block.buffer));
+    const LogicalBlock logical = place->block.logical;
+    return HeldEntry{name, std::move(place->block.buffer), logical, place->entry.offset, false};
 }
 
 namespace {

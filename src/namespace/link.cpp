@@ -30,11 +30,16 @@ Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, st
 
     Handle handle =
         TRY(state.fs.journal.start(entries.add_credits() + Orphans::credits() + 3 * Inode::store_credits()));
-    TRY(entries.add(handle, name, target.number(), names::type_of_mode(target.mode()), is_privileged(state.fs, who)));
-    if (target.links() == 0) {
-        TRY(state.orphans.remove(handle, target));
-        target.unnamed.store(false);
+    TRY(names::join(handle, {&directory, &target}));
+    const bool orphan = target.links() == 0;
+    if (orphan) TRY(state.orphans.remove(handle, target));
+    if (Result<void> added = entries.add(handle, name, target.number(), names::type_of_mode(target.mode()),
+                                         is_privileged(state.fs, who));
+        !added) {
+        if (orphan) names::abandon(state, handle, target);
+        return added;
     }
+    if (orphan) target.unnamed.store(false);
     TRY(names::add_link(handle, target));
     return names::touch_directory(handle, directory);
 }

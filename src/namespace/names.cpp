@@ -102,6 +102,21 @@ std::uint8_t type_of_mode(std::uint16_t mode) {
     return format::dt_of_file_type(static_cast<std::uint8_t>(format::file_type_of_mode(mode)));
 }
 
+Result<void> join(Handle& handle, std::initializer_list<Inode*> inodes) {
+    for (Inode* inode : inodes) {
+        if (!inode) continue;
+        MutexLock map(inode->map_lock);
+        TRY(inode->store(handle, false));
+    }
+    return {};
+}
+
+Result<bool> prepare_drop(Tree& state, Handle& handle, Inode& inode) {
+    const bool last = inode.is_directory() || inode.links() <= 1;
+    if (last) TRY(state.orphans.add(handle, inode));
+    return last;
+}
+
 Result<void> touch_directory(Handle& handle, Inode& directory) { return touch_directory(handle, directory, 0); }
 
 Result<void> touch_directory(Handle& handle, Inode& directory, int delta) {

@@ -64,6 +64,11 @@ Result<T> reported(FsContext& fs, Result<T> result) {
 std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*
 
 // ---- with a handle open and rw held exclusively; they take map_lock and store the inode.
+// The inodes' blocks join the transaction, so that storing them later reads nothing. It goes before the first change: a
+// device that fails in between would leave a name without an inode, or an inode that no list knows. Null is nothing.
+Result<void> join(Handle& handle, std::initializer_list<Inode*> inodes);
+// The inode loses a name: if that is its last, it becomes an orphan. True then.
+Result<bool> prepare_drop(Tree& state, Handle& handle, Inode& inode);
 // mtime and ctime of a directory whose entries changed.
 Result<void> touch_directory(Handle& handle, Inode& directory);
 // Adds `delta` subdirectories to its link count as well.

@@ -165,33 +165,54 @@ unsigned credits_for(const Move& move) {
     return credits;
 }
 
-Result<void> exchange_entries(Handle& handle, Move& move) {
+// What is going to be changed, read and in the transaction before the first change: a device that fails leaves
+// everything as it was.
+struct Held {
+    HeldEntry from;
+    std::optional<HeldEntry> to;                            // with a target
+    std::optional<HeldEntry> source_parent, target_parent;  // ".." of a directory that gets another parent
+};
+
+Result<Held> hold_all(Handle& handle, Move& move) {
+    TRY(names::join(handle, {&move.from_dir, &move.to_dir, move.source.get(), move.target.get()}));
+    Held held;
+    held.from = TRY(Directory(move.from_dir).hold(handle, move.from));
+    if (move.target) held.to = TRY(Directory(move.to_dir).hold(handle, move.to));
+    if (!move.crossing()) return held;
+    if (move.source->is_directory()) held.source_parent = TRY(Directory(*move.source).hold(handle, ".."));
+    if (move.exchange() && move.target->is_directory())
+        held.target_parent = TRY(Directory(*move.target).hold(handle, ".."));
+    return held;
+}
+
+Result<void> point_to(Handle& handle, Inode& directory, const HeldEntry& entry, const Inode& inode) {
+    return Directory(directory).replace(handle, entry, inode.number(), names::type_of_mode(inode.mode()));
+}
+
+Result<void> exchange_entries(Handle& handle, Move& move, const Held& held) {
     Inode& source = *move.source;
     Inode& target = *move.target;
-    TRY(Directory(move.to_dir).replace(handle, move.to, source.number(), names::type_of_mode(source.mode())));
-    TRY(Directory(move.from_dir).replace(handle, move.from, target.number(), names::type_of_mode(target.mode())));
+    TRY(point_to(handle, move.to_dir, *held.to, source));
+    TRY(point_to(handle, move.from_dir, held.from, target));
     int from_delta = 0, to_delta = 0;
-    if (move.crossing()) {
-        if (source.is_directory()) {
-            TRY(Directory(source).set_parent(handle, move.to_dir.number()));
-            --from_delta;
-            ++to_delta;
-        }
-        if (target.is_directory()) {
-            TRY(Directory(target).set_parent(handle, move.from_dir.number()));
-            ++from_delta;
-            --to_delta;
-        }
-        TRY(names::touch_directory(handle, move.to_dir, to_delta));
+    if (held.source_parent) {
+        TRY(point_to(handle, source, *held.source_parent, move.to_dir));
+        --from_delta;
+        ++to_delta;
     }
+    if (held.target_parent) {
+        TRY(point_to(handle, target, *held.target_parent, move.from_dir));
+        ++from_delta;
+        --to_delta;
+    }
+    if (move.crossing()) TRY(names::touch_directory(handle, move.to_dir, to_delta));
     TRY(names::touch_directory(handle, move.from_dir, from_delta));
     TRY(names::change_ctime(handle, target));
     return names::change_ctime(handle, source);
 }
 
-// The old name goes, or becomes a whiteout.
-Result<void> leave_old_name(Handle& handle, Move& move) {
-    if (!(move.flags & RENAME_WHITEOUT)) return Directory(move.from_dir).remove(handle, move.from);
+// The node that takes the old name.
+Result<void> make_whiteout(Handle& handle, Move& move) {
     NewInode what;
     what.parent = move.from_dir.number();
     what.mode = S_IFCHR;
@@ -199,32 +220,50 @@ Result<void> leave_old_name(Handle& handle, Move& move) {
     what.gid = names::group_in(move.state.fs, move.from_dir, move.who);
     what.rdev = makedev(0, 0);
     move.whiteout = TRY(move.state.inodes.create(handle, what));
-    Result<void> replaced = inherit_acl(handle, move.from_dir, *move.whiteout, move.who.umask);
-    if (replaced) replaced = Directory(move.from_dir).replace(handle, move.from, move.whiteout->number(), DT_CHR);
-    if (!replaced) {
-        names::abandon(move.state, handle, *move.whiteout);
-        return replaced;
-    }
+    return inherit_acl(handle, move.from_dir, *move.whiteout, move.who.umask);
+}
+
+// The old name goes, or becomes the whiteout's.
+Result<void> leave_old_name(Handle& handle, Move& move, const HeldEntry& entry) {
+    if (!move.whiteout) return Directory(move.from_dir).remove(handle, entry);
+    TRY(point_to(handle, move.from_dir, entry, *move.whiteout));
     return names::add_link(handle, *move.whiteout);
 }
 
-Result<void> move_entry(Handle& handle, Move& move) {
-    Inode& source = *move.source;
-    const std::uint8_t type = names::type_of_mode(source.mode());
+// A name that was not there. Adding it may find no room, and in the same directory it moves entries around, so that the
+// old one has to be looked for again: what fails changes nothing.
+Result<void> add_new_name(Handle& handle, Move& move, HeldEntry& from) {
+    Directory to(move.to_dir);
     const bool privileged = is_privileged(move.state.fs, move.who);
-    // What may find no room comes first, so that a failure changes nothing.
-    if (move.target) TRY(Directory(move.to_dir).replace(handle, move.to, source.number(), type));
-    else TRY(Directory(move.to_dir).add(handle, move.to, source.number(), type, privileged));
-    if (auto left = leave_old_name(handle, move); !left) {
-        if (move.target)
-            (void)Directory(move.to_dir)
-                .replace(handle, move.to, move.target->number(), names::type_of_mode(move.target->mode()));
-        else (void)Directory(move.to_dir).remove(handle, move.to);
-        return left;
+    TRY(to.add(handle, move.to, move.source->number(), names::type_of_mode(move.source->mode()), privileged));
+    if (move.crossing()) return {};
+    Result<HeldEntry> again = to.hold(handle, move.from);
+    if (!again) {
+        (void)to.remove(handle, move.to);
+        return fail(again.error());
     }
+    from = std::move(*again);
+    return {};
+}
+
+// All that may fail, the names' own blocks held already.
+Result<void> begin_move(Handle& handle, Move& move, Held& held) {
+    if (move.flags & RENAME_WHITEOUT) TRY(make_whiteout(handle, move));
+    if (!move.target) return add_new_name(handle, move, held.from);
+    (void)TRY(names::prepare_drop(move.state, handle, *move.target));
+    return point_to(handle, move.to_dir, *held.to, *move.source);
+}
+
+Result<void> move_entry(Handle& handle, Move& move, Held& held) {
+    Inode& source = *move.source;
+    if (Result<void> begun = begin_move(handle, move, held); !begun) {
+        if (move.whiteout) names::abandon(move.state, handle, *move.whiteout);
+        return begun;
+    }
+    TRY(leave_old_name(handle, move, held.from));
     int from_delta = 0, to_delta = 0;
     if (source.is_directory()) {
-        if (move.crossing()) TRY(Directory(source).set_parent(handle, move.to_dir.number()));
+        if (held.source_parent) TRY(point_to(handle, source, *held.source_parent, move.to_dir));
         --from_delta;
         ++to_delta;
     }
@@ -256,7 +295,8 @@ Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const Ino
     lock_children(move, locks);
     TRY(check_kinds(move));
     Handle handle = TRY(move.state.fs.journal.start(credits_for(move)));
-    TRY(move.exchange() ? exchange_entries(handle, move) : move_entry(handle, move));
+    Held held = TRY(hold_all(handle, move));
+    TRY(move.exchange() ? exchange_entries(handle, move, held) : move_entry(handle, move, held));
     return Attempt::done;
 }
 

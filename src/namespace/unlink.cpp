@@ -25,19 +25,10 @@ Result<void> remove_name(names::Tree& state, Inode& directory, std::string_view 
     Directory entries(directory);
     Handle handle =
         TRY(state.fs.journal.start(entries.change_credits() + Orphans::credits() + 3 * Inode::store_credits()));
-    // What has to be read joins the transaction before anything is changed: a device that fails in between would leave
-    // a name without an inode, or an inode that no list knows.
-    bool last = false;
-    for (Inode* inode : {&directory, victim.get()}) {
-        MutexLock map(inode->map_lock);
-        TRY(inode->store(handle, false));
-        last = inode->is_directory() || inode->links() == 1;
-    }
-    if (last) TRY(state.orphans.add(handle, *victim));
-    if (Result<void> removed = entries.remove(handle, name); !removed) {
-        if (last) (void)state.orphans.remove(handle, *victim);
-        return removed;
-    }
+    TRY(names::join(handle, {&directory, victim.get()}));
+    const HeldEntry entry = TRY(entries.hold(handle, name));
+    (void)TRY(names::prepare_drop(state, handle, *victim));
+    TRY(entries.remove(handle, entry));
     TRY(names::touch_directory(handle, directory, want_directory ? -1 : 0));
     return names::drop_link(state, handle, *victim);
 }

@@ -43,7 +43,7 @@ struct Folio {
     BlockMask uptodate = 0, dirty = 0;
     std::shared_ptr<FolioOwner> owner;    // of the journaled blocks
     std::atomic<BlockMask> journaled{0};  // blocks that the running transaction owns; cleared by the commit
-    bool mapped = false;                  // client maps may show it
+    std::atomic<bool> mapped = false;     // client maps may show it; set under the lock, seen by commits without it
     // Guarded by the file's tree lock:
     bool locked = false, writeback = false;
     std::uint32_t pins = 0;         // keeps it cached (transaction, I/O)

@@ -36,8 +36,14 @@ Deleter::~Deleter() {
 
 void Deleter::queue(InodeRef inode) {
     const bool large = inode->size_hint() > large_file;
+    // Who has the lock now writes it back; then the deletion itself will count it.
+    if (inode->map_lock.try_lock()) {
+        inode->count_as_free();
+        inode->map_lock.unlock();
+    }
     MutexLock guard(lock_);
     doomed_.push_back(std::move(inode));
+    ++queued_;
     hurry_ = hurry_ || large || doomed_.size() >= batch;
     if (idle_ || (hurry_ && pausing_)) changed_.notify_all();
 }
@@ -67,21 +73,25 @@ void Deleter::run() {
         pausing_ = hurry_ = false;
         std::deque<InodeRef> all;
         all.swap(doomed_);
-        busy_ = true;
         guard.unlock();
-        for (InodeRef& inode : all) destroy(std::move(inode));
-        all.clear();
+        for (InodeRef& inode : all) {
+            destroy(std::move(inode));
+            guard.lock();
+            ++done_;
+            changed_.notify_all();
+            guard.unlock();
+        }
         guard.lock();
-        busy_ = false;
-        changed_.notify_all();
     }
 }
 
 void Deleter::finish() {
     MutexLock guard(lock_);
+    // Not what others queue meanwhile, which may never end.
+    const std::uint64_t last = queued_;
     if (thread_.joinable()) {
-        while (!doomed_.empty() || busy_) {
-            if (!std::exchange(hurry_, true)) changed_.notify_all();
+        while (done_ < last) {
+            if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
             changed_.wait(lock_);
         }
         return;
@@ -92,7 +102,13 @@ void Deleter::finish() {
         guard.unlock();
         destroy(std::move(inode));
         guard.lock();
+        ++done_;
     }
+}
+
+bool Deleter::busy() {
+    MutexLock guard(lock_);
+    return done_ < queued_;
 }
 
 }  // namespace uext4

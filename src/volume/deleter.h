@@ -14,8 +14,9 @@ class Deleter {
 public:
     Deleter(FsContext& fs, InodeTable& inodes, Orphans& orphans, FreezeGate& gate, bool background);
     ~Deleter();
-    // Until the queue is empty and the thread is idle.
+    // Until all is deleted that is queued now.
     void finish();
+    bool busy();
 
 private:
     void run();
@@ -29,7 +30,8 @@ private:
     Mutex lock_{Rank::Leaf, "Deleter"};
     CondVar changed_{"deleter"};
     std::deque<InodeRef> doomed_;
-    bool stop_ = false, busy_ = false;
+    std::uint64_t queued_ = 0, done_ = 0;  // how many so far
+    bool stop_ = false;
     bool idle_ = false;     // the thread: without work,
     bool pausing_ = false;  // letting work gather,
     bool hurry_ = false;    // and not to do so

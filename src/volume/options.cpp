@@ -44,6 +44,11 @@ constexpr std::string_view refused[] = {"usrquota",
                                         "orlov",
                                         "journal_ioprio",
                                         "block_validity_strict",
+                                        "noblock_validity",
+                                        "nouid32",
+                                        "min_batch_time",
+                                        "max_batch_time",
+                                        "mand",
                                         "no_mbcache",
                                         "mb_optimize_scan",
                                         "fc_debug_force",
@@ -54,10 +59,9 @@ constexpr std::string_view refused[] = {"usrquota",
                                         "nolazytime",
                                         "journal_checksum"};
 // Known to the kernel; what they ask for is what always happens here.
-constexpr std::string_view always[] = {"delalloc",  "block_validity", "dioread_nolock", "nombcache", "noquota",
-                                       "i_version", "noinit_itable",  "lazytime",       "defaults",  "auto",
-                                       "noauto",    "nofail",         "user",           "users",     "_netdev",
-                                       "loop",      "bsddf"};
+constexpr std::string_view always[] = {"block_validity", "dioread_nolock", "nombcache", "noquota",  "i_version",
+                                       "noinit_itable",  "lazytime",       "nomand",    "defaults", "auto",
+                                       "noauto",         "_netdev",        "loop",      "bsddf"};
 
 }  // namespace
 
@@ -110,7 +114,7 @@ Result<void> set_data(VolumeOptions& o, const Option& option) {
 Result<void> set_commit(VolumeOptions& o, const Option& option) {
     const std::uint64_t seconds = TRY(option.number());
     if (seconds > 86400) return fail(EINVAL, "option commit: {} seconds", seconds);
-    o.commit_interval = std::chrono::seconds(seconds == 0 ? 5 : seconds);
+    o.commit_interval = seconds == 0 ? default_commit_interval : std::chrono::seconds(seconds);
     return {};
 }
 
@@ -189,6 +193,10 @@ constexpr Rule rules[] = {
          != 0;
          return {};
      }},
+    {"delalloc", Value::none, [](VolumeOptions&, const Option&) -> Result<void> { return {}; }},  // always so
+    {"sync", Value::none, put<&V::sync, true>},
+    {"async", Value::none, put<&V::sync, false>},
+    {"dirsync", Value::none, put<&V::dirsync, true>},
     {"noauto_da_alloc", Value::none, put_fs<&F::auto_da_alloc, false>},
     {"grpid", Value::none, put_fs<&F::grpid, true>},
     {"bsdgroups", Value::none, put_fs<&F::grpid, true>},
@@ -227,17 +235,22 @@ Result<void> for_each_option(std::string_view text, Apply apply) {
 }
 
 // How and from where an image is opened is said by who opens it.
-constexpr std::string_view of_the_opener[] = {"ro", "rw", "noload", "norecovery", "sb", "offset", "cache"};
+constexpr std::string_view of_the_opener[] = {"ro",     "rw",    "noload", "norecovery", "sb",
+                                              "offset", "cache", "sync",   "async",      "dirsync"};
 
 }  // namespace
 
 std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format::SuperBlock& super) {
     namespace d = format::default_option;
+    const bool has_journal = super.has_compat(format::compat::has_journal);
     std::vector<std::string> unmet;
     const std::vector<std::string> given = std::exchange(o.given, {});
     const std::uint32_t bits = super.default_mount_opts;
     if (bits & d::bsd_groups) o.fs.grpid = true;
-    if ((bits & d::data_mask) == d::data_journal) o.fs.data_journal = true;
+    if ((bits & d::data_mask) == d::data_journal) {
+        if (has_journal) o.fs.data_journal = true;
+        else unmet.emplace_back("the superblock's default option journal_data: there is no journal");
+    }
     if (bits & d::no_barrier) o.barrier = false;
     if (bits & d::discard) o.discard = true;
     if (bits & d::uid16) unmet.emplace_back("the superblock's default option uid16 is not offered here");
@@ -250,6 +263,8 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
         const std::string_view key = option.substr(0, option.find('='));
         Result<void> applied = std::ranges::find(of_the_opener, key) != std::end(of_the_opener)
                                    ? fail(EINVAL, "option {} is for who opens the image", key)
+                               : !has_journal && (key == "data" || key == "commit")
+                                   ? fail(EINVAL, "option {}: there is no journal", option)
                                    : apply_option(with, option);
         if (applied && with.others.size() != o.others.size())
             applied = fail(EINVAL, "option '{}' is not known", option);
@@ -262,12 +277,26 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
     return unmet;
 }
 
+Result<void> check_given(const VolumeOptions& o, bool has_journal) {
+    for (const std::string& option : o.given) {
+        const std::string_view key = std::string_view(option).substr(0, option.find('='));
+        if (key == "delalloc" && o.fs.data_journal)
+            return fail(EINVAL, "option delalloc: with data=journal a write names its blocks at once");
+        // Five seconds are what a file system without a journal is mounted with as well.
+        if (key != "data" && (key != "commit" || o.commit_interval == default_commit_interval)) continue;
+        if (!has_journal) return fail(EINVAL, "option {}: the file system has no journal", option);
+        if (!o.replay) return fail(EINVAL, "option {}: with noload the journal is not used", option);
+    }
+    return {};
+}
+
 Result<VolumeOptions> parse_volume_options(std::string_view text) {
     VolumeOptions o;
     TRY(for_each_option(text, [&](std::string_view option) { return apply_option(o, option); }));
     if (o.cache_bytes < (std::uint64_t{1} << 20)) return fail(EINVAL, "option cache: at least 1M");
     if (o.backup_super && !o.fs.read_only) return fail(EINVAL, "option sb= reads a backup: it needs ro");
     if (!o.replay && !o.fs.read_only) return fail(EINVAL, "option noload leaves the journal as it is: it needs ro");
+    TRY(check_given(o, true));
     return o;
 }
 

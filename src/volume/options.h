@@ -14,12 +14,15 @@ namespace uext4 {
 
 enum class ErrorPolicy : std::uint8_t { from_superblock, carry_on, remount_ro, panic };
 
+inline constexpr std::chrono::seconds default_commit_interval{5};
+
 struct VolumeOptions {
     FsOptions fs;
     bool replay = true;  // read-only with a dirty journal: replay in memory; false shows it as it is
     bool discard = false;
+    bool sync = false, dirsync = false;  // as if everything (every directory) had the flag
     bool barrier = true;
-    std::chrono::milliseconds commit_interval{5000};
+    std::chrono::milliseconds commit_interval = default_commit_interval;
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
     std::uint32_t folio_bytes = 4096;  // at least a block; tests take more
     ErrorPolicy errors = ErrorPolicy::from_superblock;
@@ -38,6 +41,8 @@ Result<VolumeOptions> parse_all_options(std::string_view text);
 // What the superblock asks for (s_default_mount_opts, s_def_resuid, s_def_resgid, s_mount_opts; tune2fs -o, -u, -g,
 // -E mount_opts=) comes before what was given. Returns a sentence for each that cannot be honoured.
 std::vector<std::string> add_superblock_defaults(VolumeOptions& options, const format::SuperBlock& super);
+// EINVAL for what was given and asks for a journal, where none is used, and for what excludes what is asked for now.
+Result<void> check_given(const VolumeOptions& options, bool has_journal);
 // "64M", "4096", "1G".
 Result<std::uint64_t> parse_size(std::string_view text, std::string_view option = "size");
 

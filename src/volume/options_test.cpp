@@ -18,6 +18,7 @@ VolumeOptions options_of(const char* text) {
 
 format::SuperBlock super_with(std::uint32_t bits, const char* text = "") {
     format::SuperBlock super{};
+    super.feature_compat = format::compat::has_journal;
     super.default_mount_opts = bits;
     std::memcpy(super.mount_opts, text, std::min(std::strlen(text), sizeof super.mount_opts));
     return super;
@@ -62,6 +63,47 @@ TEST(SuperblockDefaults, ThatCannotBeHonouredAreNamedAndTheOthersTaken) {
     EXPECT_EQ(o.offset, 0u);
     EXPECT_EQ(o.fs.atime, AtimePolicy::never);
     EXPECT_TRUE(o.others.empty());
+}
+
+// What is given and asks for a journal is refused where there is none; what the superblock asks for is only told of.
+TEST(Journal, IsNeededByWhatIsGiven) {
+    format::SuperBlock without = super_with(d::data_journal, "commit=30,data=journal,noatime");
+    without.feature_compat = 0;
+    VolumeOptions none = options_of("");
+    EXPECT_EQ(add_superblock_defaults(none, without).size(), 3u);
+    EXPECT_TRUE(check_given(none, false));
+    EXPECT_FALSE(none.fs.data_journal);
+    EXPECT_EQ(none.fs.atime, AtimePolicy::never);
+    for (const char* text : {"data=journal", "data=ordered", "data=writeback", "commit=7", "ro,data=ordered"}) {
+        VolumeOptions o = options_of(text);
+        EXPECT_TRUE(check_given(o, true)) << text;
+        add_superblock_defaults(o, without);
+        const Result<void> given = check_given(o, false);
+        ASSERT_FALSE(given) << text;
+        EXPECT_NE(given.error().what.find(text[0] == 'r' ? text + 3 : text), std::string::npos) << given.error().what;
+    }
+    for (const char* text : {"commit=5", "commit=0", "commit=7,commit=5", "delalloc", "nobarrier", "ro,noload"}) {
+        VolumeOptions o = options_of(text);
+        add_superblock_defaults(o, without);
+        EXPECT_TRUE(check_given(o, false)) << text;
+    }
+    for (const char* text : {"ro,noload,data=ordered", "noload,commit=7,ro"})
+        EXPECT_FALSE(parse_all_options(text)) << text;
+}
+
+TEST(DelayedAllocation, IsNotWithJournaledData) {
+    for (const char* text : {"data=journal,delalloc", "delalloc,data=journal"})
+        EXPECT_FALSE(parse_all_options(text)) << text;
+    for (const char* text : {"data=journal,delalloc,data=ordered", "data=ordered,delalloc"})
+        EXPECT_TRUE(parse_all_options(text)) << text;
+    for (const auto& super : {super_with(d::data_journal), super_with(0, "data=journal")}) {
+        VolumeOptions o = options_of("delalloc");
+        add_superblock_defaults(o, super);
+        EXPECT_FALSE(check_given(o, true));
+        o = options_of("delalloc,data=ordered");
+        add_superblock_defaults(o, super);
+        EXPECT_TRUE(check_given(o, true));
+    }
 }
 
 // All 64 bytes may be letters.

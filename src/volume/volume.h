@@ -44,8 +44,14 @@ public:
     // frozen, EINVAL for the thaw of what is not. What makes durable does not wait; close() thaws.
     Result<void> freeze();
     Result<void> thaw();
-    // Deletes queued inodes now (tests; close and freeze do it as well).
+    // Until all is deleted that is queued now (close and freeze do it as well). Nothing may be held: the deleter may
+    // wait for a thaw.
     void finish_deletions();
+    // For who met ENOSPC, with nothing held: waits for what gives space back (deletions, writeback of promised data, a
+    // commit of what was freed, discards), each for what there is of it now. `given_back`: times_space_was_given_back()
+    // before the attempt. False when there is nothing to gain by another attempt.
+    bool gain_space(std::uint64_t given_back);
+    std::uint64_t times_space_was_given_back() const;
 
     struct State;
 

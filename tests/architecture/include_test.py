@@ -35,6 +35,7 @@ MACHINE_PATHS = [re.compile(pattern) for pattern in (
     r"(?<![\w.])/ho" r"me/[a-z][\w-]*/", r"(?<![\w.])/Us" r"ers/[A-Za-z]")]
 BANNED_NAMES = {"util", "utils", "utility", "utilities"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
+UNNAMED_INCLUDE = re.compile(r'^\s*#\s*include\s+[^"<\s]')  # of a macro: nobody can tell which
 
 
 def layer_of(path):
@@ -56,8 +57,12 @@ def included_layer(root, path, name, quoted):
             return None
     if parts[0] == "uext4":
         return "include"
-    if len(parts) > 1 and parts[0] in HEIGHT:
-        return parts[0] if quoted else None
+    if len(parts) > 1 and any((root / above / name).is_file() for above in ("src", "frontends")):
+        return parts[0]  # in angle brackets as well: the compiler looks in the same folders
+    if len(parts) > 2 and parts[0] in ("src", "frontends") and (root / name).is_file():
+        return parts[1]
+    if quoted and len(parts) > 1 and parts[0] in HEIGHT:
+        return parts[0]
     if quoted and len(parts) > 1 and ((root / "src" / parts[0]).is_dir() or (root / "frontends" / parts[0]).is_dir()):
         return parts[0]
     return None
@@ -130,6 +135,8 @@ def check(root):
             continue
         is_test = path.stem.endswith("_test")
         for number, line in enumerate(lines, 1):
+            if UNNAMED_INCLUDE.match(line):
+                complaints.append(f"{path}:{number}: includes what a macro names")
             match = INCLUDE.match(line)
             target = included_layer(root, path, match[2], match[1] == '"') if match else None
             if target is None or target == layer:
@@ -161,6 +168,11 @@ def self_test():
         "upward include": ({"src/base/up.cpp": '#include "journal/journal.h"\n'}, "base includes up to journal"),
         "upward include by a relative path": ({"src/base/up.cpp": '#include "../format/inode.h"\n'},
                                               "base includes up to format"),
+        "upward include in angle brackets": ({"src/base/up.cpp": "#include <format/inode.h>\n"},
+                                             "base includes up to format"),
+        "upward include from the root": ({"src/base/up.cpp": '#include "src/format/inode.h"\n'},
+                                         "base includes up to format"),
+        "include of a macro": ({"src/base/up.cpp": "#include  HEADER\n"}, "includes what a macro names"),
         "sideways include": ({"src/journal/side.cpp": '#include "pagecache/folio.h"\n'},
                              "journal includes sideways to pagecache"),
         "circle": ({"src/base/a.h": '#include "format/inode.h"\n'}, "circle between layers: format -> base -> format"),

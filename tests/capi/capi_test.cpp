@@ -102,6 +102,15 @@ TEST_F(CInterface, AbsurdLengths) {
     EXPECT_EQ(uext4_fallocate(file, 0, 0, INT64_MAX), -EFBIG);
     EXPECT_EQ(uext4_fsetxattr(file, "user.a", bytes, all, 0), -E2BIG);
     EXPECT_EQ(uext4_lseek(file, INT64_MIN, SEEK_END), -EINVAL);
+    // As far as the file may reach: 2^32 - 1 blocks.
+    constexpr off_t largest = off_t{0xFFFFFFFF} * 4096;
+    EXPECT_EQ(uext4_lseek(file, largest, SEEK_SET), largest);
+    for (const off_t beyond : {largest + 1, off_t{INT64_MAX}})
+        EXPECT_EQ(uext4_lseek(file, beyond, SEEK_SET), -EINVAL) << beyond;
+    EXPECT_EQ(uext4_lseek(file, largest, SEEK_END), -EINVAL);
+    EXPECT_EQ(uext4_lseek(file, INT64_MAX, SEEK_END), -EINVAL);
+    EXPECT_EQ(uext4_lseek(file, -1, SEEK_SET), -EINVAL);
+    EXPECT_EQ(uext4_lseek(file, INT64_MAX, SEEK_DATA), -ENXIO);
     void* address = nullptr;
     for (const std::size_t length : {all, half, std::size_t{1} << 62})
         EXPECT_LT(uext4_map(file, 0, length, PROT_READ, MAP_SHARED, &address), 0) << length;

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 
+from ext4_image import Image
+
 FORMATS = {
     "default": ["-t", "ext4", "-b", "4096"],
     "ext2": ["-t", "ext2"],
@@ -44,8 +46,11 @@ def by_a_backup(program, image, tree):
     with open(image, "r+b") as file:
         file.seek(1024)
         file.write(bytes(1024))
-    shown = run(program, "info", "--json", "-o", "sb=8193", image)
     failures = []
+    answer = run(program, "check", image)
+    if answer.returncode != 2 or "option sb= reads a backup" not in answer.stderr:
+        failures.append(f"without a superblock: check ends with {answer.returncode}: {answer.stdout} {answer.stderr}")
+    shown = run(program, "info", "--json", "-o", "sb=8193", image)
     for key in ("uuid", "label", "features_compat", "features_incompat", "features_ro_compat", "state"):
         if shown.returncode != 0 or json.loads(shown.stdout)[key] != whole[key]:
             failures.append(f"sb=8193: {key} is not {whole[key]}: {shown.stdout} {shown.stderr}")
@@ -55,6 +60,24 @@ def by_a_backup(program, image, tree):
     answer = run(program, "check", "-o", "sb=8193", image)
     if answer.returncode != 1 or "superblock: s_magic is 0x0000" not in answer.stdout:
         failures.append(f"sb=8193: check ends with {answer.returncode}: {answer.stdout} {answer.stderr}")
+    return failures
+
+
+def unreadable(program, path, tree):
+    """An inode whose checksum is wrong is the one problem: that it takes part in nothing is no news."""
+    failures = []
+    for options in ([], ["-b", "1024"], ["-O", "bigalloc"], ["-O", "quota"]):
+        for place in ("/big", "/dir", "/dir/f7", "/link", "/fifo"):
+            run("mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", tree, path, "48M")
+            if "quota" in options:
+                run("e2fsck", "-fy", path)  # mke2fs does not count what it copies
+            image = Image(path.read_bytes())
+            inode = image.inode(place)
+            image.flip(inode.at + 8)  # the time of the last access
+            path.write_bytes(image.data)
+            problems = json.loads(run(program, "check", "--json", path).stdout)["problems"]
+            if [p["where"] for p in problems] != [f"inode {inode.number}"] or "bad checksum (in use" not in problems[0]["what"]:
+                failures.append(f"{options} {place}: bad checksum: {problems[:6]}")
     return failures
 
 
@@ -96,6 +119,7 @@ def main():
             if answer.returncode != 1 or expected not in answer.stdout:
                 failures.append(f"{label}: status {answer.returncode}, '{expected}' expected: {answer.stdout[-400:]}{answer.stderr[-300:]}")
         failures += by_a_backup(program, folder / "backup.img", tree)
+        failures += unreadable(program, folder / "unreadable.img", tree)
     for failure in failures:
         print(failure)
     print(f"{len(FORMATS)} formats, {len(DAMAGE)} kinds of damage, {len(failures)} failures")

@@ -272,8 +272,9 @@ TEST_P(Crash, UnflushedWritesMayBeLost) {
         auto state = std::shared_ptr<MemoryDevice>(initial->clone());
         for (std::size_t i = 0; i < flushed; ++i) ASSERT_TRUE(RecordingDevice::apply(entries[i], *state));
         for (std::size_t i = flushed; i < cut; ++i)
-            if (entries[i].kind == RecordedWrite::Kind::Fua || random() % 2)
+            if (entries[i].kind == RecordedWrite::Kind::Fua || random() % 2) {
                 ASSERT_TRUE(RecordingDevice::apply(entries[i], *state));
+            }
         const std::string what = fmt::format("round {}: {} entries, flushed up to {}", round, cut, flushed);
         judge(entries, flushed, cut, std::shared_ptr<MemoryDevice>(state->clone()), what);
         recovered_by_us(state, what);
@@ -313,7 +314,9 @@ TEST_P(LateFeatures, ComeInOneTransaction) {
         judge(entries, cut, cut, std::shared_ptr<MemoryDevice>(state->clone()), what);
         recovered_by_us(std::shared_ptr<MemoryDevice>(state->clone()), what);
         if (HasFailure()) return;
-        if (cut < entries.size()) ASSERT_TRUE(RecordingDevice::apply(entries[cut], *state));
+        if (cut < entries.size()) {
+            ASSERT_TRUE(RecordingDevice::apply(entries[cut], *state));
+        }
     }
     std::string told;
     ASSERT_TRUE(state->save(path));

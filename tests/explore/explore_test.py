@@ -5,6 +5,7 @@ explore_test.py EXPLORER PRODUCT...          the test; UEXT4_LONG=1 for a millio
 explore_test.py EXPLORER --write PROOF.md    writes the tables of the document
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -152,12 +153,14 @@ def main():
         check_products(rest)
         check_regressions(explorer)
         check_tool(explorer, next(d for d in designs if d[2]))
-    failures, wrong, shipped = [], {}, {}
-    for scenario, design, limit in designs:
-        if limit:
-            wrong[scenario, design] = check_wrong(explorer, scenario, design, limit)
-        else:
-            shipped[scenario] = check_shipped(explorer, scenario, failures)
+    failures = []
+    # The suite runs other tests beside this one; who asks for more wants the whole machine.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() if LONG or writes else 1) as pool:
+        wrong = {(scenario, design): pool.submit(check_wrong, explorer, scenario, design, limit)
+                 for scenario, design, limit in designs if limit}
+        shipped = {scenario: pool.submit(check_shipped, explorer, scenario, failures)
+                   for scenario, _, limit in designs if not limit}
+    wrong, shipped = ({key: done.result() for key, done in rows.items()} for rows in (wrong, shipped))
     text = tables(wrong, shipped)
     print(text)
     if writes:

@@ -9,7 +9,6 @@ namespace {
 
 void prepare(World& w) {
     auto fill = w.open("/fill", O_CREAT | O_RDWR);
-    const std::string bytes(1 << 20, 'f');
     const auto counts = w.fs().volume().counts();
     std::uint64_t left = counts.free_blocks > 40 ? counts.free_blocks - 40 : 0;
     for (std::uint64_t at = 0; left > 0;) {

@@ -19,12 +19,10 @@ struct Options {
     bool list = false, json = false;
 };
 
+// Also read by ./dev, which judges the options before anything is built.
 constexpr const char* usage =
-    "usage: ./dev explore [--scenario NAME] [--design NAME] [--schedules N] [--seed S] [--replay STRING]\n"
-    "                     [--scheduler random|pct|dfs] [--html FILE]\n"
-    "       ./dev explore --list [--json]\n\n"
-    "Without --scenario every scenario's shipped design is explored. Exit status: 0 nothing was found, 1 something\n"
-    "was, 2 it could not run.\n";
+#include "tests/explore/usage.inc"
+    ;
 
 bool number(const char* text, std::uint64_t& out) {
     const char* end = text + std::strlen(text);
@@ -161,7 +159,7 @@ int main(int count, char** arguments) {
         if (!std::strcmp(arguments[i], "--help") || !std::strcmp(arguments[i], "-h")) return std::puts(usage), 0;
     const auto o = parse(count, arguments);
     if (!o) {
-        std::fputs(usage, stderr);
+        fmt::print(stderr, "{}\n", usage);
         return 2;
     }
     if (o->list) return list(o->json);

@@ -47,7 +47,9 @@ bool parse_schedule(std::string_view text, Schedule& out) {
         if (read.ec != std::errc()) return false;
         out.push_back(d);
         at = read.ptr;
-        if (at < end && *at++ != ',') return false;
+        if (at == end) break;
+        if (*at != ',') return false;
+        ++at;
     }
     return !out.empty();
 }

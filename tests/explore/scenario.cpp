@@ -101,6 +101,18 @@ bool World::remount_after_errors() {
     return well;
 }
 
+void World::end_after_failed_reads(const std::function<std::string()>& judge, const std::function<void()>& let_go) {
+    failing_->heal();
+    let_go();
+    fs_->volume().finish_deletions();
+    const std::string before = judge();
+    expect(fs_->sync(), "sync");
+    require_settled();
+    remount_after_errors();
+    require(judge() == before, "a remount shows something else");
+    unmount();
+}
+
 void World::check_image() {
     VolumeOptions options;
     options.fs.read_only = true;

@@ -143,7 +143,9 @@ TEST(FastCommitCut, TheReplayCanBeCutAnywhere) {
             std::shared_ptr<MemoryDevice> device = crashed->clone();
             for (std::size_t i = 0; i < cut; ++i) {
                 const bool certain = i < flushed || log[i].kind == RecordedWrite::Kind::Fua;
-                if (certain || state == 0 || random() % 2) ASSERT_TRUE(RecordingDevice::apply(log[i], *device));
+                if (certain || state == 0 || random() % 2) {
+                    ASSERT_TRUE(RecordingDevice::apply(log[i], *device));
+                }
             }
             if (state > 1) {  // and once more while that is recovered
                 auto second = std::make_shared<RecordingDevice>(device->clone());

@@ -73,8 +73,10 @@ public:
 private:
     Place& add(std::string name, std::vector<FieldDescription> fields, std::uint64_t at, std::vector<std::string> words,
                std::function<void(MemoryDevice&)> seal) {
-        places_.push_back({std::move(name), std::move(fields), at, std::move(words),
-                           g_.metadata_csum() || name == "group_desc" ? std::move(seal) : nullptr});
+        const bool sealed =
+            g_.metadata_csum() || (name == "group_desc" && g_.has_ro_compat(format::ro_compat::gdt_csum));
+        places_.push_back(
+            {std::move(name), std::move(fields), at, std::move(words), sealed ? std::move(seal) : nullptr});
         return places_.back();
     }
     Place& add(const std::string& name, Structure structure, std::uint64_t at, std::vector<std::string> words,

@@ -23,7 +23,7 @@ struct Recipe {
 };
 constexpr std::array<Recipe, seed_kind_count> recipes{{
     {"checksums", "-t ext4 -I 256 -g 2048 -O metadata_csum,64bit,orphan_file,ea_inode,large_dir,^resize_inode"},
-    {"bare", "-t ext4 -I 256 -g 2048 -O ^metadata_csum,64bit,ea_inode,^resize_inode"},
+    {"bare", "-t ext4 -I 256 -g 2048 -O ^metadata_csum,uninit_bg,64bit,ea_inode,^resize_inode"},
     {"inline_data", "-t ext4 -I 256 -g 4096 -O metadata_csum,inline_data"},
     {"indirect", "-t ext3 -I 128 -g 4096"},
     {"bigalloc", "-t ext4 -I 256 -O metadata_csum,bigalloc -C 4096"},

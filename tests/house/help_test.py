@@ -5,11 +5,16 @@ Usage: help_test.py SOURCE
 """
 
 import pathlib
+import re
 import subprocess
 import sys
 
-VERBS = ("run", "test", "build", "lint", "bench", "fuzz")
-TOOLS = ("explore", "crash")  # these have their options told by the program that they build
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).resolve() / "tools"))
+from house import usage  # noqa: E402  (the path has to be set first)
+
+VERBS = ("run", "test", "build", "lint", "bench", "fuzz", "explore", "crash")
+TOOLS = ("explore", "crash")  # programs, built from the list of options that ./dev judges by
 
 
 def main():
@@ -17,7 +22,13 @@ def main():
     bad = []
 
     def expect(status, says, *words):
-        result = subprocess.run([dev, *words], capture_output=True, text=True, check=False)
+        """At once: with nothing to install or to build with."""
+        try:
+            result = subprocess.run([sys.executable, "-B", dev, *words], capture_output=True, text=True, check=False,
+                                    timeout=10, env={"PATH": "/nonexistent"})
+        except subprocess.TimeoutExpired:
+            bad.append(f"./dev {' '.join(words)} takes its time")
+            return
         said = result.stdout if status == 0 else result.stderr
         if result.returncode != status or says not in said:
             bad.append(f"./dev {' '.join(words)}: {result.returncode}, {said!r}")
@@ -27,11 +38,21 @@ def main():
     for verb in VERBS:
         expect(0, f"usage: ./dev {verb}", verb, "--help")
     for verb in TOOLS:
-        if (dev.parent / "build" / "debug" / "bin" / f"uext4-{verb}").exists():
-            expect(0, f"usage: ./dev {verb}", verb, "--help")
-            if "Building" in subprocess.run([dev, verb, "--help"], capture_output=True, text=True, check=False).stdout:
-                bad.append(f"./dev {verb} --help builds")
-    for verb in ("build", "lint", "test"):
+        # What the program knows, and what the list says of it.
+        source = (dev.parent / "tests" / verb / "main.cpp").read_text(encoding="utf-8")
+        listed = usage.options_of(dev.parent / "tests" / verb / "usage.inc")
+        if set(re.findall(r'"(--[a-z0-9]+)"', source)) - {"--help"} != set(listed):
+            bad.append(f"tests/{verb}/usage.inc lists {', '.join(listed)}")
+        expect(2, "no such option", verb, "--no-such-option")
+        expect(2, "needs a value", verb, "--list", "--seed")
+        expect(2, "is no number", verb, "--seed", "one")
+    expect(2, "is none of", "crash", "--workload", "nothing")
+    expect(2, "is none of", "crash", "--mode", "nothing")
+    expect(2, "is none of", "explore", "--scheduler", "nothing")
+    expect(2, "there is no workload nothing", "bench", "--workload", "nothing")
+    expect(2, "there is no peer nothing", "bench", "--peers", "uext4,nothing")
+    expect(2, "invalid int", "bench", "--runs", "some")
+    for verb in ("build", "lint", "test", "run", "bench", "fuzz"):
         expect(2, "unrecognized arguments", verb, "--no-such-option")
     expect(2, "no verb nothing", "nothing")
     print("\n".join(bad) if bad else f"{len(VERBS)} verbs tell what they do")

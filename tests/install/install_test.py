@@ -102,6 +102,11 @@ def main():
             sys.exit("libuext4.so does not call itself libuext4.so.0")
         if (program := prefix / "bin" / "uext4").exists():
             run(program, "--help")
+            for helper in ("mount.fuse.uext4", "umount.fuse.uext4"):
+                link = prefix / "sbin" / helper
+                if not link.is_symlink() or os.path.isabs(os.readlink(link)) or link.resolve() != program:
+                    sys.exit(f"{link} is no relative link to the program")
+                run(link, "--help")
         print(f"{len(headers)} headers and both libraries serve a consumer")
     return 0
 

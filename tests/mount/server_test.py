@@ -228,7 +228,7 @@ def unmounted_by_others(scratch):
 
 def test(scratch):
     mounting.need("dumpe2fs")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM,
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
                    signal.SIGIO, signal.SIGPWR, signal.SIGTRAP, signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX):
         ended_by(scratch, number)
     for number in (signal.SIGTERM, signal.SIGTRAP, signal.SIGRTMIN + 1):

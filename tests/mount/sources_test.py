@@ -82,8 +82,17 @@ def descriptor(scratch):
     finally:
         os.close(fd)
     scratch.servers[directory] = scratch.server_of(directory)
+    check(source_of(directory) == str(scratch.path("renamed")), f"the source reads as {source_of(directory)}")
     (directory / "written").write_bytes(b"by descriptor")
     scratch.umount(directory)
+    # One without a name is the descriptor.
+    os.link(scratch.path("renamed"), scratch.path("nameless"))
+    with open(scratch.path("nameless"), "r+b") as file:
+        os.unlink(scratch.path("nameless"))
+        run(scratch.program, "mount", f"/dev/fd/{file.fileno()}", directory, pass_fds=(file.fileno(),))
+        scratch.servers[directory] = scratch.server_of(directory)
+        check(source_of(directory) == f"/dev/fd/{file.fileno()}", f"the source reads as {source_of(directory)}")
+        scratch.umount(directory)
     mounting.clean(scratch.path("renamed"))
     print("an open descriptor: mounted, written", flush=True)
 

@@ -51,6 +51,19 @@ protected:
         auto closed = fs->unmount();
         EXPECT_TRUE(closed) << closed.error().what;
     }
+    // The same image, with options more.
+    void mount_again(const std::string& more) {
+        auto closed = fs->unmount();
+        ASSERT_TRUE(closed) << closed.error().what;
+        fs.reset();
+        auto options = parse_all_options(GetParam() + ("," + more));
+        ASSERT_TRUE(options) << options.error().what;
+        options->background = false;
+        options->commit_interval = 0ms;
+        auto mounted = FileSystem::mount_device(recorder, *options);
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+    }
     bool journaled() const { return std::string_view(GetParam()).find("journal") != std::string_view::npos; }
 
     static std::vector<std::byte> contents(std::size_t size) { return std::vector<std::byte>(size, std::byte{0xd7}); }
@@ -95,6 +108,38 @@ protected:
             }
         }
         return text;
+    }
+    // What a change has done when it returns.
+    template <typename Change>
+    void durable(const char* what, Change&& change) {
+        settle();
+        const auto done = change();
+        ASSERT_TRUE(done) << what << ": " << done.error().what;
+        EXPECT_THAT(happened(), testing::MatchesRegex("[DmLFC]*L+FCF*")) << what;
+    }
+    template <typename Change>
+    void not_durable(const char* what, Change&& change) {
+        settle();
+        const auto done = change();
+        ASSERT_TRUE(done) << what << ": " << done.error().what;
+        EXPECT_EQ(happened().find('C'), std::string::npos) << what;
+    }
+    void attributes(Inode& inode) {
+        AttributeChange mode, owner, times;
+        mode.mode = 0700;
+        owner.uid = 7, owner.owner_asked = true;
+        times.atime = times.mtime = format::Timestamp{1, 2};
+        const std::byte value[3] = {};
+        durable("chmod", [&] { return fs->set_attributes(inode, mode, root, true); });
+        durable("chown", [&] { return fs->set_attributes(inode, owner, root, true); });
+        durable("utimens", [&] { return fs->set_attributes(inode, times, root, true); });
+        durable("setxattr", [&] { return fs->set_xattr(inode, "user.a", value, 0, root, true); });
+        durable("removexattr", [&] { return fs->remove_xattr(inode, "user.a", root, true); });
+    }
+    void sizes(OpenFile& file) {
+        durable("fallocate", [&] { return file.fallocate(0, 0, 8 * block_size); });
+        durable("a shorter file", [&] { return file.truncate(5000); });
+        durable("a longer file", [&] { return file.truncate(50000); });
     }
     std::uint64_t commits() const { return fs->volume().fs().journal.counters().commits; }
 
@@ -218,6 +263,67 @@ TEST_P(Order, DataWrittenDuringACommitIsFlushedAfterIt) {
     second.join();
     const std::string order = happened();
     EXPECT_NE(order.find('F', order.find('D')), std::string::npos) << order << ": not flushed";
+}
+
+// Files and directories with the flag S, directories with D, and descriptors that sync: what was changed is durable
+// when the call returns.
+TEST_P(Order, WhatSyncsEachChangeHasItDurable) {
+    namespace f = format::inode_flag;
+    auto flag = [&](Inode& inode, std::uint32_t bit) {
+        durable("the flag", [&] { return fs->set_flags(inode, fs->get_flags(inode) | bit, root, true); });
+    };
+    for (const int flags : {O_SYNC, O_DSYNC}) {
+        auto file = open("/descriptor", O_CREAT | O_RDWR | flags);
+        sizes(*file);
+    }
+    auto file = open("/file");
+    flag(file->inode(), f::sync);
+    sizes(*file);
+    durable("truncate", [&] { return fs->truncate(file->inode(), 100, root, true); });
+    durable("O_TRUNC", [&] { return fs->open_path("/file", O_RDWR | O_TRUNC, 0, root); });
+    attributes(file->inode());
+    for (const std::uint32_t bit : {f::sync, f::dirsync}) {
+        auto dir = fs->create(**fs->root(), fmt::format("dir{}", bit), S_IFDIR | 0755, 0, "", root, true);
+        ASSERT_TRUE(dir);
+        flag(**dir, bit);
+        attributes(**dir);
+    }
+}
+
+// The options of the same names: as if all files, or all directories, had the flag.
+TEST_P(Order, WhatTheOptionsSyncIsDurable) {
+    mount_again("sync");
+    auto file = open("/file");
+    durable("write", [&] { return file->write(0, contents(block_size)); });
+    sizes(*file);
+    durable("O_TRUNC", [&] { return fs->open_path("/file", O_RDWR | O_TRUNC, 0, root); });
+    attributes(file->inode());
+    file.reset();
+    for (const char* option : {"sync", "dirsync", "sync,dirsync,async"}) {
+        mount_again(option);
+        const std::string name = option;
+        auto top = *fs->root();
+        durable("mkdir", [&] { return fs->create(*top, name, S_IFDIR | 0755, 0, "", root, true); });
+        auto dir = fs->resolve("/" + name, root);
+        ASSERT_TRUE(dir);
+        attributes(**dir);
+        durable("create", [&] { return fs->create(**dir, "a", S_IFREG | 0644, 0, "", root, true); });
+        auto a = fs->resolve("/" + name + "/a", root);
+        ASSERT_TRUE(a);
+        durable("link", [&] { return fs->link(**a, *top, name + "b", root, true); });
+        durable("rename", [&] { return fs->rename(**dir, "a", *top, name + "c", 0, root, true); });
+        durable("unlink", [&] { return fs->unlink(*top, name + "b", root, true); });
+        durable("rmdir", [&] { return fs->rmdir(*top, name, root, true); });
+        const auto chmod = [&] {
+            AttributeChange mode;
+            mode.mode = 0600;
+            return fs->set_attributes(**a, mode, root, true);
+        };
+        if (name == "sync") durable("chmod", chmod);
+        else not_durable("chmod", chmod);
+    }
+    mount_again("sync,async");
+    not_durable("mkdir", [&] { return fs->create(**fs->root(), "last", S_IFDIR | 0755, 0, "", root, true); });
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, Order, testing::Values("data=ordered", "data=journal"),

@@ -1,9 +1,15 @@
 """Which times a call moves, of the files and of the directories that it changes, and which it leaves when it fails."""
 
+import fcntl
 import os
 import stat
+import struct
 
-from answers import ANN, libc
+from answers import ANN, BEN, libc
+from cases_linux import GETFLAGS, SETFLAGS
+
+IMMUTABLE, APPEND = 0x10, 0x20
+UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 
 
 def touch(path, content=b""):
@@ -100,4 +106,41 @@ def as_others(answers):
     answers.by(ANN, by_ann)
 
 
-CASES = (moved, as_others)
+def set_flags(path, flags):
+    """A file's flags beside those that tell of its map."""
+    fd = os.open(path, os.O_RDONLY)
+    before = struct.unpack("Q", fcntl.ioctl(fd, GETFLAGS, bytes(8)))[0]
+    fcntl.ioctl(fd, SETFLAGS, struct.pack("Q", before & ~(IMMUTABLE | APPEND) | flags))
+    os.close(fd)
+
+
+def utimens(path, atime, mtime):
+    """`now`, `omit`, or nanoseconds since 1970, as the call takes them."""
+    words = [word for time in (atime, mtime) for word in
+             {"now": (0, UTIME_NOW), "omit": (0, UTIME_OMIT)}.get(time) or divmod(time, 10 ** 9)]
+    libc("utimensat", -100, path.encode(), struct.pack("4q", *words), 0)
+
+
+def touch_flagged(answers, label):
+    for atime, mtime in (("now", "now"), ("now", "omit"), ("omit", "now"), ("omit", "omit"), (5, 7), ("now", 7), (5, "now")):
+        answers.times(f"times {atime} {mtime} of {label}", [label], utimens, label, atime, mtime)
+
+
+def of_flagged(answers):
+    """What only grows may be touched, and nothing else."""
+    for label, flags in (("plain", 0), ("append", APPEND), ("immutable", IMMUTABLE)):
+        touch(label, b"content")
+        os.chmod(label, 0o666)
+        os.chown(label, ANN.uid, ANN.gid)
+        set_flags(label, flags)
+    try:
+        for label in ("plain", "append", "immutable"):
+            touch_flagged(answers, label)
+            for user in (ANN, BEN):
+                answers.by(user, touch_flagged, label)
+    finally:
+        for label in ("append", "immutable"):
+            set_flags(label, 0)
+
+
+CASES = (moved, as_others, of_flagged)

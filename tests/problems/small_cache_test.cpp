@@ -9,6 +9,18 @@
 namespace uext4::problems {
 namespace {
 
+// A sanitizer keeps memory of its own, and what was freed for a while: the size of the process is not the program's.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define UEXT4_SANITIZED 1
+#endif
+#endif
+#ifdef UEXT4_SANITIZED
+constexpr bool memory_is_measured = false;
+#else
+constexpr bool memory_is_measured = true;
+#endif
+
 constexpr std::size_t mib = 1 << 20, chunk = 64 << 10;
 constexpr std::size_t cache_mib = 16, allowed_mib = cache_mib + 64;
 
@@ -142,7 +154,9 @@ TEST_P(SmallCache, IsEnough) {
     const std::size_t peak = (status_kib("VmHWM:") - before_) / 1024;
     fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB over {} MiB\n", total() / mib, cache_mib, peak,
                before_ / 1024);
-    EXPECT_LE(peak, allowed_mib);
+    if (memory_is_measured) {
+        EXPECT_LE(peak, allowed_mib);
+    }
     const Said checked = say("e2fsck -fn " + path_);
     EXPECT_EQ(checked.status, 0) << checked.text;
 }

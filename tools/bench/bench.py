@@ -19,6 +19,8 @@ import tempfile
 import peers
 from workloads import WORKLOADS
 
+PEERS = ("uext4", "kernel", "fuse2fs")
+
 
 class Bench:
     """What a workload sees: one peer, mounted."""
@@ -152,22 +154,26 @@ def parse(arguments):
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="how often each is measured (3)")
     parser.add_argument("--list", action="store_true", help="list the workloads")
     parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="all sizes times this (1.0)")
-    parser.add_argument("--peers", default="uext4,kernel,fuse2fs", help="which of uext4, kernel, fuse2fs")
+    parser.add_argument("--peers", default=",".join(PEERS), help=f"which of {', '.join(PEERS)}")
     parser.add_argument("--tree", metavar="DIR", help="what the tree workload packs (/usr/include)")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--driver", help=argparse.SUPPRESS)
     parser.add_argument("--micro", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for kind, given, known in (("workload", options.workload or [], [w.name for w in WORKLOADS] + ["micro"]),
+                               ("peer", options.peers.split(","), PEERS)):
+        for name in given:
+            if name not in known:
+                parser.error(f"there is no {kind} {name}; there are {', '.join(known)}")
+    return options
 
 
 def team_of(options, folder):
     """The peers that can take part, and why the others cannot."""
-    kinds = {"uext4": lambda: peers.Uext4(folder, options.program), "kernel": lambda: peers.Kernel(folder),
-             "fuse2fs": lambda: peers.Fuse2fs(folder)}
+    kinds = dict(zip(PEERS, (lambda: peers.Uext4(folder, options.program), lambda: peers.Kernel(folder),
+                             lambda: peers.Fuse2fs(folder))))
     team, skipped = [], {}
     for name in options.peers.split(","):
-        if name not in kinds:
-            raise peers.Unavailable(f"there is no peer {name}; there are {', '.join(kinds)}")
         peer = kinds[name]()
         try:
             peer.check_available()
@@ -181,10 +187,6 @@ def team_of(options, folder):
 
 def bench(options):
     chosen = [w for w in WORKLOADS if not options.workload or w.name in options.workload]
-    known = [w.name for w in WORKLOADS] + ["micro"]
-    for name in options.workload or []:
-        if name not in known:
-            raise peers.Unavailable(f"there is no workload {name}; there are {', '.join(known)}")
     for tool in ("mke2fs", "e2fsck", "tar", "umount"):
         if not shutil.which(tool):
             raise peers.Unavailable(f"{tool} is not installed")

@@ -235,6 +235,7 @@ void create_together(const Job& job) {
         must(::mkdir(parts[i].directory.c_str(), 0755) == 0, "mkdir");
         make_directory(parts[i]);
     }
+    must(job.size > 0, "no process is to create files");
     const Clock clock;
     for (const Job& part : parts) {
         const pid_t child = ::fork();

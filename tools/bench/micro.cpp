@@ -19,7 +19,7 @@ using namespace uext4;
 void checksum(benchmark::State& state) {
     std::vector<std::byte> block(static_cast<std::size_t>(state.range(0)), std::byte{0x5A});
     std::uint32_t crc = ~0u;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         crc = format::crc32c(crc, block);
         benchmark::DoNotOptimize(crc);
     }
@@ -77,7 +77,7 @@ void create(benchmark::State& state) {
     Scratch scratch("1G");
     if (!scratch) return state.SkipWithError("no image");
     std::int64_t i = 0;
-    for (auto _ : state)
+    for ([[maybe_unused]] auto turn : state)
         if (!scratch.create(name_of(i++))) return state.SkipWithError("create");
 }
 BENCHMARK(create)->Iterations(files)->Unit(benchmark::kMicrosecond);
@@ -88,7 +88,7 @@ void lookup_and_stat(benchmark::State& state) {
     for (int i = 0; i < files; ++i)
         if (!scratch.create(name_of(i))) return state.SkipWithError("create");
     std::int64_t i = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         Result<InodeRef> found = scratch.fs().lookup(scratch.root(), name_of(i++ % files), Credentials::root(), false);
         if (!found || !scratch.fs().attributes(**found)) return state.SkipWithError("lookup");
     }
@@ -101,7 +101,7 @@ void unlink_each(benchmark::State& state) {
     for (int i = 0; i < files; ++i)
         if (!scratch.create(name_of(i))) return state.SkipWithError("create");
     std::int64_t i = 0;
-    for (auto _ : state)
+    for ([[maybe_unused]] auto turn : state)
         if (!scratch.fs().unlink(scratch.root(), name_of(i++), Credentials::root(), false))
             return state.SkipWithError("unlink");
 }
@@ -124,7 +124,7 @@ void transfer(benchmark::State& state, Operation operation) {
     if (!(*file)->sync(false)) return state.SkipWithError("sync");
     data.resize(static_cast<std::size_t>(state.range(0)));
     std::uint64_t at = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         if (!operation(**file, at, data)) return state.SkipWithError("transfer");
         at = (at + data.size() * 17) % (large_file - data.size());
         at -= at % 4096;
@@ -155,7 +155,7 @@ void append_and_sync(benchmark::State& state) {
     if (!file) return state.SkipWithError("open");
     const std::vector<std::byte> data(4096, std::byte{2});
     std::uint64_t at = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         if (!(*file)->write(at, data) || !(*file)->sync(false)) return state.SkipWithError("append");
         at += data.size();
     }
@@ -172,7 +172,7 @@ void write_new(benchmark::State& state) {
     if (!file) return state.SkipWithError("open");
     const std::vector<std::byte> data(std::size_t{1} << 20, std::byte{3});
     std::uint64_t at = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         if (!(*file)->write(at, data)) return state.SkipWithError("write");
         at += data.size();
         if (at == (std::uint64_t{256} << 20) && !(*file)->sync(false)) return state.SkipWithError("sync");

@@ -12,7 +12,19 @@ from . import build, host, packages
 from .host import BUILD, ROOT, say
 
 TIDY_OPTIONS = ("--quiet", "--extra-arg=-Wno-unknown-warning-option")
-SUFFIXES = (".h", ".hpp", ".cpp", ".cc", ".c")
+COMPILED = (".cpp", ".cc", ".c")
+SUFFIXES = (".h", ".hpp", *COMPILED)
+
+
+# Follows paths through the code; of tests it says little, and takes most of the time there.
+PATHS = "-clang-analyzer-*"
+
+
+def options_for(file):
+    """clang-tidy's options for a source file of the product or of the tests."""
+    parts = pathlib.Path(file).relative_to(ROOT).parts
+    is_test = parts[0] == "tests" or parts[-1].endswith("_test.cpp")
+    return (*TIDY_OPTIONS, f"--checks={PATHS}") if is_test else TIDY_OPTIONS
 
 
 def sources():
@@ -38,7 +50,10 @@ def headers_of(folder):
         names = [line.strip() for line in block.splitlines()[1:] if line.strip()]
         if names:
             paths = [str((folder / name).resolve()) for name in names]
-            found[paths[0]] = paths
+            # A sanitizer's own list of exceptions comes before the source.
+            source = next((path for path in paths if path.endswith(COMPILED)), None)
+            if source:
+                found[source] = paths
     return found
 
 
@@ -49,7 +64,7 @@ class Digests:
         self.headers = headers_of(folder)
         self.contents = {}
         version = subprocess.run(["clang-tidy-19", "--version"], capture_output=True, text=True, check=False).stdout
-        self.base = version + (ROOT / ".clang-tidy").read_text(encoding="utf-8") + str(TIDY_OPTIONS)
+        self.base = version + (ROOT / ".clang-tidy").read_text(encoding="utf-8")
 
     def of_content(self, path):
         if path not in self.contents:
@@ -64,7 +79,7 @@ class Digests:
         paths = self.headers.get(str(pathlib.Path(command["file"]).resolve()))
         if paths is None:
             return None
-        whole = hashlib.sha256((self.base + command["command"]).encode())
+        whole = hashlib.sha256((self.base + str(options_for(command["file"])) + command["command"]).encode())
         for path in sorted(paths):
             if path.startswith(str(ROOT)):
                 whole.update(f"{path} {self.of_content(path)}\n".encode())
@@ -85,7 +100,7 @@ def tidy_complaints():
         if digest and (seen / digest).exists():
             return file, None
         # The commands are g++'s: clang does not know all of its warnings.
-        result = subprocess.run(["clang-tidy-19", "-p", str(folder), *TIDY_OPTIONS, file], cwd=ROOT, text=True,
+        result = subprocess.run(["clang-tidy-19", "-p", str(folder), *options_for(file), file], cwd=ROOT, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
         if digest and result.returncode == 0:
             (seen / digest).touch()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from . import build, fuzzing, linting, packages, running, testing
+from . import build, fuzzing, linting, packages, running, testing, usage
 from .host import BUILD, ROOT, GiveUp, say
 
 HELP = """./dev VERB [...]
@@ -21,7 +21,7 @@ HELP = """./dev VERB [...]
   fuzz [TARGET ...]   fuzz targets, or `all`; without one, list them: --seconds N, --report FILE
   help                this text
 
-Every verb first installs the Debian packages it needs (as root or with sudo) and builds what it uses.
+Every verb looks at its words, then installs the Debian packages it needs (as root or with sudo) and builds what it uses.
 `./dev VERB --help` tells more; bench, explore and crash pass their arguments on."""
 
 
@@ -54,8 +54,10 @@ def output_on_stderr():
 
 def bench(arguments):
     script = ROOT / "tools" / "bench" / "bench.py"
+    sys.path.insert(0, str(script.parent))
+    from bench import parse  # only this verb needs it
     tools = []
-    if not {"--list", "--help", "-h"} & set(arguments):
+    if not parse(arguments).list:  # what is wrong, and --help, end here
         with output_on_stderr():
             packages.ensure("products", "tests")
             try:
@@ -70,23 +72,22 @@ def bench(arguments):
 
 
 def run_tool(name, purpose, arguments):
-    tool = build.tool_path("debug", name)
-    asks = bool({"--help", "-h"} & set(arguments))
-    # Its options are the tool's own to tell: the one that was built last does, without building.
-    if not (asks and tool.exists()):
-        if asks:
-            say(f"{purpose} is not built yet: building it first")
-        packages.ensure("products", "tests")
-        tool = build.build_tool("debug", name, purpose)
+    listed = ROOT / "tests" / name / "usage.inc"
+    if {"--help", "-h"} & set(arguments):
+        say(usage.text_of(listed))
+        return 0
+    usage.judge(listed, arguments)
+    packages.ensure("products", "tests")
+    tool = build.build_tool("debug", f"uext4-{name}", purpose)
     return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
 
 
 def explore(arguments):
-    return run_tool("uext4-explore", "the schedule explorer", arguments)
+    return run_tool("explore", "the schedule explorer", arguments)
 
 
 def crash(arguments):
-    return run_tool("uext4-crash", "the crash-state generator", arguments)
+    return run_tool("crash", "the crash-state generator", arguments)
 
 
 VERBS = {

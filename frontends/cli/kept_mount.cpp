@@ -1,0 +1,52 @@
+#include "cli/kept_mount.h"
+
+namespace uext4::cli {
+
+namespace {
+
+KeptMount* living = nullptr;
+
+}  // namespace
+
+KeptMount::KeptMount(std::string image, const CommonOptions& options) : image_(std::move(image)), options_(options) {
+    living = this;
+}
+
+KeptMount::~KeptMount() { living = nullptr; }
+
+KeptMount* KeptMount::of(const std::string& image) { return living && living->image_ == image ? living : nullptr; }
+
+bool KeptMount::serves(const CommonOptions& options) const {
+    return options.mount_options == options_.mount_options && options.no_replay == options_.no_replay;
+}
+
+FileSystem& KeptMount::open(bool writable) {
+    if (fs_ && writable && !writable_) close();
+    if (!fs_) {
+        CommonOptions options = options_;
+        // Commands that only look leave the times of access as they are, as they do on a mount of their own.
+        if (writable)
+            options.mount_options = "noatime" + (options.mount_options.empty() ? "" : "," + options.mount_options);
+        fs_ = mount_image(image_, writable, options);
+        writable_ = writable;
+    }
+    if (writable) changed_ = true;
+    else settle();
+    return *fs_;
+}
+
+void KeptMount::settle() {
+    if (!fs_ || !std::exchange(changed_, false)) return;
+    need(fs_->sync(), image_);
+    fs_->volume().finish_deletions();
+    need(fs_->sync(), image_);
+}
+
+void KeptMount::close() {
+    changed_ = false;
+    if (const std::unique_ptr<FileSystem> fs = std::move(fs_))
+        if (const Result<void> closed = fs->unmount(); !closed)
+            give_up(impossible, image_ + ": " + closed.error().what);
+}
+
+}  // namespace uext4::cli

@@ -1,0 +1,37 @@
+// One mount of an image over all commands of a shell.
+#pragma once
+
+#include "cli/session.h"
+
+namespace uext4::cli {
+
+// Read-only until the first command that changes something, writable from then on, to the end. While one of these
+// lives, each Session for its image and with its options works on it; others for its image (Session::Use::alone,
+// --no-replay) close it first, and the next one opens it again.
+class KeptMount {
+public:
+    KeptMount(std::string image, const CommonOptions& options);
+    // Unmounts, and only tells of what fails; close() is the way to know.
+    ~KeptMount();
+    KeptMount(const KeptMount&) = delete;
+    KeptMount& operator=(const KeptMount&) = delete;
+
+    // The one that lives, if it is of that image; or null.
+    static KeptMount* of(const std::string& image);
+    bool serves(const CommonOptions& options) const;
+    // Ends the verb where it cannot be opened. A reader sees what was changed as if the image had been opened anew:
+    // nothing waits for its blocks, and removed files have given theirs back.
+    FileSystem& open(bool writable);
+    // What was changed so far is durable. Ends the verb when that fails.
+    void settle();
+    // Unmounts. Ends the verb when that fails.
+    void close();
+
+private:
+    const std::string image_;
+    const CommonOptions options_;
+    std::unique_ptr<FileSystem> fs_;
+    bool writable_ = false, changed_ = false;
+};
+
+}  // namespace uext4::cli

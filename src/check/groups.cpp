@@ -1,0 +1,180 @@
+// Block groups: descriptors, bitmaps, and who uses which block.
+#include "check/checker.h"
+
+namespace uext4 {
+
+namespace {
+
+bool bit_of(ConstBytes bitmap, std::uint32_t i) {
+    return (std::to_integer<unsigned>(bitmap[i / 8]) >> (i % 8) & 1) != 0;
+}
+
+// Bits past the last one that stands for something are set.
+bool padded(ConstBytes bitmap, std::uint32_t used) {
+    for (std::uint32_t i = used; i < bitmap.size() * 8; ++i)
+        if (!bit_of(bitmap, i)) return false;
+    return true;
+}
+
+}  // namespace
+
+std::uint64_t Checker::cluster_of(BlockNr b) const {
+    return g_.group_of(b).value * g_.clusters_per_group +
+           (b.value - g_.first_block(g_.group_of(b)).value) / g_.cluster_ratio;
+}
+
+// `owner` 0: the file system itself. With clusters, one inode may name several blocks of one.
+void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
+    std::uint64_t last = ~std::uint64_t{0};
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const BlockNr b = first + i;
+        if (!g_.valid_block(b)) {
+            problem(fmt::format("inode {}", owner), "block {} is outside of the file system", b);
+            return;
+        }
+        const std::uint64_t c = cluster_of(b);
+        if (c == last) continue;
+        last = c;
+        if (used_[c] && owner != 0 && !(g_.cluster_ratio > 1 && mine_.contains(c))) {
+            problem(fmt::format("inode {}", owner), "block {} belongs to something else as well", b);
+        }
+        used_[c] = true;
+        if (g_.cluster_ratio > 1 && owner != 0) mine_.insert(c);
+    }
+}
+
+// A bitmap or table. (A cluster may hold several of them.)
+void Checker::use_for_group(std::uint32_t group, BlockNr first, std::uint64_t count) {
+    for (std::uint64_t i = 0; g_.cluster_ratio == 1 && i < count; ++i) {
+        if (!used_[cluster_of(first + i)]) continue;
+        problem(fmt::format("group {}", group), "its structure at block {} overlaps another at block {}", first,
+                first + i);
+        break;
+    }
+    use(first, count, 0);
+}
+
+Result<format::GroupDescView> Checker::descriptor(GroupNr n) {
+    const auto place = g_.descriptor_place(n);
+    keep_ = TRY(fs_.buffers.read(place.block, "group descriptors"));
+    return format::GroupDescView(keep_->data().subspan(place.offset, g_.desc_size), g_.desc_size);
+}
+
+void Checker::mark_system() {
+    if (g_.block_size == 1024 && g_.first_data_block == 0) use(BlockNr(0), 1, 0);
+    for (std::uint32_t n = 0; n < g_.group_count; ++n) {
+        const GroupNr group(n);
+        std::uint64_t base = g_.base_meta_blocks(group);
+        if (n == 0 && g_.block_size == 1024 && g_.first_data_block == 0) ++base;
+        use(g_.first_block(group), base, 0);
+        Result<format::GroupDescView> d = descriptor(group);
+        if (!d) {
+            problem(fmt::format("group {}", n), "{}", d.error().what);
+            continue;
+        }
+        if (!d->checksum_ok(g_, group)) problem(fmt::format("group {}", n), "descriptor: bad checksum");
+        for (const auto& [b, count] : {std::pair(d->block_bitmap(), 1u), std::pair(d->inode_bitmap(), 1u),
+                                       std::pair(d->inode_table(), g_.inode_table_blocks)}) {
+            if (g_.valid_block(b) && g_.valid_block(b + (count - 1))) use_for_group(n, b, count);
+            else problem(fmt::format("group {}", n), "a structure lies at block {}", b);
+        }
+    }
+    if (g_.mmp_block && g_.valid_block(BlockNr(g_.mmp_block))) use(BlockNr(g_.mmp_block), 1, 0);
+}
+
+void Checker::check_group_inodes(GroupNr n) {
+    Result<format::GroupDescView> d = descriptor(n);
+    if (!d) return;
+    const std::string where = fmt::format("group {}", n);
+    const bool sums = g_.descriptor_checksum != format::DescriptorChecksum::none;
+    const bool empty = sums && (d->flags() & format::group_flag::inode_uninit);
+    const std::uint32_t said = d->free_inodes(), dirs_said = d->used_dirs();
+    const std::uint32_t unused = sums ? d->itable_unused() : 0;
+    std::uint32_t free = g_.inodes_per_group, dirs = 0, last = 0;
+    if (unused > g_.inodes_per_group) problem(where, "bg_itable_unused is {} of {}", unused, g_.inodes_per_group);
+    if (!empty) {
+        Result<BufferRef> bitmap = fs_.buffers.read(d->inode_bitmap(), "inode bitmap");
+        if (!bitmap) return problem(where, "{}", bitmap.error().what);
+        const ConstBytes bits = std::as_const(**bitmap).data();
+        if (!d->inode_bitmap_ok(g_, bits)) problem(where, "inode bitmap: bad checksum");
+        if (!padded(bits, g_.inodes_per_group)) problem(where, "inode bitmap: padding after its last inode is not set");
+        for (std::uint32_t i = 0; i < g_.inodes_per_group; ++i) {
+            const InodeNr ino(n.value * g_.inodes_per_group + i + 1);
+            if (!bit_of(bits, i)) {
+                if (ino.value < g_.first_inode) problem(where, "inode bitmap: reserved inode {} is not marked", ino);
+                continue;
+            }
+            --free;
+            last = i + 1;
+            if (check_inode(ino)) ++dirs;
+        }
+    }
+    free_inodes_ += free;
+    if (unused <= g_.inodes_per_group && last > g_.inodes_per_group - unused)
+        problem(where, "bg_itable_unused is {}, but inode {} is in use", unused, n.value * g_.inodes_per_group + last);
+    if (free != said) problem(where, "{} inodes are free, the descriptor says {}", free, said);
+    // Which of the damaged ones are directories is not known.
+    const auto first_damaged = damaged_.lower_bound(n.value * g_.inodes_per_group + 1ull);
+    const auto next_group = damaged_.lower_bound((n.value + 1ull) * g_.inodes_per_group + 1);
+    const auto unknown = static_cast<std::uint32_t>(std::distance(first_damaged, next_group));
+    if (dirs_said < dirs || dirs_said > dirs + unknown)
+        problem(where, "{} directories, the descriptor says {}", dirs, dirs_said);
+}
+
+bool Checker::is_system_cluster(GroupNr group, std::uint32_t index) const {
+    const BlockNr first = g_.first_block(group) + std::uint64_t{index} * g_.cluster_ratio;
+    for (std::uint32_t i = 0; i < g_.cluster_ratio; ++i)
+        if (g_.valid_block(first + i) && fs_.allocator.is_system_block(first + i)) return true;
+    return false;
+}
+
+void Checker::check_bitmaps() {
+    std::uint64_t free_total = 0;
+    for (std::uint32_t n = 0; n < g_.group_count; ++n) {
+        const GroupNr group(n);
+        Result<format::GroupDescView> d = descriptor(group);
+        if (!d) continue;
+        const std::string where = fmt::format("group {}", n);
+        const std::uint32_t clusters = g_.clusters_in_group(group), said = d->free_clusters();
+        const bool uninit = g_.descriptor_checksum != format::DescriptorChecksum::none &&
+                            (d->flags() & format::group_flag::block_uninit);
+        Result<BufferRef> bitmap = fs_.buffers.read(d->block_bitmap(), "block bitmap");
+        if (!bitmap) {
+            problem(where, "{}", bitmap.error().what);
+            continue;
+        }
+        const ConstBytes bits = std::as_const(**bitmap).data();
+        if (!uninit && !d->block_bitmap_ok(g_, bits)) problem(where, "block bitmap: bad checksum");
+        if (!uninit && !padded(bits, clusters))
+            problem(where, "block bitmap: padding after its last cluster is not set");
+        std::uint64_t free = 0, leaked = 0, missing = 0;
+        for (std::uint32_t i = 0; i < clusters; ++i) {
+            const bool used = used_[std::uint64_t{n} * g_.clusters_per_group + i];
+            // A bitmap that was never written stands for the file system's own blocks.
+            const bool marked = uninit ? used && is_system_cluster(group, i) : bit_of(bits, i);
+            if (!marked) ++free;
+            if (marked && !used) ++leaked;
+            if (!marked && used) ++missing;
+            report_.used_clusters += used;
+        }
+        free_total += free;
+        // Those of damaged inodes are not known.
+        if (leaked && damaged_.empty())
+            problem(where, "block bitmap: {} clusters are marked and belong to nobody", leaked);
+        if (missing)
+            problem(where, "block bitmap: {} clusters are in use and not marked{}", missing,
+                    uninit ? " (it says BLOCK_UNINIT)" : "");
+        if (free != said) problem(where, "{} clusters are free, the descriptor says {}", free, said);
+    }
+    // What opening read-only recovered in memory, the superblock's counters do not know.
+    const bool as_closed = !volume_.recovery().needed && volume_.orphans_finished() == 0 &&
+                           !volume_.options().backup_super && !super_.has_incompat(format::incompat::recover);
+    if (!as_closed) return;
+    if (super_.free_blocks() != free_total * g_.cluster_ratio)
+        problem("superblock", "s_free_blocks_count is {}, {} are free", super_.free_blocks(),
+                free_total * g_.cluster_ratio);
+    if (super_.free_inodes_count != free_inodes_)
+        problem("superblock", "s_free_inodes_count is {}, {} are free", super_.free_inodes_count.get(), free_inodes_);
+}
+
+}  // namespace uext4

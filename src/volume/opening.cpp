@@ -1,0 +1,300 @@
+// Opening: the superblock's word, recovery, the layers, what a crash left.
+#include "device/overlay_device.h"
+#include "sync/atomic_point.h"
+#include "volume/fast_commit_replay.h"
+#include "volume/journal_location.h"
+#include "volume/volume_state.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace uext4 {
+
+namespace {
+
+std::uint64_t metadata_limit(const VolumeOptions& o) {
+    return std::clamp<std::uint64_t>(o.cache_bytes / 4, std::uint64_t{4} << 20, std::uint64_t{64} << 20);
+}
+
+Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& options) {
+    format::SuperBlock super;
+    const std::uint64_t at = options.backup_super ? *options.backup_super * 1024 : format::super_offset;
+    if (device.size() < at + sizeof super)
+        return options.backup_super ? fail(EINVAL, "{}: superblock: option sb={}: the image ends before it",
+                                           device.name(), *options.backup_super)
+                                    : fail(EINVAL, "{}: superblock: {} bytes are too few for a file system",
+                                           device.name(), device.size());
+    TRY(device.read(at, std::as_writable_bytes(std::span(&super, 1))));
+    if (super.magic != format::super_magic)
+        return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x}){}", device.name(),
+                    super.magic.get(), options.backup_super ? "" : "; option sb= reads a backup, if there is one");
+    if (!format::super_checksum_ok(super))
+        return fail(EUCLEAN, "{}: superblock: bad checksum{}", device.name(),
+                    options.backup_super ? "" : "; option sb= reads a backup");
+    return super;
+}
+
+}  // namespace
+
+Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log,
+                                     bool recount) {
+    layers.reset();
+    layers.emplace();
+    Layers& l = *layers;
+    l.geometry = TRY(format::Geometry::parse(super, device->size()));
+    l.buffers =
+        std::make_unique<BufferCache>(*device, l.geometry.block_size, l.geometry.blocks_count, metadata_limit(options));
+    JournalOptions j;
+    j.commit_interval = options.fs.read_only ? std::chrono::milliseconds(0) : options.commit_interval;
+    j.barrier = options.barrier;
+    j.checksums = l.geometry.metadata_csum();
+    j.wide = l.geometry.has_incompat(format::incompat::bit64);
+    j.close_at_bytes = std::max<std::uint64_t>(options.cache_bytes / 4, std::uint64_t{1} << 20);
+    j.waiting_bytes = std::max<std::uint64_t>(options.cache_bytes, std::uint64_t{1} << 20);
+    j.on_abort = [this](const Error& why) {
+        atomic_point("FsContext::read_only", &layers);
+        if (layers && layers->fs) layers->fs->read_only.store(true);
+        log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
+        if (errors == ErrorPolicy::panic) panic();
+    };
+    j.after_fast_commits = supersedes;
+    if (with_log) l.journal = TRY(Journal::open(*l.buffers, log_runs, std::move(j)));
+    else l.journal = Journal::create_none(*l.buffers, std::move(j));
+    l.allocator =
+        TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
+    l.allocator->set_discard(options.discard);
+    l.allocator->set_on_damage([this](const Error& e) {
+        met_corruption(e);
+        return errors == ErrorPolicy::carry_on;
+    });
+    if (with_log) l.allocator->set_log(log_runs);
+    const std::uint32_t folio = std::max<std::uint32_t>(options.folio_bytes, l.geometry.block_size);
+    l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
+    l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
+                             [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
+    if (options.backup_super) l.fs->super_offset = *options.backup_super * 1024;
+    l.inodes = std::make_unique<InodeTable>(*l.fs);
+    return {};
+}
+
+Result<void> Volume::State::open() {
+    format::SuperBlock super = TRY(load_super(*device, options));
+    const format::Support support =
+        format::support_for(super.feature_compat, super.feature_incompat, super.feature_ro_compat);
+    if (!support.readable)
+        return fail(EOPNOTSUPP, "{}: features that are not supported: {}", device->name(), support.why);
+    if (!support.writable && !options.fs.read_only)
+        return fail(EROFS, "{}: can only be opened read-only because of: {}", device->name(), support.why);
+    const bool external = super.has_compat(format::compat::has_journal) && super.journal_inum == 0;
+    if (external && !options.fs.read_only)
+        return fail(EROFS, "{}: can only be opened read-only because of: has_journal on another device (s_journal_dev)",
+                    device->name());
+    if (external && super.has_incompat(format::incompat::recover) && options.replay && !options.backup_super)
+        return fail(EOPNOTSUPP,
+                    "{}: needs_recovery, and the journal is on another device (s_journal_dev): only noload "
+                    "shows it, as it is",
+                    device->name());
+    if (device->read_only() && !options.fs.read_only) return fail(EROFS, "{}: cannot be written", device->name());
+    for (const std::string& unmet : add_superblock_defaults(options, super)) log(unmet);
+    if (Result<void> given = check_given(options, super.has_compat(format::compat::has_journal)); !given)
+        return fail(given.error().code, "{}: {}", device->name(), given.error().what);
+    errors = options.errors;
+    if (errors == ErrorPolicy::from_superblock) {
+        errors = super.errors == format::error_policy::panic        ? ErrorPolicy::panic
+                 : super.errors == format::error_policy::remount_ro ? ErrorPolicy::remount_ro
+                                                                    : ErrorPolicy::carry_on;
+    }
+    const bool wants_recovery = super.has_incompat(format::incompat::recover);
+    bool dirty = wants_recovery || super.last_orphan != 0 || super.has_ro_compat(format::ro_compat::orphan_present);
+    if (!options.fs.read_only) {
+        const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
+        mmp = TRY(MultipleMount::claim(*image, geometry, log));
+        if (mmp) device = fence = std::make_shared<FencedDevice>(image);
+        super = TRY(load_super(*device, options));
+    }
+    if (options.fs.read_only && options.replay && dirty && !options.backup_super)
+        device = std::make_shared<OverlayDevice>(image);
+    std::vector<BlockRun> runs;
+    const bool has_journal = super.has_compat(format::compat::has_journal);
+    bool with_log = false;
+    const bool replays = options.replay && !options.backup_super;
+    if (has_journal && (super.journal_inum != 0 || !options.fs.read_only)) {
+        const bool read_only = std::exchange(options.fs.read_only, true);
+        Result<void> first = assemble(super, {}, false, false);
+        options.fs.read_only = read_only;
+        TRY(std::move(first));
+        if (replays || !options.fs.read_only) {
+            runs = TRY(locate_journal(*layers->inodes, layers->geometry));
+            const std::uint32_t block_size = layers->geometry.block_size;
+            const std::uint64_t blocks = layers->geometry.blocks_count;
+            layers.reset();
+            if (wants_recovery) {
+                const bool had_errors = super.state & format::super_state::errors;
+                recovery = TRY(recover(*device, block_size, blocks, runs));
+                super = TRY(load_super(*device, options));
+                // The log may hold an earlier superblock than the one that was marked.
+                if (had_errors && !(super.state & format::super_state::errors)) {
+                    TRY(mark_errors());
+                    super = TRY(load_super(*device, options));
+                }
+                if (recovery.fast_commits.any()) {
+                    TRY(replay_fast(super, runs));
+                    super = TRY(load_super(*device, options));
+                }
+                // On the image the mark stays until the unmount has written the counters: without it they would be
+                // believed.
+                if (options.fs.read_only) {
+                    TRY(write_super([](format::SuperBlock& s) {
+                        s.feature_incompat = s.feature_incompat & ~format::incompat::recover;
+                    }));
+                    super = TRY(load_super(*device, options));
+                }
+            }
+            with_log = !options.fs.read_only;
+        }
+    }
+    const bool recount = wants_recovery || !(super.state & format::super_state::valid);
+    if (!options.fs.read_only) {
+        // Before the log is used the superblock on disk says that it must be replayed.
+        TRY(write_super([&](format::SuperBlock& s) {
+            if (has_journal) s.feature_incompat = s.feature_incompat | format::incompat::recover;
+            else s.state = static_cast<std::uint16_t>(s.state & ~format::super_state::valid);
+            if (s.has_compat(format::compat::dir_index)) format::record_hash_sign(s);
+            s.mnt_count = static_cast<std::uint16_t>(s.mnt_count + 1);
+            s.mtime = seconds_now();
+            s.wtime = seconds_now();
+        }));
+    }
+    TRY(assemble(super, runs, with_log, recount));
+    TRY(take_over_journal_error());
+    orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
+    names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);
+    const bool may_finish = !options.fs.read_only || device != image;
+    if (replays && may_finish) TRY(finish_orphans());
+    if (!options.fs.read_only) {
+        if (orphans->uses_file()) {
+            Handle handle = TRY(fs().journal.start(2));
+            TRY(orphans->mark_present(handle, true));
+        }
+        deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
+        if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
+    }
+    if (mmp)
+        mmp->watch([this](const Error& why) {
+            fence->close(why);
+            layers->journal->abort(why);
+        });
+    return {};
+}
+
+// The fast commits are replayed in memory first: a tag that lies leaves the image as the ordinary recovery left it.
+// What came of them is then one transaction of the log, which takes their place as a whole.
+Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs) {
+    const std::shared_ptr<BlockDevice> target = device;
+    const bool read_only = options.fs.read_only;
+    auto overlay = std::make_shared<OverlayDevice>(target);
+    auto replayed = [&]() -> Result<void> {
+        device = overlay;
+        options.fs.read_only = false;
+        TRY(assemble(super, {}, false, true));
+        Orphans owner(fs(), *layers->inodes);
+        TRY(replay_fast_commits(recovery.fast_commits, fs(), *layers->inodes, owner));
+        return layers->journal->close();
+    };
+    Result<void> done = replayed();
+    layers.reset();
+    device = target;
+    options.fs.read_only = read_only;
+    TRY(std::move(done));
+
+    const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
+    const std::uint32_t block_size = geometry.block_size;
+    std::vector<std::pair<BlockNr, std::vector<std::byte>>> changed;
+    Result<void> compared;
+    overlay->for_each_page([&](std::uint64_t index, const SparsePages::Page&) {
+        for (std::uint64_t at = round_down(index * SparsePages::page_size, std::uint64_t{block_size});
+             compared && at < (index + 1) * SparsePages::page_size; at += block_size) {
+            const BlockNr block(at / block_size);
+            if (at + block_size > device->size() || (!changed.empty() && changed.back().first == block)) continue;
+            std::vector<std::byte> before(block_size), after(block_size);
+            compared = device->read(at, before);
+            if (compared) compared = overlay->read(at, after);
+            if (compared && before != after) changed.emplace_back(block, std::move(after));
+        }
+    });
+    TRY(std::move(compared));
+    if (read_only) {
+        for (const auto& [block, bytes] : changed) TRY(device->write(block.value * block_size, bytes));
+        return {};
+    }
+    supersedes = true;
+    auto logged = [&]() -> Result<void> {
+        TRY(assemble(super, runs, true, false));
+        {
+            Handle handle = TRY(layers->journal->start(static_cast<unsigned>(changed.size()) + 1));
+            for (const auto& [block, bytes] : changed) {
+                BufferRef buffer = TRY(layers->buffers->get(block, "fast commit"));
+                TRY(handle.create_access(buffer));
+                std::memcpy(buffer->data().data(), bytes.data(), bytes.size());
+            }
+        }
+        return layers->journal->close();
+    };
+    done = logged();
+    supersedes = false;
+    layers.reset();
+    return done;
+}
+
+Result<void> Volume::State::finish_orphans() {
+    const bool read_only = fs().read_only.exchange(false);  // an overlay is written, not the image
+    auto finish = [&]() -> Result<void> {
+        const std::vector<InodeNr> found = TRY(orphans->load());
+        for (InodeNr number : found) {
+            Result<InodeRef> inode = layers->inodes->get(number, true);
+            if (!inode) {
+                log(fmt::format("orphan: {}", inode.error().what));
+                continue;
+            }
+            if ((*inode)->links() == 0) {
+                TRY(delete_inode(**inode, *layers->inodes, *orphans));
+            } else {
+                // A truncate that was under way: blocks past the size go.
+                WriteLock guard((*inode)->rw);
+                Handle handle = TRY(fs().journal.start(64));
+                const std::uint64_t bs = fs().block_size();
+                if (!(*inode)->is_inline())
+                    TRY(remove_blocks(**inode, handle, LogicalBlock(divide_up((*inode)->size_hint(), bs)),
+                                      LogicalBlock(~std::uint64_t{0})));
+                if (!handle.extend(Orphans::credits() + 2)) TRY(handle.restart(Orphans::credits() + 2));
+                TRY(orphans->remove(handle, **inode));
+            }
+            ++orphans_finished;
+        }
+        if (options.fs.read_only && orphans_finished) return fs().journal.commit_all();
+        return {};
+    };
+    Result<void> done = finish();
+    fs().read_only.store(read_only);
+    return done;
+}
+
+Result<std::unique_ptr<Volume>> Volume::open(std::shared_ptr<BlockDevice> device, const VolumeOptions& options,
+                                             LogCallback log) {
+    auto state = std::make_unique<State>();
+    state->image = state->device = std::move(device);
+    state->options = options;
+    state->log = log ? std::move(log) : [](const std::string&) {};
+    std::unique_ptr<Volume> volume(new Volume(std::move(state)));
+    if (Result<void> opened = volume->state_->open(); !opened) {
+        volume->state_->closed = true;  // nothing to write back
+        State& s = *volume->state_;
+        s.flusher.reset();
+        s.deleter.reset();
+        if (s.layers && s.layers->journal && !options.fs.read_only) s.layers->journal->abort(opened.error());
+        return fail(opened.error());
+    }
+    return volume;
+}
+
+}  // namespace uext4

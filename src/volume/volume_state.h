@@ -1,0 +1,88 @@
+// A volume's inside: what is open, and the steps of opening, marking and closing.
+#pragma once
+
+#include "device/fenced_device.h"
+#include "volume/deleter.h"
+#include "volume/flusher.h"
+#include "volume/multiple_mount.h"
+#include "volume/volume.h"
+
+#include <ctime>
+#include <optional>
+#include <set>
+#include <string>
+
+namespace uext4 {
+
+// The layers below the volume, from one superblock. Built twice when there is a journal: first to find it.
+struct Layers {
+    format::Geometry geometry;
+    std::unique_ptr<BufferCache> buffers;
+    std::unique_ptr<Journal> journal;
+    std::unique_ptr<Allocator> allocator;
+    std::unique_ptr<PageCache> pages;
+    std::unique_ptr<FsContext> fs;
+    std::unique_ptr<InodeTable> inodes;
+
+    Layers() = default;
+    Layers(Layers&&) = default;
+    Layers& operator=(Layers&&) = delete;
+    // Upper layers go first.
+    ~Layers() {
+        if (inodes) inodes->evict_all();
+        inodes.reset();
+        fs.reset();
+        pages.reset();
+        allocator.reset();
+        journal.reset();
+        buffers.reset();
+    }
+};
+
+inline std::uint32_t seconds_now() { return static_cast<std::uint32_t>(::time(nullptr)); }
+
+struct Volume::State {
+    std::shared_ptr<BlockDevice> device;  // what the layers use: the image, or an overlay on it
+    std::shared_ptr<BlockDevice> image;
+    VolumeOptions options;
+    LogCallback log;
+    ErrorPolicy errors = ErrorPolicy::carry_on;
+    std::unique_ptr<MultipleMount> mmp;
+    std::shared_ptr<FencedDevice> fence;  // before `image`, with mmp
+    std::optional<Layers> layers;
+    std::unique_ptr<Orphans> orphans;
+    std::unique_ptr<Namespace> names;
+    FreezeGate gate;
+    std::unique_ptr<Deleter> deleter;
+    std::unique_ptr<Flusher> flusher;
+    RecoveryReport recovery;
+    std::uint64_t orphans_finished = 0;
+    std::uint64_t overhead = 0;
+    std::atomic<bool> damaged{false}, panicking{false};
+    Mutex told_lock{Rank::Leaf, "Volume::told"};
+    std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
+    Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
+    bool frozen = false;
+    bool closed = false;
+    bool supersedes = false;  // the log that is opened holds fast commits that were replayed
+
+    FsContext& fs() { return *layers->fs; }
+
+    Result<void> assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount);
+    Result<void> open();
+    Result<void> finish_orphans();
+    Result<void> replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs);
+    Result<void> take_over_journal_error();
+    Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
+    // Of a mount that goes on: whether there may be something in the log. Where it is not known what the device says of
+    // that, nothing goes there any more.
+    Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
+    Result<void> write_everything();
+    void met_corruption(const Error& error);
+    Result<void> mark_errors();
+    [[noreturn]] void panic();
+    // One damage is met on several levels of an operation, and by each one that comes by.
+    bool is_news(const Error& error);
+};
+
+}  // namespace uext4

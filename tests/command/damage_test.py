@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Damage below what a verb looks at: the rest is listed and copied, what is damaged is named, and the exit code says so.
+
+Usage: damage_test.py PROGRAM
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+
+from verbs import IMPOSSIBLE, Verbs, check, mounting
+
+
+def debugfs(image, request):
+    return subprocess.run(["debugfs", "-R", request, str(image)], capture_output=True, text=True, check=True).stdout
+
+
+def spoil(image, at):
+    with open(image, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def spoil_inode(image, path):
+    """Its checksum is wrong then: the time of its last access is another."""
+    block, offset = re.search(r"block (\d+), offset (0x[0-9a-f]+)", debugfs(image, f"imap {path}")).groups()
+    spoil(image, int(block) * 4096 + int(offset, 16) + 8)
+
+
+def damaged(scratch):
+    """In /t a name without an inode, one of an inode with a bad checksum, a directory with a damaged block, sound ones."""
+    verbs = Verbs(scratch, scratch.image("damaged", "16M", "-t", "ext4", "-b", "4096"))
+    verbs("mkdir", ":/t", ":/t/d", ":/t/z")
+    for name in ("a", "b", "c", "e", "d/lost", "z/sound"):
+        verbs("cp", "/etc/hostname", f":/t/{name}")
+    numbers = {name: verbs.status(f"/t/{name}")["inode"] for name in ("a", "b", "c", "d", "e", "z")}
+    mounting.clean(verbs.image)
+    subprocess.run(["debugfs", "-w", "-R", "clri /t/b", str(verbs.image)], capture_output=True, check=True)
+    spoil_inode(verbs.image, "/t/c")
+    spoil(verbs.image, int(debugfs(verbs.image, "blocks /t/d").split()[0]) * 4096 + 30)
+    return verbs, numbers
+
+
+def run(verbs, *words):
+    command = [str(verbs.program), *(f"{verbs.image}{w}" if w.startswith(":") else str(w) for w in words)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    check(result.returncode == IMPOSSIBLE, f"{command}: {result}")
+    return result.stdout, result.stderr
+
+
+def names(verbs, numbers, said, verb, *which):
+    for name in which:
+        line = rf"^uext4 {verb}: {re.escape(str(verbs.image))}:/t/{name}: .*\b{numbers[name]}\b"
+        check(re.search(line, said, re.M), f"{verb} does not tell of {name}: {said}")
+    check(len(re.findall(rf"^uext4 {verb}: ", said, re.M)) == len(which), f"{verb} tells more: {said}")
+
+
+def listings(verbs, numbers):
+    out, said = run(verbs, "ls", "-l", ":/t")
+    rows = {line.split()[-1]: line.split() for line in out.splitlines()}
+    check(sorted(rows) == ["a", "b", "c", "d", "e", "z"], f"ls -l: {out}")
+    for name in ("b", "c"):
+        check(rows[name] == [str(numbers[name]), "??????????", "?", "?", "?", "?", "?", name], f"ls -l: {out}")
+    check(rows["e"][1].startswith("-rw") and rows["e"][2] == "1", f"ls -l: {out}")
+    names(verbs, numbers, said, "ls", "b", "c")
+
+    out, said = run(verbs, "ls", "--json", ":/t")
+    rows = {row["name"]: row for row in json.loads(out)}
+    check(sorted(rows) == ["a", "b", "c", "d", "e", "z"] and rows["e"]["links"] == 1, f"ls --json: {out}")
+    for name in ("b", "c"):
+        check(sorted(rows[name]) == ["error", "inode", "name"] and rows[name]["inode"] == numbers[name] and
+              str(numbers[name]) in rows[name]["error"], f"ls --json: {rows[name]}")
+
+    out, said = run(verbs, "tree", ":/t")
+    check([line[4:].split()[0] for line in out.splitlines()[1:]] == ["a", "b", "c", "d", "e", "z", "`--"], f"tree: {out}")
+    names(verbs, numbers, said, "tree", "b", "c", "d")
+
+    out, said = run(verbs, "tree", "--json", ":/")
+    top = {row["name"]: row for row in json.loads(out)}
+    rows = {row["name"]: row for row in top["t"]["entries"]}
+    check(sorted(rows) == ["a", "b", "c", "d", "e", "z"], f"tree --json: {out}")
+    check([name for name in rows if "error" in rows[name]] == ["b", "c", "d"], f"tree --json: {out}")
+    check([row["name"] for row in rows["z"]["entries"]] == ["sound"], f"tree --json: {out}")
+
+    out, said = run(verbs, "ls", ":/t/d")
+    names(verbs, numbers, said, "ls", "d")
+
+
+def others(scratch, verbs):
+    """Every other verb says the same with the same code."""
+    out = scratch.path("out")
+    for words in (("stat",), ("cat",), ("rm",), ("lsattr",), ("chmod", "600")):
+        for name in ("b", "c"):
+            said = run(verbs, *words, f":/t/{name}")[1]
+            check(f"uext4 {words[0]}: {verbs.image}:/t/{name}: " in said, f"{words} {name}: {said}")
+    said = run(verbs, "cp", "-r", ":/t", str(out))[1]
+    for name in ("b", "c", "d"):
+        check(f"uext4 cp: {verbs.image}:/t/{name}: " in said, f"cp: {said}")
+    check(sorted(path.name for path in pathlib.Path(out).iterdir()) == ["a", "d", "e", "z"], "cp: not all that is sound")
+
+
+def large(scratch):
+    """Of a directory whose last block is damaged, what comes before is listed and copied."""
+    verbs = Verbs(scratch, scratch.image("large", "16M", "-t", "ext4", "-b", "1024", "-O", "^dir_index"))
+    many = scratch.path("many")
+    many.mkdir()
+    for i in range(100):
+        (many / f"a name of some length {i:03}").touch()
+    verbs("cp", "-r", many, ":/many")
+    spoil(verbs.image, int(debugfs(verbs.image, "blocks /many").split()[-1]) * 1024 + 30)
+    out = scratch.path("of many")
+    for count in (len(run(verbs, "ls", ":/many")[0].splitlines()), len(json.loads(run(verbs, "ls", "--json", ":/many")[0])),
+                  len(run(verbs, "tree", ":/many")[0].splitlines()) - 1,
+                  len(list(out.iterdir())) if run(verbs, "cp", "-r", ":/many", str(out)) else 0):
+        check(50 < count < 100, f"{count} names of 100")
+
+
+def circle(scratch):
+    """A directory that contains itself."""
+    verbs = Verbs(scratch, scratch.image("circle", "16M", "-t", "ext4"))
+    verbs("mkdir", "-p", ":/a/b", ":/z")
+    subprocess.run(["debugfs", "-w", "-R", "ln /a /a/b/again", str(verbs.image)], capture_output=True, check=True)
+    out, said = run(verbs, "tree", str(verbs.image))
+    check("again" in out and "`-- z" in out and "contains itself" in said, f"tree: {out}{said}")
+
+
+def test(scratch):
+    verbs, numbers = damaged(scratch)
+    listings(verbs, numbers)
+    others(scratch, verbs)
+    large(scratch)
+    circle(scratch)
+
+
+if __name__ == "__main__":
+    mounting.main(test)

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""The shell: one mount over all commands, what it says, and how it ends.
+
+Judged by e2fsck. Usage: shell_test.py PROGRAM
+"""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+
+from verbs import FINE, IMPOSSIBLE, NO, Verbs, check, mounting, prepare
+
+
+def run(verbs, lines, status=FINE, options=()):
+    """The shell over lines from a pipe: what it printed."""
+    result = subprocess.run([verbs.program, "shell", *options, verbs.image], input=lines, capture_output=True, text=True,
+                            check=False)
+    check(result.returncode == status, f"{lines[:200]!r}: {result.returncode}, not {status}\n{result.stderr}")
+    return result.stdout
+
+
+def codes(verbs):
+    """From a pipe: the worst exit code of all lines, or what `exit` says."""
+    for lines, expected in (("ls\npwd\n", FINE), ("cat missing\nls\n", NO), ("bogus\nls\n", IMPOSSIBLE),
+                            ("cd missing\n", NO), ("chmod 99 there\ncat missing\n", IMPOSSIBLE),
+                            ("touch 'not closed\nls\n", IMPOSSIBLE), ('touch "not closed\nls\n', IMPOSSIBLE),
+                            ("exit 5\n", 5), ("cat missing\nexit 0\nbogus\n", FINE), ("bogus\nexit\n", IMPOSSIBLE),
+                            ("mkdir before\nquit 255\nmkdir after\n", 255), ("exit 256\nls\n", IMPOSSIBLE),
+                            ("exit five\n", IMPOSSIBLE), ("exit 1 2\n", IMPOSSIBLE), ("exit -1\n", IMPOSSIBLE)):
+        run(verbs, lines, expected)
+    names = verbs("ls", ":/")
+    check("not closed" not in names, "a line whose quote does not end was done")
+    check("before" in names and "after" not in names, f"what stands before and after `quit`: {names}")
+
+
+def mount_count(image):
+    return int(re.search(r"Mount count: +(\d+)", mounting.run("dumpe2fs", "-h", image).stdout).group(1))
+
+
+def one_mount(verbs):
+    """All commands work on one mount, and what they did is durable when the shell has ended."""
+    before = mount_count(verbs.image)
+    lines = "ls\ncd there\n" + "".join(f"mkdir {n}\n" for n in range(1000)) + "ls\nrmdir 500\nls missing\n"
+    shown = run(verbs, lines, NO).split()
+    check(shown[-1000:] == sorted(str(n) for n in range(1000)), "what was made is not listed")
+    check(mount_count(verbs.image) == before + 1, f"mounted {mount_count(verbs.image) - before} times")
+    mounting.clean(verbs.image)
+    check(len(verbs("ls", ":/there").split()) == 999, "what was made is not there")
+    run(verbs, "ls\ncat file\ndf\ncd there\npwd\n")
+    check(mount_count(verbs.image) == before + 1, "commands that only look have mounted it for writing")
+
+
+def alone(verbs):
+    """What looks at the image itself finds it clean, between changes as well."""
+    before = mount_count(verbs.image)
+    shown = run(verbs, "mkdir one\ncheck\ninfo\nmkdir two\njournal\nreplay\nls --no-replay\nls\n")
+    check(": clean" in shown and "state: clean" in shown and "nothing to replay" in shown, shown)
+    check(re.search(r"start 0, sequence", shown), shown)
+    check(shown.count("one\n") == 2 and shown.count("two\n") == 2, shown)
+    check(mount_count(verbs.image) == before + 3, "two changes with a look between them, and a replay")
+    mounting.clean(verbs.image)
+
+
+def looks(scratch, verbs):
+    """Who looks after a change sees what a mount of their own would show, and leaves no trace."""
+    big = scratch.path("big")
+    big.write_bytes(os.urandom(4 << 20))
+    free = json.loads(verbs("df", "--json", verbs.image))["free_blocks"]
+    shown = run(verbs, f"cp host:{big} big\nfiemap big\nrm big\ndf --json\n")
+    check("mapped" in shown and "reserved" not in shown and "granted" not in shown, shown)
+    left = json.loads(shown[shown.index("{"):])["free_blocks"]
+    check(left == free, f"{left} of {free} free blocks are back after rm")
+    verbs("mkdir", ":/looked")
+    verbs("cp", "/etc/hostname", ":/looked/at")
+    verbs("ln", "-s", "at", ":/looked/link")
+    paths = ("/looked", "/looked/at", "/looked/link")
+    old = [verbs.status(path)["atime"] for path in paths]
+    run(verbs, "mkdir changed\ncat looked/at\nls looked\nls -l looked\ncat looked/link\ncp looked/at copy\n")
+    check([verbs.status(path)["atime"] for path in paths] == old, "looking has moved a time of access")
+    run(verbs, "chmod 600 looked/at\n", IMPOSSIBLE, options=("-o", "ro"))
+    run(verbs, "cp looked/at looked/again\ncp host:/etc/hostname in\ncp in host:" + str(scratch.path("out")) + "\n")
+    check(scratch.path("out").read_text() == verbs("cat", ":/looked/at"), "in and out again")
+    other = Verbs(scratch, scratch.image("other", "8M", "-t", "ext4"))
+    run(verbs, f"mkdir more\ncp looked/at host:{other.image}:/from\ncp host:{other.image}:/from back\nls\n")
+    check(verbs("cat", ":/back") == other("cat", ":/from") == verbs("cat", ":/file"), "to another image and back")
+
+
+def locks(verbs):
+    """Others may read the image until the first change, and nobody after it, to the end."""
+    with subprocess.Popen([verbs.program, "shell", verbs.image], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as shell:
+        def say(line, until):
+            shell.stdin.write(line)
+            shell.stdin.flush()
+            while shell.stdout.readline() != until:
+                pass
+
+        say("pwd\n", "/\n")
+        verbs("ls", verbs.image)
+        verbs("touch", ":/else", status=IMPOSSIBLE, says="has it open")
+        say("mkdir -p locked/inner\nls locked\n", "inner\n")
+        verbs("ls", verbs.image, status=IMPOSSIBLE, says="has it open for writing")
+        say("check\npwd\n", "/\n")
+        verbs("ls", verbs.image)
+        say("mkdir locked/second\npwd\n", "/\n")
+        # A signal that asks for the end leaves a clean image behind.
+        shell.send_signal(signal.SIGTERM)
+        check(shell.wait() == -signal.SIGTERM, f"{shell.returncode} after SIGTERM")
+    check(verbs("ls", ":/locked").split() == ["inner", "second"], "what was made before SIGTERM")
+    mounting.clean(verbs.image)
+
+
+def told_to_end(verbs):
+    """A signal ends the shell whenever it comes: while it waits for a line, and just before."""
+    for number in range(30):
+        with subprocess.Popen([verbs.program, "shell", verbs.image], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as shell:
+            shell.stdin.write("pwd\n")
+            shell.stdin.flush()
+            check(shell.stdout.readline() == "/\n", "pwd")
+            ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[number % 3]
+            shell.send_signal(ending)
+            try:
+                check(shell.wait(30) == -ending, f"{shell.returncode} after {ending}")
+            finally:
+                shell.kill()
+
+
+def typed(verbs):
+    """On a terminal a command that fails ends nothing, what was typed is durable, and `exit` says the code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(verbs.program, [verbs.program, "shell", str(verbs.image)])
+    shown = b""
+
+    def until(text, start):
+        nonlocal shown
+        while text not in shown[start:]:
+            piece = os.read(terminal, 4096)
+            check(piece, f"the shell has ended: {shown!r}")
+            shown += piece
+
+    until(b"> ", 0)
+    for line, answer in ((b"cat missing", b"no such entry"), (b"nothing", b"unknown command"), (b"mkdir typed", b"> "),
+                         (b"ls -l", b" typed"), (b"cd typed", b"typed> ")):
+        start = len(shown)
+        os.write(terminal, line + b"\n")
+        until(answer, start)
+    os.write(terminal, b"exit 7\n")
+    try:
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    except OSError:  # the other side is closed
+        pass
+    os.close(terminal)
+    check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7, f"exit 7: {shown!r}")
+    check("typed" in verbs("ls", ":/"), "what was typed is lost")
+
+
+def words(verbs):
+    """Words that look like options or like nothing are the names that they are."""
+    run(verbs, "mkdir -p -- -dash 'a b' \"it's\" a\\\\b '#c' /there/inner\ntouch -- -dash/-f # said nothing\nmkdir -p -- -r\n")
+    names = verbs("ls", ":/").split("\n")
+    check({"-dash", "-r", "a b", "it's", "a\\b", "#c"} <= set(names), f"{names}")
+    check(verbs("ls", ":/-dash") == "-f\n", "a file in a directory whose name begins with a minus")
+    run(verbs, "rm -r -- -dash -r\n")
+    run(verbs, "cd there\nrm -r ''\nrm -rf \"\"\n", NO)
+    run(verbs, "cd there\ncp '' ..\ncat ''\nmkdir ''\nmv '' x\n", NO)
+    check("inner" in verbs("ls", ":/there"), "an empty name was taken for the working directory")
+
+
+def test(scratch):
+    verbs = prepare(scratch)
+    codes(verbs)
+    one_mount(verbs)
+    alone(verbs)
+    words(verbs)
+    looks(scratch, verbs)
+    locks(verbs)
+    told_to_end(verbs)
+    typed(verbs)
+    mounting.clean(verbs.image)
+
+
+if __name__ == "__main__":
+    mounting.main(test)

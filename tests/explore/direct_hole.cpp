@@ -1,0 +1,71 @@
+// A direct write into a hole: until its data is on the device, whoever reads sees zeros, and not what the new blocks
+// held for the file that had them before.
+#include "tests/explore/scenario.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+namespace uext4::explore {
+namespace {
+
+constexpr std::size_t page = 4096, size = 4 * page;
+
+void prepare(World& w) {
+    // All that is free has had another file's bytes.
+    auto other = w.open("/other", O_CREAT | O_RDWR);
+    const auto counts = w.fs().volume().counts();
+    w.write(*other, 0, (counts.free_blocks - 40) * page, 'x');
+    w.expect(other->sync(false), "fsync");
+    other.reset();
+    auto top = w.expect(w.fs().root(), "root");
+    w.expect(w.fs().unlink(*top, "other", Credentials::root(), false), "unlink");
+    w.fs().volume().finish_deletions();
+    w.expect(w.open("/f", O_CREAT | O_RDWR)->truncate(size), "truncate");
+    w.expect(w.fs().sync(), "sync");
+}
+
+struct Aligned {
+    alignas(page) std::byte bytes[2 * page];
+};
+
+void run(World& w) {
+    auto direct = w.open("/f", O_RDWR | O_DIRECT);
+    auto cached = w.open("/f");
+    w.run({{"direct",
+            [&] {
+                auto memory = std::make_unique<Aligned>();
+                std::fill_n(memory->bytes, sizeof memory->bytes, std::byte{'d'});
+                w.expect(direct->write(page, memory->bytes), "direct write");
+            }},
+           {"read",
+            [&] {
+                for (int i = 0; i < 2; ++i)
+                    w.require_bytes("a reader", w.read(*cached, 0, size), std::string_view("d\0", 2));
+            }},
+           {"reclaim", [&] {
+                for (int i = 0; i < 2; ++i) {
+                    w.pause();
+                    w.fs().volume().fs().pages.reclaim();
+                }
+            }}});
+    const std::string bytes = w.read(*cached, 0, size);
+    w.require_bytes("before it", bytes.substr(0, page), std::string_view("\0", 1));
+    w.require_bytes("what was written", bytes.substr(page, 2 * page), "d");
+    w.require_bytes("behind it", bytes.substr(3 * page), std::string_view("\0", 1));
+    direct.reset(), cached.reset();
+    w.remount();
+    w.require(w.read(*w.open("/f"), 0, size) == bytes, "a remount shows other bytes");
+    w.unmount();
+}
+
+const Register registered({"direct-hole",
+                           "C, F: a reader beside a direct write into a hole sees what its blocks held before",
+                           "-t ext4 -b 4096 -N 64 -m 0 -J size=4 16M",
+                           "noatime",
+                           prepare,
+                           run,
+                           {{"shipped", "", 0, ""}}});
+
+}  // namespace
+}  // namespace uext4::explore

@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""umount(8) returns while the server still writes: whoever opens the image then waits for it.
+
+Usage: release_test.py PROGRAM
+"""
+
+import os
+import subprocess
+
+import mounting
+from mounting import check
+
+ROUNDS = 50
+
+
+def umount_and_open(scratch, image):
+    directory = scratch.path("mnt")
+    for number in range(ROUNDS):
+        scratch.mount(image)
+        data = os.urandom(3 << 20)
+        (directory / f"file {number % 4}").write_bytes(data)
+        mounting.run("umount", "-i", directory)
+        del scratch.servers[directory]
+        # Readers and writers, and another mount.
+        if number % 3 == 0:
+            mounting.run(scratch.program, "check", image)
+        elif number % 3 == 1:
+            mounting.run(scratch.program, "mkdir", f"{image}:/directory {number}")
+        else:
+            scratch.mount(image)
+            check((directory / f"file {number % 4}").read_bytes() == data, "what was written before")
+            scratch.umount(directory)
+    mounting.clean(image)
+
+
+def stays_refused(scratch, image):
+    """A mount that goes on is not waited for longer than that."""
+    directory = scratch.mount(image)
+    for words in (("check", image), ("mkdir", f"{image}:/more"), ("mount", image, scratch.folder / "mnt")):
+        result = subprocess.run([scratch.program, *map(str, words)], capture_output=True, text=True, check=False)
+        check(result.returncode == 2 and "has it open" in result.stderr, f"{words}: {result}")
+    scratch.umount(directory)
+
+
+def test(scratch):
+    image = scratch.image("image", "64M")
+    umount_and_open(scratch, image)
+    stays_refused(scratch, image)
+
+
+if __name__ == "__main__":
+    mounting.main(test)
