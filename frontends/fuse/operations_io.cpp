@@ -157,8 +157,10 @@ void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t leng
         fuse_reply_err(request, EINVAL);
         return;
     }
-    server_of(request).later(
-        [&server = server_of(request), request, &file, mode, offset, length] {
+    Server& server = server_of(request);
+    server.read_what_is_let_go();
+    server.later(
+        [&server, request, &file, mode, offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, false));
             reply_result(request,
                          file.fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
@@ -197,6 +199,7 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
         fuse_reply_err(request, EINVAL);
         return;
     }
+    server.read_what_is_let_go();
     server.later(
         [&server, request, &from, from_offset, &to, to_offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));

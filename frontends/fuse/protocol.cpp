@@ -55,6 +55,17 @@ void Protocol::note(const fuse_buf& request) {
     kernel_agrees_ = (offer.flags & both) == both;
 }
 
+bool Protocol::lets_go(const fuse_buf& request) {
+    if ((request.flags & FUSE_BUF_IS_FD) || request.size < sizeof(fuse_in_header)) return false;
+    switch (leading<fuse_in_header>(request.mem, request.size).opcode) {
+        case FUSE_FORGET:
+        case FUSE_BATCH_FORGET:
+        case FUSE_RELEASE:
+        case FUSE_RELEASEDIR: return true;
+        default: return false;
+    }
+}
+
 void Protocol::complete(iovec* parts, int count) {
     if (greeted_.load(std::memory_order_relaxed) || count < 2 || parts[0].iov_len != sizeof(fuse_out_header)) return;
     fuse_out_header header;

@@ -21,6 +21,8 @@ class Protocol {
 public:
     // The reading thread has received this request.
     void note(const fuse_buf& request);
+    // It only says what the kernel holds no longer: of no request read before it.
+    static bool lets_go(const fuse_buf& request);
     // Of the request noted last: the thread that waits for the answer (0: none; what the kernel does on its own, and
     // much data, which it asks for ahead), and whether the change that it asks for takes set-id bits.
     pid_t caller() const { return caller_; }

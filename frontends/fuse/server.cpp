@@ -23,6 +23,8 @@ namespace {
 constexpr unsigned largest_write = 1 << 20;
 constexpr std::chrono::microseconds quick_sync{250};
 constexpr unsigned syncs_until_retry = 64;
+// More than the kernel has read before it lets a FORGET be read, which then brings many.
+constexpr unsigned most_read_ahead = 32;
 
 }  // namespace
 
@@ -112,17 +114,50 @@ void Server::wait_for_request() {
     }
 }
 
+void Server::work_on(const fuse_buf& request) {
+    protocol_.note(request);
+    placement_.called_by(protocol_.caller());
+    fuse_session_process_buf(session_, &request);
+}
+
+void Server::read_what_is_let_go() {
+    if (!pthread_equal(pthread_self(), reader_) || reads_ahead_) return;
+    reads_ahead_ = true;
+    pollfd waiting = {fuse_session_fd(session_), POLLIN, 0};
+    for (unsigned read = 0; read < most_read_ahead && poll(&waiting, 1, 0) > 0; ++read) {
+        HeldBack next{};
+        const int status = fuse_session_receive_buf(session_, &next.request);
+        next.memory.reset(next.request.mem);
+        if (status <= 0) break;  // the loop meets it as well
+        // Of an open file nothing else waits: the kernel releases it behind the last request for it.
+        if (Protocol::lets_go(next.request)) fuse_session_process_buf(session_, &next.request);
+        else held_back_.push_back(std::move(next));
+    }
+    reads_ahead_ = false;
+}
+
+void Server::work_on_held_back() {
+    const HeldBack next = std::move(held_back_.front());
+    held_back_.pop_front();
+    work_on(next.request);
+}
+
 Result<void> Server::loop() {
     reader_ = pthread_self();
+    fs_.when_short_of_space([this] { read_what_is_let_go(); });
     placement_.place_this_thread();
     fuse_buf buffer{};
     int status = 0;
     while (!stopping_.load() && !fuse_session_exited(session_)) {
+        if (parks() && freeze_state_.load() == FreezeState::open) {
+            run_parked();
+            continue;
+        }
+        if (!held_back_.empty()) {
+            work_on_held_back();
+            continue;
+        }
         if (parks()) {
-            if (freeze_state_.load() == FreezeState::open) {
-                run_parked();
-                continue;
-            }
             wait_for_request();
             if (freeze_state_.load() == FreezeState::open) continue;
             pollfd request = {fuse_session_fd(session_), POLLIN, 0};
@@ -131,11 +166,11 @@ Result<void> Server::loop() {
         status = fuse_session_receive_buf(session_, &buffer);
         if (status == -EINTR || status == -EAGAIN) continue;
         if (status <= 0) break;
-        protocol_.note(buffer);
-        placement_.called_by(protocol_.caller());
-        fuse_session_process_buf(session_, &buffer);
+        work_on(buffer);
     }
     std::free(buffer.mem);
+    reads_ahead_ = true;  // no more
+    while (!held_back_.empty()) work_on_held_back();
     if (status < 0 && status != -EINTR && status != -EAGAIN && !stopping_.load())
         return fail(-status, "reading requests: {}", std::strerror(-status));
     return {};

@@ -15,6 +15,7 @@
 #include "fuse/work_queue.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -80,6 +81,11 @@ public:
     // nobody has asked for this, so what fails is told to nobody, and the files' times stay with the kernel.
     void call_in_writes();
 
+    // What the kernel lets go of it says in requests that may be read after others which need the space (FORGET comes
+    // behind up to eight): reads what waits, does these, and holds the others back. The reading thread's alone: called
+    // for it when an operation meets no space, and before work that needs much goes to a worker, which cannot read.
+    void read_what_is_let_go();
+
     // ---- open files
     std::uint64_t keep(std::unique_ptr<OpenFile> file);
     static OpenFile& file(const fuse_file_info& info) { return *reinterpret_cast<OpenHandle*>(info.fh)->file; }
@@ -98,6 +104,16 @@ private:
     static void greet(void* server, fuse_conn_info* connection);
     void run_parked();
     void wait_for_request();
+    void work_on(const fuse_buf& request);
+    void work_on_held_back();
+    // A buffer of libfuse's, which allocates what it reads into.
+    struct Freed {
+        void operator()(void* memory) const { std::free(memory); }
+    };
+    struct HeldBack {
+        fuse_buf request;
+        std::unique_ptr<void, Freed> memory;
+    };
 
     FileSystem& fs_;
     MountOptions options_;
@@ -117,7 +133,9 @@ private:
     unsigned syncs_on_workers_ = 0;  // since then
     int thaw_event_ = -1;
     std::atomic<FreezeState> freeze_state_{FreezeState::open};  // leaves `open` on the reading thread only
-    std::deque<std::function<void()>> parked_;                  // the reading thread's
+    std::deque<std::function<void()>> parked_;                  // the reading thread's, as is:
+    std::deque<HeldBack> held_back_;                            // read, but not worked on
+    bool reads_ahead_ = false;
     WorkQueue workers_{"uext4-fuse", 16};
     WorkQueue control_{"uext4-freeze", 1};  // a thaw never waits behind work
 };

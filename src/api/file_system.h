@@ -155,6 +155,9 @@ public:
     // What stores through maps of [address, address + length) left is durable when `wait` is set. ENOMEM where there is
     // no map.
     static Result<void> sync_maps(void* address, std::size_t length, bool wait);
+    // For whoever holds inodes and files on behalf of others, and learns late that they were let go: called with
+    // nothing held before an operation that met no space is tried again, by the thread that called it.
+    void when_short_of_space(std::function<void()> let_go) { let_go_ = std::move(let_go); }
     Result<std::string> label();
     Result<void> set_label(std::string_view label);  // at most 16 bytes
 
@@ -173,6 +176,7 @@ private:
             const std::uint64_t given_back = volume_->times_space_was_given_back();
             auto done = operation();
             if (done || done.error().code != ENOSPC || attempt == more_attempts) return done;
+            if (let_go_) let_go_();
             if (!volume_->gain_space(given_back)) return done;
         }
     }
@@ -190,6 +194,7 @@ private:
                                                    const Credentials& who);
     std::unique_ptr<Volume> volume_;
     FileMaps maps_;
+    std::function<void()> let_go_;
 };
 
 }  // namespace uext4

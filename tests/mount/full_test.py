@@ -5,7 +5,9 @@ Usage: full_test.py PROGRAM
 """
 
 import errno
+import mmap
 import os
+import signal
 import time
 
 import mounting
@@ -85,6 +87,77 @@ def fill(scratch, image, options):
     scratch.kernel_umount(seen)
 
 
+def take_all(path, mode):
+    """A file that has all the space there is, as far as fallocate(2) gets it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    at = 0
+    for length in (1 << 24, 1 << 20, 1 << 16, 1 << 12, 1 << 10):
+        try:
+            while at < FAR_TOO_MUCH:
+                os.posix_fallocate(fd, at, length)
+                at += length
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"fallocate: {error}")
+    os.close(fd)
+    return os.open(path, mode)
+
+
+def begin(call, held):
+    """A process that is in `call`, and ends with its error; it does not hold `held`."""
+    start, started = os.pipe()
+    caller = os.fork()
+    if caller == 0:
+        status = errno.EDOM
+        try:
+            os.close(held)
+            os.write(started, b"x")
+            call()
+            status = 0
+        except OSError as error:
+            status = error.errno
+        finally:
+            os._exit(status)
+    os.read(start, 1)
+    os.close(start)
+    os.close(started)
+    # From here on it sleeps in its call only, which is where it waits for an answer.
+    limit = time.monotonic() + 10
+    while True:
+        with open(f"/proc/{caller}/stat", encoding="ascii", errors="replace") as status:
+            if status.read().rsplit(")", 1)[1].split()[0] in "SD":
+                return caller
+        check(time.monotonic() < limit, "a call does not wait for its answer")
+        time.sleep(0.001)
+
+
+def let_go_behind(scratch, image):
+    """The kernel lets go of a removed file by a message that is read after requests which were sent before it."""
+    top = scratch.mount(image)
+    server = scratch.servers[top]
+    # Each is one request: what makes a name looks it up first.
+    calls = {"xattr": lambda: os.setxattr(tiny, "user.large", b"v" * 900),
+             "fallocate": lambda: os.posix_fallocate(tiny, 0, 1 << 20),
+             "direct write": lambda: os.pwrite(direct, memoryview(aligned), 0)}
+    aligned = mmap.mmap(-1, 1 << 20)
+    tiny = os.open(top / "tiny", os.O_RDWR | os.O_CREAT)
+    direct = os.open(top / "direct", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    for name, call in calls.items():
+        held = take_all(top / "all", os.O_PATH)
+        os.unlink(top / "all")
+        os.kill(server, signal.SIGSTOP)
+        try:
+            caller = begin(call, held)
+            os.close(held)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        status = os.waitstatus_to_exitcode(os.waitpid(caller, 0)[1])
+        check(status == 0, f"{name}: {errno.errorcode.get(status, status)} though the space of a removed file was there")
+    os.close(tiny)
+    os.close(direct)
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def closed_descriptors(scratch, image):
     """Started by whoever has closed the standard ones."""
     directory = scratch.path("mnt")
@@ -104,6 +177,7 @@ def test(scratch):
             fill(scratch, image, f"data={data}")
             print(f"{name}, data={data}: full, and told", flush=True)
             image = scratch.image("image", "64M", "-t", "ext4", *features)
+    let_go_behind(scratch, image)
     closed_descriptors(scratch, image)
 
 
