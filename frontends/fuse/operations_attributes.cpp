@@ -98,7 +98,9 @@ void read_link(fuse_req_t request, fuse_ino_t node) {
 }
 
 void statistics(fuse_req_t request, fuse_ino_t) {
-    const struct statvfs now = UEXT4_FUSE_TRY(request, server_of(request).fs().statistics());
+    Server& server = server_of(request);
+    server.read_what_is_let_go();
+    const struct statvfs now = UEXT4_FUSE_TRY(request, server.fs().statistics());
     fuse_reply_statfs(request, &now);
 }
 

@@ -83,7 +83,8 @@ public:
 
     // What the kernel lets go of it says in requests that may be read after others which need the space (FORGET comes
     // behind up to eight): reads what waits, does these, and holds the others back. The reading thread's alone: called
-    // for it when an operation meets no space, and before work that needs much goes to a worker, which cannot read.
+    // for it when an operation meets no space, before free space is told, and before work that needs much goes to a
+    // worker, which cannot read.
     void read_what_is_let_go();
 
     // ---- open files

@@ -67,11 +67,13 @@ SpaceCounts Allocator::counts() const {
     const std::int64_t usable = std::max<std::int64_t>(0, free - static_cast<std::int64_t>(s.reserved_clusters));
     out.available_blocks = static_cast<std::uint64_t>(usable) * s.ratio();
     out.inodes = s.geometry.inodes_count;
-    out.free_inodes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, s.free_inodes.load()));
+    const std::int64_t inodes = s.free_inodes.load() + s.expected_inodes.load();
+    out.free_inodes = static_cast<std::uint64_t>(std::clamp<std::int64_t>(inodes, 0, s.geometry.inodes_count));
     return out;
 }
 
 void Allocator::expect(std::int64_t blocks) { state_->expected.fetch_add(blocks); }
+void Allocator::expect_inodes(std::int64_t inodes) { state_->expected_inodes.fetch_add(inodes); }
 
 bool Allocator::has_space_later() const {
     const State& s = *state_;
@@ -82,6 +84,10 @@ std::uint64_t Allocator::times_given_back() const { return state_->times_given_b
 
 std::uint64_t Allocator::super_free_blocks() const {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(0, state_->disk_free.load())) * state_->ratio();
+}
+
+std::uint32_t Allocator::super_free_inodes() const {
+    return static_cast<std::uint32_t>(std::max<std::int64_t>(0, state_->free_inodes.load()));
 }
 
 BlockNr Allocator::goal_for(InodeNr ino) const {

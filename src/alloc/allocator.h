@@ -133,8 +133,9 @@ public:
 
     // ---- the rest
     SpaceCounts counts() const;
-    // So many blocks more (or less) belong to what is being deleted.
+    // So many blocks, or numbers of inodes, more (or less) belong to what is being deleted: counts() has them as free.
     void expect(std::int64_t blocks);
+    void expect_inodes(std::int64_t inodes);
     // For who met ENOSPC: blocks or inodes are freed and not durable yet, or promises for data stand that its writeback
     // may not need; and how often something was given back so far, whoever got it since.
     bool has_space_later() const;
@@ -143,6 +144,7 @@ public:
     void finish_discards();
     // What s_free_blocks_count is to say: free on disk once everything pending is durable and nothing is promised.
     std::uint64_t super_free_blocks() const;
+    std::uint32_t super_free_inodes() const;                       // and s_free_inodes_count
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     void set_discard(bool on);                                     // discard clusters once their freeing is durable
     // Hears of each bitmap that is damaged and of each one, or block of an inode table, that cannot be read, with its

@@ -88,8 +88,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
-    // Freed, and not grantable yet: clusters, inodes. Blocks of what is being deleted. How often space came back.
-    std::atomic<std::int64_t> pending{0}, pending_inodes{0}, expected{0};
+    // Freed, and not grantable yet: clusters, inodes. Blocks and numbers of what is being deleted. How often space came
+    // back.
+    std::atomic<std::int64_t> pending{0}, pending_inodes{0}, expected{0}, expected_inodes{0};
     std::atomic<std::uint64_t> times_given_back{0};
     bool counts_hold = true;  // bitmaps and descriptors changed together: not after a crash without a journal
     std::uint64_t reserved_clusters = 0;

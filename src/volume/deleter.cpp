@@ -41,6 +41,7 @@ void Deleter::queue(InodeRef inode) {
         inode->count_as_free();
         inode->map_lock.unlock();
     }
+    fs_.allocator.expect_inodes(1);
     MutexLock guard(lock_);
     doomed_.push_back(std::move(inode));
     ++queued_;
@@ -59,6 +60,7 @@ void Deleter::destroy(InodeRef inode) {
         atomic_point("Inode::deleted", &inode->deleted);
         inode->deleted.store(true);
     }
+    fs_.allocator.expect_inodes(-1);
 }
 
 void Deleter::run() {

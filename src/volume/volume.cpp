@@ -34,7 +34,6 @@ Result<void> Volume::close() {
         Result<Handle> handle = fs.journal.start(2);
         if (handle) (void)s.orphans->mark_present(*handle, false);
     }
-    const SpaceCounts counts = fs.allocator.counts();
     if (Result<void> r = fs.journal.close(); !r && first) first = std::move(r);
     if (!fs.journal.aborted()) {
         Result<void> r = s.write_super([&](format::SuperBlock& super) {
@@ -44,7 +43,7 @@ Result<void> Volume::close() {
             if (s.damaged.load() || !first) state |= format::super_state::errors;
             super.state = state;
             super.set_free_blocks(fs.allocator.super_free_blocks());
-            super.free_inodes_count = static_cast<std::uint32_t>(counts.free_inodes);
+            super.free_inodes_count = fs.allocator.super_free_inodes();
             super.wtime = seconds_now();
         });
         if (!r && first) first = std::move(r);
@@ -117,13 +116,12 @@ Result<void> Volume::freeze() {
     auto settle = [&]() -> Result<void> {
         TRY(s.write_everything());
         TRY(s.fs().journal.checkpoint_all());
-        const SpaceCounts counts = this->counts();
         return s.announce([&](format::SuperBlock& super) {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
             if (!geometry().has_compat(format::compat::has_journal))
                 super.state = static_cast<std::uint16_t>(super.state | format::super_state::valid);
             super.set_free_blocks(s.fs().allocator.super_free_blocks());
-            super.free_inodes_count = static_cast<std::uint32_t>(counts.free_inodes);
+            super.free_inodes_count = s.fs().allocator.super_free_inodes();
         });
     };
     Result<void> done = settle();
