@@ -83,6 +83,9 @@ int mount_helper(const std::string& name, std::vector<std::string> words) {
     request.image = w.image;
     request.directory = w.directory;
     request.options = for_the_mount(w.options, w.sloppy);
+    // mount(8) leaves out what it takes for the default, these two among it; FUSE's default is the opposite. What
+    // follows, `user` as well, says otherwise.
+    if (::geteuid() == 0) request.options.insert(0, request.options.empty() ? "dev,suid" : "dev,suid,");
     if (w.fake) {
         const Result<fuse::MountOptions> parsed = fuse::parse_mount_options(request.options, ::geteuid() == 0);
         if (parsed) return fine;

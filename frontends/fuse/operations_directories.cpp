@@ -103,15 +103,22 @@ void read_directory_plus(fuse_req_t request, fuse_ino_t node, std::size_t size, 
     answer(request, node, size, cookie, true);
 }
 
-// syncfs(2) ends in the kernel, so an fsync of the root stands for it.
-void sync_directory(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {
-    Server& server = server_of(request);
-    OpenFile& file = Server::file(*info);
-    server.make_durable(
-        [&server, request, node, data_only, &file] {
-            reply_result(request, node == FUSE_ROOT_ID ? server.fs().sync() : file.sync(data_only != 0));
+// syncfs(2) ends in the kernel, so an fsync of the root stands for it: for what the kernel still holds of open files as
+// well. It hands that over when it is told to forget it, and the reading thread takes it.
+void sync_all(fuse_req_t request, Server& server) {
+    server.later(
+        [&server, request] {
+            if (!server.is_frozen()) server.call_in_writes();
+            reply_result(request, server.fs().sync());
         },
         false);
+}
+
+void sync_directory(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {
+    Server& server = server_of(request);
+    if (node == FUSE_ROOT_ID) return sync_all(request, server);
+    OpenFile& file = Server::file(*info);
+    server.make_durable([request, data_only, &file] { reply_result(request, file.sync(data_only != 0)); }, false);
 }
 
 }  // namespace

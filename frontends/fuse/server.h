@@ -65,6 +65,7 @@ public:
     // ---- where a request runs. Jobs own what they use and answer the request themselves.
     // Changes something: now, or after the thaw.
     void change(std::function<void()> job);
+    bool is_frozen() const { return freeze_state_.load() != FreezeState::open; }
     bool parks() const { return freeze_state_.load() != FreezeState::open || !parked_.empty(); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
@@ -77,8 +78,9 @@ public:
     // From another thread, before the end: what waits for a thaw may go on.
     void thaw_to_end();
     // From another thread, while the loop runs: the kernel is made to write what it holds of files that are open for
-    // writing, which is all that it holds. Only for an end that the supervisor cannot prepare: as the kernel sees it
-    // nobody has asked for this, so what fails is told to nobody, and the files' times stay with the kernel.
+    // writing, which is all that it holds. For an fsync of the root, and for an end that the supervisor cannot prepare:
+    // as the kernel sees it nobody has asked for this, so what fails is told to nobody here (but to each file's fsync),
+    // and the files' times stay with the kernel.
     void call_in_writes();
 
     // What the kernel lets go of it says in requests that may be read after others which need the space (FORGET comes

@@ -247,6 +247,8 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
         return fail(EPERM, "inode {}: O_NOATIME is for the owner", inode->number());
     if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
         return fail(ENXIO, "inode {} is a special file", inode->number());
+    if ((flags & O_DIRECT) && inode->is_directory())
+        return fail(EINVAL, "inode {} is a directory: O_DIRECT is for files", inode->number());
     std::unique_ptr<OpenFile> file(new OpenFile(*this, inode, flags, who));
     if ((flags & O_TRUNC) && inode->is_regular()) {
         const UniqueWriteLock call = check ? UniqueWriteLock(inode->call) : UniqueWriteLock();
@@ -342,8 +344,7 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
         FreezeGate::Pass pass(volume_->gate());
         const bool journal = (flags & format::inode_flag::journal_data) != 0;
         const bool switches = journal != inode.has_flag(format::inode_flag::journal_data);
-        if (switches && check && !who.capabilities.sys_resource)
-            return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
+        if (switches && !who.capabilities.sys_resource) return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
         {
             WriteLock guard(inode.rw);
             TRY(check_extents_flag(inode, extents));

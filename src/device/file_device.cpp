@@ -111,8 +111,16 @@ Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, std::string name, 
 }
 
 FileDevice::~FileDevice() {
+    give_up_behind();
     unlock_file(fd_);
     close(fd_);
+}
+
+void FileDevice::give_up_behind() {
+    for (const int file : std::exchange(behind_, {})) {
+        unlock_file(file);
+        close(file);
+    }
 }
 
 Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
@@ -137,8 +145,13 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
     writable_ = options.writable;
     offset_ = options.offset;
     length_ = options.length != 0 ? options.length : whole - options.offset;
-    if (options.lock)
+    if (options.lock) {
         TRY(patiently(options.patience, [&] { return lock_file(fd_, writable_, offset_, options.length, name_); }));
+        TRY(patiently(options.patience, [&] {
+            give_up_behind();
+            return lock_behind_loops(fd_, writable_, offset_, options.length, name_, behind_);
+        }));
+    }
     if (writable_ && options.refuse_mounted) TRY(refuse_if_mounted(fd_, name_));
     return {};
 }

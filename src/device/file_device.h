@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace uext4 {
 
@@ -52,9 +53,11 @@ public:
 
 private:
     FileDevice(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
+    void give_up_behind();
     Result<void> prepare(const FileDeviceOptions& options);
 
     int fd_;
+    std::vector<int> behind_;  // files under loop devices, locked
     std::string name_;
     std::uint64_t offset_ = 0;
     std::uint64_t length_ = 0;

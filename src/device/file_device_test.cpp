@@ -315,6 +315,35 @@ TEST_F(FileDeviceTest, BlockDevices) {
     EXPECT_EQ(second.error().code, EBUSY);
 }
 
+TEST_F(FileDeviceTest, WhatIsOpenIsRefusedThroughALoopDevice) {
+    Loop loop(path);
+    if (loop.fd < 0) GTEST_SKIP() << loop.reason;
+    {
+        auto file = FileDevice::open(path);
+        ASSERT_TRUE(file) << file.error().what;
+        auto device = FileDevice::open(loop.node);
+        ASSERT_FALSE(device);
+        EXPECT_EQ(device.error().code, EBUSY) << device.error().what;
+        EXPECT_EQ(FileDevice::open(loop.node, reading()).error().code, EBUSY);
+    }
+    {
+        auto file = FileDevice::open(path, reading());
+        ASSERT_TRUE(file) << file.error().what;
+        EXPECT_TRUE(FileDevice::open(loop.node, reading())) << "readers share";
+        EXPECT_EQ(FileDevice::open(loop.node).error().code, EBUSY);
+    }
+    // Two views of one image that do not meet exclude each other no more than those of the file do.
+    loop_info64 status{};
+    status.lo_offset = file_size / 2;
+    ASSERT_EQ(ioctl(loop.fd, LOOP_SET_STATUS64, &status), 0) << std::strerror(errno);
+    FileDeviceOptions front;
+    front.length = file_size / 2;
+    auto file = FileDevice::open(path, front);
+    ASSERT_TRUE(file) << file.error().what;
+    auto back = FileDevice::open(loop.node);
+    EXPECT_TRUE(back) << back.error().what;
+}
+
 TEST_F(FileDeviceTest, ReadOnlyBlockDevices) {
     Loop loop(path, true);
     if (loop.fd < 0) GTEST_SKIP() << loop.reason;

@@ -212,6 +212,63 @@ void unlock_file(int fd) {
     }
 }
 
+namespace {
+
+// Bytes of a file.
+struct Stretch {
+    std::uint64_t offset, length;  // 0: to the end
+};
+
+std::uint64_t sectors_in(const fs::path& file) {
+    std::uint64_t count = 0;
+    const std::string line = read_line(file);
+    std::from_chars(line.data(), line.data() + line.size(), count);
+    return count * 512;
+}
+
+// What of the file behind a loop device is meant by bytes of the device, or of a partition of it; and the file, or -1.
+int file_behind(int fd, const struct stat& info, bool writable, Stretch& part) {
+    loop_info64 status{};
+    if (ioctl(fd, LOOP_GET_STATUS64, &status) != 0) return -1;
+    fs::path device = fmt::format("/sys/dev/block/{}:{}", major(info.st_rdev), minor(info.st_rdev));
+    std::uint64_t shown = status.lo_sizelimit;
+    std::error_code missing;
+    if (fs::exists(device / "partition", missing)) {
+        part.offset += sectors_in(device / "start");
+        shown = sectors_in(device / "start") + sectors_in(device / "size");
+        device /= "..";
+    }
+    if (part.length == 0 && shown > part.offset) part.length = shown - part.offset;
+    part.offset += status.lo_offset;
+    const std::string path = read_line(device / "loop" / "backing_file");
+    const int file = open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat found{};
+    // The path may lead elsewhere from here.
+    if (file >= 0 && fstat(file, &found) == 0 &&
+        (S_ISBLK(found.st_mode) || (found.st_dev == status.lo_device && found.st_ino == status.lo_inode)))
+        return file;
+    if (file >= 0) close(file);
+    return -1;
+}
+
+}  // namespace
+
+Result<void> lock_behind_loops(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length,
+                               const std::string& name, std::vector<int>& held) {
+    constexpr int most_floors = 8;  // loop devices may stand on each other
+    Stretch part{offset, length};
+    for (int floor = 0; floor < most_floors; ++floor) {
+        struct stat info{};
+        if (fstat(fd, &info) != 0 || !S_ISBLK(info.st_mode)) return {};
+        const int file = file_behind(fd, info, exclusive, part);
+        if (file < 0) return {};
+        held.push_back(file);
+        TRY(lock_file(file, exclusive, part.offset, part.length, name));
+        fd = file;
+    }
+    return {};
+}
+
 Result<int> open_image(const std::string& path, bool writable) {
     int fd = -1;
     struct stat info{};

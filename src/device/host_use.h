@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace uext4 {
 
@@ -24,6 +25,12 @@ std::optional<std::string> written_by_kernel(const std::string& image);
 // Gives such a lock up, also for a child that fork(2) has given the descriptor.
 void unlock_file(int fd);
 Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name);
+
+// The same for what a block device shows of files by way of loop devices (whose own locks do not meet those of the
+// files): of a device or partition `fd`, the bytes as above. The files' descriptors, which hold the locks and are the
+// caller's to close, are added to `held`. What cannot be found or opened from here is let through.
+Result<void> lock_behind_loops(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length,
+                               const std::string& name, std::vector<int>& held);
 
 // open(2) with O_CLOEXEC; /dev/fd/N and /proc/self/fd/N mean descriptor N itself, not a new open of its file. EINVAL
 // for what is neither a regular file nor a block device; a writable open of a block device is exclusive and is EBUSY

@@ -11,6 +11,7 @@ inline constexpr std::uint64_t super_offset = 1024;  // bytes from the start of 
 inline constexpr std::uint32_t max_block_size = 65536;
 inline constexpr unsigned max_name_length = 255;
 inline constexpr std::uint32_t max_links = 65000;
+inline constexpr std::uint32_t creator_hurd = 1;  // s_creator_os
 
 namespace compat {
 inline constexpr std::uint32_t dir_prealloc = 0x1, imagic = 0x2, has_journal = 0x4, ext_attr = 0x8, resize_inode = 0x10,

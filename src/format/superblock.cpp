@@ -98,6 +98,7 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     g.compat = s.feature_compat;
     g.incompat = s.feature_incompat;
     g.ro_compat = s.feature_ro_compat;
+    g.has_versions = s.creator_os != creator_hurd;
     if (s.log_block_size > 6) return absurd("s_log_block_size", s.log_block_size);
     g.block_bits = 10 + s.log_block_size;
     g.block_size = 1u << g.block_bits;

@@ -133,6 +133,7 @@ struct Geometry {
     std::uint32_t journal_inode = 0, orphan_file_inode = 0;
     std::uint32_t user_quota_inode = 0, group_quota_inode = 0, project_quota_inode = 0;
     std::uint64_t mmp_block = 0;
+    bool has_versions = true;  // the Hurd has an inode's translator in their place
 
     // EINVAL when it is no ext4; EUCLEAN names the absurd field. Blocks beyond `device_bytes` are refused unless it is
     // 0.

@@ -34,9 +34,6 @@ Result<Name> parse_name(std::string_view name) {
 
 bool is(const XattrToStore& item, const Name& name) { return item.index == name.index && item.name == name.suffix; }
 
-// Above this a value goes into an inode of its own, where the feature is.
-std::size_t large_value(const FsContext& fs) { return fs.block_size() / 2; }
-
 struct Found {
     bool exists = false;
     XattrToStore item;
@@ -143,6 +140,12 @@ Result<XattrToStore> in_value_inode(Handle& handle, Inode& inode, const Name& na
                         0};
 }
 
+// A link's target in the inode is known by its few blocks, those of values are counted with them, and e2fsck then takes
+// the text for block numbers and clears the link.
+bool may_have_value_inodes(Inode& inode) {
+    return !inode.is_symlink() || inode.is_inline() || inode.size_hint() >= sizeof inode.disk().block;
+}
+
 // The one routine that changes attributes: without `value` it removes.
 Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode) {
     if (value && value->size() > format::xattr_max_value)
@@ -161,11 +164,13 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
     }
     if (name.index == XattrIndex::security) inode.unprivileged.store(false, std::memory_order_relaxed);
     const std::vector<InodeRef> pinned = TRY(pin_values(inode));
-    const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode) && value && !value->empty();
+    const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode) && value && !value->empty() &&
+                          may_have_value_inodes(inode);
     XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
-    bool moved = may_move && value->size() > large_value(fs);
+    if (value) item.value.assign(value->begin(), value->end());
+    // What a block does not hold even alone.
+    bool moved = may_move && !xattr_block_fits(fs, {item});
     if (moved) item = TRY(in_value_inode(handle, inode, name, *value));
-    else if (value) item.value.assign(value->begin(), value->end());
     for (;;) {
         Result<std::vector<std::uint32_t>> placed = [&] {
             MutexLock map(inode.map_lock);

@@ -10,7 +10,7 @@ import re
 import stat
 import subprocess
 
-from verbs import FINE, NO, NOBODY, Verbs, check, in_terminal, mounting, prepare
+from verbs import FINE, IMPOSSIBLE, NO, NOBODY, Verbs, check, in_terminal, mounting, prepare
 
 
 MODES = ("=", "+", "-", "u=g", "u+g-x", "g=u+x", "u=rw+x-w", "a=,u+r", "+X,u+x+X", "o+t", "a=t", "u+s,u=", "g+s,g=x",
@@ -140,6 +140,42 @@ def inherits(scratch, image):
     scratch.umount(directory)
 
 
+def values_of_all_sizes(scratch):
+    """Values between what an inode holds and what needs one of its own, on files and on links: e2fsck takes them, or they
+    are refused."""
+    for block in (1024, 4096):
+        image = scratch.image(f"values{block}", "32M", "-t", "ext4", "-b", str(block), "-I", "256", "-O", "ea_inode")
+        verbs = Verbs(scratch, image)
+        for size in (60, 200, block // 2 - 10, block // 2 + 10, block - 100, block - 61, block - 20, block, 3 * block):
+            value = "v" * size
+            verbs("cp", "/etc/hostname", f":/file{size}")
+            verbs("setfattr", "-n", "user.x", "-v", value, f":/file{size}")
+            verbs("ln", "-s", "short", f":/short{size}")
+            verbs("ln", "-s", "long" * 30, f":/long{size}")
+            verbs("setfattr", "-n", "trusted.x", "-v", value, f":/long{size}")
+            # Beyond a block there is no place on a short link that e2fsck does not take for damage.
+            fits = size <= block - 61
+            verbs("setfattr", "-n", "trusted.x", "-v", value, f":/short{size}", status=FINE if fits else IMPOSSIBLE)
+            mounting.clean(image)
+        mounting.run(scratch.program, "check", image)
+
+
+def of_the_hurd(scratch):
+    """Where Linux has an inode's version, the Hurd has its translator."""
+    image = scratch.image("hurd", "8M", "-o", "hurd", "-t", "ext2", "-I", "128")
+    verbs = Verbs(scratch, image)
+    verbs("mkdir", ":/directory")
+    verbs("cp", "/etc/hostname", ":/directory/file")
+    verbs("setfattr", "-n", "user.x", "-v", "value", ":/directory/file")
+    verbs("chmod", "0700", ":/directory/file")
+    verbs("mv", ":/directory/file", ":/file")
+    mounting.clean(image)
+    mounting.run(scratch.program, "check", image)
+    for path in ("/", "/directory", "/file"):
+        told = mounting.run("debugfs", "-R", f"stat {path}", image).stdout
+        check("Translator: 0" in told, f"{path}: {told}")
+
+
 def test(scratch):
     mounting.need("setfacl")
     verbs = prepare(scratch)
@@ -149,6 +185,8 @@ def test(scratch):
     owners(scratch, verbs)
     mounting.clean(verbs.image)
     small_logs(scratch)
+    values_of_all_sizes(scratch)
+    of_the_hurd(scratch)
 
 
 if __name__ == "__main__":

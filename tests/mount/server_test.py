@@ -212,6 +212,31 @@ def usable_at_once(scratch):
     print("twenty mounts: usable and free at once", flush=True)
 
 
+def root_syncs_all(scratch):
+    """An fsync of the root makes durable what the kernel still holds of open and of mapped files."""
+    image = scratch.image("image", "64M", "-t", "ext4")
+    for _ in range(3):
+        directory = scratch.mount(image)
+        written = os.open(directory / "written", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        os.write(written, b"w" * 200000)
+        stored = os.open(directory / "stored", os.O_RDWR | os.O_CREAT)
+        os.ftruncate(stored, 100000)
+        os.fsync(stored)
+        memory = mmap.mmap(stored, 100000)
+        os.close(stored)
+        memory[:] = b"m" * 100000
+        root = os.open(directory, os.O_RDONLY)
+        os.fsync(root)
+        os.close(root)
+        scratch.kill(directory)
+        with contextlib.suppress(OSError):
+            os.close(written)
+        for name, content in (("written", b"w" * 200000), ("stored", b"m" * 100000)):
+            found = subprocess.run([scratch.program, "cat", f"{image}:/{name}"], stdout=subprocess.PIPE, check=True).stdout
+            check(found == content, f"{name}: {len(found)} bytes, or others, after an fsync of the root")
+        memory.close()
+
+
 def unmounted_by_others(scratch):
     """umount(8) works as well; the server then ends by itself and leaves the image clean."""
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
@@ -239,6 +264,7 @@ def test(scratch):
     in_the_foreground(scratch)
     descriptors_stay_open(scratch)
     usable_at_once(scratch)
+    root_syncs_all(scratch)
     unmounted_by_others(scratch)
 
 
