@@ -224,6 +224,7 @@ Result<void> serve(Job& job, Log& log) {
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
         // Threads that start from here on have no capabilities; this one takes its own back for the mount itself.
         if (job.options.sandbox) TRY(lower_capabilities());
+        BlockDevice& image = *device;
         std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
         Result<void> served, sealed;
         {
@@ -255,6 +256,9 @@ Result<void> serve(Job& job, Log& log) {
                     if (job.options.sandbox && served) served = raise_capabilities();
                     if (served) served = server.loop();
                 }
+                // umount(2) has returned, and whoever called it may look at the image at once. A descriptor that was
+                // given is still open elsewhere.
+                if (!is_descriptor(job.image)) image.keep_openers_waiting();
                 // Usually the kernel has let go. If not, only the supervisor may still take the mount away.
                 if (in_sandbox()) supervisor.drop();
                 else supervisor.forget();

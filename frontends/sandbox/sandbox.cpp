@@ -65,7 +65,7 @@ constexpr unsigned long fuse_clone = 0x8004e500;  // FUSE_DEV_IOC_CLONE: a secon
 constexpr unsigned long wanted_ioctls[] = {BLKDISCARD, BLKZEROOUT, BLKFLSBUF,  BLKGETSIZE64, BLKSSZGET, TCGETS,
                                            TCSETS,     TCSETSW,    TIOCGWINSZ, FIONREAD,     fuse_clone};
 constexpr int wanted_fcntls[] = {F_GETFD,      F_SETFD,      F_GETFL,     F_SETFL, F_DUPFD_CLOEXEC,
-                                 F_SETPIPE_SZ, F_GETPIPE_SZ, F_OFD_SETLK, F_SETLK};
+                                 F_SETPIPE_SZ, F_GETPIPE_SZ, F_OFD_SETLK, F_SETLK, F_SETLEASE};
 
 using Filter = std::unique_ptr<void, decltype([](void* f) { seccomp_release(f); })>;
 

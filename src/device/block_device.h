@@ -43,6 +43,10 @@ public:
     // Past the host's cache where that is possible: sees what another host wrote.
     virtual Result<void> read_from_medium(std::uint64_t offset, Bytes out);
 
+    // For an end that nobody waits for: whoever opens what this stands on from now on gets it when this has closed it,
+    // where the host can do that.
+    virtual void keep_openers_waiting();
+
     // For messages.
     virtual std::string name() const = 0;
 };

@@ -113,7 +113,15 @@ Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, std::string name, 
 FileDevice::~FileDevice() {
     give_up_behind();
     unlock_file(fd_);
+    // Somebody may have been given the descriptor.
+    if (leased_) fcntl(fd_, F_SETLEASE, F_UNLCK);
     close(fd_);
+}
+
+// A lease makes the kernel ask its holder before it lets anybody else open the file, and hold them until the lease is
+// gone, or for 45 seconds. Nobody may have the file open yet.
+void FileDevice::keep_openers_waiting() {
+    if (writable_ && !block_device_) leased_ = fcntl(fd_, F_SETLEASE, F_WRLCK) == 0;
 }
 
 void FileDevice::give_up_behind() {

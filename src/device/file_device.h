@@ -44,6 +44,7 @@ public:
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override;
     bool read_only() const override { return !writable_; }
     Result<void> read_from_medium(std::uint64_t offset, Bytes out) override;
+    void keep_openers_waiting() override;
     std::string name() const override { return name_; }
 
     // Stays owned by the device.
@@ -63,6 +64,7 @@ private:
     std::uint64_t length_ = 0;
     bool writable_ = false;
     bool block_device_ = false;
+    bool leased_ = false;
 };
 
 }  // namespace uext4

@@ -292,6 +292,7 @@ Result<int> open_image(const std::string& path, bool writable) {
         const int exclusive = writable && S_ISBLK(info.st_mode) ? O_EXCL : 0;
         do fd = open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | exclusive);
         while (fd < 0 && errno == EINTR);
+        if (fd < 0 && errno == EWOULDBLOCK) return fail(EBUSY, "{}: another process is about to close it", path);
         if (fd < 0 && errno == EBUSY)
             return fail(EBUSY, "{}: the device is in use (mounted, or open exclusively by another process)", path);
         if (fd < 0) return fail(errno, "{}: {}", path, std::strerror(errno));

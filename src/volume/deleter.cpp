@@ -12,6 +12,8 @@ namespace {
 // Whoever takes away many names would otherwise wake the thread for each, and meet it at every lock.
 constexpr std::size_t batch = 256;
 constexpr std::chrono::milliseconds patience{2};
+// How long a freeze may go unseen.
+constexpr std::chrono::milliseconds glance{10};
 // This much space is not kept waiting.
 constexpr std::uint64_t large_file = 1 << 20;
 
@@ -105,6 +107,21 @@ void Deleter::finish() {
         destroy(std::move(inode));
         guard.lock();
         ++done_;
+    }
+}
+
+void Deleter::finish_unless_frozen() {
+    if (!thread_.joinable()) return finish();
+    std::uint64_t last = 0;
+    {
+        MutexLock guard(lock_);
+        last = queued_;
+    }
+    while (!gate_.closed()) {
+        MutexLock guard(lock_);
+        if (done_ >= last) return;
+        if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
+        changed_.wait_for(lock_, glance);
     }
 }
 

@@ -16,6 +16,8 @@ public:
     ~Deleter();
     // Until all is deleted that is queued now.
     void finish();
+    // The same for who may be the one that is to thaw: not while the gate is closed, which deletions wait for.
+    void finish_unless_frozen();
     bool busy();
 
 private:

@@ -49,6 +49,20 @@ void Flusher::wake() {
     changed_.notify_all();
 }
 
+void Flusher::finish_pass() {
+    constexpr auto glance = 10ms;  // how long a freeze may go unseen
+    std::uint64_t pass = 0;
+    {
+        MutexLock guard(lock_);
+        pass = passes_;
+    }
+    while (!gate_.closed()) {
+        MutexLock guard(lock_);
+        if (!in_pass_ || passes_ != pass) return;
+        changed_.wait_for(lock_, glance);
+    }
+}
+
 Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log) {
     constexpr std::uint64_t most_named = 32;
     Result<void> first;
@@ -81,6 +95,10 @@ void Flusher::run() {
             pressed = std::exchange(woken_, false);
         }
         if (fs_.read_only.load() || gate_.closed()) continue;
+        {
+            MutexLock guard(lock_);
+            in_pass_ = true;
+        }
         const std::uint64_t now = steady_milliseconds();
         const bool store_times = times_due != 0 && times_due <= now;
         bool times_wait = false;
@@ -101,6 +119,12 @@ void Flusher::run() {
             // What an aborted journal keeps from being written was told of when it was aborted.
             if (!r && !fs_.journal.aborted()) fs_.log(fmt::format("writeback: {}", r.error().what));
         });
+        {
+            MutexLock guard(lock_);
+            in_pass_ = false;
+            ++passes_;
+            changed_.notify_all();
+        }
         if (!times_wait) times_due = 0;
         else if (times_due == 0 || store_times) times_due = now + old_enough_ms;
         inodes_.shrink();

@@ -15,6 +15,9 @@ public:
     Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate);
     ~Flusher();
     void wake();
+    // Until the pass over all files that is under way is over, if one is: what it looks at is held meanwhile, and what
+    // was removed is not deleted before. Not while the gate is closed, which a pass waits for.
+    void finish_pass();
     // Every file's dirty data and pending times. The first error, after all files were tried; `log`, where given, is
     // told which files failed.
     static Result<void> flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log = {});
@@ -27,7 +30,8 @@ private:
     FreezeGate& gate_;
     Mutex lock_{Rank::Leaf, "Flusher"};
     CondVar changed_{"flusher"};
-    bool stop_ = false, woken_ = false;
+    bool stop_ = false, woken_ = false, in_pass_ = false;
+    std::uint64_t passes_ = 0;
     Thread thread_;
 };
 

@@ -8,10 +8,11 @@ std::uint64_t Volume::times_space_was_given_back() const { return state_->layers
 bool Volume::gain_space(std::uint64_t given_back) {
     State& s = *state_;
     Allocator& space = s.fs().allocator;
+    if (s.flusher) s.flusher->finish_pass();
     const bool deletes = s.deleter && s.deleter->busy();
     // Somebody else may have waited for all of it since the attempt.
     if (!deletes && !space.has_space_later()) return space.times_given_back() != given_back;
-    if (deletes) s.deleter->finish();
+    if (deletes) s.deleter->finish_unless_frozen();
     if (space.claimed_clusters() != 0) {
         const FreezeGate::SyncPass pass(s.gate);
         // What fails is told by each file's fsync.

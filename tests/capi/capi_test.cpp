@@ -67,6 +67,7 @@ TEST_F(CInterface, FilesAndErrors) {
     EXPECT_EQ(uext4_umount(fs), -EBUSY);
     EXPECT_EQ(uext4_close(file), 0);
     EXPECT_EQ(uext4_open(fs, "/f", O_PATH, 0, &file), -EINVAL);
+    EXPECT_EQ(uext4_open(fs, "/", O_RDONLY | O_DIRECT, 0, &file), -EINVAL);
 }
 
 // Lengths that no memory has are refused or cut, as by the system calls.

@@ -33,6 +33,18 @@ def umount_and_open(scratch, image):
     mounting.clean(image)
 
 
+def umount_and_judge(scratch, image):
+    """Other programs than ours know of no locks: they, too, find the image as it is when the server has released it."""
+    directory = scratch.path("mnt")
+    for number in range(ROUNDS):
+        scratch.mount(image)
+        (directory / f"file {number % 4}").write_bytes(os.urandom(3 << 20))
+        (directory / f"judged {number}").mkdir()
+        mounting.run("umount", "-i", directory)
+        del scratch.servers[directory]
+        mounting.clean(image)
+
+
 def stays_refused(scratch, image):
     """A mount that goes on is not waited for longer than that."""
     directory = scratch.mount(image)
@@ -45,6 +57,7 @@ def stays_refused(scratch, image):
 def test(scratch):
     image = scratch.image("image", "64M")
     umount_and_open(scratch, image)
+    umount_and_judge(scratch, image)
     stays_refused(scratch, image)
 
 

@@ -121,8 +121,12 @@ def works_from_the_start(scratch):
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
     directory = scratch.mount(image)
     tasks = pathlib.Path(f"/proc/{scratch.servers[directory]}/task")
-    names = {(task / "comm").read_text(encoding="utf-8").strip() for task in tasks.iterdir()}
-    check({"uext4-fuse", "uext4-freeze"} <= names, f"the server's threads are {names}")
+    # A thread names itself when it first runs.
+    limit = time.monotonic() + LIMIT
+    names = set()
+    while not {"uext4-fuse", "uext4-freeze"} <= names:
+        names = {(task / "comm").read_text(encoding="utf-8").strip() for task in tasks.iterdir()}
+        check(time.monotonic() < limit, f"the server's threads are {names}")
     for task in tasks.iterdir():
         fields = dict(line.split(":", 1) for line in (task / "status").read_text(encoding="utf-8").splitlines())
         check(int(fields["CapEff"], 16) == 0 and fields["Seccomp"].strip() == "2",

@@ -105,6 +105,25 @@ TEST_P(Freeze, StopsStoresAndLetsThemGo) {
     settle();
 }
 
+// On a mount the thread that meets no space is the one that reads the thaw; and deletions wait for that.
+TEST_P(Freeze, WhoMeetsNoSpaceDoesNotWaitForTheThaw) {
+    auto file = open("/f");
+    write(*file, std::string(pages * page, 'a'));
+    ok(fs->unlink(**fs->root(), "f", root, true));
+    ok(fs->freeze());
+    file.reset();  // its deletion is queued, and cannot begin
+    std::atomic<bool> back{false};
+    std::thread short_of_space([&] {
+        fs->volume().gain_space(fs->volume().times_space_was_given_back());
+        back = true;
+    });
+    for (int waited = 0; waited < 1000 && !back; ++waited) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_TRUE(back) << "it waits for the thaw";
+    ok(fs->thaw());
+    short_of_space.join();
+    settle();
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Freeze,
                          testing::Combine(testing::Values("-b 4096", "-b 1024", "-b 4096 -I 256 -O inline_data"),
                                           testing::Values("data=ordered", "data=journal")));
