@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 
 namespace uext4::cli {
 
@@ -38,112 +39,35 @@ struct CopyState {
     CommonOptions o;
 };
 
-// A folder of the host that lives as long as this.
-class Folder {
-public:
-    Folder() {
-        const char* const set = std::getenv("TMPDIR");
-        const std::string above = set && *set ? set : "/tmp";
-        path_ = above + "/uext4-cp-XXXXXX";
-        if (!::mkdtemp(path_.data()))
-            give_up(impossible, fmt::format("{} ({}): no folder can be made there: {}", above,
-                                            set && *set ? "TMPDIR" : "no TMPDIR is set", std::strerror(errno)));
-    }
-    ~Folder() {
-        std::error_code ignored;
-        // Also what is in directories that their owner cannot enter.
-        constexpr auto anything = std::filesystem::directory_options::skip_permission_denied;
-        using Walk = std::filesystem::recursive_directory_iterator;
-        ::chmod(path_.c_str(), S_IRWXU);
-        for (Walk at(path_, anything, ignored); at != Walk(); at.increment(ignored))
-            if (!at->is_symlink(ignored) && at->is_directory(ignored)) ::chmod(at->path().c_str(), S_IRWXU);
-        std::filesystem::remove_all(path_, ignored);
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    const std::string& path() const { return path_; }
-
-private:
-    std::string path_;
-};
-
-// What was copied of a source; nothing of one that could not be.
-using Copied = std::optional<std::string>;
-
-// Copies what is named in one image to `folder`, into a directory for each source: a name may be there twice. The paths
-// of the copies, which mean what the sources mean.
-std::vector<Copied> copy_aside(Session& from, const std::vector<std::string>& paths, const std::string& folder,
-                               const CopyOptions& options, Outcome& outcome) {
-    CopyOut out(from, options, outcome);
-    std::vector<Copied> places;
-    for (const std::string& path : paths) out.expect(path);
-    for (const std::string& path : paths) {
-        const std::string place = fmt::format("{}/{}", folder, places.size());
-        if (::mkdir(place.c_str(), 0700) != 0) give_up(impossible, place + ": " + std::strerror(errno));
-        const bool done = out.copy(path, place);
-        places.push_back(done ? Copied(place + "/" + (means_contents(path) ? "." : last_part(path))) : std::nullopt);
-    }
-    out.finish();
-    return places;
-}
-
-// Whatever is named, and not the target itself, as paths of the host: what is in images is copied to folders first.
-std::vector<std::string> on_the_host(Session& to, const std::string& target, const std::vector<std::string>& sources,
-                                     const CopyOptions& options, const CommonOptions& common,
-                                     std::map<std::string, Folder>& folders, Outcome& outcome) {
-    std::map<std::string, std::vector<std::string>> wanted;
-    std::map<std::string, std::vector<Copied>> places;
-    std::vector<std::string> left;
-    Progress unseen(false);
-    for (const std::string& source : sources) {
-        const Place from = split_place(source);
-        bool wanted_at_all = true;
-        if (from.image == to.image() &&
-            !outcome.attempt(unseen, [&] { wanted_at_all = is_to_copy(to, from.path, target, options); }))
-            continue;
-        if (!wanted_at_all) continue;
-        left.push_back(source);
-        if (!from.image.empty()) wanted[from.image].push_back(from.path);
-    }
-    CopyOptions plain = options;
-    plain.owner.reset();
-    plain.mode.reset();
-    plain.aside = true;
-    for (const auto& [image, paths] : wanted) {
-        if (image == to.image()) {
-            places[image] = copy_aside(to, paths, folders[image].path(), plain, outcome);
-            continue;
-        }
-        Session other(image, false, common);
-        places[image] = copy_aside(other, paths, folders[image].path(), plain, outcome);
-        other.close();
-    }
-    std::vector<std::string> out;
-    std::map<std::string, std::size_t> next;
-    for (const std::string& source : left) {
-        const std::string image = split_place(source).image;
-        if (image.empty()) {
-            out.push_back(source);
-            continue;
-        }
-        if (const Copied& copied = places[image][next[image]++]) out.push_back(*copied);
-    }
-    return out;
-}
-
 void copy_into(const Place& to, const std::vector<std::string>& sources, const CopyOptions& o,
                const CommonOptions& common) {
     Session target(to.image, true, common);
     if (sources.size() > 1 && !target.resolve(to.path)->is_directory())
         give_up(negative, target.at(to.path) + ": is no directory");
-    std::map<std::string, Folder> folders;
+    // Each image once, whatever is named in it, and all of them before anything is copied.
+    std::map<std::string, std::unique_ptr<Session>> others;
+    std::map<std::string, std::unique_ptr<SourceTree>> trees;
+    std::vector<Place> places;
+    for (const std::string& source : sources) {
+        const Place& from = places.emplace_back(split_place(source));
+        std::unique_ptr<SourceTree>& tree = trees[from.image];
+        if (tree) continue;
+        if (from.image.empty()) {
+            tree = std::make_unique<HostTree>();
+        } else if (from.image == to.image) {
+            tree = std::make_unique<ImageTree>(target);
+        } else {
+            others[from.image] = std::make_unique<Session>(from.image, false, common);
+            tree = std::make_unique<ImageTree>(*others[from.image]);
+        }
+    }
     Outcome outcome;
-    const std::vector<std::string> paths = on_the_host(target, to.path, sources, o, common, folders, outcome);
     {
         CopyIn in(target, o, outcome);
-        for (const std::string& path : paths) in.expect(path);
-        for (const std::string& path : paths) in.copy(path, to.path);
+        for (const Place& from : places) in.expect(*trees[from.image], from.path);
+        for (const Place& from : places) in.copy(*trees[from.image], from.path, to.path);
     }
+    for (const auto& [image, session] : others) session->close();
     target.close();
     if (outcome.code() != fine) give_up(outcome.code(), "");
 }

@@ -1,13 +1,17 @@
-// Copies between the host and an image, with everything that ext4 can hold.
+// Copies between the host and images, with everything that ext4 can hold.
 #pragma once
 
 #include "cli/arguments.h"
+#include "cli/copy_source.h"
+#include "cli/host_file.h"
 #include "cli/progress.h"
 #include "cli/session.h"
 
 #include <functional>
 #include <map>
 #include <set>
+#include <tuple>
+#include <unordered_set>
 
 namespace uext4::cli {
 
@@ -16,7 +20,6 @@ struct CopyOptions {
     std::optional<std::pair<std::uint32_t, std::uint32_t>> owner;
     std::optional<std::uint16_t> mode;
     std::vector<std::pair<std::uint32_t, std::uint32_t>> map_owner;
-    bool aside = false;  // on the way to an image: owners are kept, and exchanged there
 
     // What was asked for by --owner or --map-owner of something that belongs to these.
     Owner asked(const struct stat& st) const;
@@ -33,6 +36,9 @@ std::string last_part(std::string path);
 // "tree/.", "tree/.." and "/" have no name of their own: what is in them goes straight into the target, as with cp(1).
 bool means_contents(const std::string& path);
 
+// What there is to say of a device, fifo or socket of an image where a file is wanted.
+std::string has_no_contents(const std::string& at);
+
 // How a copy ends. What cannot be copied is told, and the rest goes on, as with cp(1); the exit code is the worst.
 class Outcome {
 public:
@@ -45,39 +51,23 @@ private:
     int code_ = fine;
 };
 
-// A file of the host, open as long as this; or none.
-class HostFile {
-public:
-    HostFile() = default;
-    explicit HostFile(int fd) : fd_(fd) {}
-    ~HostFile();
-    HostFile(HostFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    HostFile& operator=(HostFile&& other) noexcept {
-        std::swap(fd_, other.fd_);
-        return *this;
-    }
-    int fd() const { return fd_; }
-
-private:
-    int fd_ = -1;
-};
-
-// From the host into an image. One of these sees all sources: links between them stay links.
+// From the host or an image into an image. One of these sees all sources: links between them stay links.
 class CopyIn {
 public:
     CopyIn(Session& to, const CopyOptions& o, Outcome& outcome)
         : to_(to), o_(o), outcome_(outcome), progress_(o.progress) {}
-    void expect(const std::string& source);
-    void copy(const std::string& source, const std::string& target);
+    void expect(SourceTree& from, const std::string& source);
+    void copy(SourceTree& from, const std::string& source, const std::string& target);
 
 private:
-    struct Source {
-        struct stat st{};
-        HostFile file;  // of contents: open before anything is made
+    struct Opened {
+        struct stat st;                            // as what it is copied
+        std::unique_ptr<SourceContents> contents;  // of a file: open before anything is made
     };
-    // The end of the copy where it is not there. What is named is followed, unless the links themselves are copied.
-    Source open(const std::string& source, bool named) const;
-    void named(const std::string& source, const std::string& target);
+    // The end of the copy where it cannot be copied.
+    Opened open(const CopySource& source) const;
+    void expect(CopySource& source);
+    void named(SourceTree& from, const std::string& source, const std::string& target);
     // Where something lies in the image.
     struct Spot {
         Inode& directory;
@@ -85,10 +75,15 @@ private:
         std::string at;          // with the image
     };
     Spot spot(Inode& directory, const std::string& name, const std::string& path) const;
-    void entry(const std::string& source, const Spot& to, unsigned depth = 0);
-    void replace(const std::string& source, const InodeRef& inode, const std::string& path);
-    void merge(const std::string& source, Inode& directory, const std::string& path);
-    void inside(const std::string& source, Inode& directory, const std::string& path, unsigned depth);
+    void entry(CopySource& source, const Spot& to);
+    void replace(const CopySource& source, const InodeRef& inode, const std::string& path);
+    void merge(CopySource& source, Inode& directory, const std::string& path);
+    void inside(CopySource& source, Inode& directory, const std::string& path);
+    // Another name for what was copied before.
+    void link(InodeNr number, const Spot& to);
+    bool lies_here(const CopySource& source) const { return source.image() == &to_; }
+    // Whether the place already has what would be copied to it.
+    bool is_there(const CopySource& source, const Spot& to);
     void remove_old(const Spot& to);
     struct Made {
         InodeRef inode;
@@ -96,20 +91,21 @@ private:
     };
     // The file that gets the contents of another, if one is there: a link's target, as with cp(1).
     std::optional<InodeRef> file_there(const Spot& to);
-    Made make(const std::string& source, const Spot& to, const struct stat& st);
-    // Of a file or pipe or device that is open, from its beginning to its end. `at`: of the inode, in the image.
-    void contents(int from, const std::string& source, const InodeRef& inode, const std::string& at,
-                  const struct stat& st);
-    void attributes(const std::string& source, Inode& inode, const std::string& at, const struct stat& st,
+    Made make(const CopySource& source, const Spot& to, const struct stat& st);
+    // From the beginning to the end. `at`: of the inode, in the image.
+    void contents(SourceContents& from, const InodeRef& inode, const std::string& at, const struct stat& st);
+    void attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,
                     bool was_there);
-    void xattrs(const std::string& source, Inode& inode, const std::string& at);
+    void xattrs(const CopySource& source, Inode& inode, const std::string& at);
 
     Session& to_;
     const CopyOptions& o_;
     Outcome& outcome_;
     Progress progress_;
-    std::map<std::pair<dev_t, ino_t>, std::uint64_t> linked_;
+    std::map<std::tuple<const Session*, dev_t, ino_t>, std::uint64_t> linked_;
     std::set<std::uint64_t> made_links_;  // symbolic ones
+    // All that came of one source that lies in the image itself.
+    std::unordered_set<std::uint64_t> made_here_;
 };
 
 // Ends the copy of one path of an image to another that is, or would be, the same file, or of a directory into itself.
@@ -122,8 +118,7 @@ public:
     CopyOut(Session& from, const CopyOptions& o, Outcome& outcome)
         : from_(from), o_(o), outcome_(outcome), progress_(o.progress) {}
     void expect(const std::string& source);
-    // Whether it, or at least the directory that it is, was copied.
-    bool copy(const std::string& source, const std::string& target);
+    void copy(const std::string& source, const std::string& target);
     // Last of all: what would have been in the way of later copies.
     void finish();
 
@@ -132,9 +127,6 @@ private:
     void expect(const InodeRef& inode, const std::string& source, unsigned depth);
     void entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0);
     void inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth);
-    using Names = std::vector<std::pair<std::string, std::uint64_t>>;
-    // Where it is damaged, that ends the copy of it, and `names` has what is known of it.
-    void names_in(Inode& directory, const std::string& source, Names& names);
     struct Target {
         HostFile file;
         std::string path;  // behind links

@@ -35,13 +35,13 @@ void CopyOut::expect(const InodeRef& inode, const std::string& source, unsigned 
     if (!S_ISDIR(st->st_mode) || !o_.recursive) return;
     const Ancestors::Inside inside(above_, from_, *inode);
     Names names;
-    names_in(*inode, source, names);
+    names_in(from_, *inode, source, names);
     for (const auto& [name, number] : names)
         if (Result<InodeRef> child = from_.fs().inode(InodeNr(number))) expect(*child, below(source, name), depth + 1);
 }
 
-bool CopyOut::copy(const std::string& source, const std::string& target) {
-    return outcome_.attempt(progress_, [&] { named(source, target); });
+void CopyOut::copy(const std::string& source, const std::string& target) {
+    outcome_.attempt(progress_, [&] { named(source, target); });
 }
 
 void CopyOut::named(const std::string& source, const std::string& target) {
@@ -54,24 +54,11 @@ void CopyOut::named(const std::string& source, const std::string& target) {
     entry(inode, source, where);
 }
 
-void CopyOut::names_in(Inode& directory, const std::string& source, Names& names) {
-    bool slash = false;  // which would lead elsewhere on the host
-    const auto add = [&](const DirectoryEntry& e) {
-        if (e.name.find('/') != std::string_view::npos) slash = true;
-        else if (e.name != "." && e.name != "..") names.emplace_back(std::string(e.name), e.inode.value);
-        return true;
-    };
-    need(from_.fs().read_directory(directory, 0, add), from_.at(source));
-    if (slash) give_up(impossible, from_.at(source) + ": a name with a slash");
-}
-
 void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
     const struct stat st = need(from_.fs().attributes(*inode), from_.at(source));
     if (!S_ISREG(st.st_mode) && !o_.recursive)
-        give_up(negative, fmt::format("{}: {}", from_.at(source),
-                                      S_ISDIR(st.st_mode) ? "is a directory (use -r)"
-                                                          : "is no file, and has no contents (-r copies devices, "
-                                                            "fifos and sockets themselves)"));
+        give_up(negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
+                                              : has_no_contents(from_.at(source)));
     if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
             remove_old(target);
@@ -141,7 +128,7 @@ void CopyOut::inside(const InodeRef& inode, const std::string& source, const std
     outcome_.attempt(progress_, [&] {
         const Ancestors::Inside inside(above_, from_, *inode);
         Names names;
-        outcome_.attempt(progress_, [&] { names_in(*inode, source, names); });
+        outcome_.attempt(progress_, [&] { names_in(from_, *inode, source, names); });
         for (const auto& [name, number] : names)
             outcome_.attempt(progress_, [&, name = name, number = number] {
                 const std::string path = below(source, name);
@@ -258,7 +245,7 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
                 need(from_.fs().get_xattr(inode, name, operator_identity(), false), at);
             if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM &&
                 errno != EOPNOTSUPP)
-                outcome_.tell(progress_, fine, target + ": " + name + ": " + std::strerror(errno));
+                outcome_.tell(progress_, negative, target + ": " + name + ": " + std::strerror(errno));
         }
     }
     if (!S_ISLNK(st.st_mode) && (!was_there || o_.preserve || o_.mode))

@@ -100,6 +100,15 @@ def others(scratch, verbs):
     for name in ("b", "c", "d"):
         check(f"uext4 cp: {verbs.image}:/t/{name}: " in said, f"cp: {said}")
     check(sorted(path.name for path in pathlib.Path(out).iterdir()) == ["a", "d", "e", "z"], "cp: not all that is sound")
+    # Into another image, which stays sound, and with all that goes with -a.
+    other = Verbs(scratch, scratch.image("sound", "16M", "-t", "ext4"))
+    for words in (("-r", ":/t", f"{other.image}:/r"), ("-a", ":/t", f"{other.image}:/a")):
+        said = run(verbs, "cp", *words)[1]
+        for name in ("b", "c", "d"):
+            check(f"uext4 cp: {verbs.image}:/t/{name}: " in said, f"cp: {said}")
+        check(other("ls", f":/{words[0][1]}").split() == ["a", "d", "e", "z"], "cp: not all that is sound")
+        check(other("ls", f":/{words[0][1]}/z").split() == ["sound"], "cp: not all that is sound")
+    mounting.clean(other.image)
 
 
 def large(scratch):
@@ -116,6 +125,10 @@ def large(scratch):
                   len(run(verbs, "tree", ":/many")[0].splitlines()) - 1,
                   len(list(out.iterdir())) if run(verbs, "cp", "-r", ":/many", str(out)) else 0):
         check(50 < count < 100, f"{count} names of 100")
+    other = Verbs(scratch, scratch.image("of many in an image", "16M", "-t", "ext4"))
+    run(verbs, "cp", "-r", ":/many", f"{other.image}:/")
+    check(50 < len(other("ls", ":/many").splitlines()) < 100, "an image does not get what is known of a directory")
+    mounting.clean(other.image)
 
 
 def circle(scratch):
@@ -125,6 +138,40 @@ def circle(scratch):
     subprocess.run(["debugfs", "-w", "-R", "ln /a /a/b/again", str(verbs.image)], capture_output=True, check=True)
     out, said = run(verbs, "tree", str(verbs.image))
     check("again" in out and "`-- z" in out and "contains itself" in said, f"tree: {out}{said}")
+    other = Verbs(scratch, scratch.image("no circle", "16M", "-t", "ext4"))
+    for words in (("-r", ":/", f"{other.image}:/"), ("-r", ":/a", ":/copy")):
+        said = run(verbs, "cp", *words)[1]
+        check(f"uext4 cp: {verbs.image}:" in said and "contains itself" in said, f"cp: {said}")
+    for place in (f"{other.image}:/a/b", ":/copy/b"):
+        check(verbs("ls", place) == "again\n", "what is in a circle is not copied once")
+    mounting.clean(other.image)
+
+
+def inside_out(scratch):
+    """A directory that lies in two others: what is copied into it would go on for ever."""
+    verbs = Verbs(scratch, scratch.image("inside out", "16M", "-t", "ext4"))
+    verbs("mkdir", ":/a", ":/a/one", ":/t")
+    subprocess.run(["debugfs", "-w", "-R", "ln /t /a/t", str(verbs.image)], capture_output=True, check=True)
+    said = run(verbs, "cp", "-r", ":/a", ":/t")[1]
+    check(f"{verbs.image}:/a/t/a: is what this copy has made" in said, f"cp: {said}")
+    check(verbs("ls", ":/t/a").split() == ["one", "t"], "cp: not all that was there before")
+
+
+def slashes(scratch):
+    """A name with a slash leads nowhere, out of an image or into another."""
+    verbs = Verbs(scratch, scratch.image("slash", "16M", "-t", "ext4", "-O", "^metadata_csum,^dir_index"))
+    other = Verbs(scratch, scratch.image("no slash", "16M", "-t", "ext4"))
+    verbs("mkdir", ":/t")
+    for name in ("first", "named-here", "second"):
+        verbs("cp", "/etc/hostname", f":/t/{name}")
+    data = pathlib.Path(verbs.image).read_bytes()
+    pathlib.Path(verbs.image).write_bytes(data.replace(b"named-here", b"named/here"))
+    for place in (str(scratch.path("no slash out")), f"{other.image}:/t", ":/again"):
+        said = run(verbs, "cp", "-r", ":/t", place)[1]
+        check(f"uext4 cp: {verbs.image}:/t: " in said, f"cp: {said}")
+    for found in (verbs("tree", ":/again"), other("tree", ":/t")):
+        check("here" not in found, f"a name with a slash is somewhere: {found}")
+    mounting.clean(other.image)
 
 
 def test(scratch):
@@ -133,6 +180,8 @@ def test(scratch):
     others(scratch, verbs)
     large(scratch)
     circle(scratch)
+    inside_out(scratch)
+    slashes(scratch)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+// What is copied into an image: things of the host, or of an image. Each call ends the copy of the thing where it
+// fails.
+#pragma once
+
+#include "cli/session.h"
+
+#include <sys/stat.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace uext4::cli {
+
+// What is in a directory: names, and the numbers of the inodes where it lies in an image.
+using Names = std::vector<std::pair<std::string, std::uint64_t>>;
+
+// The contents of what is open.
+class SourceContents {
+public:
+    virtual ~SourceContents() = default;
+    struct Range {
+        std::uint64_t begin, end;
+    };
+    // The first data at `at` or behind it, up to where a hole follows; none where there is no more.
+    virtual std::optional<Range> data_from(std::uint64_t at) = 0;
+    // Bytes from `at`; 0 at the end.
+    virtual std::size_t read(std::uint64_t at, Bytes out) = 0;
+    // Of what has no size: the bytes that come next; 0 at the end.
+    virtual std::size_t next(Bytes out) = 0;
+};
+
+// A file, directory, link or node. What is in a directory goes before the directory does.
+class CopySource {
+public:
+    virtual ~CopySource() = default;
+    const struct stat& status() const { return st_; }
+    // The place, for messages.
+    virtual std::string at() const = 0;
+    // The image that it lies in; null on the host.
+    virtual const Session* image() const = 0;
+    virtual std::unique_ptr<SourceContents> open() const = 0;
+    virtual std::string link_target() const = 0;
+    // Where it is damaged, that ends the listing, and `names` has what is known of it.
+    virtual void list(Names& names) = 0;
+    // Something that was listed; a link itself.
+    virtual std::unique_ptr<CopySource> child(const Names::value_type& listed) = 0;
+    virtual std::vector<std::string> xattr_names() const = 0;
+    // None for one that cannot be read (any more).
+    virtual std::optional<std::vector<std::byte>> xattr(const std::string& name) const = 0;
+
+protected:
+    struct stat st_{};
+};
+
+// Where paths of sources begin.
+class SourceTree {
+public:
+    virtual ~SourceTree() = default;
+    virtual const Session* image() const = 0;
+    virtual std::unique_ptr<CopySource> find(const std::string& path, bool follow) = 0;
+};
+
+class HostTree final : public SourceTree {
+public:
+    const Session* image() const override { return nullptr; }
+    std::unique_ptr<CopySource> find(const std::string& path, bool follow) override;
+};
+
+// Lives longer than what is found in it.
+class ImageTree final : public SourceTree {
+public:
+    explicit ImageTree(Session& session) : session_(session) {}
+    const Session* image() const override { return &session_; }
+    std::unique_ptr<CopySource> find(const std::string& path, bool follow) override;
+
+private:
+    Session& session_;
+    Ancestors above_;
+};
+
+// What is in a directory of an image, without what would lead elsewhere. As CopySource::list.
+void names_in(Session& session, Inode& directory, const std::string& path, Names& names);
+
+}  // namespace uext4::cli

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""Copies between images and inside of one: whoever runs them, nothing is lost, and nothing passes through the host.
+
+Judged by e2fsck. Usage: between_test.py PROGRAM
+"""
+
+import os
+import re
+import subprocess
+
+from verbs import FINE, IMPOSSIBLE, NO, NOBODY, Verbs, check, in_terminal, mounting
+
+LONG = "".join(chr(ord("a") + i * i % 26) for i in range(60_000))
+IN_INODES = ("-t", "ext4", "-O", "ea_inode")
+
+
+def pair(scratch, name, *options):
+    """Two images that nobody may write."""
+    images = []
+    for side in ("from", "to"):
+        verbs = Verbs(scratch, scratch.image(f"{name} {side}", "16M", *(options or ("-t", "ext4"))))
+        os.chown(verbs.image, NOBODY, NOBODY)
+        images.append(verbs)
+    return images
+
+
+def sides(a, b):
+    """Where copies from `a` go: the other image, and the image itself."""
+    return ((b, f"{b.image}:"), (a, f"{a.image}:"))
+
+
+def owner(status):
+    return status["uid"], status["gid"], status["mode"]
+
+
+def owners_and_modes(scratch):
+    a, b = pair(scratch, "owners")
+    a("mkdir", ":/etc")
+    a("cp", "/etc/hostname", ":/etc/f4")
+    a("chown", "65537:100000", ":/etc/f4")
+    a("chmod", "6755", ":/etc/f4")
+    a("ln", "-s", "f4", ":/etc/link")
+    a("chown", "-h", "65537:5", ":/etc/link")
+    for there, place in sides(a, b):
+        for number, (words, expected, of_link) in enumerate((
+                ((), (65537, 100000, "-rwsr-sr-x"), (65537, 5)),
+                (("--map-owner", "65537:12"), (12, 100000, "-rwsr-sr-x"), (12, 5)),
+                (("--owner", "3:4"), (3, 4, "-rwsr-sr-x"), (3, 4)),
+                (("--mode", "2711"), (65537, 100000, "-rwx--s--x"), (65537, 5)))):
+            a("cp", "-a", *words, ":/etc/f4", f"{place}/same{number}", user=NOBODY)
+            found = owner(there.status(f"/same{number}"))
+            check(found == expected, f"cp -a {words} to {place}: {found}")
+            a("cp", "-a", *words, ":/etc/link", f"{place}/link{number}", user=NOBODY)
+            found = owner(there.status(f"/link{number}"))[:2]
+            check(found == of_link, f"cp -a {words} of a link to {place}: {found}")
+        a("cp", "--map-owner", "65537:12", ":/etc/f4", f"{place}/plain", user=NOBODY)
+        check(owner(there.status("/plain")) == (12, NOBODY, "-rwxr-xr-x"), f"cp: {there.status('/plain')}")
+        mounting.clean(there.image)
+
+
+def nodes(scratch):
+    a, b = pair(scratch, "nodes")
+    a("mkdir", ":/dev")
+    for name, *words in (("null", "c", "1", "3"), ("disk", "b", "259", "1000000"), ("fifo", "p"), ("socket", "s")):
+        a("mknod", "--mode", "620", "--owner", "7:8", f":/dev/{name}", *words)
+    for there, place in sides(a, b):
+        a("cp", "-a", ":/dev", f"{place}/nodes", user=NOBODY)
+        for name in ("null", "disk", "fifo", "socket"):
+            old, new = (v.status(path) for v, path in ((a, f"/dev/{name}"), (there, f"/nodes/{name}")))
+            kept = [key for key in old if key not in ("name", "inode", "btime", "ctime")]
+            check([old[key] for key in kept] == [new.get(key) for key in kept], f"{old} {new}")
+        mounting.clean(there.image)
+
+
+def attributes(scratch):
+    a, b = pair(scratch, "attributes", *IN_INODES)
+    a("cp", "/etc/hostname", ":/f")
+    a("ln", "-s", "f", ":/link")
+    names = {"user.short": "a", "user.long": LONG, "trusted.t": "b", "security.s": "c"}
+    for name, value in names.items():
+        a("setfattr", "-n", name, "-v", value, ":/f")
+    a("setfattr", "-h", "-n", "trusted.of_link", "-v", "d", ":/link")
+    # An ACL: rwx for its owner, r-x for user 65537, a mask, nothing for the others.
+    acl = "0x0200000001000700ffffffff020005000100010004000500ffffffff10000500ffffffff20000000ffffffff"
+    a("setfattr", "-n", "system.posix_acl_access", "-v", acl, ":/f")
+    a("setfattr", "-n", "security.capability", "-v", "0x0100000200040000000000000000000000000000", ":/f")
+    shown = a("getfattr", ":/f")
+    check(all(name in shown for name in (*names, "posix_acl_access", "security.capability")), shown)
+    for there, place in sides(a, b):
+        for name in ("f", "link"):
+            a("cp", "-a", f":/{name}", f"{place}/{name} again", user=NOBODY)
+            check(there("getfattr", "-h", f":/{name} again") == a("getfattr", "-h", f":/{name}"),
+                  f"other attributes: {there('getfattr', '-h', f':/{name} again')[:2000]}")
+        check(there.status("/f again")["mode"] == a.status("/f")["mode"], "another mode")
+        mounting.clean(there.image)
+    # Where there is no room for one, that is told of the file.
+    small = Verbs(scratch, scratch.image("without inodes for values", "16M", "-t", "ext4", "-O", "^ea_inode"))
+    a("cp", "-a", ":/f", f"{small.image}:/", status=IMPOSSIBLE, says=f"uext4 cp: {small.image}:/f: user.long: ")
+    check(small("cat", ":/f") == a("cat", ":/f"), "the contents are lost with an attribute")
+    check(small.status("/f")["mode"] == a.status("/f")["mode"], "the permissions are lost with an attribute")
+    kept = small("getfattr", ":/f")
+    check(all(name in kept for name in ("user.short", "trusted.t", "security.s")), f"other attributes are lost: {kept}")
+    mounting.clean(small.image)
+    to_the_host(scratch, a, small)
+
+
+def to_the_host(scratch, a, small):
+    """An attribute that cannot be set for another reason than the host's rules is no success."""
+    directory = scratch.mount(small.image)
+    a("cp", "-a", ":/f", directory / "out", status=NO, says=f"uext4 cp: {directory / 'out'}: user.long: ")
+    check((directory / "out").read_text(encoding="utf-8") == a("cat", ":/f"), "the contents are lost with an attribute")
+    check(os.getxattr(directory / "out", "trusted.t") == b"b", "the attributes beside one that cannot be set are lost")
+    a("cp", "-a", ":/link", directory)
+    scratch.umount(directory)
+    mounting.clean(small.image)
+
+
+def trees(scratch):
+    """Links, holes, times, directories, and sources that are named."""
+    tree = scratch.path("tree")
+    (tree / "deep" / "er").mkdir(parents=True)
+    (tree / "one").write_text("one")
+    os.link(tree / "one", tree / "deep" / "two")
+    os.symlink("one", tree / "link")
+    os.link(tree / "link", tree / "deep" / "link too", follow_symlinks=False)
+    with open(tree / "holes", "wb") as file:
+        file.seek(5 << 20)
+        file.write(b"in the middle" * 1000)
+        file.truncate(1 << 40)
+    os.chmod(tree / "deep" / "er", 0)
+    os.utime(tree / "deep", ns=(10**18 + 3, 978307323 * 10**9 + 4))
+    a, b = pair(scratch, "trees")
+    a("cp", "-a", tree, ":/")
+    a("mkdir", ":/also", ":/also/below")
+    a("cp", "/etc/hostname", ":/also/one")
+    a("ln", ":/also/one", ":/also/two")
+    a("ln", ":/also/one", ":/also/below/one")
+    paths = ("", "/one", "/deep", "/deep/two", "/deep/er", "/link", "/deep/link too", "/holes")
+    before = {path: a.status(f"/tree{path}") for path in paths}
+    for there, place in sides(a, b):
+        a("cp", "-a", ":/tree", f"{place}/copy", user=NOBODY)
+        for path, old in before.items():
+            new = there.status(f"/copy{path}")
+            kept = [key for key in old if key not in ("name", "inode", "btime", "ctime")]
+            check([old[key] for key in kept] == [new[key] for key in kept], f"{path}: {old} {new}")
+        for one, other in (("/one", "/deep/two"), ("/link", "/deep/link too")):
+            check(there.status(f"/copy{one}")["inode"] == there.status(f"/copy{other}")["inode"], f"{one} is no link")
+        of = [v("fiemap", f":{path}").splitlines() for v, path in ((a, "/tree/holes"), (there, "/copy/holes"))]
+        check([line.split()[0] for line in of[0]] == [line.split()[0] for line in of[1]], f"{of}")
+        # By name: links stay links over several sources, also where two of them are called alike.
+        there("mkdir", ":/named")
+        a("cp", "-a", ":/also/one", ":/also/two", ":/also/below/one", "/etc/passwd", f"{place}/named", user=NOBODY)
+        check(there("ls", ":/named").split() == ["one", "passwd", "two"], there("ls", ":/named"))
+        check(there.status("/named/one")["links"] == 2, f"{there.status('/named/one')}")
+        a("cp", ":/tree/link", f"{place}/followed", user=NOBODY)
+        check(there("cat", ":/followed") == "one" and there.status("/followed")["mode"] == "-rw-r--r--", "a link followed")
+        number = there.status("/followed")["inode"]
+        a("cp", ":/tree/holes", f"{place}<{number}>", user=NOBODY)
+        check(there.status("/followed")["size"] == 1 << 40, "contents for a number")
+        mounting.clean(there.image)
+
+
+def deep(scratch):
+    """As deep as a path can name, and deeper."""
+    a, b = pair(scratch, "deep")
+    path = "/dd" * 1300
+    lines = [f"mkdir -p {path}", f"cp host:/etc/hostname {path}/file"]
+    subprocess.run([a.program, "shell", a.image], input="\n".join(lines), text=True, check=True)
+    for there, place in sides(a, b):
+        a("cp", "-a", ":/dd", f"{place}/e", user=NOBODY)
+        check(there("cat", f":/e{path[3:]}/file") == a("cat", f":{path}/file"), "what is deep")
+        mounting.clean(there.image)
+    # A name that makes it longer than any path.
+    number = a.status(path)["inode"]
+    a("mkdir", f":<{number}>/{'n' * 200}")
+    a("cp", "-a", ":/dd", f"{b.image}:/longer", status=NO, says="File name too long")
+    check(b("cat", f":/longer{path[3:]}/file") == a("cat", f":{path}/file"), "what is beside it")
+    mounting.clean(b.image)
+
+
+def itself(scratch):
+    """In a tree as well nothing is copied onto itself."""
+    a, _ = pair(scratch, "itself")
+    a("mkdir", "-p", ":/t/x")
+    a("cp", "/etc/hostname", ":/t/f")
+    a("ln", ":/t/f", ":/t/x/f")
+    a("ln", "-s", "q", ":/t/l")
+    a("ln", ":/t/l", ":/t/x/l")
+    a("ln", "-s", "x/m", ":/t/m")
+    a("cp", "/etc/hostname", ":/t/x/m")
+    a("cp", "/etc/hostname", ":/t/x/n")
+    for mode in ("-r", "-a"):
+        a("cp", mode, ":/t/x/.", ":/t", status=NO, says=f"{a.image}:/t/x/./f and {a.image}:/t/f are the same")
+        for path in ("/t/f", "/t/x/m", "/t/n"):
+            check(a.status(path)["size"] > 0, f"cp {mode}: {path} is empty")
+        check(a.status("/t/l")["inode"] == a.status("/t/x/l")["inode"], "a link of two names is replaced")
+        a("rm", ":/t/n")
+    a("cp", "-a", ":/t", ":/t/x/new", status=NO, says="into itself")
+    # What the first source makes is there for the second.
+    a("mkdir", ":/late", ":/late/u")
+    a("cp", "/etc/hostname", ":/u")
+    a("cp", ":/t/f", ":/late/f", ":/late", status=NO, says=f"{a.image}:/late/f and ")
+    check(a.status("/late/f")["size"] > 0, "a copy is copied onto itself")
+    mounting.clean(a.image)
+
+
+def on_a_terminal(scratch):
+    a, b = pair(scratch, "terminal")
+    big = scratch.path("big")
+    big.write_bytes(os.urandom(3 << 20))
+    a("mkdir", ":/d")
+    a("cp", big, ":/d/big")
+    for _, place in sides(a, b):
+        status, shown = in_terminal(a.program, "cp", "-r", f"{a.image}:/d", f"{place}/again")
+        check(status == FINE and re.search(rb"\[[#.]{30}\] +\d+% of \d+ MiB  big", shown), f"no bar: {shown!r}")
+        check(b"100%" in shown, f"the bar does not end: {shown!r}")
+
+
+def nothing_of_the_host(scratch):
+    """No folder of the host has a part in it, whatever the environment names, or does not."""
+    a, b = pair(scratch, "host")
+    a("cp", "/etc/hostname", ":/f")
+    os.environ["TMPDIR"] = "/nonexistent"
+    for _, place in sides(a, b):
+        a("cp", "-a", ":/f", f"{place}/again", user=NOBODY)
+    del os.environ["TMPDIR"]
+
+
+def test(scratch):
+    mounting.need_mount()  # and root: what nobody does is held against it
+    os.chmod(scratch.folder, 0o755)
+    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, on_a_terminal, nothing_of_the_host):
+        part(scratch)
+
+
+if __name__ == "__main__":
+    mounting.main(test)
