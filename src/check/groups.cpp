@@ -166,10 +166,9 @@ void Checker::check_bitmaps() {
                     uninit ? " (it says BLOCK_UNINIT)" : "");
         if (free != said) problem(where, "{} clusters are free, the descriptor says {}", free, said);
     }
-    // What opening read-only recovered in memory, the superblock's counters do not know.
-    const bool as_closed = !volume_.recovery().needed && volume_.orphans_finished() == 0 &&
-                           !volume_.options().backup_super && !super_.has_incompat(format::incompat::recover);
-    if (!as_closed) return;
+    // Between a mount and its end the superblock's counters are old, even where the log has nothing to replay; and what
+    // opening read-only recovered in memory, they do not know.
+    if (volume_.found_open() || volume_.orphans_finished() != 0 || volume_.options().backup_super) return;
     if (super_.free_blocks() != free_total * g_.cluster_ratio)
         problem("superblock", "s_free_blocks_count is {}, {} are free", super_.free_blocks(),
                 free_total * g_.cluster_ratio);

@@ -153,7 +153,7 @@ Result<void> Volume::State::open() {
             with_log = !options.fs.read_only;
         }
     }
-    const bool recount = wants_recovery || !(super.state & format::super_state::valid);
+    found_open = wants_recovery || !(super.state & format::super_state::valid);
     if (!options.fs.read_only) {
         // Before the log is used the superblock on disk says that it must be replayed.
         TRY(write_super([&](format::SuperBlock& s) {
@@ -165,7 +165,7 @@ Result<void> Volume::State::open() {
             s.wtime = seconds_now();
         }));
     }
-    TRY(assemble(super, runs, with_log, recount));
+    TRY(assemble(super, runs, with_log, found_open));
     TRY(take_over_journal_error());
     orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
     names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);

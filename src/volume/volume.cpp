@@ -63,6 +63,7 @@ const VolumeOptions& Volume::options() const { return state_->options; }
 const format::Geometry& Volume::geometry() const { return state_->layers->geometry; }
 const RecoveryReport& Volume::recovery() const { return state_->recovery; }
 std::uint64_t Volume::orphans_finished() const { return state_->orphans_finished; }
+bool Volume::found_open() const { return state_->found_open; }
 bool Volume::read_only() const { return state_->fs().read_only.load(); }
 
 Result<void> Volume::State::write_everything() {

@@ -34,6 +34,8 @@ public:
     const format::Geometry& geometry() const;
     const RecoveryReport& recovery() const;  // what was found in the journal at open
     std::uint64_t orphans_finished() const;
+    // It was found as a mount that still ran, or was killed, leaves it: the superblock's counters were not believed.
+    bool found_open() const;
     bool read_only() const;
 
     // All dirty data, then one commit.

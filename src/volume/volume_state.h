@@ -57,6 +57,7 @@ struct Volume::State {
     std::unique_ptr<Flusher> flusher;
     RecoveryReport recovery;
     std::uint64_t orphans_finished = 0;
+    bool found_open = false;
     std::uint64_t overhead = 0;
     std::atomic<bool> damaged{false}, panicking{false};
     Mutex told_lock{Rank::Leaf, "Volume::told"};
