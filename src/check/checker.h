@@ -61,6 +61,7 @@ private:
     bool check_inode(InodeNr ino);  // true for a directory
     void check_plain_fields(const Inode& inode, bool reserved, const std::string& where);
     void check_flags(const Inode& inode, const std::string& where);
+    void check_unused_fields(const Inode& inode, const std::string& where);
     void check_reserved(const Inode& inode, const std::string& where);
     void check_map(Inode& inode, Blocks& blocks, const std::string& where);
     void check_size(const Inode& inode, const Blocks& blocks, const std::string& where);

@@ -29,10 +29,32 @@ void Checker::check_plain_fields(const Inode& inode, bool reserved, const std::s
     const bool without_contents = !reserved && !inode.is_regular() && !inode.is_directory() && !inode.is_symlink();
     if (without_contents && inode.disk_size() != 0)
         problem(where, "i_size is {}, for a device, fifo or socket", inode.disk_size());
+    // Where nobody reads the upper half, it has to be 0.
+    const bool half = !inode.is_regular() && !(inode.is_directory() && g_.has_incompat(format::incompat::large_dir));
+    if (!reserved && half && disk.size_hi != 0)
+        problem(where, "i_size's upper half is {}, but this is no regular file", disk.size_hi.get());
     if (inode.is_regular() && inode.disk_size() > 0x7FFFFFFF && !super_.has_ro_compat(format::ro_compat::large_file))
         problem(where, "i_size is {}, but the superblock lacks large_file", inode.disk_size());
     if (inode.xattr_block() && !super_.has_compat(format::compat::ext_attr))
         problem(where, "i_file_acl is {}, but the superblock lacks ext_attr", inode.xattr_block());
+}
+
+// What is not in use is 0 in whatever directories name; of the file system's own inodes nobody minds it.
+void Checker::check_unused_fields(const Inode& inode, const std::string& where) {
+    const auto& disk = inode.disk();
+    if (inode.has_flag(f::imagic) && !g_.has_compat(format::compat::imagic))
+        problem(where, "i_flags is {:#x}, but the superblock lacks imagic_inodes", inode.flags());
+    if (inode.has_flag(f::ea_inode)) return;
+    if (disk.obso_faddr != 0) problem(where, "i_faddr is {}, not 0", disk.obso_faddr.get());
+    if (g_.hurd) {
+        // A fragment's number and size; what follows is the upper half of its mode.
+        const std::uint16_t fragment = disk.blocks_hi;
+        if (fragment & 0xFF) problem(where, "i_frag is {}, not 0", fragment & 0xFF);
+        if (fragment >> 8) problem(where, "i_fsize is {}, not 0", fragment >> 8);
+        return;
+    }
+    if (disk.blocks_hi != 0 && !super_.has_ro_compat(format::ro_compat::huge_file))
+        problem(where, "i_blocks' upper half is {}, but the superblock lacks huge_file", disk.blocks_hi.get());
     if (disk.file_acl_hi != 0 && !g_.has_incompat(format::incompat::bit64))
         problem(where, "i_file_acl's upper half is {}, but the superblock lacks 64bit", disk.file_acl_hi.get());
 }
@@ -60,6 +82,16 @@ void Checker::check_flags(const Inode& inode, const std::string& where) {
 // Those before the first of the users', but the root.
 void Checker::check_reserved(const Inode& inode, const std::string& where) {
     const std::uint64_t ino = inode.number().value;
+    const std::uint32_t deleted = inode.disk().dtime;
+    // Such a number is the next one of a list of orphans. (Where the clock has been at that time, it is a time.)
+    const auto was_then = [&](std::uint32_t t) { return t != 0 && t < g_.inodes_count; };
+    if (deleted != 0 && deleted < g_.inodes_count && !was_then(super_.mtime) && !was_then(super_.mkfs_time))
+        problem(where, "i_dtime is {}, as of an orphan, but it is reserved", deleted);
+    // Those that are not in use are read without a look at it. One of zeros was never written.
+    const ConstBytes raw = inode.raw();
+    if (inode.mode() == 0 && inode.links() == 0 && !format::inode_checksum_ok(g_, inode.number(), raw) &&
+        std::ranges::any_of(raw, [](std::byte b) { return b != std::byte{0}; }))
+        problem(where, "bad checksum");
     const bool quota = ino == g_.user_quota_inode || ino == g_.group_quota_inode;
     const bool resize = ino == special::resize && g_.has_compat(format::compat::resize_inode);
     if (ino == g_.journal_inode || quota || resize) {
@@ -69,6 +101,15 @@ void Checker::check_reserved(const Inode& inode, const std::string& where) {
     const bool may_be_file = ino == special::boot_loader;
     if (inode.mode() != 0 && !(may_be_file && inode.is_regular()))
         problem(where, "i_mode is {:#o}, but it is reserved and not in use", inode.mode());
+    const bool bad_blocks = ino == special::bad_blocks;
+    // Of the others that are not in use, nobody minds a count.
+    const bool counted =
+        bad_blocks || ino == special::user_quota || ino == special::group_quota || ino == special::journal;
+    if (counted && inode.links() != 0)
+        problem(where, "i_links_count is {}, but it is reserved{}", inode.links(), bad_blocks ? "" : " and not in use");
+    const std::uint16_t user = inode.disk().uid_lo, group = inode.disk().gid_lo;
+    if (bad_blocks && (user != 0 || group != 0))
+        problem(where, "it belongs to user {}, group {}, but it is reserved", user, group);
 }
 
 void Checker::check_map(Inode& inode, Blocks& blocks, const std::string& where) {
@@ -154,6 +195,7 @@ bool Checker::check_inode(InodeNr ino) {
     check_plain_fields(inode, reserved, where);
     if (inode.mode() != 0) check_flags(inode, where);
     if (reserved) check_reserved(inode, where);
+    if (!g_.is_own_inode(ino) && ino.value != super_.prj_quota_inum) check_unused_fields(inode, where);
     links_[ino.value] = inode.links();
     if (inode.has_flag(f::ea_inode)) value_inodes_.insert(ino.value);
     mine_.clear();

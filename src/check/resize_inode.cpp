@@ -29,9 +29,17 @@ void Checker::check_resize_inode(Inode& inode, const std::string& where) {
     const std::uint64_t per_block = g_.block_size / 4;
     const std::uint64_t descriptors = divide_up(std::uint64_t{g_.group_count}, std::uint64_t{g_.descs_per_block});
     const BlockNr first = g_.descriptor_place(GroupNr(0)).block + descriptors;
+    // Whether a pointer that nothing stands for is 0.
+    const auto empty = [&](const BufferRef& buffer, BlockNr block, std::uint64_t slot) {
+        const std::uint32_t named = view_as<Le32>(std::as_const(*buffer).data(), slot * 4);
+        if (named != 0) problem(where, "block {}: pointer {} is {}, not 0", block, slot, named);
+        return named == 0;
+    };
+    std::vector<bool> wanted_slots(per_block);
     std::uint64_t blocks = 1, last = 0;
     for (std::uint64_t r = 0; r < g_.reserved_gdt_blocks; ++r) {
         const std::uint64_t slot = (descriptors + r) % per_block;
+        wanted_slots[slot] = true;
         const BlockNr named(view_as<Le32>(std::as_const(**top).data(), slot * 4).get()), wanted = first + r;
         if (named != wanted) {
             problem(where, "block {}: pointer {} is {}, not {}", own, slot, named, wanted);
@@ -53,7 +61,11 @@ void Checker::check_resize_inode(Inode& inode, const std::string& where) {
             ++blocks;
             ++at;
         }
+        // One of them tells it all.
+        while (at < per_block && empty(*below, named, at)) ++at;
     }
+    for (std::uint64_t slot = 0; slot < per_block; ++slot)
+        if (!wanted_slots[slot]) empty(*top, own, slot);
     if (inode.disk_size() < last * g_.block_size)
         problem(where, "i_size is {}, block {} of it has contents", inode.disk_size(), last);
     // With clusters they are counted by who made the file system, each cluster once, whoever shares it.

@@ -11,7 +11,6 @@ inline constexpr std::uint64_t super_offset = 1024;  // bytes from the start of 
 inline constexpr std::uint32_t max_block_size = 65536;
 inline constexpr unsigned max_name_length = 255;
 inline constexpr std::uint32_t max_links = 65000;
-inline constexpr std::uint32_t creator_hurd = 1;  // s_creator_os
 
 namespace compat {
 inline constexpr std::uint32_t dir_prealloc = 0x1, imagic = 0x2, has_journal = 0x4, ext_attr = 0x8, resize_inode = 0x10,
@@ -48,6 +47,10 @@ inline constexpr std::uint32_t secrm = 0x1, unrm = 0x2, compr = 0x4, sync = 0x8,
 namespace special_inode {
 inline constexpr std::uint32_t bad_blocks = 1, root = 2, user_quota = 3, group_quota = 4, boot_loader = 5, undelete = 6,
                                resize = 7, journal = 8, exclude = 9, replica = 10, first_default = 11;
+}
+
+namespace creator_os {
+inline constexpr std::uint32_t linux_os = 0, hurd = 1;
 }
 
 namespace super_state {

@@ -98,7 +98,6 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     g.compat = s.feature_compat;
     g.incompat = s.feature_incompat;
     g.ro_compat = s.feature_ro_compat;
-    g.has_versions = s.creator_os != creator_hurd;
     if (s.log_block_size > 6) return absurd("s_log_block_size", s.log_block_size);
     g.block_bits = 10 + s.log_block_size;
     g.block_size = 1u << g.block_bits;
@@ -135,6 +134,7 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
         return absurd("s_clusters_per_group", g.clusters_per_group);
     if (g.blocks_per_group == 0 || g.blocks_per_group != std::uint64_t{g.clusters_per_group} * g.cluster_ratio)
         return absurd("s_blocks_per_group", g.blocks_per_group);
+    g.hurd = s.creator_os == creator_os::hurd;
     g.inode_size = dynamic ? s.inode_size.get() : 128u;
     if (g.inode_size < 128 || g.inode_size > g.block_size || !std::has_single_bit(g.inode_size))
         return absurd("s_inode_size", g.inode_size);

@@ -126,6 +126,7 @@ struct Geometry {
     std::array<std::uint32_t, 4> hash_seed{};
     std::uint8_t default_hash = 1;  // HashVersion of new directories, without the signedness
     bool hash_unsigned = false;
+    bool hurd = false;  // made for the Hurd, which has other fields in some places of an inode
     std::array<std::uint8_t, 16> uuid{};
     std::uint32_t log_groups_per_flex = 0, first_meta_bg = 0, reserved_gdt_blocks = 0;
     std::array<std::uint32_t, 2> backup_groups{};
@@ -133,7 +134,6 @@ struct Geometry {
     std::uint32_t journal_inode = 0, orphan_file_inode = 0;
     std::uint32_t user_quota_inode = 0, group_quota_inode = 0, project_quota_inode = 0;
     std::uint64_t mmp_block = 0;
-    bool has_versions = true;  // the Hurd has an inode's translator in their place
 
     // EINVAL when it is no ext4; EUCLEAN names the absurd field. Blocks beyond `device_bytes` are refused unless it is
     // 0.

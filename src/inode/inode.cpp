@@ -91,7 +91,7 @@ void Inode::set_ctime(format::Timestamp t) {
 }
 
 void Inode::bump_version() {
-    if (!fs_.geometry.has_versions) return;
+    if (fs_.geometry.hurd) return;  // a translator's block is named there
     std::uint64_t v = disk().version_lo.get();
     if (UEXT4_INODE_HAS(raw(), version_hi)) v |= std::uint64_t{disk().version_hi.get()} << 32;
     ++v;

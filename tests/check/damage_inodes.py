@@ -2,8 +2,8 @@
 
 from damage import Damage, field, flip, superblock
 
-HUGE, EXTENTS, INDEX, INLINE, EA_INODE, ENCRYPT, VERITY, CASEFOLD = (
-    0x40000, 0x80000, 0x1000, 0x10000000, 0x200000, 0x800, 0x100000, 0x40000000)
+HUGE, EXTENTS, INDEX, INLINE, EA_INODE, ENCRYPT, VERITY, CASEFOLD, IMAGIC = (
+    0x40000, 0x80000, 0x1000, 0x10000000, 0x200000, 0x800, 0x100000, 0x40000000, 0x2000)
 
 
 def add(flag):
@@ -36,12 +36,28 @@ DAMAGES = [
     Damage("nocsum", "size of a directory", "directory </dir>: .*size", field("/dir", size=1000)),
     Damage("default", "size of a directory, a block less", "(directory|inode) </hashed>", field("/hashed", size=8192)),
     Damage("default", "size of a directory, a block more", "(directory|inode) </dir>", field("/dir", size=8192)),
+    Damage("default", "size of a directory, upper half", "inode </dir>: i_size's upper half is 1", field("/dir", size_high=1)),
+    Damage("ext3", "size of a directory, upper half, by debugfs", "inode </dir>: i_size's upper half is 1",
+           "sif /dir size 4294968320"),
+    Damage("large_dir", "size of a directory, upper half", "inode </dir>: i_size is 42949", field("/dir", size_high=1)),
+    Damage("default", "size of a symlink, upper half", "inode </link>: i_size's upper half is 1", field("/link", size_high=1)),
+    Damage("default", "size of a fifo, upper half", "inode </fifo>: i_size's upper half is 2", field("/fifo", size_high=2)),
     Damage("default", "size of a fifo", "inode </fifo>: i_size is 5", field("/fifo", size=5)),
     Damage("default", "i_blocks", "inode </big>: i_blocks is 8, it has", field("/big", blocks=8)),
     Damage("ext3", "i_blocks by debugfs", "inode </big>: i_blocks is 8, it has", "sif /big blocks 8"),
     Damage("default", "i_blocks, upper 16 bits", "inode </big>: i_blocks", field("/big", blocks_high=3)),
     Damage("nocsum", "i_blocks, upper 16 bits", "inode </dir/f3>: i_blocks", field("/dir/f3", blocks_high=1)),
     Damage("bigalloc", "i_blocks with clusters", "inode </big>: i_blocks is 8, it has", field("/big", blocks=8)),
+    Damage("ext3", "i_blocks, upper 16 bits without huge_file", "inode </small>: i_blocks' upper half is 3",
+           field("/small", blocks_high=3)),
+    Damage("ext2", "i_blocks, upper 16 bits of the root", "inode 2: i_blocks' upper half is 3", field(2, blocks_high=3)),
+    Damage("hurd", "i_frag", "inode </small>: i_frag is 3", "sif /small frag 3"),
+    Damage("hurd", "i_fsize", "inode </a>: i_fsize is 3", "sif /a fsize 3"),
+    Damage("hurd", "upper half of a mode", "", field("/small", file_acl_high=3), "it is only the translator's"),
+    Damage("default", "i_faddr of a file", "inode </small>: i_faddr is 5", "sif /small faddr 5"),
+    Damage("hurd", "i_faddr of a directory", "inode </a>: i_faddr is 5", "sif /a faddr 5"),
+    Damage("default", "i_faddr of the root", "inode 2: i_faddr is 5", "sif <2> faddr 5"),
+    Damage("default", "i_faddr of the journal", "", "sif <8> faddr 5", "no directory names it"),
     Damage("default", "i_blocks of a fifo", "inode </fifo>: i_blocks is 8", field("/fifo", blocks=8)),
     Damage("default", "i_blocks of a symlink", "inode </link>: i_blocks is 8", field("/link", blocks=8)),
     Damage("default", "flag huge_file", "inode </big>: i_blocks", field("/big", flags=add(HUGE))),
@@ -56,6 +72,9 @@ DAMAGES = [
     Damage("nocsum", "flag index of a file", "inode </big>: i_flags .*index", field("/big", flags=add(INDEX))),
     Damage("default", "flag ea_inode of a file", "inode </big>: ", field("/big", flags=add(EA_INODE)),
            "it looks for one where an attribute names it"),
+    Damage("default", "flag imagic of a file", "inode </small>: i_flags is 0x82000", field("/small", flags=add(IMAGIC))),
+    Damage("ext2", "flag imagic of the root", "inode 2: i_flags is 0x2000", field(2, flags=add(IMAGIC))),
+    Damage("default", "flag imagic of the journal", "", field(8, flags=add(IMAGIC)), "no directory names it"),
     Damage("default", "flag encrypt without the feature", "inode </small>: i_flags .*encrypt",
            field("/small", flags=add(ENCRYPT))),
     Damage("default", "flag verity without the feature", "inode </small>: i_flags .*verity", field("/small", flags=add(VERITY)),
@@ -104,6 +123,13 @@ DAMAGES = [
            lambda i: i.put32(int.from_bytes(i.inode(7)["block"][52:56], "little") * 1024 + 4 * 3, 9999)),
     Damage("ext3", "resize inode: a pointer below", "inode 7: ", lambda i: i.put32(_below(i) + 4, 8888),
            "the kernel does, when it resizes"),
+    Damage("ext3", "resize inode: a pointer below that stands for nothing", "inode 7: block \\d+: pointer 5 is 3138667520, not 0",
+           lambda i: i.put32(_below(i) + 20, 3138667520)),
+    Damage("1k", "resize inode: a pointer below to a block of its own", "inode 7: block \\d+: pointer 255 is 700, not 0",
+           lambda i: i.put32(_below(i) + 4 * 255, 700)),
+    Damage("ext3", "resize inode: a pointer of the double indirect block that stands for nothing",
+           "inode 7: block \\d+: pointer 255 is 9000, not 0",
+           lambda i: i.put32(int.from_bytes(i.inode(7)["block"][52:56], "little") * 1024 + 4 * 255, 9000)),
     Damage("default", "journal inode: no regular file", "journal inode 8|inode 8", field(8, mode=0o020600)),
     Damage("default", "journal inode: size of nothing", "journal inode 8|inode 8: i_size", field(8, size=0)),
     Damage("1k", "journal inode: size half", "journal|inode 8: i_size", field(8, size=lambda n: n // 2)),
@@ -111,6 +137,23 @@ DAMAGES = [
     Damage("default", "journal inode: i_blocks, upper bits", "inode 8: i_blocks", field(8, blocks_high=1)),
     Damage("default", "journal inode: links", "journal inode 8|inode 8: i_links_count", field(8, links_count=0)),
     Damage("default", "a reserved inode with a mode", "inode 9: ", field(9, mode=0o100600, links_count=1)),
+    *(Damage("default", f"checksum of reserved inode {n}", f"inode {n}: bad checksum", f"sif <{n}> checksum 0x1234")
+      for n in (1, 3, 4, 5, 6, 7, 9, 10)),
+    Damage("default", "a reserved inode of zeros", "", lambda i: i.inode(9).clear(), "it was never written"),
+    Damage("128", "checksum of a reserved inode, 16 bits", "inode 9: bad checksum", flip(lambda i: i.inode(9).at + 0x7C)),
+    *(Damage("default", f"i_links_count of reserved inode {n}", f"inode {n}: i_links_count is 5", f"sif <{n}> links_count 5")
+      for n in (1, 3, 4)),
+    Damage("ext2", "i_links_count of a journal that is none", "inode 8: i_links_count is 5", field(8, links_count=5)),
+    *(Damage("default", f"i_links_count of reserved inode {n}", "", f"sif <{n}> links_count 5", "it has no use")
+      for n in (5, 6, 7, 8, 9, 10)),
+    Damage("quota", "i_links_count of a quota file", "", field(3, links_count=5), "nobody needs it"),
+    Damage("ext3", "owner of the bad blocks", "inode 1: it belongs to user 5, group 0", field(1, uid=5)),
+    Damage("default", "group of the bad blocks", "inode 1: it belongs to user 0, group 6", field(1, gid=6)),
+    *(Damage("default", f"reserved inode {n} among orphans", f"inode {n}: i_dtime is 77", field(n, dtime=77))
+      for n in (1, 3, 5, 7, 8, 9)),
+    Damage("default", "time of deletion of a reserved inode", "", field(9, dtime=1577836800), "it is not in use"),
+    Damage("default", "a small time of deletion when the clock was there", "",
+           lambda i: (superblock(mtime=10)(i), field(9, dtime=77)(i)), "it takes it for a time"),
     Damage("default", "boot loader inode with blocks", "inode 5: |</big>",
            lambda i: field(5, mode=0o100600, links_count=1, flags=EXTENTS, block=i.inode("/big")["block"])(i)),
 ]

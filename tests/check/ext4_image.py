@@ -10,7 +10,7 @@ SUPER = {
     "inodes_count": (0x0, 4), "blocks_count": (0x4, 4), "r_blocks_count": (0x8, 4), "free_blocks_count": (0xC, 4),
     "free_inodes_count": (0x10, 4), "first_data_block": (0x14, 4), "log_block_size": (0x18, 4),
     "log_cluster_size": (0x1C, 4), "blocks_per_group": (0x20, 4), "clusters_per_group": (0x24, 4),
-    "inodes_per_group": (0x28, 4), "magic": (0x38, 2), "state": (0x3A, 2), "errors": (0x3C, 2), "rev_level": (0x4C, 4),
+    "inodes_per_group": (0x28, 4), "mtime": (0x2C, 4), "magic": (0x38, 2), "state": (0x3A, 2), "errors": (0x3C, 2), "rev_level": (0x4C, 4),
     "first_ino": (0x54, 4), "inode_size": (0x58, 2), "block_group_nr": (0x5A, 2), "compat": (0x5C, 4),
     "incompat": (0x60, 4), "ro_compat": (0x64, 4), "uuid": (0x68, 16), "reserved_gdt_blocks": (0xCE, 2),
     "journal_inum": (0xE0, 4), "journal_dev": (0xE4, 4), "last_orphan": (0xE8, 4), "hash_seed": (0xEC, 16),
@@ -32,6 +32,7 @@ INODE = {
     "mode": (0x0, 2), "uid": (0x2, 2), "size": (0x4, 4), "atime": (0x8, 4), "ctime": (0xC, 4), "mtime": (0x10, 4),
     "dtime": (0x14, 4), "gid": (0x18, 2), "links_count": (0x1A, 2), "blocks": (0x1C, 4), "flags": (0x20, 4),
     "version": (0x24, 4), "block": (0x28, 60), "generation": (0x64, 4), "file_acl": (0x68, 4), "size_high": (0x6C, 4),
+    "faddr": (0x70, 4),
     "blocks_high": (0x74, 2), "file_acl_high": (0x76, 2), "checksum_lo": (0x7C, 2), "extra_isize": (0x80, 2),
     "checksum_hi": (0x82, 2), "projid": (0x9C, 4),
 }

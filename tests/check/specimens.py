@@ -9,6 +9,7 @@ FORMATS = {
     "1k": ("-t", "ext4", *SMALL),
     "ext2": ("-t", "ext2", *SMALL),
     "ext3": ("-t", "ext3", *SMALL),
+    "hurd": ("-t", "ext2", "-o", "hurd"),
     "128": ("-t", "ext4", "-I", "128", "-b", "1024", "-N", "1024"),
     "32bit": ("-t", "ext4", *SMALL, "-O", "^64bit"),
     "uninit_bg": ("-t", "ext4", *SMALL, "-O", "^metadata_csum,uninit_bg"),
