@@ -158,6 +158,11 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     if (g.first_inode < 11 || g.first_inode > g.inodes_count) return absurd("s_first_ino", g.first_inode);
     g.want_extra_isize = 0;
     if (g.inode_size > 128) {
+        // Without the feature nobody looks at them, and with it nobody has room for more.
+        if (g.has_ro_compat(ro_compat::extra_isize)) {
+            if (s.want_extra_isize > g.inode_size - 128) return absurd("s_want_extra_isize", s.want_extra_isize);
+            if (s.min_extra_isize > g.inode_size - 128) return absurd("s_min_extra_isize", s.min_extra_isize);
+        }
         g.want_extra_isize = std::clamp<std::uint32_t>(s.want_extra_isize, 32, g.inode_size - 128) & ~3u;
     }
     std::copy_n(s.uuid, 16, g.uuid.begin());

@@ -249,6 +249,10 @@ TEST(SuperblockDamage, AbsurdFieldsAreNamed) {
                                 {"s_desc_size", 8192},
                                 {"s_first_ino", 0},
                                 {"s_first_ino", 10},
+                                {"s_want_extra_isize", 129},
+                                {"s_want_extra_isize", 0xFFFF},
+                                {"s_min_extra_isize", 129},
+                                {"s_min_extra_isize", 9999},
                                 {"s_checksum_type", 2},
                                 {"s_log_groups_per_flex", 32},
                                 {"s_reserved_gdt_blocks", 1025}};
@@ -268,6 +272,12 @@ TEST(SuperblockDamage, AbsurdFieldsAreNamed) {
         EXPECT_EQ(parsed.error().code, stem == "s_magic" ? EINVAL : EUCLEAN) << c.field;
     }
     EXPECT_TRUE(Geometry::parse(image.super(), 0));
+    SuperBlock wide = image.super();
+    wide.want_extra_isize = wide.min_extra_isize = std::uint16_t{128};
+    EXPECT_TRUE(Geometry::parse(wide, 0));
+    wide.want_extra_isize = wide.min_extra_isize = std::uint16_t{9999};
+    wide.feature_ro_compat = wide.feature_ro_compat & ~ro_compat::extra_isize;
+    EXPECT_TRUE(Geometry::parse(wide, 0)) << "without the feature nobody looks at them";
     EXPECT_FALSE(Geometry::parse(image.super(), (64u << 20) - 1)) << "the device is too small";
 }
 
