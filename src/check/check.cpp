@@ -5,8 +5,6 @@
 namespace uext4 {
 
 Result<CheckReport> Checker::run() {
-    const std::uint64_t clusters = divide_up(g_.blocks_count, g_.cluster_ratio) + 1;
-    used_.resize(clusters);
     check_supers();
     mark_system();
     for (std::uint32_t n = 0; n < g_.group_count; ++n) check_group_inodes(GroupNr(n));

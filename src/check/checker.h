@@ -3,6 +3,7 @@
 #pragma once
 
 #include "check/check.h"
+#include "check/used_clusters.h"
 #include "format/group_desc.h"
 #include "format/xattr.h"
 
@@ -60,8 +61,8 @@ private:
     // ---- inodes.cpp
     bool check_inode(InodeNr ino);  // true for a directory
     void check_plain_fields(const Inode& inode, bool reserved, const std::string& where);
-    void check_flags(const Inode& inode, const std::string& where);
     void check_unused_fields(const Inode& inode, const std::string& where);
+    void check_flags(const Inode& inode, const std::string& where);
     void check_reserved(const Inode& inode, const std::string& where);
     void check_map(Inode& inode, Blocks& blocks, const std::string& where);
     void check_size(const Inode& inode, const Blocks& blocks, const std::string& where);
@@ -94,7 +95,7 @@ private:
     format::SuperBlock super_{};
     CheckReport report_;
     BufferRef keep_;
-    std::vector<bool> used_;        // by cluster
+    UsedClusters used_{g_.clusters_per_group};
     std::set<std::uint64_t> mine_;  // with bigalloc: of the inode at hand, whose blocks may be named one by one
     std::unordered_map<std::uint64_t, std::uint32_t> links_;
     std::unordered_map<std::uint64_t, std::uint64_t> named_;

@@ -1,6 +1,9 @@
 // Block groups: descriptors, bitmaps, and who uses which block.
 #include "check/checker.h"
 
+#include <algorithm>
+#include <bit>
+
 namespace uext4 {
 
 namespace {
@@ -35,10 +38,8 @@ void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
         const std::uint64_t c = cluster_of(b);
         if (c == last) continue;
         last = c;
-        if (used_[c] && owner != 0 && !(g_.cluster_ratio > 1 && mine_.contains(c))) {
+        if (!used_.add(c) && owner != 0 && !(g_.cluster_ratio > 1 && mine_.contains(c)))
             problem(fmt::format("inode {}", owner), "block {} belongs to something else as well", b);
-        }
-        used_[c] = true;
         if (g_.cluster_ratio > 1 && owner != 0) mine_.insert(c);
     }
 }
@@ -46,7 +47,7 @@ void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
 // A bitmap or table. (A cluster may hold several of them.)
 void Checker::use_for_group(std::uint32_t group, BlockNr first, std::uint64_t count) {
     for (std::uint64_t i = 0; g_.cluster_ratio == 1 && i < count; ++i) {
-        if (!used_[cluster_of(first + i)]) continue;
+        if (!used_.test(cluster_of(first + i))) continue;
         problem(fmt::format("group {}", group), "its structure at block {} overlaps another at block {}", first,
                 first + i);
         break;
@@ -130,6 +131,7 @@ bool Checker::is_system_cluster(GroupNr group, std::uint32_t index) const {
 
 void Checker::check_bitmaps() {
     std::uint64_t free_total = 0;
+    std::vector<std::byte> used(g_.block_size);
     for (std::uint32_t n = 0; n < g_.group_count; ++n) {
         const GroupNr group(n);
         Result<format::GroupDescView> d = descriptor(group);
@@ -138,24 +140,36 @@ void Checker::check_bitmaps() {
         const std::uint32_t clusters = g_.clusters_in_group(group), said = d->free_clusters();
         const bool uninit = g_.descriptor_checksum != format::DescriptorChecksum::none &&
                             (d->flags() & format::group_flag::block_uninit);
-        Result<BufferRef> bitmap = fs_.buffers.read(d->block_bitmap(), "block bitmap");
-        if (!bitmap) {
-            problem(where, "{}", bitmap.error().what);
-            continue;
-        }
-        const ConstBytes bits = std::as_const(**bitmap).data();
-        if (!uninit && !d->block_bitmap_ok(g_, bits)) problem(where, "block bitmap: bad checksum");
-        if (!uninit && !padded(bits, clusters))
-            problem(where, "block bitmap: padding after its last cluster is not set");
-        std::uint64_t free = 0, leaked = 0, missing = 0;
-        for (std::uint32_t i = 0; i < clusters; ++i) {
-            const bool used = used_[std::uint64_t{n} * g_.clusters_per_group + i];
+        // What is in use, and what is marked.
+        std::fill(used.begin(), used.end(), std::byte{0});
+        used_.put_bits(n, used);
+        std::uint64_t free = clusters, leaked = 0, missing = 0;
+        if (uninit) {
             // A bitmap that was never written stands for the file system's own blocks.
-            const bool marked = uninit ? used && is_system_cluster(group, i) : bit_of(bits, i);
-            if (!marked) ++free;
-            if (marked && !used) ++leaked;
-            if (!marked && used) ++missing;
-            report_.used_clusters += used;
+            for (std::uint32_t i = 0; used_.any_in(n) && i < clusters; ++i) {
+                if (!bit_of(used, i)) continue;
+                ++report_.used_clusters;
+                if (is_system_cluster(group, i)) --free;
+                else ++missing;
+            }
+        } else {
+            Result<BufferRef> bitmap = fs_.buffers.read(d->block_bitmap(), "block bitmap");
+            if (!bitmap) {
+                problem(where, "{}", bitmap.error().what);
+                continue;
+            }
+            const ConstBytes bits = std::as_const(**bitmap).data();
+            if (!d->block_bitmap_ok(g_, bits)) problem(where, "block bitmap: bad checksum");
+            if (!padded(bits, clusters)) problem(where, "block bitmap: padding after its last cluster is not set");
+            for (std::uint32_t at = 0; at * 8 < clusters; ++at) {
+                const unsigned last = clusters - at * 8, stands = last < 8 ? (1u << last) - 1 : 0xFFu;
+                const unsigned has = std::to_integer<unsigned>(used[at]) & stands;
+                const unsigned marked = std::to_integer<unsigned>(bits[at]) & stands;
+                report_.used_clusters += static_cast<unsigned>(std::popcount(has));
+                free -= static_cast<unsigned>(std::popcount(marked));
+                leaked += static_cast<unsigned>(std::popcount(marked & ~has));
+                missing += static_cast<unsigned>(std::popcount(has & ~marked));
+            }
         }
         free_total += free;
         // Those of damaged inodes are not known.
