@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <new>
+#include <stdexcept>
 #include <system_error>
 
 namespace uext4::cli {
@@ -45,6 +47,13 @@ int written(const std::string& verb) {
 }
 
 std::string verb_after_blank(const std::string& verb) { return verb.empty() || verb.front() == '-' ? "" : " " + verb; }
+
+// What the verb held is free again by now.
+int out_of_memory(const std::string& verb) {
+    const std::string& image = last_image();
+    fmt::print(stderr, "uext4 {}: {}{}memory ran out\n", verb, told(image), image.empty() ? "" : ": ");
+    return impossible;
+}
 
 }  // namespace
 
@@ -93,7 +102,11 @@ int run_line(std::vector<std::string> arguments) {
         if (e.code() != std::errc::broken_pipe || !reader_has_gone())
             fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
         return impossible;
-    } catch (const std::exception& e) {  // of the file system library, or out of memory
+    } catch (const std::bad_alloc&) {
+        return out_of_memory(verb);
+    } catch (const std::length_error&) {  // more than there could ever be
+        return out_of_memory(verb);
+    } catch (const std::exception& e) {  // of the file system library
         fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
         return impossible;
     }
@@ -112,6 +125,11 @@ int main(int count, char** values) {
     // Who no longer reads what is printed is an error like any other, and no reason to leave an image unclean.
     ::signal(SIGPIPE, SIG_IGN);
     const std::vector<std::string> words(values + 1, values + count);
-    if (const std::optional<int> code = uext4::cli::run_as_helper(values[0], words)) return *code;
-    return uext4::cli::run_line(words);
+    try {
+        if (const std::optional<int> code = uext4::cli::run_as_helper(values[0], words)) return *code;
+        return uext4::cli::run_line(words);
+    } catch (const std::bad_alloc&) {  // before a verb was chosen, or in what was to be said
+        std::fputs("uext4: memory ran out\n", stderr);
+        return uext4::cli::impossible;
+    }
 }

@@ -87,6 +87,7 @@ const Credentials& operator_identity() {
 namespace {
 
 Reach reach = Reach::image;
+std::string last_opened;
 
 // The image is open before it is parsed, and the sandbox lies in between.
 Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text, bool sandbox) {
@@ -106,10 +107,13 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
 
 }  // namespace
 
+const std::string& last_image() { return last_opened; }
+
 void reach_host_files() { reach = Reach::files; }
 
 std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options) {
     if (image.empty()) give_up(impossible, "'': an image has a name");
+    last_opened = image;
     std::string o = options.mount_options;
     // The last one counts: no option makes a verb that reads a writing one.
     if (!writable) o += o.empty() ? "ro" : ",ro";

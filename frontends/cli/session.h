@@ -53,6 +53,9 @@ struct CommonOptions {
 // For verbs that open other files after an image (cp, shell, several images): the sandbox leaves them that.
 void reach_host_files();
 
+// The image that was opened last, or empty: for what ends a verb in the middle of anything.
+const std::string& last_image();
+
 // Mounts, in the sandbox. The end of the verb when that fails, which names the image.
 std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options);
 

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ DAMAGE = {
     "time of deletion": ("sif /dir/f5 dtime 55", "i_dtime is 55"),
     "a feature that attributes need": ("feature -ext_attr", "lacks ext_attr"),
 }
+MORE_KIB = 64 << 10  # of 16 TiB with nothing in them than of 1 TiB
 
 
 def run(*command):
@@ -81,6 +83,96 @@ def unreadable(program, path, tree):
     return failures
 
 
+def left_open(program, path):
+    """A mount that was killed leaves a log with nothing in it, and counters of old: they are the recovery's to write."""
+    failures = []
+    counters = ["ssv free_blocks_count 5", "ssv free_inodes_count 3"]
+    cases = [(f"{name}: {wrong}", options, [opened, wrong], "")
+             for name, options, opened in (("journal", [], "feature needs_recovery"), ("no journal", ["-O", "^has_journal"], "ssv state 0"))
+             for wrong in counters]
+    cases += [(f"closed: {wrong}", [], [wrong], f"superblock: s_{wrong.split()[1]} is") for wrong in counters]
+    cases += [("journal: a descriptor as well", [], ["feature needs_recovery", counters[0], "set_bg 0 free_blocks_count 7", "set_bg 0 checksum calc"],
+               "group 0: .* clusters are free, the descriptor says 7"),
+              ("journal: a link count as well", [], ["feature needs_recovery", counters[1], "sif <11> links_count 7"],
+               "inode 11: i_links_count is 7")]
+    for label, options, commands, expected in cases:
+        run("mke2fs", "-q", "-F", "-t", "ext4", *options, path, "16M")
+        for command in commands:
+            run("debugfs", "-w", "-R", command, path)
+        oracle, answer = run("e2fsck", "-fn", path), run(program, "check", path)
+        if not label.startswith("closed") and (oracle.returncode != 0) != bool(expected):
+            failures.append(f"{label}: e2fsck ends with {oracle.returncode}: {oracle.stdout[-300:]}")
+        if answer.returncode != bool(expected) or not re.search(expected, answer.stdout):
+            failures.append(f"{label}: check ends with {answer.returncode}: {answer.stdout[-300:]}{answer.stderr}")
+    return failures
+
+
+def sizes_of_inodes(program, path):
+    """What the kernel mounts neither for reading nor for writing, nobody opens; and it says why."""
+    failures = []
+    for options, field, value, fits in (([], "min", 9999, False), ([], "want", 300, False), ([], "want", 129, False),
+                                        ([], "min", 128, True), (["-I", "512"], "want", 300, True),
+                                        (["-I", "128"], "want", 300, True), (["-O", "^extra_isize"], "min", 9999, True)):
+        run("mke2fs", "-q", "-F", "-t", "ext4", *options, path, "16M")
+        run("debugfs", "-w", "-R", f"ssv {field}_extra_isize {value}", path)
+        before, said = path.read_bytes(), f"superblock: s_{field}_extra_isize is {value}"
+        answer, made = run(program, "check", path), run(program, "mkdir", f"{path}:/new")
+        if (answer.returncode, made.returncode) != ((0, 0) if fits else (1, 2)):
+            failures.append(f"{options} {field} {value}: check ends with {answer.returncode}, mkdir with {made.returncode}")
+        if not fits and (said not in answer.stdout or said not in made.stderr or path.read_bytes() != before):
+            failures.append(f"{options} {field} {value}: {answer.stdout}{answer.stderr}{made.stderr}")
+    return failures
+
+
+def peak_of(*command):
+    """The exit code, and KiB of memory."""
+    with subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, used.ru_maxrss
+
+
+def large(program, path):
+    """What is empty costs next to nothing, however much of it there is."""
+    failures, peaks = [], []
+    for size in ("1T", "16T"):
+        path.unlink(missing_ok=True)
+        run("truncate", "-s", size, path)
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "sparse_super2,^resize_inode", "-E", "num_backup_sb=0,lazy_itable_init=1",
+            "-i", "1048576", path)
+        code, peak = peak_of(program, "check", path)
+        peaks.append(peak)
+        if code != 0:
+            failures.append(f"{size}: check ends with {code}")
+    if peaks[1] - peaks[0] > MORE_KIB:
+        failures.append(f"16T: check takes {peaks[1]} KiB, and {peaks[0]} for 1T")
+    path.unlink(missing_ok=True)
+    return failures
+
+
+def without_memory(program, path):
+    """Whatever the verb, a sentence tells it and names the image."""
+    failures, told = [], set()
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-N", "40000", "-b", "1024", path, "64M")
+    names = "".join(f"mknod n{i} p\n" for i in range(12000))
+    subprocess.run(["debugfs", "-w", "-f", "-", str(path)], input=names, capture_output=True, text=True, check=False)
+    for verb in (["check", path], ["tree", f"{path}:/"], ["ls", f"{path}:/"], ["info", path], ["mkdir", f"{path}:/new"]):
+        for limit in range(200 << 20, 4 << 20, -4 << 20):
+            answer = run("prlimit", f"--as={limit}", program, *verb)
+            if answer.returncode != 0 and limit == 200 << 20:
+                return []  # of some programs, the start takes more
+            if f"uext4 {verb[0]}: std::" in answer.stderr or "length_error" in answer.stderr:
+                failures.append(f"{verb[0]} with {limit}: {answer.stderr}")
+            if "memory ran out" not in answer.stderr:
+                continue
+            told.add(verb[0])
+            if answer.returncode != 2 or not answer.stderr.endswith(f"uext4 {verb[0]}: {path}: memory ran out\n"):
+                failures.append(f"{verb[0]} with {limit} ends with {answer.returncode}: {answer.stderr}")
+    if "check" not in told:
+        failures.append(f"memory ran out for {told} only")
+    return failures
+
+
 def main():
     program = sys.argv[1]
     failures = []
@@ -120,6 +212,10 @@ def main():
                 failures.append(f"{label}: status {answer.returncode}, '{expected}' expected: {answer.stdout[-400:]}{answer.stderr[-300:]}")
         failures += by_a_backup(program, folder / "backup.img", tree)
         failures += unreadable(program, folder / "unreadable.img", tree)
+        failures += left_open(program, folder / "open.img")
+        failures += sizes_of_inodes(program, folder / "sizes.img")
+        failures += large(program, folder / "large.img")
+        failures += without_memory(program, folder / "memory.img")
     for failure in failures:
         print(failure)
     print(f"{len(FORMATS)} formats, {len(DAMAGE)} kinds of damage, {len(failures)} failures")
