@@ -2,9 +2,11 @@
 #include "cli/kept_mount.h"
 #include "cli/session.h"
 
+#include <fcntl.h>
 #include <histedit.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -320,8 +322,20 @@ int from_input(Shell& shell) {
     return worst;
 }
 
-void run_shell(const std::string& image, const CommonOptions& o) {
+// Commands come from there instead of standard input.
+void read_from(const std::string& commands) {
+    if (commands.empty() || commands == "-") return;
+    const int fd = ::open(commands.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) give_up(impossible, fmt::format("{}: {}", commands, std::strerror(errno)));
+    struct stat info{};
+    const bool taken = ::fstat(fd, &info) == 0 && !S_ISDIR(info.st_mode) && ::dup2(fd, STDIN_FILENO) == STDIN_FILENO;
+    ::close(fd);
+    if (!taken) give_up(impossible, commands + ": commands cannot be read from that");
+}
+
+void run_shell(const std::string& image, const std::string& commands, const CommonOptions& o) {
     reach_host_files();  // the image is opened again when the first command changes it
+    read_from(commands);
     int code = fine;
     {
         const EndingSignals signals;
@@ -341,15 +355,18 @@ void run_shell(const std::string& image, const CommonOptions& o) {
 
 void add_shell_verb(CLI::App& app) {
     struct State {
-        std::string image;
+        std::string image, commands;
         CommonOptions o;
     };
     auto s = std::make_shared<State>();
     CLI::App* v = app.add_subcommand("shell", "Works in an image by commands, typed or from a pipe");
-    v->footer("Examples: uext4 shell disk.img    printf 'mkdir a\\nls\\n' | uext4 shell disk.img");
+    v->footer(
+        "Examples: uext4 shell disk.img    uext4 shell disk.img commands.txt    printf 'mkdir a\\nls\\n' | uext4 shell "
+        "disk.img");
     v->add_option("IMAGE", s->image, "The image")->required();
+    v->add_option("FILE", s->commands, "Commands are read from it, one a line, instead of standard input");
     add_common(v, s->o, false, false);
-    v->callback([s] { run_shell(s->image, s->o); });
+    v->callback([s] { run_shell(s->image, s->commands, s->o); });
 }
 
 }  // namespace uext4::cli

@@ -172,12 +172,35 @@ def words(verbs):
     check("inner" in verbs("ls", ":/there"), "an empty name was taken for the working directory")
 
 
+def from_a_file(scratch, verbs):
+    """Commands of a file or fifo that is named, with the exit codes of a pipe's; and what is neither."""
+    commands = scratch.path("commands.txt")
+    commands.write_text("mkdir from-a-file\ncd from-a-file\npwd")
+    result = subprocess.run([verbs.program, "shell", verbs.image, commands], input="", capture_output=True, text=True, check=False)
+    check(result.stdout == "/from-a-file\n" and result.returncode == FINE, f"{result}")
+    check("from-a-file" in verbs("ls", ":/"), "a file's commands were not done")
+    for content, expected in (("rm -r from-a-file\n", FINE), ("cat missing\nls\n", NO), ("bogus\n", IMPOSSIBLE)):
+        commands.write_text(content)
+        code = subprocess.run([verbs.program, "shell", verbs.image, commands], capture_output=True, check=False).returncode
+        check(code == expected, f"{content!r} of a file: {code}, not {expected}")
+    verbs("shell", verbs.image, scratch.path("nothing"), status=IMPOSSIBLE, says="No such file")
+    verbs("shell", verbs.image, scratch.folder, status=IMPOSSIBLE, says="cannot be read")
+    fifo = scratch.path("fifo")
+    os.mkfifo(fifo)
+    with subprocess.Popen([verbs.program, "shell", verbs.image, fifo], stdout=subprocess.PIPE, text=True) as shell:
+        with open(fifo, "w", encoding="ascii") as pipe:
+            pipe.write("cd there\npwd\n")
+        told = shell.communicate(timeout=60)[0]
+    check(told == "/there\n" and shell.returncode == FINE, f"by a fifo: {told!r}")
+
+
 def test(scratch):
     verbs = prepare(scratch)
     codes(verbs)
     one_mount(verbs)
     alone(verbs)
     words(verbs)
+    from_a_file(scratch, verbs)
     looks(scratch, verbs)
     locks(verbs)
     told_to_end(verbs)
