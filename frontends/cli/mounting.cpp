@@ -15,8 +15,13 @@ void request(const std::string& directory, unsigned long what) {
     if (fd < 0) give_up(impossible, directory + ": " + std::strerror(errno));
     if (what == UEXT4_IOC_FREEZE && ::syncfs(fd) != 0) {
         const int error = errno;
-        ::close(fd);
-        give_up(impossible, directory + ": " + std::strerror(error));
+        // What found no space has been told to its writers, or will be; it is no reason not to freeze the rest.
+        if (error != ENOSPC && error != EFBIG) {
+            ::close(fd);
+            give_up(impossible, directory + ": " + std::strerror(error));
+        }
+        fmt::print(stderr, "uext4 freeze: {}: {}: what found no place is not in the image\n", told(directory),
+                   std::strerror(error));
     }
     const int result = ::ioctl(fd, what);
     const int error = errno;

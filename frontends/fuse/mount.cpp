@@ -255,10 +255,9 @@ Result<void> serve(Job& job, Log& log) {
                     Stopper stopper(server, supervisor, signals, log);
                     if (job.options.sandbox && served) served = raise_capabilities();
                     if (served) served = server.loop();
+                    // umount(2) has returned, and whoever called it may look at the image at once.
+                    image.keep_openers_waiting();
                 }
-                // umount(2) has returned, and whoever called it may look at the image at once. A descriptor that was
-                // given is still open elsewhere.
-                if (!is_descriptor(job.image)) image.keep_openers_waiting();
                 // Usually the kernel has let go. If not, only the supervisor may still take the mount away.
                 if (in_sandbox()) supervisor.drop();
                 else supervisor.forget();

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -62,8 +63,9 @@ constexpr unsigned file_capabilities[] = {CAP_CHOWN, CAP_DAC_OVERRIDE,    CAP_DA
                                           CAP_MKNOD, CAP_LINUX_IMMUTABLE, CAP_SETFCAP,         CAP_SYS_ADMIN};
 
 constexpr unsigned long fuse_clone = 0x8004e500;  // FUSE_DEV_IOC_CLONE: a second channel of the same mount
-constexpr unsigned long wanted_ioctls[] = {BLKDISCARD, BLKZEROOUT, BLKFLSBUF,  BLKGETSIZE64, BLKSSZGET, TCGETS,
-                                           TCSETS,     TCSETSW,    TIOCGWINSZ, FIONREAD,     fuse_clone};
+constexpr unsigned long wanted_ioctls[] = {BLKDISCARD, BLKZEROOUT, BLKFLSBUF,  BLKGETSIZE64,
+                                           BLKSSZGET,  TCGETS,     TCSETS,     TCSETSW,
+                                           TIOCGWINSZ, FIONREAD,   fuse_clone, LOOP_GET_STATUS64};
 constexpr int wanted_fcntls[] = {F_GETFD,      F_SETFD,      F_GETFL,     F_SETFL, F_DUPFD_CLOEXEC,
                                  F_SETPIPE_SZ, F_GETPIPE_SZ, F_OFD_SETLK, F_SETLK, F_SETLEASE};
 

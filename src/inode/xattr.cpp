@@ -34,6 +34,9 @@ Result<Name> parse_name(std::string_view name) {
 
 bool is(const XattrToStore& item, const Name& name) { return item.index == name.index && item.name == name.suffix; }
 
+// Above this a value goes into an inode of its own, where the feature is: as Linux has it.
+std::size_t large_value(const FsContext& fs) { return fs.block_size() / 8 * 7; }
+
 struct Found {
     bool exists = false;
     XattrToStore item;
@@ -168,8 +171,7 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
                           may_have_value_inodes(inode);
     XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
     if (value) item.value.assign(value->begin(), value->end());
-    // What a block does not hold even alone.
-    bool moved = may_move && !xattr_block_fits(fs, {item});
+    bool moved = may_move && value->size() > large_value(fs);
     if (moved) item = TRY(in_value_inode(handle, inode, name, *value));
     for (;;) {
         Result<std::vector<std::uint32_t>> placed = [&] {

@@ -160,6 +160,16 @@ def values_of_all_sizes(scratch):
         mounting.run(scratch.program, "check", image)
 
 
+def beside_large_ones(scratch):
+    """A value that fills most of a block leaves room for others, as in the kernel."""
+    image = scratch.image("beside", "32M", "-t", "ext4", "-b", "1024", "-I", "256", "-O", "ea_inode")
+    verbs = Verbs(scratch, image)
+    verbs("mkdir", ":/directory")
+    for name, size in (("user.a", 960), ("user." + "e" * 200, 60000), ("user.c", 900)):
+        verbs("setfattr", "-n", name, "-v", "v" * size, ":/directory")
+    mounting.clean(image)
+
+
 def of_the_hurd(scratch):
     """Where Linux has an inode's version, the Hurd has its translator."""
     image = scratch.image("hurd", "8M", "-o", "hurd", "-t", "ext2", "-I", "128")
@@ -186,6 +196,7 @@ def test(scratch):
     mounting.clean(verbs.image)
     small_logs(scratch)
     values_of_all_sizes(scratch)
+    beside_large_ones(scratch)
     of_the_hurd(scratch)
 
 

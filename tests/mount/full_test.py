@@ -58,6 +58,9 @@ def fill(scratch, image, options):
         raise mounting.Failure("an fsync says that a full file system has taken a MiB")
     except OSError as error:
         check(error.errno == errno.ENOSPC, f"fsync: {error}")
+    # What found no space keeps nobody from freezing the rest.
+    mounting.run(scratch.program, "freeze", top)
+    mounting.run(scratch.program, "thaw", top)
     # What needs no space goes on, and what was synced is there.
     fd = os.open(top / "before", os.O_RDWR)
     os.pwrite(fd, b"BEFORE", 0)

@@ -45,6 +45,25 @@ def umount_and_judge(scratch, image):
         mounting.clean(image)
 
 
+def behind_a_loop_device(scratch, image):
+    """What is mounted is refused through a loop device over it, also by a process that is closed in already."""
+    other = scratch.image("other", "32M")
+    directory = scratch.mount(image)
+    made = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        print(f"no loop device: {made.stderr.strip()}", flush=True)
+        scratch.umount(directory)
+        return
+    loop = made.stdout.strip()
+    try:
+        for words in (("ls", f"{loop}:/"), ("mkdir", f"{loop}:/more"), ("cp", "-a", f"{loop}:/", f"{other}:/copy")):
+            result = subprocess.run([scratch.program, *words], capture_output=True, text=True, check=False)
+            check(result.returncode == 2 and "has it open" in result.stderr, f"{words}: {result}")
+    finally:
+        scratch.umount(directory)
+        mounting.run("losetup", "-d", loop)
+
+
 def stays_refused(scratch, image):
     """A mount that goes on is not waited for longer than that."""
     directory = scratch.mount(image)
@@ -59,6 +78,7 @@ def test(scratch):
     umount_and_open(scratch, image)
     umount_and_judge(scratch, image)
     stays_refused(scratch, image)
+    behind_a_loop_device(scratch, image)
 
 
 if __name__ == "__main__":
