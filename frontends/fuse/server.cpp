@@ -149,7 +149,7 @@ Result<void> Server::loop() {
     fuse_buf buffer{};
     int status = 0;
     while (!stopping_.load() && !fuse_session_exited(session_)) {
-        if (parks() && freeze_state_.load() == FreezeState::open) {
+        if (parks() && !is_frozen()) {
             run_parked();
             continue;
         }
@@ -221,7 +221,7 @@ void Server::later(std::function<void()> job, bool changes) {
 }
 
 void Server::make_durable(std::function<void()> job, bool little) {
-    if (freeze_state_.load() != FreezeState::open) return workers_.add(std::move(job));
+    if (is_frozen()) return workers_.add(std::move(job));
     if (parks() || !little || (!quick_device_ && ++syncs_on_workers_ < syncs_until_retry))
         return later(std::move(job), true);
     const auto start = std::chrono::steady_clock::now();

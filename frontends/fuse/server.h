@@ -66,7 +66,7 @@ public:
     // Changes something: now, or after the thaw.
     void change(std::function<void()> job);
     bool is_frozen() const { return freeze_state_.load() != FreezeState::open; }
-    bool parks() const { return freeze_state_.load() != FreezeState::open || !parked_.empty(); }
+    bool parks() const { return is_frozen() || !parked_.empty(); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
     // Makes something durable. On a worker, so that many share one commit and none holds up the rest; but where the

@@ -170,9 +170,9 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
     const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode) && value && !value->empty() &&
                           may_have_value_inodes(inode);
     XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
-    if (value) item.value.assign(value->begin(), value->end());
     bool moved = may_move && value->size() > large_value(fs);
     if (moved) item = TRY(in_value_inode(handle, inode, name, *value));
+    else if (value) item.value.assign(value->begin(), value->end());
     for (;;) {
         Result<std::vector<std::uint32_t>> placed = [&] {
             MutexLock map(inode.map_lock);
