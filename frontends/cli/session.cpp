@@ -14,6 +14,15 @@
 
 namespace uext4::cli {
 
+namespace {
+
+bool is_one_file(const struct stat& a, const struct stat& b) {
+    if (S_ISBLK(a.st_mode)) return S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+}  // namespace
+
 void give_up(int code, const std::string& what) { throw Failure{code, what}; }
 
 void refuse(const Error& error, const std::string& subject) {
@@ -62,6 +71,14 @@ Place image_place(const std::string& text) {
     return p;
 }
 
+bool same_image(const std::string& a, const std::string& b) {
+    if (a == b) return true;
+    const ImageName first = parse_image_name(a), second = parse_image_name(b);
+    struct stat one{}, other{};
+    return first.partition == second.partition && ::stat(first.path.c_str(), &one) == 0 &&
+           ::stat(second.path.c_str(), &other) == 0 && is_one_file(one, other);
+}
+
 std::optional<std::string> missing_image(const std::string& text) {
     const std::size_t colon = std::min(text.find(":/"), text.find(":<"));
     std::error_code ignored;
@@ -97,7 +114,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     view.offset = options.offset;
     view.patience = until_released;
     if (!view.writable)
-        if (const std::optional<std::string> warning = written_by_kernel(image))
+        if (const std::optional<std::string> warning = written_by_kernel(image, view.offset))
             fmt::print(stderr, "uext4: {}\n", told(*warning));
     std::shared_ptr<BlockDevice> device = TRY(open_device(image, view));
     if (sandbox) TRY(enter_sandbox(reach));
@@ -159,8 +176,7 @@ void Session::refuse_path(const Error& error, const std::string& path) const {
 bool Session::is_image(const struct stat& file) const {
     struct stat st{};
     if (::stat(parse_image_name(image_).path.c_str(), &st) != 0) return false;
-    if (S_ISBLK(st.st_mode)) return S_ISBLK(file.st_mode) && file.st_rdev == st.st_rdev;
-    return file.st_dev == st.st_dev && file.st_ino == st.st_ino;
+    return is_one_file(st, file);
 }
 
 void Session::close() {

@@ -1,8 +1,8 @@
 #include "fuse/mount.h"
 
 #include "device/host_use.h"
+#include "device/mount_table.h"
 #include "device/open_device.h"
-#include "fuse/mount_table.h"
 #include "fuse/server.h"
 #include "fuse/signals.h"
 #include "fuse/supervisor.h"
@@ -220,7 +220,8 @@ Result<void> serve(Job& job, Log& log) {
         device_options.offset = job.options.volume.offset;
         device_options.patience = until_released;
         if (!device_options.writable)
-            if (const std::optional<std::string> warning = written_by_kernel(job.image)) log.tell(*warning);
+            if (const std::optional<std::string> warning = written_by_kernel(job.image, device_options.offset))
+                log.tell(*warning);
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
         // Threads that start from here on have no capabilities; this one takes its own back for the mount itself.
         if (job.options.sandbox) TRY(lower_capabilities());

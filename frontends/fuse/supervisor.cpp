@@ -1,6 +1,7 @@
 #include "fuse/supervisor.h"
 
-#include "fuse/mount_table.h"
+#include "device/mount_table.h"
+#include "fuse/fusermount.h"
 #include "fuse/signals.h"
 
 #include <fcntl.h>

@@ -1,6 +1,7 @@
+#include "device/mount_table.h"
+#include "fuse/fusermount.h"
 #include "fuse/ioctls.h"
 #include "fuse/mount.h"
-#include "fuse/mount_table.h"
 
 #include <fmt/format.h>
 

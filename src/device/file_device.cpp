@@ -160,7 +160,7 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
             return lock_behind_loops(fd_, writable_, offset_, options.length, name_, behind_);
         }));
     }
-    if (writable_ && options.refuse_mounted) TRY(refuse_if_mounted(fd_, name_));
+    if (writable_ && options.refuse_mounted) TRY(refuse_if_mounted(fd_, offset_, options.length, name_));
     return {};
 }
 

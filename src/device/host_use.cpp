@@ -1,5 +1,6 @@
 #include "device/host_use.h"
 
+#include "device/mount_table.h"
 #include "device/partition.h"
 
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 #include <fstream>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -34,35 +34,33 @@ struct ScopedFd {
     }
 };
 
-struct Mount {
+// Bytes of a file.
+struct Stretch {
+    std::uint64_t offset, length;  // 0: to the end
+
+    bool meets(const Stretch& other) const {
+        return (length == 0 || other.offset < offset + length) &&
+               (other.length == 0 || offset < other.offset + other.length);
+    }
+};
+
+struct MountedDevice {
     dev_t device;
     std::string where;
     bool writable;
 };
 
 // Every mounted device that this process can see.
-std::vector<Mount> mounted_devices() {
-    std::vector<Mount> mounts;
-    std::ifstream table("/proc/self/mountinfo");
-    for (std::string line; std::getline(table, line);) {
-        // id parent major:minor root where options [tags...] - type source options
-        std::istringstream words(line);
-        std::string id, parent, number, root, where, word, type, source;
-        if (!(words >> id >> parent >> number >> root >> where)) continue;
-        unsigned major_number = 0, minor_number = 0;
-        if (std::sscanf(number.c_str(), "%u:%u", &major_number, &minor_number) != 2) continue;
-        while (words >> word && word != "-") {
-        }
-        std::string options;
-        words >> type >> source >> options;
-        const bool writable = options != "ro" && !options.starts_with("ro,");
-        mounts.push_back({makedev(major_number, minor_number), where, writable});
+std::vector<MountedDevice> mounted_devices() {
+    std::vector<MountedDevice> devices;
+    for (const MountEntry& mount : mount_table()) {
+        devices.push_back({mount.device, mount.where, mount.writable});
         // File systems over several devices have a made-up number there and one of their devices as the source.
         struct stat info{};
-        if (source.starts_with("/dev/") && stat(source.c_str(), &info) == 0 && S_ISBLK(info.st_mode))
-            mounts.push_back({info.st_rdev, where, writable});
+        if (mount.source.starts_with("/dev/") && stat(mount.source.c_str(), &info) == 0 && S_ISBLK(info.st_mode))
+            devices.push_back({info.st_rdev, mount.where, mount.writable});
     }
-    return mounts;
+    return devices;
 }
 
 std::string read_line(const fs::path& path) {
@@ -94,13 +92,43 @@ std::set<dev_t> with_partitions(dev_t device) {
     return all;
 }
 
-struct LoopDevice {
+std::uint64_t number_in(const fs::path& file) {
+    std::uint64_t number = 0;
+    const std::string line = read_line(file);
+    std::from_chars(line.data(), line.data() + line.size(), number);
+    return number;
+}
+
+std::uint64_t sectors_in(const fs::path& file) { return number_in(file) * 512; }
+
+// A device by which the kernel shows bytes of a file: a loop device, or a partition of one.
+struct Shown {
     dev_t device;
     std::string node;
+    Stretch part;
+    bool divided = false;  // it has partitions
 };
 
-std::vector<LoopDevice> loops_backed_by(const struct stat& file) {
-    std::vector<LoopDevice> loops;
+// A loop device, and its partitions.
+void add_shown(const fs::path& loop, dev_t device, std::vector<Shown>& shown) {
+    const std::uint64_t start = number_in(loop / "loop" / "offset");
+    const std::size_t whole = shown.size();
+    shown.push_back({device, "/dev/" + loop.filename().string(), {start, number_in(loop / "loop" / "sizelimit")}});
+    std::error_code ignored;
+    for (fs::directory_iterator entry(loop, ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+        dev_t number;
+        std::error_code missing;
+        const fs::path& part = entry->path();
+        if (!fs::exists(part / "partition", missing) || !parse_device_number(read_line(part / "dev"), number)) continue;
+        shown[whole].divided = true;
+        const Stretch bytes{start + sectors_in(part / "start"), sectors_in(part / "size")};
+        shown.push_back({number, "/dev/" + part.filename().string(), bytes});
+    }
+}
+
+// What shows bytes of `part` of the file.
+std::vector<Shown> shown_by_loops(const struct stat& file, const Stretch& part) {
+    std::vector<Shown> shown;
     std::error_code ignored;
     for (fs::directory_iterator entry("/sys/block", ignored), end; !ignored && entry != end; entry.increment(ignored)) {
         const std::string loop_name = entry->path().filename().string();
@@ -119,9 +147,10 @@ std::vector<LoopDevice> loops_backed_by(const struct stat& file) {
             same = loop.fd >= 0 && ioctl(loop.fd, LOOP_GET_STATUS64, &status) == 0 && status.lo_inode == file.st_ino &&
                    status.lo_device == file.st_dev;
         }
-        if (same) loops.push_back({number, node});
+        if (same) add_shown(entry->path(), number, shown);
     }
-    return loops;
+    std::erase_if(shown, [&](const Shown& s) { return !s.part.meets(part); });
+    return shown;
 }
 
 std::optional<int> descriptor_in_path(const std::string& path) {
@@ -138,48 +167,55 @@ std::optional<int> descriptor_in_path(const std::string& path) {
 
 }  // namespace
 
-Result<void> refuse_if_mounted(int fd, const std::string& name) {
+Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t length, const std::string& name) {
     struct stat info{};
     if (fstat(fd, &info) != 0) return fail(errno, "{}: fstat: {}", name, std::strerror(errno));
-    const std::vector<Mount> mounts = mounted_devices();
-    auto refuse = [&](const std::set<dev_t>& devices, const std::string& through) -> Result<void> {
-        for (const Mount& mount : mounts)
+    const std::vector<MountedDevice> mounts = mounted_devices();
+    if (S_ISBLK(info.st_mode)) {
+        const std::set<dev_t> devices = with_partitions(info.st_rdev);
+        for (const MountedDevice& mount : mounts)
             if (devices.contains(mount.device))
-                return fail(EBUSY, "{}: the kernel has it mounted on {}{}", name, mount.where, through);
+                return fail(EBUSY, "{}: the kernel has it mounted on {}", name, mount.where);
         return {};
-    };
-    if (S_ISBLK(info.st_mode)) return refuse(with_partitions(info.st_rdev), "");
-    for (const LoopDevice& loop : loops_backed_by(info)) {
-        TRY(refuse(with_partitions(loop.device), " through " + loop.node));
-        // A mount in another name space is not in our table, but keeps exclusive openers out.
-        ScopedFd exclusive{open(loop.node.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK)};
+    }
+    for (const Shown& shown : shown_by_loops(info, {offset, length})) {
+        for (const MountedDevice& mount : mounts)
+            if (mount.device == shown.device)
+                return fail(EBUSY, "{}: the kernel has it mounted on {} through {}", name, mount.where, shown.node);
+        // A mount in another name space is not in our table, but keeps exclusive openers out. (Where there are
+        // partitions, it keeps them from the whole as well, whichever it is of.)
+        if (shown.divided) continue;
+        ScopedFd exclusive{open(shown.node.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK)};
         if (exclusive.fd < 0 && errno == EBUSY)
-            return fail(EBUSY, "{}: it is in use by the kernel through {}", name, loop.node);
+            return fail(EBUSY, "{}: it is in use through {} (mounted, or open exclusively by another process)", name,
+                        shown.node);
     }
     return {};
 }
 
-std::optional<std::string> written_by_kernel(const std::string& image) {
+std::optional<std::string> written_by_kernel(const std::string& image, std::uint64_t offset) {
     const ImageName parsed = parse_image_name(image);
     const Result<int> opened = open_image(parsed.path, false);
     if (!opened) return std::nullopt;  // whoever opens it to read it will say why
     const ScopedFd fd{*opened};
     struct stat info{};
     if (fstat(fd.fd, &info) != 0) return std::nullopt;
-    const std::vector<Mount> mounts = mounted_devices();
-    const auto find = [&](dev_t device, const std::string& through) -> std::optional<std::string> {
-        const std::set<dev_t> devices = with_partitions(device);
-        for (const Mount& mount : mounts)
-            if (mount.writable && devices.contains(mount.device))
+    std::vector<Shown> devices;
+    if (S_ISBLK(info.st_mode)) {
+        for (const dev_t device : with_partitions(info.st_rdev)) devices.push_back({device, "", {}});
+    } else {
+        Stretch part{offset, 0};
+        if (parsed.partition)
+            if (const Result<Partition> found = find_partition(fd.fd, *parsed.partition, image))
+                part = {found->offset, found->size};
+        devices = shown_by_loops(info, part);
+    }
+    for (const MountedDevice& mount : mounted_devices())
+        for (const Shown& shown : devices)
+            if (mount.writable && mount.device == shown.device)
                 return fmt::format(
-                    "{}: the kernel has it mounted for writing on {}{}: what is read here may be of several "
-                    "moments",
-                    image, mount.where, through);
-        return std::nullopt;
-    };
-    if (S_ISBLK(info.st_mode)) return find(info.st_rdev, "");
-    for (const LoopDevice& loop : loops_backed_by(info))
-        if (std::optional<std::string> found = find(loop.device, " through " + loop.node)) return found;
+                    "{}: the kernel has it mounted for writing on {}{}{}: what is read here may be of several moments",
+                    image, mount.where, shown.node.empty() ? "" : " through ", shown.node);
     return std::nullopt;
 }
 
@@ -213,18 +249,6 @@ void unlock_file(int fd) {
 }
 
 namespace {
-
-// Bytes of a file.
-struct Stretch {
-    std::uint64_t offset, length;  // 0: to the end
-};
-
-std::uint64_t sectors_in(const fs::path& file) {
-    std::uint64_t count = 0;
-    const std::string line = read_line(file);
-    std::from_chars(line.data(), line.data() + line.size(), count);
-    return count * 512;
-}
 
 // What of the file behind a loop device is meant by bytes of the device, or of a partition of it; and the file, or -1.
 int file_behind(int fd, const struct stat& info, bool writable, Stretch& part) {

@@ -10,21 +10,21 @@
 
 namespace uext4 {
 
-// EBUSY, with a sentence that says how, if the kernel has the file or device `fd` mounted: directly, through a loop
-// device that is backed by it, or as a device that a mounted partition belongs to.
-Result<void> refuse_if_mounted(int fd, const std::string& name);
+// EBUSY, with a sentence that says how, if the kernel has the device `fd` mounted, or a partition of it; or, through a
+// loop device, any of the bytes [offset, offset + length) of the file `fd` (length 0: to the end).
+Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t length, const std::string& name);
 
-// A sentence that says where, if the kernel has the image (a name as of open_device()) mounted so that it may change:
-// who reads it then must know.
-std::optional<std::string> written_by_kernel(const std::string& image);
+// A sentence that says where, if the kernel has the image (a name as of open_device(), which begins at `offset` where
+// it names no partition) mounted so that it may change: who reads it then must know.
+std::optional<std::string> written_by_kernel(const std::string& image, std::uint64_t offset);
 
 // Locks the bytes [offset, offset + length) of the file until the last descriptor of this open is closed (an
 // open-file-description lock, so two opens in one process exclude each other as well, and two partitions of one image
 // do not). Length 0: to the end. Exclusive, or shared with other readers. EBUSY if somebody else holds it; file systems
 // without locks are let through.
+Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name);
 // Gives such a lock up, also for a child that fork(2) has given the descriptor.
 void unlock_file(int fd);
-Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name);
 
 // The same for what a block device shows of files by way of loop devices (whose own locks do not meet those of the
 // files): of a device or partition `fd`, the bytes as above. The files' descriptors, which hold the locks and are the

@@ -115,6 +115,40 @@ def block_device(scratch):
     mounting.clean(image)
 
 
+def beside_the_kernel(scratch):
+    """Of a disk the kernel has one partition mounted: the other one is free."""
+    disk, starts = disk_of(scratch, "gpt")
+    there = scratch.path("the kernel's")
+    there.mkdir(exist_ok=True)
+    length = starts[2] - starts[1]
+    for what, option in (("a stretch of the disk", ("-o", str(starts[1]), "--sizelimit", str(length))),
+                         ("a device of partitions", ("-P",))):
+        result = run("losetup", "-f", "--show", *option, disk, accept=range(256))
+        if result.returncode != 0:
+            print(f"beside the kernel: left out, there are no loop devices: {result.stdout.strip()}")
+            return
+        device = result.stdout.strip()
+        try:
+            part = f"{device}p2" if option == ("-P",) else device
+            if not os.path.exists(part):
+                print(f"{what}: left out, there is no {part}")
+                continue
+            run("mount", "-t", "ext4", part, there)
+            try:
+                refused(scratch, f"{disk}@2", f"the partition, with {what}")
+                refused(scratch, disk, f"the partition by its offset, with {what}", "-o", f"offset={starts[1]}")
+                use(scratch, f"{disk}@3", f"another partition, with {what}", source=str(disk).replace(" ", "\\040") + "@3")
+                told = run(scratch.program, "ls", f"{disk}@2:/").stdout
+                check(f"mounted for writing on {there} through {part}" in told, told)
+                check("mounted" not in run(scratch.program, "ls", f"{disk}@3:/").stdout, "a warning for another partition")
+            finally:
+                run("umount", there)
+        finally:
+            run("losetup", "-d", device)
+        checked_part(scratch, disk, starts[2])
+    print("partitions beside one that the kernel has", flush=True)
+
+
 def refused(scratch, image, what, *options):
     other = scratch.path("refused")
     other.mkdir(exist_ok=True)
@@ -228,6 +262,7 @@ def test(scratch):
     mounting.need("sfdisk", "losetup", "dd", "dumpe2fs")
     use(scratch, scratch.image("image", "64M", "-t", "ext4", "-b", "4096"), "a file")
     partitions(scratch)
+    beside_the_kernel(scratch)
     descriptor(scratch)
     block_device(scratch)
     in_use(scratch)
