@@ -2,6 +2,8 @@
 #include "check/checker.h"
 #include "inode/super_access.h"
 
+#include <algorithm>
+
 namespace uext4 {
 
 Result<CheckReport> Checker::run() {
@@ -39,6 +41,10 @@ void Checker::check_supers() {
         problem("superblock", "s_journal_inum is {}, but it lacks has_journal", super_.journal_inum.get());
     if (has_journal && super_.journal_inum == 0 && super_.journal_dev == 0)
         problem("superblock", "s_journal_inum is 0, and so is s_journal_dev");
+    if (has_journal && super_.journal_inum != 0 &&
+        std::ranges::any_of(super_.journal_uuid, [](auto byte) { return byte != decltype(byte){}; }))
+        problem("superblock", "s_journal_uuid names another device, but the journal is inode {}",
+                super_.journal_inum.get());
     for (const std::string& doubt : volume_.orphans().left_out())
         problem(doubt.starts_with("orphan file") ? "orphan file" : "orphan list", "{}", doubt);
     if (!volume_.options().backup_super) return;

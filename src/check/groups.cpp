@@ -114,6 +114,9 @@ void Checker::check_group_inodes(GroupNr n) {
     if (unused <= g_.inodes_per_group && last > g_.inodes_per_group - unused)
         problem(where, "bg_itable_unused is {}, but inode {} is in use", unused, n.value * g_.inodes_per_group + last);
     if (free != said) problem(where, "{} inodes are free, the descriptor says {}", free, said);
+    if (!sums && last != 0 && (d->flags() & format::group_flag::inode_uninit))
+        problem(where, "bg_flags is {:#x}: INODE_UNINIT, but inode {} is in use", d->flags(),
+                n.value * g_.inodes_per_group + last);
     // Which of the damaged ones are directories is not known.
     const auto first_damaged = damaged_.lower_bound(n.value * g_.inodes_per_group + 1ull);
     const auto next_group = damaged_.lower_bound((n.value + 1ull) * g_.inodes_per_group + 1);

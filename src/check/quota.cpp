@@ -13,6 +13,7 @@ namespace {
 constexpr std::uint64_t unit = 1024;
 constexpr std::uint32_t magics[] = {0xD9C01F11, 0xD9C01927, 0xD9C03F14}, version = 1;
 constexpr unsigned levels = 4, references = 256, leaf_header = 16;
+constexpr std::size_t blocks_at = 20;  // in the header, what the file has of them
 struct Entry {
     Le32 id, padding;
     Le64 inode_hard, inode_soft, inodes, block_hard, block_soft, bytes, block_time, inode_time;
@@ -82,6 +83,10 @@ void Checker::check_quota_file(Inode& file, unsigned kind, const std::string& wh
     if (const std::uint32_t magic = view_as<Le32>(*header); magic != magics[kind])
         return problem(where, "magic is {:#x}", magic);
     if (const std::uint32_t v = view_as<Le32>(*header, 4); v != version) return problem(where, "version is {}", v);
+    // Other readers know 32 bits of the size.
+    if (file.disk_size() > 0xFFFFFFFF) return problem(where, "i_size is {}", file.disk_size());
+    if (const std::uint32_t blocks = view_as<Le32>(*header, blocks_at); blocks > count)
+        return problem(where, "i_size is {}, it says that it has {} blocks", file.disk_size(), blocks);
 
     std::unordered_set<std::uint64_t> seen;
     std::vector<std::pair<std::uint32_t, unsigned>> todo{{1, 0}};

@@ -17,7 +17,7 @@ SUPER = {
     "def_hash_version": (0xFC, 1), "jnl_backup_type": (0xFD, 1), "desc_size": (0xFE, 2), "jnl_blocks": (0x10C, 68),
     "free_blocks_count_hi": (0x158, 4), "min_extra_isize": (0x15C, 2), "want_extra_isize": (0x15E, 2),
     "flags": (0x160, 4), "mmp_block": (0x168, 8), "usr_quota_inum": (0x240, 4), "grp_quota_inum": (0x244, 4),
-    "overhead_clusters": (0x248, 4), "lpf_ino": (0x268, 4), "prj_quota_inum": (0x26C, 4), "checksum_seed": (0x270, 4),
+    "journal_uuid": (0xD0, 16), "overhead_clusters": (0x248, 4), "lpf_ino": (0x268, 4), "prj_quota_inum": (0x26C, 4), "checksum_seed": (0x270, 4),
     "orphan_file_inum": (0x280, 4), "checksum": (0x3FC, 4),
 }
 GROUP = {
