@@ -54,7 +54,7 @@ void copy_into(const Place& to, const std::vector<std::string>& sources, const C
         if (tree) continue;
         if (from.image.empty()) {
             tree = std::make_unique<HostTree>();
-        } else if (from.image == to.image) {
+        } else if (same_image(from.image, to.image)) {
             tree = std::make_unique<ImageTree>(target);
         } else {
             others[from.image] = std::make_unique<Session>(from.image, false, common);

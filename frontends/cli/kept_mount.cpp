@@ -14,7 +14,9 @@ KeptMount::KeptMount(std::string image, const CommonOptions& options) : image_(s
 
 KeptMount::~KeptMount() { living = nullptr; }
 
-KeptMount* KeptMount::of(const std::string& image) { return living && living->image_ == image ? living : nullptr; }
+KeptMount* KeptMount::of(const std::string& image) {
+    return living && same_image(living->image_, image) ? living : nullptr;
+}
 
 bool KeptMount::serves(const CommonOptions& options) const {
     return options.mount_options == options_.mount_options && options.no_replay == options_.no_replay;

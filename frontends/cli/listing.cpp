@@ -139,13 +139,14 @@ void list(const std::string& place, bool long_form, bool all, const CommonOption
     listing.finish();
 }
 
-// What lies in a directory, to the end; in `j` its entries, and an error where these are not all.
+// What lies in a directory, to the end.
 class Tree {
 public:
-    Tree(Session& s, bool json) : s_(s), json_(json), listing_(s, "tree") {}
+    explicit Tree(Session& s) : s_(s), listing_(s, "tree") {}
 
-    void inside(Inode& directory, const std::string& path, const std::string& indent, Json& j) {
-        j["entries"] = Json::array();
+    // In `j`, if it is not null, its entries, and an error where these are not all; else they are printed.
+    void inside(Inode& directory, const std::string& path, const std::string& indent, Json* j) {
+        if (j) (*j)["entries"] = Json::array();
         std::optional<std::string> error;
         const std::optional<std::string> ended = listing_.attempt(path, [&] {
             const Ancestors::Inside here(above_, s_, directory);
@@ -153,27 +154,31 @@ public:
             std::erase_if(list, [](const Entry& e) { return e.name == "." || e.name == ".."; });
             for (std::size_t i = 0; i < list.size(); ++i) entry(list[i], i + 1 == list.size(), path, indent, j);
         });
-        if (ended || error) j["error"] = ended ? *ended : *error;
+        if (j && (ended || error)) (*j)["error"] = ended ? *ended : *error;
     }
     void finish() const { listing_.finish(); }
 
 private:
-    void entry(const Entry& e, bool last, const std::string& directory, const std::string& indent, Json& into) {
+    void entry(const Entry& e, bool last, const std::string& directory, const std::string& indent, Json* into) {
         const std::string path = below(directory, e.name);
         InodeRef inode;
         const std::optional<std::string> error =
             listing_.attempt(path, [&] { inode = s_.inode_of_entry(e.inode, path); });
-        if (!json_) fmt::print("{}{}{}{}\n", indent, last ? "`-- " : "|-- ", shown(e.name), error ? " [damaged]" : "");
+        const bool folder = !error && inode->is_directory();
+        if (!into) {
+            fmt::print("{}{}{}{}\n", indent, last ? "`-- " : "|-- ", shown(e.name), error ? " [damaged]" : "");
+            if (folder) inside(*inode, path, indent + (last ? "    " : "|   "), nullptr);
+            return;
+        }
         Json j;
         set_text(j, "name", e.name);
         j["inode"] = e.inode;
         if (error) j["error"] = *error;
-        else if (inode->is_directory()) inside(*inode, path, indent + (last ? "    " : "|   "), j);
-        if (json_) into["entries"].push_back(std::move(j));
+        else if (folder) inside(*inode, path, {}, &j);
+        (*into)["entries"].push_back(std::move(j));
     }
 
     Session& s_;
-    const bool json_;
     Listing listing_;
     Ancestors above_;
 };
@@ -262,13 +267,13 @@ void add_listing_verbs(CLI::App& app) {
         v->callback([s] {
             const Place p = image_place(s->place);
             Session session(p.image, false, s->o);
-            Tree tree(session, s->o.json);
+            Tree tree(session);
             {
                 InodeRef inode = session.resolve(p.path);
                 if (!inode->is_directory()) give_up(negative, session.at(p.path) + ": is no directory");
                 if (!s->o.json) fmt::print("{}\n", shown(p.path));
                 Json j;
-                tree.inside(*inode, p.path, "", j);
+                tree.inside(*inode, p.path, "", s->o.json ? &j : nullptr);
                 if (s->o.json) print(j["entries"]);
             }
             session.close();

@@ -55,6 +55,20 @@ int out_of_memory(const std::string& verb) {
     return impossible;
 }
 
+// What is thrown where nothing may be, as in the destructors of a library, ends the program; where the memory ran out,
+// it does so with a sentence. (An image that was being changed is then as after a crash.)
+[[noreturn]] void give_up_for_good() {
+    try {
+        if (std::current_exception()) std::rethrow_exception(std::current_exception());
+    } catch (const std::bad_alloc&) {
+        std::fputs("uext4: memory ran out\n", stderr);
+        _exit(impossible);
+    } catch (...) {
+        std::abort();
+    }
+    std::abort();
+}
+
 }  // namespace
 
 int run_line(std::vector<std::string> arguments) {
@@ -124,6 +138,7 @@ int main(int count, char** values) {
     if (count < 1) return uext4::cli::impossible;
     // Who no longer reads what is printed is an error like any other, and no reason to leave an image unclean.
     ::signal(SIGPIPE, SIG_IGN);
+    std::set_terminate(uext4::cli::give_up_for_good);
     const std::vector<std::string> words(values + 1, values + count);
     try {
         if (const std::optional<int> code = uext4::cli::run_as_helper(values[0], words)) return *code;

@@ -15,9 +15,15 @@ namespace uext4 {
 namespace {
 
 struct Slot {
+    explicit Slot(InodeNr number) : place{number}, node(place.begin()) {}
+
     std::unique_ptr<Inode> inode;  // null while it is read from disk
-    std::list<InodeNr>::iterator idle;
-    bool is_idle = false;
+    // The slot's node of the list of idle inodes, kept here while the inode is referenced: giving up a reference, which
+    // a destructor does, asks for no memory.
+    std::list<InodeNr> place;
+    std::list<InodeNr>::iterator node;
+
+    bool is_idle() const { return place.empty(); }
 };
 
 format::Timestamp now() {
@@ -59,10 +65,7 @@ struct InodeTable::State {
     }
 
     InodeRef reference(Slot& slot) {
-        if (slot.is_idle) {
-            idle.erase(slot.idle);
-            slot.is_idle = false;
-        }
+        if (slot.is_idle()) slot.place.splice(slot.place.begin(), idle, slot.node);
         slot.inode->references_.fetch_add(1, std::memory_order_relaxed);
         return InodeRef(slot.inode.get());
     }
@@ -103,7 +106,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
             }
             s.loaded.wait(s.lock);
         }
-        s.slots.emplace(number.value, Slot{});
+        s.slots.emplace(number.value, Slot(number));
     }
     auto read = [&]() -> Result<std::unique_ptr<Inode>> {
         const Allocator::InodePlace place = TRY(s.fs.allocator.place_of(number));
@@ -206,10 +209,10 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         if (old != s.slots.end()) {
             // The number's former inode is still in memory; it may be looked at by somebody for a moment.
             const Inode& holder = *old->second.inode;
-            if (!holder.deleted.load() && !(old->second.is_idle && holder.links() == 0))
+            if (!holder.deleted.load() && !(old->second.is_idle() && holder.links() == 0))
                 return fail(EUCLEAN, "inode {} was free and is in use", number);
-            if (old->second.is_idle) {
-                s.idle.erase(old->second.idle);
+            if (old->second.is_idle()) {
+                s.idle.erase(old->second.node);
                 gone = std::move(old->second.inode);
             } else {
                 Inode* former = old->second.inode.get();
@@ -217,7 +220,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
             }
             s.slots.erase(old);
         }
-        Slot& slot = s.slots[number.value];
+        Slot& slot = s.slots.emplace(number.value, Slot(number)).first->second;
         slot.inode = std::move(inode);
         made = s.reference(slot);
     }
@@ -279,8 +282,7 @@ void InodeRef::reset() {
         guard.unlock();
         return;
     }
-    it->second.idle = s.idle.insert(s.idle.end(), inode->number_);
-    it->second.is_idle = true;
+    s.idle.splice(s.idle.end(), it->second.place);
 }
 
 void InodeTable::shrink() {
@@ -315,7 +317,7 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
     {
         MutexLock guard(s.lock);
         for (const auto& [number, slot] : s.slots)
-            if (slot.inode && (!slot.is_idle || !State::clean(*slot.inode, ~Tid{0}))) numbers.push_back(number);
+            if (slot.inode && (!slot.is_idle() || !State::clean(*slot.inode, ~Tid{0}))) numbers.push_back(number);
     }
     for (std::uint64_t number : numbers)
         if (InodeRef inode = find(InodeNr(number))) visit(std::move(inode));

@@ -12,8 +12,6 @@ namespace {
 // Whoever takes away many names would otherwise wake the thread for each, and meet it at every lock.
 constexpr std::size_t batch = 256;
 constexpr std::chrono::milliseconds patience{2};
-// How long a freeze may go unseen.
-constexpr std::chrono::milliseconds glance{10};
 // This much space is not kept waiting.
 constexpr std::uint64_t large_file = 1 << 20;
 
@@ -121,7 +119,7 @@ void Deleter::finish_unless_frozen() {
         MutexLock guard(lock_);
         if (done_ >= last) return;
         if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
-        changed_.wait_for(lock_, glance);
+        changed_.wait_for(lock_, FreezeGate::glance);
     }
 }
 

@@ -50,7 +50,6 @@ void Flusher::wake() {
 }
 
 void Flusher::finish_pass() {
-    constexpr auto glance = 10ms;  // how long a freeze may go unseen
     std::uint64_t pass = 0;
     {
         MutexLock guard(lock_);
@@ -59,7 +58,7 @@ void Flusher::finish_pass() {
     while (!gate_.closed()) {
         MutexLock guard(lock_);
         if (!in_pass_ || passes_ != pass) return;
-        changed_.wait_for(lock_, glance);
+        changed_.wait_for(lock_, FreezeGate::glance);
     }
 }
 

@@ -4,6 +4,7 @@
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
@@ -65,6 +66,8 @@ public:
     void all_is_durable();  // after close(): the file system is frozen
     void open();
     bool closed() const;
+    // How often who waits for something else looks whether it has closed.
+    static constexpr std::chrono::milliseconds glance{10};
 
     // For who has nothing to do until something changes: waits for the next to come in, or for end_watch(). Not at all
     // while somebody is inside, or `has_work` says so; it is asked when nobody is inside, and must not wait.

@@ -204,6 +204,21 @@ def itself(scratch):
     mounting.clean(a.image)
 
 
+def other_spellings(scratch):
+    """An image is the same, however it is named."""
+    a, _ = pair(scratch, "spellings")
+    folder, name = os.path.split(a.image)
+    link = scratch.path("linked")
+    link.symlink_to(a.image)
+    a("cp", "/etc/hostname", ":/f")
+    for number, image in enumerate((f"{folder}/./{name}", str(link))):
+        a("cp", f"{image}:/f", f":/copy{number}")
+        a("cp", "-a", ":/f", f"{image}:/kept{number}")
+        check(a("cat", f":/copy{number}") == a("cat", ":/f") == a("cat", f":/kept{number}"), image)
+        a("cp", f"{image}:/f", ":/f", status=NO, says="are the same")
+    mounting.clean(a.image)
+
+
 def on_a_terminal(scratch):
     a, b = pair(scratch, "terminal")
     big = scratch.path("big")
@@ -229,7 +244,7 @@ def nothing_of_the_host(scratch):
 def test(scratch):
     mounting.need_mount()  # and root: what nobody does is held against it
     os.chmod(scratch.folder, 0o755)
-    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, on_a_terminal, nothing_of_the_host):
+    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, other_spellings, on_a_terminal, nothing_of_the_host):
         part(scratch)
 
 
