@@ -60,6 +60,7 @@ private:
     void check_bitmaps();
     // ---- inodes.cpp
     bool check_inode(InodeNr ino);  // true for a directory
+    void check_free_inode(InodeNr ino);
     void check_plain_fields(const Inode& inode, bool reserved, const std::string& where);
     void check_unused_fields(const Inode& inode, const std::string& where);
     void check_flags(const Inode& inode, const std::string& where);
@@ -75,6 +76,8 @@ private:
     void check_references();
     // ---- directories.cpp
     void walk();
+    // Whether such a type in an entry says something. The Hurd does not set it.
+    bool tells_type(std::uint8_t type) const { return g_.has_filetype() && !(g_.hurd && type == 0); }
     void check_first_entries(Inode& directory, const std::string& where);
     void check_index(Inode& directory, const std::string& where);
     void check_links();

@@ -34,7 +34,7 @@ void Checker::check_first_entries(Inode& directory, const std::string& where) {
     if (dot.inode != directory.number().value) problem(where, "'.' names inode {}", dot.inode.get());
     constexpr auto type = static_cast<std::uint8_t>(format::FileType::directory);
     for (const auto& [name, said] : {std::pair(".", dot.file_type), std::pair("..", dotdot.file_type)})
-        if (g_.has_filetype() && said != type) problem(where, "'{}' has type {}, no directory's", name, said);
+        if (tells_type(said) && said != type) problem(where, "'{}' has type {}, no directory's", name, said);
 }
 
 // Every block is the root, an inner block or a leaf, once; every name lies where its hash says.
@@ -129,7 +129,7 @@ void Checker::walk() {
             if ((*inode)->has_flag(format::inode_flag::ea_inode))
                 problem(where, "'{}' names inode {}, which holds an attribute's value", name, child);
             const std::uint8_t type = format::dt_of_file_type(file_type(**inode));
-            if (g_.has_filetype() && types[i] != type)
+            if (tells_type(types[i]) && types[i] != type)
                 problem(where, "'{}' has type {}, its inode {}", name, types[i], type);
             if (!(*inode)->is_directory()) continue;
             if (seen.insert(child.value).second) todo.emplace_back(child, number);

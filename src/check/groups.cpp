@@ -103,6 +103,7 @@ void Checker::check_group_inodes(GroupNr n) {
             const InodeNr ino(n.value * g_.inodes_per_group + i + 1);
             if (!bit_of(bits, i)) {
                 if (ino.value < g_.first_inode) problem(where, "inode bitmap: reserved inode {} is not marked", ino);
+                else if (i + unused < g_.inodes_per_group) check_free_inode(ino);
                 continue;
             }
             --free;

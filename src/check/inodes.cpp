@@ -235,4 +235,18 @@ bool Checker::check_inode(InodeNr ino) {
     return inode.is_directory();
 }
 
+// One that the bitmap has as free, in the part of the table that has been in use.
+void Checker::check_free_inode(InodeNr ino) {
+    const std::string where = fmt::format("inode {}", ino);
+    const Result<Allocator::InodePlace> place = fs_.allocator.place_of(ino);
+    if (!place) return;  // said of its group
+    Result<BufferRef> table = fs_.buffers.read(place->block, "inode table");
+    if (!table) return problem(where, "{}", table.error().what);
+    const ConstBytes raw = std::as_const(**table).data().subspan(place->offset, g_.inode_size);
+    if (std::ranges::all_of(raw, [](std::byte b) { return b == std::byte{0}; })) return;
+    if (!format::inode_checksum_ok(g_, ino, raw)) problem(where, "bad checksum (not in use)");
+    if (const std::uint16_t links = view_as<Le16>(raw, offsetof(format::InodeDisk, links_count)))
+        problem(where, "i_links_count is {}, but the bitmap has it as free", links);
+}
+
 }  // namespace uext4

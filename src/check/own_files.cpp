@@ -21,6 +21,9 @@ void Checker::check_journal() {
     const auto& super = view_as<format::JournalSuper>(std::as_const(**buffer).data());
     Result<format::JournalLayout> layout = format::parse_journal_super(super, g_.block_size, blocks);
     if (!layout) return problem("journal superblock", "{}", layout.error().what);
+    // One that is not in a file of the file system may have several.
+    if (super.header.blocktype == format::journal::super_v2 && super.nr_users > 1)
+        problem("journal superblock", "s_nr_users is {}", super.nr_users.get());
     if (const int code = layout->error_code()) problem("journal superblock", "s_errno is {}", -code);
 }
 

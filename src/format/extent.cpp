@@ -8,7 +8,9 @@ Result<void> validate_extent_node(const Geometry& g, ConstBytes node, unsigned e
                                   std::uint64_t end, const std::string& where) {
     const auto& h = view_as<ExtentHeader>(node);
     if (h.magic != extent_magic) return fail(EUCLEAN, "{}: eh_magic is {:#06x}", where, h.magic.get());
-    if (h.depth != expected_depth || h.depth > max_extent_depth)
+    if (h.depth > max_extent_depth)
+        return fail(EUCLEAN, "{}: eh_depth is {}, at most {}", where, h.depth.get(), max_extent_depth);
+    if (h.depth != expected_depth)
         return fail(EUCLEAN, "{}: eh_depth is {}, expected {}", where, h.depth.get(), expected_depth);
     if (h.max == 0 || h.max > extent_capacity(node.size()))
         return fail(EUCLEAN, "{}: eh_max is {}", where, h.max.get());

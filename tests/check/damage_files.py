@@ -83,6 +83,7 @@ DAMAGES = [
     Damage("default", "checksum of the journal", "", journal(0xFC, ">I", 7, False),
            "without s_feature_incompat of checksums there is none"),
     Damage("default", "an error in the journal", "journal superblock: s_errno", journal(32, ">I", 0xFFFFFFFB)),
+    Damage("default", "users of the journal", "journal superblock: s_nr_users is 9999", journal(0x40, ">I", 9999)),
     Damage("default", "features of the journal that nobody knows", "journal superblock: .*feature", journal(40, ">I", 0x1000)),
     Damage("ext3", "read-only features of the journal that nobody knows", "journal superblock: .*feature", journal(44, ">I", 0x1000)),
     Damage("default", "s_journal_inum of another file", "journal|superblock: s_journal_inum", superblock(journal_inum=13)),

@@ -1,6 +1,6 @@
 """Superblocks, group descriptors, bitmaps."""
 
-from damage import Damage, flip, group, superblock
+from damage import Damage, field, flip, group, superblock
 
 UNINIT_INODES, UNINIT_BLOCKS = 1, 2
 SUMMED = "a mount sums the descriptors up"
@@ -76,6 +76,18 @@ def table_in_file(image):
 def unused_too_many(image):
     """More of the table is called unused than is."""
     image.group(0)["itable_unused"] = image.super["inodes_per_group"] - 8
+
+
+def free_inode(**fields):
+    """In the first inode that was never in use."""
+    def change(image):
+        group(0, itable_unused=lambda n: n - 1)(image)
+        inode = image.inode(image.super["inodes_per_group"] - image.group(0)["itable_unused"])
+        for name, value in fields.items():
+            inode.raw_set(name, value)
+        if "links_count" in fields:
+            inode.seal()
+    return change
 
 
 def backup_super(**fields):
@@ -196,6 +208,11 @@ DAMAGES = [
     Damage("1k", "an inode's bit lost by debugfs", "names inode </small>, which is not in use", "freei /small"),
     Damage("default", "an inode's bit too many", "inode 500:", set_bits(0, "inode", 499, 1, 1)),
     Damage("ext2", "an inode's bit too many by debugfs", "inode 200:", "seti <200>"),
+    Damage("nocsum", "links of an inode that is free", "inode 500: i_links_count is 2, but the bitmap has it as free",
+           field(500, mode=0o100644, links_count=2)),
+    Damage("1k", "checksum of an inode that is free", "inode \\d+: bad checksum \\(not in use\\)", free_inode(dtime=5)),
+    Damage("default", "links of an inode that is free", "inode \\d+: i_links_count is 1, but the bitmap has it as free",
+           free_inode(mode=0o100644, links_count=1)),
     Damage("default", "a reserved inode's bit lost", "inode bitmap: reserved inode 9 is not marked",
            set_bits(0, "inode", 8, 1, 0)),
     Damage("default", "padding of the block bitmap", "group 0: block bitmap: .*padding", last_group_padding),
