@@ -80,6 +80,7 @@ private:
     bool tells_type(std::uint8_t type) const { return g_.has_filetype() && !(g_.hurd && type == 0); }
     void check_first_entries(Inode& directory, const std::string& where);
     void check_index(Inode& directory, const std::string& where);
+    void check_encrypted(const std::string& name, const Inode& child, const std::string& where);
     void check_links();
     // ---- own_files.cpp
     void check_journal();

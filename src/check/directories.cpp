@@ -37,6 +37,15 @@ void Checker::check_first_entries(Inode& directory, const std::string& where) {
         if (tells_type(said) && said != type) problem(where, "'{}' has type {}, no directory's", name, said);
 }
 
+// An entry of a directory whose names are encrypted.
+void Checker::check_encrypted(const std::string& name, const Inode& child, const std::string& where) {
+    constexpr std::size_t cipher_block = 16;
+    if (name.size() < cipher_block) problem(where, "'{}' is too short for an encrypted name", name);
+    const bool encrypted = child.is_regular() || child.is_directory() || child.is_symlink();
+    if (encrypted && !child.has_flag(format::inode_flag::encrypt))
+        problem(where, "'{}' names inode {}, which is not encrypted", name, child.number());
+}
+
 // Every block is the root, an inner block or a leaf, once; every name lies where its hash says.
 void Checker::check_index(Inode& directory, const std::string& where) {
     const Result<std::uint64_t> blocks = dir_block_count(directory);
@@ -128,6 +137,7 @@ void Checker::walk() {
             if (!inode) continue;
             if ((*inode)->has_flag(format::inode_flag::ea_inode))
                 problem(where, "'{}' names inode {}, which holds an attribute's value", name, child);
+            if ((*dir)->has_flag(format::inode_flag::encrypt)) check_encrypted(name, **inode, where);
             const std::uint8_t type = format::dt_of_file_type(file_type(**inode));
             if (tells_type(types[i]) && types[i] != type)
                 problem(where, "'{}' has type {}, its inode {}", name, types[i], type);

@@ -28,6 +28,7 @@ std::uint64_t Checker::cluster_of(BlockNr b) const {
 
 // `owner` 0: the file system itself. With clusters, one inode may name several blocks of one.
 void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
+    const bool may_be_shared = g_.has_ro_compat(format::ro_compat::shared_blocks);
     std::uint64_t last = ~std::uint64_t{0};
     for (std::uint64_t i = 0; i < count; ++i) {
         const BlockNr b = first + i;
@@ -38,7 +39,7 @@ void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
         const std::uint64_t c = cluster_of(b);
         if (c == last) continue;
         last = c;
-        if (!used_.add(c) && owner != 0 && !(g_.cluster_ratio > 1 && mine_.contains(c)))
+        if (!used_.add(c) && owner != 0 && !may_be_shared && !(g_.cluster_ratio > 1 && mine_.contains(c)))
             problem(fmt::format("inode {}", owner), "block {} belongs to something else as well", b);
         if (g_.cluster_ratio > 1 && owner != 0) mine_.insert(c);
     }

@@ -2,9 +2,9 @@
 
 import struct
 
-from damage import Damage, field, flip
+from damage import Damage, field, flip, superblock
 
-INDEX = 0x1000
+INDEX, ENCRYPT, ENCRYPT_FEATURE = 0x1000, 0x800, 0x10000
 
 
 def entry(directory, name, offset, form, value):
@@ -38,6 +38,12 @@ def short(directory, logical, node, offset, value, form="<H", place=None):
         struct.pack_into(form, image.data, at, value)
         inode.seal_directory(logical, node)
     return change
+
+
+def encrypt(image, *paths):
+    superblock(incompat=lambda f: f | ENCRYPT_FEATURE)(image)
+    for path in paths:
+        field(path, flags=lambda f: f | ENCRYPT)(image)
 
 
 def hash_of_pair(directory, index):
@@ -124,6 +130,10 @@ DAMAGES = [
            lambda i: names("/a/b", "c", "/a")(i)),
     Damage("ext3", "an entry more by debugfs", "inode </small>: i_links_count is 1, 2 entries", "link /small /dir/more"),
     Damage("default", "no lost+found", "", "rmdir /lost+found", "it would be made when it is needed"),
+    Damage("default", "a short name in an encrypted directory", "directory </a/b>: 'c' is too short for an encrypted name",
+           lambda i: encrypt(i, "/a/b", "/a/b/c")),
+    Damage("default", "an inode in an encrypted directory", "directory </a/b>: 'c' names inode </a/b/c>, which is not encrypted",
+           lambda i: encrypt(i, "/a/b")),
     # ---- indexes
     Damage("default", "checksum of an index", "directory </hashed>: block 0, .*checksum", lambda i: i.flip(
         block_place("/hashed", 0, 32 + 8 * struct.unpack_from("<H", i.data, block_place("/hashed", 0, 32)(i))[0] + 4)(i))),
