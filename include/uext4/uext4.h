@@ -162,8 +162,9 @@ UEXT4_API int uext4_birthtime(uext4_fs* fs, const char* path, struct timespec* o
 UEXT4_API int uext4_syncfs(uext4_fs* fs);
 UEXT4_API int uext4_statfs(uext4_fs* fs, struct statvfs* out);
 /* Frozen, the image is clean: a copy of it needs no replay. Everything that changes something waits, stores through
- * maps as well; reads go on, and what makes durable answers at once. Not for a file system that is mounted read-only
- * (-EROFS). Freezes do not nest: -EBUSY for what is frozen, -EINVAL for the thaw of what is not. uext4_umount thaws. */
+ * maps and the first map of a file as well; reads go on, and what makes durable answers at once. Not for a file system
+ * that is mounted read-only (-EROFS). Freezes do not nest: -EBUSY for what is frozen, -EINVAL for the thaw of what is
+ * not. uext4_umount thaws. */
 UEXT4_API int uext4_freeze(uext4_fs* fs);
 UEXT4_API int uext4_thaw(uext4_fs* fs);
 

@@ -56,13 +56,20 @@ void FileMaps::make_room(Inode& inode) {
 }
 
 Result<void> FileMaps::sync(Inode& inode) {
-    if (volume_.read_only()) return {};
+    if (volume_.fs().options.read_only) return {};
+    // Aborted since then: what stores have left will not become durable.
+    if (volume_.read_only()) return fail(EROFS, "the file system is read-only");
     const FreezeGate::SyncPass pass(volume_.gate());
     return pass ? sync_file(inode, false) : Result<void>();
 }
 
 Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>& change) {
     return quiesce_file(inode, change);
+}
+
+Result<void> FileMaps::holding(Inode& inode, const std::function<Result<void>()>& look) {
+    WriteLock guard(inode.rw);
+    return look();
 }
 
 Result<void> FileMaps::exclusively(Inode& inode, const std::function<Result<void>()>& change) {

@@ -28,6 +28,7 @@ public:
     void make_room(Inode& inode) override;
     Result<void> sync(Inode& inode) override;
     Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) override;
+    Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) override;
     Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
 
 private:

@@ -221,6 +221,7 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
 }  // namespace
 
 Result<void> check_direct(const Inode& inode, std::uint64_t offset, ConstBytes memory) {
+    if (inode.data_in_journal()) return {};  // it goes through the cache
     if (offset % sector == 0 && memory.size() % sector == 0 &&
         reinterpret_cast<std::uintptr_t>(memory.data()) % sector == 0)
         return {};
@@ -229,8 +230,8 @@ Result<void> check_direct(const Inode& inode, std::uint64_t offset, ConstBytes m
 }
 
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
-    TRY(check_direct(inode, offset, out));
     if (inode.data_in_journal()) return read_file(inode, offset, out);
+    TRY(check_direct(inode, offset, out));
     TRY(write_back(inode, offset, offset + out.size()));
     ReadLock guard(inode.rw);
     return read_places(inode, offset, out);

@@ -1,5 +1,6 @@
 #include "mmap/client_maps.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -58,12 +59,15 @@ ClientMaps::~ClientMaps() {
     }
 }
 
+std::shared_ptr<MappedFile> ClientMaps::attached(Inode& inode) {
+    MutexLock guard(attach_lock_);
+    const auto it = attached_.find(&inode);
+    return it == attached_.end() ? nullptr : it->second.file;
+}
+
 // With Inode held exclusively.
 Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const InodeRef& reference) {
-    {
-        MutexLock guard(attach_lock_);
-        if (auto it = attached_.find(&inode); it != attached_.end()) return it->second.file;
-    }
+    if (std::shared_ptr<MappedFile> there = attached(inode)) return there;
     std::shared_ptr<MappedFile> file;
     const auto take_in = [&]() -> Result<void> {
         std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint(), inode.pages().folio_size()));
@@ -89,6 +93,8 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
         ::munmap(memory, length);
         return fail(watched.error());
     }
+    // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
+    while (!userfault_.settled()) ::sched_yield();
     MapRegistry::instance().insert({.start = reinterpret_cast<std::uintptr_t>(memory),
                                     .length = length,
                                     .offset = request.offset,
@@ -109,12 +115,18 @@ Result<void*> ClientMaps::map(const MapRequest& request) {
     if (request.offset > static_cast<std::uint64_t>(INT64_MAX) - request.length - page_size)
         return fail(EOVERFLOW, "memory map of {} bytes at {}", request.length, request.offset);
     void* memory = nullptr;
-    const auto map_it = [&]() -> Result<void> {
+    // A file that has maps gets one more while the file system is frozen, too.
+    const auto map_again = [&]() -> Result<void> {
+        if (const std::shared_ptr<MappedFile> file = attached(*request.inode)) memory = TRY(place(request, file));
+        return {};
+    };
+    const auto map_first = [&]() -> Result<void> {
         const std::shared_ptr<MappedFile> file = TRY(attach(*request.inode, request.inode));
         memory = TRY(place(request, file));
         return {};
     };
-    TRY(server_.exclusively(*request.inode, map_it));
+    TRY(server_.holding(*request.inode, map_again));
+    if (!memory) TRY(server_.exclusively(*request.inode, map_first));
     if (request.populate) {
         const RegionRef region = MapRegistry::instance().find(reinterpret_cast<std::uintptr_t>(memory));
         if (region) populate(*region);

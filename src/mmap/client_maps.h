@@ -64,7 +64,8 @@ private:
     struct Job {
         std::uintptr_t page = 0;
         Kind kind = Kind::load;
-        int attempts = 0;  // that ended for want of space
+        std::uint64_t life = 0;  // of the map that was there when the access was made; 0: none that is known
+        int attempts = 0;        // that ended for want of space
     };
     struct Attached {
         InodeRef inode;
@@ -73,6 +74,7 @@ private:
 
     ClientMaps(FaultServer& server, Userfault userfault);
     Result<void> launch();
+    std::shared_ptr<MappedFile> attached(Inode& inode);  // null: it has no maps
     Result<std::shared_ptr<MappedFile>> attach(Inode& inode, const InodeRef& reference);
     Result<void*> place(const MapRequest& request, const std::shared_ptr<MappedFile>& file);
     void populate(const Region& region);
@@ -82,7 +84,7 @@ private:
 
     void read_events();
     void take_message(const uffd_msg& message, std::vector<Region>& gone);
-    void take_fault(std::uintptr_t page, Kind kind, pid_t tid);
+    void take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid);
     void work();
     void serve(Job job);
     // Nothing: the access is refused.
@@ -92,6 +94,8 @@ private:
     void finish(const Job& job);
     void refuse(const Job& job);
     void forbid_for_a_while(const Job& job);
+    // The map that a page belongs to which no event has told of: mremap(2) makes maps longer where they are.
+    RegionRef grown_to(std::uintptr_t page);
     void assist();  // the helper's thread
 
     FaultServer& server_;

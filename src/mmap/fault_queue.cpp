@@ -1,9 +1,12 @@
 // The reader, the workers and the helper of ClientMaps.
+#include "mmap/address_space.h"
 #include "mmap/client_maps.h"
 #include "mmap/refusal.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +17,7 @@ namespace {
 constexpr std::size_t page_size = 4096;
 constexpr int space_attempts = 3;
 constexpr std::chrono::milliseconds forbidden_for{20};
+constexpr const char* memory_file_path = "/memfd:uext4-file";  // as /proc shows ClientMemory's
 }  // namespace
 
 // ---- the reader: makes no memory-management call and waits for nobody, since munmap and UFFDIO_* wait for it.
@@ -47,17 +51,19 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
         case UFFD_EVENT_PAGEFAULT: {
             const auto flags = message.arg.pagefault.flags;
             const bool store = (flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)) != 0;
-            take_fault(round_down(message.arg.pagefault.address, page_size), store ? Kind::store : Kind::load,
+            const std::uintptr_t page = round_down(message.arg.pagefault.address, page_size);
+            const RegionRef region = registry.find_locked(page);
+            take_fault(page, store ? Kind::store : Kind::load, region ? region->life : 0,
                        static_cast<pid_t>(message.arg.pagefault.feat.ptid));
             return;
         }
         case UFFD_EVENT_UNMAP: {
-            std::vector<Region> parts = registry.remove_locked(message.arg.remove.start, message.arg.remove.end);
+            std::vector<Region> parts = registry.remove_locked(message.arg.remove.start, message.arg.remove.end, this);
             gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
             return;
         }
         case UFFD_EVENT_REMAP:
-            registry.move_locked(message.arg.remap.from, message.arg.remap.to, message.arg.remap.len);
+            registry.move_locked(message.arg.remap.from, message.arg.remap.to, message.arg.remap.len, this);
             return;
         default: return;
     }
@@ -65,12 +71,14 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
 
 // One answer serves all threads that wait for the page in the same way; repeated messages are the kernel's habit for a
 // thread with a pending signal.
-void ClientMaps::take_fault(std::uintptr_t page, Kind kind, pid_t tid) {
+void ClientMaps::take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid) {
     MutexLock guard(lock_);
+    // It waits here, and no longer where a signal handler has made it leave.
+    for (auto& [key, threads] : waiting_) std::erase(threads, tid);
     auto [it, fresh] = waiting_.try_emplace({page, kind});
-    if (std::ranges::find(it->second, tid) == it->second.end()) it->second.push_back(tid);
+    it->second.push_back(tid);
     if (!fresh) return;
-    jobs_.push_back({page, kind, 0});
+    jobs_.push_back({.page = page, .kind = kind, .life = life});
     jobs_changed_.notify_one();
 }
 
@@ -114,7 +122,7 @@ bool ClientMaps::admit_to(const Region& region, std::uintptr_t page, Kind kind) 
             MutexLock guard(lock_);
             thaws = thaws_;
         }
-        const Result<void> served = serve_in(region, Job{page, kind, 0}, *counts);
+        const Result<void> served = serve_in(region, Job{.page = page, .kind = kind, .life = region.life}, *counts);
         if (served) return true;
         if (served.error().code == ENOSPC) {
             server_.make_room(*region.inode);
@@ -130,8 +138,15 @@ bool ClientMaps::admit_to(const Region& region, std::uintptr_t page, Kind kind) 
 }
 
 void ClientMaps::serve(Job job) {
-    const RegionRef region = MapRegistry::instance().find(job.page);
-    if (!region) return finish(job);
+    RegionRef region = MapRegistry::instance().find(job.page);
+    if (!region) region = grown_to(job.page);
+    // Another map lies there now, whose accesses ask for themselves.
+    if (region && job.life != 0 && region->life != job.life) return finish(job);
+    if (!region) {
+        const std::optional<Placement> placed = placement_of(job.page);
+        return placed && placed->path.starts_with(memory_file_path) ? refuse(job) : finish(job);
+    }
+    job.life = region->life;
     const std::optional<Kind> kind = counts_as(*region, job.kind);
     if (!kind) return refuse(job);
     std::uint64_t thaws = 0;
@@ -157,20 +172,47 @@ void ClientMaps::serve(Job job) {
     refuse(job);
 }
 
+// What is shown is shown to the map of which the access was: where another lies there by now, or none, to nobody.
 Result<void> ClientMaps::serve_in(const Region& region, const Job& job, Kind kind) {
     const Fault fault{region.inode, region.offset_of(job.page), kind == Kind::store, region.may_use_reserve};
     return server_.serve(fault, [&](std::uint64_t offset, std::uint64_t length, bool writable) -> Result<void> {
-        const std::uint64_t first = std::max(offset, region.offset);
-        const std::uint64_t end = std::min(offset + length, region.offset + region.length);
-        if (first >= end) return {};
-        const std::uintptr_t at = region.start + (first - region.offset);
-        const bool watched = region.shared;
-        TRY(userfault_.install(at, end - first, watched && !writable && offer().continue_protected));
-        if (!watched) return {};
-        if (writable) userfault_.unprotect(at, end - first);
-        else if (!offer().continue_protected) userfault_.protect(at, end - first);
+        const auto try_it = [&]() -> Result<bool> {
+            MapRegistry& registry = MapRegistry::instance();
+            MutexLock guard(registry.lock());
+            const RegionRef now = registry.find_locked(job.page);
+            if (!now || now->life != region.life || now->inode.get() != region.inode.get()) return true;
+            const std::uint64_t first = std::max(offset, now->offset);
+            const std::uint64_t end = std::min(offset + length, now->offset + now->length);
+            if (first >= end) return true;
+            const std::uintptr_t at = now->start + (first - now->offset);
+            const bool watched = now->shared;
+            if (!TRY(userfault_.try_install(at, end - first, watched && !writable && offer().continue_protected)))
+                return false;
+            if (!watched) return true;
+            if (writable) return userfault_.try_protect(at, end - first, false);
+            return offer().continue_protected || userfault_.try_protect(at, end - first, true);
+        };
+        while (!TRY(try_it())) ::sched_yield();
         return {};
     });
+}
+
+RegionRef ClientMaps::grown_to(std::uintptr_t page) {
+    MapRegistry& registry = MapRegistry::instance();
+    for (;; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        if (RegionRef there = registry.find_locked(page)) return there;
+        if (!userfault_.settled()) continue;
+        const RegionRef below = registry.below_locked(page);
+        const std::optional<Placement> placed = placement_of(page);
+        if (!below || below->engine != this || !placed || placed->start > below->end()) return nullptr;
+        struct stat memory{};
+        if (::fstat(below->file->descriptor(), &memory) != 0 || placed->inode != memory.st_ino ||
+            placed->offset + (page - placed->start) != below->offset_of(page))
+            return nullptr;
+        registry.grow_locked(below->start, placed->end);
+        return registry.find_locked(page);
+    }
 }
 
 // Off the list before the wake: who faults again afterwards sends a message that is not taken for a repeated one.
@@ -183,6 +225,8 @@ void ClientMaps::finish(const Job& job) {
 }
 
 void ClientMaps::refuse(const Job& job) {
+    const RegionRef region = MapRegistry::instance().find(job.page);
+    if (region && region->life != job.life) return finish(job);
     std::vector<pid_t> threads;
     {
         MutexLock guard(lock_);
@@ -204,16 +248,35 @@ void ClientMaps::refuse(const Job& job) {
 // For a thread that no signal reaches in its fault: it meets a page without the right. Other threads that touch the
 // page in the same moment meet that, too.
 void ClientMaps::forbid_for_a_while(const Job& job) {
-    const RegionRef region = MapRegistry::instance().find(job.page);
-    if (!region) return;
     void* memory = reinterpret_cast<void*>(job.page);
-    const int left = job.kind == Kind::store ? region->protection & ~PROT_WRITE : PROT_NONE;
+    MapRegistry& registry = MapRegistry::instance();
+    // Of the map that the access was of, and of no other memory: it may be gone, and the address be given out again.
+    const auto on_the_map = [&](auto&& act) {
+        for (;; ::sched_yield()) {
+            MutexLock guard(registry.lock());
+            if (!userfault_.settled()) continue;
+            const RegionRef region = registry.find_locked(job.page);
+            return region && region->life == job.life && act(*region);
+        }
+    };
+    int before = 0, left = 0;
     ForbiddenPages& forbidden = ForbiddenPages::instance();
     forbidden.add(job.page);
-    if (::mprotect(memory, page_size, left) == 0) {
+    const bool changed = on_the_map([&](const Region& region) {
+        // The program may have given the page other rights than the map was made with.
+        const std::optional<Placement> placed = placement_of(job.page);
+        before = placed ? placed->protection : region.protection;
+        left = job.kind == Kind::store ? before & ~PROT_WRITE : PROT_NONE;
+        return ::mprotect(memory, page_size, left) == 0;
+    });
+    if (changed) {
         userfault_.wake(job.page, page_size);
         this_thread::sleep(forbidden_for);
-        ::mprotect(memory, page_size, region->protection);
+        on_the_map([&](const Region&) {
+            const std::optional<Placement> placed = placement_of(job.page);
+            // Others than those that it was left with are the program's.
+            return (placed && placed->protection != left) || ::mprotect(memory, page_size, before) == 0;
+        });
     }
     forbidden.remove(job.page);
 }

@@ -33,7 +33,8 @@ void MapRegistry::put_locked(Region region) {
 void MapRegistry::insert(Region region) {
     std::vector<Region> stale;  // the last references to inodes go outside of the lock
     MutexLock guard(lock_);
-    stale = remove_locked(region.start, region.end());
+    stale = remove_parts_locked(parts_locked(region.start, region.end()));
+    region.life = ++lives_;
     put_locked(std::move(region));
 }
 
@@ -52,10 +53,21 @@ std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end)
 
 RegionRef MapRegistry::find(std::uintptr_t address) const {
     MutexLock guard(lock_);
+    return find_locked(address);
+}
+
+RegionRef MapRegistry::find_locked(std::uintptr_t address) const {
     auto it = regions_.upper_bound(address);
     if (it == regions_.begin()) return nullptr;
     --it;
     return address < it->second->end() ? it->second : nullptr;
+}
+
+RegionRef MapRegistry::below_locked(std::uintptr_t address) const {
+    auto it = regions_.upper_bound(address);
+    if (it == regions_.begin()) return nullptr;
+    --it;
+    return it->second->end() <= address ? it->second : nullptr;
 }
 
 bool MapRegistry::overlaps(const void* memory, std::size_t length) const {
@@ -67,9 +79,8 @@ bool MapRegistry::overlaps(const void* memory, std::size_t length) const {
     return it != regions_.begin() && std::prev(it)->second->end() > start;
 }
 
-std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintptr_t end) {
-    std::vector<Region> gone = parts_locked(start, end);
-    for (const Region& part : gone) {
+std::vector<Region> MapRegistry::remove_parts_locked(std::vector<Region> parts) {
+    for (const Region& part : parts) {
         auto it = std::prev(regions_.upper_bound(part.start));
         const RegionRef whole = it->second;
         regions_.erase(it);
@@ -78,20 +89,37 @@ std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintpt
         if (part.end() < whole->end()) put_locked(cut(*whole, part.end(), whole->end()));
     }
     count_.store(regions_.size());
-    return gone;
+    return parts;
+}
+
+std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {
+    std::vector<Region> parts = parts_locked(start, end);
+    std::erase_if(parts, [&](const Region& part) { return part.engine != engine; });
+    return remove_parts_locked(std::move(parts));
 }
 
 std::vector<Region> MapRegistry::remove(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
-    return remove_locked(start, end);
+    return remove_parts_locked(parts_locked(start, end));
 }
 
-void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) {
-    std::vector<Region> parts = remove_locked(from, from + length);
+void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine) {
+    std::vector<Region> parts = remove_locked(from, from + length, engine);
     for (Region part : parts) {
         part.start = to + (part.start - from);
         put_locked(std::move(part));
     }
+}
+
+void MapRegistry::grow_locked(std::uintptr_t start, std::uintptr_t end) {
+    const auto it = regions_.find(start);
+    if (it == regions_.end()) return;
+    if (const auto next = std::next(it); next != regions_.end()) end = std::min(end, next->first);
+    Region longer = *it->second;
+    if (end <= longer.end()) return;
+    longer.length = end - longer.start;
+    longer.file->remove_range(start);
+    put_locked(std::move(longer));
 }
 
 bool MapRegistry::uses(const MappedFile* file) const {

@@ -17,6 +17,7 @@ class ClientMaps;
 class MappedFile;
 
 struct Region {
+    std::uint64_t life = 0;  // of the map that it is, or is a part of; no other map of the process has had it
     std::uintptr_t start = 0;
     std::size_t length = 0;    // bytes, whole pages
     std::uint64_t offset = 0;  // of the file's bytes at `start`
@@ -50,15 +51,26 @@ public:
     // Events of the program's munmap are read and applied under it: an address that is given out again cannot be met by
     // the event of its former life.
     Mutex& lock() UEXT4_RETURN_CAPABILITY(lock_) { return lock_; }
-    std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
-    void move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) UEXT4_REQUIRES(lock_);
+    // Who acts on the memory of a map by its address does so under it, too: what is found there then is there.
+    RegionRef find_locked(std::uintptr_t address) const UEXT4_REQUIRES(lock_);
+    // The nearest map that ends at or below the address.
+    RegionRef below_locked(std::uintptr_t address) const UEXT4_REQUIRES(lock_);
+    // Of one engine's maps, whose event it is.
+    std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine)
+        UEXT4_REQUIRES(lock_);
+    void move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine)
+        UEXT4_REQUIRES(lock_);
+    // The region reaches to `end`, or to the next one.
+    void grow_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
 
 private:
     void put_locked(Region region) UEXT4_REQUIRES(lock_);
+    std::vector<Region> remove_parts_locked(std::vector<Region> parts) UEXT4_REQUIRES(lock_);
     std::vector<Region> parts_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
 
-    mutable Mutex lock_{Rank::Device, "MapRegistry"};
+    mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);
+    std::uint64_t lives_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};
 };
 

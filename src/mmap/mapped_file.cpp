@@ -1,5 +1,9 @@
 #include "mmap/mapped_file.h"
 
+#include "mmap/map_registry.h"
+
+#include <sched.h>
+
 #include <algorithm>
 
 namespace uext4 {
@@ -20,17 +24,19 @@ void MappedFile::remove_range(std::uintptr_t start) {
 
 void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
     const std::uint64_t first = round_down(offset, page), end = round_up(offset + length, page);
-    // Outside of the lock: the request may wait until events of the program's munmap are read. A range that goes
-    // meanwhile has nothing to protect, one that comes shows no page yet.
-    std::vector<Range> ranges;
-    {
+    // A map that the program moves or takes away is in its old place here until its event is read, which is under the
+    // registry's lock: until then nothing can be asked for.
+    const auto all_protected = [&] {
+        MutexLock events(MapRegistry::instance().lock());
         MutexLock guard(lock_);
-        ranges = ranges_;
-    }
-    for (const Range& r : ranges) {
-        const std::uint64_t from = std::max(first, r.offset), to = std::min(end, r.offset + r.length);
-        if (r.stores && from < to) userfault_.protect(r.start + (from - r.offset), to - from);
-    }
+        for (const Range& r : ranges_) {
+            const std::uint64_t from = std::max(first, r.offset), to = std::min(end, r.offset + r.length);
+            if (r.stores && from < to && !userfault_.try_protect(r.start + (from - r.offset), to - from, true))
+                return false;
+        }
+        return true;
+    };
+    while (!all_protected()) ::sched_yield();
 }
 
 Result<std::byte*> MappedFile::memory(std::uint64_t index) { return memory_->at(index * folio_size_, folio_size_); }

@@ -1,12 +1,12 @@
 #include "mmap/userfault.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -87,7 +87,8 @@ bool Userfault::probe_continue_protected() {
     bool offered = false;
     if (alias != MAP_FAILED && map != MAP_FAILED && watch(map, page, true)) {
         *static_cast<volatile char*>(alias) = 1;
-        offered = install(reinterpret_cast<std::uintptr_t>(map), page, true).has_value();
+        const Result<bool> shown = try_install(reinterpret_cast<std::uintptr_t>(map), page, true);
+        offered = shown && *shown;
         unwatch(map, page);
     }
     if (alias != MAP_FAILED) ::munmap(alias, page);
@@ -110,32 +111,64 @@ void Userfault::unwatch(void* address, std::size_t length) {
     ::ioctl(fd_, UFFDIO_UNREGISTER, &range);
 }
 
-Result<void> Userfault::install(std::uintptr_t address, std::size_t length, bool protect) {
+// A range that the program has divided, by an mprotect of a part, is taken page by page.
+Result<bool> Userfault::try_install(std::uintptr_t address, std::size_t length, bool protect) {
     const std::uintptr_t end = address + length;
+    std::size_t step = length;
+    bool shown = false;
     while (address < end) {
         uffdio_continue request{};
-        request.range = {address, end - address};
+        request.range = {address, std::min<std::size_t>(step, end - address)};
         request.mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (protect ? continue_mode_wp : 0);
-        if (::ioctl(fd_, UFFDIO_CONTINUE, &request) == 0) return {};
+        if (::ioctl(fd_, UFFDIO_CONTINUE, &request) == 0) {
+            address += request.range.len;
+            shown = true;
+            continue;
+        }
         const int error = errno;
-        if (request.mapped > 0) address += static_cast<std::uintptr_t>(request.mapped);
-        else if (error == EEXIST) address += page;
-        else if (error == EAGAIN) ::sched_yield();  // until the reader has taken the events of an munmap or mremap
-        else return fail(error, "a page of a memory map cannot be installed: {}", std::strerror(error));
+        if (request.mapped > 0) {
+            address += static_cast<std::uintptr_t>(request.mapped);
+            shown = true;
+        } else if (error == EEXIST) {
+            address += page;
+            shown = true;
+        } else if (error == EAGAIN) {
+            return false;
+        } else if (error == ENOENT && step > page) {
+            step = page;
+        } else if (error == ENOENT && (shown || address + page < end)) {
+            address += page;
+        } else {
+            return fail(error, "a page of a memory map cannot be installed: {}", std::strerror(error));
+        }
     }
-    return {};
+    return true;
 }
 
-void Userfault::write_protect(std::uintptr_t address, std::size_t length, bool on) {
-    uffdio_writeprotect request{};
-    request.range = {address, length};
-    request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
-    // Anything but EAGAIN: the program has unmapped it, and there is nothing to protect.
-    while (::ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0 && errno == EAGAIN) ::sched_yield();
+bool Userfault::try_protect(std::uintptr_t address, std::size_t length, bool on) {
+    const std::uintptr_t end = address + length;
+    for (std::size_t step = length; address < end;) {
+        uffdio_writeprotect request{};
+        request.range = {address, std::min<std::size_t>(step, end - address)};
+        request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+        if (::ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) {
+            if (errno == EAGAIN) return false;
+            // Divided, or with parts that are no longer there, which have nothing to protect.
+            if (step > page) {
+                step = page;
+                continue;
+            }
+        }
+        address += request.range.len;
+    }
+    return true;
 }
 
-void Userfault::protect(std::uintptr_t address, std::size_t length) { write_protect(address, length, true); }
-void Userfault::unprotect(std::uintptr_t address, std::size_t length) { write_protect(address, length, false); }
+// The kernel looks for such events before it looks at the range, which here is none.
+bool Userfault::settled() const {
+    uffdio_writeprotect nothing{};
+    return ::ioctl(fd_, UFFDIO_WRITEPROTECT, &nothing) == 0 || errno != EAGAIN;
+}
 
 void Userfault::wake(std::uintptr_t address, std::size_t length) {
     uffdio_range range{address, length};

@@ -36,17 +36,22 @@ public:
     // Faults of [address, length) arrive here. `stores`: also the first store to a page that is there.
     Result<void> watch(void* address, std::size_t length, bool stores);
     void unwatch(void* address, std::size_t length);
+    // These look once. False where an event of the program's munmap or mremap has to be read first: the caller asks
+    // again then, without what the reader of events needs.
+    //
     // The pages of the memory file become visible in the range; with `protect` their next store faults. Pages that are
-    // visible already stay as they are. Does not wake.
-    Result<void> install(std::uintptr_t address, std::size_t length, bool protect);
-    // Stores fault (or no longer) in pages that are visible. A range that is not watched any more is left alone.
-    void protect(std::uintptr_t address, std::size_t length);
-    void unprotect(std::uintptr_t address, std::size_t length);
+    // visible already stay as they are, those that are not watched any more are left alone; an error where no page can
+    // be shown. Does not wake.
+    Result<bool> try_install(std::uintptr_t address, std::size_t length, bool protect);
+    // Stores fault (`on`), or no longer, in pages that are visible.
+    bool try_protect(std::uintptr_t address, std::size_t length, bool on);
+    // Whether no such event waits.
+    bool settled() const;
+
     void wake(std::uintptr_t address, std::size_t length);
 
 private:
     explicit Userfault(int fd) : fd_(fd) {}
-    void write_protect(std::uintptr_t address, std::size_t length, bool on);
     bool probe_continue_protected();
     int fd_ = -1;
     UserfaultOffer offer_;

@@ -2,6 +2,7 @@
 // files into each other's maps.
 #include "settled_image.h"
 
+#include <cstring>
 #include <thread>
 
 namespace uext4::problems {
@@ -79,8 +80,22 @@ TEST_P(DirectIntoMaps, TwoFilesIntoEachOther) {
         // Both had the same contents, so they have them still.
         EXPECT_EQ(std::string(in_left, size), bytes);
         EXPECT_EQ(std::string(in_right, size), bytes);
+        // By turns, with contents of their own, each shows what the other had.
+        const std::string fresh(size, 'f'), newer(size, 'n');
+        std::memcpy(in_left, fresh.data(), size);
+        EXPECT_EQ(left->read(0, Bytes(to_right, size)).value_or(0), size);
+        EXPECT_EQ(std::string(in_right, size), fresh);
+        std::memcpy(in_right, newer.data(), size);
+        EXPECT_EQ(left->write(0, ConstBytes(to_right, size)).value_or(0), size);
+        EXPECT_EQ(std::string(in_left, size), newer);
         unmap(in_left, size);
         unmap(in_right, size);
+        left.reset(), right.reset();
+        for (const std::string& name : {a, b}) {
+            std::string there(size, 0);
+            EXPECT_EQ(open(name, O_RDONLY)->read(0, std::as_writable_bytes(std::span(there))).value_or(0), size);
+            EXPECT_EQ(there, newer) << name;
+        }
     }
     settle();
 }

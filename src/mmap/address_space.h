@@ -1,0 +1,24 @@
+// Where a page of the process lies, as /proc/self/maps tells it. Linux's proc_pid_maps(5).
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace uext4 {
+
+struct Placement {
+    std::uintptr_t start = 0, end = 0;  // of pages that are mapped alike
+    int protection = 0;                 // PROT_*
+    std::uint64_t offset = 0;           // in the file, at `start`
+    dev_t device = 0;
+    ino_t inode = 0;
+    std::string path;
+};
+
+// Nothing: nothing is mapped there, or it cannot be told.
+std::optional<Placement> placement_of(std::uintptr_t page);
+
+}  // namespace uext4
