@@ -5,6 +5,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cstring>
 #include <ctime>
 #include <list>
@@ -13,6 +14,9 @@
 namespace uext4 {
 
 namespace {
+
+// So many more than the limit there may be before it is looked for some to evict.
+constexpr std::size_t slack = 1024;
 
 struct Slot {
     explicit Slot(InodeNr number) : place{number}, node(place.begin()) {}
@@ -53,6 +57,7 @@ struct InodeTable::State {
     // Deleted, still referenced, and their numbers given to new inodes already.
     std::unordered_map<Inode*, std::unique_ptr<Inode>> departed;
     std::size_t limit = 32768;
+    std::size_t vain_until = 0;  // with fewer slots than this there is nothing to evict: it was looked for
     std::function<void(InodeRef)> deleter;
 
     // Nothing is to be written back; and nothing that it knows of its transactions is of use beyond `durable`.
@@ -63,6 +68,8 @@ struct InodeTable::State {
         inode.map_lock.unlock();
         return ok && inode.pages().idle();
     }
+
+    bool crowded() const { return slots.size() > std::max(limit + slack, vain_until); }
 
     InodeRef reference(Slot& slot) {
         if (slot.is_idle()) slot.place.splice(slot.place.begin(), idle, slot.node);
@@ -148,7 +155,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     Slot& slot = s.slots.at(number.value);
     slot.inode = std::move(*inode);
     InodeRef found = s.reference(slot);
-    const bool crowded = s.slots.size() > s.limit + 1024;
+    const bool crowded = s.crowded();
     guard.unlock();
     if (crowded) shrink();
     return judged(std::move(found));
@@ -198,6 +205,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     Inode* raw = inode.get();
     InodeRef made;
     std::unique_ptr<Inode> gone;
+    bool crowded = false;
     {
         MutexLock guard(s.lock);
         auto old = s.slots.find(number.value);
@@ -223,7 +231,9 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         Slot& slot = s.slots.emplace(number.value, Slot(number)).first->second;
         slot.inode = std::move(inode);
         made = s.reference(slot);
+        crowded = s.crowded();
     }
+    if (crowded) shrink();
     MutexLock map(raw->map_lock);
     if (Result<void> stored = raw->store(handle); !stored) {
         raw->deleted.store(true);
@@ -286,15 +296,22 @@ void InodeRef::reset() {
 }
 
 void InodeTable::shrink() {
+    while (shrink_some()) {
+    }
+}
+
+// False when there is no more to do.
+bool InodeTable::shrink_some() {
     State& s = *state_;
+    constexpr std::size_t most_evicted = 4096;  // at a time: the lock is everybody's
+    constexpr std::size_t most_kept = 256;      // looked at in vain: then the others wait for a commit as well
     std::vector<std::unique_ptr<Inode>> gone;
     // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
     const Tid durable = s.fs.journal.durable_tid();
-    constexpr std::size_t most_kept = 256;  // looked at in vain: then the others wait for a commit as well
     std::size_t kept = 0;
     MutexLock guard(s.lock);
     std::size_t budget = s.idle.size();
-    while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept) {
+    while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
         const InodeNr number = s.idle.front();
         auto it = s.slots.find(number.value);
         if (!State::clean(*it->second.inode, durable)) {
@@ -305,10 +322,11 @@ void InodeTable::shrink() {
         s.idle.pop_front();
         gone.push_back(std::move(it->second.inode));
         s.slots.erase(it);
-        if (gone.size() >= 4096) break;
     }
+    s.vain_until = s.slots.size() > s.limit ? s.slots.size() + slack : 0;
     guard.unlock();
     if (kept == most_kept) s.fs.journal.request_commit(s.fs.journal.running());
+    return gone.size() == most_evicted;
 }
 
 void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {

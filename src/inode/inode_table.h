@@ -48,6 +48,7 @@ public:
 private:
     friend class InodeRef;
     struct State;
+    bool shrink_some();
     std::unique_ptr<State> state_;
 };
 

@@ -136,6 +136,23 @@ TEST_P(Inodes, LastReferenceOfAnUnlinkedOneGoesToTheDeleterOnce) {
     EXPECT_EQ(volume.queued(), 1u);
 }
 
+// Whoever makes one after the other leaves none behind.
+TEST_P(Inodes, NewInodesAreEvictedToo) {
+    volume.table().set_limit(10);
+    constexpr int made = 3000;
+    std::vector<InodeNr> numbers;
+    for (int i = 0; i < made; ++i) {
+        numbers.push_back(volume.make()->number());
+        if (i % 100 == 0) expect_ok(volume.journal().commit_all());
+    }
+    const auto in_memory = [&](InodeNr n) { return static_cast<bool>(volume.table().find(n)); };
+    const auto kept = std::ranges::count_if(numbers, in_memory);
+    EXPECT_LT(kept, 1500);
+    expect_ok(volume.journal().commit_all());
+    volume.table().shrink();
+    EXPECT_LE(std::ranges::count_if(numbers, in_memory), 10);
+}
+
 TEST_P(Inodes, EvictionKeepsWhatIsPending) {
     std::vector<InodeNr> numbers;
     for (int i = 0; i < 100; ++i) numbers.push_back(volume.make()->number());

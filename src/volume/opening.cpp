@@ -16,6 +16,9 @@ std::uint64_t metadata_limit(const VolumeOptions& o) {
     return std::clamp<std::uint64_t>(o.cache_bytes / 4, std::uint64_t{4} << 20, std::uint64_t{64} << 20);
 }
 
+// An inode takes about 1.5 KiB, so those that nobody uses take at most three eighths of what the cache may take.
+std::size_t inodes_kept(const VolumeOptions& o) { return std::clamp<std::size_t>(o.cache_bytes / 4096, 1024, 32768); }
+
 Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& options) {
     format::SuperBlock super;
     const std::uint64_t at = options.backup_super ? *options.backup_super * 1024 : format::super_offset;
@@ -74,6 +77,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
                              [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
     if (options.backup_super) l.fs->super_offset = *options.backup_super * 1024;
     l.inodes = std::make_unique<InodeTable>(*l.fs);
+    l.inodes->set_limit(inodes_kept(options));
     return {};
 }
 
