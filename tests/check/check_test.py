@@ -18,6 +18,8 @@ FORMATS = {
     "1k": ["-t", "ext4", "-b", "1024"],
     "inline": ["-t", "ext4", "-O", "inline_data"],
     "bigalloc": ["-t", "ext4", "-b", "4096", "-O", "bigalloc", "-C", "16384"],
+    **{f"bigalloc of 1 KiB blocks, {c}": ["-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", str(c)]
+       for c in (2048, 4096, 8192, 16384)},
     "meta_bg": ["-t", "ext4", "-O", "meta_bg,^resize_inode"],
     "nocsum": ["-t", "ext4", "-O", "^metadata_csum,uninit_bg"],
     "orphan_file": ["-t", "ext4", "-O", "orphan_file"],
@@ -124,6 +126,20 @@ def sizes_of_inodes(program, path):
     return failures
 
 
+def copies_of_descriptors(program, path):
+    """With more than one group, the resize inode names the blocks kept in the others. Where clusters count from 0 and the
+    first superblock is in block 1, they are told from their place in group 0."""
+    failures = []
+    for cluster, size in ((2048, "100M"), (4096, "100M"), (8192, "100M"), (16384, "300M"), (65536, "600M")):
+        path.unlink(missing_ok=True)
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", cluster, path, size)
+        answer, oracle = run(program, "check", path), run("e2fsck", "-fn", path)
+        if (answer.returncode, oracle.returncode) != (0, 0):
+            failures.append(f"clusters of {cluster}, {size}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}")
+    path.unlink(missing_ok=True)
+    return failures
+
+
 def peak_of(*command):
     """The exit code, and KiB of memory."""
     with subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL) as process:
@@ -219,6 +235,7 @@ def main():
         failures += unreadable(program, folder / "unreadable.img", tree)
         failures += left_open(program, folder / "open.img")
         failures += sizes_of_inodes(program, folder / "sizes.img")
+        failures += copies_of_descriptors(program, folder / "copies.img")
         failures += large(program, folder / "large.img")
         failures += without_memory(program, folder / "memory.img")
     for failure in failures:
