@@ -140,6 +140,27 @@ def copies_of_descriptors(program, path):
     return failures
 
 
+def without_types(program, path, tree):
+    """Entries whose type is 0 say nothing: they are older than the feature, or of the Hurd."""
+    failures = []
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^filetype", "-d", tree, path, "48M")
+    run("tune2fs", "-O", "filetype", path)
+    cases = [("older than the feature", path.read_bytes())]
+    for options in ([], ["-O", "inline_data"], ["-O", "^metadata_csum"]):
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", *options, "-d", tree, path, "48M")
+        made = path.read_bytes()
+        for directory, name in (("/", "dir"), ("/", "link"), ("/", "."), ("/", ".."), ("/dir", "f3")):
+            image = Image(made)
+            image.inode(directory).change_entry(name, 7, "<B", 0)
+            cases.append((f"{options} {directory} {name}", bytes(image.data)))
+    for label, contents in cases:
+        path.write_bytes(contents)
+        answer, oracle = run(program, "check", path), run("e2fsck", "-fn", path)
+        if (answer.returncode, oracle.returncode) != (0, 0):
+            failures.append(f"type 0, {label}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}")
+    return failures
+
+
 def peak_of(*command):
     """The exit code, and KiB of memory."""
     with subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL) as process:
@@ -236,6 +257,7 @@ def main():
         failures += left_open(program, folder / "open.img")
         failures += sizes_of_inodes(program, folder / "sizes.img")
         failures += copies_of_descriptors(program, folder / "copies.img")
+        failures += without_types(program, folder / "types.img", tree)
         failures += large(program, folder / "large.img")
         failures += without_memory(program, folder / "memory.img")
     for failure in failures:
