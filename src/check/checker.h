@@ -31,7 +31,6 @@ private:
     struct Attribute {
         std::string name;  // without its prefix
         std::uint32_t value_inode = 0, value_size = 0, hash = 0;
-        bool plain = true;  // no byte above 127: of others the hash depends on who made it
     };
     struct SharedBlock {
         std::uint64_t said = 0, users = 0;

@@ -161,6 +161,37 @@ def without_types(program, path, tree):
     return failures
 
 
+def hashes_of_names(program, path, tree):
+    """Bytes above 127 were hashed with a sign or without, by who wrote them; nothing else is right."""
+    name = "caf\u00e9"
+    def hashed(signed):
+        value = 0
+        for c in name.encode():
+            value = ((value << 5 | value >> 27) ^ (c - 256 if signed and c > 127 else c)) & 0xFFFFFFFF
+        return value
+    other = hashed(True) ^ hashed(False)
+    other = (other << 16 | other >> 16) & 0xFFFFFFFF  # through an odd number of words, or through a value's own hash
+    failures = []
+    for options, size in ((["-I", "128"], 300), (["-I", "256", "-O", "ea_inode"], 9000)):
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", *options, "-d", tree, path, "48M")
+        value = path.with_suffix(".value")
+        value.write_bytes(b"v" * size)
+        run("debugfs", "-w", "-R", f"ea_set -f {value} /dir/f5 user.{name}", path)
+        run("e2fsck", "-fy", path)  # debugfs does not charge for a value in an inode
+        made = path.read_bytes()
+        for label, change, wrong in (("without a sign", 0, False), ("with a sign", other, False), ("neither", 0x10, True)):
+            image = Image(made)
+            inode = image.inode("/dir/f5")
+            entry = inode.block_entry(name) if inode["file_acl"] else inode.body_entry(name)
+            entry["hash"] = entry["hash"] ^ change
+            path.write_bytes(image.data)
+            answer, oracle = run(program, "check", path), run("e2fsck", "-fn", path)
+            said = re.search("attribute .*e_hash is", answer.stdout) is not None
+            if (answer.returncode, said) != (wrong, wrong) or (oracle.returncode != 0) != wrong:
+                failures.append(f"{options} {label}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}{oracle.stdout[-300:]}")
+    return failures
+
+
 def peak_of(*command):
     """The exit code, and KiB of memory."""
     with subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL) as process:
@@ -258,6 +289,7 @@ def main():
         failures += sizes_of_inodes(program, folder / "sizes.img")
         failures += copies_of_descriptors(program, folder / "copies.img")
         failures += without_types(program, folder / "types.img", tree)
+        failures += hashes_of_names(program, folder / "names.img", tree)
         failures += large(program, folder / "large.img")
         failures += without_memory(program, folder / "memory.img")
     for failure in failures:
