@@ -129,6 +129,9 @@ def block_device(scratch):
         use(scratch, device, "a block device")
         directory = scratch.mount(device)
         refused(scratch, device, "a device that is mounted here")
+        # It is no mount of the kernel's drivers, and not told as one.
+        told = run(scratch.program, "ls", image, accept=(2,)).stdout
+        check(f"mounted for writing on {directory} through {device}" in told and "kernel" not in told, f"the file behind: {told}")
         result = run("mount", "-t", "ext4", device, scratch.path("mnt"), accept=range(256))
         check(result.returncode != 0, "the kernel mounts a device that is in use")
         scratch.umount(directory)
