@@ -138,6 +138,8 @@ int main(int count, char** values) {
     if (count < 1) return uext4::cli::impossible;
     // Who no longer reads what is printed is an error like any other, and no reason to leave an image unclean.
     ::signal(SIGPIPE, SIG_IGN);
+    // Nor is a limit of the size of files: the write then fails like any other.
+    ::signal(SIGXFSZ, SIG_IGN);
     std::set_terminate(uext4::cli::give_up_for_good);
     const std::vector<std::string> words(values + 1, values + count);
     try {

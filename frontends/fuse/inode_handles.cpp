@@ -34,6 +34,7 @@ void InodeHandles::add(const InodeRef& inode, const struct stat& attributes, pid
     if (!known.inode) known.inode = inode;
     ++known.lookups;
     known.note(attributes, asker);
+    if (S_ISREG(attributes.st_mode) && !writers_.contains(node_of(inode->number()))) known.told_for_long = true;
 }
 
 void InodeHandles::add_root(const InodeRef& inode) {
@@ -71,14 +72,35 @@ bool InodeHandles::told_to_others(std::uint64_t node, pid_t changer) {
 double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
-    if (it == known_.end()) return has_several_names(attributes) ? 0 : cache_timeout;
-    it->second.note(attributes, asker);
-    return it->second.had_several_names ? 0 : cache_timeout;
+    if (it != known_.end()) it->second.note(attributes, asker);
+    if (it != known_.end() ? it->second.had_several_names : has_several_names(attributes)) return 0;
+    if (!S_ISREG(attributes.st_mode)) return cache_timeout;
+    if (writers_.contains(node)) return growing_timeout;
+    if (it != known_.end()) it->second.told_for_long = true;
+    return cache_timeout;
 }
 
-void InodeHandles::note_write(std::uint64_t node) {
+bool InodeHandles::note_write(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.written = true;
+    const auto it = known_.find(node);
+    if (it == known_.end()) return false;
+    it->second.written = true;
+    return std::exchange(it->second.told_for_long, false);
+}
+
+void InodeHandles::opened_to_write(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    ++writers_[node];
+}
+
+void InodeHandles::closed_to_write(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = writers_.find(node); it != writers_.end() && --it->second == 0) writers_.erase(it);
+}
+
+bool InodeHandles::has_writers(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    return writers_.contains(node);
 }
 
 bool InodeHandles::take_note_of_write(std::uint64_t node) {

@@ -16,6 +16,8 @@ namespace uext4::fuse {
 
 // The image has no other writer, so what the kernel remembers stays true until it is asked to change it. Seconds.
 inline constexpr double cache_timeout = 3600.0;
+// But the blocks of a file that somebody writes to: the kernel, which has the bytes, does not count them.
+inline constexpr double growing_timeout = 0.1;
 
 std::uint64_t node_of(InodeNr number);
 InodeNr number_of(std::uint64_t node);
@@ -34,16 +36,22 @@ public:
 
     // How long the kernel may believe attributes with this count of links, in seconds. When a name goes, the kernel
     // takes one off the count that it remembers, maybe after a reply to somebody else has told it the new count. So of
-    // what has had several names it must ask each time.
+    // what has had several names it must ask each time. And of a file that is open for writing, often.
     double attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker);
     // Whether a directory's attributes were told to another thread since this was asked last. That reply may still be
     // under way, and the kernel would take it for newer than the change of a name that comes now.
     bool told_to_others(std::uint64_t node, pid_t changer);
 
     // The kernel keeps the times of what it writes, and tells them later, as it tells times that a program sets. After
-    // a write, the next ones are the kernel's own: it writes back before it passes a program's on.
-    void note_write(std::uint64_t node);
+    // a write, the next ones are the kernel's own: it writes back before it passes a program's on. Answers whether the
+    // kernel was told, before the file was opened for writing, attributes that it keeps for long.
+    bool note_write(std::uint64_t node);
     bool take_note_of_write(std::uint64_t node);
+
+    // Open handles that can write, of inodes that the kernel may have forgotten already.
+    void opened_to_write(std::uint64_t node);
+    void closed_to_write(std::uint64_t node);
+    bool has_writers(std::uint64_t node);
 
     // An error that the kernel met when it wrote its cache back, long after the call that it would have been for.
     // 0: none, or no more.
@@ -55,6 +63,7 @@ private:
         InodeRef inode;
         std::uint64_t lookups = 0;
         bool written = false;
+        bool told_for_long = false;  // a regular file's attributes
         bool had_several_names = false;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers = false;
@@ -63,6 +72,7 @@ private:
     };
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;
+    std::unordered_map<std::uint64_t, std::uint64_t> writers_;
 };
 
 }  // namespace uext4::fuse

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace uext4::fuse {
@@ -62,7 +63,10 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
         const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
         server.directory_changed(request, parent);
         fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, *directory, inode));
-        if ((answer.flags & O_ACCMODE) != O_RDONLY) server.foresee_a_block(entry.attr);
+        if ((answer.flags & O_ACCMODE) != O_RDONLY) {
+            server.foresee_a_block(entry.attr);
+            entry.attr_timeout = std::min(entry.attr_timeout, growing_timeout);
+        }
         UEXT4_FUSE_TRY(request,
                        open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate, takes_set_ids));
         server.inodes().add(inode, entry.attr, asker_of(request));
@@ -139,7 +143,9 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
     const ConstBytes bytes = bytes_of_string(data, size);
-    server.inodes().note_write(node);
+    // What the kernel was told before the file was opened has other blocks. (The file is open, so that the notification
+    // waits for nobody: there are only attributes to drop.)
+    if (server.inodes().note_write(node)) fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
     const Origin origin = {.from_cache = info->writepage != 0, .takes_set_ids = server.takes_set_ids()};
     if (!server.parks()) return reply_written(request, server, node, file, bytes, offset, origin);
     server.change(

@@ -11,7 +11,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -286,6 +285,7 @@ void Server::call_in_writes() {
 }
 
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
+    if ((file->flags() & O_ACCMODE) != O_RDONLY) inodes_.opened_to_write(node_of(file->inode().number()));
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
@@ -298,6 +298,7 @@ void Server::drop(std::uint64_t handle) {
         const std::lock_guard guard(open_lock_);
         if (open_.erase(open) == 0) return;
     }
+    if ((open->file->flags() & O_ACCMODE) != O_RDONLY) inodes_.closed_to_write(node_of(open->file->inode().number()));
     delete open;
 }
 
@@ -316,11 +317,6 @@ void Server::directory_changed(fuse_req_t request, fuse_ino_t node) {
         fuse_lowlevel_notify_inval_inode(session_, node, -1, 0);
 }
 
-bool Server::has_writers(const Inode& inode) {
-    const std::lock_guard guard(open_lock_);
-    return std::ranges::any_of(open_, [&](const OpenHandle* open) {
-        return &*open->file->inode_ref() == &inode && (open->file->flags() & O_ACCMODE) != O_RDONLY;
-    });
-}
+bool Server::has_writers(const Inode& inode) { return inodes_.has_writers(node_of(inode.number())); }
 
 }  // namespace uext4::fuse

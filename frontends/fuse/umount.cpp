@@ -26,6 +26,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto longest_wait = std::chrono::minutes(10);
+constexpr auto silent_wait = std::chrono::seconds(2);  // then it is said what is waited for
 
 int refuse(const std::string& text) {
     fmt::print(stderr, "uext4 umount: {}\n", text);
@@ -101,9 +102,19 @@ int run_umount(const std::string& directory, UmountRequest request) {
     }
     bool released = true;
     if (gone && !request.lazy && !request.force) {
-        const Clock::time_point limit = Clock::now() + longest_wait;
-        if (server >= 0) released = process_ends(server, limit);
-        else if (image >= 0) released = lock_is_released(image, limit);
+        const auto released_by = [&](Clock::time_point limit) {
+            if (server >= 0) return process_ends(server, limit);
+            return image < 0 || lock_is_released(image, limit);
+        };
+        const Clock::time_point start = Clock::now();
+        released = released_by(start + silent_wait);
+        if (!released) {
+            fmt::print(stderr,
+                       "uext4 umount: {}: unmounted, but its server still serves {}: it writes, or the same mount is "
+                       "also elsewhere (a bind mount, another mount name space); waiting\n",
+                       directory, mount->source);
+            released = released_by(start + longest_wait);
+        }
     }
     if (server >= 0) close(server);
     if (image >= 0) close(image);

@@ -11,7 +11,11 @@
 //     auto file = fs->open("/notes", O_CREAT | O_RDWR, 0644);
 //     auto written = file->write(0, std::as_bytes(std::span("hello", 5)));
 //     auto synced = file->sync();
-#ifndef UEXT4_HPP
+
+// (g++ 12 says 202100 with -std=c++23.)
+#if __cplusplus < 202100L
+#error "<uext4/uext4.hpp> needs C++23: compile with -std=c++23 (in CMake: cxx_std_23)"
+#elif !defined(UEXT4_HPP)
 #define UEXT4_HPP
 
 #include <uext4/uext4.h>

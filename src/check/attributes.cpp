@@ -11,11 +11,8 @@ namespace uext4 {
 
 namespace {
 
+using format::CharSign;
 constexpr std::uint32_t first_entry = sizeof(format::XattrBlockHeader);
-
-bool is_plain(std::string_view name) {
-    return std::ranges::all_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
-}
 
 }  // namespace
 
@@ -33,8 +30,9 @@ void Checker::check_area(const std::vector<format::XattrItem>& items, bool in_bl
             continue;
         }
         // In an inode the hash may be left out.
-        if (is_plain(item.name) && (in_block || item.hash != 0))
-            if (const std::uint32_t hash = format::xattr_entry_hash(item.name, item.value); hash != item.hash)
+        if (in_block || item.hash != 0)
+            if (const std::uint32_t hash = format::xattr_entry_hash(item.name, item.value);
+                hash != item.hash && format::xattr_entry_hash(item.name, item.value, CharSign::with) != item.hash)
                 problem(where, "attribute {}: e_hash is {:#x}, not {:#x}", name, item.hash, hash);
         if (!item.value.empty()) {
             const std::byte* start = item.value.data();
@@ -58,9 +56,7 @@ void Checker::check_attributes(Inode& inode, Blocks& blocks, std::vector<Attribu
             // They are charged to whoever has the attribute.
             blocks.attributes += divide_up(std::uint64_t{item.value_size}, cluster_bytes) * g_.cluster_ratio;
             ++blocks.value_inodes;
-            if (count)
-                in_inodes.push_back(
-                    {std::string(item.name), item.value_inode, item.value_size, item.hash, is_plain(item.name)});
+            if (count) in_inodes.push_back({std::string(item.name), item.value_inode, item.value_size, item.hash});
         }
     };
     Result<std::vector<format::XattrItem>> body = parse_body(inode);
@@ -95,9 +91,9 @@ void Checker::check_values(const std::vector<Attribute>& in_inodes, const std::s
             problem(where, "attribute '{}': {}", a.name, value.error().what);
             continue;
         }
-        const std::uint32_t hash =
-            format::xattr_entry_hash_inode(a.name, format::xattr_value_hash(g_, ConstBytes(*value)));
-        if (a.plain && a.hash != hash)
+        const std::uint32_t value_hash = format::xattr_value_hash(g_, ConstBytes(*value));
+        if (const std::uint32_t hash = format::xattr_entry_hash_inode(a.name, value_hash);
+            hash != a.hash && format::xattr_entry_hash_inode(a.name, value_hash, CharSign::with) != a.hash)
             problem(where, "attribute '{}': e_hash is {:#x}, not {:#x}", a.name, a.hash, hash);
     }
 }

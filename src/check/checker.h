@@ -31,7 +31,6 @@ private:
     struct Attribute {
         std::string name;  // without its prefix
         std::uint32_t value_inode = 0, value_size = 0, hash = 0;
-        bool plain = true;  // no byte above 127: of others the hash depends on who made it
     };
     struct SharedBlock {
         std::uint64_t said = 0, users = 0;
@@ -76,8 +75,8 @@ private:
     void check_references();
     // ---- directories.cpp
     void walk();
-    // Whether such a type in an entry says something. The Hurd does not set it.
-    bool tells_type(std::uint8_t type) const { return g_.has_filetype() && !(g_.hurd && type == 0); }
+    // Whether such a type in an entry says something. 0 is in entries that are older than the feature.
+    bool tells_type(std::uint8_t type) const { return g_.has_filetype() && type != 0; }
     void check_first_entries(Inode& directory, const std::string& where);
     void check_index(Inode& directory, const std::string& where);
     void check_encrypted(const std::string& name, const Inode& child, const std::string& where);

@@ -101,6 +101,7 @@ void Checker::walk() {
         Result<void> r = volume_.names().read(**dir, 0, [&](const DirectoryEntry& e) {
             entries.emplace_back(std::string(e.name), e.inode);
             types.push_back(e.type);
+            if (e.odd_type) problem(where, "'{}' has a type that does not exist", e.name);
             return true;
         });
         if (!r) problem(where, "{}", r.error().what);

@@ -55,7 +55,9 @@ void Checker::check_resize_inode(Inode& inode, const std::string& where) {
         for (std::uint64_t n = 1; n < g_.group_count && at < per_block; ++n) {
             if (!g_.has_super_backup(GroupNr(n))) continue;
             const BlockNr copy(view_as<Le32>(std::as_const(**below).data(), at * 4).get());
-            const BlockNr place = g_.first_block(GroupNr(n)) + 1 + descriptors + r;
+            // As far into its group as in group 0, whose superblock is in block 1 where blocks are of 1 KiB, even when
+            // clusters count from 0 and the other groups have theirs in their first block.
+            const BlockNr place = wanted + n * g_.blocks_per_group;
             if (copy != place) problem(where, "block {}: pointer {} is {}, not {}", named, at, copy, place);
             last = std::max(last, 12 + per_block + slot * per_block + at);
             ++blocks;

@@ -174,14 +174,13 @@ Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t lengt
     if (S_ISBLK(info.st_mode)) {
         const std::set<dev_t> devices = with_partitions(info.st_rdev);
         for (const MountedDevice& mount : mounts)
-            if (devices.contains(mount.device))
-                return fail(EBUSY, "{}: the kernel has it mounted on {}", name, mount.where);
+            if (devices.contains(mount.device)) return fail(EBUSY, "{}: it is mounted on {}", name, mount.where);
         return {};
     }
     for (const Shown& shown : shown_by_loops(info, {offset, length})) {
         for (const MountedDevice& mount : mounts)
             if (mount.device == shown.device)
-                return fail(EBUSY, "{}: the kernel has it mounted on {} through {}", name, mount.where, shown.node);
+                return fail(EBUSY, "{}: it is mounted on {} through {}", name, mount.where, shown.node);
         // A mount in another name space is not in our table, but keeps exclusive openers out. (Where there are
         // partitions, it keeps them from the whole as well, whichever it is of.)
         if (shown.divided) continue;
@@ -214,8 +213,8 @@ std::optional<std::string> written_by_kernel(const std::string& image, std::uint
         for (const Shown& shown : devices)
             if (mount.writable && mount.device == shown.device)
                 return fmt::format(
-                    "{}: the kernel has it mounted for writing on {}{}{}: what is read here may be of several moments",
-                    image, mount.where, shown.node.empty() ? "" : " through ", shown.node);
+                    "{}: it is mounted for writing on {}{}{}: what is read here may be of several moments", image,
+                    mount.where, shown.node.empty() ? "" : " through ", shown.node);
     return std::nullopt;
 }
 

@@ -10,12 +10,13 @@
 
 namespace uext4 {
 
-// EBUSY, with a sentence that says how, if the kernel has the device `fd` mounted, or a partition of it; or, through a
-// loop device, any of the bytes [offset, offset + length) of the file `fd` (length 0: to the end).
+// EBUSY, with a sentence that says how, if the device `fd` is mounted (by the kernel's drivers or by a server of one's
+// own), or a partition of it; or, through a loop device, any of the bytes [offset, offset + length) of the file `fd`
+// (length 0: to the end).
 Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t length, const std::string& name);
 
-// A sentence that says where, if the kernel has the image (a name as of open_device(), which begins at `offset` where
-// it names no partition) mounted so that it may change: who reads it then must know.
+// A sentence that says where, if the image (a name as of open_device(), which begins at `offset` where it names no
+// partition) is mounted so that it may change: who reads it then must know.
 std::optional<std::string> written_by_kernel(const std::string& image, std::uint64_t offset);
 
 // Locks the bytes [offset, offset + length) of the file until the last descriptor of this open is closed (an

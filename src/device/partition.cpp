@@ -15,19 +15,34 @@ struct ProbeDeleter {
     void operator()(blkid_struct_probe* probe) const { blkid_free_probe(probe); }
 };
 
+using Probe = std::unique_ptr<blkid_struct_probe, ProbeDeleter>;
+
 constexpr std::uint64_t table_unit = 512;  // libblkid counts in these whatever the sector size
+constexpr unsigned large_sector = 4096;
 
-}  // namespace
-
-Result<Partition> find_partition(int fd, std::uint32_t number, const std::string& name) {
-    std::unique_ptr<blkid_struct_probe, ProbeDeleter> probe(blkid_new_probe());
+// The table as of a disk with such sectors (0: those that it has; 512 for a file), which lives as long as the probe;
+// null where there is none.
+Result<blkid_partlist> read_table(Probe& probe, int fd, unsigned sector, const std::string& name) {
+    probe.reset(blkid_new_probe());
     if (!probe) return fail(ENOMEM, "{}: no memory to read the partition table", name);
-    if (blkid_probe_set_device(probe.get(), fd, 0, 0) != 0)
+    if (blkid_probe_set_device(probe.get(), fd, 0, 0) != 0 ||
+        (sector && blkid_probe_set_sectorsize(probe.get(), sector) != 0))
         return fail(EIO, "{}: the partition table cannot be read", name);
     blkid_probe_enable_superblocks(probe.get(), 0);
     blkid_probe_enable_partitions(probe.get(), 1);
     blkid_partlist list = blkid_probe_get_partitions(probe.get());
-    if (!list || blkid_partlist_numof_partitions(list) <= 0) return fail(EINVAL, "{}: it has no partition table", name);
+    return list && blkid_partlist_numof_partitions(list) > 0 ? list : nullptr;
+}
+
+}  // namespace
+
+Result<Partition> find_partition(int fd, std::uint32_t number, const std::string& name) {
+    Probe probe;
+    blkid_partlist list = TRY(read_table(probe, fd, 0, name));
+    // A file does not say of which sectors the disk was that it is a copy of, and a GPT begins at the second one.
+    struct stat info{};
+    if (!list && fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) list = TRY(read_table(probe, fd, large_sector, name));
+    if (!list) return fail(EINVAL, "{}: it has no partition table", name);
     if (number == 0 || number > static_cast<std::uint32_t>(std::numeric_limits<int>::max()))
         return fail(ENOENT, "{}: there is no partition {}", name, number);
     // By hand instead of by libblkid's own look-up, which goes by the kernel's view of a device for some tables.

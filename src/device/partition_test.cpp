@@ -69,9 +69,12 @@ protected:
         disk[table_sector * sector + 510] = std::byte{0x55};
         disk[table_sector * sector + 511] = std::byte{0xaa};
     }
-    void gpt(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& partitions) {
-        mbr_entry(0, 0, 0xee, 1, disk_sectors - 1);
+    // Partitions and their lengths in sectors of `size` bytes.
+    void gpt(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& partitions, std::uint64_t size = sector) {
+        const std::uint64_t last = disk.size() / size - 1;
+        mbr_entry(0, 0, 0xee, 1, static_cast<std::uint32_t>(last));
         std::vector<std::byte> entries(128 * sizeof(GptEntry));
+        const std::uint64_t table_sectors = entries.size() / size;
         for (std::size_t i = 0; i < partitions.size(); ++i) {
             auto& entry = view_as<GptEntry>(Bytes(entries), i * sizeof(GptEntry));
             std::memset(entry.type, 0x11, 16);
@@ -80,15 +83,15 @@ protected:
             entry.last = partitions[i].first + partitions[i].second - 1;
         }
         auto place = [&](std::uint64_t here, std::uint64_t other, std::uint64_t table) {
-            std::copy(entries.begin(), entries.end(), disk.begin() + static_cast<std::ptrdiff_t>(table * sector));
-            auto& header = view_as<GptHeader>(Bytes(disk), here * sector);
+            std::copy(entries.begin(), entries.end(), disk.begin() + static_cast<std::ptrdiff_t>(table * size));
+            auto& header = view_as<GptHeader>(Bytes(disk), here * size);
             std::memcpy(header.signature, "EFI PART", 8);
             header.revision = 0x10000;
             header.header_size = sizeof(GptHeader);
             header.here = here;
             header.other = other;
-            header.first_usable = 34;
-            header.last_usable = disk_sectors - 34;
+            header.first_usable = 2 + table_sectors;
+            header.last_usable = last - 1 - table_sectors;
             std::memset(header.disk_id, 0x77, 16);
             header.entries = table;
             header.entry_count = 128;
@@ -97,8 +100,8 @@ protected:
             header.header_crc = 0;
             header.header_crc = crc32(bytes_of(header));
         };
-        place(1, disk_sectors - 1, 2);
-        place(disk_sectors - 1, 1, disk_sectors - 33);
+        place(1, last, 2);
+        place(last, 1, last - table_sectors);
     }
     void save() {
         const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -149,6 +152,29 @@ TEST_F(PartitionTest, Gpt) {
     EXPECT_EQ(second->offset, 2048 * sector);
     EXPECT_EQ(second->size, 4096 * sector);
     EXPECT_EQ(find(3).error().code, ENOENT);
+}
+
+TEST_F(PartitionTest, GptOfLargeSectors) {
+    gpt({{6, 100}, {256, 512}}, 4096);
+    save();
+    auto second = find(2);
+    ASSERT_TRUE(second) << second.error().what;
+    EXPECT_EQ(second->offset, 256u * 4096);
+    EXPECT_EQ(second->size, 512u * 4096);
+    EXPECT_EQ(find(3).error().code, ENOENT);
+    // What is left of such a table below a newer one of small sectors means nothing.
+    gpt({{40, 1000}});
+    save();
+    auto newer = find(1);
+    ASSERT_TRUE(newer) << newer.error().what;
+    EXPECT_EQ(newer->offset, 40 * sector);
+    EXPECT_EQ(find(2).error().code, ENOENT);
+    // Nor when the first copy of the newer one is damaged.
+    disk[sector] = std::byte{0};
+    save();
+    newer = find(1);
+    ASSERT_TRUE(newer) << newer.error().what;
+    EXPECT_EQ(newer->offset, 40 * sector);
 }
 
 TEST_F(PartitionTest, NoTable) {

@@ -108,7 +108,7 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
         if (!g.has_incompat(incompat::extents)) return fail(EUCLEAN, "superblock: feature bigalloc without extent");
         g.cluster_bits = s.log_cluster_size - s.log_block_size;
         g.cluster_ratio = 1u << g.cluster_bits;
-    } else if (s.log_cluster_size != s.log_block_size && s.log_cluster_size != 0) {
+    } else if (s.log_cluster_size != s.log_block_size) {
         return absurd("s_log_cluster_size", s.log_cluster_size);
     }
     g.blocks_count = s.blocks_count_lo;
@@ -129,11 +129,13 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
         return absurd("s_first_data_block", g.first_data_block);
     if (g.first_data_block >= g.blocks_count) return absurd("s_first_data_block", g.first_data_block);
     g.blocks_per_group = s.blocks_per_group;
-    g.clusters_per_group = big ? s.clusters_per_group.get() : s.blocks_per_group.get();
-    if (g.clusters_per_group == 0 || g.clusters_per_group > 8 * g.block_size || g.clusters_per_group % 8 != 0)
-        return absurd("s_clusters_per_group", g.clusters_per_group);
-    if (g.blocks_per_group == 0 || g.blocks_per_group != std::uint64_t{g.clusters_per_group} * g.cluster_ratio)
-        return absurd("s_blocks_per_group", g.blocks_per_group);
+    g.clusters_per_group = s.clusters_per_group;
+    const auto fits_bitmap = [&](std::uint32_t n) { return n != 0 && n <= 8 * g.block_size && n % 8 == 0; };
+    if (!big && !fits_bitmap(g.blocks_per_group)) return absurd("s_blocks_per_group", g.blocks_per_group);
+    if (!fits_bitmap(g.clusters_per_group)) return absurd("s_clusters_per_group", g.clusters_per_group);
+    if (g.blocks_per_group != std::uint64_t{g.clusters_per_group} * g.cluster_ratio)
+        return absurd(big ? "s_blocks_per_group" : "s_clusters_per_group",
+                      big ? g.blocks_per_group : g.clusters_per_group);
     g.hurd = s.creator_os == creator_os::hurd;
     g.inode_size = dynamic ? s.inode_size.get() : 128u;
     if (g.inode_size < 128 || g.inode_size > g.block_size || !std::has_single_bit(g.inode_size))

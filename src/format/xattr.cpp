@@ -81,16 +81,20 @@ Result<std::vector<XattrItem>> parse_xattrs(ConstBytes area, std::uint32_t first
 
 namespace {
 
-std::uint32_t hash_name(std::string_view name) {
+std::uint32_t hash_name(std::string_view name, CharSign sign) {
     std::uint32_t hash = 0;
-    for (char c : name) hash = std::rotl(hash, 5) ^ static_cast<unsigned char>(c);
+    for (char c : name) {
+        const std::uint32_t value = sign == CharSign::with ? static_cast<std::uint32_t>(static_cast<signed char>(c))
+                                                           : static_cast<unsigned char>(c);
+        hash = std::rotl(hash, 5) ^ value;
+    }
     return hash;
 }
 
 }  // namespace
 
-std::uint32_t xattr_entry_hash(std::string_view name, ConstBytes value) {
-    std::uint32_t hash = hash_name(name);
+std::uint32_t xattr_entry_hash(std::string_view name, ConstBytes value, CharSign sign) {
+    std::uint32_t hash = hash_name(name, sign);
     for (std::size_t at = 0; at < value.size(); at += 4) {
         std::byte word[4] = {};
         std::memcpy(word, value.data() + at, std::min<std::size_t>(4, value.size() - at));
@@ -99,8 +103,8 @@ std::uint32_t xattr_entry_hash(std::string_view name, ConstBytes value) {
     return hash;
 }
 
-std::uint32_t xattr_entry_hash_inode(std::string_view name, std::uint32_t value_hash) {
-    return std::rotl(hash_name(name), 16) ^ value_hash;
+std::uint32_t xattr_entry_hash_inode(std::string_view name, std::uint32_t value_hash, CharSign sign) {
+    return std::rotl(hash_name(name, sign), 16) ^ value_hash;
 }
 
 std::uint32_t xattr_block_hash(const std::vector<std::uint32_t>& entry_hashes) {

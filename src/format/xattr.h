@@ -61,9 +61,13 @@ struct XattrItem {
 // value offsets count from the area's start. Everything is validated; EUCLEAN names `where` and the entry.
 Result<std::vector<XattrItem>> parse_xattrs(ConstBytes area, std::uint32_t first, const std::string& where);
 
+// How bytes of a name above 127 are hashed: old writers had it as their machine's char. We and Linux of today hash
+// without a sign.
+enum class CharSign { without, with };
 // Hash of an entry's name and value (`value` padded with zeros to 4 bytes); for a value in an inode: over its hash.
-std::uint32_t xattr_entry_hash(std::string_view name, ConstBytes value);
-std::uint32_t xattr_entry_hash_inode(std::string_view name, std::uint32_t value_hash);
+std::uint32_t xattr_entry_hash(std::string_view name, ConstBytes value, CharSign sign = CharSign::without);
+std::uint32_t xattr_entry_hash_inode(std::string_view name, std::uint32_t value_hash,
+                                     CharSign sign = CharSign::without);
 // Hash of a block over its entries' hashes; 0 when an entry's hash is 0.
 std::uint32_t xattr_block_hash(const std::vector<std::uint32_t>& entry_hashes);
 bool xattr_block_checksum_ok(const Geometry& geometry, BlockNr block, ConstBytes contents);

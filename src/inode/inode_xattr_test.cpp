@@ -104,6 +104,11 @@ TEST_P(Xattrs, Limits) {
     EXPECT_EQ(code_of(volume.set(*inode, "other.x", {})), EOPNOTSUPP);
     EXPECT_EQ(code_of(volume.set(*inode, "system.data", {})), EOPNOTSUPP);
     EXPECT_EQ(code_of(get_xattr(*inode, "system.data")), EOPNOTSUPP);
+    for (const char* name : {"system.richacl", "system.", "system.x"}) {
+        EXPECT_EQ(code_of(volume.set(*inode, name, pattern(3, 1))), EOPNOTSUPP) << name;
+        EXPECT_EQ(code_of(get_xattr(*inode, name)), EOPNOTSUPP) << name;
+        EXPECT_EQ(code_of(volume.remove(*inode, name)), EOPNOTSUPP) << name;
+    }
     EXPECT_EQ(code_of(volume.set(*inode, "user.a", {}, XattrMode::replace)), ENODATA);
     EXPECT_EQ(code_of(volume.set(*inode, "user.a", {}, XattrMode::create)), 0);
     EXPECT_EQ(code_of(volume.set(*inode, "user.a", {}, XattrMode::create)), EEXIST);

@@ -21,14 +21,16 @@ struct Name {
     std::string_view suffix;
 };
 
+// What no caller sees: contents in the inode, and lists that neither Linux nor we go by.
+bool is_hidden(XattrIndex index) { return index == XattrIndex::system || index == XattrIndex::richacl; }
+
 Result<Name> parse_name(std::string_view name) {
     const auto split = format::split_xattr_name(name);
     if (!split) return fail(EOPNOTSUPP, "attribute '{}': no such namespace", name);
     if (split->second.size() > 255) return fail(ERANGE, "attribute name of {} bytes", split->second.size());
-    const bool whole = split->first == XattrIndex::posix_acl_access || split->first == XattrIndex::posix_acl_default ||
-                       split->first == XattrIndex::richacl;
+    if (is_hidden(split->first)) return fail(EOPNOTSUPP, "attribute '{}': no such attribute", name);
+    const bool whole = split->first == XattrIndex::posix_acl_access || split->first == XattrIndex::posix_acl_default;
     if (split->second.empty() && !whole) return fail(EINVAL, "attribute '{}': empty name", name);
-    if (split->first == XattrIndex::system) return fail(EOPNOTSUPP, "attribute '{}': no such attribute", name);
     return Name{split->first, split->second};
 }
 
@@ -264,7 +266,7 @@ Result<std::vector<std::string>> list_xattrs(Inode& inode) {
     MutexLock map(inode.map_lock);
     auto add = [&](const std::vector<XattrToStore>& items) {
         for (const auto& item : items)
-            if (item.index != XattrIndex::system && format::full_xattr_name(item.index, item.name).find("index") != 0)
+            if (!is_hidden(item.index) && format::full_xattr_name(item.index, item.name).find("index") != 0)
                 out.push_back(format::full_xattr_name(item.index, item.name));
     };
     add(TRY(copy_body(inode)));

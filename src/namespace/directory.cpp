@@ -22,7 +22,9 @@ Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, con
     if (!entry.inode || entry.inode.value > directory.fs().geometry.inodes_count)
         return fail(EUCLEAN, "directory {}: block {}, offset {}: inode number {} is out of range", directory.number(),
                     block, entry.offset, entry.inode);
-    return FoundEntry{entry.inode, format::dt_of_file_type(entry.type)};
+    const std::uint8_t type = format::dt_of_file_type(entry.type);
+    return FoundEntry{entry.inode, type,
+                      type == DT_UNKNOWN && entry.type != 0 && directory.fs().geometry.has_filetype()};
 }
 
 std::uint8_t disk_type(const Inode& directory, std::uint8_t dt) {

@@ -24,6 +24,7 @@ namespace uext4 {
 struct FoundEntry {
     InodeNr inode;
     std::uint8_t type = 0;  // DT_*
+    bool odd_type = false;  // what is on disk stands for no type; 0 stands for one that is not known
 };
 
 // Where an entry lies, in a block that has joined the transaction: what is changed there needs nothing of the device.
@@ -51,6 +52,7 @@ public:
         InodeNr inode;
         std::uint8_t type = 0;
         std::uint64_t next = 0;
+        bool odd_type = false;
     };
     // Entries from `cookie` on in a stable order, "." and ".." first, until `visit` returns false.
     Result<void> iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;

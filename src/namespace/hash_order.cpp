@@ -57,7 +57,7 @@ bool HashOrder::visit(const VisitEntry& visit) {
         const std::uint64_t at = std::max(item.key, next_free_);
         next_free_ = at + 1;
         if (at < cookie_) continue;
-        if (!visit({item.name, item.found.inode, item.found.type, next_free_})) return false;
+        if (!visit({item.name, item.found.inode, item.found.type, next_free_, item.found.odd_type})) return false;
     }
     items_.clear();
     return true;

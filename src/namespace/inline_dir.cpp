@@ -205,7 +205,7 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
             const std::uint64_t at = region.start + entry->offset + shift_to_block;
             if (!entry->used() || at < cookie) continue;
             const FoundEntry found = TRY(checked_entry(directory, LogicalBlock(0), *entry));
-            if (!visit({entry->name, found.inode, found.type, at + entry->length})) return {};
+            if (!visit({entry->name, found.inode, found.type, at + entry->length, found.odd_type})) return {};
         }
     }
     return {};

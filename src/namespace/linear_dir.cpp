@@ -110,7 +110,7 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
             const std::uint64_t at = i * block_size + entry->offset;
             if (!entry->used() || at < cookie) continue;
             const FoundEntry found = TRY(checked_entry(directory, block.logical, *entry));
-            if (!visit({entry->name, found.inode, found.type, at + entry->length})) return {};
+            if (!visit({entry->name, found.inode, found.type, at + entry->length, found.odd_type})) return {};
         }
     }
     return {};

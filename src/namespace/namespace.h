@@ -16,6 +16,7 @@ struct DirectoryEntry {
     InodeNr inode;
     std::uint8_t type = 0;   // DT_* of <dirent.h>; DT_UNKNOWN without the filetype feature
     std::uint64_t next = 0;  // cookie that continues after this entry; stable while entries come and go
+    bool odd_type = false;   // DT_UNKNOWN, for what is on disk stands for no type
 };
 
 // Where a creation puts what it makes.

@@ -34,7 +34,7 @@ Result<void> Namespace::read(Inode& directory, std::uint64_t cookie,
     ReadLock lock(directory.rw);
     if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
     const auto pass_on = [&](const Directory::Visited& entry) {
-        return visit(DirectoryEntry{entry.name, entry.inode, entry.type, entry.next});
+        return visit(DirectoryEntry{entry.name, entry.inode, entry.type, entry.next, entry.odd_type});
     };
     TRY(names::reported(state_->fs, Directory(directory).iterate(cookie, pass_on)));
     note_access(directory);

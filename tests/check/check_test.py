@@ -18,6 +18,8 @@ FORMATS = {
     "1k": ["-t", "ext4", "-b", "1024"],
     "inline": ["-t", "ext4", "-O", "inline_data"],
     "bigalloc": ["-t", "ext4", "-b", "4096", "-O", "bigalloc", "-C", "16384"],
+    **{f"bigalloc of 1 KiB blocks, {c}": ["-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", str(c)]
+       for c in (2048, 4096, 8192, 16384)},
     "meta_bg": ["-t", "ext4", "-O", "meta_bg,^resize_inode"],
     "nocsum": ["-t", "ext4", "-O", "^metadata_csum,uninit_bg"],
     "orphan_file": ["-t", "ext4", "-O", "orphan_file"],
@@ -124,6 +126,72 @@ def sizes_of_inodes(program, path):
     return failures
 
 
+def copies_of_descriptors(program, path):
+    """With more than one group, the resize inode names the blocks kept in the others. Where clusters count from 0 and the
+    first superblock is in block 1, they are told from their place in group 0."""
+    failures = []
+    for cluster, size in ((2048, "100M"), (4096, "100M"), (8192, "100M"), (16384, "300M"), (65536, "600M")):
+        path.unlink(missing_ok=True)
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", cluster, path, size)
+        answer, oracle = run(program, "check", path), run("e2fsck", "-fn", path)
+        if (answer.returncode, oracle.returncode) != (0, 0):
+            failures.append(f"clusters of {cluster}, {size}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}")
+    path.unlink(missing_ok=True)
+    return failures
+
+
+def without_types(program, path, tree):
+    """Entries whose type is 0 say nothing: they are older than the feature, or of the Hurd."""
+    failures = []
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^filetype", "-d", tree, path, "48M")
+    run("tune2fs", "-O", "filetype", path)
+    cases = [("older than the feature", path.read_bytes())]
+    for options in ([], ["-O", "inline_data"], ["-O", "^metadata_csum"]):
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", *options, "-d", tree, path, "48M")
+        made = path.read_bytes()
+        for directory, name in (("/", "dir"), ("/", "link"), ("/", "."), ("/", ".."), ("/dir", "f3")):
+            image = Image(made)
+            image.inode(directory).change_entry(name, 7, "<B", 0)
+            cases.append((f"{options} {directory} {name}", bytes(image.data)))
+    for label, contents in cases:
+        path.write_bytes(contents)
+        answer, oracle = run(program, "check", path), run("e2fsck", "-fn", path)
+        if (answer.returncode, oracle.returncode) != (0, 0):
+            failures.append(f"type 0, {label}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}")
+    return failures
+
+
+def hashes_of_names(program, path, tree):
+    """Bytes above 127 were hashed with a sign or without, by who wrote them; nothing else is right."""
+    name = "caf\u00e9"
+    def hashed(signed):
+        value = 0
+        for c in name.encode():
+            value = ((value << 5 | value >> 27) ^ (c - 256 if signed and c > 127 else c)) & 0xFFFFFFFF
+        return value
+    other = hashed(True) ^ hashed(False)
+    other = (other << 16 | other >> 16) & 0xFFFFFFFF  # through an odd number of words, or through a value's own hash
+    failures = []
+    for options, size in ((["-I", "128"], 300), (["-I", "256", "-O", "ea_inode"], 9000)):
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", *options, "-d", tree, path, "48M")
+        value = path.with_suffix(".value")
+        value.write_bytes(b"v" * size)
+        run("debugfs", "-w", "-R", f"ea_set -f {value} /dir/f5 user.{name}", path)
+        run("e2fsck", "-fy", path)  # debugfs does not charge for a value in an inode
+        made = path.read_bytes()
+        for label, change, wrong in (("without a sign", 0, False), ("with a sign", other, False), ("neither", 0x10, True)):
+            image = Image(made)
+            inode = image.inode("/dir/f5")
+            entry = inode.block_entry(name) if inode["file_acl"] else inode.body_entry(name)
+            entry["hash"] = entry["hash"] ^ change
+            path.write_bytes(image.data)
+            answer, oracle = run(program, "check", path), run("e2fsck", "-fn", path)
+            said = re.search("attribute .*e_hash is", answer.stdout) is not None
+            if (answer.returncode, said) != (wrong, wrong) or (oracle.returncode != 0) != wrong:
+                failures.append(f"{options} {label}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}{oracle.stdout[-300:]}")
+    return failures
+
+
 def peak_of(*command):
     """The exit code, and KiB of memory."""
     with subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL) as process:
@@ -219,6 +287,9 @@ def main():
         failures += unreadable(program, folder / "unreadable.img", tree)
         failures += left_open(program, folder / "open.img")
         failures += sizes_of_inodes(program, folder / "sizes.img")
+        failures += copies_of_descriptors(program, folder / "copies.img")
+        failures += without_types(program, folder / "types.img", tree)
+        failures += hashes_of_names(program, folder / "names.img", tree)
         failures += large(program, folder / "large.img")
         failures += without_memory(program, folder / "memory.img")
     for failure in failures:

@@ -186,6 +186,25 @@ def of_the_hurd(scratch):
         check("Translator: 0" in told, f"{path}: {told}")
 
 
+def of_other_lists(scratch):
+    """Rich access lists, which Linux does not go by: nobody sees or sets them, copies go without, and they stay."""
+    image = scratch.image("rich", "16M", "-t", "ext4")
+    verbs = Verbs(scratch, image)
+    verbs("cp", "/etc/hostname", ":/file")
+    mounting.run("debugfs", "-w", "-R", "ea_set /file system.richacl some", image)
+    verbs("setfattr", "-n", "user.x", "-v", "value", ":/file")
+    for words in (("setfattr", "-n", "system.richacl", "-v", "some"), ("setfattr", "-x", "system.richacl"),
+                  ("getfattr", "-n", "system.richacl")):
+        verbs(*words, ":/file", status=IMPOSSIBLE, says="no such attribute")
+    check(verbs("getfattr", ":/file") == 'user.x="value"\n', verbs("getfattr", ":/file"))
+    verbs("cp", "-a", ":/file", scratch.path("rich file"))
+    verbs("cp", "-a", ":/file", ":/copy")
+    for path, count in (("/file", 1), ("/copy", 0)):
+        told = mounting.run("debugfs", "-R", f"ea_list {path}", image).stdout
+        check(told.count("richacl") == count and told.count("user.x") == 1, f"{path}: {told}")
+    mounting.clean(image)
+
+
 def test(scratch):
     mounting.need("setfacl")
     verbs = prepare(scratch)
@@ -198,6 +217,7 @@ def test(scratch):
     values_of_all_sizes(scratch)
     beside_large_ones(scratch)
     of_the_hurd(scratch)
+    of_other_lists(scratch)
 
 
 if __name__ == "__main__":

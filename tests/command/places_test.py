@@ -10,7 +10,7 @@ import pathlib
 import re
 import subprocess
 
-from verbs import IMPOSSIBLE, NO, check, digest, mounting, prepare
+from verbs import IMPOSSIBLE, NO, Verbs, check, digest, mounting, prepare
 
 
 def wrong_words(verbs):
@@ -194,6 +194,21 @@ def nowhere_to_write(verbs):
     subprocess.run(["bash", "-c", f"exec '{verbs.program}' mkdir '{verbs.image}:/said nothing' >&- <&- 2>&-"], check=True)
 
 
+def limits_of_size(scratch):
+    """A write past the limit of the size of files (setrlimit) is an error like any other, and no signal."""
+    image = scratch.image("limited", "32M", "-t", "ext4", "-b", "4096")
+    out = scratch.path("limited out")
+    Verbs(scratch, image)("cp", "/etc/services", ":/big")
+    for kib in (0, 1, 8):
+        for words, named in ((("mkdir", f"{image}:/x"), image), (("cp", "/etc/hostname", f"{image}:/x"), image),
+                             (("cp", f"{image}:/big", out), out)):
+            command = ["prlimit", f"--fsize={kib << 10}", scratch.program, *map(str, words)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            check(result.returncode == IMPOSSIBLE and f"uext4 {words[0]}: " in result.stderr and
+                  str(named) in result.stderr, f"{command}: {result}")
+    mounting.run("e2fsck", "-fp", image, accept=(0, 1))
+
+
 def sentences(verbs):
     """What is no damage is not told as if it were one, and what is wrong is named."""
     verbs("mknod", ":/null", "c", "1", "3")
@@ -255,6 +270,7 @@ def test(scratch):
     slashes(scratch, verbs)
     flags_of_the_file_system(verbs)
     nowhere_to_write(verbs)
+    limits_of_size(scratch)
     nobody_reads(verbs)
     force_is_for_what_is_missing(verbs)
     examples(verbs)

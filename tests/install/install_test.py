@@ -16,7 +16,6 @@ import tempfile
 
 CONSUMER = """cmake_minimum_required(VERSION 3.25)
 project(consumer LANGUAGES C CXX)
-set(CMAKE_CXX_STANDARD 23)
 find_package(uext4 REQUIRED)
 add_executable(shared main.cpp)
 target_link_options(shared PRIVATE -Wl,--no-as-needed)
@@ -43,6 +42,15 @@ def run(*command, **options):
         print(result.stdout)
         sys.exit(f"{' '.join(map(str, command))} ended with status {result.returncode}")
     return result.stdout
+
+
+def in_old_dialects(flags):
+    """What is too old for the C++ interface is told so, once; the C interface does without."""
+    result = subprocess.run(["c++", "-std=c++17", "-fsyntax-only", *flags, "-include", "uext4/uext4.hpp", "-x", "c++", "/dev/null"],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if result.returncode == 0 or result.stdout.count("error:") != 1 or "needs C++23" not in result.stdout:
+        sys.exit(f"<uext4/uext4.hpp> as C++17: {result.stdout}")
+    run("c++", "-std=c++17", "-fsyntax-only", *flags, "-include", "uext4/uext4.h", "-x", "c++", "/dev/null")
 
 
 def in_c(folder, prefix, image, paths):
@@ -94,6 +102,7 @@ def main():
         flags[place:place + 1] = ["-Wl,--whole-archive", "-l:libuext4.a", "-Wl,--no-whole-archive"]
         run("c++", "-std=c++23", source, *flags, "-o", folder / "by_pkg_config_static")
         run(folder / "by_pkg_config_static", image)
+        in_old_dialects(run("pkg-config", "--cflags", "uext4", env=paths).split())
         in_c(folder / "c", prefix, image, paths)
         run("e2fsck", "-fn", image)
 

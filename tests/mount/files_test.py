@@ -329,6 +329,42 @@ def what_the_image_says(scratch, top, image):
     check(entries == numbers, f"st_ino: {entries} and {numbers}")
 
 
+def blocks_while_written(top):
+    """The kernel does not count the blocks of what it caches: what it was told before does not stay."""
+    piece = b"a" * 2000000
+
+    def right(path, size, what):
+        time.sleep(0.2)  # attributes of what is open for writing may be that old
+        found = os.stat(path)
+        check(found.st_size == size and size <= found.st_blocks * 512 <= size + (64 << 10),
+              f"{what}: {found.st_blocks} blocks for {found.st_size} bytes")
+
+    os.close(os.open(top / "told", os.O_WRONLY | os.O_CREAT, 0o644))
+    for name, flags, what in (("made", os.O_CREAT, "a new file"), ("told", 0, "a file whose attributes were told"),
+                              ("made", os.O_TRUNC, "a file that becomes empty")):
+        path = top / name
+        if not flags & os.O_CREAT:
+            for _ in range(2):  # the first one may come before the server knows that the file is closed
+                os.stat(path)
+                time.sleep(0.2)
+        fd = os.open(path, os.O_RDWR | flags, 0o644)
+        os.fstat(fd)
+        for i in range(1, 4):
+            os.write(fd, piece)
+            os.fsync(fd)
+            right(path, i * len(piece), what)
+        os.close(fd)
+        right(path, 3 * len(piece), f"{what}, closed")
+    path = top / "mapped"
+    with open(path, "w+b") as file:
+        file.truncate(len(piece))
+        os.stat(path)
+        with mmap.mmap(file.fileno(), len(piece)) as stores:
+            stores[:] = piece
+            stores.flush()
+            right(path, len(piece), "a mapped file")
+
+
 def flags_after_a_write(top):
     """What was written before a file may not be changed any more is written back, times and all; later times are not."""
     for flag in (0x10, 0x20):  # immutable, append-only
@@ -352,7 +388,7 @@ def test(scratch):
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
     for part in (names_that_are_too_long, requests_go_by_inode, handles_outlive_the_cache, directories_have_places,
-                 groups_and_modes, times, attributes, sizes, ranges, locks,
+                 groups_and_modes, times, attributes, sizes, ranges, locks, blocks_while_written,
                  flags_after_a_write):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)

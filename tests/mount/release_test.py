@@ -71,11 +71,30 @@ def stays_refused(scratch, image):
     scratch.umount(directory)
 
 
+def also_elsewhere(scratch, image):
+    """While the mount is also elsewhere, its server stays, and who waits for it says so, once."""
+    directory, other = scratch.mount(image), scratch.path("elsewhere")
+    other.mkdir()
+    mounting.run("mount", "--bind", directory, other)
+    with subprocess.Popen([scratch.program, "umount", directory], stderr=subprocess.PIPE, text=True) as waiting:
+        try:
+            said = waiting.stderr.readline()
+            check(f"{directory}: unmounted, but its server still serves {image}" in said, f"umount says: {said}")
+            check(waiting.poll() is None and not mounting.is_mounted(directory), "umount does not wait")
+        finally:
+            mounting.run("umount", other)
+            rest = waiting.communicate(timeout=60)[1]
+    check(waiting.returncode == 0 and not rest, f"umount ends with {waiting.returncode}: {rest}")
+    del scratch.servers[directory]
+    mounting.clean(image)
+
+
 def test(scratch):
     image = scratch.image("image", "64M")
     umount_and_open(scratch, image)
     umount_and_judge(scratch, image)
     stays_refused(scratch, image)
+    also_elsewhere(scratch, image)
     behind_a_loop_device(scratch, image)
 
 

@@ -70,6 +70,28 @@ def partitions(scratch):
             check(name.rsplit("/", 1)[1] in result.stdout, f"{name}: {result.stdout}")
 
 
+def large_sectors(scratch):
+    """The copy of a disk with sectors of 4 KiB: its table counts in these."""
+    disk = scratch.path("disk of large sectors")
+    with open(disk, "wb") as file:
+        file.truncate(100 << 20)
+    made = run("losetup", "-f", "--show", "-b", "4096", disk, accept=range(256))
+    if made.returncode != 0:
+        print(f"sectors of 4 KiB: left out, there are no such loop devices: {made.stdout.strip()}")
+        return
+    device = made.stdout.strip()
+    try:
+        run("sfdisk", "-q", device, input="label: gpt\n256,40M\n,\n")
+        result = run(scratch.program, "info", f"{device}@3", accept=(2,)).stdout
+        check("there is no partition 3" in result, f"a device of such sectors: {result}")
+    finally:
+        run("losetup", "-d", device)
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "offset=1048576", disk, "40M")
+    use(scratch, f"{disk}@1", "a partition of large sectors", source=str(disk).replace(" ", "\\040") + "@1")
+    result = run(scratch.program, "info", f"{disk}@3", accept=(2,)).stdout
+    check("there is no partition 3" in result, result)
+
+
 def descriptor(scratch):
     image = scratch.image("by descriptor", "64M", "-t", "ext4", "-b", "4096")
     directory = scratch.path("mnt")
@@ -107,6 +129,9 @@ def block_device(scratch):
         use(scratch, device, "a block device")
         directory = scratch.mount(device)
         refused(scratch, device, "a device that is mounted here")
+        # It is no mount of the kernel's drivers, and not told as one.
+        told = run(scratch.program, "ls", image, accept=(2,)).stdout
+        check(f"mounted for writing on {directory} through {device}" in told and "kernel" not in told, f"the file behind: {told}")
         result = run("mount", "-t", "ext4", device, scratch.path("mnt"), accept=range(256))
         check(result.returncode != 0, "the kernel mounts a device that is in use")
         scratch.umount(directory)
@@ -262,6 +287,7 @@ def test(scratch):
     mounting.need("sfdisk", "losetup", "dd", "dumpe2fs")
     use(scratch, scratch.image("image", "64M", "-t", "ext4", "-b", "4096"), "a file")
     partitions(scratch)
+    large_sectors(scratch)
     beside_the_kernel(scratch)
     descriptor(scratch)
     block_device(scratch)

@@ -305,8 +305,8 @@ def attributes(answers):
     fd = opened("x")
     for size in (0, 1, 3000, 4000, 4096, 65536, 65537):
         answers.call(f"xattr of {size}", os.setxattr, fd, "user.size", b"v" * size)
-    for key in ("user.", "user", "", "none.x", "user." + "k" * 250, "user." + "k" * 251, "system.nothing", "security.x", "trusted.x",
-                "system.posix_acl_access"):
+    for key in ("user.", "user", "", "none.x", "user." + "k" * 250, "user." + "k" * 251, "system.nothing", "system.", "system.richacl", "security.x",
+                "trusted.x", "system.posix_acl_access"):
         answers.call(f"xattr named {key[:12]} {len(key)}", os.setxattr, fd, key, b"1")
         answers.call(f"read {key[:12]} {len(key)}", os.getxattr, fd, key)
         answers.call(f"remove {key[:12]} {len(key)}", os.removexattr, fd, key)
