@@ -51,8 +51,18 @@ Result<void> FileMaps::serve(const Fault& fault, const FaultInstall& install) {
 }
 
 void FileMaps::make_room(Inode& inode) {
-    const FreezeGate::Pass pass(volume_.gate());
-    make_room_for(inode);
+    const std::uint64_t given_back = volume_.times_space_was_given_back();
+    {
+        const FreezeGate::Pass pass(volume_.gate());
+        make_room_for(inode);
+    }
+    // And what is on its way back from elsewhere, as for any other operation.
+    let_go();
+    volume_.gain_space(given_back);
+}
+
+void FileMaps::let_go() {
+    if (ClientMaps* maps = engine()) maps->let_go();
 }
 
 Result<void> FileMaps::sync(Inode& inode) {

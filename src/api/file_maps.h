@@ -19,6 +19,9 @@ public:
     std::size_t live();
     // Stores that met a frozen file system go on.
     void resume();
+    // Files without maps and without a name are held no longer, so that their space comes back. Nothing is held by the
+    // caller.
+    void let_go();
     // Ends the engine; no map may be left. EBUSY.
     Result<void> stop();
     // For tests: as on a kernel whose faults cannot be told apart (Linux before 6.4).

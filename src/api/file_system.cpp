@@ -405,6 +405,7 @@ Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_of
 Result<void> FileSystem::sync() { return volume_->sync(); }
 
 Result<struct statvfs> FileSystem::statistics() {
+    if (!volume_->gate().closed()) maps_.let_go();  // what was removed counts as free
     struct statvfs out{};
     const format::Geometry& g = volume_->geometry();
     const SpaceCounts counts = volume_->counts();

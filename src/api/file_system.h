@@ -178,6 +178,7 @@ private:
             auto done = operation();
             if (done || done.error().code != ENOSPC || attempt == more_attempts) return done;
             if (let_go_) let_go_();
+            maps_.let_go();
             if (!volume_->gain_space(given_back)) return done;
         }
     }

@@ -158,17 +158,32 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     return {};
 }
 
-void ClientMaps::settle() {
+void ClientMaps::let_go() {
+    std::vector<Region> gone;
+    {
+        MutexLock guard(lock_);
+        gone.swap(gone_);
+    }
+    gone.clear();
+    settle(true);
+    // The helper may hold some of them, on the way.
+    MutexLock guard(lock_);
+    while (settling_ && !stop_) settled_.wait(lock_);
+}
+
+void ClientMaps::settle(bool removed_only) {
     std::vector<Attached> all;
     {
         MutexLock guard(attach_lock_);
-        for (const auto& [inode, attached] : attached_) all.push_back(attached);
+        for (const auto& [inode, attached] : attached_)
+            if (!removed_only || !inode->has_links_hint()) all.push_back(attached);
     }
     for (const Attached& one : all) {
         if (MapRegistry::instance().uses(one.file.get())) continue;
         Inode& inode = *one.inode;
         Result<void> done = server_.exclusively(inode, [&]() -> Result<void> {
-            if (MapRegistry::instance().uses(one.file.get())) return {};
+            // Another thread may have done it, and the file have maps again.
+            if (attached(inode) != one.file || MapRegistry::instance().uses(one.file.get())) return {};
             TRY(server_.quiesce(inode, [&]() -> Result<void> {
                 inode.pages().set_client_maps(nullptr);
                 return {};

@@ -57,6 +57,8 @@ public:
     std::size_t live() const { return MapRegistry::instance().count(this); }
     // The file system is thawed: stores that waited go on.
     void resume();
+    // What the helper is about to do for removed files, at once: those without maps are held no longer.
+    void let_go();
 
 private:
     enum class Kind : bool { load, store };
@@ -79,7 +81,7 @@ private:
     Result<void*> place(const MapRequest& request, const std::shared_ptr<MappedFile>& file);
     void populate(const Region& region);
     // Files without maps go back to ordinary cache memory, as far as their data can be written.
-    void settle();
+    void settle(bool removed_only = false);
     void settle_soon();
 
     void read_events();
@@ -103,13 +105,15 @@ private:
     int stop_event_ = -1;
 
     Mutex lock_{Rank::Leaf, "ClientMaps"};
-    CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"}, thawed_{"the thaw"};
+    CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"}, thawed_{"the thaw"},
+        settled_{"files without maps"};
     bool stop_ UEXT4_GUARDED_BY(lock_) = false;
     std::deque<Job> jobs_ UEXT4_GUARDED_BY(lock_);
     std::vector<Job> parked_ UEXT4_GUARDED_BY(lock_);  // frozen
     std::uint64_t thaws_ UEXT4_GUARDED_BY(lock_) = 0;
     std::deque<Job> no_space_ UEXT4_GUARDED_BY(lock_);  // the helper makes room for them
     bool settle_wanted_ UEXT4_GUARDED_BY(lock_) = false;
+    bool settling_ UEXT4_GUARDED_BY(lock_) = false;     // the helper
     std::vector<Region> gone_ UEXT4_GUARDED_BY(lock_);  // unmapped by the program: their inodes are let go
     std::map<Key, std::vector<pid_t>> waiting_ UEXT4_GUARDED_BY(lock_);  // being served: who waits
 

@@ -294,11 +294,14 @@ void ClientMaps::assist() {
             if (stop_) return;
             hungry.swap(no_space_);
             gone.swap(gone_);
-            settling = std::exchange(settle_wanted_, false);
+            settling = settling_ = std::exchange(settle_wanted_, false);
         }
         if (settling) {
             gone.clear();
             settle();
+            MutexLock guard(lock_);
+            settling_ = false;
+            settled_.notify_all();
         }
         for (const Job& job : hungry) {
             if (const RegionRef region = MapRegistry::instance().find(job.page)) server_.make_room(*region->inode);

@@ -3,6 +3,7 @@
 
 #include <linux/fs.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <atomic>
 #include <chrono>
@@ -70,6 +71,45 @@ TEST_F(Refusal, AFullFileSystemRefusesTheStoreOnly) {
     EXPECT_EQ(uext4_unmap(memory, 64 * page), 0);
     uext4_close(file);
     uext4_close(fill);
+    unmount();
+}
+
+// What was removed is deleted in the background: whoever wants its space waits for it, a store as well as a write.
+TEST_F(Refusal, TheSpaceOfARemovedFileIsThereForStores) {
+    make("-t ext4 -b 4096", "", "200M");
+    NEED_MAPS();
+    constexpr std::size_t size = 256 * page;
+    const std::string chunk(size, 'f');
+    for (const bool mapped : {false, true}) {
+        for (int round = 0; round < 3; ++round) {
+            uext4_file* full = open("/full");
+            off_t at = 0;
+            for (ssize_t n = 0; (n = uext4_pwrite(full, chunk.data(), chunk.size(), at)) > 0;) at += n;
+            ASSERT_EQ(uext4_fsync(full), 0) << uext4_strerror();
+            if (mapped) {
+                char* seen = map(full, static_cast<std::size_t>(at), 0, PROT_READ);
+                for (off_t p = 0; p < at; p += 64 * static_cast<off_t>(page))
+                    EXPECT_EQ(static_cast<volatile char*>(seen)[p], 'f');
+                EXPECT_EQ(uext4_unmap(seen, static_cast<std::size_t>(at)), 0);
+            }
+            uext4_close(full);
+            ASSERT_EQ(uext4_unlink(fs, "/full"), 0);
+            struct statvfs space{};
+            ASSERT_EQ(uext4_statfs(fs, &space), 0);
+            EXPECT_GT(space.f_bfree * space.f_bsize, static_cast<std::uint64_t>(at) / 2);
+            uext4_file* file = open("/f");
+            if (mapped) {
+                write(file, chunk);
+            } else {
+                ASSERT_EQ(uext4_ftruncate(file, size), 0);
+                char* memory = map(file, size);
+                EXPECT_FALSE(refused([&] { std::memset(memory, 'm', size); }));
+                EXPECT_EQ(uext4_unmap(memory, size), 0);
+            }
+            uext4_close(file);
+            ASSERT_EQ(uext4_unlink(fs, "/f"), 0);
+        }
+    }
     unmount();
 }
 
