@@ -155,6 +155,7 @@ void ClientMaps::serve(Job job) {
         thaws = thaws_;
     }
     const Result<void> served = serve_in(*region, job, *kind);
+    region.reset();  // whoever goes on may unmap and remove the file, and want its space
     if (served) return finish(job);
     MutexLock guard(lock_);
     if (served.error().code == EAGAIN) {
