@@ -114,7 +114,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     view.offset = options.offset;
     view.patience = until_released;
     if (!view.writable)
-        if (const std::optional<std::string> warning = written_by_kernel(image, view.offset))
+        if (const std::optional<std::string> warning = mounted_for_writing(image, view.offset))
             fmt::print(stderr, "uext4: {}\n", told(*warning));
     std::shared_ptr<BlockDevice> device = TRY(open_device(image, view));
     if (sandbox) TRY(enter_sandbox(reach));

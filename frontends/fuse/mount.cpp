@@ -220,7 +220,7 @@ Result<void> serve(Job& job, Log& log) {
         device_options.offset = job.options.volume.offset;
         device_options.patience = until_released;
         if (!device_options.writable)
-            if (const std::optional<std::string> warning = written_by_kernel(job.image, device_options.offset))
+            if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset))
                 log.tell(*warning);
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
         // Threads that start from here on have no capabilities; this one takes its own back for the mount itself.

@@ -192,7 +192,7 @@ Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t lengt
     return {};
 }
 
-std::optional<std::string> written_by_kernel(const std::string& image, std::uint64_t offset) {
+std::optional<std::string> mounted_for_writing(const std::string& image, std::uint64_t offset) {
     const ImageName parsed = parse_image_name(image);
     const Result<int> opened = open_image(parsed.path, false);
     if (!opened) return std::nullopt;  // whoever opens it to read it will say why

@@ -16,7 +16,7 @@ constexpr std::uint64_t page = 4096;
 }
 
 Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, std::uint32_t unit) {
-    const int fd = ::memfd_create("uext4-file", MFD_CLOEXEC);
+    const int fd = ::memfd_create(name, MFD_CLOEXEC);
     if (fd < 0) return fail(errno, "memory map: no memory file: {}", std::strerror(errno));
     std::unique_ptr<ClientMemory> made(new ClientMemory(fd, unit));
     made->extend(size);

@@ -14,6 +14,7 @@ namespace uext4 {
 
 class ClientMemory {
 public:
+    static constexpr const char* name = "uext4-file";  // of the memory file
     // `size`: bytes of the file; `unit`: of a folio, which is there as a whole or not at all.
     static Result<std::unique_ptr<ClientMemory>> create(std::uint64_t size, std::uint32_t unit);
     ~ClientMemory();

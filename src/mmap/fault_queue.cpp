@@ -17,7 +17,6 @@ namespace {
 constexpr std::size_t page_size = 4096;
 constexpr int space_attempts = 3;
 constexpr std::chrono::milliseconds forbidden_for{20};
-constexpr const char* memory_file_path = "/memfd:uext4-file";  // as /proc shows ClientMemory's
 }  // namespace
 
 // ---- the reader: makes no memory-management call and waits for nobody, since munmap and UFFDIO_* wait for it.
@@ -144,7 +143,8 @@ void ClientMaps::serve(Job job) {
     if (region && job.life != 0 && region->life != job.life) return finish(job);
     if (!region) {
         const std::optional<Placement> placed = placement_of(job.page);
-        return placed && placed->path.starts_with(memory_file_path) ? refuse(job) : finish(job);
+        const bool ours = placed && placed->path.starts_with(fmt::format("/memfd:{}", ClientMemory::name));
+        return ours ? refuse(job) : finish(job);
     }
     job.life = region->life;
     const std::optional<Kind> kind = counts_as(*region, job.kind);
@@ -226,8 +226,9 @@ void ClientMaps::finish(const Job& job) {
 }
 
 void ClientMaps::refuse(const Job& job) {
-    const RegionRef region = MapRegistry::instance().find(job.page);
-    if (region && region->life != job.life) return finish(job);
+    // Held no longer than this: whoever goes on may want the file's space.
+    if (const RegionRef region = MapRegistry::instance().find(job.page); region && region->life != job.life)
+        return finish(job);
     std::vector<pid_t> threads;
     {
         MutexLock guard(lock_);
