@@ -34,7 +34,8 @@ void InodeHandles::add(const InodeRef& inode, const struct stat& attributes, pid
     if (!known.inode) known.inode = inode;
     ++known.lookups;
     known.note(attributes, asker);
-    if (S_ISREG(attributes.st_mode) && !writers_.contains(node_of(inode->number()))) known.told_for_long = true;
+    if (!S_ISREG(attributes.st_mode)) return;
+    (writers_.contains(node_of(inode->number())) ? known.told_while_written : known.told_for_long) = true;
 }
 
 void InodeHandles::add_root(const InodeRef& inode) {
@@ -75,9 +76,9 @@ double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attr
     if (it != known_.end()) it->second.note(attributes, asker);
     if (it != known_.end() ? it->second.had_several_names : has_several_names(attributes)) return 0;
     if (!S_ISREG(attributes.st_mode)) return cache_timeout;
-    if (writers_.contains(node)) return growing_timeout;
-    if (it != known_.end()) it->second.told_for_long = true;
-    return cache_timeout;
+    const bool grows = writers_.contains(node);
+    if (it != known_.end()) (grows ? it->second.told_while_written : it->second.told_for_long) = true;
+    return grows ? growing_timeout : cache_timeout;
 }
 
 bool InodeHandles::note_write(std::uint64_t node) {
@@ -101,6 +102,12 @@ void InodeHandles::closed_to_write(std::uint64_t node) {
 bool InodeHandles::has_writers(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     return writers_.contains(node);
+}
+
+bool InodeHandles::told_while_written(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    return it != known_.end() && std::exchange(it->second.told_while_written, false);
 }
 
 bool InodeHandles::take_note_of_write(std::uint64_t node) {

@@ -47,6 +47,9 @@ public:
     // kernel was told, before the file was opened for writing, attributes that it keeps for long.
     bool note_write(std::uint64_t node);
     bool take_note_of_write(std::uint64_t node);
+    // Whether the kernel was told attributes of a file open for writing since this was asked last, which it still
+    // believes for a while although a sync gives the file blocks.
+    bool told_while_written(std::uint64_t node);
 
     // Open handles that can write, of inodes that the kernel may have forgotten already.
     void opened_to_write(std::uint64_t node);
@@ -64,6 +67,7 @@ private:
         std::uint64_t lookups = 0;
         bool written = false;
         bool told_for_long = false;  // a regular file's attributes
+        bool told_while_written = false;
         bool had_several_names = false;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers = false;

@@ -154,11 +154,19 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
         });
 }
 
-void sync(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_info* info) {
+void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {
+    Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
     const bool little = file.inode().pages().dirty_folios() <= quickly_written;
-    server_of(request).make_durable([request, data_only, &file] { reply_result(request, file.sync(data_only != 0)); },
-                                    little);
+    server.make_durable(
+        [&server, request, node, data_only, &file] {
+            const Result<void> done = file.sync(data_only != 0);
+            // Who looks after it sees the blocks that it has now.
+            if (server.inodes().told_while_written(node))
+                fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
+            reply_result(request, done);
+        },
+        little);
 }
 
 void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {

@@ -1,9 +1,15 @@
 #include "device/partition.h"
 
+#include "format/constants.h"
+#include "format/superblock.h"
+
 #include <blkid/blkid.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <charconv>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 #include <memory>
 
@@ -34,23 +40,15 @@ Result<blkid_partlist> read_table(Probe& probe, int fd, unsigned sector, const s
     return list && blkid_partlist_numof_partitions(list) > 0 ? list : nullptr;
 }
 
-}  // namespace
-
-Result<Partition> find_partition(int fd, std::uint32_t number, const std::string& name) {
-    Probe probe;
-    blkid_partlist list = TRY(read_table(probe, fd, 0, name));
-    // A file does not say of which sectors the disk was that it is a copy of, and a GPT begins at the second one.
-    struct stat info{};
-    if (!list && fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) list = TRY(read_table(probe, fd, large_sector, name));
-    if (!list) return fail(EINVAL, "{}: it has no partition table", name);
+Result<Partition> entry(const Probe& probe, blkid_partlist list, std::uint32_t number, const std::string& name) {
     if (number == 0 || number > static_cast<std::uint32_t>(std::numeric_limits<int>::max()))
         return fail(ENOENT, "{}: there is no partition {}", name, number);
     // By hand instead of by libblkid's own look-up, which goes by the kernel's view of a device for some tables.
     const int count = blkid_partlist_numof_partitions(list);
     blkid_partition found = nullptr;
     for (int i = 0; i < count && !found; ++i) {
-        blkid_partition entry = blkid_partlist_get_partition(list, i);
-        if (entry && blkid_partition_get_partno(entry) == static_cast<int>(number)) found = entry;
+        blkid_partition candidate = blkid_partlist_get_partition(list, i);
+        if (candidate && blkid_partition_get_partno(candidate) == static_cast<int>(number)) found = candidate;
     }
     if (!found) return fail(ENOENT, "{}: there is no partition {}", name, number);
     if (blkid_partition_is_extended(found))
@@ -62,6 +60,40 @@ Result<Partition> find_partition(int fd, std::uint32_t number, const std::string
         return fail(EINVAL, "{}: partition {}: {} sectors at {} are outside of the disk's {}", name, number, length,
                     start, disk);
     return Partition{number, start * table_unit, length * table_unit};
+}
+
+bool is_mbr(blkid_partlist list) {
+    blkid_parttable table = blkid_partlist_get_table(list);
+    const char* type = table ? blkid_parttable_get_type(table) : nullptr;
+    return type && std::strcmp(type, "dos") == 0;
+}
+
+bool has_ext4(int fd, const Partition& partition) {
+    Le16 magic{};
+    constexpr std::uint64_t place = format::super_offset + offsetof(format::SuperBlock, magic);
+    return partition.size > place + sizeof(magic) &&
+           pread(fd, &magic, sizeof(magic), static_cast<off_t>(partition.offset + place)) == sizeof(magic) &&
+           magic == format::super_magic;
+}
+
+}  // namespace
+
+Result<Partition> find_partition(int fd, std::uint32_t number, const std::string& name) {
+    Probe probe;
+    blkid_partlist list = TRY(read_table(probe, fd, 0, name));
+    // A file does not say of which sectors the disk was that it is a copy of, and a GPT begins at the second one.
+    struct stat info{};
+    const bool copy = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+    if (!list && copy) list = TRY(read_table(probe, fd, large_sector, name));
+    if (!list) return fail(EINVAL, "{}: it has no partition table", name);
+    const Result<Partition> found = entry(probe, list, number, name);
+    // An MBR reads in either way: the one goes in which its partition holds what is looked for.
+    if (!copy || !is_mbr(list) || (found && has_ext4(fd, *found))) return found;
+    Probe other;
+    blkid_partlist large = TRY(read_table(other, fd, large_sector, name));
+    if (!large) return found;
+    const Result<Partition> there = entry(other, large, number, name);
+    return there && has_ext4(fd, *there) ? there : found;
 }
 
 ImageName parse_image_name(const std::string& text) {

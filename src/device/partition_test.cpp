@@ -136,6 +136,39 @@ TEST_F(PartitionTest, Mbr) {
     EXPECT_EQ(find(4000000000u).error().code, ENOENT);
 }
 
+// A copy of a disk does not say how large the sectors were that its MBR counts in.
+TEST_F(PartitionTest, MbrOfLargeSectors) {
+    mbr_entry(0, 0, 0x83, 32, 64);
+    mbr_entry(0, 1, 0x83, 100, 200);
+    mbr_entry(0, 2, 0x05, 400, 300);
+    mbr_entry(400 * 8, 0, 0x83, 16, 100);  // its signature stands at the end of 512 bytes all the same
+    const auto ext4 = [&](std::uint64_t at) {
+        disk[at + 1024 + 56] = std::byte{0x53};
+        disk[at + 1024 + 57] = std::byte{0xef};
+    };
+    for (const std::uint64_t at : {100, 416}) ext4(at * 4096);
+    save();
+    auto second = find(2);
+    ASSERT_TRUE(second) << second.error().what;
+    EXPECT_EQ(second->offset, 100u * 4096);
+    EXPECT_EQ(second->size, 200u * 4096);
+    auto logical = find(5);
+    ASSERT_TRUE(logical) << logical.error().what;
+    EXPECT_EQ(logical->offset, 416u * 4096);
+    EXPECT_EQ(logical->size, 100u * 4096);
+    // Without a file system in it there is nothing to go by but the usual size.
+    auto first = find(1);
+    ASSERT_TRUE(first) << first.error().what;
+    EXPECT_EQ(first->offset, 32 * sector);
+    // And the usual size goes first.
+    ext4(100 * sector);
+    save();
+    second = find(2);
+    ASSERT_TRUE(second) << second.error().what;
+    EXPECT_EQ(second->offset, 100 * sector);
+    EXPECT_EQ(second->size, 200 * sector);
+}
+
 TEST_F(PartitionTest, MbrEntryOutsideOfTheDisk) {
     mbr_entry(0, 0, 0x83, 100, disk_sectors);
     save();

@@ -333,8 +333,8 @@ def blocks_while_written(top):
     """The kernel does not count the blocks of what it caches: what it was told before does not stay."""
     piece = b"a" * 2000000
 
-    def right(path, size, what):
-        time.sleep(0.2)  # attributes of what is open for writing may be that old
+    def right(path, size, what, after=0.2):  # attributes of what is open for writing may be that old, but after a sync
+        time.sleep(after)
         found = os.stat(path)
         check(found.st_size == size and size <= found.st_blocks * 512 <= size + (64 << 10),
               f"{what}: {found.st_blocks} blocks for {found.st_size} bytes")
@@ -351,8 +351,9 @@ def blocks_while_written(top):
         os.fstat(fd)
         for i in range(1, 4):
             os.write(fd, piece)
+            os.fstat(fd)
             os.fsync(fd)
-            right(path, i * len(piece), what)
+            right(path, i * len(piece), what, 0)
         os.close(fd)
         right(path, 3 * len(piece), f"{what}, closed")
     path = top / "mapped"
