@@ -227,10 +227,15 @@ int uext4_msync(void* address, size_t length, int flags) try {
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) try {
-    if (!from || !to || from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: bad arguments");
+    if (!from || !to) return invalid("uext4_copy_file_range: bad arguments");
     if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});
-    if (length > std::numeric_limits<std::size_t>::max() - static_cast<std::size_t>(std::max(from_offset, to_offset)))
+    // In this order, and of offsets without a sign, as the kernel sees them.
+    const auto ends_beyond = [length](off_t offset) {
+        return length > std::numeric_limits<std::size_t>::max() - static_cast<std::size_t>(offset);
+    };
+    if (ends_beyond(from_offset) || ends_beyond(to_offset))
         return report(Error{EOVERFLOW, "uext4_copy_file_range: beyond the largest offset"});
+    if (from_offset < 0 || to_offset < 0) return invalid("uext4_copy_file_range: an offset below zero");
     const Credentials who = identity(to->fs);
     const Result<std::size_t> n =
         from->fs->fs->copy_range(*from->file, static_cast<std::uint64_t>(from_offset), *to->file,

@@ -88,6 +88,10 @@ TEST_F(CInterface, AbsurdLengths) {
         EXPECT_EQ(uext4_pread(file, bytes, length, 0), -EINVAL) << length;
     }
     EXPECT_EQ(uext4_copy_file_range(file, 1, file, 100, all), -EOVERFLOW);
+    EXPECT_EQ(uext4_copy_file_range(file, -1, file, 100, 10), -EOVERFLOW);
+    EXPECT_EQ(uext4_copy_file_range(file, 1, file, -1, 10), -EOVERFLOW);
+    EXPECT_EQ(uext4_copy_file_range(file, -1, file, 100, 0), -EINVAL);
+    EXPECT_EQ(uext4_copy_file_range(file, 1, file, -5, 1), -EINVAL);
     EXPECT_EQ(uext4_copy_file_range(file, 1, file, 100, half + 1), 9);
     EXPECT_EQ(uext4_pread(file, bytes, 10, INT64_MAX - 5), -EINVAL);
     EXPECT_EQ(uext4_pwrite(file, bytes, 10, INT64_MAX - 5), -EINVAL);
