@@ -13,6 +13,12 @@ namespace {
 void request(const std::string& directory, unsigned long what) {
     const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) give_up(impossible, directory + ": " + std::strerror(errno));
+    int frozen = 0;
+    if (what == UEXT4_IOC_FREEZE && ::ioctl(fd, UEXT4_IOC_FROZEN, &frozen) == 0 && frozen) {
+        // What is written meanwhile waits for the thaw, and syncfs would wait for that.
+        ::close(fd);
+        give_up(negative, directory + ": frozen already");
+    }
     if (what == UEXT4_IOC_FREEZE && ::syncfs(fd) != 0) {
         const int error = errno;
         // What found no space has been told to its writers, or will be; it is no reason not to freeze the rest.

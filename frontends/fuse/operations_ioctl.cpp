@@ -109,6 +109,7 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
         switch (command) {
             case UEXT4_IOC_FREEZE: return server.freeze(request);
             case UEXT4_IOC_THAW: return server.thaw(request);
+            case UEXT4_IOC_FROZEN: return reply_integer(request, server.is_frozen() ? 1 : 0, out_size);
             case UEXT4_IOC_SERVER: return reply_integer(request, static_cast<std::uint32_t>(getpid()), out_size);
             default: break;
         }

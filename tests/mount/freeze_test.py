@@ -41,6 +41,16 @@ else:
     os.fsync(fd)
 """
 
+# Writes when its input ends, and then waits.
+LATE = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+os.write(1, b"o")
+sys.stdin.read()
+os.write(fd, b"late" * 1000)
+os.write(1, b"w")
+"""
+
 
 class Frozen:
     """A mount, frozen; thawed at the latest when this is left. What waits for the thaw in the kernel ends only then."""
@@ -78,7 +88,13 @@ def stops_changes(scratch, options):
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
     directory = scratch.mount(image, options=options)
     (directory / "file").write_bytes(b"before" * 1000)
+    (directory / "late").write_bytes(b"")
+    # A process of its own: a child of this one would wait for the thaw when it closes what it has inherited.
+    writer = subprocess.Popen([sys.executable, "-c", LATE, directory / "late"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    writer.stdout.read(1)
     with Frozen(scratch, directory) as frozen:
+        frozen.calls.append(writer)
         told = mounting.run(scratch.program, "freeze", directory, accept=(1,)).stdout
         check("frozen already" in told, f"a second freeze: {told}")
         mounting.clean(mounting.copy_image(image, scratch.path("copy")))
@@ -87,11 +103,20 @@ def stops_changes(scratch, options):
         frozen.ends("fsync", directory / "file")
         frozen.ends("fsync", directory)
         frozen.ends("syncfs", directory / "file")
+        # What the kernel's cache cannot give away now is no reason to wait.
+        writer.stdin.close()
+        check(writer.stdout.read(1) == b"w", "a write into the kernel's cache")
+        again = frozen.start(scratch.program, "freeze", directory)
+        try:
+            check(again.wait(PATIENCE) == 1, "a second freeze beside a write")
+        except subprocess.TimeoutExpired as stuck:
+            raise mounting.Failure("a second freeze beside a write waits for the thaw") from stuck
         check(image.read_bytes() == before, "the image changed while it was frozen")
         change = frozen.start("mkdir", directory / "made")
         time.sleep(0.3)
         check(change.poll() is None, "a change did not wait for the thaw")
         frozen.thaw()
+        check(writer.wait(PATIENCE) == 0, "what was written while it was frozen")
         check(change.wait(PATIENCE) == 0 and os.path.isdir(directory / "made"), "what waited for the thaw failed")
     told = mounting.run(scratch.program, "thaw", directory, accept=(1,)).stdout
     check("not frozen" in told, f"a second thaw: {told}")
