@@ -134,7 +134,16 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
         else if (*rest == bytes.size() - *count) count = bytes.size();
         else count = fail(ENOSPC, "inode {}: bytes are left", file.inode().number());
     }
-    if (origin.from_cache && !count) tell_writers(server, node, count.error().code);
+    if (origin.from_cache && !count) {
+        tell_writers(server, node, count.error().code);
+        // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
+        if (count.error().code == EPERM)
+            server.later(
+                [&server, node, offset, length = static_cast<off_t>(bytes.size())] {
+                    fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
+                },
+                false);
+    }
     fuse_reply_write(request, UEXT4_FUSE_TRY(request, std::move(count)));
 }
 

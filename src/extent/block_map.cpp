@@ -16,50 +16,51 @@ void initialise_extent_root(Bytes root) {
 
 Result<MappedRun> BlockMap::lookup(LogicalBlock from, std::uint64_t max) {
     if (from >= limit()) return MappedRun{from, max, BlockNr(), false};
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).lookup(from, max);
-    return IndirectMap(context_, owner_).lookup(from, max);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).lookup(from, max));
+    return told(IndirectMap(context_, owner_).lookup(from, max));
 }
 
 Result<void> BlockMap::insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).insert(handle, run, paid, blocks_to_count);
-    return IndirectMap(context_, owner_).insert(handle, run, paid, blocks_to_count);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).insert(handle, run, paid, blocks_to_count));
+    return told(IndirectMap(context_, owner_).insert(handle, run, paid, blocks_to_count));
 }
 
 Result<void> BlockMap::set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten,
                                      Claim* paid) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).set_unwritten(handle, from, count, unwritten, paid);
+    if (owner_.uses_extents())
+        return told(ExtentTree(context_, owner_).set_unwritten(handle, from, count, unwritten, paid));
     return fail(EOPNOTSUPP, "inode {}: indirect blocks know no unwritten state", owner_.number());
 }
 
 Result<MappedRun> BlockMap::extent_at(LogicalBlock at) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).extent_at(at);
-    return IndirectMap(context_, owner_).lookup(at, 1);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).extent_at(at));
+    return told(IndirectMap(context_, owner_).lookup(at, 1));
 }
 
 Result<BlockNr> BlockMap::replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).replace(handle, at, with, paid);
-    return IndirectMap(context_, owner_).replace(handle, at, with);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).replace(handle, at, with, paid));
+    return told(IndirectMap(context_, owner_).replace(handle, at, with));
 }
 
 Result<LogicalBlock> BlockMap::remove(Handle& handle, LogicalBlock from, LogicalBlock to,
                                       const KeepsCluster& keeps_cluster) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).remove(handle, from, to, keeps_cluster);
-    return IndirectMap(context_, owner_).remove(handle, from, to);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).remove(handle, from, to, keeps_cluster));
+    return told(IndirectMap(context_, owner_).remove(handle, from, to));
 }
 
 Result<bool> BlockMap::shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).shift(handle, from, delta, progress);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).shift(handle, from, delta, progress));
     return fail(EOPNOTSUPP, "inode {}: mappings by indirect blocks do not move", owner_.number());
 }
 
 Result<void> BlockMap::for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).for_each(from, visit);
-    return IndirectMap(context_, owner_).for_each(from, visit);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).for_each(from, visit));
+    return told(IndirectMap(context_, owner_).for_each(from, visit));
 }
 
 Result<void> BlockMap::for_each_tree_block(const std::function<bool(BlockNr)>& visit) {
-    if (owner_.uses_extents()) return ExtentTree(context_, owner_).for_each_tree_block(visit);
-    return IndirectMap(context_, owner_).for_each_tree_block(visit);
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).for_each_tree_block(visit));
+    return told(IndirectMap(context_, owner_).for_each_tree_block(visit));
 }
 
 unsigned BlockMap::credits() const {

@@ -33,6 +33,7 @@ public:
     virtual Bytes map_root() = 0;                        // i_block, 60 bytes
     virtual Result<void> map_root_changed(Handle&) = 0;  // the inode is written to its table by this handle
     virtual Result<void> add_blocks(Handle&, std::int64_t fs_blocks) = 0;  // i_blocks grows or shrinks
+    virtual void met_damage(const Error& error) const = 0;                 // EUCLEAN: of the map
 };
 
 struct MapContext {
@@ -83,6 +84,12 @@ public:
     LogicalBlock limit() const;
 
 private:
+    template <class T>
+    Result<T> told(Result<T> result) const {
+        if (!result && result.error().code == EUCLEAN) owner_.met_damage(result.error());
+        return result;
+    }
+
     MapContext context_;
     MapOwner& owner_;
 };

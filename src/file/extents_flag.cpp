@@ -29,6 +29,7 @@ public:
         blocks_ += fs_blocks;
         return {};
     }
+    void met_damage(const Error& error) const override { inode_.met_damage(error); }
     std::int64_t blocks() const { return blocks_; }
 
 private:

@@ -1,12 +1,12 @@
 #include "base/seam.h"
 #include "file/file_io.h"
+#include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "inode/own_inode.h"
 #include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
-#include <ctime>
 
 namespace uext4 {
 
@@ -180,12 +180,6 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
 }
 
 namespace {
-
-format::Timestamp current_time() {
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    return {now.tv_sec, static_cast<std::uint32_t>(now.tv_nsec)};
-}
 
 bool is_atime_due(const Inode& inode, const format::Timestamp& now) UEXT4_REQUIRES(inode.map_lock) {
     const FsContext& fs = inode.fs();

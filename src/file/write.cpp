@@ -197,6 +197,24 @@ Result<void> check_may_write(const Inode& inode, const WriteRequest& request) {
     return {};
 }
 
+// Who caches the file lets everybody write who has it open, at any place (through a map, say). So of a file that only
+// grows the bytes that are there stay. But zeros: what is written back out of order fills them later.
+Result<void> check_only_appends(Inode& inode, std::uint64_t offset, ConstBytes in) {
+    constexpr std::size_t piece = std::size_t{64} << 10;
+    const std::uint64_t size = inode.size_hint();
+    std::vector<std::byte> there(std::min(piece, in.size()));
+    for (std::uint64_t at = offset; at < std::min(size, offset + in.size());) {
+        const std::size_t n = std::min<std::uint64_t>(there.size(), offset + in.size() - at);
+        const std::size_t count = TRY(read_file(inode, at, Bytes(there).first(n)));
+        if (count == 0) break;
+        for (std::size_t i = 0; i < count; ++i)
+            if (there[i] != in[at + i - offset] && there[i] != std::byte{0})
+                return fail(EPERM, "inode {} is append-only: byte {} would change", inode.number(), at + i);
+        at += count;
+    }
+    return {};
+}
+
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     WriteLock guard(inode.rw);
     TRY(check_may_write(inode, request));
@@ -206,6 +224,7 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
     if (offset >= limit)
         return fail(EFBIG, "inode {}: offset {} is beyond the largest file of {} bytes", inode.number(), offset, limit);
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
+    if (request.around_cache && inode.has_flag(format::inode_flag::append)) TRY(check_only_appends(inode, offset, in));
     if (request.who) TRY(remove_privileges(inode, *request.who));
     const std::uint64_t bs = inode.fs().block_size();
     std::size_t around = 0;

@@ -8,9 +8,11 @@
 
 namespace uext4 {
 
+// The clock of the kernel's own stamps: on a mount it stamps what it caches, and a finer clock would put what was made
+// before behind that.
 format::Timestamp current_time() {
     timespec t{};
-    ::clock_gettime(CLOCK_REALTIME, &t);
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &t);
     return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
 }
 

@@ -27,7 +27,7 @@ Result<std::vector<format::XattrItem>> parse_body(Inode& inode) {
     const Bytes area = body_area(inode);
     if (area.empty() || view_as<Le32>(ConstBytes(inode.raw()), area_offset(inode)) != format::xattr_magic)
         return std::vector<format::XattrItem>();
-    return format::parse_xattrs(area, 0, fmt::format("inode {}: attributes", inode.number()));
+    return reported(inode.fs(), format::parse_xattrs(area, 0, fmt::format("inode {}: attributes", inode.number())));
 }
 
 Result<std::vector<format::XattrToStore>> copy_body(Inode& inode) {

@@ -45,4 +45,16 @@ struct FsContext {
     std::uint32_t block_size() const { return geometry.block_size; }
 };
 
+// An error passes through here on its way out: damage is told to the file system.
+inline Error report(const FsContext& fs, Error error) {
+    if (error.code == EUCLEAN && fs.corruption) fs.corruption(error);
+    return error;
+}
+
+template <class T>
+Result<T> reported(const FsContext& fs, Result<T> result) {
+    if (!result) result.error() = report(fs, std::move(result.error()));
+    return result;
+}
+
 }  // namespace uext4

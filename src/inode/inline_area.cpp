@@ -33,7 +33,9 @@ std::uint64_t inline_capacity(Inode& inode) {
     return taken > area ? in_block : in_block + (area - taken);
 }
 
-Result<std::vector<std::byte>> read_inline(Inode& inode) {
+namespace {
+
+Result<std::vector<std::byte>> inline_contents(Inode& inode) {
     const Bytes root = inode.map_root();
     std::vector<std::byte> out(root.begin(), root.end());
     const std::vector<format::XattrItem> items = TRY(parse_body(inode));
@@ -45,6 +47,10 @@ Result<std::vector<std::byte>> read_inline(Inode& inode) {
                     out.size());
     return out;
 }
+
+}  // namespace
+
+Result<std::vector<std::byte>> read_inline(Inode& inode) { return reported(inode.fs(), inline_contents(inode)); }
 
 Result<void> write_inline(Handle& handle, Inode& inode, ConstBytes contents) {
     std::vector<std::byte> rest;

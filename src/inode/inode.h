@@ -125,6 +125,7 @@ public:
     Bytes map_root() override;
     Result<void> map_root_changed(Handle& handle) override { return store(handle); }
     Result<void> add_blocks(Handle& handle, std::int64_t fs_blocks) override;
+    void met_damage(const Error& error) const override { (void)report(fs_, error); }
 
     // ---- errors of writeback that an fsync must report: per-open cursors compare this counter.
     std::atomic<std::uint64_t> writeback_errors{0};

@@ -1,13 +1,14 @@
 #include "inode/inode_table.h"
 
+#include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "sync/atomic_point.h"
 
 #include <sys/random.h>
+#include <chrono>
 
 #include <algorithm>
 #include <cstring>
-#include <ctime>
 #include <list>
 #include <unordered_map>
 
@@ -29,12 +30,6 @@ struct Slot {
 
     bool is_idle() const { return place.empty(); }
 };
-
-format::Timestamp now() {
-    timespec t{};
-    ::clock_gettime(CLOCK_REALTIME, &t);
-    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
-}
 
 // An inode made when the inodes were smaller says that it uses nothing beyond 128 bytes: it uses what new ones do from
 // now on, so that its times and attributes have room.
@@ -149,8 +144,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     if (!inode) {
         s.slots.erase(number.value);
         guard.unlock();
-        if (inode.error().code == EUCLEAN && s.fs.corruption) s.fs.corruption(inode.error());
-        return fail(inode.error());
+        return fail(report(s.fs, inode.error()));
     }
     Slot& slot = s.slots.at(number.value);
     slot.inode = std::move(*inode);
@@ -172,9 +166,9 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     inode->set_owner(what.uid, what.gid);
     std::uint32_t generation = 0;
     if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
-        generation = static_cast<std::uint32_t>(now().nsec);
+        generation = static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
     d.generation = generation;
-    const format::Timestamp stamp = now();
+    const format::Timestamp stamp = current_time();
     inode->set_atime(stamp);
     inode->set_mtime(stamp);
     inode->set_ctime(stamp);
@@ -247,7 +241,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
 Result<void> InodeTable::release(Handle& handle, Inode& inode) {
     {
         MutexLock map(inode.map_lock);
-        inode.disk().dtime = static_cast<std::uint32_t>(now().sec);
+        inode.disk().dtime = static_cast<std::uint32_t>(current_time().sec);
         inode.set_links(0);
         inode.set_size(0);
         inode.set_disk_size(0);

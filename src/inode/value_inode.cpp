@@ -28,10 +28,8 @@ void set_references(Inode& inode, std::uint64_t n) {
     inode.disk().version_lo = static_cast<std::uint32_t>(n);
 }
 
-}  // namespace
-
-Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr number, std::uint32_t size) {
-    InodeRef inode = TRY(open_value(table, number));
+Result<std::vector<std::byte>> read_value(const InodeRef& inode, std::uint32_t size) {
+    const InodeNr number = inode->number();
     FsContext& fs = inode->fs();
     const std::uint32_t bs = fs.block_size();
     std::vector<std::byte> out(size);
@@ -47,6 +45,13 @@ Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr numbe
     const std::uint32_t hash = format::xattr_value_hash(fs.geometry, out);
     if (inode->disk().atime.get() != hash) return fail(EUCLEAN, "inode {}: attribute value with a bad hash", number);
     return out;
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr number, std::uint32_t size) {
+    const InodeRef inode = TRY(open_value(table, number));
+    return reported(inode->fs(), read_value(inode, size));
 }
 
 Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value) {

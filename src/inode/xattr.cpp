@@ -1,13 +1,13 @@
 #include "inode/xattr.h"
 
 #include "inode/acl.h"
+#include "inode/attributes.h"
 #include "inode/body_attributes.h"
 #include "inode/late_features.h"
 #include "inode/value_inode.h"
 #include "inode/xattr_block.h"
 
 #include <algorithm>
-#include <ctime>
 
 namespace uext4 {
 
@@ -51,12 +51,6 @@ Result<Found> find_item(Inode& inode, const Name& name) {
     for (const auto& item : TRY(read_xattr_block(inode)))
         if (is(item, name)) return Found{true, item};
     return Found{};
-}
-
-format::Timestamp now() {
-    timespec t{};
-    ::clock_gettime(CLOCK_REALTIME, &t);
-    return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
 }
 
 // The owner's i_blocks has the clusters of the values that its entries name, whoever else names them too.
@@ -114,7 +108,7 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     }
     if (to_block && !store_body(inode, body))
         return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
-    inode.set_ctime(now());
+    inode.set_ctime(current_time());
     inode.bump_version();
     TRY(inode.add_blocks(handle, charge - charged));  // stores it
     return surplus;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint32_t first_entry = sizeof(format::XattrBlockHeader);
 
-Result<BufferRef> open_block(Inode& inode) {
+Result<BufferRef> verified_block(Inode& inode) {
     const BlockNr block = inode.xattr_block();
     const std::string where = fmt::format("inode {}: attribute block {}", inode.number(), block);
     const auto& g = inode.fs().geometry;
@@ -30,6 +30,8 @@ Result<BufferRef> open_block(Inode& inode) {
     buffer->set_kind(BlockKind::xattr);
     return buffer;
 }
+
+Result<BufferRef> open_block(Inode& inode) { return reported(inode.fs(), verified_block(inode)); }
 
 bool is_shared(const BufferRef& buffer) {
     MutexLock guard(buffer->lock);

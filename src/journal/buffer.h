@@ -21,6 +21,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -124,6 +125,9 @@ public:
     // Drops the contents of a block that no transaction holds (it was freed): the next read() goes to the device.
     void drop(BlockNr block);
     void drop_all_clean();
+
+    // Hears of each block that cannot be read, whatever locks its reader holds. Before there are users.
+    void set_on_unreadable(std::function<void(const Error&)> told);
 
     std::uint32_t block_size() const;
     std::uint64_t blocks_count() const;

@@ -38,6 +38,7 @@ struct BufferCache::State {
     std::uint32_t block_size;
     std::uint64_t blocks, limit;
     std::atomic<std::uint64_t> bytes{0};
+    std::function<void(const Error&)> on_unreadable;
     std::array<Shard, shard_count> shards;
 
     Shard& shard(BlockNr block) { return shards[(block.value / 8) % shard_count]; }
@@ -46,6 +47,8 @@ struct BufferCache::State {
 BufferCache::BufferCache(BlockDevice& device, std::uint32_t block_size, std::uint64_t blocks_count, std::uint64_t limit)
     : state_(std::make_unique<State>(device, block_size, blocks_count, limit)) {}
 BufferCache::~BufferCache() = default;
+
+void BufferCache::set_on_unreadable(std::function<void(const Error&)> told) { state_->on_unreadable = std::move(told); }
 
 std::uint32_t BufferCache::block_size() const { return state_->block_size; }
 std::uint64_t BufferCache::blocks_count() const { return state_->blocks; }
@@ -99,8 +102,11 @@ Result<BufferRef> BufferCache::read(BlockNr block, const char* what) {
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
     MutexLock guard(buffer->reading_);
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
-    if (Result<void> r = state_->device.read(block.value * state_->block_size, buffer->data()); !r)
-        return fail(r.error().code, "{}: block {}: {}", what, block, r.error().what);
+    if (Result<void> r = state_->device.read(block.value * state_->block_size, buffer->data()); !r) {
+        const Error error{r.error().code, fmt::format("{}: block {}: {}", what, block, r.error().what)};
+        if (state_->on_unreadable) state_->on_unreadable(error);
+        return fail(error);
+    }
     buffer->set_kind(BlockKind::unchecked);
     atomic_point("Buffer::uptodate", &buffer->uptodate_);
     buffer->uptodate_.store(true, std::memory_order_release);

@@ -115,7 +115,7 @@ Result<InodeRef> Namespace::create(Inode& directory, const CreateRequest& reques
     InodeRef fresh;  // dropped after the locks
     {
         LockedInodes locks;
-        TRY(names::reported(state_->fs, create_locked(*state_, directory, request, check, fresh, locks)));
+        TRY(reported(state_->fs, create_locked(*state_, directory, request, check, fresh, locks)));
     }
     return fresh;
 }
@@ -124,7 +124,7 @@ Result<InodeRef> Namespace::create_unnamed(Inode& directory, const CreateRequest
     InodeRef fresh;
     {
         LockedInodes locks;
-        TRY(names::reported(state_->fs, create_unnamed_locked(*state_, directory, request, check, fresh, locks)));
+        TRY(reported(state_->fs, create_unnamed_locked(*state_, directory, request, check, fresh, locks)));
     }
     return fresh;
 }

@@ -51,7 +51,7 @@ Result<void> Namespace::link(Inode& target, Inode& directory, std::string_view n
     TRY(names::check_name(name));
     if (names::is_dot_or_dotdot(name)) return fail(EEXIST, "\".\" and \"..\" exist");
     LockedInodes locks;
-    return names::reported(state_->fs, link_locked(*state_, target, directory, name, who, check, locks));
+    return reported(state_->fs, link_locked(*state_, target, directory, name, who, check, locks));
 }
 
 }  // namespace uext4

@@ -14,13 +14,13 @@ Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, cons
     ReadLock lock(directory.rw);
     if (who) TRY(may_access(directory, *who, access_execute));
     TRY(names::check_name(name));
-    return names::reported(state_->fs, names::find_inode(*state_, directory, name));
+    return reported(state_->fs, names::find_inode(*state_, directory, name));
 }
 
 Result<InodeNr> Namespace::parent_of(Inode& directory) {
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     ReadLock lock(directory.rw);
-    return names::reported(state_->fs, Directory(directory).parent());
+    return reported(state_->fs, Directory(directory).parent());
 }
 
 namespace names {
@@ -91,11 +91,6 @@ Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name
     const auto found = TRY(Directory(directory).find(name));
     if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
     return get_entry_inode(state, directory, name, found->inode);
-}
-
-Error report(FsContext& fs, Error error) {
-    if (error.code == EUCLEAN && fs.corruption) fs.corruption(error);
-    return error;
 }
 
 std::uint8_t type_of_mode(std::uint16_t mode) {

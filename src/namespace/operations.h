@@ -53,14 +53,6 @@ private:
 // EUCLEAN.
 Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name);
 Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number);
-// An error passes through here on its way out: EUCLEAN is told to the file system.
-Error report(FsContext& fs, Error error);
-template <class T>
-Result<T> reported(FsContext& fs, Result<T> result) {
-    if (!result && result.error().code == EUCLEAN) result.error() = report(fs, std::move(result.error()));
-    return result;
-}
-
 std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*
 
 // ---- with a handle open and rw held exclusively; they take map_lock and store the inode.

@@ -36,7 +36,7 @@ Result<void> Namespace::read(Inode& directory, std::uint64_t cookie,
     const auto pass_on = [&](const Directory::Visited& entry) {
         return visit(DirectoryEntry{entry.name, entry.inode, entry.type, entry.next, entry.odd_type});
     };
-    TRY(names::reported(state_->fs, Directory(directory).iterate(cookie, pass_on)));
+    TRY(reported(state_->fs, Directory(directory).iterate(cookie, pass_on)));
     note_access(directory);
     return {};
 }

@@ -330,14 +330,14 @@ Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to
             UniqueLock topology;
             if (move.crossing()) {
                 topology = UniqueLock(state_->topology);
-                move.from_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, from_dir, move.kept)));
-                move.to_ancestry = TRY(names::reported(state_->fs, ancestry_of(*state_, to_dir, move.kept)));
+                move.from_ancestry = TRY(reported(state_->fs, ancestry_of(*state_, from_dir, move.kept)));
+                move.to_ancestry = TRY(reported(state_->fs, ancestry_of(*state_, to_dir, move.kept)));
             }
             LockedInodes locks;
             result = attempt(move, locks, before_replace != nullptr && round < most_flushes, flushed);
             if (result && *result == Attempt::flush_source) flushed = move.source;
         }
-        if (!result) return std::unexpected(names::report(state_->fs, std::move(result.error())));
+        if (!result) return std::unexpected(report(state_->fs, std::move(result.error())));
         if (*result == Attempt::done) return {};
         TRY(before_replace(*flushed));
     }

@@ -91,7 +91,7 @@ Result<void> write_symlink(Handle& handle, Inode& link, std::string_view target,
 Result<std::string> Namespace::read_link(Inode& link) {
     if (!link.is_symlink()) return fail(EINVAL, "inode {} is not a symlink", link.number());
     ReadLock lock(link.rw);
-    return names::reported(link.fs(), read_symlink(link));
+    return reported(link.fs(), read_symlink(link));
 }
 
 }  // namespace uext4

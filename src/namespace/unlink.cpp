@@ -40,7 +40,7 @@ Result<void> Namespace::unlink(Inode& directory, std::string_view name, const Cr
     if (names::is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
     InodeRef victim;  // dropped after the locks: the last reference queues the deletion
     LockedInodes locks;
-    return names::reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks));
+    return reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks));
 }
 
 Result<void> Namespace::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
@@ -49,7 +49,7 @@ Result<void> Namespace::rmdir(Inode& directory, std::string_view name, const Cre
     if (name == "..") return fail(ENOTEMPTY, "\"..\" cannot be removed");
     InodeRef victim;
     LockedInodes locks;
-    return names::reported(state_->fs, remove_name(*state_, directory, name, who, check, true, victim, locks));
+    return reported(state_->fs, remove_name(*state_, directory, name, who, check, true, victim, locks));
 }
 
 }  // namespace uext4

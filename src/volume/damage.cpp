@@ -1,8 +1,10 @@
 // Damage, and errors=: what was met is told once, marked in the superblock, and answered as the policy says.
 #include "volume/volume_state.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <exception>
 #include <future>
 #include <thread>
@@ -16,17 +18,68 @@ bool Volume::State::is_news(const Error& error) {
     return told.insert(error.what).second;
 }
 
+namespace {
+
+// As the format counts them (s_first_error_errcode).
+std::uint8_t error_number(int code) {
+    switch (code) {
+        case EIO: return 2;
+        case ENOMEM: return 3;
+        case EBADMSG: return 4;
+        case EUCLEAN: return 5;
+        case ENOSPC: return 6;
+        case EROFS: return 8;
+        default: return 1;
+    }
+}
+
+}  // namespace
+
+void Volume::State::note_error(const Error& error) {
+    MutexLock guard(told_lock);
+    last_error = {::time(nullptr), error};
+    if (errors_met++ == 0) first_error = last_error;
+}
+
 void Volume::State::met_corruption(const Error& error) {
-    if (is_news(error)) log(fmt::format("damage: {}", error.what));
+    if (is_news(error)) {
+        note_error(error);
+        log(fmt::format("damage: {}", error.what));
+    }
     damaged.store(true);
     if (errors == ErrorPolicy::panic) panic();
     if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true))
         log("errors=remount-ro: the file system is read-only now");
 }
 
+// In place of the function that e2fsck would name stands the beginning of the sentence.
+void Volume::State::fill_in_errors(format::SuperBlock& super) {
+    super.state = static_cast<std::uint16_t>(super.state | format::super_state::errors);
+    MutexLock guard(told_lock);
+    if (errors_met == 0) return;
+    const auto fill = [](const MetError& met, Le32& time, std::uint8_t& time_hi, char(&text)[32], std::uint8_t& code) {
+        time = static_cast<std::uint32_t>(met.time);
+        time_hi = static_cast<std::uint8_t>(met.time >> 32);
+        std::ranges::fill(text, '\0');
+        std::ranges::copy_n(met.error.what.data(), static_cast<long>(std::min(met.error.what.size(), sizeof text - 1)),
+                            text);
+        code = error_number(met.error.code);
+    };
+    if (super.error_count == 0) {
+        fill(first_error, super.first_error_time, super.first_error_time_hi, super.first_error_func,
+             super.first_error_errcode);
+        super.first_error_ino = super.first_error_line = 0;
+        super.first_error_block = 0;
+    }
+    fill(last_error, super.last_error_time, super.last_error_time_hi, super.last_error_func, super.last_error_errcode);
+    super.last_error_ino = super.last_error_line = 0;
+    super.last_error_block = 0;
+    super.error_count = super.error_count + errors_met;
+    errors_met = 0;
+}
+
 Result<void> Volume::State::mark_errors() {
-    return write_super(
-        [](format::SuperBlock& s) { s.state = static_cast<std::uint16_t>(s.state | format::super_state::errors); });
+    return write_super([this](format::SuperBlock& s) { fill_in_errors(s); });
 }
 
 // The end of the process, as errors=panic asks for; the mark of it comes first. Whatever locks the caller holds, this
@@ -74,6 +127,7 @@ Result<void> Volume::State::take_over_journal_error() {
     if (code == 0) return {};
     log(fmt::format("the journal was aborted by an earlier mount: {}", std::strerror(code)));
     if (options.fs.read_only) return {};
+    note_error(Error{code, "journal: aborted by an earlier mount"});
     damaged.store(true);
     TRY(mark_errors());
     return layers->journal->forget_recorded_error();

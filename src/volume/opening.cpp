@@ -66,8 +66,9 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     l.allocator =
         TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
     l.allocator->set_discard(options.discard);
+    l.buffers->set_on_unreadable([this](const Error& e) { met_corruption(e); });
     l.allocator->set_on_damage([this](const Error& e) {
-        met_corruption(e);
+        if (e.code != EIO) met_corruption(e);  // of what cannot be read the buffers have told
         return errors == ErrorPolicy::carry_on;
     });
     if (with_log) l.allocator->set_log(log_runs);
@@ -104,7 +105,9 @@ Result<void> Volume::State::open() {
         return fail(given.error().code, "{}: {}", device->name(), given.error().what);
     errors = options.errors;
     if (errors == ErrorPolicy::from_superblock) {
-        errors = super.errors == format::error_policy::panic        ? ErrorPolicy::panic
+        // Whoever only looks at an image has nothing to end for.
+        errors = options.fs.read_only                               ? ErrorPolicy::carry_on
+                 : super.errors == format::error_policy::panic      ? ErrorPolicy::panic
                  : super.errors == format::error_policy::remount_ro ? ErrorPolicy::remount_ro
                                                                     : ErrorPolicy::carry_on;
     }

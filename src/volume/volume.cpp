@@ -40,8 +40,9 @@ Result<void> Volume::close() {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
             std::uint16_t state = super.state;
             if (!fs.geometry.has_compat(format::compat::has_journal)) state |= format::super_state::valid;
-            if (s.damaged.load() || !first) state |= format::super_state::errors;
             super.state = state;
+            if (!first) s.note_error(first.error());
+            if (s.damaged.load() || !first) s.fill_in_errors(super);
             super.set_free_blocks(fs.allocator.super_free_blocks());
             super.free_inodes_count = fs.allocator.super_free_inodes();
             super.wtime = seconds_now();

@@ -62,6 +62,13 @@ struct Volume::State {
     std::atomic<bool> damaged{false}, panicking{false};
     Mutex told_lock{Rank::Leaf, "Volume::told"};
     std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
+    // What the superblock is to say of the damage that was met since it was told of it.
+    struct MetError {
+        std::int64_t time = 0;  // seconds
+        Error error;
+    };
+    std::uint32_t errors_met UEXT4_GUARDED_BY(told_lock) = 0;
+    MetError first_error UEXT4_GUARDED_BY(told_lock), last_error UEXT4_GUARDED_BY(told_lock);
     Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
     bool frozen = false;
     bool closed = false;
@@ -80,6 +87,8 @@ struct Volume::State {
     Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
     Result<void> write_everything();
     void met_corruption(const Error& error);
+    void note_error(const Error& error);
+    void fill_in_errors(format::SuperBlock& super);
     Result<void> mark_errors();
     [[noreturn]] void panic();
     // One damage is met on several levels of an operation, and by each one that comes by.

@@ -37,7 +37,8 @@ def disk_of(scratch, label):
     disk = scratch.path(f"disk {label}")
     with open(disk, "wb") as file:
         file.truncate(200 << 20)
-    run("sfdisk", "-q", disk, input=f"label: {label}\n,16M\n,64M\n,64M\n")
+    # What it would tell the kernel ends in a sync of the whole machine.
+    run("sfdisk", "-q", "--no-tell-kernel", disk, input=f"label: {label}\n,16M\n,64M\n,64M\n")
     table = run("sfdisk", "-d", disk).stdout
     starts = [int(line.split("start=")[1].split(",")[0]) * SECTOR for line in table.splitlines() if "start=" in line]
     for start in starts[1:]:
@@ -81,7 +82,7 @@ def large_sectors(scratch):
         return
     device = made.stdout.strip()
     try:
-        run("sfdisk", "-q", device, input="label: gpt\n256,40M\n,\n")
+        run("sfdisk", "-q", "--no-tell-kernel", device, input="label: gpt\n256,40M\n,\n")
         result = run(scratch.program, "info", f"{device}@3", accept=(2,)).stdout
         check("there is no partition 3" in result, f"a device of such sectors: {result}")
     finally:

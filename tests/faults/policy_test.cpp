@@ -1,0 +1,193 @@
+// errors=: every structure of a file that is damaged or cannot be read is answered by the policy, said once in the log,
+// and counted in the superblock.
+#include "format/superblock.h"
+#include "inode/xattr.h"
+#include "tests/faults/faulty_mount.h"
+
+#include <functional>
+
+namespace uext4::faults {
+namespace {
+
+struct Structure {
+    const char* name;
+    const char* format;
+    // The device's block that is to be damaged, of the file /f.
+    std::function<BlockNr(Inode&)> find;
+    // What meets it.
+    std::function<Result<void>(FileSystem&)> meet;
+};
+
+Result<void> read_data(FileSystem& fs) {
+    auto file = TRY(fs.open_path("/f", O_RDONLY, 0, root));
+    std::vector<std::byte> out(4096);
+    TRY(file->read(std::uint64_t{8192} * 30, out));
+    return {};
+}
+
+Result<void> write_data(FileSystem& fs) {
+    auto file = TRY(fs.open_path("/f", O_RDWR, 0, root));
+    TRY(file->write(std::uint64_t{8192} * 30 + 4096, std::vector<std::byte>(100)));
+    return file->sync(false);
+}
+
+Result<void> read_attribute(FileSystem& fs) {
+    auto file = TRY(fs.open_path("/f", O_RDONLY, 0, root));
+    TRY(get_xattr(file->inode(), "user.long"));
+    return {};
+}
+
+BlockNr tree_block(Inode& inode) {
+    BlockNr found;
+    MutexLock guard(inode.map_lock);
+    EXPECT_TRUE(inode.map().for_each_tree_block([&](BlockNr block) {
+        if (!found) found = block;
+        return true;
+    }));
+    return found;
+}
+
+BlockNr attribute_block(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.xattr_block();
+}
+
+const Structure structures[] = {
+    {"extent node, read", "-b 4096", tree_block, read_data},
+    {"extent node, written", "-b 4096", tree_block, write_data},
+    {"indirect block", "-b 4096 -O ^extents,^64bit", tree_block, read_data},
+    {"attribute block", "-b 4096", attribute_block, read_attribute},
+};
+
+// A file of many extents with an attribute that the inode has no room for, and the block to damage.
+BlockNr prepare(const std::shared_ptr<MemoryDevice>& image, const Structure& what) {
+    FaultyMount m(image);
+    EXPECT_TRUE(m.mount());
+    BlockNr found;
+    {
+        auto file = m.open("/f");
+        for (std::uint64_t i = 0; i < 40; ++i) EXPECT_TRUE(file->write(8192 * i, std::vector<std::byte>(4096)));
+        EXPECT_TRUE(file->sync(false));
+        EXPECT_TRUE(m.fs->set_xattr(file->inode(), "user.long", std::vector<std::byte>(1000), 0, root, false));
+        EXPECT_TRUE(m.fs->sync());
+        found = what.find(file->inode());
+    }
+    EXPECT_TRUE(m.fs->unmount());
+    EXPECT_TRUE(found) << what.name;
+    return found;
+}
+
+format::SuperBlock super_of(MemoryDevice& image) {
+    format::SuperBlock super;
+    EXPECT_TRUE(image.read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
+    return super;
+}
+
+// errors=remount-ro closes, errors=continue goes on; both tell once and count.
+void judge(FaultyMount& m, const Structure& what, bool remounts, int code, std::uint8_t number) {
+    for (int i = 0; i < 2; ++i) {
+        const Result<void> met = what.meet(*m.fs);
+        ASSERT_FALSE(met) << what.name;
+        EXPECT_TRUE(met.error().code == code || (i > 0 && met.error().code == EROFS))
+            << what.name << ": " << met.error().what;
+    }
+    EXPECT_EQ(m.said("damage: "), 1u) << what.name << ": " << m.log;
+    EXPECT_EQ(m.fs->read_only(), remounts) << what.name;
+    auto more = m.fs->open_path("/more", O_CREAT | O_RDWR, 0644, root);
+    EXPECT_EQ(more.has_value(), !remounts) << what.name;
+    if (!more) {
+        EXPECT_EQ(more.error().code, EROFS);
+    } else {
+        more->reset();
+    }
+    m.faulty->clear();
+    (void)m.fs->unmount();
+    const format::SuperBlock super = super_of(*m.memory);
+    EXPECT_TRUE(super.state & format::super_state::errors) << what.name;
+    EXPECT_GE(super.error_count, 1u) << what.name;
+    EXPECT_EQ(super.first_error_errcode, number) << what.name;
+    EXPECT_NE(super.first_error_time, 0u) << what.name;
+    EXPECT_NE(super.last_error_time, 0u) << what.name;
+    EXPECT_NE(super.first_error_func[0], '\0') << what.name;
+}
+
+TEST(Policy, DamageInAFilesBlocks) {
+    for (const Structure& what : structures) {
+        for (const bool remounts : {false, true}) {
+            auto image = fresh_image(what.format);
+            const BlockNr block = prepare(image, what);
+            ASSERT_TRUE(image->write(block.value * 4096, std::vector<std::byte>(4096, std::byte{0xa5})));
+            FaultyMount m(image);
+            ASSERT_TRUE(m.mount(remounts ? "errors=remount-ro" : "errors=continue"));
+            judge(m, what, remounts, EUCLEAN, 5);
+        }
+    }
+}
+
+TEST(Policy, BlocksOfAFileThatCannotBeRead) {
+    for (const Structure& what : structures) {
+        for (const bool remounts : {false, true}) {
+            auto image = fresh_image(what.format);
+            const BlockNr block = prepare(image, what);
+            FaultyMount m(image);
+            ASSERT_TRUE(m.mount(remounts ? "errors=remount-ro" : "errors=continue"));
+            DeviceFault fault;
+            fault.kinds = {DeviceRequest::Kind::Read};
+            fault.offset = block.value * 4096;
+            fault.length = 4096;
+            m.faulty->add(fault);
+            judge(m, what, remounts, EIO, 2);
+        }
+    }
+}
+
+// The data of a file is nobody's structure.
+TEST(Policy, DataThatCannotBeReadIsNoDamage) {
+    auto image = fresh_image("-b 4096");
+    prepare(image, structures[0]);
+    BlockNr data;
+    {
+        FaultyMount m(image);
+        ASSERT_TRUE(m.mount());
+        auto file = m.open("/f");
+        MutexLock guard(file->inode().map_lock);
+        auto run = file->inode().map().lookup(LogicalBlock(60), 1);
+        ASSERT_TRUE(run);
+        data = run->physical;
+    }
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount("errors=remount-ro"));
+    DeviceFault fault;
+    fault.kinds = {DeviceRequest::Kind::Read};
+    fault.offset = data.value * 4096;
+    fault.length = 4096;
+    m.faulty->add(fault);
+    const Result<void> met = read_data(*m.fs);
+    ASSERT_FALSE(met);
+    EXPECT_EQ(met.error().code, EIO);
+    EXPECT_FALSE(m.fs->read_only());
+    m.faulty->clear();
+    EXPECT_TRUE(m.fs->unmount());
+    EXPECT_FALSE(super_of(*image).state & format::super_state::errors);
+}
+
+// errors=panic ends who changes the image; who only looks has nothing to end for.
+TEST(Policy, PanicOfTheSuperblockIsForWhoeverWrites) {
+    auto image = fresh_image("-b 4096 -e panic");
+    const BlockNr block = prepare(image, structures[0]);
+    ASSERT_TRUE(image->write(block.value * 4096, std::vector<std::byte>(4096, std::byte{0xa5})));
+    {
+        FaultyMount m(std::shared_ptr<MemoryDevice>(image->clone()));
+        ASSERT_TRUE(m.mount("ro"));
+        const Result<void> met = read_data(*m.fs);
+        ASSERT_FALSE(met);
+        EXPECT_EQ(met.error().code, EUCLEAN);
+    }
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount());
+    EXPECT_DEATH((void)read_data(*m.fs), "");
+    (void)m.fs->unmount();
+}
+
+}  // namespace
+}  // namespace uext4::faults
