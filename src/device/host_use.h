@@ -10,9 +10,10 @@
 
 namespace uext4 {
 
-// EBUSY, with a sentence that says how, if the device `fd` is mounted (by the kernel's drivers or by a server of one's
-// own), or a partition of it; or, through a loop device, any of the bytes [offset, offset + length) of the file `fd`
-// (length 0: to the end).
+// EBUSY, with a sentence that says how, if any of the bytes [offset, offset + length) of the file or device `fd`
+// (length 0: to the end) are mounted, by the kernel's drivers or by a server of one's own: as this device, as what it
+// is a partition of or is divided into, or through any loop device that shows the same bytes, of it or of what lies
+// behind it.
 Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t length, const std::string& name);
 
 // A sentence that says where, if the image (a name as of open_device(), which begins at `offset` where it names no

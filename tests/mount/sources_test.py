@@ -7,6 +7,8 @@ Usage: sources_test.py PROGRAM
 import errno
 import hashlib
 import os
+import pathlib
+import stat
 import time
 
 import mounting
@@ -175,6 +177,121 @@ def beside_the_kernel(scratch):
     print("partitions beside one that the kernel has", flush=True)
 
 
+class Loop:
+    """A loop device over a file or another device; None where there are none."""
+
+    def __init__(self, source, *options):
+        self.source, self.options = source, options
+
+    def __enter__(self):
+        result = run("losetup", "-f", "--show", *self.options, self.source, accept=range(256))
+        self.device = result.stdout.strip() if result.returncode == 0 else None
+        return self.device
+
+    def __exit__(self, *unused):
+        if self.device:
+            run("losetup", "-d", self.device)
+
+
+def partition_node(scratch, device, number, start, length):
+    """The node of a loop device's partition, made where nothing on this machine finds partitions; None where none can be."""
+    node = f"{device}p{number}"
+    if os.path.exists(node):
+        return node
+    told = pathlib.Path("/sys/block", os.path.basename(device), os.path.basename(node), "dev")
+    if not told.exists():
+        run("addpart", device, number, start // SECTOR, length // SECTOR, accept=range(256))
+    if not told.exists():
+        print(f"partitions of {device}: left out, they cannot be made")
+        return None
+    node = scratch.path(f"p{number}")
+    node.unlink(missing_ok=True)
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(*map(int, told.read_text().split(":"))))
+    return node
+
+
+def changes_refused(scratch, image, where, through, what):
+    """The verbs that write as well as the mount; who reads is told."""
+    refused(scratch, image, what)
+    result = run(scratch.program, "mkdir", f"{image}:/written", accept=(2,))
+    check(f"mounted on {where} through {through}" in result.stdout, f"{what}: {result.stdout}")
+    told = run(scratch.program, "ls", image).stdout
+    check(f"mounted for writing on {where} through {through}" in told, f"a reader, {what}: {told}")
+
+
+def through_another_device(scratch):
+    """Two devices show one file: what the kernel has mounted of it through one is not written through the other."""
+    image = scratch.image("shown twice", "64M", "-t", "ext4", "-b", "4096")
+    there = scratch.path("the kernel's")
+    there.mkdir(exist_ok=True)
+    with Loop(image) as one, Loop(image) as other, Loop(one) as above, Loop(above) as high:
+        if not high:
+            print("two devices of a file: left out, there are no loop devices")
+            return
+        run("mount", "-t", "ext4", one, there)
+        try:
+            changes_refused(scratch, other, there, one, "mounted through another device")
+            changes_refused(scratch, above, there, one, "mounted, and a device over its device")
+            changes_refused(scratch, high, there, one, "mounted, and a device over a device over its device")
+            fd = os.open(other, os.O_RDWR)
+            try:
+                result = run(scratch.program, "mkdir", f"/dev/fd/{fd}:/written", pass_fds=(fd,), accept=(2,))
+            finally:
+                os.close(fd)
+            check(f"mounted on {there} through {one}" in result.stdout, f"a descriptor of another device: {result.stdout}")
+            check(not (there / "written").exists(), "it was written")
+        finally:
+            run("umount", there)
+        # The mount lies two devices higher than what is to be written.
+        run("mount", "-t", "ext4", high, there)
+        try:
+            for lower, what in ((image, "the file"), (one, "the lowest device"), (other, "another device"),
+                                (above, "the device below")):
+                changes_refused(scratch, lower, there, high, f"mounted two devices higher: {what}")
+        finally:
+            run("umount", there)
+        use(scratch, other, "one of two devices that nobody has mounted")
+    mounting.clean(image)
+
+    disk, starts = disk_of(scratch, "gpt")
+    with Loop(disk, "-o", str(starts[1]), "--sizelimit", str(starts[2] - starts[1])) as part, Loop(disk) as whole, \
+            Loop(disk, "-P") as divided, Loop(whole, "-o", str(starts[1])) as rest:
+        second, third = (partition_node(scratch, divided, n, starts[n - 1], starts[2] - starts[1]) for n in (2, 3))
+        run("mount", "-t", "ext4", part, there)
+        try:
+            changes_refused(scratch, f"{whole}@2", there, part, "a partition, mounted by its offset")
+            changes_refused(scratch, rest, there, part, "an offset of another device, mounted by its offset")
+            refused(scratch, whole, "a partition by its offset, mounted by its offset", "-o", f"offset={starts[1]}")
+            use(scratch, f"{whole}@3", "another partition, through another device")
+            check("mounted" not in run(scratch.program, "ls", f"{whole}@3:/").stdout, "a warning for another partition")
+            if second:
+                changes_refused(scratch, second, there, part, "a partition's device, mounted by its offset")
+                use(scratch, third, "another partition's device")
+        finally:
+            run("umount", there)
+        if second:
+            through = f"{divided}p2"
+            run("mount", "-t", "ext4", second, there)
+            try:
+                changes_refused(scratch, part, there, through, "a stretch that is mounted as a partition")
+                changes_refused(scratch, f"{whole}@2", there, through, "a partition that is mounted as a device")
+                use(scratch, f"{whole}@3", "another partition, beside one that is mounted as a device")
+            finally:
+                run("umount", there)
+            with Loop(second) as above:
+                run("mount", "-t", "ext4", above, there)
+                try:
+                    changes_refused(scratch, second, there, above, "a partition, mounted through a device over it")
+                    changes_refused(scratch, part, there, above, "a stretch, mounted through a device over a partition")
+                    changes_refused(scratch, f"{whole}@2", there, above, "a partition by its number, and a device over it")
+                    use(scratch, third, "another partition's device, beside one with a device over it")
+                finally:
+                    run("umount", there)
+    for start in starts[1:]:
+        checked_part(scratch, disk, start)
+    print("mounted through one device, and another shows the same: refused")
+
+
 def refused(scratch, image, what, *options):
     other = scratch.path("refused")
     other.mkdir(exist_ok=True)
@@ -290,6 +407,7 @@ def test(scratch):
     partitions(scratch)
     large_sectors(scratch)
     beside_the_kernel(scratch)
+    through_another_device(scratch)
     descriptor(scratch)
     block_device(scratch)
     in_use(scratch)
