@@ -1,4 +1,5 @@
 // The table of inodes, device numbers, orphans.
+#include "inode/super_access.h"
 #include "inode/test_volume.h"
 
 #include <sys/sysmacros.h>
@@ -248,6 +249,52 @@ TEST_P(OrphanLists, ThatLieEnd) {
         Handle handle = volume.start();
         expect_ok(volume.orphans().remove(handle, *file));
     }
+    volume.check();
+}
+
+// Two blocks of slots: the list is used when both are full, and no longer when a slot of either is free.
+TEST(OrphanFile, IsFilledBeforeTheList) {
+    TestVolume volume("-b 1024 -N 2000 -O orphan_file -E orphan_file_size=2");
+    constexpr std::size_t slots = 2 * 254;
+    std::vector<InodeNr> numbers;
+    while (numbers.size() < slots + 10) numbers.push_back(volume.make()->number());
+    const auto add = [&](std::size_t at) {
+        InodeRef file = volume.get(numbers[at]);
+        Handle handle = volume.start();
+        expect_ok(volume.orphans().add(handle, *file));
+    };
+    const auto remove = [&](std::size_t at) {
+        InodeRef file = volume.get(numbers[at]);
+        Handle handle = volume.start();
+        expect_ok(volume.orphans().remove(handle, *file));
+    };
+    const auto listed = [&]() -> std::uint32_t { return value_of(read_super(volume.fs())).last_orphan; };
+    EXPECT_TRUE(value_of(volume.orphans().load()).empty());
+    for (std::size_t at = 0; at < slots; ++at) add(at);
+    EXPECT_EQ(listed(), 0u);
+    add(slots);
+    add(slots + 1);
+    EXPECT_EQ(listed(), numbers[slots + 1].value);
+    // Of both blocks, the last one of a block and the first one of the next.
+    for (std::size_t at : {0u, 253u, 254u, 300u}) remove(at);
+    for (std::size_t at = 2; at < 6; ++at) add(slots + at);
+    EXPECT_EQ(listed(), numbers[slots + 1].value);
+    add(slots + 6);
+    EXPECT_EQ(listed(), numbers[slots + 6].value);
+    for (std::size_t at : {100u, 400u}) remove(at);
+    // What a mount finds taken is not given again.
+    volume.reopen();
+    EXPECT_EQ(value_of(volume.orphans().load()).size(), slots + 1);
+    for (std::size_t at = 7; at < 9; ++at) add(slots + at);
+    EXPECT_EQ(listed(), numbers[slots + 6].value);
+    add(slots + 9);
+    EXPECT_EQ(listed(), numbers[slots + 9].value);
+    volume.reopen();
+    EXPECT_EQ(value_of(volume.orphans().load()).size(), slots + 4);
+    for (std::size_t at = 0; at < numbers.size(); ++at) remove(at);
+    EXPECT_EQ(listed(), 0u);
+    volume.reopen();
+    EXPECT_TRUE(value_of(volume.orphans().load()).empty());
     volume.check();
 }
 

@@ -17,9 +17,15 @@ struct Orphans::State {
     std::unordered_map<std::uint64_t, std::list<InodeNr>::iterator> in_chain;
     // The file: inode -> slot.
     std::unordered_map<std::uint64_t, std::uint64_t> in_file;
-    std::vector<BlockNr> blocks;  // of the orphan file
+    struct FileBlock {
+        BlockNr block;
+        std::uint32_t free;  // of its slots
+        std::uint32_t next;  // where a free one is likely
+    };
+    std::vector<FileBlock> blocks;
+    // Those with free slots. Slots are taken from the last one of these only, so what is full leaves at the end.
+    std::vector<std::uint32_t> roomy;
     std::uint32_t seed = 0;
-    std::uint64_t hint = 0;
     std::vector<std::string> left_out;
 
     void leave_out(std::string why) {
@@ -30,7 +36,7 @@ struct Orphans::State {
     std::uint32_t per_block() const { return format::orphans_per_block(fs.block_size()); }
 
     Result<void> set_slot(Handle& handle, std::uint64_t slot, std::uint32_t value) {
-        const BlockNr block = blocks[slot / per_block()];
+        const BlockNr block = blocks[slot / per_block()].block;
         BufferRef buffer = TRY(fs.buffers.read(block, "orphan file"));
         TRY(handle.write_access(buffer));
         MutexLock guard(buffer->lock);
@@ -39,18 +45,37 @@ struct Orphans::State {
         return {};
     }
 
+    // One block is looked at, or none if all are full. The lock keeps the slots.
     Result<bool> add_to_file(Handle& handle, InodeNr ino) {
-        const std::uint64_t slots = blocks.size() * per_block();
-        for (std::uint64_t n = 0; n < slots; ++n) {
-            const std::uint64_t slot = (hint + n) % slots;
-            BufferRef buffer = TRY(fs.buffers.read(blocks[slot / per_block()], "orphan file"));
-            if (view_as<Le32>(buffer->data(), slot % per_block() * 4) != 0) continue;
-            TRY(set_slot(handle, slot, static_cast<std::uint32_t>(ino.value)));
-            in_file[ino.value] = slot;
-            hint = slot + 1;
-            return true;
+        while (!roomy.empty()) {
+            const std::uint32_t index = roomy.back();
+            FileBlock& block = blocks[index];
+            BufferRef buffer = TRY(fs.buffers.read(block.block, "orphan file"));
+            for (std::uint32_t n = 0; n < per_block(); ++n) {
+                const std::uint32_t at = (block.next + n) % per_block();
+                if (view_as<Le32>(buffer->data(), at * 4u) != 0) continue;
+                const std::uint64_t slot = std::uint64_t{index} * per_block() + at;
+                TRY(set_slot(handle, slot, static_cast<std::uint32_t>(ino.value)));
+                in_file[ino.value] = slot;
+                block.next = at + 1;
+                if (--block.free == 0) roomy.pop_back();
+                return true;
+            }
+            // The device gave other bytes than at the mount.
+            block.free = 0;
+            roomy.pop_back();
         }
         return false;
+    }
+
+    Result<void> remove_from_file(Handle& handle, std::unordered_map<std::uint64_t, std::uint64_t>::iterator entry) {
+        const std::uint64_t slot = entry->second;
+        TRY(set_slot(handle, slot, 0));
+        in_file.erase(entry);
+        const auto index = static_cast<std::uint32_t>(slot / per_block());
+        blocks[index].next = static_cast<std::uint32_t>(slot % per_block());
+        if (blocks[index].free++ == 0) roomy.push_back(index);
+        return {};
     }
 
     // i_dtime of an inode on the list is the next one's number. The caller has no map_lock of another inode.
@@ -99,11 +124,7 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         // The inode before it on the list is changed as well; its map_lock comes before the list's lock, so it is
         // looked up first and checked again below.
         MutexLock guard(s.lock);
-        if (auto it = s.in_file.find(ino.value); it != s.in_file.end()) {
-            TRY(s.set_slot(handle, it->second, 0));
-            s.in_file.erase(it);
-            return {};
-        }
+        if (auto it = s.in_file.find(ino.value); it != s.in_file.end()) return s.remove_from_file(handle, it);
         if (!s.in_chain.contains(ino.value)) return {};
     }
     for (;;) {
@@ -155,7 +176,7 @@ Result<std::vector<InodeNr>> Orphans::load() {
         s.seed = format::inode_seed(g, file->number(), file->generation());
         const std::uint64_t count = file->size() / g.block_size;
         if (count == 0 || count > 1u << 16) return fail(EUCLEAN, "orphan file: {} blocks", count);
-        std::vector<BlockNr> blocks;
+        std::vector<State::FileBlock> blocks;
         for (std::uint64_t b = 0; b < count; ++b) {
             const MappedRun run = TRY(file->map().lookup(LogicalBlock(b), 1));
             if (run.hole()) return fail(EUCLEAN, "orphan file: block {} is a hole", b);
@@ -163,9 +184,13 @@ Result<std::vector<InodeNr>> Orphans::load() {
             if (!format::orphan_block_ok(g, s.seed, run.physical, buffer->data()))
                 return fail(EUCLEAN, "orphan file: block {}: bad magic or checksum", b);
             buffer->set_kind(BlockKind::orphan_file);
+            State::FileBlock& block = blocks.emplace_back(run.physical, 0, 0);
             for (std::uint32_t i = 0; i < s.per_block(); ++i) {
                 const std::uint32_t ino = view_as<Le32>(buffer->data(), i * 4u);
-                if (!ino) continue;
+                if (!ino) {
+                    ++block.free;
+                    continue;
+                }
                 if (!g.valid_inode(InodeNr(ino)) || ino < g.first_inode) {
                     s.leave_out(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
                     continue;
@@ -173,9 +198,11 @@ Result<std::vector<InodeNr>> Orphans::load() {
                 s.in_file[ino] = b * s.per_block() + i;
                 found.emplace_back(ino);
             }
-            blocks.push_back(run.physical);
         }
         s.blocks = std::move(blocks);
+        s.roomy.clear();
+        for (std::size_t b = s.blocks.size(); b-- > 0;)
+            if (s.blocks[b].free != 0) s.roomy.push_back(static_cast<std::uint32_t>(b));
     }
     const format::SuperBlock super = TRY(read_super(s.fs));
     InodeNr ino(super.last_orphan);

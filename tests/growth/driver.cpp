@@ -134,9 +134,16 @@ void remove_file(const Work& w) {
     need(w.fs.unlink(*top, w.path.substr(1), root, false));
 }
 
+// Files without a name, all open at once: `from` that are there already, and `count`.
+void keep_orphans(const Work& w) {
+    std::vector<std::unique_ptr<OpenFile>> kept;
+    for (std::uint64_t i = 0; i < w.from + w.count; ++i)
+        kept.push_back(need(w.fs.open_path(w.path, O_TMPFILE | O_RDWR, 0600, root)));
+}
+
 const std::map<std::string, std::function<void(const Work&)>> works = {
-    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},    {"unlink", remove_entries},
-    {"list", list_entries},          {"holes", make_holes},      {"remove", remove_file}};
+    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},     {"unlink", remove_entries},
+    {"list", list_entries},          {"holes", make_holes},      {"remove", remove_file}, {"orphans", keep_orphans}};
 
 }  // namespace
 }  // namespace uext4

@@ -23,6 +23,8 @@ from mounting import check  # noqa: E402
 LONG = mounting.is_long()
 ENTRIES = (10_000, 100_000, 1_000_000) if LONG else (5_000, 20_000, 80_000)
 HOLES = (10_000, 100_000, 1_310_720) if LONG else (1_000, 10_000, 40_000)  # 1,310,720 are those of 10 GiB
+# With blocks of 1 KiB the orphan file has 32 blocks of 254 slots. It is full at the last of these: the list goes on.
+ORPHANS = (500, 2_000, 8_128)
 SIZES = ("1G", "64G", "1T", "16T")
 OPERATIONS = 50
 FEW = 1.0  # blocks an operation: what one operation may differ by from chance
@@ -116,6 +118,30 @@ def holes(driver, scratch):
             f"| delete | {described(costs)} |"]
 
 
+def orphans(driver, scratch):
+    image = scratch.image("orphans", "100M", "-t", "ext4", "-b", "1024", "-O", "orphan_file", "-N", "10000")
+    work = scratch.path("orphans at work")
+
+    def fresh():
+        """Inodes that were in use are read."""
+        return mounting.copy_image(image, work)
+
+    costs = []
+    for count in ORPHANS:
+        base, seen = (driver.run(fresh(), "orphans", "/", count, more) for more in (0, OPERATIONS))
+        instructions = [driver.instructions(fresh(), "orphans", "/", count, more) for more in (0, OPERATIONS)]
+        costs.append(((seen["read"] - base["read"]) / OPERATIONS, (seen["written"] - base["written"]) / OPERATIONS,
+                      (instructions[1] - instructions[0]) / OPERATIONS))
+        print(f"| a file without a name beside {count:,} | {described(costs[-1:])} |", flush=True)
+    mounting.clean(work)
+    image.unlink()
+    work.unlink()
+    grows_slowly("a file without a name", ORPHANS, costs)
+    sizes = " | ".join(f"beside {count:,}" for count in ORPHANS)
+    return [f"| a file without a name, made and deleted | {sizes} |", "|---|" + "---|" * len(ORPHANS),
+            f"| O_TMPFILE | {described(costs)} |"]
+
+
 def mounts(driver, scratch):
     rows, found = [], []
     for size in SIZES:
@@ -150,7 +176,7 @@ def write(document, tables):
 def test(scratch):
     mounting.need("mke2fs", "e2fsck", "valgrind")
     driver = Driver(sys.argv[1], scratch)
-    tables = {part.__name__: part(driver, scratch) for part in (directories, holes, mounts)}
+    tables = {part.__name__: part(driver, scratch) for part in (directories, holes, orphans, mounts)}
     if sys.argv[2:3] == ["--write"]:
         write(sys.argv[3], tables)
 
