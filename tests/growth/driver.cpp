@@ -134,10 +134,10 @@ void remove_file(const Work& w) {
     need(w.fs.unlink(*top, w.path.substr(1), root, false));
 }
 
-// Files without a name, all open at once: `from` that are there already, and `count`.
+// Files without a name, all open at once.
 void keep_orphans(const Work& w) {
     std::vector<std::unique_ptr<OpenFile>> kept;
-    for (std::uint64_t i = 0; i < w.from + w.count; ++i)
+    for (std::uint64_t i = 0; i < w.count; ++i)
         kept.push_back(need(w.fs.open_path(w.path, O_TMPFILE | O_RDWR, 0600, root)));
 }
 

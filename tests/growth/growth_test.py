@@ -23,8 +23,8 @@ from mounting import check  # noqa: E402
 LONG = mounting.is_long()
 ENTRIES = (10_000, 100_000, 1_000_000) if LONG else (5_000, 20_000, 80_000)
 HOLES = (10_000, 100_000, 1_310_720) if LONG else (1_000, 10_000, 40_000)  # 1,310,720 are those of 10 GiB
-# With blocks of 1 KiB the orphan file has 32 blocks of 254 slots. It is full at the last of these: the list goes on.
-ORPHANS = (500, 2_000, 8_128)
+ORPHANS_IN_A_BLOCK = 254  # of 1 KiB
+ORPHAN_BLOCKS = (1, 4, 16)
 SIZES = ("1G", "64G", "1T", "16T")
 OPERATIONS = 50
 FEW = 1.0  # blocks an operation: what one operation may differ by from chance
@@ -119,27 +119,27 @@ def holes(driver, scratch):
 
 
 def orphans(driver, scratch):
-    image = scratch.image("orphans", "100M", "-t", "ext4", "-b", "1024", "-O", "orphan_file", "-N", "10000")
-    work = scratch.path("orphans at work")
-
-    def fresh():
-        """Inodes that were in use are read."""
-        return mounting.copy_image(image, work)
-
+    """As many as the orphan file has slots, and half as many more, of which the list knows."""
     costs = []
-    for count in ORPHANS:
-        base, seen = (driver.run(fresh(), "orphans", "/", count, more) for more in (0, OPERATIONS))
-        instructions = [driver.instructions(fresh(), "orphans", "/", count, more) for more in (0, OPERATIONS)]
-        costs.append(((seen["read"] - base["read"]) / OPERATIONS, (seen["written"] - base["written"]) / OPERATIONS,
-                      (instructions[1] - instructions[0]) / OPERATIONS))
-        print(f"| a file without a name beside {count:,} | {described(costs[-1:])} |", flush=True)
-    mounting.clean(work)
-    image.unlink()
-    work.unlink()
-    grows_slowly("a file without a name", ORPHANS, costs)
-    sizes = " | ".join(f"beside {count:,}" for count in ORPHANS)
-    return [f"| a file without a name, made and deleted | {sizes} |", "|---|" + "---|" * len(ORPHANS),
-            f"| O_TMPFILE | {described(costs)} |"]
+    for blocks in ORPHAN_BLOCKS:
+        count = blocks * ORPHANS_IN_A_BLOCK * 3 // 2
+        image = scratch.image("orphans", "100M", "-t", "ext4", "-b", "1024", "-O", "orphan_file", "-N", "10000", "-E",
+                              f"orphan_file_size={blocks}")
+        nothing, base = driver.run(image, "nothing"), driver.instructions(image, "nothing")
+        other = mounting.copy_image(image, scratch.path("other"))
+        seen = driver.run(image, "orphans", "/", 0, count)
+        instructions = driver.instructions(other, "orphans", "/", 0, count)
+        mounting.clean(image)
+        costs.append(((seen["read"] - nothing["read"]) / count, (seen["written"] - nothing["written"]) / count,
+                      (instructions - base) / count))
+        print(f"| O_TMPFILE {count:,} | {described(costs[-1:])} |", flush=True)
+        image.unlink()
+        other.unlink()
+    slots = [blocks * ORPHANS_IN_A_BLOCK for blocks in ORPHAN_BLOCKS]
+    grows_slowly("a file without a name", slots, costs)
+    sizes = " | ".join(f"{count * 3 // 2:,} ({count:,} slots)" for count in slots)
+    return [f"| a file without a name, made and deleted, of so many open at once | {sizes} |",
+            "|---|" + "---|" * len(ORPHAN_BLOCKS), f"| O_TMPFILE | {described(costs)} |"]
 
 
 def mounts(driver, scratch):
