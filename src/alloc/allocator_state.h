@@ -2,6 +2,7 @@
 #pragma once
 
 #include "alloc/allocator.h"
+#include "alloc/free_runs.h"
 #include "alloc/lazy_table.h"
 #include "sync/condition.h"
 #include "sync/thread.h"
@@ -23,9 +24,19 @@ struct BusyMap {
     std::uint32_t free = 0;           // clear bits
     std::uint32_t first_free = 0;     // no clear bit below it
     std::uint32_t apart = 0;          // set here and clear on disk: without any, the disk's bitmap tells it all
+    FreeRuns runs;                    // of clear bits; only of maps of blocks, which are changed by take() and put()
     bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
     void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
+    void take(std::uint32_t first, std::uint32_t count) {
+        for (std::uint32_t i = first; i < first + count; ++i) set(i);
+        runs.changed(bits, first, count);
+    }
+    void put(std::uint32_t first, std::uint32_t count) {
+        for (std::uint32_t i = first; i < first + count; ++i) clear(i);
+        runs.changed(bits, first, count);
+    }
+    std::uint64_t bytes() const { return bits.size() * 8 + runs.bytes(); }
 };
 
 // Space that a growing file will want next: others take it only when nothing else is left. It is no promise.
@@ -42,7 +53,6 @@ struct Group {
     std::unique_ptr<BusyMap> blocks;  // null until first used
     std::unique_ptr<BusyMap> inodes;
     std::vector<Window> windows;                  // of files that grow here, oldest first
-    std::uint32_t longest_run = unknown_count;    // no free run is longer
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
     bool recent = false;                          // its maps were wanted since somebody looked for memory
     bool listed = false;                          // among those with maps; guarded by the table's lock

@@ -1,7 +1,6 @@
 #include "alloc/allocator_state.h"
 
 #include <algorithm>
-#include <bit>
 
 namespace uext4 {
 
@@ -12,24 +11,6 @@ constexpr unsigned groups_to_search = 32;  // for a run of the wanted length, be
 struct FoundRun {
     std::uint32_t first = 0, count = 0;
 };
-
-// The first clear bit at or after `from`, or `limit`.
-std::uint32_t next_clear(const BusyMap& map, std::uint32_t from, std::uint32_t limit) {
-    while (from < limit) {
-        const std::uint64_t word = ~map.bits[from / 64] >> (from % 64);
-        if (word) return std::min(limit, from + static_cast<std::uint32_t>(std::countr_zero(word)));
-        from = (from / 64 + 1) * 64;
-    }
-    return limit;
-}
-std::uint32_t next_set(const BusyMap& map, std::uint32_t from, std::uint32_t limit) {
-    while (from < limit) {
-        const std::uint64_t word = map.bits[from / 64] >> (from % 64);
-        if (word) return std::min(limit, from + static_cast<std::uint32_t>(std::countr_zero(word)));
-        from = (from / 64 + 1) * 64;
-    }
-    return limit;
-}
 
 // Windows of other files, which a search steps over.
 class Foreign {
@@ -60,34 +41,27 @@ private:
 };
 
 // A run of `want` from `from` on (wrapping), else the longest there is.
-FoundRun find_run(BusyMap& map, std::uint32_t from, std::uint32_t want, std::uint32_t limit, const Foreign& foreign) {
-    FoundRun best;
-    if (map.free == 0) return best;
-    auto scan = [&](std::uint32_t start, std::uint32_t end) {
-        const auto next_free = [&](std::uint32_t at) {
-            for (;;) {
-                at = next_clear(map, at, end);
-                const std::uint32_t open = foreign.behind(at);
-                if (open == at || at >= end) return at;
-                at = open;
-            }
-        };
-        std::uint32_t at = next_free(start);
-        while (at < end) {
-            const std::uint32_t most = foreign.next(at, limit);
-            const std::uint32_t stop = next_set(map, at, std::min<std::uint64_t>(std::uint64_t{at} + want, most));
-            const std::uint32_t count = stop - at;
-            if (count > best.count) best = {at, count};
-            if (best.count >= want) return true;
-            at = next_free(stop == most ? stop : next_set(map, stop, limit));
+FoundRun find_run(const BusyMap& map, std::uint32_t from, std::uint32_t want, std::uint32_t limit,
+                  const Foreign& foreign) {
+    const auto search = [&](std::uint32_t start) {
+        FoundRun best;
+        std::uint32_t best_end = 0;
+        for (std::uint32_t at = foreign.behind(start); at < limit && best.count < want;) {
+            const std::uint32_t stop = foreign.next(at, limit);
+            const std::uint32_t longest = std::min(want, map.runs.longest(map.bits, at, stop));
+            if (longest > best.count) best = {at, longest}, best_end = stop;
+            at = foreign.behind(stop);
         }
-        return false;
+        if (best.count > 0) best.first = map.runs.first(map.bits, best.first, best_end, best.count);
+        return best;
     };
+    if (map.free == 0) return {};
     from = std::max(from, map.first_free);
     if (from >= limit) from = map.first_free;
-    if (scan(from, limit)) return best;
-    scan(map.first_free, std::min(from, limit));
-    return best;
+    const FoundRun behind = search(from);
+    if (behind.count >= want || from == map.first_free) return behind;
+    const FoundRun anywhere = search(map.first_free);
+    return anywhere.count > behind.count ? anywhere : behind;
 }
 
 // A file that grows in small steps keeps room for several more; twice as much each time that it was used up.
@@ -105,7 +79,7 @@ void keep_window(Group& group, InodeNr owner, const FoundRun& taken, const BusyM
     });
     if (owner.value == 0) return;
     size = std::min(size, window_most);
-    if (end == 0) end = next_set(map, from, std::min(limit, from + size));
+    if (end == 0) end = next_set(map.bits, from, std::min(limit, from + size));
     for (const Window& w : group.windows)
         if (w.end > from) end = std::min(end, std::max(w.first, from));
     end = std::max(from, end);  // empty: remembers the size
@@ -162,13 +136,13 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
             if (group.blocks->free == 0) continue;
             const std::uint32_t from = n == 0 ? s.cluster_index(goal) : 0;
             const bool respect = attempt < 2;
-            if (attempt == 0 && group.longest_run < wanted && group.longest_run <= best_count) continue;
+            const std::uint32_t longest = group.blocks->runs.longest();
+            if (attempt == 0 && longest < wanted && longest <= best_count) continue;
             const FoundRun run =
                 find_run(*group.blocks, from, wanted, s.clusters_in(number), Foreign(group, owner, respect));
-            if (run.count < wanted && group.windows.empty()) group.longest_run = run.count;
             if (attempt == 0 && run.count < wanted && run.count > best_count) best_group = n, best_count = run.count;
             if (run.count == 0 || (attempt == 0 && run.count < wanted)) continue;
-            for (std::uint32_t i = run.first; i < run.first + run.count; ++i) group.blocks->set(i);
+            group.blocks->take(run.first, run.count);
             keep_window(group, owner, run, *group.blocks, s.clusters_in(number));
             group.blocks->free -= run.count;
             group.blocks->apart += run.count;
@@ -202,11 +176,11 @@ Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
         MutexLock guard(group.lock);
         TRY(s.load_blocks(number, group));
         BusyMap& map = *group.blocks;
-        const std::uint32_t from = next_clear(map, index, end);
+        const std::uint32_t from = next_clear(map.bits, index, end);
         if (from < end) {
-            const std::uint32_t taken = next_set(map, from, end) - from;
+            const std::uint32_t taken = next_set(map.bits, from, end) - from;
             Claim paid = TRY(claim(taken, true));
-            for (std::uint32_t i = from; i < from + taken; ++i) map.set(i);
+            map.take(from, taken);
             map.free -= taken;
             map.apart += taken;
             if (map.first_free == from) map.first_free = from + taken;
@@ -233,10 +207,9 @@ void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_gra
     {
         MutexLock guard(grp.lock);
         if (grp.blocks) {
-            for (std::uint32_t i = index; i < index + count; ++i) grp.blocks->clear(i);
+            grp.blocks->put(index, count);
             grp.blocks->free += count;
             grp.blocks->apart -= count;
-            grp.longest_run = unknown_count;
             grp.blocks->first_free = std::min(grp.blocks->first_free, index);
             facts[number.value].free_hint.store(grp.blocks->free, std::memory_order_relaxed);
         }

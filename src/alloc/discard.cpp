@@ -74,7 +74,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
                     held.merge(std::move(*hold));
                     runs.emplace_back(i, k - i);
                     // Busy while it is discarded.
-                    for (std::uint32_t b = i; b < k; ++b) group.blocks->set(b);
+                    group.blocks->take(i, k - i);
                     group.blocks->free -= k - i;
                     group.blocks->apart += k - i;
                 }

@@ -147,7 +147,8 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
-    keep_maps_bounded(g, grp, grp.blocks->bits.size() * 8);
+    grp.blocks->runs.build(grp.blocks->bits);
+    keep_maps_bounded(g, grp, grp.blocks->bytes());
     facts[g.value].free_hint.store(grp.blocks->free);
     return {};
 }
@@ -196,7 +197,7 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         return fail(map.error());
     }
     grp.inodes = std::move(*map);
-    keep_maps_bounded(g, grp, grp.inodes->bits.size() * 8);
+    keep_maps_bounded(g, grp, grp.inodes->bytes());
     facts[g.value].free_inode_hint.store(grp.inodes->free);
     return {};
 }

@@ -11,7 +11,7 @@ namespace {
 // How many groups one load looks at for maps that may go: those that are in use must not make it walk all of them.
 constexpr std::size_t clock_steps = 64;
 
-std::uint64_t bytes_of_map(const std::unique_ptr<BusyMap>& map) { return map ? map->bits.size() * 8 : 0; }
+std::uint64_t bytes_of_map(const std::unique_ptr<BusyMap>& map) { return map ? map->bytes() : 0; }
 
 // What the disk's bitmap tells as well goes. Bytes freed.
 std::uint64_t let_go(std::unique_ptr<BusyMap>& map) {
