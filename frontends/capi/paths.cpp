@@ -222,6 +222,7 @@ int uext4_truncate(uext4_fs* fs, const char* path, off_t size) try {
 }
 UEXT4_NOTHING_THROWN
 int uext4_access(uext4_fs* fs, const char* path, int mask) try {
+    if ((mask & ~(R_OK | W_OK | X_OK)) != 0) return invalid("uext4_access: unknown bits in the mode");
     return with(fs, path, true, [&](Inode& inode) { return status(fs->fs->access(inode, mask, identity(fs))); });
 }
 UEXT4_NOTHING_THROWN

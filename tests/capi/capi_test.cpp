@@ -165,6 +165,8 @@ TEST_F(CInterface, NamesAndDirectories) {
     EXPECT_EQ(uext4_unlink(fs, "/moved"), 0);
     EXPECT_EQ(uext4_rmdir(fs, "/d"), -ENOTEMPTY);
     EXPECT_EQ(uext4_access(fs, "/again", R_OK), 0);
+    // As in the kernel, before the path is looked at.
+    for (const char* path : {"/again", "/is not there"}) EXPECT_EQ(uext4_access(fs, path, 8), -EINVAL) << path;
     struct statvfs v{};
     EXPECT_EQ(uext4_statfs(fs, &v), 0);
     EXPECT_EQ(v.f_namemax, 255u);
