@@ -12,7 +12,7 @@ import tempfile
 import threading
 
 from . import build, host, packages
-from .host import BUILD, ROOT, GiveUp, say
+from .host import BUILD, ROOT, GiveUp, output_on_stderr, say
 
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 PROGRAMS = BUILD / "fuzz" / "bin"
@@ -157,8 +157,9 @@ def fuzz(arguments):
     if options.built:
         known = sorted(path.name.removeprefix("fuzz_") for path in PROGRAMS.glob("fuzz_*"))
     else:
-        packages.ensure("products", "clang")
-        known = targets()
+        with output_on_stderr():
+            packages.ensure("products", "clang")
+            known = targets()
     if not options.targets:
         say("fuzz targets: " + " ".join(known))
         return 0
@@ -171,7 +172,8 @@ def fuzz(arguments):
     if options.seconds < 1 or options.jobs < 1:
         raise GiveUp("--seconds and --jobs want a number above 0")
     if not options.built:
-        build_targets(names)
+        with output_on_stderr():
+            build_targets(names)
     outcomes = run_targets(names, options.seconds, options.jobs, keep=not options.built)
     if options.report:
         write_report(options.report, outcomes)

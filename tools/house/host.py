@@ -1,5 +1,6 @@
 """The repository's place, running other programs, and giving up with a sentence."""
 
+import contextlib
 import os
 import pathlib
 import shlex
@@ -20,6 +21,20 @@ class GiveUp(Exception):
 
 def say(text):
     print(text, flush=True)
+
+
+@contextlib.contextmanager
+def output_on_stderr():
+    """For a verb whose standard output is its result: what building says goes elsewhere."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def jobs():

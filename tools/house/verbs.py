@@ -1,13 +1,11 @@
 """The verbs of ./dev."""
 
 import argparse
-import contextlib
-import os
 import subprocess
 import sys
 
 from . import build, fuzzing, linting, packages, running, testing, usage
-from .host import BUILD, ROOT, GiveUp, say
+from .host import ROOT, GiveUp, output_on_stderr, say
 
 HELP = """./dev VERB [...]
 
@@ -38,20 +36,6 @@ def build_verb(arguments):
     return 0
 
 
-@contextlib.contextmanager
-def output_on_stderr():
-    """For a verb whose standard output is its result: what building says goes elsewhere."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
 def bench(arguments):
     script = ROOT / "tools" / "bench" / "bench.py"
     sys.path.insert(0, str(script.parent))
@@ -77,8 +61,9 @@ def run_tool(name, purpose, arguments):
         say(usage.text_of(listed))
         return 0
     usage.judge(listed, arguments)
-    packages.ensure("products", "tests")
-    tool = build.build_tool("debug", f"uext4-{name}", purpose)
+    with output_on_stderr():
+        packages.ensure("products", "tests")
+        tool = build.build_tool("debug", f"uext4-{name}", purpose)
     return subprocess.run([str(tool), *arguments], cwd=ROOT, check=False).returncode
 
 
