@@ -22,7 +22,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
+#include <optional>
 
 namespace uext4::fuse {
 
@@ -43,7 +45,8 @@ public:
         else fmt::print(stderr, "uext4 mount: {}\n", line);
     }
     void detach() {
-        openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);  // connected now: the sandbox has no new sockets
+        tzset();                                             // read now: the sandbox has no new files
+        openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);  // and connected: it has no new sockets
         detached_.store(true);
     }
 
@@ -212,8 +215,9 @@ Result<void> serve(Job& job, Log& log) {
 
     auto run = [&]() -> Result<void> {
         const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};
-        Placement placement = job.options.placement ? Placement::start() : Placement();
-        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options.auto_unmount, unwanted));
+        const bool sandbox = job.options.sandbox;
+        Placement placement = job.options.placement ? Placement::start(sandbox) : Placement();
+        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options.auto_unmount, sandbox, unwanted));
         const auto tell = [&log](const std::string& text) { log.tell(text); };
         FileDeviceOptions device_options;
         device_options.writable = !job.options.volume.fs.read_only;
@@ -223,25 +227,29 @@ Result<void> serve(Job& job, Log& log) {
             if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset))
                 log.tell(*warning);
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
-        // Threads that start from here on have no capabilities; this one takes its own back for the mount itself.
-        if (job.options.sandbox) TRY(lower_capabilities());
+        // Every thread but this one has no capabilities from its start; this one has them until the mount is made.
+        const auto apart = [sandbox](const std::function<Result<void>()>& body) {
+            return sandbox ? without_capabilities(body) : body();
+        };
         BlockDevice& image = *device;
-        std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
+        std::unique_ptr<FileSystem> fs;
+        const auto parse = [&]() -> Result<void> {
+            fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
+            return {};
+        };
+        TRY(apart(parse));
         Result<void> served, sealed;
         {
             Server server(*fs, job.options, tell, std::move(placement));
-            TRY(server.start());
-            if (job.options.sandbox) {
-                TRY(raise_capabilities());
-                server.ask_for_groups([&supervisor](pid_t pid) { return supervisor.groups_of(pid); });
-            }
+            TRY(apart([&] { return server.start(); }));
+            if (sandbox) server.ask_for_groups([&supervisor](pid_t pid) { return supervisor.groups_of(pid); });
             served = server.attach(job.directory, job.debug, [&] {
                 const bool background = job.report >= 0;
                 if (background) {
                     log.detach();
                     enter_background();
                 }
-                if (job.options.sandbox) sealed = enter_sandbox();
+                if (sandbox) sealed = enter_sandbox();
                 if (!sealed) return server.stop();  // never a mount that is less closed than it says
                 if (!background) return;
                 const char done = 0;
@@ -251,10 +259,11 @@ Result<void> serve(Job& job, Log& log) {
             if (served) {
                 supervisor.mounted();
                 {
-                    // Its thread is to have no capabilities either; until the sandbox, this one may have to unmount.
-                    if (job.options.sandbox) served = lower_capabilities();
-                    Stopper stopper(server, supervisor, signals, log);
-                    if (job.options.sandbox && served) served = raise_capabilities();
+                    std::optional<Stopper> stopper;
+                    served = apart([&]() -> Result<void> {
+                        stopper.emplace(server, supervisor, signals, log);
+                        return {};
+                    });
                     if (served) served = server.loop();
                     // umount(2) has returned, and whoever called it may look at the image at once.
                     image.keep_openers_waiting();

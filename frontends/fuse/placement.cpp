@@ -1,6 +1,7 @@
 #include "fuse/placement.h"
 
 #include "fuse/signals.h"
+#include "sandbox/sandbox.h"
 
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -114,12 +115,14 @@ private:
 };
 
 // What both processes begin with. They end with whoever started them, whatever ends that.
-void become(const char* name, pid_t parent) {
+void become(const char* name, pid_t parent, bool sandbox) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(0);
     close_range(0, ~0u, 0);
     if (chdir("/") != 0) _exit(0);
     ignore_signals();
     prctl(PR_SET_NAME, name);
+    // Without it nothing is lost that a mount needs.
+    if (sandbox && !enter_sandbox(Reach::threads)) _exit(0);
 }
 
 }  // namespace
@@ -175,7 +178,7 @@ void Placement::follow(Shared& shared, pid_t server) {
     }
 }
 
-Placement Placement::start() {
+Placement Placement::start(bool sandbox) {
     Placement made;
     if (sysconf(_SC_NPROCESSORS_ONLN) < 2) return made;
     void* page = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -185,13 +188,13 @@ Placement Placement::start() {
     made.helper_ = fork();
     if (made.helper_ != 0) return made;
 
-    become("uext4-placement", server);
     const pid_t helper = getpid();
-    if (fork() == 0) {
-        become("uext4-awake", helper);
+    if (fork() == 0) {  // before this process may not fork any more
+        become("uext4-awake", helper, sandbox);
         keep_awake(*made.shared_);
         _exit(0);
     }
+    become("uext4-placement", server, sandbox);
     follow(*made.shared_, server);
     _exit(0);
 }

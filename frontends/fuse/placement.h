@@ -24,7 +24,8 @@ namespace uext4::fuse {
 class Placement {
 public:
     // Best done while the process has one thread. Without the rights or the means nothing is placed, and nothing lost.
-    static Placement start();
+    // `sandbox`: the two processes keep no capability, and the system calls that they need.
+    static Placement start(bool sandbox);
     Placement() = default;
     Placement(Placement&& other) noexcept;
     Placement& operator=(Placement&& other) noexcept;

@@ -3,8 +3,10 @@
 #include "device/mount_table.h"
 #include "fuse/fusermount.h"
 #include "fuse/signals.h"
+#include "sandbox/sandbox.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -24,6 +26,9 @@ namespace {
 
 constexpr char word_mounted = 'm', word_take_away = 't', word_forget = 'f', word_drop = 'x', word_done = 'd';
 constexpr std::int32_t most_groups = 65536;  // as the kernel's limit
+
+// To unmount, to reach the mount's directory, and to read the groups of everybody's processes where /proc hides them.
+constexpr unsigned own_capabilities[] = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE};
 
 void unmount_lazily(const std::string& directory) {
     if (umount2(directory.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == EPERM)
@@ -125,7 +130,7 @@ void say(int socket, char word) {
 
 }  // namespace
 
-Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unmount,
+Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unmount, bool sandbox,
                                      const std::vector<int>& unwanted) {
     int ends[2], groups[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -154,6 +159,7 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
     if (const int null = open("/dev/null", O_RDWR | O_CLOEXEC); null >= 0)
         for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
     if (chdir("/") != 0) _exit(1);
+    if (sandbox && !keep_capabilities(own_capabilities)) _exit(1);
     supervise(ends[1], groups[1], directory, auto_unmount);
 }
 

@@ -19,8 +19,9 @@ namespace uext4::fuse {
 class Supervisor {
 public:
     // Forks: to be called while the process has one thread. `auto_unmount`: a server that died leaves no mount behind.
-    // `unwanted`: descriptors that the supervisor must not keep open.
-    static Result<Supervisor> start(const std::string& directory, bool auto_unmount, const std::vector<int>& unwanted);
+    // `sandbox`: it keeps those of its capabilities that it needs. `unwanted`: descriptors that it must not keep open.
+    static Result<Supervisor> start(const std::string& directory, bool auto_unmount, bool sandbox,
+                                    const std::vector<int>& unwanted);
     Supervisor(Supervisor&& other) noexcept;
     ~Supervisor();  // the process ends, too
 

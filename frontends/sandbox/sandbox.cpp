@@ -1,5 +1,7 @@
 #include "sandbox/sandbox.h"
 
+#include "sync/thread.h"
+
 #include <cap-ng.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -13,8 +15,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
+#include <exception>
+#include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace uext4 {
@@ -28,12 +34,11 @@ constexpr int plain_calls[] = {
     // descriptors
     SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64),
     SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(preadv2), SCMP_SYS(pwritev2), SCMP_SYS(lseek), SCMP_SYS(fstat),
-    SCMP_SYS(newfstatat), SCMP_SYS(fstatfs), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range),
-    SCMP_SYS(ftruncate), SCMP_SYS(fallocate), SCMP_SYS(fadvise64), SCMP_SYS(copy_file_range), SCMP_SYS(splice),
-    SCMP_SYS(vmsplice), SCMP_SYS(tee), SCMP_SYS(close), SCMP_SYS(dup), SCMP_SYS(dup2), SCMP_SYS(dup3), SCMP_SYS(flock),
-    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
+    SCMP_SYS(fstatfs), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range), SCMP_SYS(ftruncate),
+    SCMP_SYS(fallocate), SCMP_SYS(fadvise64), SCMP_SYS(copy_file_range), SCMP_SYS(splice), SCMP_SYS(vmsplice),
+    SCMP_SYS(tee), SCMP_SYS(close), SCMP_SYS(dup), SCMP_SYS(dup2), SCMP_SYS(dup3), SCMP_SYS(flock), SCMP_SYS(poll),
+    SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
     SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(eventfd2), SCMP_SYS(pipe2),
-    SCMP_SYS(io_uring_enter),  // of a ring made before, restricted by whoever made it
     // memory
     SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(madvise), SCMP_SYS(brk),
     // threads
@@ -48,16 +53,16 @@ constexpr int plain_calls[] = {
 
 // Files of the host by path, for Reach::files.
 constexpr int file_calls[] = {
-    SCMP_SYS(open),        SCMP_SYS(openat),      SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP_SYS(statx),
-    SCMP_SYS(access),      SCMP_SYS(faccessat),   SCMP_SYS(faccessat2), SCMP_SYS(statfs),     SCMP_SYS(readlink),
-    SCMP_SYS(readlinkat),  SCMP_SYS(getdents64),  SCMP_SYS(getcwd),     SCMP_SYS(umask),      SCMP_SYS(mkdir),
-    SCMP_SYS(mkdirat),     SCMP_SYS(rmdir),       SCMP_SYS(unlink),     SCMP_SYS(unlinkat),   SCMP_SYS(link),
-    SCMP_SYS(linkat),      SCMP_SYS(symlink),     SCMP_SYS(symlinkat),  SCMP_SYS(mknod),      SCMP_SYS(mknodat),
-    SCMP_SYS(rename),      SCMP_SYS(renameat),    SCMP_SYS(renameat2),  SCMP_SYS(chmod),      SCMP_SYS(fchmod),
-    SCMP_SYS(fchmodat),    SCMP_SYS(chown),       SCMP_SYS(lchown),     SCMP_SYS(fchown),     SCMP_SYS(fchownat),
-    SCMP_SYS(utimensat),   SCMP_SYS(getxattr),    SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),  SCMP_SYS(setxattr),
-    SCMP_SYS(lsetxattr),   SCMP_SYS(fsetxattr),   SCMP_SYS(listxattr),  SCMP_SYS(llistxattr), SCMP_SYS(flistxattr),
-    SCMP_SYS(removexattr), SCMP_SYS(lremovexattr)};
+    SCMP_SYS(open),       SCMP_SYS(openat),      SCMP_SYS(stat),        SCMP_SYS(lstat),      SCMP_SYS(statx),
+    SCMP_SYS(newfstatat), SCMP_SYS(access),      SCMP_SYS(faccessat),   SCMP_SYS(faccessat2), SCMP_SYS(statfs),
+    SCMP_SYS(readlink),   SCMP_SYS(readlinkat),  SCMP_SYS(getdents64),  SCMP_SYS(getcwd),     SCMP_SYS(umask),
+    SCMP_SYS(mkdir),      SCMP_SYS(mkdirat),     SCMP_SYS(rmdir),       SCMP_SYS(unlink),     SCMP_SYS(unlinkat),
+    SCMP_SYS(link),       SCMP_SYS(linkat),      SCMP_SYS(symlink),     SCMP_SYS(symlinkat),  SCMP_SYS(mknod),
+    SCMP_SYS(mknodat),    SCMP_SYS(rename),      SCMP_SYS(renameat),    SCMP_SYS(renameat2),  SCMP_SYS(chmod),
+    SCMP_SYS(fchmod),     SCMP_SYS(fchmodat),    SCMP_SYS(chown),       SCMP_SYS(lchown),     SCMP_SYS(fchown),
+    SCMP_SYS(fchownat),   SCMP_SYS(utimensat),   SCMP_SYS(getxattr),    SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),
+    SCMP_SYS(setxattr),   SCMP_SYS(lsetxattr),   SCMP_SYS(fsetxattr),   SCMP_SYS(listxattr),  SCMP_SYS(llistxattr),
+    SCMP_SYS(flistxattr), SCMP_SYS(removexattr), SCMP_SYS(lremovexattr)};
 // Those over files. SYS_ADMIN is for their trusted attributes; what else it allows is no call of the list.
 constexpr unsigned file_capabilities[] = {CAP_CHOWN, CAP_DAC_OVERRIDE,    CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
                                           CAP_MKNOD, CAP_LINUX_IMMUTABLE, CAP_SETFCAP,         CAP_SYS_ADMIN};
@@ -70,6 +75,9 @@ constexpr int wanted_fcntls[] = {F_GETFD,      F_SETFD,      F_GETFL,     F_SETF
                                  F_SETPIPE_SZ, F_GETPIPE_SZ, F_OFD_SETLK, F_SETLK, F_SETLEASE};
 
 using Filter = std::unique_ptr<void, decltype([](void* f) { seccomp_release(f); })>;
+
+// Where threads run, for Reach::threads.
+constexpr int thread_calls[] = {SCMP_SYS(openat), SCMP_SYS(sched_setaffinity)};
 
 int allow(const Filter& f, int call) { return seccomp_rule_add(f.get(), SCMP_ACT_ALLOW, call, 0); }
 int allow(const Filter& f, int call, scmp_arg_cmp argument) {
@@ -105,6 +113,11 @@ Result<void> filter_calls(Reach reach) {
     for (const int call : plain_calls) bad |= allow(f, call);
     if (reach == Reach::files)
         for (const int call : file_calls) bad |= allow(f, call);
+    if (reach == Reach::threads) {
+        for (const int call : thread_calls) bad |= allow(f, call);
+        bad |= allow(f, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_IDLE));
+        bad |= allow(f, SCMP_SYS(tgkill), SCMP_A2(SCMP_CMP_EQ, 0));  // asks whether a thread is there
+    }
     bad |= allow_in_part(f);
     if (bad != 0) return fail(ENOTSUP, "sandbox: the filter of system calls cannot be made");
     if (const int error = seccomp_load(f.get()); error != 0)
@@ -113,46 +126,81 @@ Result<void> filter_calls(Reach reach) {
     return {};
 }
 
-constexpr unsigned last_capability = 63;
-
-Result<void> apply(const char* what) {
-    if (capng_apply(CAPNG_SELECT_CAPS) == 0) return {};
-    return fail(EPERM, "sandbox: capabilities cannot be {}", what);
-}
-
-Result<void> give_up_capabilities(Reach reach) {
+// Of the calling thread, which is left with those of `wanted` that it has.
+Result<void> limit_capabilities(std::span<const unsigned> wanted) {
     capng_get_caps_process();
     std::vector<unsigned> kept;
-    if (reach == Reach::files)
-        for (const unsigned c : file_capabilities)
-            if (capng_have_capability(CAPNG_EFFECTIVE, c)) kept.push_back(c);
-    capng_clear(CAPNG_SELECT_CAPS);
+    for (const unsigned c : wanted)
+        if (capng_have_capability(CAPNG_EFFECTIVE, c)) kept.push_back(c);
+    // What a program could ever gain by exec is given up where that is allowed.
+    const bool bounds = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP) != 0;
+    capng_clear(CAPNG_SELECT_BOTH);
     for (const unsigned c : kept)
-        capng_update(CAPNG_ADD, static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED), c);
-    return apply("given up");
+        capng_update(CAPNG_ADD, static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET), c);
+    if (capng_apply(bounds ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) == 0) return {};
+    return fail(EPERM, "sandbox: capabilities cannot be given up");
 }
+
+std::uint64_t mask_of(std::span<const unsigned> capabilities) {
+    std::uint64_t mask = 0;
+    for (const unsigned c : capabilities) mask |= std::uint64_t{1} << c;
+    return mask;
+}
+
+// Nobody can take capabilities from another thread, so that one which has some is no mistake to go on with.
+Result<void> check_other_threads(std::span<const unsigned> allowed) {
+    std::error_code error;
+    const std::filesystem::directory_iterator threads("/proc/self/task", error), end;
+    if (error == std::errc::no_such_file_or_directory) return {};  // no /proc here, and no threads to be listed
+    if (error) return fail(error.value(), "sandbox: /proc/self/task: {}", error.message());
+    for (std::filesystem::directory_iterator at = threads; at != end; at.increment(error)) {
+        const int thread = std::stoi(at->path().filename().string());
+        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, thread};
+        __user_cap_data_struct data[2]{};
+        if (::syscall(SYS_capget, &header, data) != 0) {
+            if (errno == ESRCH) continue;
+            return fail(errno, "sandbox: thread {}: {}", thread, std::strerror(errno));
+        }
+        const auto both = [&](auto set) { return std::uint64_t{data[1].*set} << 32 | data[0].*set; };
+        const std::uint64_t has = both(&__user_cap_data_struct::permitted) | both(&__user_cap_data_struct::inheritable);
+        if (has & ~mask_of(allowed)) return fail(EPERM, "sandbox: thread {} has capabilities", thread);
+    }
+    if (error) return fail(error.value(), "sandbox: /proc/self/task: {}", error.message());
+    return {};
+}
+
+// The stream's buffer and mode are chosen now, as its first output would: by what it leads to, which fstat(3) tells.
+void settle_output() { std::setvbuf(stdout, nullptr, ::isatty(STDOUT_FILENO) == 1 ? _IOLBF : _IOFBF, 0); }
 
 }  // namespace
 
-Result<void> lower_capabilities() {
-    capng_get_caps_process();
-    for (unsigned c = 0; c <= last_capability; ++c)
-        if (capng_have_capability(CAPNG_EFFECTIVE, c)) capng_update(CAPNG_DROP, CAPNG_EFFECTIVE, c);
-    return apply("lowered");
+Result<void> without_capabilities(const std::function<Result<void>()>& body) {
+    Result<void> result;
+    std::exception_ptr thrown;
+    Thread thread = TRY(Thread::start("uext4-open", [&] {
+        try {
+            result = limit_capabilities({});
+            if (result) result = body();
+        } catch (...) {
+            thrown = std::current_exception();
+        }
+    }));
+    thread.join();
+    if (thrown) std::rethrow_exception(thrown);
+    return result;
 }
 
-Result<void> raise_capabilities() {
-    capng_get_caps_process();
-    for (unsigned c = 0; c <= last_capability; ++c)
-        if (capng_have_capability(CAPNG_PERMITTED, c)) capng_update(CAPNG_ADD, CAPNG_EFFECTIVE, c);
-    return apply("raised");
-}
+Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_capabilities(wanted); }
 
 Result<void> enter_sandbox(Reach reach) {
     if (entered.load()) return {};
+    const std::span<const unsigned> kept =
+        reach == Reach::files ? std::span<const unsigned>(file_capabilities) : std::span<const unsigned>();
+    if (reach != Reach::threads) settle_output();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
-    TRY(give_up_capabilities(reach));
+    TRY(limit_capabilities(kept));
+    TRY(check_other_threads(kept));
     TRY(filter_calls(reach));
     entered.store(true);
     return {};

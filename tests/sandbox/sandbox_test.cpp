@@ -7,17 +7,22 @@
 #include <gtest/gtest.h>
 #include <linux/capability.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <set>
 #include <thread>
 
@@ -32,6 +37,10 @@ struct Way {
 const open_how how{O_RDONLY, 0, 0};
 char* const no_words[] = {nullptr};
 unsigned char ring_parameters[120];
+struct stat found;
+struct statx found_x;
+char text[4096];
+constexpr const char* secret = "/etc/shadow";
 
 const Way ways[] = {
     {"open", [] { return ::syscall(SYS_open, "/etc/passwd", O_RDONLY); }},
@@ -40,6 +49,27 @@ const Way ways[] = {
     {"creat", [] { return ::syscall(SYS_creat, "/dev/shm/uext4-hostile", 0600); }},
     {"open_by_handle_at", [] { return ::syscall(SYS_open_by_handle_at, AT_FDCWD, nullptr, O_RDONLY); }},
     {"open_tree", [] { return ::syscall(SYS_open_tree, AT_FDCWD, "/", 0); }},
+    {"stat", [] { return ::syscall(SYS_stat, secret, &found); }},
+    {"lstat", [] { return ::syscall(SYS_lstat, secret, &found); }},
+    {"newfstatat", [] { return ::syscall(SYS_newfstatat, AT_FDCWD, secret, &found, 0); }},
+    {"newfstatat of a link", [] { return ::syscall(SYS_newfstatat, AT_FDCWD, secret, &found, AT_SYMLINK_NOFOLLOW); }},
+    {"newfstatat of the current directory",
+     [] { return ::syscall(SYS_newfstatat, AT_FDCWD, "", &found, AT_EMPTY_PATH); }},
+    {"newfstatat beside AT_EMPTY_PATH", [] { return ::syscall(SYS_newfstatat, 0, secret, &found, AT_EMPTY_PATH); }},
+    {"statx", [] { return ::syscall(SYS_statx, AT_FDCWD, secret, 0, STATX_BASIC_STATS, &found_x); }},
+    {"access", [] { return ::syscall(SYS_access, secret, F_OK); }},
+    {"faccessat", [] { return ::syscall(SYS_faccessat, AT_FDCWD, secret, F_OK); }},
+    {"faccessat2", [] { return ::syscall(SYS_faccessat2, AT_FDCWD, secret, F_OK, 0); }},
+    {"readlink", [] { return ::syscall(SYS_readlink, "/proc/self/exe", text, sizeof text); }},
+    {"readlinkat", [] { return ::syscall(SYS_readlinkat, AT_FDCWD, "/proc/self/exe", text, sizeof text); }},
+    {"statfs", [] { return ::syscall(SYS_statfs, "/", text); }},
+    {"getcwd", [] { return ::syscall(SYS_getcwd, text, sizeof text); }},
+    {"getxattr", [] { return ::syscall(SYS_getxattr, "/", "security.capability", text, sizeof text); }},
+    {"listxattr", [] { return ::syscall(SYS_listxattr, "/", text, sizeof text); }},
+    {"name_to_handle_at", [] { return ::syscall(SYS_name_to_handle_at, AT_FDCWD, secret, text, text, 0); }},
+    {"truncate", [] { return ::syscall(SYS_truncate, "/dev/shm/uext4-hostile-none", 0); }},
+    {"inotify_init1", [] { return ::syscall(SYS_inotify_init1, 0); }},
+    {"fanotify_init", [] { return ::syscall(SYS_fanotify_init, 0, 0); }},
     {"unlink", [] { return ::syscall(SYS_unlink, "/dev/shm/uext4-hostile-none"); }},
     {"mkdir", [] { return ::syscall(SYS_mkdir, "/dev/shm/uext4-hostile-folder", 0700); }},
     {"rename", [] { return ::syscall(SYS_rename, "/dev/shm/uext4-none", "/dev/shm/uext4-other"); }},
@@ -54,6 +84,7 @@ const Way ways[] = {
      }},
     {"connect", [] { return ::syscall(SYS_connect, 0, nullptr, 0); }},
     {"io_uring_setup", [] { return ::syscall(SYS_io_uring_setup, 4, ring_parameters); }},
+    {"io_uring_enter", [] { return ::syscall(SYS_io_uring_enter, 0, 0, 0, 0, nullptr, 0); }},
     {"io_uring_register", [] { return ::syscall(SYS_io_uring_register, 0, 0, nullptr, 0); }},
     {"ptrace", [] { return ::syscall(SYS_ptrace, PTRACE_ATTACH, ::getppid(), nullptr, nullptr); }},
     {"process_vm_readv", [] { return ::syscall(SYS_process_vm_readv, ::getppid(), nullptr, 0, nullptr, 0, 0); }},
@@ -116,7 +147,6 @@ TEST_F(Sandbox, EveryWayOutIsShut) {
     for (const bool threads_first : {false, true}) {
         in_child([&]() -> std::vector<std::string> {
             std::vector<std::string> open_ways;
-            if (!lower_capabilities()) return {"capabilities stay"};
             std::atomic<bool> go{false};
             auto hostile = [&] {
                 while (!go.load()) std::this_thread::yield();
@@ -130,8 +160,11 @@ TEST_F(Sandbox, EveryWayOutIsShut) {
                 }
             };
             std::thread before;
-            if (threads_first) before = std::thread(hostile);
-            if (!raise_capabilities()) return {"capabilities are lost"};
+            const auto start = [&]() -> Result<void> {
+                before = std::thread(hostile);
+                return {};
+            };
+            if (threads_first && !without_capabilities(start)) return {"capabilities cannot be given up"};
             if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
             if (!threads_first) before = std::thread(hostile);
             go.store(true);
@@ -149,8 +182,32 @@ TEST_F(Sandbox, FilesWithinReachAreAllThatIsLeft) {
         const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
         if (fd < 0 || ::fchmod(fd, 0640) != 0 || ::close(fd) != 0)
             wrong.emplace_back("the host's file is out of reach");
-        const std::set<std::string> of_files{"open",  "openat", "creat", "unlink",
-                                             "mkdir", "rename", "chmod", "openat2"};
+        struct stat named{};
+        if (::stat(path.c_str(), &named) != 0 || named.st_size != 1 << 20) wrong.emplace_back("it has no size");
+        const std::set<std::string> of_files{"open",
+                                             "openat",
+                                             "openat2",
+                                             "creat",
+                                             "unlink",
+                                             "mkdir",
+                                             "rename",
+                                             "chmod",
+                                             "stat",
+                                             "lstat",
+                                             "newfstatat",
+                                             "newfstatat of a link",
+                                             "newfstatat of the current directory",
+                                             "newfstatat beside AT_EMPTY_PATH",
+                                             "statx",
+                                             "access",
+                                             "faccessat",
+                                             "faccessat2",
+                                             "readlink",
+                                             "readlinkat",
+                                             "statfs",
+                                             "getcwd",
+                                             "getxattr",
+                                             "listxattr"};
         for (const Way& way : ways) {
             if (of_files.contains(way.name)) continue;
             const long result = way.go();
@@ -162,16 +219,58 @@ TEST_F(Sandbox, FilesWithinReachAreAllThatIsLeft) {
     });
 }
 
-TEST_F(Sandbox, NoCapabilityIsLeft) {
+// What could be asked of the threads from outside is tests/mount/sandbox_test.py.
+TEST_F(Sandbox, AThreadThatKeepsCapabilitiesIsNoSandbox) {
+    if (::geteuid() != 0) GTEST_SKIP() << "there are no capabilities to keep";
     in_child([]() -> std::vector<std::string> {
-        if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
-        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-        __user_cap_data_struct data[2]{};
-        // capget is refused, too: what is known is that nothing can be done with any.
-        if (::syscall(SYS_capget, &header, data) == 0 && (data[0].effective | data[0].permitted | data[1].permitted))
-            return {"a capability is left"};
-        return {};
+        std::atomic<bool> end{false};
+        std::thread with([&] {
+            while (!end.load()) std::this_thread::yield();
+        });
+        std::vector<std::string> wrong;
+        const Result<void> entered = enter_sandbox();
+        if (entered || entered.error().code != EPERM || in_sandbox()) wrong.emplace_back("a thread was left its own");
+        end.store(true);
+        with.join();
+        return wrong;
     });
+}
+
+TEST_F(Sandbox, WhatIsThrownApartIsThrownHere) {
+    in_child([]() -> std::vector<std::string> {
+        try {
+            [[maybe_unused]] const Result<void> never =
+                without_capabilities([]() -> Result<void> { throw std::bad_alloc(); });
+        } catch (const std::bad_alloc&) {
+            return {};
+        }
+        return {"nothing was thrown"};
+    });
+}
+
+// As before: by lines on a terminal, by buffers elsewhere.
+TEST_F(Sandbox, OutputGoesOutAsItDid) {
+    for (const bool terminal : {true, false}) {
+        in_child([&]() -> std::vector<std::string> {
+            int ends[2];
+            if (::pipe2(ends, O_CLOEXEC) != 0) return {"no pipe"};
+            if (terminal) {
+                ends[0] = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+                if (ends[0] < 0 || ::grantpt(ends[0]) != 0 || ::unlockpt(ends[0]) != 0) return {"no terminal"};
+                ends[1] = ::open(::ptsname(ends[0]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+            }
+            if (ends[1] < 0 || ::dup2(ends[1], STDOUT_FILENO) < 0) return {"no output"};
+            if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
+            if (std::printf("a line\nand more") < 0) return {"nothing can be printed"};
+            pollfd out{ends[0], POLLIN, 0};
+            char got[64];
+            const bool came = ::poll(&out, 1, 0) == 1;
+            if (came != terminal) return {terminal ? "a line is held back" : "a line is not held back"};
+            if (terminal && ::read(ends[0], got, sizeof got) != 8) return {"not the line came"};  // with its \r
+            if (std::fflush(stdout) != 0 || ::poll(&out, 1, 0) != 1) return {"the rest does not come"};
+            return {};
+        });
+    }
 }
 
 TEST_F(Sandbox, WhatAServerNeedsGoesOn) {
@@ -182,6 +281,9 @@ TEST_F(Sandbox, WhatAServerNeedsGoesOn) {
         if (::pipe2(ends, O_CLOEXEC) != 0) return {"no pipe"};
         if (auto entered = enter_sandbox(); !entered) return {entered.error().what};
         std::vector<std::string> wrong;
+        struct stat pipe{};
+        if (::syscall(SYS_fstat, ends[0], &pipe) != 0 || !S_ISFIFO(pipe.st_mode))
+            wrong.emplace_back("fstat is refused");
         auto need = [&](const Result<void>& result) {
             if (!result) wrong.push_back(result.error().what);
         };
