@@ -108,8 +108,8 @@ public:
     // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free
     // already or are the file system's own metadata (EUCLEAN naming group and block).
     Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
-    // For who replays what others allocated: the first free run within these blocks, all of it; no grant when none is
-    // free. Not with bigalloc.
+    // For who replays what others allocated: the first free run of clusters within these blocks, which begin with one;
+    // no grant when none is free.
     Result<Grant> grant_within(BlockNr first, std::uint64_t count);
     static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.

@@ -165,13 +165,14 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
 Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
-    if (s.ratio() != 1) return fail(EOPNOTSUPP, "blocks {}..: single blocks of a cluster", first);
+    if (first.value % s.ratio() != 0) return fail(EINVAL, "block {} is inside of a cluster", first);
     if (!g.valid_block(first) || count > g.blocks_count - first.value)
         return fail(EUCLEAN, "{} blocks at {}: outside of the file system", count, first);
     while (count > 0) {
         const GroupNr number = g.group_of(first);
         const std::uint64_t n = std::min(count, g.first_block(number).value + g.blocks_per_group - first.value);
-        const std::uint32_t index = s.cluster_index(first), end = index + static_cast<std::uint32_t>(n);
+        const std::uint32_t index = s.cluster_index(first),
+                            end = index + static_cast<std::uint32_t>(divide_up(n, s.ratio()));
         Group& group = s.group(number);
         MutexLock guard(group.lock);
         TRY(s.load_blocks(number, group));
@@ -190,7 +191,7 @@ Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
             Grant out;
             out.state_ = state_;
             out.first_ = s.cluster_block(number, from);
-            out.count_ = taken;
+            out.count_ = std::uint64_t{taken} * s.ratio();
             return out;
         }
         first += n;

@@ -248,6 +248,8 @@ private:
         InodeRef inode = TRY(file_with_extents(o));
         // The blocks of directories are written by ordinary commits only: names are replayed one by one.
         if (inode->is_directory()) return {};
+        if (o.logical.value % ratio() != o.physical.value % ratio())
+            return fail(EUCLEAN, "blocks {} do not lie in their cluster as {} of the file", o.physical, o.logical);
         for (std::uint64_t done = 0; done < o.count;) {
             MappedRun there;
             {
@@ -256,8 +258,10 @@ private:
             }
             if (there.count == 0) return fail(EUCLEAN, "its map has no block {}", o.logical + done);
             const BlockNr wanted = o.physical + done;
-            if (there.hole()) TRY(map_blocks(*inode, {o.logical + done, there.count, wanted, o.unwritten}));
-            else if (there.physical != wanted) {
+            if (there.hole()) {
+                there = part_in_clusters({o.logical + done, there.count, wanted, o.unwritten});
+                TRY(map_blocks(*inode, there));
+            } else if (there.physical != wanted) {
                 TRY(unmap(*inode, there.logical, there.logical.value + there.count));
                 continue;
             } else if (there.unwritten != o.unwritten) {
@@ -271,15 +275,47 @@ private:
         return {};
     }
 
+    std::uint64_t ratio() const { return fs_.geometry.cluster_ratio; }
+
+    // The front of a run that lies in whole clusters, or within one.
+    MappedRun part_in_clusters(MappedRun run) const {
+        const std::uint64_t inside = run.logical.value % ratio();
+        if (inside != 0 || run.count < ratio()) run.count = std::min(run.count, ratio() - inside);
+        else run.count = round_down(run.count, ratio());
+        return run;
+    }
+
+    // Whether the file has the cluster of the run already, by other blocks in it. Where those lie elsewhere, tags to
+    // come will say so of them as well: a cluster of the file is in one place.
+    Result<bool> has_cluster(Inode& inode, const MappedRun& run) {
+        const LogicalBlock first(round_down(run.logical.value, ratio()));
+        const std::vector<MappedRun> others = TRY(mapped(inode, first, first.value + ratio()));
+        for (const MappedRun& other : others)
+            if (other.physical + (run.logical - first) != run.physical + (other.logical - first)) {
+                TRY(unmap(inode, first, first.value + ratio()));
+                return false;
+            }
+        return !others.empty();
+    }
+
+    // What is a hole so far, as part_in_clusters() gave it.
     Result<void> map_blocks(Inode& inode, const MappedRun& run) {
+        const bool in_part = run.count % ratio() != 0;
+        if (in_part && TRY(has_cluster(inode, run))) {
+            Handle h = TRY(handle());
+            MutexLock guard(inode.map_lock);
+            TRY(inode.map().insert(h, run, nullptr, 0));
+            return inode.store(h);
+        }
         std::vector<Grant> grants = TRY(blocks_.take(run.physical, run.count));
         std::uint64_t done = 0;
         for (Grant& grant : grants) {
-            const std::uint64_t count = grant.count();
+            const std::uint64_t allocated = grant.count(), count = std::min(allocated, run.count - done);
             Handle h = TRY(handle());
             TRY(fs_.allocator.publish(h, grant));
             MutexLock guard(inode.map_lock);
-            TRY(inode.map().insert(h, {run.logical + done, count, run.physical + done, run.unwritten}, nullptr, count));
+            const MappedRun piece{run.logical + done, count, run.physical + done, run.unwritten};
+            TRY(inode.map().insert(h, piece, nullptr, allocated));
             TRY(inode.store(h));
             done += count;
         }
@@ -408,7 +444,6 @@ private:
 }  // namespace
 
 Result<void> replay_fast_commits(const FastCommits& commits, FsContext& fs, InodeTable& inodes, Orphans& orphans) {
-    if (fs.geometry.cluster_ratio != 1) return fail(EOPNOTSUPP, "fast commits on clusters of several blocks");
     Replay replay(fs, inodes, orphans, TRY(NamedBlocks::hold(commits, fs.allocator)));
     TRY(replay.begin());
     for (const FastCommitOperation& o : commits.operations) {

@@ -11,7 +11,7 @@ Result<NamedBlocks> NamedBlocks::hold(const FastCommits& commits, Allocator& all
         if (o.type != format::fc_add_range) continue;
         if (!g.valid_block(o.physical) || o.count == 0 || o.count > g.blocks_count - o.physical.value)
             return fail(EUCLEAN, "{}: blocks {} + {} of {}", o.describe(), o.physical, o.count, g.blocks_count);
-        out.named_.emplace_back(o.physical.value, o.physical.value + o.count);
+        out.named_.emplace_back(out.whole_clusters(o.physical.value, o.physical.value + o.count));
     }
     std::ranges::sort(out.named_);
     std::vector<std::pair<std::uint64_t, std::uint64_t>> merged;
@@ -25,7 +25,13 @@ Result<NamedBlocks> NamedBlocks::hold(const FastCommits& commits, Allocator& all
     return out;
 }
 
+std::pair<std::uint64_t, std::uint64_t> NamedBlocks::whole_clusters(std::uint64_t first, std::uint64_t end) const {
+    const format::Geometry& g = allocator_->geometry();
+    return {round_down(first, g.cluster_ratio), round_up(end, g.cluster_ratio)};
+}
+
 Result<void> NamedBlocks::hold_free(std::uint64_t first, std::uint64_t end) {
+    end = std::min(end, allocator_->geometry().blocks_count);  // the last cluster may not be whole
     while (first < end) {
         Grant grant = TRY(allocator_->grant_within(BlockNr(first), end - first));
         if (!grant) return {};
@@ -36,18 +42,18 @@ Result<void> NamedBlocks::hold_free(std::uint64_t first, std::uint64_t end) {
 }
 
 Result<void> NamedBlocks::freed(BlockNr first, std::uint64_t count) {
-    const std::uint64_t end = first.value + count;
-    auto it = std::ranges::upper_bound(named_, std::pair(first.value, ~std::uint64_t{0}));
+    const auto [begin, end] = whole_clusters(first.value, first.value + count);
+    auto it = std::ranges::upper_bound(named_, std::pair(begin, ~std::uint64_t{0}));
     if (it != named_.begin()) --it;
     for (; it != named_.end() && it->first < end; ++it)
-        if (it->second > first.value) TRY(hold_free(std::max(it->first, first.value), std::min(it->second, end)));
+        if (it->second > begin) TRY(hold_free(std::max(it->first, begin), std::min(it->second, end)));
     return {};
 }
 
 Result<std::vector<Grant>> NamedBlocks::take(BlockNr first, std::uint64_t count) {
     std::vector<Grant> out;
-    std::uint64_t at = first.value;
-    const std::uint64_t end = at + count;
+    const auto [begin_at, end] = whole_clusters(first.value, first.value + count);
+    std::uint64_t at = begin_at;
     while (at < end) {
         auto it = held_.upper_bound(at);
         if (it == held_.begin()) return fail(EUCLEAN, "block {} is in use", at);

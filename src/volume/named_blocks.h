@@ -1,4 +1,5 @@
-// The blocks that fast commits name: held back from everybody else until the tag that needs them comes.
+// The blocks that fast commits name, by whole clusters: held back from everybody else until the tag that needs them
+// comes.
 #pragma once
 
 #include "alloc/allocator.h"
@@ -14,14 +15,16 @@ class NamedBlocks {
 public:
     // Those of all added ranges that are free. The others must turn out to be the file's own already.
     static Result<NamedBlocks> hold(const FastCommits& commits, Allocator& allocator);
-    // These blocks were freed, durably: what of them is named is held again.
+    // These blocks were freed, durably, where no other block of their cluster is used: what of them is named is held
+    // again.
     Result<void> freed(BlockNr first, std::uint64_t count);
-    // The whole range, as grants in order. EUCLEAN when a block of it is not held: somebody has it.
+    // The whole range, to whole clusters, as grants in order. EUCLEAN when a block of it is not held: somebody has it.
     Result<std::vector<Grant>> take(BlockNr first, std::uint64_t count);
 
 private:
     explicit NamedBlocks(Allocator& allocator) : allocator_(&allocator) {}
     Result<void> hold_free(std::uint64_t first, std::uint64_t end);
+    std::pair<std::uint64_t, std::uint64_t> whole_clusters(std::uint64_t first, std::uint64_t end) const;
 
     Allocator* allocator_;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> named_;  // [first, end), sorted, apart

@@ -82,9 +82,11 @@ Result<void> recover_by_mount(const std::shared_ptr<BlockDevice>& device) {
     return fs->unmount();
 }
 
+constexpr int clustered = 4;  // clusters of four blocks
+
 std::string features_of(int which) {
     const char* const features[] = {"metadata_csum", "^metadata_csum,^64bit", "metadata_csum,inline_data",
-                                    "metadata_csum,orphan_file"};
+                                    "metadata_csum,orphan_file", "metadata_csum,bigalloc -C 4096"};
     return features[which];
 }
 
@@ -94,13 +96,15 @@ const std::shared_ptr<MemoryDevice>& clean(int which = 0) {
     if (!device) device = clean_fast_commit_image(features_of(which));
     return device;
 }
-const std::shared_ptr<MemoryDevice>& everything() {
-    static const std::shared_ptr<MemoryDevice> crashed = everything_of(*clean()).crashed();
+const std::shared_ptr<MemoryDevice>& everything(int which = 0) {
+    static std::map<int, std::shared_ptr<MemoryDevice>> made;
+    auto& crashed = made[which];
+    if (!crashed) crashed = everything_of(*clean(which)).crashed();
     return crashed;
 }
 
 class FastCommitReplay : public testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Features, FastCommitReplay, testing::Values(0, 1, 2, 3));
+INSTANTIATE_TEST_SUITE_P(Features, FastCommitReplay, testing::Values(0, 1, 2, 3, clustered));
 
 TEST_P(FastCommitReplay, GivesTheTreeThatWasThere) {
     const FastCommitImage image = everything_of(*clean(GetParam()));
@@ -195,6 +199,13 @@ std::vector<std::byte> raw_inode(std::uint16_t mode, std::uint16_t links, std::u
     return raw;
 }
 
+std::uint64_t first_block_of(FastCommitImage& image, const std::string& path) {
+    auto fs = mount_seed(image.changed(), "ro");
+    const InodeRef inode = *(*fs)->resolve(path, root);
+    MutexLock map(inode->map_lock);
+    return inode->map().lookup(LogicalBlock(0), 1)->physical.value;
+}
+
 std::vector<Lie> lies() {
     std::vector<Lie> out;
     const auto add = [&](std::string what, std::function<void(FastCommitImage&, FastCommitWriter&)> tell) {
@@ -223,16 +234,8 @@ std::vector<Lie> lies() {
     add("no blocks", [](FastCommitImage& i, auto& w) { w.add_range(i.number("/grows"), 100, 0, 9000); });
     add("blocks beyond the largest file",
         [](FastCommitImage& i, auto& w) { w.add_range(i.number("/grows"), 0xFFFFFFFF, 20, 9000); });
-    add("a block of another file", [](FastCommitImage& i, auto& w) {
-        auto fs = mount_seed(i.changed(), "ro");
-        const InodeRef inode = *(*fs)->resolve("/linked", root);
-        std::uint64_t block = 0;
-        {
-            MutexLock map(inode->map_lock);
-            block = inode->map().lookup(LogicalBlock(0), 1)->physical.value;
-        }
-        w.add_range(i.number("/grows"), 100, 1, block);
-    });
+    add("a block of another file",
+        [](FastCommitImage& i, auto& w) { w.add_range(i.number("/grows"), 100, 1, first_block_of(i, "/linked")); });
     add("the same block twice", [](FastCommitImage& i, auto& w) {
         w.add_range(i.number("/grows"), 100, 1, 9000);
         w.add_range(i.number("/grows"), 200, 1, 9000);
@@ -284,37 +287,60 @@ std::vector<Lie> lies() {
     return out;
 }
 
-// Nothing of the commits is taken over; the error says which tag it is, each time.
-TEST(FastCommitLies, AreRefusedByName) {
-    for (const Lie& lie : lies()) {
-        FastCommitImage image(*clean());
-        image.name(format::fc_link, "/", image.number("/linked"), "true so far");
-        lie.tell(image, image.writer());
-        image.writer().commit();
-        const auto crashed = image.crashed();
-        for (const char* options : {"ro", "", ""}) {
-            const auto fs = mount_seed(crashed, options);
-            ASSERT_FALSE(fs) << lie.what << " is believed";
-            EXPECT_NE(fs.error().what.find("fast commit"), std::string::npos) << lie.what << ": " << fs.error().what;
-            EXPECT_TRUE(fs.error().code == EUCLEAN || fs.error().code == EOPNOTSUPP)
-                << lie.what << ": " << fs.error().what;
-        }
-        // The file system is what the last ordinary commit left.
-        auto fs = mount_seed(crashed, "ro,noload");
-        ASSERT_TRUE(fs) << lie.what;
-        EXPECT_FALSE((*fs)->resolve("/true so far", root)) << lie.what;
-        EXPECT_TRUE((*fs)->resolve("/linked", root)) << lie.what;
-    }
+// Of images with clusters of four blocks. "/grows" has 20 of them, block 8000 begins a cluster that is free.
+std::vector<Lie> lies_of_clusters() {
+    return {{"a block that lies elsewhere in its cluster",
+             [](FastCommitImage& i, auto& w) { w.add_range(i.number("/grows"), 100, 1, 8001); }},
+            {"a block beside those of another file",
+             [](FastCommitImage& i, auto& w) {
+                 w.add_range(i.number("/grows"), 101, 1, first_block_of(i, "/linked") + 1);
+             }},
+            {"a cluster of the file at two places",
+             [](FastCommitImage& i, auto& w) {
+                 w.add_range(i.number("/grows"), 100, 2, 8000);
+                 w.add_range(i.number("/grows"), 202, 1, 8002);
+             }},
+            {"a cluster of two files", [](FastCommitImage& i, auto& w) {
+                 w.add_range(i.number("/grows"), 100, 1, 8000);
+                 w.add_range(i.number("/linked"), 101, 1, 8001);
+             }}};
 }
 
-// Any bytes, the sums made right: refused, or a file system in which nothing belongs to two.
-TEST(FastCommitLies, AnyBytesEndWithAnAnswer) {
-    const auto& whole = everything();
+// Nothing of the commits is taken over; the error says which tag it is, each time.
+void expect_refusal(const Lie& lie, int features) {
+    FastCommitImage image(*clean(features));
+    image.name(format::fc_link, "/", image.number("/linked"), "true so far");
+    lie.tell(image, image.writer());
+    image.writer().commit();
+    const auto crashed = image.crashed();
+    for (const char* options : {"ro", "", ""}) {
+        const auto fs = mount_seed(crashed, options);
+        ASSERT_FALSE(fs) << lie.what << " is believed";
+        EXPECT_NE(fs.error().what.find("fast commit"), std::string::npos) << lie.what << ": " << fs.error().what;
+        EXPECT_TRUE(fs.error().code == EUCLEAN || fs.error().code == EOPNOTSUPP) << lie.what << ": " << fs.error().what;
+    }
+    // The file system is what the last ordinary commit left.
+    auto fs = mount_seed(crashed, "ro,noload");
+    ASSERT_TRUE(fs) << lie.what;
+    EXPECT_FALSE((*fs)->resolve("/true so far", root)) << lie.what;
+    EXPECT_TRUE((*fs)->resolve("/linked", root)) << lie.what;
+}
+
+TEST(FastCommitLies, AreRefusedByName) {
+    for (const Lie& lie : lies()) expect_refusal(lie, 0);
+}
+TEST(FastCommitLies, OfClustersAreRefusedByName) {
+    for (const Lie& lie : lies_of_clusters()) expect_refusal(lie, clustered);
+}
+
+// The bytes of some tags changed, the sums made right. How many images opened.
+unsigned change_any_bytes(int features, int rounds) {
+    const auto& whole = everything(features);
     const FastCommitArea area = FastCommitArea::find(whole->clone());
     std::mt19937 random(7);
     const std::size_t used = 6u * 1024;
     unsigned opened = 0;
-    for (int round = 0; round < 1500; ++round) {
+    for (int round = 0; round < rounds; ++round) {
         std::shared_ptr<MemoryDevice> device = whole->clone();
         std::vector<std::byte> bytes = area.read(*device);
         for (unsigned n = random() % 3 + 1; n > 0; --n) {
@@ -332,7 +358,13 @@ TEST(FastCommitLies, AnyBytesEndWithAnAnswer) {
         }
         (void)recover_by_mount(device);
     }
-    EXPECT_GT(opened, 100u);
+    return opened;
+}
+
+// Refused, or a file system in which nothing belongs to two.
+TEST(FastCommitLies, AnyBytesEndWithAnAnswer) {
+    EXPECT_GT(change_any_bytes(0, 1500), 100u);
+    EXPECT_GT(change_any_bytes(clustered, 500), 30u);
 }
 
 }  // namespace

@@ -318,11 +318,37 @@ def punched(w):
     w.write("between", b"1")
     w.fallocate("zeroed", ZERO, 5000, 100_000)
     w.write("between", b"2")
-    w.fallocate("collapsed", COLLAPSE, 8192, 65536)
+    w.fallocate("collapsed", COLLAPSE, 16384, 65536)
     w.write("between", b"3")
-    w.fallocate("inserted", INSERT, 8192, 65536)
+    w.fallocate("inserted", INSERT, 16384, 65536)
     w.write("between", b"4")
     w.write("punched", b"p" * 9000, at=20_000)
+
+
+def parts_of_clusters(w):
+    """Blocks come, go and move within clusters of 16 KiB."""
+    for number in range(4):
+        w.write(f"file{number}", b"%d" % number * 70_000)
+    w.settle()
+    w.fallocate("file0", KEEP_SIZE | PUNCH, 4096, 4096)
+    w.write("between", b"1")
+    w.fallocate("file0", KEEP_SIZE | PUNCH, 20_480, 40_960)
+    w.write("between", b"2")
+    w.write("file0", b"y" * 4096, at=24_576)
+    w.truncate("file1", 4097)
+    w.truncate("file1", 0, sync=False)
+    w.write("file1", b"z" * 5000, at=8192)
+    w.write("file1", b"z" * 3000)
+    w.truncate("file2", 0, sync=False)
+    w.write("file2", b"m" * 70_000)
+    w.write("file3", b"a" * 100, at=74_000)
+    for at in (12_288, 4096, 1_000_000, 1_020_000, 1_008_000):
+        w.write("sparse", b"s" * 4096, at=at)
+    w.fallocate("allocated", 0, 4096, 8192)
+    w.write("allocated", b"b" * 5000, at=8192)
+    w.truncate("allocated", 9000)
+    w.unlink("file0")
+    w.write("takes its place", b"t" * 50_000)
 
 
 def reused_inodes(w):
@@ -445,4 +471,4 @@ def mixture(seed):
 
 SCENARIOS = (create, append, overwrite, truncate, unlink, rename, rename_directory, link, directories, many_names, symlinks,
              directory_attributes, vanished_directories, inherited, many_unlinked,
-             attributes, devices, allocated, punched, reused_inodes, orphan, orphan_gone, many_extents, ordinary_between)
+             attributes, devices, allocated, punched, parts_of_clusters, reused_inodes, orphan, orphan_gone, many_extents, ordinary_between)

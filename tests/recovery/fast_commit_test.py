@@ -33,6 +33,7 @@ FORMATS = {
     "inline data": ("-b", "4096", "-O", "fast_commit,inline_data", *AREA),
     "no checksums": ("-b", "4096", "-O", "fast_commit,^metadata_csum,^64bit", *AREA),
     "orphan file": ("-b", "4096", "-O", "fast_commit,orphan_file", *AREA),
+    "clusters": ("-b", "4096", "-O", "fast_commit,bigalloc", "-C", "16384", *AREA),
     "small inodes": ("-b", "4096", "-I", "128", "-O", "fast_commit", *AREA),
 }
 
@@ -154,9 +155,12 @@ def spare_times(expected, got, alive):
                 expected[path][key] = got[path][key]
 
 
-def compare(expected, got, kernels, ours, block, what):
-    """The same trees. Blocks of an extent tree or of a directory may be more or less where it was built in another way: not
-    more than two, and as many as are free or used because of it. What the kernel forgot to free is where e2fsck found it."""
+def compare(expected, got, kernels, ours, what):
+    """The same trees. Blocks (clusters) of an extent tree or of a directory may be more or less where it was built in
+    another way: not more than two, and as many as are free or used because of it. What the kernel forgot to free is where e2fsck found it."""
+    by_kernel, by_us = comparing.superblock(kernels), comparing.superblock(ours)
+    block = int(by_us["Block size"])
+    unit = int(by_us.get("Cluster size", block))
     forgotten = [expected.pop(path) for path in list(expected) if path.startswith(b"./lost+found/")]
     for table in (expected, got):
         table.pop(b"./lost+found", None)
@@ -168,13 +172,12 @@ def compare(expected, got, kernels, ours, block, what):
             continue
         seen.add(expected[path]["inode"])
         difference = got[path]["blocks"] - expected[path]["blocks"]
-        if "lost" in got[path] or abs(difference) <= 2 * block // 512:
+        if "lost" in got[path] or abs(difference) <= 2 * unit // 512:
             got[path]["blocks"] = expected[path]["blocks"]
-            if expected[path]["kind"] == stat.S_IFDIR and abs(got[path]["size"] - expected[path]["size"]) <= 2 * block:
+            if expected[path]["kind"] == stat.S_IFDIR and abs(got[path]["size"] - expected[path]["size"]) <= 2 * unit:
                 got[path]["size"] = expected[path]["size"]  # names split otherwise; a tree of extents may take the block
             trees += difference * 512 // block
     views.same(expected, got, f"{what}: recovered by the kernel and by the program")
-    by_kernel, by_us = comparing.superblock(kernels), comparing.superblock(ours)
     for field in comparing.COUNTS:
         theirs, own = by_kernel.get(field), by_us.get(field)
         if field == "Free blocks":
@@ -204,7 +207,7 @@ def one(scratch, format_name, scenario, name):
             spare_inline(expected, got, alive)
         if scenario is scenarios.orphan_gone:
             spare_times(expected, got, alive)
-        compare(expected, got, kernels, ours, int(FORMATS[format_name][1]), what)
+        compare(expected, got, kernels, ours, what)
         os.unlink(kernels)
     else:
         for table in (alive, got):
