@@ -27,6 +27,8 @@ constexpr Known workloads[] = {
     {"ace1", "every single operation on a small tree, with each way to make it durable", true},
     {"ace2", "every sequence of two operations", true},
     {"ace3", "sampled sequences of three operations, with syncs between them"},
+    {"replace", "a file replaced by rename or truncate without a sync is the old one or the new one, whole", true},
+    {"reuse", "blocks of directories, extents, attributes and journaled data that become data, on a full device"},
     {"exerciser", "bytes of a few files: write, direct, mapped stores, truncate, fallocate, replace, fsync"},
     {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile"},
     {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
@@ -100,11 +102,13 @@ private:
         if (name == "ace1") return ace_workloads(1, o_.seed, 0);
         if (name == "ace2") return ace_workloads(2, o_.seed, 0);
         if (name == "ace3") return ace_workloads(3, o_.seed, 20000);
+        if (name == "replace") return replacements();
         std::vector<Workload> out;
         for (std::uint64_t i = 0; i < 200; ++i) {
             const std::uint64_t seed = o_.seed * 1000 + i;
             out.push_back(name == "exerciser" ? exerciser(seed, 40)
                           : name == "stress"  ? stress(seed, 40)
+                          : name == "reuse"   ? reuse(seed)
                                               : namespace_stress(seed, 60));
         }
         return out;

@@ -35,6 +35,14 @@ Result<void> sync_path(FileSystem& fs, const Operation& o) {
     return file->sync(o.kind == Kind::Fdatasync);
 }
 
+Result<void> fill(FileSystem& fs, const Operation& o) {
+    const struct statvfs free = TRY(fs.statistics());
+    const std::uint64_t bytes = free.f_bavail * free.f_frsize;
+    if (bytes <= o.length) return fail(ENOSPC, "{} bytes are free", bytes);
+    auto file = TRY(fs.open_path(o.path, O_CREAT | O_RDWR, 0644, root));
+    return file->fallocate(FALLOC_FL_KEEP_SIZE, 0, bytes - o.length);
+}
+
 Result<void> rename_path(FileSystem& fs, const Operation& o) {
     auto from = TRY(fs.resolve_parent(o.path, root));
     auto to = TRY(fs.resolve_parent(o.other, root));
@@ -64,6 +72,8 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     switch (o.kind) {
         case Kind::Truncate: return fs.truncate(*inode, o.length, root, true);
         case Kind::Setxattr: return fs.set_xattr(*inode, o.other, bytes_of_write(serial, 0, o.length), 0, root, true);
+        case Kind::JournalData:
+            return fs.set_flags(*inode, fs.get_flags(*inode) | format::inode_flag::journal_data, root, true);
         case Kind::Removexattr: return fs.remove_xattr(*inode, o.other, root, true);
         case Kind::Chmod: {
             AttributeChange mode;
@@ -77,10 +87,10 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {"creat",       "write",     "direct_write", "mapped_store", "truncate",
-                                 "replace",     "fallocate", "link",         "unlink",       "rename",
-                                 "exchange",    "mkdir",     "rmdir",        "symlink",      "setxattr",
-                                 "removexattr", "chmod",     "fsync",        "fdatasync",    "sync"};
+constexpr const char* names[] = {"creat",     "write",   "direct_write", "mapped_store", "truncate", "replace",
+                                 "fallocate", "link",    "unlink",       "rename",       "exchange", "mkdir",
+                                 "rmdir",     "symlink", "setxattr",     "removexattr",  "chmod",    "journal_data",
+                                 "fill",      "commit",  "fsync",        "fdatasync",    "sync"};
 
 }  // namespace
 
@@ -119,6 +129,8 @@ Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
         case Kind::Link:
         case Kind::Unlink:
         case Kind::Rmdir: return make(fs, o);
+        case Kind::Fill: return fill(fs, o);
+        case Kind::Commit: fs.volume().finish_deletions(); return fs.volume().fs().journal.commit_all();
         case Kind::Fsync:
         case Kind::Fdatasync:
         case Kind::Sync: return sync_path(fs, o);

@@ -28,6 +28,9 @@ struct Operation {
         Setxattr,
         Removexattr,
         Chmod,
+        JournalData,  // the file's flag j: its contents go through the log in data=ordered, too
+        Fill,         // all free space but `length` bytes
+        Commit,       // deletions and what is running, as the clock does it: nothing is written back for it
         Fsync,
         Fdatasync,
         Sync,
@@ -63,5 +66,9 @@ Workload exerciser(std::uint64_t seed, std::size_t steps);
 Workload stress(std::uint64_t seed, std::size_t steps);
 // Names in a few directories.
 Workload namespace_stress(std::uint64_t seed, std::size_t steps);
+// The ways in which programs replace a file, with nothing synced that is not asked for.
+std::vector<Workload> replacements();
+// On a full file system, blocks that the log has images of are freed and used for data, and the other way round.
+Workload reuse(std::uint64_t seed);
 
 }  // namespace uext4::crash

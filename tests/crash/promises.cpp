@@ -95,43 +95,102 @@ private:
     std::string judge_contents(std::size_t k, const Tree& got) const {
         for (const auto& [path, node] : r_.trees[k]) {
             if (!S_ISREG(node.mode)) continue;
-            const std::vector<const std::string*> may = versions(k, node.inode);
-            if (std::string wrong = misfit(may, got.at(path).contents); !wrong.empty()) return path + ": " + wrong;
+            std::string wrong = "contents that no commit could show";
+            for (const Versions& may : versions(k, node.inode)) {
+                if (may.empty()) continue;
+                wrong = misfit(may, got.at(path).contents);
+                if (wrong.empty()) break;
+            }
+            if (!wrong.empty()) return path + ": " + wrong;
         }
         return {};
     }
 
-    // What a file of trees[k] may hold. Its data goes ahead of its names or after them, but never back before a sync;
-    // in data=journal it goes with them, and only the newest step may be cut.
-    std::vector<const std::string*> versions(std::size_t k, std::uint64_t inode) const {
+    using Versions = std::vector<const std::string*>;
+
+    // What a file of trees[k] may hold: a mixture of one of these lists. Its data goes ahead of its names or after
+    // them, but never back before a sync; in data=journal it goes with them, and only a newest step that a commit came
+    // into may be cut. What replaces the contents is seen whole or not at all, so it begins another list.
+    std::vector<Versions> versions(std::size_t k, std::uint64_t inode) const {
         static const std::string empty;
         const unsigned file = r_.files[k].at(inode);
         const auto synced = synced_.find(file);
         std::size_t oldest = std::max(all_, synced == synced_.end() ? std::size_t{0} : synced->second), newest = high_;
+        oldest = std::max(oldest, moved_over_another(k, inode, file));
         if (r_.journals_data() && !stored_through_map_in_inode(k, inode)) {
-            oldest = k > low_ && touches(k, inode) ? k - 1 : k;
+            oldest = k > low_ && touches(k, inode) && !r_.steps[k - 1].in_one_transaction() ? k - 1 : k;
             newest = k;
         }
-        std::vector<const std::string*> may;
+        const std::vector<Replacement> replacements = replacements_of(inode, file, newest);
+        std::vector<Versions> out(1);
         for (std::size_t j = oldest; j <= newest; ++j) {
             const auto known = r_.files[j].find(inode);
             if (known == r_.files[j].end() || known->second != file) {
                 // A write that makes the file makes it empty first.
-                if (j < high_ && has_file(j + 1, inode, file)) may.push_back(&empty);
+                if (j < high_ && has_file(j + 1, inode, file)) out.back().push_back(&empty);
                 continue;
             }
-            // Another thread's commit may come between an open that truncates and the write.
-            if (!r_.directory.empty() && j < newest && replaces(j, inode)) may.push_back(&empty);
+            bool hidden = false;
+            for (const Replacement& r : replacements) {
+                if (j == r.emptied || (j == r.written && !r.cut)) out.emplace_back();
+                if (j == r.written && r.cut) out.back().push_back(&empty);
+                hidden = hidden || (r.hidden && j >= r.emptied && j < r.written);
+            }
             const std::string* contents = &node_of(r_.trees[j], inode)->contents;
-            if (may.empty() || *may.back() != *contents) may.push_back(contents);
+            if (!hidden && (out.back().empty() || *out.back().back() != *contents)) out.back().push_back(contents);
         }
-        return may;
+        return out;
     }
 
-    // The step after trees[j].
-    bool replaces(std::size_t j, std::uint64_t inode) const {
-        const Operation& o = r_.steps[j].operation;
-        return o.kind == Operation::Kind::Reopen && inode_at(r_.trees[j], o.path) == inode;
+    // Contents that are emptied and written again: trees[emptied] is the first without the old ones, trees[written]
+    // with the new ones; the same when one step does both.
+    struct Replacement {
+        std::size_t emptied = 0, written = ~std::size_t{0};
+        bool hidden = false;  // one transaction has both, so nobody sees the file empty
+        bool cut = false;     // a commit came into the step that writes
+    };
+
+    std::vector<Replacement> replacements_of(std::uint64_t inode, unsigned file, std::size_t newest) const {
+        using Kind = Operation::Kind;
+        auto meets = [&](std::size_t i) {
+            return has_file(i, inode, file) && inode_at(r_.trees[i], r_.steps[i].operation.path) == inode;
+        };
+        std::vector<Replacement> out;
+        for (std::size_t i = 0; i < newest; ++i) {
+            const Operation& o = r_.steps[i].operation;
+            const bool in_place = o.kind == Kind::Reopen;
+            if ((!in_place && !(o.kind == Kind::Truncate && o.length == 0)) || !r_.steps[i].done || !meets(i)) continue;
+            if (node_of(r_.trees[i], inode)->contents.empty()) continue;
+            Replacement r{i + 1};
+            // Closed by whoever opens it for writing next, it is on its way to the device if that one wrote.
+            for (std::size_t w = in_place ? i : i + 1; w < r_.steps.size(); ++w) {
+                const Kind kind = r_.steps[w].operation.kind;
+                const bool writes = kind == Kind::Write || kind == Kind::Direct || kind == Kind::Reopen;
+                if (!meets(w) || (!writes && kind != Kind::Fallocate && kind != Kind::MapStore)) continue;
+                if (writes && r_.steps[w].done) {
+                    r.written = w + 1;
+                    r.hidden = r_.steps[i].first_transaction == r_.steps[w].last_transaction;
+                    r.cut = !r_.steps[w].in_one_transaction();
+                }
+                break;
+            }
+            out.push_back(r);
+        }
+        return out;
+    }
+
+    // The newest tree up to `k` in which this file has taken a name from another one: what it held then is on the
+    // device when the name is.
+    std::size_t moved_over_another(std::size_t k, std::uint64_t inode, unsigned file) const {
+        for (std::size_t j = k; j > 0; --j) {
+            const Step& step = r_.steps[j - 1];
+            if (step.operation.kind != Operation::Kind::Rename || !step.done || !has_file(j - 1, inode, file)) continue;
+            const Tree& before = r_.trees[j - 1];
+            const std::uint64_t target = inode_at(before, step.operation.other);
+            if (inode_at(before, step.operation.path) != inode || target == 0 || target == inode) continue;
+            if (S_ISREG(node_of(before, target)->mode)) return j;
+        }
+        return 0;
     }
 
     // Contents that lie in the inode are not journaled by a store through a map: they are written back in their time.
@@ -155,7 +214,7 @@ private:
     // Sizes move in steps of an operation, or of the blocks (in data=journal the folios) of a write that has several.
     std::size_t unit() const { return r_.journals_data() ? 4096 : 1024; }
 
-    std::string misfit(const std::vector<const std::string*>& may, const std::string& got) const {
+    std::string misfit(const Versions& may, const std::string& got) const {
         if (std::ranges::any_of(may, [&](const std::string* s) { return *s == got; })) return {};
         std::size_t least = ~std::size_t{0}, most = 0;
         bool exact = false;

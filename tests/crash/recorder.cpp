@@ -31,6 +31,12 @@ Result<void> disturb(FileSystem& fs, Between between) {
     return {};
 }
 
+std::uint64_t transaction_of(FileSystem& fs) {
+    const Journal& journal = fs.volume().fs().journal;
+    const Tid newest = journal.running();
+    return journal.collects(newest) ? newest : newest + 1;
+}
+
 // A file keeps its number while it is in one tree after the other.
 void number_files(Recording& recording) {
     const Tree& tree = recording.trees.back();
@@ -108,10 +114,12 @@ Result<void> Recorder::record_steps(Session& session, const RecordingDevice& dev
     unsigned serial = 0;
     for (const Operation& operation : into.workload.steps) {
         Step step{operation, device.log_size()};
+        step.first_transaction = transaction_of(session.fs());
         const Result<void> done = session.perform(operation, serial++);
         if (!done && !expected(done.error()))
             return fail(done.error().code, "{}: {}: {}", into.workload.name, describe(operation), done.error().what);
         step.done = done.has_value();
+        step.last_transaction = transaction_of(session.fs());
         step.end = device.log_size();
         into.steps.push_back(std::move(step));
         TRY(note());

@@ -34,6 +34,11 @@ struct Step {
     Operation operation;
     std::size_t begin = 0, end = 0;  // of the log, when it was asked for and when it was acknowledged
     bool done = false;               // it returned no error
+    // The transaction that a change would have joined when it began and when it ended: no commit shows what lay between
+    // if they are the same.
+    std::uint64_t first_transaction = 0, last_transaction = 0;
+
+    bool in_one_transaction() const { return first_transaction == last_transaction; }
 };
 
 struct Recording {

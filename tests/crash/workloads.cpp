@@ -38,6 +38,7 @@ std::vector<Operation> vocabulary() {
         {Kind::Truncate, "/a", {}, 0, 4500},
         {Kind::Truncate, "/a", {}, 0, 20000},
         {Kind::Truncate, "/A/c", {}, 0, 0},
+        {Kind::Write, "/A/c", {}, 0, 6000},  // after that one: a replacement in place, in two steps
         {Kind::Reopen, "/A/c", {}, 0, 7000},
         {Kind::Fallocate, "/a", {}, 8192, 16384, 0},
         {Kind::Fallocate, "/a", {}, 8192, 16384, 1},    // KEEP_SIZE
@@ -64,7 +65,8 @@ std::vector<Operation> vocabulary() {
     };
 }
 
-// What may be made durable after a sequence: what its operations touched, their parents, everything.
+// What may be made durable after a sequence: what its operations touched, their parents, everything. What replaces may
+// also be committed with nobody asking for its data.
 std::vector<Operation> persistence_after(const std::vector<Operation>& steps) {
     std::vector<Operation> out{{Kind::Sync}};
     std::vector<std::string> seen;
@@ -85,6 +87,10 @@ std::vector<Operation> persistence_after(const std::vector<Operation>& steps) {
             out.push_back({Kind::Fdatasync, path});
         if (moved) add(o.other.substr(0, std::max<std::size_t>(1, o.other.rfind('/'))));
     }
+    if (std::ranges::any_of(steps, [](const Operation& o) {
+            return o.kind == Kind::Rename || o.kind == Kind::Reopen || (o.kind == Kind::Truncate && o.length == 0);
+        }))
+        out.push_back({Kind::Commit});
     return out;
 }
 
@@ -223,6 +229,88 @@ Workload stress(std::uint64_t seed, std::size_t steps) {
         w.threads.push_back(std::move(merged));
     }
     w.setup.push_back({Kind::Sync});
+    return w;
+}
+
+std::vector<Workload> replacements() {
+    const std::vector<std::vector<Operation>> ways = {
+        {{Kind::Write, "/A/new", {}, 0, 5000}, {Kind::Rename, "/A/new", "/A/c"}},
+        {{Kind::Write, "/A/new", {}, 0, 90}, {Kind::Rename, "/A/new", "/a"}},
+        {{Kind::Write, "/A/new", {}, 0, 30000}, {Kind::Rename, "/A/new", "/A/s"}},
+        {{Kind::Write, "/a", {}, 2000, 12000}, {Kind::Rename, "/a", "/A/c"}},
+        {{Kind::MapStore, "/a", {}, 100, 8000}, {Kind::Rename, "/a", "/A/c"}},
+        {{Kind::Truncate, "/A/c", {}, 0, 0}, {Kind::Write, "/A/c", {}, 0, 6000}},
+        {{Kind::Truncate, "/A/c", {}, 0, 0}, {Kind::Write, "/A/c", {}, 0, 90}},
+        {{Kind::Truncate, "/A/s", {}, 0, 0}, {Kind::Write, "/A/s", {}, 0, 30000}},
+        {{Kind::Reopen, "/A/c", {}, 0, 20000}},
+        {{Kind::Reopen, "/A/s", {}, 0, 50}, {Kind::Reopen, "/A/s", {}, 0, 5000}},
+    };
+    std::vector<Workload> out;
+    // First those that nobody's sync helps.
+    for (const bool asked : {false, true})
+        for (const auto& way : ways)
+            for (const Operation& last : persistence_after(way)) {
+                if ((last.kind != Kind::Commit) != asked) continue;
+                Workload w{"", small_tree(), way};
+                w.steps.push_back(last);
+                w.name = name_of(w.steps);
+                out.push_back(std::move(w));
+            }
+    return out;
+}
+
+// Each round makes blocks of one kind or several, changes them, frees them and gives three quarters of the space to
+// data, which makes room for the next round's. Commits come in between, or do not.
+Workload reuse(std::uint64_t seed) {
+    constexpr std::uint64_t room = 160 << 10;
+    Workload w{
+        fmt::format("reuse, seed {}", seed), {{Kind::Mkdir, "/m"}, {Kind::Create, "/j"}, {Kind::Create, "/x"}}, {}};
+    w.setup.push_back({Kind::JournalData, "/j"});
+    w.setup.push_back({Kind::Fill, "/ballast", {}, 0, room});
+    w.setup.push_back({Kind::Sync});
+    std::mt19937_64 random(seed);
+    auto below = [&](std::uint64_t n) { return random() % n; };
+    auto step = [&](Operation o) { w.steps.push_back(std::move(o)); };
+    auto perhaps_commit = [&] {
+        if (below(2)) step({below(4) ? Kind::Commit : Kind::Sync});
+    };
+    for (int round = 0; round < 2; ++round) {
+        if (round > 0) {
+            step({Kind::Unlink, fmt::format("/data{}", round - 1)});
+            step({Kind::Commit});
+        }
+        const std::uint64_t directories = below(3) ? 4 + below(4) : 0;
+        const bool nodes = below(2), attributes = below(2), journaled = below(2) || directories == 0;
+        auto directory = [](std::uint64_t i) { return fmt::format("/m/d{}", i); };
+        for (std::uint64_t i = 0; i < directories; ++i) step({Kind::Mkdir, directory(i)});
+        if (nodes) {
+            // More extents than the inode has room for.
+            step({Kind::Create, "/m/e"});
+            for (std::uint64_t i = 0; i < 6; ++i) step({Kind::Fallocate, "/m/e", {}, i * 16384, 4096});
+        }
+        if (attributes) step({Kind::Setxattr, "/x", "user.large", 0, 800});
+        if (journaled) step({Kind::Write, "/j", {}, 0, 20000}), step({Kind::Fsync, "/j"});
+        perhaps_commit();
+        for (std::uint64_t i = 0; i < directories; i += 2) step({Kind::Create, directory(i) + "/f"});
+        if (nodes) step({Kind::Fallocate, "/m/e", {}, 7 * 16384, 4096});
+        if (attributes) step({Kind::Setxattr, "/x", "user.large", 0, 900});
+        if (journaled) step({Kind::Write, "/j", {}, 3000, 9000}), step({Kind::Fsync, "/j"});
+        perhaps_commit();
+        for (std::uint64_t i = 0; i < directories; ++i) {
+            if (i % 2 == 0) step({Kind::Unlink, directory(i) + "/f"});
+            step({Kind::Rmdir, directory(i)});
+        }
+        if (nodes) step({Kind::Unlink, "/m/e"});
+        if (attributes) step({Kind::Removexattr, "/x", "user.large"});
+        if (journaled) step({Kind::Truncate, "/j", {}, 0, 0});
+        step({Kind::Commit});  // freed now
+        perhaps_commit();
+        const std::string data = fmt::format("/data{}", round);
+        step({below(3) ? Kind::Write : Kind::Direct, data, {}, 0, 120 << 10});
+        if (below(4)) step({below(2) ? Kind::Fsync : Kind::Sync, data});
+        perhaps_commit();
+    }
+    step({Kind::Sync});
     return w;
 }
 

@@ -76,7 +76,12 @@ void CrashWorkloads::run(const Recording& recorded, std::mt19937& random, const 
     Recording known = recorded;
     // Inodes are not taken from a block of the table that cannot be read.
     known.other_numbers = std::string_view(fault().name).starts_with("ReadFails");
-    for (std::size_t i = 0; i < known.steps.size(); ++i) known.steps[i].begin = i, known.steps[i].end = i + 1;
+    for (std::size_t i = 0; i < known.steps.size(); ++i) {
+        crash::Step& step = known.steps[i];
+        step.begin = i, step.end = i + 1;
+        // Commits come where the device makes them come; and of a write-back at close that failed, an fsync tells.
+        step.first_transaction = 2 * i, step.last_transaction = 2 * i + 1;
+    }
     const std::size_t steps = known.steps.size();
     // What an unmount is to a file system that is well.
     known.steps.push_back({{crash::Operation::Kind::Sync}, steps, steps + 1, true});
