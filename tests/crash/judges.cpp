@@ -3,9 +3,11 @@
 #include "check/check.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <fstream>
 #include <regex>
 #include <set>
@@ -174,12 +176,51 @@ std::string judge_cut_recovery(const Recording& recording, const CrashState& sta
     return {};
 }
 
-std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, const std::string& scratch) {
+ScratchFile::~ScratchFile() { remove(); }
+
+void ScratchFile::remove() {
+    if (!bytes_) return;
+    ::munmap(bytes_, size_);
+    ::unlink(path_.c_str());
+    bytes_ = nullptr;
+}
+
+Result<void> ScratchFile::make(std::uint64_t size) {
+    remove();
+    const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0) return fail(errno, "{}: cannot be made", path_);
+    void* map = MAP_FAILED;
+    if (::ftruncate(file, static_cast<off_t>(size)) == 0)
+        map = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    const int why = errno;
+    ::close(file);
+    if (map == MAP_FAILED) return fail(why, "{}: cannot be mapped", path_);
+    bytes_ = static_cast<std::byte*>(map);
+    size_ = size;
+    return {};
+}
+
+Result<void> ScratchFile::hold(BlockDevice& image) {
+    constexpr std::uint64_t page = 4096;
+    if (!bytes_ || size_ != image.size()) TRY(make(image.size()));
+    std::vector<std::byte> part(1 << 20);
+    for (std::uint64_t at = 0; at < size_; at += part.size()) {
+        const std::uint64_t length = std::min<std::uint64_t>(part.size(), size_ - at);
+        TRY(image.read(at, Bytes(part).first(length)));
+        for (std::uint64_t i = 0; i < length; i += page) {
+            const std::uint64_t n = std::min(page, length - i);
+            if (std::memcmp(bytes_ + at + i, part.data() + i, n) != 0) std::memcpy(bytes_ + at + i, part.data() + i, n);
+        }
+    }
+    return {};
+}
+
+std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours) {
     std::string out;
-    if (auto saved = save_image(*state.image, scratch); !saved) return saved.error().what;
-    if (run("e2fsck -E journal_only -y " + scratch, out) > 1) return "e2fsck -E journal_only:\n" + out;
-    if (run("e2fsck -fn " + scratch, out) != 0) {
-        auto replayed = MemoryDevice::load(scratch);
+    if (auto held = scratch.hold(*state.image); !held) return held.error().what;
+    if (run("exec e2fsck -E journal_only -y " + scratch.path(), out) > 1) return "e2fsck -E journal_only:\n" + out;
+    if (run("exec e2fsck -fn " + scratch.path(), out) != 0) {
+        auto replayed = MemoryDevice::load(scratch.path());
         if (!replayed) return replayed.error().what;
         auto orphans = orphans_of(std::shared_ptr<BlockDevice>(std::move(*replayed)));
         if (!orphans) return orphans.error().what;
@@ -187,11 +228,11 @@ std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, co
         if (const std::string left = unexplained(out, *orphans); !left.empty())
             return "e2fsck -fn after its own replay:\n" + left;
     }
-    auto ours = std::make_shared<OverlayDevice>(state.image);
-    if (auto tree = recover_and_capture(ours, mode); !tree) return tree.error().what;
-    if (auto saved = save_image(*ours, scratch); !saved) return saved.error().what;
-    const int status = run("e2fsck -fn " + scratch, out);
-    ::unlink(scratch.c_str());
+    if (!ours) return {};
+    auto recovered = std::make_shared<OverlayDevice>(state.image);
+    if (auto tree = recover_and_capture(recovered, mode); !tree) return tree.error().what;
+    if (auto held = scratch.hold(*recovered); !held) return held.error().what;
+    const int status = run("exec e2fsck -fn " + scratch.path(), out);
     return status == 0 ? "" : "e2fsck -fn after our recovery:\n" + out;
 }
 

@@ -25,9 +25,28 @@ std::string judge_cut_recovery(const Recording& recording, const CrashState& sta
 // device.
 std::string judge_growth(const CrashState& state, const std::string& mode, const Tree& tree);
 
-// On copies at `scratch`: e2fsck replays the journal and looks at everything; and looks at what our recovery left.
+// A file for one image after the other: only pages that differ are written.
+class ScratchFile {
+public:
+    explicit ScratchFile(std::string path) : path_(std::move(path)) {}
+    ScratchFile(const ScratchFile&) = delete;
+    ScratchFile& operator=(const ScratchFile&) = delete;
+    ~ScratchFile();
+    const std::string& path() const { return path_; }
+    Result<void> hold(BlockDevice& image);
+
+private:
+    Result<void> make(std::uint64_t size);
+    void remove();
+
+    std::string path_;
+    std::byte* bytes_ = nullptr;  // a shared map of it, which sees what other programs write
+    std::uint64_t size_ = 0;
+};
+
+// On copies: e2fsck replays the journal and looks at everything; if `ours`, it looks at what our recovery left as well.
 // Complaints about an inode that waits on the orphan list are what that list is for; no other is passed over.
-std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, const std::string& scratch);
+std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours);
 
 // The kernel's recovery of a copy gives the same tree. Whether the machine lets us mount:
 bool kernel_can_mount(const std::string& scratch);

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <optional>
 
 namespace uext4::crash {
 namespace {
@@ -36,11 +37,13 @@ constexpr Known workloads[] = {
 
 struct Options {
     std::string workload, format, mode, keep, html, report;
-    std::size_t states = 8000, e2fsck = 400, kernel = 1000, failures = 5;
+    std::size_t states = 10000, kernel = 1000, failures = 5;
+    std::optional<std::size_t> e2fsck{};  // as asked for
     std::uint64_t seed = 1;
     unsigned depth = 2;
     bool thorough = false, capped = false, json = false, list = false;
 
+    std::size_t one_in_for_e2fsck() const { return e2fsck.value_or(thorough ? 2 : 10); }
     void be_thorough() {
         thorough = true;
         states = std::max<std::size_t>(states, 120000);
@@ -49,9 +52,7 @@ struct Options {
 
 class Checker {
 public:
-    explicit Checker(Options options) : o_(std::move(options)), random_(o_.seed) {
-        scratch_ = fmt::format("/dev/shm/uext4-crash-{}", ::getpid());
-    }
+    explicit Checker(Options options) : o_(std::move(options)), random_(o_.seed) {}
 
     int run() {
         if (o_.kernel) kernel_ = kernel_can_mount(scratch_);
@@ -148,9 +149,11 @@ private:
             problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, random_);
         }
         if (problem.empty() && random_() % 4 == 0) problem = judge_growth(state, recording.mode, tree);
-        if (problem.empty() && o_.e2fsck && random_() % o_.e2fsck == 0) {
+        // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
+        const std::size_t one_in = o_.one_in_for_e2fsck();
+        if (problem.empty() && one_in && (tally.all_states() - 1) % one_in == 0) {
+            problem = judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0);
             ++tally.by_e2fsck;
-            problem = judge_by_e2fsck(state, recording.mode, scratch_);
         }
         if (problem.empty() && kernel_ && random_() % o_.kernel == 0) {
             ++tally.by_kernel;
@@ -214,7 +217,8 @@ private:
 
     Options o_;
     std::mt19937_64 random_;
-    std::string scratch_;
+    const std::string scratch_ = fmt::format("/dev/shm/uext4-crash-{}", ::getpid());
+    ScratchFile e2fsck_file_{scratch_ + ".e2fsck"};
     StateCounts counts_;
     SeenImages seen_;
     std::vector<Tally> tallies_;
