@@ -42,7 +42,8 @@ Result<Tree> look(const std::shared_ptr<BlockDevice>& image, const std::string& 
 }
 
 Result<std::set<std::string>> orphans_of(const std::shared_ptr<BlockDevice>& image) {
-    VolumeOptions options = mount_options("ordered");
+    VolumeOptions options;  // without the log there is no mode of data
+    options.background = false;
     options.fs.read_only = true;
     options.replay = false;
     auto fs = TRY(FileSystem::mount_device(image, options));

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 
@@ -41,7 +42,7 @@ struct Options {
     std::optional<std::size_t> e2fsck{};  // as asked for
     std::uint64_t seed = 1;
     unsigned depth = 2;
-    bool thorough = false, capped = false, json = false, list = false;
+    bool thorough = false, capped = false, json = false, list = false, faults = false;
 
     std::size_t one_in_for_e2fsck() const { return e2fsck.value_or(thorough ? 2 : 10); }
     void be_thorough() {
@@ -207,7 +208,7 @@ private:
 
     int finish(double seconds) {
         if (!o_.html.empty()) std::ofstream(o_.html) << html(tallies_, failures_);
-        if (!o_.report.empty()) write_between_marks(o_.report, markdown(tallies_, seconds, kernel_));
+        if (!o_.report.empty()) write_between_marks(o_.report, "crash", markdown(tallies_, seconds, kernel_));
         if (o_.json) fmt::print("{}", json(tallies_, failures_));
         else
             fmt::print("{} states, distinct, {:.0f} a second, {} failures\n", seen_.size(),
@@ -239,6 +240,19 @@ int list(bool as_json) {
     return 0;
 }
 
+// The same workloads on a device that fails: a test, which lies beside this program.
+int run_faults(const Options& o) {
+    std::error_code failed;
+    const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
+    const std::string test = self.parent_path() / "faults_workloads_test";
+    ::setenv("UEXT4_SEED", std::to_string(o.seed).c_str(), 1);
+    if (o.thorough) ::setenv("UEXT4_LONG", "1", 1);
+    if (!o.report.empty()) ::setenv("UEXT4_FAULTS_REPORT", o.report.c_str(), 1);
+    ::execl(test.c_str(), test.c_str(), "--gtest_brief=1", static_cast<char*>(nullptr));
+    fmt::print(stderr, "crash: {}: {}\n", test, std::strerror(errno));
+    return 2;
+}
+
 // False: not understood, and said so.
 bool parse(int argc, char** argv, Options& o) {
     for (int i = 1; i < argc; ++i) {
@@ -246,6 +260,7 @@ bool parse(int argc, char** argv, Options& o) {
         if (option == "--long") o.be_thorough();
         else if (option == "--json") o.json = true;
         else if (option == "--list") o.list = true;
+        else if (option == "--faults") o.faults = true;
         else {
             std::string* text = option == "--workload" ? &o.workload
                                 : option == "--format" ? &o.format
@@ -293,5 +308,6 @@ int main(int argc, char** argv) {
     if (wanted && std::string(wanted) == "1") options.be_thorough();
     if (!parse(argc, argv, options)) return 2;
     if (options.list) return list(options.json);
+    if (options.faults) return run_faults(options);
     return Checker(options).run();
 }

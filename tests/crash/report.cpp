@@ -108,9 +108,8 @@ std::string markdown(const std::vector<Tally>& tallies, double seconds, bool ker
     return out;
 }
 
-// A file with the marks keeps what is outside of them.
-void write_between_marks(const std::string& path, const std::string& text) {
-    const std::string begin = "<!-- crash: begin -->\n", end = "<!-- crash: end -->";
+void write_between_marks(const std::string& path, const std::string& name, const std::string& text) {
+    const std::string begin = fmt::format("<!-- {}: begin -->\n", name), end = fmt::format("<!-- {}: end -->", name);
     std::stringstream old;
     old << std::ifstream(path).rdbuf();
     std::string all = old.str();

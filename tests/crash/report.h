@@ -33,7 +33,8 @@ struct Failure {
 std::string text_of(const Failure& failure);
 // The tables of the documentation.
 std::string markdown(const std::vector<Tally>& tallies, double seconds, bool kernel);
-void write_between_marks(const std::string& path, const std::string& text);
+// A file with the marks <!-- NAME: begin --> and <!-- NAME: end --> keeps what is outside of them.
+void write_between_marks(const std::string& path, const std::string& name, const std::string& text);
 std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
 std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "device/faulty_device.h"
+#include "sync/thread.h"
 
+#include <atomic>
 #include <chrono>
 #include <ostream>
 #include <random>
@@ -32,7 +34,10 @@ inline const Fault all_faults[] = {
     {"CommitRecordFails", {Kind::Fua}, Effect::Fail, EIO, true, true},
     {"ThinDeviceIsFull", {Kind::Write, Kind::Fua}, Effect::Fail, ENOSPC, false, true},
     {"Dies", {}, Effect::Fail, EIO, false, true},
-    {"Slow", {Kind::Write, Kind::Flush}, Effect::Slow, 0, false, true},
+    {"Slow", {}, Effect::Slow, 0, false, true},
+    {"ReadIsStuck", {Kind::Read}, Effect::Stick, 0, true, true},
+    {"WriteIsStuck", {Kind::Write, Kind::Fua}, Effect::Stick, 0, true, true},
+    {"FlushIsStuck", {Kind::Flush}, Effect::Stick, 0, true, true},
     {"WriteIsLost", {Kind::Write}, Effect::Lose, 0, true, false},
     {"FlushLies", {Kind::Flush}, Effect::Lose, 0, false, false},
     {"WriteIsTornSilently", {Kind::Write}, Effect::TearSilent, 0, true, false},
@@ -50,11 +55,40 @@ inline DeviceFault armed(const Fault& fault, std::mt19937& random) {
     f.effect = fault.effect;
     f.code = fault.code;
     f.times = fault.once ? 1 + random() % 2 : DeviceFault::for_good;
-    f.skip = random() % (fault.kinds == std::vector<Kind>{Kind::Flush} ? 8 : 25);
+    // There are fewer flushes and reads than writes.
+    f.skip = random() % (fault.kinds.size() == 1 && fault.kinds[0] != Kind::Write ? 8 : 25);
     f.bytes = fault.effect == Effect::Misdirect ? 4096 * (1 + random() % 9) : random() % 2000 / 512 * 512;
     f.bit = random() % 8;
     f.delay = std::chrono::microseconds(200);
     return f;
 }
+
+// A device that is stuck is so for long beside what a request takes, and then goes on.
+class Unsticker {
+public:
+    explicit Unsticker(FaultyDevice& device)
+        : thread_("unsticker", [this, &device] {
+              while (!over_.load()) {
+                  this_thread::sleep(std::chrono::milliseconds(1));
+                  if (device.stuck() == 0) continue;
+                  this_thread::sleep(std::chrono::milliseconds(20));
+                  device.release_stuck();
+                  releases_.fetch_add(1);
+              }
+          }) {}
+    Unsticker(const Unsticker&) = delete;
+    Unsticker& operator=(const Unsticker&) = delete;
+    ~Unsticker() {
+        over_.store(true);
+        thread_.join();
+    }
+
+    std::uint64_t releases() const { return releases_.load(); }
+
+private:
+    std::atomic<bool> over_{false};
+    std::atomic<std::uint64_t> releases_{0};
+    Thread thread_;
+};
 
 }  // namespace uext4::faults

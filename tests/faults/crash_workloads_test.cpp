@@ -6,6 +6,7 @@
 #include "tests/crash/session.h"
 #include "tests/faults/all_faults.h"
 #include "tests/faults/faulty_mount.h"
+#include "tests/faults/tally.h"
 
 #include "check/check.h"
 
@@ -42,14 +43,22 @@ protected:
         w.threads.clear();
         return w;
     }
-    static std::vector<Workload> workloads(unsigned seed) {
+    using Named = std::pair<std::string, Workload>;  // by the name that ./dev crash has for it
+    static std::vector<Named> workloads(unsigned seed) {
         const std::size_t share = long_run() ? 60 : 3;
-        std::vector<Workload> out = crash::ace_workloads(1, seed, 0);
-        out.resize(std::min(out.size(), share));
-        for (Workload& w : crash::ace_workloads(3, seed, share)) out.push_back(std::move(w));
-        out.push_back(crash::exerciser(seed, 60));
-        out.push_back(crash::namespace_stress(seed, 80));
-        out.push_back(by_turns(crash::stress(seed, 60)));
+        std::vector<Named> out;
+        auto add = [&](const std::string& name, std::vector<Workload> all) {
+            all.resize(std::min(all.size(), share));
+            for (Workload& w : all) out.emplace_back(name, std::move(w));
+        };
+        add("ace1", crash::ace_workloads(1, seed, 0));
+        add("ace2", crash::ace_workloads(2, seed, 0));
+        add("ace3", crash::ace_workloads(3, seed, share));
+        add("replace", crash::replacements());
+        out.emplace_back("reuse", crash::reuse(seed));
+        out.emplace_back("exerciser", crash::exerciser(seed, 60));
+        out.emplace_back("namespace", crash::namespace_stress(seed, 80));
+        out.emplace_back("stress", by_turns(crash::stress(seed, 60)));
         return out;
     }
     // Steps were done up to `done`; `begun` of them were asked for.
@@ -62,17 +71,23 @@ protected:
         EXPECT_EQ(crash::broken_promise(known, done, begun, *tree), "") << when;
         EXPECT_TRUE((*fs)->unmount()) << when;
     }
-    void run(const Recording& recorded, std::mt19937& random, const std::string& when);
-    void run_threads(const std::shared_ptr<MemoryDevice>& image, const Workload& w, std::mt19937& random,
-                     const std::string& when);
+    Outcome run(const Recording& recorded, std::mt19937& random, const std::string& when);
+    Outcome run_threads(const std::shared_ptr<MemoryDevice>& image, const Workload& w, std::mt19937& random,
+                        const std::string& when);
     void end(FaultyMount& device, const std::string& when) {
         device.faulty->clear();
         if (fault().honest) expect_sound(device.memory, when);
     }
-    std::uint64_t hits = 0;
+    // Whether it kept its promises is seen by the failures of the test.
+    void tell(const std::string& workload, Outcome outcome) {
+        outcome.failed = HasFailure();
+        Tally::instance().add(fault().name, workload, outcome);
+        met += outcome.met;
+    }
+    std::uint64_t met = 0;  // runs in which the device failed
 };
 
-void CrashWorkloads::run(const Recording& recorded, std::mt19937& random, const std::string& when) {
+Outcome CrashWorkloads::run(const Recording& recorded, std::mt19937& random, const std::string& when) {
     Recording known = recorded;
     // Inodes are not taken from a block of the table that cannot be read.
     known.other_numbers = std::string_view(fault().name).starts_with("ReadFails");
@@ -88,50 +103,71 @@ void CrashWorkloads::run(const Recording& recorded, std::mt19937& random, const 
     known.trees.push_back(known.trees.back());
     known.files.push_back(known.files.back());
 
+    Outcome outcome;
     FaultyMount m(known.initial->clone());
     auto session = crash::Session::open(m.faulty, crash::mount_options(mode()));
-    ASSERT_TRUE(session) << when << ": " << session.error().what;
+    EXPECT_TRUE(session) << when << ": " << session.error().what;
+    if (!session) return outcome;
+    const Unsticker unsticker(*m.faulty);
     const std::uint64_t id = m.faulty->add(armed(fault(), random));
+    auto perform = [&](std::size_t i) {
+        auto result = (*session)->perform(known.steps[i].operation, static_cast<unsigned>(i));
+        // A step may be refused as on a good device.
+        if (!result && (known.steps[i].done || result.error().code == EIO || result.error().code == EROFS))
+            outcome.told = true;
+        return result;
+    };
     std::size_t done = 0;
     for (; done < steps; ++done) {
-        const auto result = (*session)->perform(known.steps[done].operation, static_cast<unsigned>(done));
+        const auto result = perform(done);
         if (result.has_value() != known.steps[done].done) break;
-        // Refused as on a good device, or because the device failed: then what it did is not known.
+        // What a step did that the device failed is not known.
         if (!result && (result.error().code == EIO || result.error().code == EROFS)) break;
     }
     if (fault().honest) {
         promised(known, done, std::min(done + 1, steps), *m.durable(), when + ", cut");
-        if (HasFailure()) return;
+        if (HasFailure()) return outcome;
     }
-    for (std::size_t i = done + 1; i < steps; ++i)
-        (void)(*session)->perform(known.steps[i].operation, static_cast<unsigned>(i));
-    const bool closed = (*session)->close().has_value();
+    for (std::size_t i = done + 1; i < steps; ++i) (void)perform(i);
+    outcome.read_only = (*session)->fs().read_only();
+    outcome.closed = (*session)->close().has_value();
     session->reset();
-    hits += m.faulty->hits(id);
+    outcome.met = m.faulty->hits(id) + unsticker.releases() > 0;
     if (fault().honest && done == steps)
-        promised(known, closed ? done + 1 : done, done + 1, *m.memory, when + ", closed");
+        promised(known, outcome.closed ? done + 1 : done, done + 1, *m.memory, when + ", closed");
     end(m, when);
+    return outcome;
 }
 
 // With threads the order of things is not known: that it ends, and well.
-void CrashWorkloads::run_threads(const std::shared_ptr<MemoryDevice>& image, const Workload& w, std::mt19937& random,
-                                 const std::string& when) {
+Outcome CrashWorkloads::run_threads(const std::shared_ptr<MemoryDevice>& image, const Workload& w, std::mt19937& random,
+                                    const std::string& when) {
+    Outcome outcome;
     FaultyMount m(image->clone());
     auto session = crash::Session::open(m.faulty, crash::mount_options(mode()));
-    ASSERT_TRUE(session) << when;
-    for (const crash::Operation& o : w.setup) ASSERT_TRUE((*session)->perform(o, 0)) << when;
+    EXPECT_TRUE(session) << when;
+    if (!session) return outcome;
+    for (const crash::Operation& o : w.setup) EXPECT_TRUE((*session)->perform(o, 0)) << when;
+    const Unsticker unsticker(*m.faulty);
     const std::uint64_t id = m.faulty->add(armed(fault(), random));
+    std::atomic<bool> told{false};
     std::vector<Thread> threads;
     for (const auto& steps : w.threads)
         threads.emplace_back("stress", [&] {
             unsigned serial = 0;
-            for (const crash::Operation& o : steps) (void)(*session)->perform(o, serial++);
+            for (const crash::Operation& o : steps) {
+                const auto done = (*session)->perform(o, serial++);
+                if (!done && (done.error().code == EIO || done.error().code == EROFS)) told.store(true);
+            }
         });
     for (Thread& thread : threads) thread.join();
-    (void)(*session)->close();
+    outcome.told = told.load();
+    outcome.read_only = (*session)->fs().read_only();
+    outcome.closed = (*session)->close().has_value();
     session->reset();
-    hits += m.faulty->hits(id);
+    outcome.met = m.faulty->hits(id) + unsticker.releases() > 0;
     end(m, when);
+    return outcome;
 }
 
 TEST_P(CrashWorkloads, KeepTheirPromises) {
@@ -145,18 +181,18 @@ TEST_P(CrashWorkloads, KeepTheirPromises) {
         crash::Recorder recorder(image, format.name, mode());
         const unsigned seed = first_seed();
         std::mt19937 random(seed);
-        for (const Workload& w : workloads(seed)) {
+        for (const auto& [name, w] : workloads(seed)) {
             const std::string when = fmt::format("{}, {}, seed {}, {}", format.name, mode(), seed, w.name);
             auto known = recorder.record(w, crash::Between::nothing);
             ASSERT_TRUE(known) << when << ": " << known.error().what;
-            for (int round = 0; round < (long_run() ? 4 : 1); ++round) run(*known, random, when);
+            for (int round = 0; round < (long_run() ? 4 : 1); ++round) tell(name, run(*known, random, when));
             if (HasFailure()) return;
         }
-        run_threads(image, crash::stress(seed, long_run() ? 400 : 60), random, fmt::format("{}, threads", format.name));
+        const Workload threads = crash::stress(seed, long_run() ? 400 : 60);
+        tell("stress, threads", run_threads(image, threads, random, fmt::format("{}, threads", format.name)));
         if (HasFailure()) return;
     }
-    EXPECT_GT(hits, 0u) << "the device never failed";
-    RecordProperty("hits", static_cast<int>(hits));
+    EXPECT_GT(met, 0u) << "the device never failed";
 }
 
 INSTANTIATE_TEST_SUITE_P(Faults, CrashWorkloads,
