@@ -18,7 +18,10 @@ Result<LockedFolio> zero_straddle(Inode& inode) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), size = inode.size_hint();
     if (size % fs == 0) return LockedFolio();
-    LockedFolio folio = TRY(pages.lock_for_change(size / fs, false));
+    // Where there are maps also one that is not cached: a fault would bring it in, and store behind the end, before the
+    // file has grown.
+    atomic_point("FileCache::client_maps", &pages);
+    LockedFolio folio = TRY(pages.lock_for_change(size / fs, pages.client_maps() != nullptr));
     if (folio) zero_past_end(pages, folio, size);
     return folio;
 }
