@@ -7,6 +7,8 @@
 #include "file/file_io.h"
 #include "sync/atomic_point.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 namespace uext4 {
@@ -127,15 +129,11 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
     // A store adds to what is dirty as a write does, and pays for it as one. Errors are noted with the file.
     if (fault.store && pages.cache().dirty() > pages.cache().dirty_limit()) (void)write_back(inode);
     if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
-    if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode)) {
-        const WriteLock writer(inode.rw);
-        return leave_inline(inode, fault.may_use_reserve);  // nothing installed: the access is asked for again
-    }
+    if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode))
+        return fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr);
     ReadLock guard(pages.invalidate);
-    if (!UEXT4_SEAM(fault_only_reserves) && fault.store && in_inode(inode)) {
-        const WriteLock writer(inode.rw);
-        TRY(leave_inline(inode, fault.may_use_reserve));
-    }
+    if (!UEXT4_SEAM(fault_only_reserves) && fault.store && in_inode(inode))
+        TRY(fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr));
     const std::uint64_t size = inode.size_hint();
     if (fault.offset >= round_up(size, page))
         return fail(EFAULT, "inode {}: offset {} is past the end of {} bytes", inode.number(), fault.offset, size);

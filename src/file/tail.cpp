@@ -11,7 +11,7 @@ namespace uext4 {
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size) {
     const std::uint64_t fs = pages.folio_size();
     pages.protect(folio);
-    if (UEXT4_SEAM(zeroes_tails)) std::memset(folio->data + size % fs, 0, fs - size % fs);
+    if (UEXT4_SEAM(zeroes_tails) && UEXT4_SEAM(growth_zeroes)) std::memset(folio->data + size % fs, 0, fs - size % fs);
 }
 
 Result<LockedFolio> zero_straddle(Inode& inode) {

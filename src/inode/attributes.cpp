@@ -2,6 +2,7 @@
 
 #include "inode/acl.h"
 #include "inode/xattr.h"
+#include "sync/atomic_point.h"
 
 #include <ctime>
 #include <limits>
@@ -79,6 +80,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
         inode.bump_version();
     };
     // Times of a file without a name: no crash leaves anything of them. (A mount's kernel sends them after an unlink.)
+    atomic_point("Inode::has_links", &inode);
     if (!changes_mode && !owner && !inode.has_links_hint()) {
         MutexLock guard(inode.map_lock);
         set_times();

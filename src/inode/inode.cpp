@@ -44,6 +44,7 @@ void Inode::set_mode(std::uint16_t mode) {
 }
 void Inode::set_links(std::uint32_t links) {
     disk().links_count = static_cast<std::uint16_t>(links);
+    atomic_point("Inode::has_links", &has_links_);
     has_links_.store(links != 0, std::memory_order_release);
 }
 void Inode::set_flags(std::uint32_t flags) {

@@ -92,6 +92,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     if (!g.valid_inode(number)) return fail(EUCLEAN, "inode {}: the file system has {}", number, g.inodes_count);
     auto judged = [&](InodeRef inode) -> Result<InodeRef> {
         atomic_point("Inode::deleted", &inode->deleted);
+        atomic_point("Inode::has_links", &*inode);
         if (inode->deleted.load() || (!inode->has_links_hint() && !allow_unlinked))
             return fail(ESTALE, "inode {} is not in use", number);
         return inode;

@@ -1,4 +1,5 @@
 #include "journal/journal_state.h"
+#include "sync/atomic_point.h"
 
 #include <cstring>
 #include <exception>
@@ -86,14 +87,17 @@ void JournalState::start_clock(Transaction& t) {
 
 Result<void> Handle::write_access(const BufferRef& buffer) {
     if (!transaction_) return fail(EIO, "block {}: changed outside of a transaction", buffer->block());
+    atomic_point("JournalState::aborted", &journal_->aborted);
     if (journal_->aborted.load()) return journal_->aborted_error();
     Transaction& t = *transaction_;
+    atomic_point("Buffer::joined", &buffer->joined_);
     if (buffer->joined_.load(std::memory_order_acquire) == t.tid) return {};
     // Under the lock, so that a checkpoint which is copying the block's committed image is either done or sees this.
     MutexLock guard(journal_->lists);
     if (buffer->joined_.load() == t.tid) return {};
     const bool fresh = t.buffers.emplace(buffer->block().value, buffer).second;
     journal_->note_join(t, buffer->block().value, fresh, credits_);
+    atomic_point("Buffer::joined", &buffer->joined_);
     buffer->joined_.store(t.tid, std::memory_order_release);
     return {};
 }
@@ -111,6 +115,7 @@ Result<void> Handle::create_access(const BufferRef& buffer) {
 Result<void> Handle::forget(BlockNr block) {
     if (!transaction_) return fail(EIO, "block {}: freed outside of a transaction", block);
     JournalState& s = *journal_;
+    atomic_point("JournalState::aborted", &s.aborted);
     if (s.aborted.load()) return s.aborted_error();
     if (block.value >= s.buffers.blocks_count())
         return fail(EUCLEAN, "journal: block {} of {} is freed", block, s.buffers.blocks_count());
@@ -141,6 +146,7 @@ Result<void> Handle::forget(BlockNr block) {
 Result<void> Handle::journal_data(BlockNr block, std::shared_ptr<JournaledData> owner) {
     if (!transaction_) return fail(EIO, "block {}: journaled outside of a transaction", block);
     JournalState& s = *journal_;
+    atomic_point("JournalState::aborted", &s.aborted);
     if (s.aborted.load()) return s.aborted_error();
     if (block.value >= s.buffers.blocks_count())
         return fail(EUCLEAN, "journal: file contents in block {} of {}", block, s.buffers.blocks_count());

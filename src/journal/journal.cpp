@@ -1,4 +1,5 @@
 #include "journal/journal_state.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,6 +22,7 @@ void JournalState::abort(const Error& why) {
         MutexLock guard(lists);
         if (aborted.load()) return;
         abort_reason = why;
+        atomic_point("JournalState::aborted", &aborted);
         aborted.store(true);
         tell = options.on_abort;
         changed.notify_all();
@@ -208,7 +210,10 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector
 
 bool Journal::has_log() const { return state_->has_log; }
 unsigned Journal::max_credits() const { return state_->max_credits; }
-bool Journal::aborted() const { return state_->aborted.load(); }
+bool Journal::aborted() const {
+    atomic_point("JournalState::aborted", &state_->aborted);
+    return state_->aborted.load();
+}
 void Journal::abort(const Error& why) { state_->abort(why); }
 
 Result<Handle> Journal::start(unsigned credits) {
@@ -360,7 +365,9 @@ JournalCounters Journal::counters() const {
 bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) {
     JournalState& s = *state_;
     BufferRef buffer = s.buffers.find(block);
-    if (!buffer || buffer->kind() != BlockKind::journaled_data) return false;
+    if (!buffer) return false;
+    atomic_point("Buffer::kind", &buffer->kind_);
+    if (buffer->kind() != BlockKind::journaled_data) return false;
     MutexLock guard(s.lists);
     if (buffer->kind() != BlockKind::journaled_data) return false;
     const bool in_commit = s.committing && s.committing->buffers.contains(block.value);

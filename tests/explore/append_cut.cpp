@@ -55,15 +55,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"append-cut",
-                           "J: a block is named before its data is on the device; P4, P8",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""},
-                            {"map-before-data", "data_before_mapping", 2000,
-                             "the mapping is committed before the data is written"}}});
+const Register registered({"append-cut", "J: a block is named before its data is on the device; P4, P8",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

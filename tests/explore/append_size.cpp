@@ -36,11 +36,7 @@ void run(World& w) {
 
 const Register registered({"append-size",
                            "J, P4: the size on disk reaches over bytes that came while the file was written back",
-                           "-t ext4 -b 1024 -N 64 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

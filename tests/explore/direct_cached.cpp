@@ -44,13 +44,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"direct-cached",
-                           "C: direct and cached views of one file differ",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"direct-cached", "C: direct and cached views of one file differ",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

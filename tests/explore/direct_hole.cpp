@@ -61,11 +61,7 @@ void run(World& w) {
 
 const Register registered({"direct-hole",
                            "C, F: a reader beside a direct write into a hole sees what its blocks held before",
-                           "-t ext4 -b 4096 -N 64 -m 0 -J size=4 16M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 4096 -N 64 -m 0 -J size=4 16M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -58,8 +58,6 @@ const Register registered({"error-fsync",
                            "noatime",
                            prepare,
                            run,
-                           {{"shipped", "", 0, ""},
-                            {"forget-errors", "failed_writes_count", 500, "a failed write of data is taken for done"}},
                            {.writes = true, .times = 6, .where = MayFail::Where::beside_the_log}});
 
 }  // namespace

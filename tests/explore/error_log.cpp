@@ -63,7 +63,6 @@ const Register registered(
      "noatime,background",
      prepare,
      run,
-     {{"shipped", "", 0, ""}},
      {.writes = true, .flushes = true, .times = 2, .where = MayFail::Where::log}});
 
 }  // namespace

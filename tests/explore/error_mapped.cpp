@@ -64,8 +64,6 @@ const Register ordered({"error-mapped",
                         "noatime",
                         prepare,
                         run,
-                        {{"shipped", "", 0, ""},
-                         {"forget-errors", "failed_writes_count", 500, "a failed write of data is taken for done"}},
                         {.reads = true, .writes = true, .times = 6, .where = MayFail::Where::beside_the_log}});
 const Register journaled({"error-journaled",
                           "the same in data=journal, where the log, the way home and flushes fail",
@@ -73,7 +71,6 @@ const Register journaled({"error-journaled",
                           "noatime,data=journal",
                           prepare,
                           run,
-                          {{"shipped", "", 0, ""}},
                           {.reads = true, .writes = true, .flushes = true, .times = 3}});
 
 }  // namespace

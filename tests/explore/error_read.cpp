@@ -57,7 +57,6 @@ const Register registered({"error-read",
                            "noatime,background,tiny-cache",
                            prepare,
                            run,
-                           {{"shipped", "", 0, ""}},
                            {.reads = true, .times = 4}});
 
 }  // namespace

@@ -90,7 +90,6 @@ const Register registered({"error-rename",
                            "noatime,background",
                            prepare,
                            run,
-                           {{"shipped", "", 0, ""}},
                            {.reads = true, .times = 4}});
 
 }  // namespace

@@ -16,6 +16,7 @@ import tempfile
 
 LONG = os.environ.get("UEXT4_LONG") == "1"
 SHIPPED = {"random": 20000 if LONG else 1500, "pct": 22000 if LONG else 700}
+DESIGNS = pathlib.Path(__file__).parents[1] / "designs"
 REGRESSIONS = pathlib.Path(__file__).with_name("regressions.txt")
 
 
@@ -64,8 +65,8 @@ def check_wrong(explorer, scenario, design, limit):
     for scheduler in ("random", "pct"):
         for seed in (1, 2):
             outcome = explore(explorer, scenario, design, scheduler, seed, limit)
-            if outcome.failures != 1:
-                raise SystemExit(f"{scenario} {design}: not found by {scheduler}, seed {seed}, in {limit} schedules")
+            if outcome.failures != 1 or "\nthis is not what the design is wrong by" in outcome.text:
+                raise SystemExit(f"{outcome.text}{scenario} {design}: not found by {scheduler}, seed {seed}, in {limit} schedules")
             rows.append(outcome.schedules)
             for string in re.findall(r"--replay (\S+)$", outcome.text, re.M):
                 if Outcome(explorer, "--replay", string).failures != 1:
@@ -80,6 +81,8 @@ def check_shipped(explorer, scenario, failures):
         if outcome.failures:
             failures.append(f"{scenario} shipped, {scheduler}:\n{outcome.text}")
         rows[scheduler] = outcome
+    if not sum(r.contended for r in rows.values()):
+        failures.append(f"{scenario}: no thread ever had to wait for what another one held")
     if LONG and sum(r.distinct for r in rows.values()) < 10000:
         failures.append(f"{scenario}: fewer than 10000 distinct schedules")
     return rows
@@ -92,6 +95,9 @@ def check_tool(explorer, first):
     if one.trace != two.trace or explore(explorer, scenario, "shipped", "random", 8, 200).trace == one.trace:
         raise SystemExit("a seed does not say what is explored")
     explore(explorer, scenario, "shipped", "dfs", 1, 300)
+    # Nobody holds what another one wants while no thread is switched: answers to a fault are no contention.
+    if explore(explorer, "mapped-direct", "shipped", "dfs", 1, 1).contended:
+        raise SystemExit("waiting for an answer is taken for contention")
     with tempfile.TemporaryDirectory() as folder:
         page = pathlib.Path(folder) / "schedule.html"
         explore(explorer, scenario, design, "random", 1, limit, "--html", page)
@@ -114,13 +120,30 @@ def check_products(products):
                 raise SystemExit(f"{product} contains {trace.decode()}")
 
 
+def check_designs(designs):
+    """A seam in the code is a design's, and a design's seam is in the code; the folder says which there are."""
+    source = DESIGNS.parents[1] / "src"
+    seams = {seam for file in source.glob("*/*.cpp")
+             for seam in re.findall(r"UEXT4_SEAM\((\w+)\)", file.read_text(encoding="utf-8"))}
+    used = {seam for file in DESIGNS.glob("*.cpp")
+            for names in re.findall(r"\.seams = \{([^}]*)\}", file.read_text(encoding="utf-8"))
+            for seam in re.findall(r'"(\w+)"', names)}
+    if seams != used | {"lock_order_ends"}:
+        raise SystemExit(f"seams of the code and of the designs differ: {seams ^ used}")
+    listed = re.findall(r"^\| `([\w-]+)` \|", (DESIGNS / "README.md").read_text(encoding="utf-8"), re.M)
+    if sorted(listed) != sorted({design for _, design, limit in designs if limit}):
+        raise SystemExit(f"tests/designs/README.md lists {listed}")
+
+
 def check_regressions(explorer):
-    """Schedules that once failed in the shipped code."""
-    if not REGRESSIONS.exists():
-        return
-    for line in REGRESSIONS.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#") and Outcome(explorer, "--replay", line).failures:
-            raise SystemExit(f"an old bug is back: {line}")
+    """Schedules that once failed in the shipped code, and searches that found them."""
+    lines = [line for line in REGRESSIONS.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    for line in lines:
+        search = re.fullmatch(r"(\S+) (random|pct) seed=(\d+) schedules=(\d+)", line)
+        outcome = (explore(explorer, search[1], "shipped", search[2], search[3], search[4]) if search
+                   else Outcome(explorer, "--replay", line))
+        if outcome.failures:
+            raise SystemExit(f"an old bug is back: {line}\n{outcome.text}")
 
 
 def tables(wrong, shipped):
@@ -151,6 +174,7 @@ def main():
     writes = rest[:1] == ["--write"]
     if not writes:
         check_products(rest)
+        check_designs(designs)
         check_regressions(explorer)
         check_tool(explorer, next(d for d in designs if d[2]))
     failures = []

@@ -8,21 +8,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <unordered_set>
-
-namespace uext4::seams {
-
-namespace {
-std::string weakened;
-}
-
-bool kept(const char* name) { return weakened.empty() || weakened != name + std::strlen("seam:"); }
-
-}  // namespace uext4::seams
 
 namespace uext4::explore {
 
@@ -31,6 +22,9 @@ namespace {
 constexpr unsigned seconds_a_schedule = 60;
 
 Shared* shared_for_signals = nullptr;
+
+// The design that this process runs; null for the shipped one.
+const designs::WrongDesign* wrong_design = nullptr;
 
 // What the process wrote to its error output is the reason: the caller of the child reads it.
 void died(int signal) {
@@ -121,7 +115,7 @@ Found Explorer::in_child(const Scenario& scenario, const Design& design, Picker&
         CPU_ZERO(&one);
         CPU_SET(::sched_getcpu(), &one);
         ::sched_setaffinity(0, sizeof one, &one);
-        seams::weakened = design.weakened;
+        wrong_design = design.wrong;
         std::unordered_set<std::uint64_t> seen;
         for (std::uint64_t i = 0; i < schedules && picker.begin(i); ++i) {
             shared_->failing_schedule = i + 1;
@@ -194,3 +188,17 @@ Schedule Explorer::shrink(const Scenario& scenario, const Design& design, const 
 }
 
 }  // namespace uext4::explore
+
+namespace uext4::seams {
+
+bool kept(const char* name) {
+    const std::string_view seam(name + std::strlen("seam:"));
+    if (seam == "lock_order_ends") {
+        if (explore::shared_for_signals) ++explore::shared_for_signals->counters.against_order;
+        return !explore::wrong_design;
+    }
+    return !explore::wrong_design ||
+           std::ranges::find(explore::wrong_design->seams, seam) == explore::wrong_design->seams.end();
+}
+
+}  // namespace uext4::seams

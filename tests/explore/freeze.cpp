@@ -55,11 +55,7 @@ void run(World& w) {
 
 const Register registered({"freeze",
                            "K: something changes the device while it is frozen, or the thaw leaves somebody behind",
-                           "-t ext4 -b 1024 -N 64 -J size=1 8M",
-                           "noatime,background",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime,background", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

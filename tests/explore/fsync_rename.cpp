@@ -46,11 +46,7 @@ void run(World& w) {
 
 const Register registered({"fsync-rename",
                            "fsync against rename: a replaced file is empty, short or mixed after a power cut",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -55,11 +55,7 @@ void run(World& w) {
 
 const Register registered({"inline-attribute",
                            "A: what makes inline data leave the inode meets its writeback: deadlock, or bytes lost",
-                           "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -50,13 +50,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"inline-directory",
-                           "inline directory conversion against readdir: a name twice, or missing",
-                           "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"inline-directory", "inline directory conversion against readdir: a name twice, or missing",
+                           "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

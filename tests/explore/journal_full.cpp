@@ -40,13 +40,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"journal-full",
-                           "journal full against handle restart: deadlock, or room that never comes",
-                           "-t ext3 -b 1024 -N 64 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"journal-full", "journal full against handle restart: deadlock, or room that never comes",
+                           "-t ext3 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

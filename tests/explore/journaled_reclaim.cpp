@@ -42,13 +42,7 @@ void run(World& w) {
 
 const Register registered({"journaled-reclaim",
                            "E: reclaim frees a folio that was unlocked before it joined the transaction",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime,data=journal,tiny-cache",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""},
-                            {"unlock-before-join", "joins_under_folio", 2000,
-                             "the folio is unlocked before it joins the transaction"}}});
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,data=journal,tiny-cache", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -46,11 +46,7 @@ void run(World& w) {
 
 const Register registered({"last-block",
                            "I: out of space is an error to that write alone: no deadlock, nothing accepted is lost",
-                           "-t ext4 -b 1024 -N 64 -m 0 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 1024 -N 64 -m 0 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

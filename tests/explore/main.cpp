@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
@@ -78,8 +79,10 @@ int list(bool json) {
     for (const Scenario& s : scenarios()) {
         fmt::print("{}: {}\n", s.name, s.looks_for);
         for (const Design& d : s.designs)
-            if (d.weakened.empty()) fmt::print("    {}\n", d.name);
-            else fmt::print("    {}: {}; found within {} schedules\n", d.name, d.what, d.found_within);
+            if (!d.wrong) fmt::print("    {}\n", d.name);
+            else
+                fmt::print("    {}: {}; seen: {}; found within {} schedules\n", d.name, d.wrong->change, d.wrong->seen,
+                           d.found_within);
     }
     return 0;
 }
@@ -87,6 +90,8 @@ int list(bool json) {
 // What a failure looks like: why, how to see it again, the shortest way there.
 void show(Explorer& explorer, const Scenario& s, const Design& d, const Found& found, const std::string& html) {
     fmt::print("{} {}: {} in schedule {}\n{}\n", s.name, d.name, failure_name(found.failure), found.number, found.text);
+    if (d.wrong && std::ranges::find(d.wrong->ends_as, found.failure) == d.wrong->ends_as.end())
+        fmt::print("this is not what the design is wrong by: {}\n", d.wrong->seen);
     const Schedule shrunk = explorer.shrink(s, d, found);
     const Found again = explorer.replay(s, d, shrunk, true);
     fmt::print("replay: --replay {}/{}:{}\n", s.name, d.name, schedule_text(found.schedule));
@@ -116,9 +121,9 @@ int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const D
     if (failed) show(explorer, s, d, found, o.html);
     else if (!o.html.empty() && !draw_default(explorer, s, d, o.html)) return 2;
     fmt::print(
-        "{} distinct, {} with contention ({} waits), {} timers, {} errors, {} steps, {:.0f} schedules/s, trace "
-        "{:016x}\n",
-        c.distinct, c.contended_schedules, c.waits, c.timers, c.errors, c.steps,
+        "{} distinct, {} with contention ({} waits), {} timers, {} errors, {} against the lock order, {} steps, "
+        "{:.0f} schedules/s, trace {:016x}\n",
+        c.distinct, c.contended_schedules, c.waits, c.timers, c.errors, c.against_order, c.steps,
         static_cast<double>(c.schedules) / std::max(seconds, 1e-9), c.trace_hash);
     fmt::print("{} {}: {} schedules, {} failures\n", s.name, d.name, c.schedules, failed ? 1 : 0);
     std::fflush(stdout);

@@ -42,13 +42,54 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"mapped-direct",
-                           "C: direct and mapped views of one file differ; P6",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"mapped-direct", "C: direct and mapped views of one file differ; P6",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
+
+// ---- a direct read into the map of what is read, where nothing is cached yet
+
+void prepare_hole(World& w) { w.expect(w.open("/f", O_CREAT | O_RDWR)->truncate(size), "truncate"); }
+
+void run_into_itself(World& w) {
+    auto file = w.open("/f");
+    auto punched = w.open("/f");
+    auto synced = w.open("/f");
+    // A hole, and a page that has no block yet.
+    w.write(*file, 4096, 4096, 'd');
+    auto judge = [&](const std::string& bytes) {
+        w.require(bytes.size() == size, "the size");
+        w.require_bytes("the hole", bytes.substr(0, 4096), std::string_view("\0", 1));
+        // The copy of older bytes does not come behind the write.
+        w.require_bytes("what was written beside the read", bytes.substr(4096, 100), "e");
+        w.require_bytes("what was written before", bytes.substr(4196, 2000), "d");
+        w.require_bytes("what was punched beside the read", bytes.substr(6196, 1000), std::string_view("\0", 1));
+        w.require_bytes("the end", bytes.substr(7196), "d");
+    };
+    {
+        Mapped mapped(w, "/f", size);
+        w.run({{"direct", [&] { mapped.read_direct_into(0, size, 0); }},
+               {"write", [&] { w.write(*file, 4096, 100, 'e'); }},
+               {"punch",
+                [&] {
+                    w.expect(punched->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), "punch");
+                    w.expect(punched->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 6196, 1000), "punch");
+                }},
+               {"sync", [&] { w.expect(synced->sync(false), "fsync"); }},
+               {"load", [&] {
+                    w.require_bytes("a load of the hole", mapped.load(0, 64), std::string_view("\0", 1));
+                    w.require_bytes("a load of what was written", mapped.load(4096, 64), "de");
+                }}});
+        judge(mapped.load(0, size));
+        judge(w.read(*file, 0, size));
+    }
+    file.reset(), punched.reset(), synced.reset();
+    w.remount();
+    judge(w.read(*w.open("/f"), 0, size));
+    w.unmount();
+}
+
+const Register into_itself({"mapped-direct-read",
+                            "C: a direct read of a file into its own map, over a hole and over what has no block yet",
+                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare_hole, run_into_itself});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -43,13 +43,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"mapped-freeze",
-                           "K: a store reaches a frozen file, or is never let go; P11",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"mapped-freeze", "K: a store reaches a frozen file, or is never let go; P11",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

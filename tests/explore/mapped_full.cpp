@@ -50,11 +50,7 @@ void run(World& w) {
 
 const Register registered({"mapped-full",
                            "I: no space in a store fault: deadlock, a lost page, or somebody else's error; P7",
-                           "-t ext4 -b 1024 -N 64 -m 0 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 1024 -N 64 -m 0 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -53,14 +53,7 @@ void run(World& w) {
 
 const Register registered({"mapped-journaled",
                            "D: a page of the committing transaction is changed through a map; P2, P3",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime,data=journal",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""},
-                            {"no-protect", "commit_protects", 1000, "the commit does not write-protect the maps"},
-                            {"writeback-protects", "commit_protects_by_itself", 1000,
-                             "only writeback protects the maps, the commit relies on it"}}});
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,data=journal", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -41,15 +41,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"mapped-punch",
-                           "B: a fault puts a page back into a range that is being punched; P5, P6",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""},
-                            {"no-invalidate", "punch_invalidates", 1000,
-                             "the punch does not take the invalidate lock"}}});
+const Register registered({"mapped-punch", "B: a fault puts a page back into a range that is being punched; P5, P6",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -136,12 +136,8 @@ struct RegisterWays {
                 {way.name,
                  std::string("H: a store behind the end reaches the disk, or shows when the file grows by ") +
                      way.what + "; P4",
-                 "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                 "noatime,tiny-cache",
-                 prepare,
-                 [&way](World& w) { run(w, way); },
-                 {{"shipped", "", 0, ""},
-                  {"no-zeroing", "zeroes_tails", 500, "the tail of the last block is not zeroed"}}});
+                 "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,tiny-cache", prepare,
+                 [&way](World& w) { run(w, way); }});
     }
 } const registered;
 

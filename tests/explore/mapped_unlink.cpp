@@ -50,11 +50,7 @@ void run(World& w) {
 
 const Register registered({"mapped-unlink",
                            "unlink of an open mapped file against reclaim: freed while mapped, twice, or never",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime,background,tiny-cache",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,background,tiny-cache", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

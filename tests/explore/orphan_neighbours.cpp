@@ -48,18 +48,9 @@ void run(World& w) {
 
 const Register without({"orphan-numbers",
                         "deletions side by side, neighbours on the list of orphans, while numbers are given out anew",
-                        "-t ext4 -O ^has_journal -b 1024 -N 64 8M",
-                        "noatime",
-                        prepare,
-                        run,
-                        {{"shipped", "", 0, ""}}});
-const Register with({"orphan-neighbours",
-                     "deletions and truncations side by side, neighbours on the list of orphans",
-                     "-t ext4 -b 1024 -N 64 -J size=1 8M",
-                     "noatime",
-                     prepare,
-                     run,
-                     {{"shipped", "", 0, ""}}});
+                        "-t ext4 -O ^has_journal -b 1024 -N 64 8M", "noatime", prepare, run});
+const Register with({"orphan-neighbours", "deletions and truncations side by side, neighbours on the list of orphans",
+                     "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -49,11 +49,7 @@ void run(World& w) {
 
 const Register registered({"orphans",
                            "orphan processing against remount: space leaked, freed twice, or a name to nothing",
-                           "-t ext4 -b 1024 -N 64 -J size=1 8M",
-                           "noatime,background",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime,background", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -62,11 +62,12 @@ inline constexpr std::uint8_t event_block = 200, event_exit = 201, event_timer =
 
 struct Counters {
     std::uint64_t schedules = 0, steps = 0, distinct = 0;
-    std::uint64_t contended_schedules = 0;  // in which at least one thread had to wait for another's lock
+    std::uint64_t contended_schedules = 0;  // in which at least one thread had to wait for what another one held
     std::uint64_t waits = 0;                // such waits
-    std::uint64_t timers = 0;               // waits with a limit that were ended although somebody could run
-    std::uint64_t errors = 0;               // requests that were made to fail
-    std::uint64_t trace_hash = 0;           // of everything that was chosen, all schedules
+    std::uint64_t against_order = 0;  // acquisitions that the lock order forbids: they end only the shipped design
+    std::uint64_t timers = 0;         // waits with a limit that were ended although somebody could run
+    std::uint64_t errors = 0;         // requests that were made to fail
+    std::uint64_t trace_hash = 0;     // of everything that was chosen, all schedules
 };
 
 struct Shared {

@@ -42,15 +42,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"punch-read",
-                           "B: a folio read in while its range is punched stays with the old bytes",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""},
-                            {"no-invalidate", "punch_invalidates", 500,
-                             "the punch does not take the invalidate lock"}}});
+const Register registered({"punch-read", "B: a folio read in while its range is punched stays with the old bytes",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

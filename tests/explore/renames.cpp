@@ -40,13 +40,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"renames",
-                           "two renames across directories: deadlock, or a loop of directories",
-                           "-t ext4 -b 1024 -N 64 -J size=1 8M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"renames", "two renames across directories: deadlock, or a loop of directories",
+                           "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

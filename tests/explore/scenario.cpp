@@ -22,14 +22,29 @@ std::vector<Scenario>& registry() {
     return all;
 }
 
+void add_designs(std::vector<Scenario>& all) {
+    std::ranges::sort(all, {}, &Scenario::name);
+    for (Scenario& s : all) s.designs.push_back({"shipped"});
+    for (const designs::WrongDesign& wrong : designs::all()) {
+        for (const designs::Found& found : wrong.found) {
+            const auto scenario = std::ranges::find(all, found.scenario, &Scenario::name);
+            if (scenario == all.end()) {
+                std::fputs(fmt::format("{}: there is no scenario {}\n", wrong.name, found.scenario).c_str(), stderr);
+                std::_Exit(2);
+            }
+            scenario->designs.push_back({wrong.name, &wrong, found.within});
+        }
+    }
+}
+
 }  // namespace
 
 Register::Register(Scenario scenario) { registry().push_back(std::move(scenario)); }
 
 const std::vector<Scenario>& scenarios() {
-    auto& all = registry();
-    if (!std::ranges::is_sorted(all, {}, &Scenario::name)) std::ranges::sort(all, {}, &Scenario::name);
-    return all;
+    static const bool complete = (add_designs(registry()), true);
+    (void)complete;
+    return registry();
 }
 
 const Scenario* find_scenario(std::string_view name) {

@@ -3,6 +3,7 @@
 
 #include "api/file_system.h"
 #include "device/memory_device.h"
+#include "tests/designs/design.h"
 #include "tests/explore/failing_device.h"
 #include "tests/explore/token_scheduler.h"
 
@@ -103,10 +104,9 @@ private:
 };
 
 struct Design {
-    std::string name;                // "shipped" or that of a wrong one
-    std::string weakened;            // the seam, empty for the shipped one
+    std::string name;  // "shipped" or that of a wrong one
+    const designs::WrongDesign* wrong = nullptr;
     std::uint64_t found_within = 0;  // schedules, random and PCT alike
-    std::string what;                // a sentence
 };
 
 struct Scenario {
@@ -117,8 +117,8 @@ struct Scenario {
                                           // `tiny-cache` has room for 16 folios
     std::function<void(World&)> prepare;  // makes the image that every schedule starts from
     std::function<void(World&)> run;      // mount is done; ends with everything judged
-    std::vector<Design> designs;          // "shipped" comes first
     MayFail may_fail = {};                // what the device may do
+    std::vector<Design> designs = {};     // "shipped" comes first; the wrong ones name their scenarios themselves
 };
 
 const std::vector<Scenario>& scenarios();

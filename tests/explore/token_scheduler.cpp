@@ -192,7 +192,17 @@ void TokenScheduler::note(const Task& task, std::uint8_t kind, const char* what,
     ++shared_.event_count;
 }
 
-void TokenScheduler::point(Point kind, const void*, const char* what, std::source_location where) {
+// A lock that another thread holds, or a condition that stands for one: a folio that is locked or on its way to the
+// device, the gate of a freeze. Not what a thread of the library or of the simulated maps answers, or works off; and
+// not what the main thread does, which waits for the others' ends.
+bool TokenScheduler::is_contention(const Task& me, const void* resource, std::string_view what) const {
+    if (quiet_ || me.number == 0) return false;
+    if (me.wanted == resource) return !what.starts_with("SimulatedMaps");
+    return me.counts && (what == "folio" || what.starts_with("freeze gate"));
+}
+
+void TokenScheduler::point(Point kind, const void* resource, const char* what, std::source_location where) {
+    self()->wanted = kind == Point::Lock ? resource : nullptr;
     if (kind == Point::Custom) atomic_reached(static_cast<std::uint8_t>(kind), what, where);
     else step_taken(static_cast<std::uint8_t>(kind), what, where);
     reschedule(true, kind == Point::Yield);
@@ -201,9 +211,10 @@ void TokenScheduler::point(Point kind, const void*, const char* what, std::sourc
 void TokenScheduler::enter_wait(const void* resource, const char* what, std::source_location where) {
     Task& me = *self();
     step_taken(event_block, what, where);
+    if (is_contention(me, resource, what)) ++waits_;
+    me.wanted = nullptr;  // once for each time that it is wanted
     me.waits_for = resource;
     me.held = held_ranks();
-    if (!quiet_ && me.counts && me.number != 0) ++waits_;  // the main thread waits for the others' ends
 }
 
 void TokenScheduler::block(const void* resource, const char* what, std::source_location where) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -67,8 +68,10 @@ private:
         std::source_location where;
         std::optional<std::chrono::nanoseconds> deadline;
         std::vector<HeldRank> held;
+        const void* wanted = nullptr;  // the lock that it is about to take
     };
     static Task*& self();
+    bool is_contention(const Task& me, const void* resource, std::string_view what) const;
     Task& add(const void* thread, const std::string& name);
     void wait_for_token(Task& me);
     void give_token(Task& to);

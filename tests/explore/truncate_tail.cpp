@@ -52,14 +52,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"truncate-tail",
-                           "H: bytes behind the end of the file come back when it grows",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""},
-                            {"no-zeroing", "zeroes_tails", 100, "the tail of the last block is not zeroed"}}});
+const Register registered({"truncate-tail", "H: bytes behind the end of the file come back when it grows",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -37,13 +37,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"truncate-writeback",
-                           "truncate against writeback, commit and reads",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"truncate-writeback", "truncate against writeback, commit and reads",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -36,11 +36,7 @@ void run(World& w) {
 
 const Register registered({"unlink-open",
                            "unlink of an open file against reclaim: freed twice, freed while used, or never",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime,background,tiny-cache",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,background,tiny-cache", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore

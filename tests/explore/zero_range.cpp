@@ -42,13 +42,8 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"zero-range",
-                           "G: zeroing misses dirty bytes, or takes more than its range",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
-                           "noatime",
-                           prepare,
-                           run,
-                           {{"shipped", "", 0, ""}}});
+const Register registered({"zero-range", "G: zeroing misses dirty bytes, or takes more than its range",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore
