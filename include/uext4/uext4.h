@@ -145,13 +145,21 @@ typedef struct uext4_extent {
 UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
                             int (*visit)(void* context, const uext4_extent* extent), void* context);
 
-/* Memory maps of files, coherent with reads and writes. Offset in whole pages; prot: PROT_*; flags: MAP_SHARED or
- * MAP_PRIVATE, with MAP_POPULATE. A map lives on when its file is closed, and does not pass to a child of fork(2); it
- * must be ended by uext4_unmap (whole pages, also part of a map or several) before uext4_umount. An access past the end
- * of the file, without space, or after the file became immutable or the file system read-only is SIGBUS for that
- * access. uext4_msync with MS_SYNC makes stores durable. -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for
- * shared memory (Linux 5.19) or does not allow it, with a sentence that says what to do. Without root and without
- * access to /dev/userfaultfd, system calls of the program cannot touch the memory (EFAULT). */
+/* Memory maps of files, coherent with reads and writes. Offset in whole pages; prot: PROT_*; flags: MAP_SHARED,
+ * MAP_SHARED_VALIDATE (flags that Linux did not know before it are -EOPNOTSUPP) or MAP_PRIVATE, with MAP_POPULATE and
+ * MAP_NORESERVE (of no effect); others are -EINVAL, MAP_LOCKED as well, since pages leave memory with the cache's folios.
+ * An append-only file that is open for writing cannot be mapped shared, for loads neither (-EACCES).
+ *
+ * A map lives on when its file is closed, and does not pass to a child of fork(2); it must be ended by uext4_unmap
+ * (whole pages, also part of a map or several; -EINVAL where no map is, or is any more) before uext4_umount. An access
+ * past the end of the file, without space, or after the file became immutable or the file system read-only is SIGBUS for
+ * that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after the
+ * others were synced.
+ *
+ * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
+ * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program cannot
+ * touch the memory (EFAULT). What comes from outside (/proc/PID/mem, process_vm_writev, ptrace) faults like a system call
+ * of the program, but pins the page before it copies: a store that meets a writeback there may be lost. */
 UEXT4_API int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address);
 UEXT4_API int uext4_unmap(void* address, size_t length);
 UEXT4_API int uext4_msync(void* address, size_t length, int flags);

@@ -177,9 +177,18 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
 }
 
 Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protection, int flags) {
-    const bool shared = (flags & MAP_TYPE) == MAP_SHARED, private_copy = (flags & MAP_TYPE) == MAP_PRIVATE;
-    if ((!shared && !private_copy) || (flags & ~(MAP_TYPE | MAP_POPULATE)))
-        return fail(EINVAL, "memory map: flags {:#x} are not MAP_SHARED or MAP_PRIVATE, with MAP_POPULATE", flags);
+    const int type = flags & MAP_TYPE;
+    const bool shared = type == MAP_SHARED || type == MAP_SHARED_VALIDATE;
+    // What Linux knew before MAP_SHARED_VALIDATE: whoever asks for more with it asks whether it is there.
+    constexpr int old_flags = MAP_TYPE | MAP_FIXED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_DENYWRITE | MAP_EXECUTABLE |
+                              MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_HUGETLB;
+    if (type == MAP_SHARED_VALIDATE && (flags & ~old_flags))
+        return fail(EOPNOTSUPP, "memory map: flags {:#x} are unknown", flags & ~old_flags);
+    if ((!shared && type != MAP_PRIVATE) || (flags & ~(MAP_TYPE | MAP_POPULATE | MAP_NORESERVE)))
+        return fail(EINVAL,
+                    "memory map: flags {:#x} are not MAP_SHARED, MAP_SHARED_VALIDATE or MAP_PRIVATE, with MAP_POPULATE "
+                    "or MAP_NORESERVE",
+                    flags);
     if (protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
         return fail(EINVAL, "memory map: protection {:#x}", protection);
     if (!inode_->is_regular()) return fail(ENODEV, "inode {} is not a regular file", inode_->number());
@@ -187,8 +196,9 @@ Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protec
     if (mode == O_WRONLY) return fail(EACCES, "memory map: the file is open for writing only");
     if (shared && (protection & PROT_WRITE) && mode != O_RDWR)
         return fail(EACCES, "memory map: the file is open for reading only");
-    if (shared && (protection & PROT_WRITE) && inode_->has_flag(format::inode_flag::append))
-        return fail(EACCES, "inode {} is append-only", inode_->number());
+    // Also a map for loads: the program may give it the right to store later, by mprotect.
+    if (shared && mode == O_RDWR && inode_->has_flag(format::inode_flag::append))
+        return fail(EACCES, "inode {} is append-only and open for writing", inode_->number());
     return fs_.maps().map({.inode = inode_,
                            .offset = offset,
                            .length = length,
@@ -202,17 +212,19 @@ Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protec
 Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait) {
     constexpr std::size_t page = 4096;
     const auto start = reinterpret_cast<std::uintptr_t>(address);
-    if (start % page != 0 || length > SIZE_MAX - page)
-        return fail(EINVAL, "msync of {} bytes at {}: not whole pages", length, fmt::ptr(address));
-    const std::uintptr_t end = start + round_up(length, page);
-    const std::vector<Region> parts = MapRegistry::instance().parts(start, end);
+    if (start % page != 0) return fail(EINVAL, "msync of {} bytes at {}: not whole pages", length, fmt::ptr(address));
+    // As in Linux: a length that wraps when it is rounded up is none.
+    const std::uintptr_t end = start + (length + (page - 1)) / page * page;
+    if (end < start) return fail(ENOMEM, "msync of {} bytes at {}: no such addresses", length, fmt::ptr(address));
+    // What is there is synced, beyond a gap as well.
     std::uintptr_t at = start;
-    for (const Region& part : parts) {
-        if (part.start != at) break;
+    bool gaps = false;
+    for (const Region& part : MapRegistry::instance().parts(start, end)) {
+        gaps = gaps || part.start != at;
         at = part.end();
         if (wait && part.shared && part.may_store) TRY(part.engine->sync(part.inode));
     }
-    if (at < end) return fail(ENOMEM, "msync of {} bytes at {}: no map of a file", length, fmt::ptr(address));
+    if (gaps || at < end) return fail(ENOMEM, "msync of {} bytes at {}: no map of a file", length, fmt::ptr(address));
     return {};
 }
 

@@ -28,6 +28,14 @@ TEST_F(Refusal, ArgumentsAreChecked) {
     EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, 0, &memory), -EINVAL);
     EXPECT_EQ(uext4_map(file, -4096, page, PROT_READ, MAP_SHARED, &memory), -EINVAL);
     EXPECT_EQ(uext4_msync(reinterpret_cast<void*>(std::uintptr_t{page} * 16 + 1), page, MS_SYNC), -EINVAL);
+    EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, MAP_SHARED | MAP_LOCKED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, 0, page, PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC, &memory), -EOPNOTSUPP);
+    for (const int flags : {MAP_SHARED_VALIDATE | MAP_NORESERVE, MAP_SHARED | MAP_NORESERVE, int{MAP_PRIVATE}}) {
+        char* accepted = map(file, page, 0, PROT_READ | PROT_WRITE, flags | MAP_POPULATE);
+        EXPECT_EQ(accepted[0], 'x');
+        EXPECT_EQ(uext4_unmap(accepted, page), 0);
+        EXPECT_EQ(uext4_unmap(accepted, page), -EINVAL);  // it is gone
+    }
     uext4_close(file);
     file = open("/f", O_RDONLY);
     EXPECT_EQ(uext4_map(file, 0, page, PROT_READ | PROT_WRITE, MAP_SHARED, &memory), -EACCES);
@@ -38,6 +46,64 @@ TEST_F(Refusal, ArgumentsAreChecked) {
     EXPECT_EQ(uext4_umount(fs), -EBUSY);
     EXPECT_EQ(own[0], 'y');
     EXPECT_EQ(uext4_unmap(own, page), 0);
+    unmount();
+}
+
+TEST_F(Refusal, AnAppendOnlyFileIsNotOverwrittenThroughAMap) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, "before");
+    char* earlier = map(file, page, 0, PROT_READ);
+    unsigned int flags = 0;
+    ASSERT_EQ(uext4_getflags(fs, "/f", &flags), 0);
+    ASSERT_EQ(uext4_setflags(fs, "/f", flags | FS_APPEND_FL), 0) << uext4_strerror();
+    void* memory = nullptr;
+    for (const int protection : {PROT_READ, PROT_READ | PROT_WRITE, PROT_NONE})
+        EXPECT_EQ(uext4_map(file, 0, page, protection, MAP_SHARED, &memory), -EACCES);
+    uext4_file* appending = open("/f", O_RDWR | O_APPEND);
+    EXPECT_EQ(uext4_map(appending, 0, page, PROT_READ, MAP_SHARED, &memory), -EACCES);
+    uext4_close(appending);
+    // A copy of one's own, and what was opened for loads.
+    char* own = map(file, page, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    own[0] = 'o';
+    EXPECT_EQ(uext4_unmap(own, page), 0);
+    uext4_file* reading = open("/f", O_RDONLY);
+    char* seen = map(reading, page, 0, PROT_READ);
+    EXPECT_EQ(seen[0], 'b');
+    ASSERT_EQ(::mprotect(seen, page, PROT_READ | PROT_WRITE), 0);
+    EXPECT_TRUE(refused([&] { seen[0] = 'S'; }));
+    EXPECT_EQ(uext4_unmap(seen, page), 0);
+    uext4_close(reading);
+    EXPECT_EQ(read(file, 6), "before");
+    // A map that was there before keeps what it might do.
+    ASSERT_EQ(::mprotect(earlier, page, PROT_READ | PROT_WRITE), 0);
+    earlier[0] = 'B';
+    EXPECT_EQ(read(file, 6), "Before");
+    EXPECT_EQ(uext4_unmap(earlier, page), 0);
+    ASSERT_EQ(uext4_setflags(fs, "/f", flags), 0);
+    uext4_close(file);
+    unmount();
+}
+
+TEST_F(Refusal, MsyncCountsAsTheKernel) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, std::string(3 * page, 'a'));
+    char* memory = map(file, 3 * page);
+    for (std::size_t p = 0; p < 3; ++p) memory[p * page] = 'b';
+    EXPECT_EQ(uext4_msync(memory, 0, MS_SYNC), 0);
+    EXPECT_EQ(uext4_msync(memory, SIZE_MAX, MS_SYNC), 0);  // wraps to nothing
+    EXPECT_EQ(uext4_msync(memory, SIZE_MAX - 2 * page, MS_SYNC), -ENOMEM);
+    EXPECT_EQ(uext4_msync(memory + 1, page, MS_SYNC), -EINVAL);
+    EXPECT_EQ(uext4_msync(memory, page, MS_SYNC | MS_ASYNC), -EINVAL);
+    // A gap is an error, which what is behind it does not suffer from.
+    EXPECT_EQ(uext4_unmap(memory + page, page), 0);
+    EXPECT_EQ(uext4_msync(memory, 3 * page, MS_SYNC), -ENOMEM);
+    EXPECT_EQ(uext4_msync(memory, page, MS_SYNC), 0);
+    EXPECT_EQ(uext4_unmap(memory, 3 * page), 0);
+    uext4_close(file);
     unmount();
 }
 
