@@ -12,7 +12,7 @@ ClientMaps* FileMaps::engine() {
 Result<void*> FileMaps::map(const MapRequest& request) {
     if (!engine()) {
         std::unique_ptr<ClientMaps> started = TRY(ClientMaps::start(*this));
-        if (offers_less_.load()) started->offer_less(false);
+        if (offers_less_.load()) started->offer_less();
         if (!started->offer().system_calls)
             volume_.fs().log(
                 "memory maps: userfaultfd serves this process's own accesses only; system calls that touch a "

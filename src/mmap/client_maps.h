@@ -15,6 +15,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -42,7 +43,7 @@ public:
     ClientMaps(const ClientMaps&) = delete;
 
     const UserfaultOffer& offer() const { return userfault_.offer(); }
-    void offer_less(bool continue_protected) { userfault_.offer_less(continue_protected); }  // for tests, before a map
+    void offer_less() { userfault_.offer_less(); }  // for tests, before a map
 
     Result<void*> map(const MapRequest& request);
     // Whole pages, which may be part of maps or of several; what is no map of ours in the range stays. EINVAL.
@@ -95,7 +96,15 @@ private:
     bool admit_to(const Region& region, std::uintptr_t page, Kind kind);
     void finish(const Job& job);
     void refuse(const Job& job);
-    void forbid_for_a_while(const Job& job);
+    bool is_still_refused(const Job& job);
+    bool refuse_by_poison(const Job& job);
+    void refuse_by_rights(const Job& job);
+    // Acts on the page of the map that the access was of, and of no other memory: it may be gone, and the address be
+    // given out again. `act`: Result<bool> of the region, false to be asked again. False where it was not done.
+    template <class Act>
+    bool on_the_map(const Job& job, Act act);
+    // How long accesses to the page are refused: a thread that has not run meanwhile comes again, and finds more time.
+    std::chrono::milliseconds time_to_meet(std::uintptr_t page);
     // The map that a page belongs to which no event has told of: mremap(2) makes maps longer where they are.
     RegionRef grown_to(std::uintptr_t page);
     void assist();  // the helper's thread
@@ -116,6 +125,11 @@ private:
     bool settling_ UEXT4_GUARDED_BY(lock_) = false;     // the helper
     std::vector<Region> gone_ UEXT4_GUARDED_BY(lock_);  // unmapped by the program: their inodes are let go
     std::map<Key, std::vector<pid_t>> waiting_ UEXT4_GUARDED_BY(lock_);  // being served: who waits
+    struct Meeting {
+        std::chrono::nanoseconds at{0};
+        std::chrono::milliseconds lasts{0};
+    };
+    std::map<std::uintptr_t, Meeting> meetings_ UEXT4_GUARDED_BY(lock_);  // of late
 
     Mutex attach_lock_{Rank::Leaf, "ClientMaps::attached"};
     std::unordered_map<Inode*, Attached> attached_ UEXT4_GUARDED_BY(attach_lock_);

@@ -16,7 +16,7 @@ namespace uext4 {
 namespace {
 constexpr std::size_t page_size = 4096;
 constexpr int space_attempts = 3;
-constexpr std::chrono::milliseconds forbidden_for{20};
+constexpr std::chrono::milliseconds shortest_meeting{1}, longest_meeting{20}, meeting_is_remembered{100};
 }  // namespace
 
 // ---- the reader: makes no memory-management call and waits for nobody, since munmap and UFFDIO_* wait for it.
@@ -225,62 +225,106 @@ void ClientMaps::finish(const Job& job) {
     userfault_.wake(job.page, page_size);
 }
 
+// A signal goes to the one thread, and to nobody else. Where none can, the page itself refuses for a moment, by poison
+// where that refuses nothing else that could be had, else by the right that is taken from it (adr/0005).
 void ClientMaps::refuse(const Job& job) {
-    // Held no longer than this: whoever goes on may want the file's space.
-    if (const RegionRef region = MapRegistry::instance().find(job.page); region && region->life != job.life)
-        return finish(job);
+    bool can_poison = offer().poison, is_readable = job.kind == Kind::store;
+    {
+        // Held no longer than this: whoever goes on may want the file's space.
+        const RegionRef region = MapRegistry::instance().find(job.page);
+        if (region && region->life != job.life) return finish(job);
+        can_poison = can_poison && region && region->shared;
+        if (region && region->offset_of(job.page) >= region->inode->size_hint()) is_readable = false;
+    }
     std::vector<pid_t> threads;
     {
         MutexLock guard(lock_);
         auto it = waiting_.find({job.page, job.kind});
         if (it != waiting_.end()) threads = it->second;
     }
-    bool by_signal = true;
+    bool by_poison = false, by_rights = false;
     for (const pid_t tid : threads) {
-        switch (waiter_of(tid)) {
-            case Waiter::gone: break;
-            case Waiter::program: send_sigbus(tid, job.page); break;
-            case Waiter::elsewhere: by_signal = false; break;
-        }
+        const Waiter waiter = waiter_of(tid);
+        if (waiter == Waiter::gone) continue;
+        if (can_poison && (waiter == Waiter::deaf || !is_readable)) by_poison = true;
+        else if (waiter == Waiter::program) send_sigbus(tid, job.page);
+        else by_rights = true;
     }
-    if (!by_signal) forbid_for_a_while(job);
+    if (by_poison || by_rights) {
+        // Known as forbidden, then asked once more: whoever changes what the access is refused for finds it here, or is
+        // found.
+        const ForbiddenPages::Entry forbidden(job.page);
+        if (!is_still_refused(job)) return finish(job);
+        if (by_poison && !refuse_by_poison(job)) by_rights = true;
+        if (by_rights) refuse_by_rights(job);
+    }
     finish(job);
 }
 
-// For a thread that no signal reaches in its fault: it meets a page without the right. Other threads that touch the
-// page in the same moment meet that, too.
-void ClientMaps::forbid_for_a_while(const Job& job) {
-    void* memory = reinterpret_cast<void*>(job.page);
+bool ClientMaps::is_still_refused(const Job& job) {
+    const RegionRef region = MapRegistry::instance().find(job.page);
+    if (!region) return true;
+    const std::optional<Kind> kind = counts_as(*region, job.kind);
+    if (!kind) return true;
+    const Result<void> served = serve_in(*region, job, *kind);
+    return !served && served.error().code != EAGAIN;
+}
+
+template <class Act>
+bool ClientMaps::on_the_map(const Job& job, Act act) {
     MapRegistry& registry = MapRegistry::instance();
-    // Of the map that the access was of, and of no other memory: it may be gone, and the address be given out again.
-    const auto on_the_map = [&](auto&& act) {
-        for (;; ::sched_yield()) {
-            MutexLock guard(registry.lock());
-            if (!userfault_.settled()) continue;
-            const RegionRef region = registry.find_locked(job.page);
-            return region && region->life == job.life && act(*region);
-        }
+    for (;; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        if (!userfault_.settled()) continue;
+        const RegionRef region = registry.find_locked(job.page);
+        if (!region || region->life != job.life) return false;
+        const Result<bool> done = act(*region);
+        if (!done || *done) return done.has_value();
+    }
+}
+
+std::chrono::milliseconds ClientMaps::time_to_meet(std::uintptr_t page) {
+    MutexLock guard(lock_);
+    const std::chrono::nanoseconds now = monotonic_now();
+    std::erase_if(meetings_, [&](const auto& entry) { return entry.second.at + meeting_is_remembered < now; });
+    Meeting& meeting = meetings_[page];
+    meeting.at = now;
+    meeting.lasts = std::clamp(meeting.lasts * 2, shortest_meeting, longest_meeting);
+    return meeting.lasts;
+}
+
+// Every access is answered by the kernel, at once, where it is made; the rights of the map are not touched.
+bool ClientMaps::refuse_by_poison(const Job& job) {
+    if (!on_the_map(job, [&](const Region&) { return userfault_.try_poison(job.page); })) return false;
+    userfault_.wake(job.page, page_size);
+    this_thread::sleep(time_to_meet(job.page));
+    on_the_map(job, [&](const Region&) -> Result<bool> { return userfault_.try_clear(job.page); });
+    return true;
+}
+
+// Loads go on, where it is a store that is refused. Other threads that store to the page meanwhile meet SIGSEGV.
+void ClientMaps::refuse_by_rights(const Job& job) {
+    void* memory = reinterpret_cast<void*>(job.page);
+    const auto give = [&](int protection) -> Result<bool> {
+        if (::mprotect(memory, page_size, protection) != 0) return fail(errno, "mprotect of a page of a map");
+        return true;
     };
     int before = 0, left = 0;
-    ForbiddenPages& forbidden = ForbiddenPages::instance();
-    forbidden.add(job.page);
-    const bool changed = on_the_map([&](const Region& region) {
+    const bool changed = on_the_map(job, [&](const Region& region) {
         // The program may have given the page other rights than the map was made with.
         const std::optional<Placement> placed = placement_of(job.page);
         before = placed ? placed->protection : region.protection;
         left = job.kind == Kind::store ? before & ~PROT_WRITE : PROT_NONE;
-        return ::mprotect(memory, page_size, left) == 0;
+        return give(left);
     });
-    if (changed) {
-        userfault_.wake(job.page, page_size);
-        this_thread::sleep(forbidden_for);
-        on_the_map([&](const Region&) {
-            const std::optional<Placement> placed = placement_of(job.page);
-            // Others than those that it was left with are the program's.
-            return (placed && placed->protection != left) || ::mprotect(memory, page_size, before) == 0;
-        });
-    }
-    forbidden.remove(job.page);
+    if (!changed) return;
+    userfault_.wake(job.page, page_size);
+    this_thread::sleep(time_to_meet(job.page));
+    on_the_map(job, [&](const Region&) -> Result<bool> {
+        const std::optional<Placement> placed = placement_of(job.page);
+        // Others than those that it was left with are the program's.
+        return placed && placed->protection != left ? Result<bool>(true) : give(before);
+    });
 }
 
 // ---- the helper

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -39,11 +40,12 @@ bool has_sigbus(const std::string& status, const char* field) {
 Waiter waiter_of(pid_t tid) {
     // proc(5): "running", or the number of the system call, or -1 when the thread is blocked outside of one: in a
     // fault.
+    // Asked last: a signal that the thread does not wait for any more would meet it elsewhere.
+    const std::string status = contents_of(fmt::format("/proc/self/task/{}/status", tid));
     const std::string call = contents_of(fmt::format("/proc/self/task/{}/syscall", tid));
     if (call.empty() || call.starts_with("running")) return Waiter::gone;
-    if (!call.starts_with("-1 ")) return Waiter::elsewhere;
-    const std::string status = contents_of(fmt::format("/proc/self/task/{}/status", tid));
-    return has_sigbus(status, "SigBlk:") || has_sigbus(status, "SigIgn:") ? Waiter::elsewhere : Waiter::program;
+    if (!call.starts_with("-1 ")) return Waiter::system_call;
+    return has_sigbus(status, "SigBlk:") || has_sigbus(status, "SigIgn:") ? Waiter::deaf : Waiter::program;
 }
 
 bool send_sigbus(pid_t tid, std::uintptr_t address) {
@@ -61,18 +63,31 @@ ForbiddenPages& ForbiddenPages::instance() {
 
 void ForbiddenPages::add(std::uintptr_t page) {
     MutexLock guard(lock_);
-    pages_.insert(page);
+    while (pages_.contains(page)) changed_.wait(lock_);
+    pages_.emplace(page, ++numbers_);
+    count_.store(pages_.size());
 }
 
 void ForbiddenPages::remove(std::uintptr_t page) {
     MutexLock guard(lock_);
-    pages_.extract(page);
+    pages_.erase(page);
+    count_.store(pages_.size());
     changed_.notify_all();
 }
 
 bool ForbiddenPages::any_locked(std::uintptr_t start, std::uintptr_t end) const {
     const auto first = pages_.lower_bound(start / page_size * page_size);
-    return first != pages_.end() && *first < end;
+    return first != pages_.end() && first->first < end;
+}
+
+void ForbiddenPages::wait_for_those_now() {
+    if (count_.load() == 0) return;
+    MutexLock guard(lock_);
+    const std::uint64_t newest = numbers_;
+    const auto any_of_those = [&]() UEXT4_REQUIRES(lock_) {
+        return std::ranges::any_of(pages_, [&](const auto& entry) { return entry.second <= newest; });
+    };
+    while (any_of_those()) changed_.wait(lock_);
 }
 
 bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {

@@ -7,16 +7,18 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <set>
+#include <map>
 
 namespace uext4 {
 
 enum class Waiter {
-    gone,      // the thread waits in no fault any more
-    program,   // its own instruction faulted, and it takes SIGBUS
-    elsewhere  // a system call on its behalf, or it has SIGBUS blocked or ignored
+    gone,        // the thread waits in no fault any more
+    program,     // its own instruction faulted, and it takes SIGBUS
+    deaf,        // the same, but it has SIGBUS blocked or ignored: the process ends with it all the same
+    system_call  // one on its behalf
 };
 // How the thread that faulted stands. `tid`: of this process.
 Waiter waiter_of(pid_t tid);
@@ -24,23 +26,39 @@ Waiter waiter_of(pid_t tid);
 // SIGBUS with si_addr for one thread; its fault ends. False when the thread is gone.
 bool send_sigbus(pid_t tid, std::uintptr_t address);
 
-// Pages of the process that are without their right for a moment, so that a system call meets a refusal. Others that
-// touch them meanwhile are refused as well; who can, waits and asks again.
+// Pages of the process that refuse accesses for a moment, so that one meets a refusal that no signal brings. Others
+// that touch them meanwhile are refused as well; who can, waits and asks again.
 class ForbiddenPages {
 public:
     static ForbiddenPages& instance();
 
-    void add(std::uintptr_t page);
-    void remove(std::uintptr_t page);
+    // A page is forbidden as long as one of these lives. One at a time: the next for the page waits for the last.
+    class Entry {
+    public:
+        explicit Entry(std::uintptr_t page) : page_(page) { instance().add(page); }
+        ~Entry() { instance().remove(page_); }
+        Entry(const Entry&) = delete;
+        Entry& operator=(const Entry&) = delete;
+
+    private:
+        std::uintptr_t page_;
+    };
     // Until none of the pages of [start, end) is forbidden. False when none was.
     bool wait(std::uintptr_t start, std::uintptr_t end);
+    // Until every page that is forbidden now has been allowed once: what was refused before a change is not refused
+    // after it.
+    void wait_for_those_now();
 
 private:
+    void add(std::uintptr_t page);
+    void remove(std::uintptr_t page);
     bool any_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
 
     Mutex lock_{Rank::Leaf, "ForbiddenPages"};
     CondVar changed_{"a forbidden page"};
-    std::multiset<std::uintptr_t> pages_ UEXT4_GUARDED_BY(lock_);
+    std::map<std::uintptr_t, std::uint64_t> pages_ UEXT4_GUARDED_BY(lock_);  // and a number of their own
+    std::uint64_t numbers_ UEXT4_GUARDED_BY(lock_) = 0;
+    std::atomic<std::size_t> count_{0};
 };
 
 }  // namespace uext4

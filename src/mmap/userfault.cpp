@@ -17,6 +17,14 @@ namespace {
 
 // Newer than the headers of Debian 12.
 constexpr std::uint64_t continue_mode_wp = 2;
+constexpr int advise_dontneed_locked = 24;
+struct PoisonRequest {
+    uffdio_range range;
+    std::uint64_t mode;
+    std::int64_t updated;
+};
+constexpr std::uint64_t poison_mode_dontwake = 1;
+const unsigned long poison_request = _IOWR(UFFDIO, 0x08, PoisonRequest);
 constexpr std::size_t page = 4096;
 
 // EVENT_REMOVE is not asked for: a removal of pages loses nothing but what the program itself threw away, and each of
@@ -74,27 +82,32 @@ Result<Userfault> Userfault::open() {
                     "({}): use Linux 5.19 or newer",
                     std::strerror(errno));
     made.offer_.system_calls = system_calls;
-    made.offer_.continue_protected = made.probe_continue_protected();
+    made.probe();
     return made;
 }
 
-// Tried on a page of its own: no feature bit tells.
-bool Userfault::probe_continue_protected() {
+// Tried on a page of its own: no feature bit tells of the first.
+void Userfault::probe() {
     const int memory = ::memfd_create("uext4-probe", MFD_CLOEXEC);
-    if (memory < 0 || ::ftruncate(memory, page) != 0) return false;
+    if (memory < 0) return;
+    if (::ftruncate(memory, page) != 0) {
+        ::close(memory);
+        return;
+    }
     void* alias = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     void* map = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    bool offered = false;
     if (alias != MAP_FAILED && map != MAP_FAILED && watch(map, page, true)) {
         *static_cast<volatile char*>(alias) = 1;
-        const Result<bool> shown = try_install(reinterpret_cast<std::uintptr_t>(map), page, true);
-        offered = shown && *shown;
+        const auto address = reinterpret_cast<std::uintptr_t>(map);
+        const Result<bool> shown = try_install(address, page, true);
+        offer_.continue_protected = shown && *shown;
+        const Result<bool> poisoned = try_poison(address);
+        offer_.poison = poisoned && *poisoned && try_clear(address);
         unwatch(map, page);
     }
     if (alias != MAP_FAILED) ::munmap(alias, page);
     if (map != MAP_FAILED) ::munmap(map, page);
     ::close(memory);
-    return offered;
 }
 
 Result<void> Userfault::watch(void* address, std::size_t length, bool stores) {
@@ -162,6 +175,22 @@ bool Userfault::try_protect(std::uintptr_t address, std::size_t length, bool on)
         address += request.range.len;
     }
     return true;
+}
+
+// Whatever says something of the page makes way: what is visible, then the mark that its stores fault. In between it
+// faults as a page that was never seen.
+bool Userfault::try_clear(std::uintptr_t address) {
+    void* memory = reinterpret_cast<void*>(address);
+    if (::madvise(memory, page, advise_dontneed_locked) != 0) ::madvise(memory, page, MADV_DONTNEED);
+    return try_protect(address, page, false);
+}
+
+Result<bool> Userfault::try_poison(std::uintptr_t address) {
+    if (!try_clear(address)) return false;
+    PoisonRequest request{{address, page}, poison_mode_dontwake, 0};
+    if (::ioctl(fd_, poison_request, &request) == 0) return true;
+    if (errno == EAGAIN) return false;
+    return fail(errno, "a page of a memory map cannot be made to refuse: {}", std::strerror(errno));
 }
 
 // The kernel looks for such events before it looks at the range, which here is none.

@@ -15,6 +15,7 @@ namespace uext4 {
 struct UserfaultOffer {
     bool system_calls = false;        // system calls of the program may touch maps (not UFFD_USER_MODE_ONLY)
     bool continue_protected = false;  // a page can be installed so that its first store faults (Linux 6.4)
+    bool poison = false;              // a page can be made to refuse every access to it (Linux 6.6)
 };
 
 class Userfault {
@@ -28,9 +29,7 @@ public:
     static Result<Userfault> open();
     const UserfaultOffer& offer() const { return offer_; }
     // As on a kernel that offers less: for tests.
-    void offer_less(bool continue_protected) {
-        offer_.continue_protected = offer_.continue_protected && continue_protected;
-    }
+    void offer_less() { offer_.continue_protected = offer_.poison = false; }
     int descriptor() const { return fd_; }
 
     // Faults of [address, length) arrive here. `stores`: also the first store to a page that is there.
@@ -45,6 +44,10 @@ public:
     Result<bool> try_install(std::uintptr_t address, std::size_t length, bool protect);
     // Stores fault (`on`), or no longer, in pages that are visible.
     bool try_protect(std::uintptr_t address, std::size_t length, bool on);
+    // Every access to the page, of a shared map, ends with SIGBUS or EFAULT, by the kernel itself, until try_clear():
+    // then it faults. What was visible is not. Does not wake.
+    Result<bool> try_poison(std::uintptr_t address);
+    bool try_clear(std::uintptr_t address);
     // Whether no such event waits.
     bool settled() const;
 
@@ -52,7 +55,7 @@ public:
 
 private:
     explicit Userfault(int fd) : fd_(fd) {}
-    bool probe_continue_protected();
+    void probe();
     int fd_ = -1;
     UserfaultOffer offer_;
 };

@@ -3,10 +3,15 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/fs.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <csetjmp>
+#include <csignal>
 #include <cstdlib>
 #include <thread>
 
@@ -14,6 +19,49 @@ namespace uext4 {
 namespace {
 
 constexpr std::size_t page = 4096;
+
+// The signal that the access ends with, by any thread; 0 when it is made.
+thread_local sigjmp_buf met_at;
+template <class Access>
+int signal_of(Access access) {
+    static const bool installed = [] {
+        struct sigaction action{};
+        action.sa_handler = [](int number) { siglongjmp(met_at, number); };
+        return sigaction(SIGBUS, &action, nullptr) == 0 && sigaction(SIGSEGV, &action, nullptr) == 0;
+    }();
+    EXPECT_TRUE(installed);
+    const int met = sigsetjmp(met_at, 1);
+    if (met == 0) access();
+    return met;
+}
+
+// What system calls are given.
+class Pipe {
+public:
+    Pipe() { EXPECT_EQ(::pipe(ends_), 0); }
+    ~Pipe() {
+        ::close(ends_[0]);
+        ::close(ends_[1]);
+    }
+    // What read(2) into the memory answers: 0, or the error.
+    int into(char* memory) {
+        char bytes[] = "abc";
+        EXPECT_EQ(::write(ends_[1], bytes, 3), 3);
+        if (::read(ends_[0], memory, 3) == 3) return 0;
+        const int error = errno;
+        EXPECT_EQ(::read(ends_[0], bytes, 3), 3);
+        return error;
+    }
+    int from(const char* memory) {
+        char bytes[3];
+        if (::write(ends_[1], memory, 3) != 3) return errno;
+        EXPECT_EQ(::read(ends_[0], bytes, 3), 3);
+        return 0;
+    }
+
+private:
+    int ends_[2] = {-1, -1};
+};
 
 class Engine : public testing::TestWithParam<bool> {
 protected:
@@ -52,6 +100,9 @@ protected:
     void unmap(void* memory, std::size_t length) {
         auto done = ClientMaps::unmap(memory, length);
         EXPECT_TRUE(done) << done.error().what;
+    }
+    static void write(OpenFile& file, std::size_t at, const std::string& bytes) {
+        ok(file.write(at, std::as_bytes(std::span(bytes))));
     }
     std::string read(OpenFile& file, std::size_t at, std::size_t n) {
         std::string out(n, '-');
@@ -226,6 +277,109 @@ TEST_P(Engine, PagesOfLargeBlocks) {
     EXPECT_FALSE(bounced);  // past the end
     unmap(memory, 48 * page);
     EXPECT_EQ(read(*file, page, 2), std::string("\2\0", 2));
+    file.reset();
+}
+
+// Nothing is left of a refusal when the library has answered that its reason is gone.
+TEST_P(Engine, ARefusalEndsWithItsReason) {
+    make("-t ext4 -b 4096", "");
+    auto file = open("/f");
+    write(*file, 0, std::string(2 * page, 'a'));
+    ok(file->sync(false));
+    char* memory = map(*file, 4 * page);
+    NEED(memory);
+    Pipe pipe;
+    const std::uint32_t flags = fs->get_flags(file->inode());
+    for (int i = 0; i < 20; ++i) {
+        ok(fs->set_flags(file->inode(), flags | FS_IMMUTABLE_FL, Credentials::root(), true));
+        EXPECT_EQ(pipe.into(memory), EFAULT);
+        ok(fs->set_flags(file->inode(), flags, Credentials::root(), true));
+        EXPECT_EQ(signal_of([&] { static_cast<volatile char*>(memory)[0] = 'k'; }), 0) << i;
+        // And what the program sets stays.
+        ASSERT_EQ(::mprotect(memory, page, PROT_READ), 0);
+        if (i < 3) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        EXPECT_EQ(signal_of([&] { static_cast<volatile char*>(memory)[1] = 'l'; }), SIGSEGV) << i;
+        ASSERT_EQ(::mprotect(memory, page, PROT_READ | PROT_WRITE), 0);
+        // Past the end, and then not.
+        EXPECT_EQ(pipe.into(memory + 2 * page), EFAULT);
+        ok(file->truncate(3 * page));
+        EXPECT_EQ(signal_of([&] { static_cast<volatile char*>(memory)[2 * page] = 'm'; }), 0) << i;
+        ok(file->truncate(2 * page));
+    }
+    EXPECT_EQ(read(*file, 0, 2), "ka");
+    unmap(memory, 4 * page);
+    file.reset();
+}
+
+// Who has SIGBUS blocked or ignored does not live on, and ends as any program does that the kernel serves.
+TEST_P(Engine, ASignalThatCannotBeTakenEndsTheProcess) {
+    make("-t ext4 -b 4096", "");
+    auto probe = open("/probe");
+    char* probed = map(*probe, page);
+    NEED(probed);
+    unmap(probed, page);
+    probe.reset();
+    unmount();
+    auto opened = Userfault::open();
+    ok(opened);
+    const int expected = !GetParam() && opened->offer().poison ? SIGBUS : SIGSEGV;
+    for (const bool ignored : {false, true}) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            const rlimit no_core{0, 0};
+            ::setrlimit(RLIMIT_CORE, &no_core);
+            std::signal(SIGSEGV, SIG_DFL);
+            mount("");
+            auto file = open("/f");
+            write(*file, 0, std::string(page, 'a'));
+            char* memory = map(*file, page);
+            if (!memory) ::_exit(1);
+            ok(fs->set_flags(file->inode(), fs->get_flags(file->inode()) | FS_IMMUTABLE_FL, Credentials::root(), true));
+            sigset_t blocked;
+            sigemptyset(&blocked);
+            sigaddset(&blocked, SIGBUS);
+            if (ignored) std::signal(SIGBUS, SIG_IGN);
+            else ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
+            static_cast<volatile char*>(memory)[0] = 'k';
+            ::_exit(2);
+        }
+        int status = 0;
+        ASSERT_EQ(::waitpid(child, &status, 0), child);
+        EXPECT_TRUE(WIFSIGNALED(status)) << WEXITSTATUS(status);
+        EXPECT_EQ(WTERMSIG(status), expected);
+    }
+}
+
+// The pages of a folio that lie past the end are refused to everybody, at once, and nothing beside them is.
+TEST_P(Engine, PastTheEndInAFolio) {
+    make("-t ext4 -b 65536", "", "512M");
+    auto file = open("/f");
+    write(*file, 0, std::string(2 * page, 'a'));
+    char* memory = map(*file, 16 * page);
+    NEED(memory);
+    std::atomic<bool> stop{false};
+    std::atomic<unsigned> hurt{0};
+    std::thread beside([&] {
+        while (!stop) {
+            hurt += signal_of([&] { (void)static_cast<volatile char*>(memory)[page]; }) != 0;
+            hurt += signal_of([&] { static_cast<volatile char*>(memory)[1] = 'a'; }) != 0;
+        }
+    });
+    Pipe pipe;
+    for (std::size_t p = 2; p < 8; ++p) {
+        auto* at = static_cast<volatile char*>(memory) + p * page;
+        EXPECT_EQ(signal_of([&] { (void)*at; }), SIGBUS) << p;
+        EXPECT_EQ(signal_of([&] { *at = 'x'; }), SIGBUS) << p;
+        EXPECT_EQ(pipe.into(memory + p * page), EFAULT);
+        EXPECT_EQ(pipe.from(memory + p * page), EFAULT);
+        ok(file->truncate((p + 1) * page));
+        EXPECT_EQ(signal_of([&] { EXPECT_EQ(*at, 0); }), 0) << p;
+        ok(file->truncate(2 * page));
+    }
+    stop = true;
+    beside.join();
+    EXPECT_EQ(hurt, 0u);
+    unmap(memory, 16 * page);
     file.reset();
 }
 
