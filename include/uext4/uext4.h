@@ -156,6 +156,10 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after the
  * others were synced.
  *
+ * madvise(MADV_REMOVE) of a map punches no hole in the file (uext4_fallocate does): it throws away the memory that the
+ * library's cache is in. What is on the device is read again; what the file's pages there had that was not yet written
+ * back, by whichever way it was stored, is zeros from then on.
+ *
  * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
  * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program cannot
  * touch the memory (EFAULT). What comes from outside (/proc/PID/mem, process_vm_writev, ptrace) faults like a system call

@@ -64,6 +64,18 @@ Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) 
     return base + offset % window;
 }
 
+std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) const {
+    std::uint64_t out = 0;
+    // Pages that are swapped out count as data.
+    for (std::uint64_t at = offset; at < offset + length; at += page) {
+        const off_t hole = ::lseek(fd_, static_cast<off_t>(at), SEEK_HOLE);
+        if (hole < 0 || static_cast<std::uint64_t>(hole) >= offset + length) break;
+        at = round_down(static_cast<std::uint64_t>(hole), page);
+        out |= std::uint64_t{1} << (at - offset) / page;
+    }
+    return out;
+}
+
 void ClientMemory::punch(std::uint64_t offset, std::uint64_t length) {
     // Cannot fail on a memory file for any reason but a bad range.
     ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),

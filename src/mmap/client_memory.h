@@ -26,6 +26,8 @@ public:
     Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
     // The pages go, in every map.
     void punch(std::uint64_t offset, std::uint64_t length);
+    // The pages of [offset, offset + length) that are gone, one bit each.
+    std::uint64_t lost(std::uint64_t offset, std::uint64_t length) const;
     // The memory file reaches at least, or only, so far: an access of a client beyond its last folio ends with SIGBUS.
     // What is in that folio but not in the last page faults again, to be refused.
     void extend(std::uint64_t size);

@@ -32,6 +32,7 @@ public:
     void protect(std::uint64_t offset, std::uint64_t length) override;
     Result<std::byte*> memory(std::uint64_t index) override;
     void release_memory(std::uint64_t index) override;
+    std::uint64_t lost(std::uint64_t index) override { return memory_->lost(index * folio_size_, folio_size_); }
     void extend(std::uint64_t size) override { memory_->extend(size); }
     void cut(std::uint64_t size) override { memory_->cut(size); }
 

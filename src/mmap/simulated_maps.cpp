@@ -81,6 +81,7 @@ public:
         drop_locked(index * folio_size_, folio_size_);
         memory_.erase(index);
     }
+    std::uint64_t lost(std::uint64_t) override { return 0; }
     void extend(std::uint64_t size) override {
         MutexLock guard(lock_);
         reach_ = std::max(reach_, round_up(size, page_size));

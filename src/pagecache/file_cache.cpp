@@ -47,6 +47,24 @@ Folio* FileCache::find(std::uint64_t index) const {
     return it == folios_.end() ? nullptr : it->second.get();
 }
 
+// Clean blocks are read anew. What was not written back yet, and only there, is zeros as in a hole that was punched; it
+// is written so.
+void FileCache::notice_lost_memory(Folio& folio, bool under_writeback) {
+    ClientMapsHook* maps = client_maps();
+    if (!folio.in_client_memory || !folio.uptodate || !maps) return;
+    constexpr std::uint64_t page = 4096;
+    const std::uint64_t lost = maps->lost(folio.index), bs = block_size();
+    if (lost == 0) return;
+    for (std::uint64_t at = 0; at < folio_size(); at += page)
+        if (lost >> (at / page) & 1) std::memset(folio.data + at, 0, page);
+    const BlockMask kept = under_writeback ? ~BlockMask{0} : folio.dirty | folio.journaled.load();
+    for (std::uint64_t at = 0; at < folio_size(); at += bs) {
+        const BlockMask block = BlockMask{1} << (at / bs);
+        const std::uint64_t pages = bs < page ? 1 : (std::uint64_t{1} << bs / page) - 1;
+        if ((lost & pages << (at / page)) != 0 && !(kept & block)) folio.uptodate &= ~block;
+    }
+}
+
 Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
     rank_checker::check_rank(Rank::Folio, this, "folio", index, SourceLocation::current());
     MutexLock guard(tree_lock_);
@@ -72,6 +90,9 @@ Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
             folio->locked = true;
             folio->used.store(true, std::memory_order_relaxed);
             rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
+            const bool under_writeback = folio->writeback;
+            guard.unlock();
+            notice_lost_memory(*folio, under_writeback);
             return LockedFolio(folio);
         }
         changed_.wait(tree_lock_);
@@ -84,6 +105,9 @@ LockedFolio FileCache::try_lock(std::uint64_t index) {
     if (!folio || folio->locked) return {};
     folio->locked = true;
     rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
+    const bool under_writeback = folio->writeback;
+    guard.unlock();
+    notice_lost_memory(*folio, under_writeback);
     return LockedFolio(folio);
 }
 

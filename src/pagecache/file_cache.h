@@ -84,6 +84,9 @@ public:
     virtual Result<std::byte*> memory(std::uint64_t index) = 0;
     // The folio goes: its memory is given back, and every access faults again. The folio is locked and still known.
     virtual void release_memory(std::uint64_t index) = 0;
+    // Pages of the folio whose memory is gone, one bit each: programs can throw away what a map shows (MADV_REMOVE).
+    // The folio is locked.
+    virtual std::uint64_t lost(std::uint64_t index) = 0;
     // The file is about to have at least this size: maps reach so far.
     virtual void extend(std::uint64_t size) = 0;
     // It is about to have only this size; its folios beyond are gone. Accesses beyond are refused.
@@ -149,6 +152,7 @@ private:
     friend class PageCache;
     Folio* find(std::uint64_t index) const;
     void unlock(Folio& folio);
+    void notice_lost_memory(Folio& folio, bool under_writeback);
     bool try_reclaim(Folio& folio);
     void destroy_reclaimed(Folio& folio);
     void destroy(Folio& folio);

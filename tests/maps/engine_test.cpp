@@ -383,6 +383,49 @@ TEST_P(Engine, PastTheEndInAFolio) {
     file.reset();
 }
 
+// MADV_REMOVE takes pages from under the cache: what is on the device stays, what was not there yet is zeros, and every
+// way to the file says the same.
+TEST_P(Engine, MemoryThatTheProgramThrowsAway) {
+    for (const char* options : {"", "data=journal"}) {
+        for (const char* format : {"-t ext4 -b 4096", "-t ext4 -b 1024"}) {
+            make(format, options);
+            auto file = open("/f");
+            std::string expected;
+            for (int p = 0; p < 16; ++p) expected += std::string(page, static_cast<char>('a' + p));
+            write(*file, 0, expected);
+            ok(file->sync(false));
+            char* memory = map(*file, 16 * page);
+            NEED(memory);
+            EXPECT_EQ(read(*file, 0, expected.size()), expected);  // cached
+            for (const std::size_t p : {0, 1}) {
+                memory[p * page] = '!';
+                expected.replace(p * page, page, page, '\0');
+            }
+            ASSERT_EQ(::madvise(memory, 8 * page, MADV_REMOVE), 0);
+            // A part of a page is written before anybody has looked.
+            write(*file, 2 * page + 5, std::string("hello"));
+            expected.replace(2 * page + 5, 5, "hello");
+            for (std::size_t p = 0; p < 10; p += 2) {
+                EXPECT_EQ(signal_of([&] { EXPECT_EQ(memory[p * page], expected[p * page]) << p; }), 0) << p;
+                EXPECT_EQ(signal_of([&] { memory[p * page + 9] = 'N'; }), 0) << p;
+                expected[p * page + 9] = 'N';
+            }
+            EXPECT_EQ(read(*file, 0, expected.size()), expected);
+            EXPECT_EQ(signal_of([&] { EXPECT_EQ(std::string(memory, 16 * page), expected); }), 0);
+            ok(file->sync(false));
+            ASSERT_EQ(::madvise(memory, 16 * page, MADV_REMOVE), 0);
+            EXPECT_EQ(signal_of([&] { EXPECT_EQ(std::string(memory, 16 * page), expected); }), 0);
+            EXPECT_EQ(read(*file, 0, expected.size()), expected);
+            unmap(memory, 16 * page);
+            file.reset();
+            unmount();
+            mount(options);
+            EXPECT_EQ(read(*open("/f"), 0, expected.size()), expected);
+            unmount();
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, Engine, testing::Bool(),
                          [](const auto& kernel) { return kernel.param ? "older" : "running"; });
 
