@@ -1,10 +1,11 @@
 // A cache of 16 MiB under much more data, mapped, buffered and direct at once: contents are right, and the process
-// needs no more memory than the cache and 64 MiB.
+// needs no more memory than the cache and 64 MiB, however much the log could hold.
 #include "settled_image.h"
 
 #include <fstream>
 #include <random>
 #include <thread>
+#include <tuple>
 
 namespace uext4::problems {
 namespace {
@@ -161,6 +162,96 @@ TEST_P(SmallCache, IsEnough) {
     EXPECT_EQ(checked.status, 0) << checked.text;
 }
 
+// Threads that only write, in large pieces, fill transactions faster than they go home; the log would hold all of it.
+class SmallCacheLargeLog : public testing::TestWithParam<std::tuple<const char*, unsigned>> {
+protected:
+    static constexpr unsigned threads = 8;
+    static std::size_t each() { return (long_run() ? 64 : 24) * mib; }
+
+    void SetUp() override {
+        const auto& [mode, log_mib] = GetParam();
+        path_ = fmt::format("/dev/shm/uext4-large-log-{}", ::getpid());
+        ::unlink(path_.c_str());
+        const Said made = say(fmt::format("mke2fs -q -F -t ext4 -b 4096 -E lazy_journal_init=1 -J size={} {} {}M",
+                                          log_mib, path_, threads * each() / mib * 5 / 4 + log_mib + 32));
+        ASSERT_EQ(made.status, 0) << made.text;
+        std::ofstream("/proc/self/clear_refs") << 5;
+        before_ = status_kib("VmRSS:");
+        auto mounted = FileSystem::mount(path_, fmt::format("{},cache={}M", mode, cache_mib));
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+    }
+    void TearDown() override {
+        fs.reset();
+        ::unlink(path_.c_str());
+    }
+    static std::string piece(unsigned file, std::size_t number) {
+        std::string bytes(mib, static_cast<char>('a' + file));
+        for (std::size_t at = 0; at < mib; at += page) bytes.replace(at, 16, fmt::format("{:16}", number * mib + at));
+        return bytes;
+    }
+    void work(unsigned number);
+
+    std::string path_;
+    std::size_t before_ = 0;
+    std::unique_ptr<FileSystem> fs;
+};
+
+// Every piece is written, every fourth once more in units that are no blocks; then all is seen through a map and
+// synced.
+void SmallCacheLargeLog::work(unsigned number) {
+    auto file = fs->open_path(fmt::format("/f{}", number), O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(file);
+    for (std::size_t at = 0; at < each(); at += mib) {
+        const std::string bytes = piece(number, at / mib);
+        ASSERT_EQ((*file)->write(at, bytes_of(bytes)).value_or(0), mib);
+        if (at / mib % 4 == 3) {
+            ASSERT_EQ((*file)->write(at + 100, bytes_of(bytes).subspan(100, mib / 2)).value_or(0), mib / 2);
+        }
+    }
+    ASSERT_TRUE((*file)->sync(false));
+    auto whole = (*file)->map(0, each(), PROT_READ | PROT_WRITE, MAP_SHARED);
+    ASSERT_TRUE(whole) << whole.error().what;
+    auto* memory = static_cast<char*>(*whole);
+    for (std::size_t at = 0; at < each(); at += mib) {
+        const std::string bytes = piece(number, at / mib);
+        ASSERT_EQ(std::memcmp(memory + at, bytes.data(), mib), 0) << "file " << number << " piece " << at / mib;
+        std::memcpy(memory + at, bytes.data(), mib / 2);
+    }
+    ASSERT_TRUE((*file)->sync(false));
+    ASSERT_TRUE(ClientMaps::unmap(memory, each()));
+}
+
+TEST_P(SmallCacheLargeLog, HoldsNoMoreThanASmallOne) {
+    {
+        auto probe = fs->open_path("/probe", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(probe && (*probe)->truncate(page));
+        auto memory = (*probe)->map(0, page, PROT_READ, MAP_SHARED);
+        if (!memory) GTEST_SKIP() << memory.error().what;
+        ASSERT_TRUE(ClientMaps::unmap(*memory, page));
+    }
+    std::vector<std::thread> workers;
+    for (unsigned f = 0; f < threads; ++f) workers.emplace_back([this, f] { work(f); });
+    for (std::thread& worker : workers) worker.join();
+    auto closed = fs->unmount();
+    ASSERT_TRUE(closed) << closed.error().what;
+    fs.reset();
+    // The pieces that the threads themselves hold are not the file system's.
+    const std::size_t peak = (status_kib("VmHWM:") - before_) / 1024 - threads;
+    fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB over {} MiB\n", threads * each() / mib, cache_mib, peak,
+               before_ / 1024);
+    if (memory_is_measured) {
+        EXPECT_LE(peak, allowed_mib);
+    }
+    const Said checked = say("e2fsck -fn " + path_);
+    EXPECT_EQ(checked.status, 0) << checked.text;
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, SmallCacheLargeLog,
+                         testing::Combine(testing::Values("data=ordered", "data=journal"), testing::Values(64U, 256U)),
+                         [](const auto& of) {
+                             return fmt::format("{}_{}M", std::get<0>(of.param) + 5, std::get<1>(of.param));
+                         });
 INSTANTIATE_TEST_SUITE_P(Modes, SmallCache, testing::Values("data=ordered", "data=journal"),
                          [](const auto& mode) { return std::string(mode.param).substr(5); });
 
