@@ -17,6 +17,7 @@
 #include "base/numbers.h"
 #include "base/result.h"
 #include "device/block_device.h"
+#include "journal/block_memory.h"
 #include "sync/mutex.h"
 
 #include <atomic>
@@ -67,7 +68,7 @@ private:
     friend struct JournalState;
     BlockNr block_;
     std::uint32_t size_ = 0;
-    std::unique_ptr<std::byte[]> data_;
+    std::unique_ptr<std::byte[], BlockMemory::Giver> data_;
     std::atomic<BlockKind> kind_{BlockKind::unchecked};
     std::atomic<std::uint32_t> references_{0};
     std::atomic<bool> uptodate_{false};
@@ -118,6 +119,8 @@ public:
     Result<BufferRef> read(BlockNr block, const char* what);
     // The block without reading it: the caller fills it whole under create_access. Never fails on a valid number.
     Result<BufferRef> get(BlockNr block, const char* what);
+    // The same for file contents, which are many and go together: their memory goes back to the system with the last.
+    Result<BufferRef> get_for_contents(BlockNr block);
     // Only if it is cached and up to date.
     BufferRef find(BlockNr block);
     // Starts reading blocks that will be wanted soon, in one request where they adjoin; errors are left to read().
@@ -136,6 +139,8 @@ public:
 
 private:
     struct State;
+    using Memory = std::unique_ptr<std::byte[], BlockMemory::Giver>;
+    BufferRef find_or_add(BlockNr block, Memory&& memory);
     std::unique_ptr<State> state_;
 };
 

@@ -39,6 +39,7 @@ struct BufferCache::State {
     std::uint64_t blocks, limit;
     std::atomic<std::uint64_t> bytes{0};
     std::function<void(const Error&)> on_unreadable;
+    BlockMemory contents{block_size};  // outlives the buffers
     std::array<Shard, shard_count> shards;
 
     Shard& shard(BlockNr block) { return shards[(block.value / 8) % shard_count]; }
@@ -56,8 +57,18 @@ std::uint64_t BufferCache::cached_bytes() const { return state_->bytes.load(); }
 BlockDevice& BufferCache::device() { return state_->device; }
 
 Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
+    if (block.value >= state_->blocks) return fail(EUCLEAN, "{}: block {} of {}", what, block, state_->blocks);
+    return find_or_add(block, nullptr);
+}
+
+Result<BufferRef> BufferCache::get_for_contents(BlockNr block) {
+    if (block.value >= state_->blocks) return fail(EUCLEAN, "journaled data: block {} of {}", block, state_->blocks);
+    return find_or_add(block, TRY(state_->contents.take()));
+}
+
+// `memory` is for the buffer if there is none yet; without, it is malloc's, with the sanitizers' eyes on its borders.
+BufferRef BufferCache::find_or_add(BlockNr block, Memory&& memory) {
     State& s = *state_;
-    if (block.value >= s.blocks) return fail(EUCLEAN, "{}: block {} of {}", what, block, s.blocks);
     Shard& shard = s.shard(block);
     std::vector<std::unique_ptr<Buffer>> evicted;
     MutexLock guard(shard.lock);
@@ -86,7 +97,7 @@ Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
     auto made = std::make_unique<Buffer>();
     made->block_ = block;
     made->size_ = s.block_size;
-    made->data_ = std::make_unique<std::byte[]>(s.block_size);
+    made->data_ = memory ? std::move(memory) : Memory(new std::byte[s.block_size]());
     made->references_.store(1);
     Buffer* raw = made.get();
     shard.order.push_back(raw);
@@ -179,6 +190,7 @@ void BufferCache::drop(BlockNr block) {
 
 void BufferCache::drop_all_clean() {
     for (Shard& shard : state_->shards) {
+        std::vector<std::unique_ptr<Buffer>> gone;
         MutexLock guard(shard.lock);
         for (auto it = shard.buffers.begin(); it != shard.buffers.end();) {
             if (it->second.buffer->references_.load() != 0) {
@@ -186,6 +198,7 @@ void BufferCache::drop_all_clean() {
                 continue;
             }
             shard.order.erase(it->second.place);
+            gone.push_back(std::move(it->second.buffer));
             it = shard.buffers.erase(it);
             state_->bytes.fetch_sub(state_->block_size);
         }

@@ -32,6 +32,25 @@ struct Counted {
 
 unsigned first_byte(const BufferRef& b) { return std::to_integer<unsigned>(b->data()[0]); }
 
+TEST(BlockMemory, GoesBackWithTheLastBlock) {
+    BlockMemory memory(4096);
+    for (int round = 0; round < 2; ++round) {
+        std::vector<BlockMemory::Block> blocks;
+        for (int i = 0; i < 600; ++i) {
+            auto block = memory.take();
+            ASSERT_TRUE(block) << block.error().what;
+            std::memset(block->get(), i, 4096);
+            blocks.push_back(std::move(*block));
+        }
+        for (int i = 0; i < 600; ++i) EXPECT_EQ(blocks[i][4095], static_cast<std::byte>(i)) << i;
+        EXPECT_EQ(memory.chunks(), 3u);
+        blocks.resize(1);
+        EXPECT_EQ(memory.chunks(), 3u);
+        blocks.clear();
+        EXPECT_EQ(memory.chunks(), 0u);
+    }
+}
+
 TEST(BufferCache, OneReadServesAllReaders) {
     Counted d;
     BufferCache cache(d.device, block_size, blocks, 1u << 20);

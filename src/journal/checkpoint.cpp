@@ -1,7 +1,6 @@
 #include "journal/journal_state.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace uext4 {
 
@@ -36,19 +35,28 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     // on the list of one transaction only, the newest that is durable.
     std::vector<LogImage> images;
     std::vector<BufferRef> written;
-    LargeBuffer bytes(blocks * block_size);
-    std::size_t at = 0;
+    std::size_t copies = 0;
     for (auto it = checkpoints.begin(); it != end; ++it) {
         for (const auto& [number, buffer] : it->second.buffers) {
-            std::memcpy(bytes.data() + at, buffer->data().data(), block_size);
-            images.push_back({BlockNr(number), at, false, 0});
+            // File contents are changed by the next commit only (J2), which is this thread's.
+            const bool as_it_is = buffer->kind() == BlockKind::journaled_data;
+            images.push_back({BlockNr(number), as_it_is ? ConstBytes(buffer->data()) : ConstBytes(), false, 0});
             written.push_back(buffer);
-            at += block_size;
+            if (!as_it_is) ++copies;
         }
+    }
+    LargeBuffer bytes(copies * block_size);
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < images.size(); ++i) {
+        if (!images[i].bytes.empty()) continue;
+        const Bytes copy(bytes.data() + at, block_size);
+        std::ranges::copy(written[i]->data(), copy.begin());
+        images[i].bytes = copy;
+        at += block_size;
     }
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
     guard.unlock();
-    Result<void> home = write_home(bytes, images);
+    Result<void> home = write_home(images);
     if (home && !options.barrier) home = device.flush();
     guard.lock();
     if (home && !aborted.load()) {

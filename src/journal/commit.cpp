@@ -3,7 +3,6 @@
 #include "sync/atomic_point.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace uext4 {
 
@@ -15,19 +14,21 @@ void JournalState::commit_running(MutexLock& guard) {
 
     // No handle is open and none can be opened: what the blocks say now is what the transaction's handles left.
     Transaction& t = *running;
-    LargeBuffer bytes(t.blocks() * block_size);
+    // Handles may change a metadata block again while it is logged; file contents only in their folio.
+    LargeBuffer bytes(t.buffers.size() * block_size);
     std::vector<LogImage> images;
     images.reserve(t.blocks());
     std::size_t at = 0;
     Result<void> copied;
     for (const auto& [number, buffer] : t.buffers) {
-        std::memcpy(bytes.data() + at, buffer->data().data(), block_size);
-        images.push_back({BlockNr(number), at, false, 0});
+        const Bytes copy(bytes.data() + at, block_size);
+        std::ranges::copy(buffer->data(), copy.begin());
+        images.push_back({BlockNr(number), copy, false, 0});
         at += block_size;
     }
     for (const auto& [number, contents] : t.data) {
         // From now on the block is a buffer like any other: it goes home by a checkpoint.
-        Result<BufferRef> buffer = buffers.get(BlockNr(number), "journaled data");
+        Result<BufferRef> buffer = buffers.get_for_contents(BlockNr(number));
         if (!buffer) {
             copied = fail(buffer.error());
             break;
@@ -37,9 +38,7 @@ void JournalState::commit_running(MutexLock& guard) {
         b.set_kind(BlockKind::journaled_data);
         atomic_point("Buffer::uptodate", &b.uptodate_);
         b.uptodate_.store(true, std::memory_order_release);
-        std::memcpy(bytes.data() + at, b.data().data(), block_size);
-        images.push_back({BlockNr(number), at, false, 0});
-        at += block_size;
+        images.push_back({BlockNr(number), b.data(), false, 0});
         t.buffers.emplace(number, std::move(*buffer));
     }
     t.data.clear();
@@ -52,8 +51,8 @@ void JournalState::commit_running(MutexLock& guard) {
     guard.unlock();
     Result<void> written = copied;
     if (written && !t.empty()) {
-        if (has_log) written = write_log(t, bytes, images, used);
-        else written = write_home(bytes, images);
+        if (has_log) written = write_log(t, images, used);
+        else written = write_home(images);
     }
     if (!written) abort(written.error());
     guard.lock();
@@ -114,12 +113,12 @@ void JournalState::commit_running(MutexLock& guard) {
 }
 
 // Without a log: the blocks go home at once. Sorted by block; adjoining ones in one request.
-Result<void> JournalState::write_home(LargeBuffer& bytes, const std::vector<LogImage>& images) {
+Result<void> JournalState::write_home(const std::vector<LogImage>& images) {
     for (std::size_t i = 0; i < images.size();) {
         std::vector<ConstBytes> parts;
         std::size_t j = i;
         while (j < images.size() && images[j].home.value == images[i].home.value + (j - i) && j - i < 512) {
-            parts.emplace_back(bytes.data() + images[j].at, block_size);
+            parts.push_back(images[j].bytes);
             ++j;
         }
         TRY(device.writev(images[i].home.value * block_size, parts));

@@ -43,6 +43,12 @@ std::uint64_t JournalState::waiting_bytes() const {
     return blocks * block_size;
 }
 
+std::uint64_t JournalState::logging_bytes() const { return committing ? committing->blocks() * block_size : 0; }
+
+bool JournalState::full(const Transaction& t, unsigned credits) const {
+    return weight(t) + t.outstanding + credits > max_credits || t.blocks() * block_size >= 2 * options.close_at_bytes;
+}
+
 // One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller
 // is the writer.
 bool JournalState::do_work(MutexLock& guard) {
@@ -232,7 +238,7 @@ Result<Handle> Journal::start(unsigned credits) {
         if (!s.running) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
-            if (s.log_free < needed || s.waiting_bytes() > s.options.waiting_bytes) {
+            if (s.log_free < needed || s.waiting_bytes() + s.logging_bytes() > s.options.waiting_bytes) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();
@@ -243,7 +249,7 @@ Result<Handle> Journal::start(unsigned credits) {
             s.running->tid = s.next_tid++;
         }
         Transaction& t = *s.running;
-        if (s.weight(t) + t.outstanding + credits > s.max_credits) {
+        if (s.full(t, credits)) {
             s.commit_wanted = std::max(s.commit_wanted, t.tid);
             s.work.notify_all();
             s.changed.wait(s.lists);

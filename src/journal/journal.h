@@ -5,7 +5,8 @@
 //
 // Invariants
 //   J1  Blocks are copied for the log when no handle is open, so a copy is what the transaction's handles left.
-//   J2  What is checksummed is what is logged: both are made from the copy.
+//   J2  What is checksummed is what is logged: both are made from the copy. File contents have one copy, the block's
+//       buffer, which nobody changes before the next commit copies to it: until then the block cannot be used again.
 //   J3  The commit record is written after a flush that follows all its log blocks and all data written before.
 //   J4  The log's tail moves past a transaction only when each of its blocks is home and flushed, or a newer durable
 //       transaction holds the block.
@@ -93,9 +94,11 @@ struct JournalOptions {
     bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
     bool wide = false;                                // the log gets 64-bit block numbers
     bool after_fast_commits = false;                  // the first transaction takes the place of the fast commits
-    std::uint64_t close_at_bytes = 16u << 20;         // a running transaction is committed beyond this much
-    // Committed images that are not home yet are memory, too: from half of this on they are taken home, and beyond it
-    // no transaction starts.
+    // What the running transaction holds stays in memory until it is copied for the log, however large that is: beyond
+    // this much it is committed, and of twice as much no handle is started on it.
+    std::uint64_t close_at_bytes = 16u << 20;
+    // The copies that are not home yet are memory, too: from half of this on they are taken home, and beyond it, with
+    // those that are just being logged, no transaction starts.
     std::uint64_t waiting_bytes = 128u << 20;
     // Called once, at the first abort, on whatever thread met the error; must not call the journal.
     std::function<void(const Error&)> on_abort;
@@ -114,7 +117,8 @@ public:
     ~Journal();
 
     bool has_log() const;
-    // Waits for log space and for a commit that is locking down. Nothing of rank Transaction or below may be held.
+    // Waits for log space, for memory that transactions hold and for a commit that is locking down. Nothing of rank
+    // Transaction or below may be held: who has a handle open waits for none of them.
     // EROFS after an abort; ENOSPC when credits exceed what any transaction can hold.
     Result<Handle> start(unsigned credits);
     unsigned max_credits() const;

@@ -43,7 +43,7 @@ struct Checkpoint {
 // A block as it goes into the log.
 struct LogImage {
     BlockNr home;
-    std::size_t at = 0;  // in the commit's bytes
+    ConstBytes bytes;
     bool escaped = false;
     std::uint32_t checksum = 0;
 };
@@ -101,14 +101,15 @@ struct JournalState {
     void commit_here(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
     bool crowded() const;                                                // the log or memory: checkpoints are due
     std::uint64_t waiting_bytes() const;                                 // images that are not home yet
+    std::uint64_t logging_bytes() const;                                 // those of the transaction that is committed
+    bool full(const Transaction& t, unsigned credits) const;             // no handle of so many joins it
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
     void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
-    Result<void> write_home(LargeBuffer& bytes, const std::vector<LogImage>& images);
+    Result<void> write_home(const std::vector<LogImage>& images);
     // ---- log_writer.cpp
-    Result<void> write_log(const Transaction& t, LargeBuffer& bytes, std::vector<LogImage>& images,
-                           std::uint64_t& used);
+    Result<void> write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
     Result<void> write_abort_mark();                                               // s_errno
     std::uint64_t log_blocks_for(const Transaction& t, std::size_t images) const;  // an upper bound

@@ -5,6 +5,7 @@
 #include "sync/thread.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace uext4::test {
 namespace {
@@ -112,6 +113,44 @@ TEST(JournalLife, TheTimerCommits) {
     handle.stop();
     for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
     EXPECT_TRUE(m.journal->durable(tid));
+}
+
+// What a transaction holds is memory: while the log takes its time nobody adds to one that holds twice what it should,
+// however much the log could take. Who has a handle open waits for nothing.
+TEST(JournalLife, WhatATransactionHoldsInMemoryIsBounded) {
+    const LogShape shape;
+    const auto device = std::make_shared<FaultyDevice>(make_log(shape));
+    JournalOptions options = quiet();
+    options.close_at_bytes = 8 * shape.block_size;
+    Mounted m(*device, shape, options);
+    m.set(10, 1);
+    DeviceFault stick;
+    stick.effect = DeviceFault::Effect::Stick;
+    stick.kinds = {DeviceRequest::Kind::Write};
+    device->add(stick);
+    Thread committer("committer", [&] { m.set(11, 1); });
+    while (device->stuck() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Handle open = m.start(32);
+    const Tid tid = open.tid();
+    for (unsigned i = 0; i < 12; ++i) m.put(open, 20 + i, 2);
+    Thread early("early", [&] { m.start(4).stop(); });  // less than twice as much
+    early.join();
+    for (unsigned i = 12; i < 24; ++i) m.put(open, 20 + i, 2);
+    std::atomic<Tid> joined{0};
+    Thread starter("starter", [&] { joined = m.start(4).tid(); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(joined.load(), 0u);
+    EXPECT_TRUE(open.extend(40));
+    m.put(open, 60, 2);
+    open.stop();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(joined.load(), 0u);
+    device->clear();
+    committer.join();
+    starter.join();
+    EXPECT_GT(joined.load(), tid);
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_EQ(byte_of(*device, shape, 60), 2u);
 }
 
 TEST(JournalLife, ABigTransactionIsCommittedUnasked) {

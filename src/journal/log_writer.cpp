@@ -83,8 +83,7 @@ void put_header(Bytes block, std::uint32_t type, std::uint32_t sequence) {
 
 }  // namespace
 
-Result<void> JournalState::write_log(const Transaction& t, LargeBuffer& bytes, std::vector<LogImage>& images,
-                                     std::uint64_t& used) {
+Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t& used) {
     const std::uint32_t sequence = log_sequence;
     // Only this thread changes log_free. Writing on would run over transactions that are not home.
     if (const std::uint64_t needed = log_blocks_for(t, images.size()); needed > log_free)
@@ -135,10 +134,13 @@ Result<void> JournalState::write_log(const Transaction& t, LargeBuffer& bytes, s
             const std::size_t size = tag_bytes + (first ? 16 : 0);
             if (at + size > block_size - layout.tail_bytes()) break;
             LogImage& image = images[i];
-            const Bytes contents = Bytes(bytes).subspan(image.at, block_size);
-            image.escaped = view_as<Be32>(ConstBytes(contents)) == j::magic;
-            if (image.escaped) view_as<Be32>(contents, 0) = 0u;
-            image.checksum = layout.tail_bytes() ? format::journal_data_checksum(layout, sequence, contents) : 0;
+            image.escaped = view_as<Be32>(image.bytes) == j::magic;
+            if (image.escaped) {  // only in the log: at home it is what it is
+                own.emplace_back(image.bytes.begin(), image.bytes.end());
+                image.bytes = own.back();
+                view_as<Be32>(Bytes(own.back()), 0) = 0u;
+            }
+            image.checksum = layout.tail_bytes() ? format::journal_data_checksum(layout, sequence, image.bytes) : 0;
             const std::uint32_t flags = (image.escaped ? j::tag_escape : 0) | (first ? 0 : j::tag_same_uuid);
             if (layout.csum_v3()) {
                 auto& tag = view_as<format::JournalTag3>(block, at);
@@ -167,9 +169,8 @@ Result<void> JournalState::write_log(const Transaction& t, LargeBuffer& bytes, s
         if (layout.csum_v1()) v1 = format::crc32_be(v1, block);
         TRY(run.add(block));
         for (std::size_t k = first_image; k < i; ++k) {
-            const ConstBytes contents = ConstBytes(bytes).subspan(images[k].at, block_size);
-            if (layout.csum_v1()) v1 = format::crc32_be(v1, contents);
-            TRY(run.add(contents));
+            if (layout.csum_v1()) v1 = format::crc32_be(v1, images[k].bytes);
+            TRY(run.add(images[k].bytes));
         }
     }
     TRY(run.write());
