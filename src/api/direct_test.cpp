@@ -45,9 +45,11 @@ private:
 
 class Direct : public testing::Test {
 protected:
-    void SetUp() override {
+    void SetUp() override { make(""); }
+    void make(const std::string& features) {
+        fs.reset();
         const std::string path = fmt::format("/dev/shm/uext4-direct-{}", ::getpid());
-        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 32M", path).c_str()), 0);
+        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} {} 32M", features, path).c_str()), 0);
         auto image = MemoryDevice::load(path);
         ::unlink(path.c_str());
         ASSERT_TRUE(image);
@@ -109,6 +111,135 @@ TEST_F(Direct, OverwritesGoSideBySide) {
         for (int t = 0; t < threads; ++t)
             for (std::size_t i = 0; i < block; i += 511)
                 ASSERT_EQ(seen[static_cast<std::size_t>(t) * block + i], static_cast<std::byte>(t * 16 + rounds));
+    }
+    ASSERT_TRUE(fs->unmount());
+}
+
+// Whether the kernel's ext4 on a device with sectors of 512 bytes answers a read with EINVAL: only where it would have
+// to read from the device what is not in sectors. Else the bytes up to the end of the file.
+TEST_F(Direct, AReadIsInSectorsOnlyWhereTheDeviceIsRead) {
+    constexpr int refused = -EINVAL;
+    struct Case {
+        std::uint64_t offset;
+        std::size_t length;
+        int answer;
+    };
+    // Data to 100,000, in blocks to 102,400; then a hole to the end at 300,001, but for unwritten blocks from 200,704.
+    const Case cases[] = {
+        {0, 512, 512},          {1, 512, refused},       {512, 100, refused},
+        {512, 513, refused},    {98304, 4096, 4096},     {98304, 4097, 4097},
+        {98304, 4095, refused}, {98305, 65536, refused}, {99840, 511, refused},
+        {102400, 1, 1},         {102401, 513, 513},      {131072, 100, 100},
+        {200705, 4097, 4097},   {208895, 512, 512},      {299520, 4096, 481},
+        {300000, 513, 1},       {300001, 1, 0},          {300001, 65536, 0},
+        {300032, 512, 0},       {1 << 20, 511, 0},       {1, 0, 0},
+        {(1 << 20) + 1, 0, 0},
+    };
+    {
+        auto cached = open(0), direct = open(O_DIRECT);
+        std::vector<std::byte> bytes(100000, std::byte{'q'}), seen(70000);
+        ASSERT_TRUE(cached->write(0, bytes));
+        ASSERT_TRUE(cached->truncate(300001));
+        ASSERT_TRUE(cached->fallocate(0, 200704, 8192));
+        for (const bool synced : {false, true}) {
+            if (synced) {
+                ASSERT_TRUE(cached->sync(false));
+            }
+            for (const Case& c : cases) {
+                std::ranges::fill(seen, std::byte{'-'});
+                const auto n = direct->read(c.offset, Bytes(seen).first(c.length));
+                ASSERT_EQ(n ? static_cast<int>(*n) : -n.error().code, c.answer) << c.length << " at " << c.offset;
+                for (int i = 0; i < c.answer; ++i)
+                    ASSERT_EQ(static_cast<char>(seen[static_cast<std::size_t>(i)]),
+                              c.offset + static_cast<unsigned>(i) < bytes.size() ? 'q' : 0)
+                        << i << " of " << c.length << " at " << c.offset;
+            }
+        }
+        // One part of a vector alone decides, and nothing is read before it.
+        const Bytes mixed[] = {Bytes(seen).first(512), Bytes(seen).subspan(512, 100), Bytes(seen).subspan(1024, 412)};
+        EXPECT_EQ(direct->read(0, mixed).error().code, EINVAL);
+        EXPECT_EQ(direct->read(131072, mixed).value_or(0), 1024U);
+    }
+    ASSERT_TRUE(fs->unmount());
+}
+
+TEST_F(Direct, WhoeverReadsOnToTheEndMeetsIt) {
+    {
+        auto cached = open(0), direct = open(O_DIRECT);
+        const std::vector<std::byte> bytes(100001, std::byte{'q'});
+        ASSERT_TRUE(cached->write(0, bytes));
+        const Memory memory = filled(block, 0);
+        std::size_t at = 0, reads = 0;
+        for (;; ++reads) {
+            const auto n = direct->read(at, Bytes(memory.get(), block));
+            ASSERT_TRUE(n) << n.error().what;
+            if (*n == 0) break;
+            at += *n;
+        }
+        EXPECT_EQ(at, bytes.size());
+        EXPECT_EQ(reads, 2U);
+    }
+    ASSERT_TRUE(fs->unmount());
+}
+
+TEST_F(Direct, AWriteIsInSectors) {
+    {
+        auto direct = open(O_DIRECT);
+        const Memory memory = filled(8192, 'w');
+        for (const std::uint64_t offset : {0U, 1U, 100U, 512U, 4096U, 1048576U})
+            for (const std::size_t length : {0U, 1U, 511U, 512U, 513U, 4096U, 4097U}) {
+                const auto n = direct->write(offset, ConstBytes(memory.get(), length));
+                if (length == 0 || (offset % 512 == 0 && length % 512 == 0)) {
+                    EXPECT_TRUE(n && *n == length) << length << " at " << offset;
+                } else {
+                    EXPECT_EQ(n ? 0 : n.error().code, EINVAL) << length << " at " << offset;
+                }
+            }
+        const ConstBytes halves[] = {ConstBytes(memory.get(), 256), ConstBytes(memory.get(), 256)};
+        EXPECT_EQ(direct->write(0, halves).error().code, EINVAL);
+        const ConstBytes with_nothing[] = {ConstBytes(memory.get(), 512), ConstBytes(), ConstBytes(memory.get(), 512)};
+        EXPECT_EQ(direct->write(0, with_nothing).value_or(0), 1024U);
+    }
+    ASSERT_TRUE(fs->unmount());
+}
+
+TEST_F(Direct, TheMemoryLiesAnywhere) {
+    {
+        auto cached = open(0), direct = open(O_DIRECT);
+        const Memory from = filled(2 * block, 0), to = filled(2 * block, 0);
+        for (const std::size_t shift : {0U, 1U, 2U, 4U, 8U, 100U, 256U, 512U, 4095U})
+            for (const std::size_t length : {std::size_t{512}, std::size_t{4096}, block}) {
+                for (std::size_t i = 0; i < 2 * block; ++i) from.get()[i] = static_cast<std::byte>(i * 7 + shift);
+                const ConstBytes wanted(from.get() + shift, length);
+                // Into a hole, then over what is there.
+                ASSERT_TRUE(cached->truncate(0));
+                for (int round = 0; round < 2; ++round) {
+                    ASSERT_EQ(direct->write(length, wanted).value_or(0), length) << shift;
+                    std::fill_n(to.get(), 2 * block, std::byte{0});
+                    ASSERT_EQ(direct->read(length, Bytes(to.get() + shift, length)).value_or(0), length) << shift;
+                    EXPECT_TRUE(std::ranges::equal(ConstBytes(to.get() + shift, length), wanted)) << shift;
+                    EXPECT_EQ(to.get()[shift + length], std::byte{0});
+                }
+            }
+    }
+    ASSERT_TRUE(fs->unmount());
+}
+
+// Contents in the inode are in no sector of their own: they go through the cache, as in the kernel.
+TEST_F(Direct, ContentsInTheInodeHaveNoSectors) {
+    ASSERT_TRUE(fs->unmount());
+    ASSERT_NO_FATAL_FAILURE(make("-I 256 -O inline_data"));
+    {
+        auto direct = open(O_DIRECT);
+        const Memory memory = filled(512, 'i');
+        ASSERT_EQ(direct->write(3, ConstBytes(memory.get(), 31)).value_or(0), 31U);
+        struct stat seen{};
+        direct->inode().fill_stat(seen);
+        EXPECT_EQ(seen.st_size, 34);
+        EXPECT_EQ(direct->read(2, Bytes(memory.get() + 1, 100)).value_or(0), 32U);
+        EXPECT_EQ(memory.get()[1], std::byte{0});
+        EXPECT_EQ(memory.get()[2], std::byte{'i'});
+        EXPECT_EQ(direct->read(34, Bytes(memory.get() + 1, 100)).value_or(1), 0U);
     }
     ASSERT_TRUE(fs->unmount());
 }

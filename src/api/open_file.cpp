@@ -44,8 +44,8 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
     if (std::ranges::all_of(parts, &Bytes::empty)) return std::size_t{0};
     UniqueReadLock call;
     if ((flags_ & O_DIRECT) && !kernel_cached_) {
-        for (const Bytes& part : parts) TRY(check_direct(*inode_, offset, part));
         call = UniqueReadLock(inode_->call);
+        TRY(check_direct_read(*inode_, offset, parts));
     }
     std::size_t done = 0;
     for (const Bytes& part : parts) {
@@ -118,8 +118,7 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, std::span<const ConstB
     const Credentials& who = by ? *by : who_;
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
-    if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND))
-        for (const ConstBytes& part : parts) TRY(check_direct(*inode_, offset, part));
+    if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND)) TRY(check_direct_write(*inode_, offset, parts));
     const std::size_t done = TRY(write_parts(offset, parts, who));
     TRY(settle());
     return done;

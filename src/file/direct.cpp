@@ -10,6 +10,18 @@ namespace {
 
 constexpr std::uint64_t sector = 512;
 
+template <typename Part>
+bool in_sectors(std::uint64_t offset, std::span<const Part> parts) {
+    if (std::ranges::all_of(parts, &Part::empty)) return true;
+    return offset % sector == 0 &&
+           std::ranges::all_of(parts, [](const Part& part) { return part.size() % sector == 0; });
+}
+
+std::unexpected<Error> not_in_sectors(const Inode& inode, std::uint64_t offset, std::uint64_t length) {
+    return fail(EINVAL, "inode {}: a direct request of {} bytes at {}: not in units of {}", inode.number(), length,
+                offset, sector);
+}
+
 // What the device has now goes into the folios that are cached. `again`: it is written once more from there, as a
 // client map may have stored to the folio since, and its writeback have overtaken the write to the device.
 Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in, bool again = false) {
@@ -220,18 +232,40 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
 
 }  // namespace
 
-Result<void> check_direct(const Inode& inode, std::uint64_t offset, ConstBytes memory) {
-    if (inode.data_in_journal()) return {};  // it goes through the cache
-    if (offset % sector == 0 && memory.size() % sector == 0 &&
-        reinterpret_cast<std::uintptr_t>(memory.data()) % sector == 0)
-        return {};
-    return fail(EINVAL, "inode {}: a direct request of {} bytes at {}: not in units of {}", inode.number(),
-                memory.size(), offset, sector);
+Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<const Bytes> parts) {
+    if (in_sectors(offset, parts) || inode.data_in_journal() || inode.is_inline()) return {};
+    std::uint64_t end = offset;
+    for (const Bytes& part : parts) end += part.size();
+    if (offset >= inode.size_hint()) return {};
+    TRY(write_back(inode, offset, end));
+    ReadLock guard(inode.rw);
+    for (const Bytes& part : parts) {
+        const std::uint64_t part_end = offset + part.size();
+        while (offset < part_end) {
+            Mapping m;
+            {
+                MutexLock map(inode.map_lock);
+                m = TRY(inode.places().lookup(offset, part_end - offset));
+            }
+            // Also beyond the end of the file, as far as the last block goes.
+            const std::uint64_t n = std::min(m.end(), part_end) - offset;
+            const bool has_data = m.place != Place::hole && m.place != Place::unwritten;
+            if (has_data && (offset | n) % sector != 0) return not_in_sectors(inode, offset, n);
+            offset += n;
+        }
+    }
+    return {};
+}
+
+Result<void> check_direct_write(const Inode& inode, std::uint64_t offset, std::span<const ConstBytes> parts) {
+    if (in_sectors(offset, parts) || inode.data_in_journal() || inode.is_inline()) return {};
+    std::uint64_t length = 0;
+    for (const ConstBytes& part : parts) length += part.size();
+    return not_in_sectors(inode, offset, length);
 }
 
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
     if (inode.data_in_journal()) return read_file(inode, offset, out);
-    TRY(check_direct(inode, offset, out));
     TRY(write_back(inode, offset, offset + out.size()));
     ReadLock guard(inode.rw);
     return read_places(inode, offset, out);
@@ -310,7 +344,6 @@ Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in,
 }
 
 Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
-    TRY(check_direct(inode, offset, in));
     WriteLock guard(inode.rw);
     TRY(check_may_write(inode, request));
     const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();

@@ -35,7 +35,11 @@ void touch_atime(Inode& inode);
 bool read_moves_atime(Inode& inode);
 
 // ---- direct.cpp
-Result<void> check_direct(const Inode& inode, std::uint64_t offset, ConstBytes memory);  // EINVAL: not in whole sectors
+// EINVAL where a direct request is not in whole sectors: the offset, and each part's length. Of a read that counts only
+// for what has blocks with data. Not for what goes through the cache (journaled, in the inode), and not for nothing.
+Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<const Bytes> parts);
+Result<void> check_direct_write(const Inode& inode, std::uint64_t offset, std::span<const ConstBytes> parts);
+// What was checked; the memory may lie anywhere.
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out);
 Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // For whoever has a cache of his own in front: large reads of what is not cached here stay out of this one.
