@@ -14,15 +14,24 @@ constexpr std::size_t chunk_bytes = std::size_t{2} << 20;
 constexpr unsigned reclaim_batch = 256;
 }  // namespace
 
-// Memory in chunks that are kept until the cache goes, and the list of folios in the order of their use.
+// Memory in chunks whose addresses are kept until the cache goes, and the list of folios in the order of their use.
 struct PageCache::Arena {
     Mutex lock{Rank::Leaf, "PageCache::list"};
     std::vector<void*> chunks;
     std::vector<std::byte*> free;
+    std::vector<std::byte*> released;  // free as well, and without pages of the system's
     Folio* oldest = nullptr;
     Folio* newest = nullptr;
     std::uint64_t folios = 0;
 
+    void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
+        MutexLock guard(lock);
+        while (free.size() * folio_size > bytes) {
+            ::madvise(free.back(), folio_size, MADV_DONTNEED);
+            released.push_back(free.back());
+            free.pop_back();
+        }
+    }
     void append(Folio& folio) {
         folio.older = newest;
         folio.newer = nullptr;
@@ -53,6 +62,10 @@ void PageCache::wake_flusher() {
 
 Result<std::byte*> PageCache::allocate_memory() {
     MutexLock guard(arena_->lock);
+    if (arena_->free.empty() && !arena_->released.empty()) {
+        arena_->free.push_back(arena_->released.back());
+        arena_->released.pop_back();
+    }
     if (arena_->free.empty()) {
         void* chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (chunk == MAP_FAILED) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
@@ -71,6 +84,12 @@ void PageCache::free_memory(std::byte* memory) {
     MutexLock guard(arena_->lock);
     arena_->free.push_back(memory);
     used_.fetch_sub(folio_size_, std::memory_order_relaxed);
+}
+
+void PageCache::account_client_memory(std::int64_t bytes) {
+    const std::uint64_t used = used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed) +
+                               static_cast<std::uint64_t>(bytes);
+    if (bytes > 0) arena_->keep_idle(limit_ > used ? limit_ - used : 0, folio_size_);
 }
 
 void PageCache::link(Folio& folio) {

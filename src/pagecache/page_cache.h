@@ -44,10 +44,8 @@ private:
     friend class FileCache;
     Result<std::byte*> allocate_memory();
     void free_memory(std::byte* memory);
-    // Folios of mapped files live in memory of the maps, but count here.
-    void account_client_memory(std::int64_t bytes) {
-        used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
-    }
+    // Folios of mapped files live in memory of the maps, but count here: what is idle of the cache's own makes room.
+    void account_client_memory(std::int64_t bytes);
     void account_dirty(std::int64_t bytes) {
         dirty_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
     }
