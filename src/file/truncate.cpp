@@ -173,15 +173,29 @@ Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, Log
     }
 }
 
+namespace {
+
+// Blocks that fallocate put behind the end of the file.
+Result<bool> has_blocks_behind(Inode& inode, std::uint64_t size) {
+    MutexLock guard(inode.map_lock);
+    if (inode.is_inline()) return false;
+    const LogicalBlock first(divide_up(size, inode.fs().block_size())), limit = inode.map().limit();
+    if (first >= limit) return false;
+    const MappedRun run = TRY(inode.map().lookup(first, limit.value - first.value));
+    return !run.hole() || run.count < limit.value - first.value;
+}
+
+}  // namespace
+
 Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, const Credentials* who) {
     WriteLock guard(inode.rw);
     if (size > max_file_size(inode))
         return fail(EFBIG, "inode {}: {} bytes, at most {}", inode.number(), size, max_file_size(inode));
     if (who) TRY(remove_privileges(inode, *who));
     const std::uint64_t old = inode.size_hint();
-    if (size < old) {
+    if (size < old || (size == old && TRY(has_blocks_behind(inode, size)))) {
         TRY(shrink(inode, size, orphans));
-        if (size == 0) inode.replace_on_close.store(true);
+        if (size == 0 && old != 0) inode.replace_on_close.store(true);
     } else if (size > old) {
         TRY(grow(inode, size));
     }

@@ -327,9 +327,18 @@ private:
             {
                 MutexLock guard(inode_.map_lock);
                 if (s.place == Place::inline_data) return name_inline(handle, s);
-                at = TRY(inode_.places().name(handle, at, end.value - at.value));
-                if (at >= end) return {};
-                inode_.set_disk_size(size_with(at.value));
+                // Run by run: where one finds no space, the size has what is named already.
+                for (bool has_room = true; has_room;) {
+                    const Mapping m = TRY(inode_.places().lookup(at.value * bs_, (end.value - at.value) * bs_));
+                    const LogicalBlock next(m.end() / bs_);
+                    at = TRY(inode_.places().name(handle, at, next.value - at.value));
+                    if (const std::uint64_t size = size_with(at.value); size != inode_.disk_size()) {
+                        inode_.set_disk_size(size);
+                        TRY(inode_.store(handle));
+                    }
+                    if (at >= end) return {};
+                    has_room = at >= next;
+                }
                 TRY(inode_.store(handle));  // a valid file before the restart
             }
             TRY(handle.restart(credits));

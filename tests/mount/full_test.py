@@ -181,6 +181,23 @@ def told_at_once(scratch, image):
     scratch.umount(top)
 
 
+def direct_writes(scratch, image):
+    """What goes past the kernel's cache ends in ENOSPC as well, also within a request."""
+    top = scratch.mount(image)
+    aligned = mmap.mmap(-1, 1 << 20)
+    fd = os.open(top / "direct", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    try:
+        for _ in range(FAR_TOO_MUCH // len(aligned)):
+            os.writev(fd, [aligned])
+        raise mounting.Failure("direct writes have no end")
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"a direct write: {error}")
+    os.close(fd)
+    os.unlink(top / "direct")
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def largest_file(scratch):
     """Past the largest size of a file it is that, and not the space, that is missing."""
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "1024")
@@ -221,6 +238,7 @@ def test(scratch):
             print(f"{name}, data={data}: full, and told", flush=True)
             image = scratch.image("image", "64M", "-t", "ext4", *features)
     let_go_behind(scratch, image)
+    direct_writes(scratch, image)
     told_at_once(scratch, image)
     largest_file(scratch)
     closed_descriptors(scratch, image)

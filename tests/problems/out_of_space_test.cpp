@@ -348,6 +348,85 @@ TEST_P(Full, ARefusedRangeIsSeenAlike) {
     }
 }
 
+// Scattered writes into space that was allocated behind the end of the file, while there is none for the tree that they
+// would split: what has become of them, the image is sound, and all of it gets there once there is space.
+TEST_P(Full, WritesIntoSpaceBehindTheEnd) {
+    if (!format().extents) return;
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    std::string expected = pattern(page, 1);
+    {
+        auto file = open("/f");
+        ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
+        write(*file, expected);
+        ok(file->fallocate(FALLOC_FL_KEEP_SIZE, page, 200 * page));
+        ok(fs->sync());
+        fill_until(0);
+        auto fill = open("/fill");
+        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
+             at += page) {
+        }
+        ok(fs->sync());
+        auto mine = open("/f", O_RDWR, who());
+        for (std::uint64_t i = 1; i < 199; i += 2) {
+            const std::string bytes = pattern(page, static_cast<unsigned>(i));
+            const auto n = mine->write(i * page, bytes_of(bytes), &who());
+            no_space_or_done(n, "write");
+            if (!n) continue;
+            expected.resize(std::max<std::size_t>(expected.size(), i * page + *n));
+            expected.replace(i * page, *n, bytes, 0, *n);
+        }
+        no_space_or_done(mine->sync(false), "fsync");
+        const std::shared_ptr<MemoryDevice> cut = durable();
+        {
+            auto recovered = FileSystem::mount_device(cut, {});
+            ASSERT_TRUE(recovered) << recovered.error().what;
+            ok((*recovered)->unmount());
+        }
+        const std::string copy = fmt::format("/dev/shm/uext4-problems-{}", ::getpid());
+        ok(cut->save(copy));
+        const Said judged = say("e2fsck -fn " + copy);
+        ::unlink(copy.c_str());
+        EXPECT_EQ(judged.status, 0) << judged.text;
+        ok(fs->unlink(**fs->root(), "fill", root, false));
+        fill.reset();
+        fs->volume().finish_deletions();
+        ok(fs->sync());
+        ok(mine->sync(false));
+        EXPECT_EQ(read(*mine, expected.size() + 1), expected);
+    }
+    ok(fs->unmount());
+    mount(mode());
+    {
+        auto again = open("/f", O_RDONLY);
+        EXPECT_EQ(read(*again, expected.size() + 1), expected);
+        // The rest of what was allocated goes by a cut to the size that it has.
+        const auto blocks = [&] { return fs->attributes(again->inode()).st_blocks; };
+        auto cutter = open("/f", O_RDWR);
+        ok(cutter->truncate(expected.size()));
+        EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(expected.size(), 8192) + 8 * page);
+    }
+    settle();
+}
+
+// fallocate behind the end, and a cut to the size that the file has.
+TEST_P(Full, ACutToTheSameSizeGivesBackWhatIsBehindIt) {
+    if (!format().extents) return;
+    make(fmt::format("-N 256 {}", format().mke2fs), mode(), "12M");
+    for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{page}, std::uint64_t{page + 100}}) {
+        auto file = open(fmt::format("/f{}", size));
+        if (size) write(*file, pattern(size, 1));
+        ok(file->sync(false));
+        const auto blocks = [&] { return fs->attributes(file->inode()).st_blocks; };
+        const auto before = blocks();
+        ok(file->fallocate(FALLOC_FL_KEEP_SIZE, 0, 300 * page));
+        EXPECT_GT(blocks(), before);
+        ok(file->truncate(size));
+        EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(size, 8192));
+        EXPECT_EQ(read(*file, size + 1), size ? pattern(size, 1) : "");
+    }
+    settle();
+}
+
 constexpr Format formats[] = {{"k4", "-b 4096 -J size=4", 4096, true, true},
                               {"k1", "-b 1024 -J size=1", 1024, true, true},
                               {"inlined", "-b 4096 -J size=4 -I 256 -O inline_data", 4096, true, true},
