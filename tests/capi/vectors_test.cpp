@@ -115,12 +115,23 @@ TEST_F(Vectors, DirectOnesWithAPartOutOfLineAreRefusedBeforeTheFirst) {
     uext4_file* a = open(O_DIRECT);
     const Parts parts(2, page, 'x');
     std::vector<iovec> list = parts.list;
-    list[1] = {static_cast<char*>(list[1].iov_base) + 1, 512};
+    list[1].iov_len = 511;
     EXPECT_EQ(uext4_pwritev(a, list.data(), 2, 0), -EINVAL);
-    EXPECT_EQ(uext4_preadv(a, list.data(), 2, 0), -EINVAL);
     struct stat st{};
     EXPECT_EQ(uext4_fstat(a, &st), 0);
     EXPECT_EQ(st.st_size, 0);
+    EXPECT_EQ(uext4_preadv(a, list.data(), 2, 0), 0);  // the end of the file is what it meets first
+    ASSERT_EQ(uext4_pwritev(a, parts.list.data(), 2, 0), parts.total);
+    const Parts seen(2, page, '-');
+    list = seen.list;
+    list[1].iov_len = 511;
+    EXPECT_EQ(uext4_preadv(a, list.data(), 2, 0), -EINVAL);
+    EXPECT_EQ(*static_cast<char*>(list[0].iov_base), '-');
+    // The memory may lie anywhere.
+    list[1] = {static_cast<char*>(list[1].iov_base) + 1, 512};
+    EXPECT_EQ(uext4_preadv(a, list.data(), 2, 0), static_cast<ssize_t>(page + 512));
+    EXPECT_EQ(static_cast<char*>(list[1].iov_base)[511], 'x');
+    EXPECT_EQ(static_cast<char*>(list[1].iov_base)[512], '-');
     EXPECT_EQ(uext4_close(a), 0);
 }
 
