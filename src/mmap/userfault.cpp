@@ -188,7 +188,8 @@ bool Userfault::try_clear(std::uintptr_t address) {
 Result<bool> Userfault::try_poison(std::uintptr_t address) {
     if (!try_clear(address)) return false;
     PoisonRequest request{{address, page}, poison_mode_dontwake, 0};
-    if (::ioctl(fd_, poison_request, &request) == 0) return true;
+    // Beyond the memory file's end the kernel refuses by itself.
+    if (::ioctl(fd_, poison_request, &request) == 0 || errno == EFAULT) return true;
     if (errno == EAGAIN) return false;
     return fail(errno, "a page of a memory map cannot be made to refuse: {}", std::strerror(errno));
 }

@@ -1,9 +1,14 @@
 // Problem A: sixteen threads around the size that fits an inode, through every door, on a file and its neighbours, with
-// attributes that take the room beside them, while files lose their cache and their inodes leave memory.
+// attributes that take the room beside them, while files lose their cache, also in the middle of what holds their
+// Inode.
+//
+// Of every other file nothing is ever taken away: what was stored there is there, for every reader afterwards, and when
+// it was synced after a power cut as well. Of the rest a byte is what was stored or nothing.
 #include "settled_image.h"
 
 #include <sys/xattr.h>
 
+#include <array>
 #include <atomic>
 #include <random>
 #include <thread>
@@ -13,6 +18,9 @@ namespace {
 
 constexpr unsigned files = 8, threads = 16;
 constexpr std::size_t reach = 700;  // a little more than what fits
+bool is_kept(unsigned file) { return file % 2 != 0; }
+// Kept files do not shrink: they stay at the edge when they grow no further.
+std::size_t reach_of(unsigned file) { return is_kept(file) ? 90 + file * 30 : reach; }
 
 // Every file has one byte for each place: what is in it is that byte or nothing.
 char byte_of(unsigned file, std::size_t at) { return static_cast<char>((at * 7 + file * 31) % 250 + 1); }
@@ -37,7 +45,26 @@ protected:
         if (result.error().code != allowed) wrong(fmt::format("{}: {}", what, result.error().what));
         return false;
     }
-    void look(FileSystem& in, unsigned file, const char* when) {
+    // What is in a kept file for good, and what of it a power cut leaves. Marked before whoever asks looks at the file.
+    using Marks = std::array<std::atomic<bool>, 3 * page>;
+    void mark(unsigned file, std::size_t at, std::size_t size) {
+        if (!is_kept(file)) return;
+        for (std::size_t i = at; i < at + size; ++i) stored_[file][i] = true;
+    }
+    static std::vector<std::size_t> marked(const Marks& marks) {
+        std::vector<std::size_t> out;
+        for (std::size_t i = 0; i < marks.size(); ++i)
+            if (marks[i]) out.push_back(i);
+        return out;
+    }
+    void sync(OpenFile& file, unsigned number, bool data_only) {
+        const std::vector<std::size_t> before = marked(stored_[number]);
+        if (!fine(file.sync(data_only), "fsync")) return;
+        for (const std::size_t at : before) synced_[number][at] = true;
+    }
+    void look(FileSystem& in, unsigned file, const char* when) { look(in, file, when, stored_[file]); }
+    void look(FileSystem& in, unsigned file, const char* when, const Marks& marks) {
+        const std::vector<std::size_t> there = marked(marks);
         auto opened = in.open_path(path_of(file), O_RDONLY, 0, root);
         if (!fine(opened, "open")) return;
         std::string bytes(3 * page, 0);
@@ -46,6 +73,9 @@ protected:
         for (std::size_t i = 0; i < *n; ++i)
             if (bytes[i] && bytes[i] != byte_of(file, i))
                 return wrong(fmt::format("{}: file {} has byte {} at {}", when, file, bytes[i] & 255, i));
+        for (const std::size_t at : there)
+            if (!bytes[at]) return wrong(fmt::format("{}: file {} has lost its byte at {}", when, file, at));
+        compared_ += there.size();
     }
     void store(OpenFile& file, unsigned number, std::size_t at) {
         auto mapped = file.map(0, page, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -54,12 +84,17 @@ protected:
             return;
         }
         auto* memory = static_cast<volatile char*>(*mapped);
+        const bool inside = at < file.inode().size_hint();
         // Past the last page there is nothing to store to; a byte behind the end, in the page, is lost.
-        (void)refused([&] { memory[at] = byte_of(number, at); });
-        (void)refused([&] {
+        const bool no_store = refused([&] { memory[at] = byte_of(number, at); });
+        if (inside && !no_store) mark(number, at, 1);
+        const bool no_load = refused([&] {
             const char now = memory[at];
-            if (now && now != byte_of(number, at)) wrong(fmt::format("a map of file {} has {} at {}", number, now, at));
+            if (now == byte_of(number, at)) return;
+            if (now || (is_kept(number) && inside))
+                wrong(fmt::format("a map of file {} has {} at {}", number, now, at));
         });
+        if (is_kept(number) && inside && (no_store || no_load)) wrong(fmt::format("a map refuses byte {}", at));
         unmap(*mapped, page);
     }
     void attribute(unsigned file, std::mt19937& random) {
@@ -74,34 +109,64 @@ protected:
             for (const std::byte b : *value)
                 if (b != std::byte{'v'}) return wrong("an attribute has other bytes");
     }
+    // Reclaim while the file's Inode is held: what it takes of the file is read anew by whoever holds it.
+    void reclaim_inside(OpenFile& file) {
+        Inode& inode = file.inode();
+        fine(fs->maps().holding(inode,
+                                [&]() -> Result<void> {
+                                    const std::uint64_t before = inode.pages().cached_folios();
+                                    inode.pages().cache().reclaim();
+                                    if (inode.pages().cached_folios() < before) ++reclaimed_inside_;
+                                    return {};
+                                }),
+             "reclaim with Inode held");
+    }
     void step(std::mt19937& random);
+    void take_away(OpenFile& file, unsigned number, std::size_t at, std::size_t size, unsigned how);
 
     std::atomic<bool> failed_{false}, no_maps_{false};
+    std::array<Marks, files> stored_{}, synced_{};
+    std::atomic<std::uint64_t> compared_{0}, reclaimed_inside_{0};
 };
 
+void InlineEdge::take_away(OpenFile& file, unsigned number, std::size_t at, std::size_t size, unsigned how) {
+    if (is_kept(number)) return reclaim_inside(file);
+    switch (how) {
+        case 0: fine(file.truncate(at), "truncate"); break;
+        case 1: fine(file.truncate(at % 80), "truncate to a little"); break;
+        case 2: fine(file.fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size), "punch"); break;
+        default: fine(file.fallocate(FALLOC_FL_ZERO_RANGE, at, size), "zero range");
+    }
+}
+
 void InlineEdge::step(std::mt19937& random) {
-    // Half of it all is about one file.
-    const unsigned number = random() % 2 ? 0 : random() % files;
-    const std::size_t at = random() % reach, size = random() % 120 + 1;
+    // Half of it all is about two files.
+    const unsigned number = random() % 2 ? random() % 2 : random() % files;
+    const std::size_t at = random() % reach_of(number);
+    const std::size_t size = random() % (is_kept(number) ? reach_of(number) - at : 120) + 1;
     auto file = fs->open_path(path_of(number), O_RDWR, 0, root);
     if (!fine(file, "open")) return;
-    switch (random() % 14) {
+    switch (random() % 15) {
         case 0:
-        case 1: fine((*file)->write(at, bytes_of(bytes_at(number, at, size))), "write"); break;
+        case 1:
+            if (fine((*file)->write(at, bytes_of(bytes_at(number, at, size))), "write")) mark(number, at, size);
+            break;
         case 2:
         case 3: store(**file, number, at); break;
-        case 4: fine((*file)->truncate(random() % reach), "truncate"); break;
-        case 5: fine((*file)->truncate(at % 80), "truncate to a little"); break;
+        case 4: take_away(**file, number, at, size, 0); break;
+        case 5: take_away(**file, number, at, size, 1); break;
         case 6: attribute(number, random); break;
         case 7: attribute(number, random); break;
-        case 8: fine((*file)->sync(random() % 2), "fsync"); break;
-        case 9: fine((*file)->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size), "punch"); break;
-        case 10: fine((*file)->fallocate(FALLOC_FL_ZERO_RANGE, at, size), "zero range"); break;
+        case 8: sync(**file, number, random() % 2); break;
+        case 9: take_away(**file, number, at, size, 2); break;
+        case 10: take_away(**file, number, at, size, 3); break;
         case 11: {
             auto direct = fs->open_path(path_of(number), O_RDWR | O_DIRECT, 0, root);
             if (!fine(direct, "open")) return;
             Aligned memory(bytes_at(number, 0, page));
-            fine((*direct)->write(0, memory.bytes().first(512)), "direct write");
+            // It makes the file leave its inode: of the kept ones only the last does.
+            if (!is_kept(number) || number == files - 1)
+                if (fine((*direct)->write(0, memory.bytes().first(512)), "direct write")) mark(number, 0, 512);
             fine((*direct)->read(0, memory.bytes()), "direct read");
             break;
         }
@@ -113,24 +178,39 @@ void InlineEdge::step(std::mt19937& random) {
             else fine((*file)->seek(at, SEEK_DATA), "seek", ENXIO);
             break;
         }
+        case 13: reclaim_inside(**file); break;
         default: look(*fs, number, "meanwhile");
     }
 }
 
 TEST_P(InlineEdge, EveryDoorAtOnce) {
-    for (unsigned f = 0; f < files; ++f) write(*open(path_of(f)), bytes_at(f, 0, 40 + f * 20));
+    for (unsigned f = 0; f < files; ++f) {
+        write(*open(path_of(f)), bytes_at(f, 0, 40 + f * 20));
+        mark(f, 0, 40 + f * 20);
+    }
     const std::string quiet = pattern(60, 3);
     write(*open("/quiet"), quiet);
-    // It takes the cache from everybody else, so that folios go while their files' inodes are held.
+    // It takes the cache from everybody else.
     write(*open("/large"), pattern(4 << 20, 9));
     ok(fs->sync());
+    for (unsigned f = 0; f < files; ++f)
+        for (const std::size_t at : marked(stored_[f])) synced_[f][at] = true;
+    // The cache is full of what cannot go: every write and every fault reclaims what is clean, with the Inode held.
+    PageCache& cache = fs->volume().fs().pages;
+    auto ballast = std::make_unique<FileCache>(cache, ~std::uint64_t{0});
+    const std::uint64_t ballast_folios = cache.limit() / cache.folio_size();
+    for (std::uint64_t i = 0; i < ballast_folios; ++i) {
+        auto folio = ballast->lock(i, true);
+        ASSERT_TRUE(folio) << folio.error().what;
+        ballast->pin(*folio);
+    }
     std::atomic<bool> stop{false};
     std::thread churn([&] {
         auto large = open("/large", O_RDONLY);
         std::string bytes(256 << 10, 0);
         for (std::uint64_t at = 0; !stop; at = (at + bytes.size()) % (4 << 20)) {
             fine(large->read(at, std::as_writable_bytes(std::span(bytes))), "read of the large file");
-            fs->volume().fs().pages.reclaim();
+            cache.reclaim();
         }
     });
     const int steps = long_run() ? 6000 : 600;
@@ -143,14 +223,22 @@ TEST_P(InlineEdge, EveryDoorAtOnce) {
     for (std::thread& thread : crowd) thread.join();
     stop = true;
     churn.join();
+    for (std::uint64_t i = 0; i < ballast_folios; ++i) {
+        auto folio = ballast->lock(i, false);
+        ASSERT_TRUE(folio && *folio);
+        ballast->unpin(**folio);
+    }
+    ballast.reset();
     EXPECT_FALSE(no_maps_) << "no stores through maps";
+    EXPECT_GT(reclaimed_inside_, 20u);
+    EXPECT_GT(compared_, 1000u);
     for (unsigned f = 0; f < files; ++f) look(*fs, f, "afterwards");
     EXPECT_EQ(read(*open("/quiet", O_RDONLY), 200), quiet);
     const std::shared_ptr<MemoryDevice> cut = durable();
     {
         auto recovered = FileSystem::mount_device(cut, {});
         ASSERT_TRUE(recovered) << recovered.error().what;
-        for (unsigned f = 0; f < files; ++f) look(**recovered, f, "after the cut");
+        for (unsigned f = 0; f < files; ++f) look(**recovered, f, "after the cut", synced_[f]);
         ok((*recovered)->unmount());
     }
     settle();
