@@ -274,6 +274,7 @@ TEST(MapLies, ChecksumsAreChecked) {
     ASSERT_FALSE(listed);
     EXPECT_EQ(listed.error().code, EUCLEAN);
     EXPECT_NE(listed.error().what.find("et_checksum"), std::string::npos);
+    EXPECT_EQ(t.fs.owner->damages, 1u);
 }
 
 }  // namespace

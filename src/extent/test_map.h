@@ -60,6 +60,7 @@ public:
         return view_as<format::InodeDisk>(ConstBytes(raw_)).flags & format::inode_flag::extents;
     }
     bool journals_data() const override { return journals; }
+    void met_damage(const Error&) const override { ++damages; }
     Bytes map_root() override { return Bytes(disk().block, 60); }
     Result<void> map_root_changed(Handle& handle) override {
         const auto place = TRY(allocator_.place_of(number()));
@@ -77,6 +78,7 @@ public:
     }
     std::int64_t blocks = 0;
     bool journals = false;
+    mutable std::size_t damages = 0;  // that the map told of
 
 private:
     BufferCache& buffers_;
