@@ -400,7 +400,7 @@ TEST_P(Full, WritesIntoSpaceBehindTheEnd) {
         auto again = open("/f", O_RDONLY);
         EXPECT_EQ(read(*again, expected.size() + 1), expected);
         // The rest of what was allocated goes by a cut to the size that it has.
-        const auto blocks = [&] { return fs->attributes(again->inode()).st_blocks; };
+        const auto blocks = [&] { return fs->attributes(again->inode())->st_blocks; };
         auto cutter = open("/f", O_RDWR);
         ok(cutter->truncate(expected.size()));
         EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(expected.size(), 8192) + 8 * page);
@@ -416,7 +416,7 @@ TEST_P(Full, ACutToTheSameSizeGivesBackWhatIsBehindIt) {
         auto file = open(fmt::format("/f{}", size));
         if (size) write(*file, pattern(size, 1));
         ok(file->sync(false));
-        const auto blocks = [&] { return fs->attributes(file->inode()).st_blocks; };
+        const auto blocks = [&] { return fs->attributes(file->inode())->st_blocks; };
         const auto before = blocks();
         ok(file->fallocate(FALLOC_FL_KEEP_SIZE, 0, 300 * page));
         EXPECT_GT(blocks(), before);
