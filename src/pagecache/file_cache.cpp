@@ -3,7 +3,6 @@
 #include "sync/atomic_point.h"
 
 #include <chrono>
-#include <cstring>
 
 namespace uext4 {
 
@@ -55,8 +54,10 @@ void FileCache::notice_lost_memory(Folio& folio, bool under_writeback) {
     constexpr std::uint64_t page = 4096;
     const std::uint64_t lost = maps->lost(folio.index), bs = block_size();
     if (lost == 0) return;
+    // A page that the kernel is moving looks lost for a moment: it is touched and not cleared. What is lost becomes zeros
+    // by that, and what was only moved keeps its bytes; its clean blocks are then read once more than needed.
     for (std::uint64_t at = 0; at < folio_size(); at += page)
-        if (lost >> (at / page) & 1) std::memset(folio.data + at, 0, page);
+        if (lost >> (at / page) & 1) (void)*static_cast<volatile std::byte*>(folio.data + at);
     const BlockMask kept = under_writeback ? ~BlockMask{0} : folio.dirty | folio.journaled.load();
     for (std::uint64_t at = 0; at < folio_size(); at += bs) {
         const BlockMask block = BlockMask{1} << (at / bs);
