@@ -97,6 +97,7 @@ int run_line(std::vector<std::string> arguments) {
         return impossible;
     }
     protect_changes(arguments);
+    look_at_words(arguments);
     std::reverse(arguments.begin(), arguments.end());
     try {
         app.parse(arguments);

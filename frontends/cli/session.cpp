@@ -11,6 +11,7 @@
 
 #include <ctime>
 #include <filesystem>
+#include <map>
 
 namespace uext4::cli {
 
@@ -50,13 +51,41 @@ void need(Result<void> result, const std::string& subject) {
     if (!result) refuse(result.error(), subject);
 }
 
+namespace {
+
+Reach reach = Reach::image;
+// What the words of the command line lead to: in the sandbox no name of the host can be asked about any more.
+std::map<std::string, std::optional<struct stat>> looked_at;
+
+bool look(const std::string& path, struct stat& st) {
+    if (in_sandbox() && reach == Reach::image) {
+        const auto it = looked_at.find(path);
+        if (it == looked_at.end() || !it->second) return false;
+        st = *it->second;
+        return true;
+    }
+    const bool there = ::stat(path.c_str(), &st) == 0;
+    looked_at[path] = there ? std::optional(st) : std::nullopt;
+    return there;
+}
+
+}  // namespace
+
+void look_at_words(const std::vector<std::string>& words) {
+    for (const std::string& word : words) {
+        struct stat ignored{};
+        look(parse_image_name(image_place(word).image).path, ignored);
+        (void)missing_image(word);
+    }
+}
+
 Place split_place(const std::string& text) {
     struct stat st{};
     for (std::size_t at = text.size(); (at = text.rfind(':', at - 1)) != std::string::npos && at > 0;) {
         if (at + 1 < text.size() && text[at + 1] != '/' && text[at + 1] != '<') continue;
         std::string host = text.substr(0, at);
         const std::string file = host.substr(0, host.rfind('@') == std::string::npos ? host.size() : host.rfind('@'));
-        if (::stat(host.c_str(), &st) == 0 || ::stat(file.c_str(), &st) == 0) {
+        if (look(host, st) || look(file, st)) {
             if (S_ISDIR(st.st_mode)) continue;
             std::string inside = text.substr(at + 1);
             return {host, inside.empty() ? "/" : inside};
@@ -75,8 +104,8 @@ bool same_image(const std::string& a, const std::string& b) {
     if (a == b) return true;
     const ImageName first = parse_image_name(a), second = parse_image_name(b);
     struct stat one{}, other{};
-    return first.partition == second.partition && ::stat(first.path.c_str(), &one) == 0 &&
-           ::stat(second.path.c_str(), &other) == 0 && is_one_file(one, other);
+    return first.partition == second.partition && look(first.path, one) && look(second.path, other) &&
+           is_one_file(one, other);
 }
 
 std::optional<std::string> missing_image(const std::string& text) {
@@ -86,7 +115,7 @@ std::optional<std::string> missing_image(const std::string& text) {
         std::filesystem::exists(std::filesystem::symlink_status(text, ignored)))
         return {};
     const std::string image = text.substr(0, colon);
-    if (std::filesystem::exists(image, ignored)) return {};
+    if (struct stat st{}; look(image, st)) return {};
     return image + ": there is no such image";
 }
 
@@ -103,7 +132,6 @@ const Credentials& operator_identity() {
 
 namespace {
 
-Reach reach = Reach::image;
 std::string last_opened;
 
 // The image is open before it is parsed, and the sandbox lies in between.

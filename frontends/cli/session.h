@@ -43,6 +43,8 @@ Place split_place(const std::string& text);
 Place image_place(const std::string& text);  // no ":/": the root of an image
 // Whether two names, of whatever spelling, are of one image (or of one partition of it).
 bool same_image(const std::string& a, const std::string& b);
+// Before anything is opened: whatever of the host the words name is looked at.
+void look_at_words(const std::vector<std::string>& words);
 // What there is to say of a place that looks like a path because its image is not there.
 std::optional<std::string> missing_image(const std::string& text);
 

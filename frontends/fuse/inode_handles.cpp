@@ -86,6 +86,7 @@ bool InodeHandles::note_write(std::uint64_t node) {
     const auto it = known_.find(node);
     if (it == known_.end()) return false;
     it->second.written = true;
+    it->second.last_time.reset();  // by a descriptor that was open
     return std::exchange(it->second.told_for_long, false);
 }
 
@@ -110,10 +111,19 @@ bool InodeHandles::told_while_written(std::uint64_t node) {
     return it != known_.end() && std::exchange(it->second.told_while_written, false);
 }
 
-bool InodeHandles::take_note_of_write(std::uint64_t node) {
+bool InodeHandles::take_note_of_write(std::uint64_t node, const timespec& mtime) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
-    return it != known_.end() && std::exchange(it->second.written, false);
+    if (it == known_.end()) return false;
+    const std::optional<timespec>& last = it->second.last_time;
+    const bool late =
+        last && (mtime.tv_sec > last->tv_sec || (mtime.tv_sec == last->tv_sec && mtime.tv_nsec > last->tv_nsec));
+    return std::exchange(it->second.written, false) && !late;
+}
+
+void InodeHandles::forbid_times_after(std::uint64_t node, const timespec& last) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.last_time = last;
 }
 
 void InodeHandles::note_failure(std::uint64_t node, int error) {

@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <ctime>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 namespace uext4::fuse {
@@ -46,7 +48,10 @@ public:
     // a write, the next ones are the kernel's own: it writes back before it passes a program's on. Answers whether the
     // kernel was told, before the file was opened for writing, attributes that it keeps for long.
     bool note_write(std::uint64_t node);
-    bool take_note_of_write(std::uint64_t node);
+    bool take_note_of_write(std::uint64_t node, const timespec& mtime);
+    // Flags forbid changes from now on: the times of earlier writes are not later than this. (Where a write did not
+    // move the kernel's coarse clock, no times of it come, and the next ones are a program's after all.)
+    void forbid_times_after(std::uint64_t node, const timespec& last);
     // Whether the kernel was told attributes of a file open for writing since this was asked last, which it still
     // believes for a while although a sync gives the file blocks.
     bool told_while_written(std::uint64_t node);
@@ -66,7 +71,8 @@ private:
         InodeRef inode;
         std::uint64_t lookups = 0;
         bool written = false;
-        bool told_for_long = false;  // a regular file's attributes
+        std::optional<timespec> last_time;  // forbid_times_after()
+        bool told_for_long = false;         // a regular file's attributes
         bool told_while_written = false;
         bool had_several_names = false;
         pid_t asker = 0;  // of a directory's attributes

@@ -269,7 +269,7 @@ Result<void> serve(Job& job, Log& log) {
                     image.keep_openers_waiting();
                 }
                 // Usually the kernel has let go. If not, only the supervisor may still take the mount away.
-                if (in_sandbox()) supervisor.drop();
+                if (in_sandbox() || !sealed) supervisor.drop();
                 else supervisor.forget();
                 if (!sealed) served = sealed;
             }

@@ -82,8 +82,8 @@ void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes
     const bool takes_set_ids = server.takes_set_ids() && (which & FUSE_SET_ATTR_SIZE);
     server.change([&server, request, node, wanted = *attributes, which, takes_set_ids] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        const bool of_write =
-            which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) && server.inodes().take_note_of_write(node);
+        const bool of_write = which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) &&
+                              server.inodes().take_note_of_write(node, wanted.st_mtim);
         UEXT4_FUSE_TRY(request,
                        apply(server, *inode, wanted, which, changer_of(request, *inode, takes_set_ids), of_write));
         reply_attributes(request, server, *inode);

@@ -127,8 +127,10 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
                    Origin origin) {
     if (origin.takes_set_ids) UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, true));
     Result<std::size_t> count = file.write(static_cast<std::uint64_t>(offset), bytes);
-    // The kernel would call a short one EIO: what is wrong with the rest is what it is told.
-    if (count && *count < bytes.size()) {
+    // The kernel would call a short one EIO: what is wrong with the rest is what it is told. But of a direct one to a
+    // file that only grows: the kernel would go on with the size of before, which such a file cannot be cut to.
+    const bool only_grows = file.inode().has_flag(format::inode_flag::append);
+    if ((origin.from_cache || !only_grows) && count && *count < bytes.size()) {
         const Result<std::size_t> rest = file.write(static_cast<std::uint64_t>(offset) + *count, bytes.subspan(*count));
         if (!rest) count = fail(rest.error());
         else if (*rest == bytes.size() - *count) count = bytes.size();

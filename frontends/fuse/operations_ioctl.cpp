@@ -5,7 +5,10 @@
 #include <linux/fs.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
+#include <ctime>
+#include <thread>
 
 namespace uext4::fuse {
 
@@ -23,6 +26,18 @@ void reply_integer(fuse_req_t request, std::uint32_t value, std::size_t room) {
     else fuse_reply_ioctl(request, 0, &value, sizeof value);
 }
 
+// Whatever is stamped after this is later than what it returns.
+timespec end_of_tick() {
+    timespec last{}, now{};
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &last);
+    for (int i = 0; i < 100; ++i) {
+        ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
+        if (now.tv_sec != last.tv_sec || now.tv_nsec != last.tv_nsec) break;
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    return last;
+}
+
 void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* data, std::size_t size) {
     std::uint32_t flags = 0;
     if (size < sizeof flags) {
@@ -37,6 +52,8 @@ void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* 
             const bool closes = (flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0 && server.has_writers(*inode);
             if (closes) fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
             UEXT4_FUSE_TRY(request, server.fs().set_flags(*inode, flags, credentials_of(request), false));
+            if ((flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0)
+                server.inodes().forbid_times_after(node, end_of_tick());
             // The kernel does not know that this has changed the time of change.
             fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
             fuse_reply_ioctl(request, 0, nullptr, 0);

@@ -52,7 +52,8 @@ struct uext4_device {
 
 /* The calling thread's last error, as a sentence; never NULL, valid until the thread's next failing call. */
 UEXT4_API const char* uext4_strerror(void);
-/* Lines for the operator: recovery, damage, aborts. NULL: none. Before a mount; may be called from any thread later. */
+/* Lines for the operator: recovery, damage, aborts. NULL: none. Before a mount; may be called from any thread later, in
+ * the middle of an operation: it must not call the library for the same file system, nor touch its maps. */
 UEXT4_API void uext4_set_log(void (*log)(void* context, const char* line), void* context);
 
 /* A child of fork(2) has no threads of the file system and may use none of the parent's handles: it goes on with exec

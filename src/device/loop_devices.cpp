@@ -44,16 +44,18 @@ std::optional<dev_t> device_number_in(const fs::path& file) {
     return makedev(major_number, minor_number);
 }
 
-// What the kernel tells of a device, without symlinks: a partition's folder lies in that of its whole. Empty where
-// nothing is told.
+// What the kernel tells of a device, without symlinks: a partition's folder lies in that of its whole. Where
+// nothing is told, a folder that is not there.
 fs::path folder_of(dev_t device) {
     std::error_code missing;
-    return fs::canonical(fmt::format("/sys/dev/block/{}:{}", major(device), minor(device)), missing);
+    const fs::path link = fmt::format("/sys/dev/block/{}:{}", major(device), minor(device));
+    const fs::path folder = fs::canonical(link, missing);
+    return missing ? link : folder;  // never empty: that would be the working directory
 }
 
 std::string node_of(const fs::path& folder, dev_t device) {
-    return folder.empty() ? fmt::format("/dev/block/{}:{}", major(device), minor(device))
-                          : "/dev/" + folder.filename().string();
+    return folder.parent_path() == "/sys/dev/block" ? fmt::format("/dev/block/{}:{}", major(device), minor(device))
+                                                    : "/dev/" + folder.filename().string();
 }
 
 bool is_partition(const fs::path& folder) {

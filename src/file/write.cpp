@@ -224,7 +224,15 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
     if (offset >= limit)
         return fail(EFBIG, "inode {}: offset {} is beyond the largest file of {} bytes", inode.number(), offset, limit);
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
-    if (request.around_cache && inode.has_flag(format::inode_flag::append)) TRY(check_only_appends(inode, offset, in));
+    if (request.around_cache && inode.has_flag(format::inode_flag::append)) {
+        if (Result<void> grows = check_only_appends(inode, offset, in); !grows) {
+            // What others have appended comes in the same piece.
+            const std::uint64_t size = inode.size_hint();
+            if (grows.error().code == EPERM && offset + in.size() > size)
+                TRY(write_cached(inode, size, in.subspan(size - offset), request));
+            return fail(grows.error());
+        }
+    }
     if (request.who) TRY(remove_privileges(inode, *request.who));
     const std::uint64_t bs = inode.fs().block_size();
     std::size_t around = 0;

@@ -186,6 +186,8 @@ Result<void> Volume::State::open() {
         deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
         if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
     }
+    // Also by what was met before these layers.
+    if (closed_by_damage.load()) fs().read_only.store(true);
     if (mmp)
         mmp->watch([this](const Error& why) {
             fence->close(why);
@@ -282,7 +284,7 @@ Result<void> Volume::State::finish_orphans() {
         return {};
     };
     Result<void> done = finish();
-    fs().read_only.store(read_only);
+    fs().read_only.store(read_only || closed_by_damage.load());
     return done;
 }
 

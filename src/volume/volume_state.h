@@ -59,7 +59,7 @@ struct Volume::State {
     std::uint64_t orphans_finished = 0;
     bool found_open = false;
     std::uint64_t overhead = 0;
-    std::atomic<bool> damaged{false}, panicking{false};
+    std::atomic<bool> damaged{false}, closed_by_damage{false}, panicking{false};
     Mutex told_lock{Rank::Leaf, "Volume::told"};
     std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
     // What the superblock is to say of the damage that was met since it was told of it.
