@@ -229,7 +229,7 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
             // What others have appended comes in the same piece.
             const std::uint64_t size = inode.size_hint();
             if (grows.error().code == EPERM && offset + in.size() > size)
-                TRY(write_cached(inode, size, in.subspan(size - offset), request));
+                (void)TRY(write_cached(inode, size, in.subspan(size - offset), request));
             return fail(grows.error());
         }
     }
