@@ -44,7 +44,7 @@ void Server::greet(void* self, fuse_conn_info* connection) {
     for (const unsigned capability :
          {FUSE_CAP_ASYNC_READ, FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO,
           FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_ASYNC_DIO, FUSE_CAP_EXPORT_SUPPORT, FUSE_CAP_IOCTL_DIR,
-          FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_CACHE_SYMLINKS, FUSE_CAP_EXPLICIT_INVAL_DATA})
+          FUSE_CAP_CACHE_SYMLINKS, FUSE_CAP_EXPLICIT_INVAL_DATA})
         want(static_cast<unsigned>(capability));
     // The umask is applied here, because a default ACL takes its place. Without ACLs the kernel can do it.
     if (server.fs_.volume().options().fs.acl) {
@@ -52,10 +52,11 @@ void Server::greet(void* self, fuse_conn_info* connection) {
         want(FUSE_CAP_DONT_MASK);
     }
     // Locks are the kernel's own. It says when set-id bits go (protocol.h): a cached write arrives long after the fact.
-    // Splicing costs more than copying.
+    // Splicing costs more than copying. O_TRUNC comes as a truncation of its own, once the kernel has seen that the
+    // file is no program that runs.
     connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                                                FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_HANDLE_KILLPRIV |
-                                               FUSE_CAP_AUTO_INVAL_DATA);
+                                               FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
     connection->max_write = largest_write;
     connection->max_background = 64;
     connection->congestion_threshold = 48;

@@ -155,6 +155,7 @@ def busy_text(answers):
     with subprocess.Popen(["./sleeper", "20"]) as running:
         answers.open("write what runs", "sleeper", os.O_WRONLY)
         answers.open("truncate what runs by open", "sleeper", os.O_RDONLY | os.O_TRUNC)
+        answers.tell("what runs is whole", os.stat("sleeper").st_size == os.stat("/bin/sleep").st_size)
         answers.call("truncate what runs", os.truncate, "sleeper", 0)
         answers.call("unlink what runs", os.unlink, "sleeper")
         running.terminate()
