@@ -34,16 +34,13 @@ Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode,
 
 int kept_flags(int flags) { return flags & (O_ACCMODE | O_APPEND | O_NOATIME); }
 
+// Without O_TRUNC: who truncates sends that by itself first.
 void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
-    auto job = [&server, request, node, answer = *info, takes_set_ids = server.takes_set_ids()]() mutable {
-        const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        const int flags = kept_flags(answer.flags) | (answer.flags & O_TRUNC);
-        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, flags, takes_set_ids));
-        if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
-    };
-    if (info->flags & O_TRUNC) server.change(std::move(job));
-    else job();
+    fuse_file_info answer = *info;
+    const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+    UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags), server.takes_set_ids()));
+    if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
 }
 
 void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {

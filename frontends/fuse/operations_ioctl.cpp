@@ -49,11 +49,10 @@ void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* 
         [&server, request, node, flags] {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
             // What the kernel holds was written before: it comes now, not when the file takes it no more.
-            const bool closes = (flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0 && server.has_writers(*inode);
-            if (closes) fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+            const bool forbids = (flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0;
+            if (forbids && server.has_writers(*inode)) fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
             UEXT4_FUSE_TRY(request, server.fs().set_flags(*inode, flags, credentials_of(request), false));
-            if ((flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0)
-                server.inodes().forbid_times_after(node, end_of_tick());
+            if (forbids) server.inodes().forbid_times_after(node, end_of_tick());
             // The kernel does not know that this has changed the time of change.
             fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
             fuse_reply_ioctl(request, 0, nullptr, 0);

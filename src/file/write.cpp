@@ -197,6 +197,8 @@ Result<void> check_may_write(const Inode& inode, const WriteRequest& request) {
     return {};
 }
 
+namespace {
+
 // Who caches the file lets everybody write who has it open, at any place (through a map, say). So of a file that only
 // grows the bytes that are there stay. But zeros: what is written back out of order fills them later.
 Result<void> check_only_appends(Inode& inode, std::uint64_t offset, ConstBytes in) {
@@ -214,6 +216,8 @@ Result<void> check_only_appends(Inode& inode, std::uint64_t offset, ConstBytes i
     }
     return {};
 }
+
+}  // namespace
 
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     WriteLock guard(inode.rw);
