@@ -59,6 +59,7 @@ protected:
         ASSERT_TRUE(mounted) << mounted.error().what;
         fs = std::move(*mounted);
     }
+    void overwrite_side_by_side(bool was_read);
     std::unique_ptr<OpenFile> open(int flags) {
         auto file = fs->open_path("/f", O_CREAT | O_RDWR | flags, 0644, Credentials::root());
         EXPECT_TRUE(file);
@@ -80,13 +81,17 @@ Memory filled(std::size_t size, int value) {
     return out;
 }
 
-TEST_F(Direct, OverwritesGoSideBySide) {
+void Direct::overwrite_side_by_side(bool was_read) {
     constexpr int threads = 4, rounds = 5;
     {
         auto file = open(O_DIRECT);
         const Memory zeros = filled(threads * block, 0);
         ASSERT_TRUE(file->write(0, ConstBytes(zeros.get(), threads * block)));
         ASSERT_TRUE(file->sync(false));
+        if (was_read) {
+            std::vector<std::byte> seen(threads * block);
+            ASSERT_TRUE(open(0)->read(0, seen));
+        }
         device->most = 0;
         struct stat before{};
         file->inode().fill_stat(before);
@@ -114,6 +119,10 @@ TEST_F(Direct, OverwritesGoSideBySide) {
     }
     ASSERT_TRUE(fs->unmount());
 }
+
+TEST_F(Direct, OverwritesGoSideBySide) { overwrite_side_by_side(false); }
+
+TEST_F(Direct, OverwritesOfWhatIsCachedGoSideBySide) { overwrite_side_by_side(true); }
 
 // Whether the kernel's ext4 on a device with sectors of 512 bytes answers a read with EINVAL: only where it would have
 // to read from the device what is not in sectors. Else the bytes up to the end of the file.

@@ -53,6 +53,11 @@ Result<bool> BlockMap::shift(Handle& handle, LogicalBlock from, std::int64_t del
     return fail(EOPNOTSUPP, "inode {}: mappings by indirect blocks do not move", owner_.number());
 }
 
+Result<bool> BlockMap::prepare_shift(Handle& handle, LogicalBlock from, std::int64_t delta) {
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).prepare_shift(handle, from, delta));
+    return fail(EOPNOTSUPP, "inode {}: mappings by indirect blocks do not move", owner_.number());
+}
+
 Result<void> BlockMap::for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit) {
     if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).for_each(from, visit));
     return told(IndirectMap(context_, owner_).for_each(from, visit));

@@ -70,6 +70,9 @@ public:
     // when out of credits like remove(): returns true when done; call again with the same arguments after restart -
     // `progress` is the caller's, starts as 0.
     Result<bool> shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress);
+    // All that shift() may fail for (what lies too far up, no block for the tree), done before anything moves: what is
+    // mapped stays where it is. False when the handle has no room: again after restart.
+    Result<bool> prepare_shift(Handle& handle, LogicalBlock from, std::int64_t delta);
     // Every mapped run in order, for listings and check; stop by returning false.
     Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
     // Every block of the tree itself (index, indirect).

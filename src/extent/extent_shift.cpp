@@ -12,6 +12,14 @@ namespace uext4 {
 
 using format::ExtentLeaf;
 
+namespace {
+
+std::uint64_t distance(std::int64_t delta) {
+    return delta < 0 ? 0 - static_cast<std::uint64_t>(delta) : static_cast<std::uint64_t>(delta);
+}
+
+}  // namespace
+
 // Makes an extent begin at `at` if one lies across it. False: no room in the handle.
 Result<bool> ExtentTree::split_at(Handle& handle, std::uint64_t at) {
     ExtentPath path = TRY(descend(LogicalBlock(at)));
@@ -50,16 +58,30 @@ Result<void> ExtentTree::move_entries(Handle& handle, ExtentPath& path, unsigned
     return edit(handle, path, i, j, moved, nullptr, BlockNr());
 }
 
-Result<bool> ExtentTree::shift_down(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress) {
-    if (progress == 0) {
-        if (by > from)
-            return fail(EINVAL, "inode {}: blocks from {} cannot move down by {}", owner_.number(), from, by);
-        if (!TRY(split_at(handle, from))) return false;
-        const MappedRun gap = TRY(lookup(LogicalBlock(from - by), by));
-        if (!gap.hole() || gap.count < by)
-            return fail(EINVAL, "inode {}: blocks {}..{} are mapped, nothing can move there", owner_.number(),
-                        from - by, from);
+Result<bool> ExtentTree::prepare_shift(Handle& handle, LogicalBlock start, std::int64_t delta) {
+    const std::uint64_t from = start.value, by = distance(delta);
+    if (by % ratio() != 0 || from % ratio() != 0)
+        return fail(EINVAL, "inode {}: blocks move by whole clusters, not by {} from {}", owner_.number(), by, from);
+    if (delta == 0 || from >= extent_limit) return true;
+    if (delta > 0) {
+        ExtentPath path = TRY(descend(LogicalBlock(extent_limit - 1)));
+        const int pos = path.leaf().pos;
+        if (pos >= 0 && extent_end(path.extent(pos)) > from &&
+            (by > extent_limit || extent_end(path.extent(pos)) > extent_limit - by))
+            return fail(EFBIG, "inode {}: block {} would move past what an extent tree can map", owner_.number(),
+                        extent_end(path.extent(pos)) - 1);
+        return split_at(handle, from);
     }
+    if (by > from) return fail(EINVAL, "inode {}: blocks from {} cannot move down by {}", owner_.number(), from, by);
+    if (!TRY(split_at(handle, from))) return false;
+    const MappedRun gap = TRY(lookup(LogicalBlock(from - by), by));
+    if (!gap.hole() || gap.count < by)
+        return fail(EINVAL, "inode {}: blocks {}..{} are mapped, nothing can move there", owner_.number(), from - by,
+                    from);
+    return true;
+}
+
+Result<bool> ExtentTree::shift_down(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress) {
     std::uint64_t at = std::max(progress, from);
     while (at < extent_limit) {
         ExtentPath path = TRY(descend(LogicalBlock(at)));
@@ -84,15 +106,6 @@ Result<bool> ExtentTree::shift_down(Handle& handle, std::uint64_t from, std::uin
 }
 
 Result<bool> ExtentTree::shift_up(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress) {
-    if (progress == 0) {
-        ExtentPath path = TRY(descend(LogicalBlock(extent_limit - 1)));
-        const int pos = path.leaf().pos;
-        if (pos >= 0 && extent_end(path.extent(pos)) > from &&
-            (by > extent_limit || extent_end(path.extent(pos)) > extent_limit - by))
-            return fail(EFBIG, "inode {}: block {} would move past what an extent tree can map", owner_.number(),
-                        extent_end(path.extent(pos)) - 1);
-        if (!TRY(split_at(handle, from))) return false;
-    }
     std::uint64_t below = progress ? progress : extent_limit;  // what starts below has not moved
     while (below > from) {
         ExtentPath path = TRY(descend(LogicalBlock(below - 1)));
@@ -119,11 +132,9 @@ Result<bool> ExtentTree::shift_up(Handle& handle, std::uint64_t from, std::uint6
 }
 
 Result<bool> ExtentTree::shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress) {
-    if (delta == 0) return true;
-    const std::uint64_t by = delta < 0 ? 0 - static_cast<std::uint64_t>(delta) : static_cast<std::uint64_t>(delta);
-    if (by % ratio() != 0 || from.value % ratio() != 0)
-        return fail(EINVAL, "inode {}: blocks move by whole clusters, not by {} from {}", owner_.number(), by, from);
-    if (from.value >= extent_limit) return true;
+    if (progress == 0 && !TRY(prepare_shift(handle, from, delta))) return false;
+    if (delta == 0 || from.value >= extent_limit) return true;
+    const std::uint64_t by = distance(delta);
     return delta < 0 ? shift_down(handle, from.value, by, progress) : shift_up(handle, from.value, by, progress);
 }
 

@@ -44,6 +44,7 @@ public:
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to,
                                 const BlockMap::KeepsCluster& keeps_cluster);
     Result<bool> shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress);
+    Result<bool> prepare_shift(Handle& handle, LogicalBlock from, std::int64_t delta);
     Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
     unsigned credits();

@@ -49,8 +49,14 @@ Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in, bo
     return {};
 }
 
-// What the device has in [offset, end) is not known: nobody shall go on reading what is cached of it. What is dirty
-// there is written again in its time.
+bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    const std::uint64_t fs = inode.pages().folio_size();
+    const auto first = inode.pages().next_cached(offset / fs);
+    return first && *first * fs < end;
+}
+
+// Nobody shall go on reading what is cached of [offset, end), as the device has, or gets, something else. What is dirty
+// there stays: it is written in its time.
 Result<void> forget_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size();
@@ -272,12 +278,10 @@ Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
 }
 
 Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out) {
-    const std::uint64_t fs = inode.pages().folio_size();
     if (out.size() >= least_around_cache && offset % inode.fs().block_size() == 0 && !inode.data_in_journal()) {
         // Writers are kept out, so what is not cached now stays so.
         ReadLock guard(inode.rw);
-        const auto cached = inode.pages().next_cached(offset / fs);
-        if (!cached || *cached * fs >= offset + out.size()) return read_places(inode, offset, out);
+        if (!any_cached(inode, offset, offset + out.size())) return read_places(inode, offset, out);
     }
     return read_file(inode, offset, out);
 }
@@ -312,10 +316,8 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
 }
 
 Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in) {
-    const std::uint64_t fs = inode.pages().folio_size(), end = offset + in.size();
-    if (end > inode.size_hint()) return false;
-    const auto cached = inode.pages().next_cached(offset / fs);
-    if (cached && *cached * fs < end) return false;
+    const std::uint64_t end = offset + in.size();
+    if (end > inode.size_hint() || any_cached(inode, offset, end)) return false;
     TRY(commit_moves(inode));
     std::uint64_t device = 0;
     {
@@ -338,6 +340,7 @@ Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in,
     if (request.who && !inode.unprivileged.load(std::memory_order_relaxed)) return false;
     if (inode.data_in_journal() || inode.is_inline()) return false;
     TRY(check_may_write(inode, request));
+    if (any_cached(inode, offset, offset + in.size())) TRY(forget_cached(inode, offset, offset + in.size()));
     if (!TRY(overwrite_places(inode, offset, in))) return false;
     take_times(inode, request);
     return true;

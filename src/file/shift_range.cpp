@@ -72,15 +72,24 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     WriteLock invalidate(inode.pages().invalidate);
     TRY(settle(inode, offset));
     const unsigned credits = step_credits(inode);
+    const auto delta = static_cast<std::int64_t>(length / bs);
     Handle handle = TRY(inode.fs().journal.start(credits));
-    {
-        // The size first: what is moved up is never past it.
-        MutexLock guard(inode.map_lock);
-        inode.set_size(size + length);
-        inode.set_disk_size(size + length);
-        TRY(inode.store(handle));
+    for (bool prepared = false; !prepared;) {
+        {
+            MutexLock guard(inode.map_lock);
+            prepared = TRY(inode.map().prepare_shift(handle, LogicalBlock(offset / bs), delta));
+            inode.places().changed();
+            // The size before the blocks: what is moved up is never past it. Whoever finds no space tries all of this
+            // again, so it grows once nothing can fail for want of it.
+            if (prepared) {
+                inode.set_size(size + length);
+                inode.set_disk_size(size + length);
+            }
+            TRY(inode.store(handle));
+        }
+        if (!prepared) TRY(handle.restart(credits));
     }
-    return shift_all(inode, handle, offset / bs, static_cast<std::int64_t>(length / bs), credits);
+    return shift_all(inode, handle, offset / bs, delta, credits);
 }
 
 }  // namespace uext4

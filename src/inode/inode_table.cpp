@@ -152,7 +152,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     InodeRef found = s.reference(slot);
     const bool crowded = s.crowded();
     guard.unlock();
-    if (crowded) shrink();
+    if (crowded) shrink(Evict::without_folios);
     return judged(std::move(found));
 }
 
@@ -228,7 +228,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         made = s.reference(slot);
         crowded = s.crowded();
     }
-    if (crowded) shrink();
+    if (crowded) shrink(Evict::without_folios);
     MutexLock map(raw->map_lock);
     if (Result<void> stored = raw->store(handle); !stored) {
         raw->deleted.store(true);
@@ -290,28 +290,33 @@ void InodeRef::reset() {
     s.idle.splice(s.idle.end(), it->second.place);
 }
 
-void InodeTable::shrink() {
-    while (shrink_some()) {
+void InodeTable::shrink() { shrink(Evict::any); }
+
+void InodeTable::shrink(Evict what) {
+    while (shrink_some(what)) {
     }
 }
 
 // False when there is no more to do.
-bool InodeTable::shrink_some() {
+bool InodeTable::shrink_some(Evict what) {
     State& s = *state_;
     constexpr std::size_t most_evicted = 4096;  // at a time: the lock is everybody's
-    constexpr std::size_t most_kept = 256;      // looked at in vain: then the others wait for a commit as well
+    constexpr std::size_t most_kept = 256;      // looked at in vain: then the others wait for the same as well
     std::vector<std::unique_ptr<Inode>> gone;
     // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
     const Tid durable = s.fs.journal.durable_tid();
-    std::size_t kept = 0;
+    std::size_t kept = 0, waits_for_commit = 0;
     MutexLock guard(s.lock);
     std::size_t budget = s.idle.size();
     while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
         const InodeNr number = s.idle.front();
         auto it = s.slots.find(number.value);
-        if (!State::clean(*it->second.inode, durable)) {
+        Inode& oldest = *it->second.inode;
+        const bool stays = what == Evict::without_folios && oldest.pages().cached_folios() != 0;
+        if (stays || !State::clean(oldest, durable)) {
             s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
             ++kept;
+            waits_for_commit += stays ? 0 : 1;
             continue;
         }
         s.idle.pop_front();
@@ -320,7 +325,7 @@ bool InodeTable::shrink_some() {
     }
     s.vain_until = s.slots.size() > s.limit ? s.slots.size() + slack : 0;
     guard.unlock();
-    if (kept == most_kept) s.fs.journal.request_commit(s.fs.journal.running());
+    if (kept == most_kept && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
     return gone.size() == most_evicted;
 }
 

@@ -40,7 +40,9 @@ public:
     // Called for the eviction of an unreferenced inode that still has dirty pages or pending times: must flush it
     // later.
     void set_limit(std::size_t inodes);
-    void shrink();  // evicts clean unreferenced inodes beyond the limit
+    // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. Who gets or makes
+    // inodes evicts too, but only such that have no folios, as a handle may be open there.
+    void shrink();
     // Visits inodes in memory (referenced while visited). For sync, statistics.
     void for_each(const std::function<void(InodeRef)>& visit);
     void evict_all();  // at unmount: everything is clean and unreferenced
@@ -48,7 +50,9 @@ public:
 private:
     friend class InodeRef;
     struct State;
-    bool shrink_some();
+    enum class Evict { without_folios, any };
+    void shrink(Evict what);
+    bool shrink_some(Evict what);
     std::unique_ptr<State> state_;
 };
 

@@ -154,6 +154,28 @@ TEST_P(Inodes, NewInodesAreEvictedToo) {
     EXPECT_LE(std::ranges::count_if(numbers, in_memory), 10);
 }
 
+// Folios are not locked under the handle with which a file is made.
+TEST_P(Inodes, WhoMakesFilesLeavesWhatIsCachedOfOthers) {
+    volume.table().set_limit(10);
+    InodeRef file = volume.make();
+    const InodeNr number = file->number();
+    ASSERT_TRUE(file->pages().lock(0, true));
+    ASSERT_EQ(file->pages().cached_folios(), 1u);
+    file.reset();
+    for (int i = 0; i < 3000; ++i) {
+        volume.make();
+        if (i % 100 == 0) expect_ok(volume.journal().commit_all());
+    }
+    InodeRef kept = volume.table().find(number);
+    ASSERT_TRUE(kept);
+    EXPECT_EQ(kept->pages().cached_folios(), 1u);
+    kept.reset();
+    expect_ok(volume.journal().commit_all());
+    volume.table().set_limit(0);
+    volume.table().shrink();
+    EXPECT_FALSE(volume.table().find(number));
+}
+
 TEST_P(Inodes, EvictionKeepsWhatIsPending) {
     std::vector<InodeNr> numbers;
     for (int i = 0; i < 100; ++i) numbers.push_back(volume.make()->number());

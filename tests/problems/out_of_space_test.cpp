@@ -435,6 +435,49 @@ constexpr Format formats[] = {{"k4", "-b 4096 -J size=4", 4096, true, true},
                               {"indirect", "-b 1024 -J size=1 -O ^extents,^64bit", 1024, false, false},
                               {"bigalloc", "-b 1024 -J size=1 -O bigalloc -C 8192", 1024, true, false}};
 
+// The tree's root is full, so that the split of an extent wants a block: once there is none, and once there is after a
+// commit. Nothing moves for the first try.
+TEST_P(Full, AnInsertedRangeMovesTheFileOnceOrNotAtAll) {
+    if (!format().shifts) return;
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    const std::uint64_t bs = format().block, pieces = 4, piece = 4 * bs, size = (8 * (pieces - 1) + 4) * bs;
+    for (const char* path : {"/f", "/spare"}) {
+        auto file = open(path);
+        ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
+    }
+    std::string bytes(size, '\0');
+    for (std::uint64_t k = 0; k < pieces; ++k) {
+        write_and_sync("/f", 8 * k * bs, piece);
+        for (std::uint64_t i = 8 * k * bs; i < 8 * k * bs + piece; ++i)
+            bytes[i] = static_cast<char>(files["/f"].bytes[i]);
+    }
+    write_and_sync("/spare", 0, 64 * bs);
+    fill_until(0);
+    // What is promised to directories and trees is taken as well.
+    for (int i = 0; i < 2000; ++i)
+        if (!fs->create(**fs->root(), fmt::format("d{}", i), S_IFDIR | 0777, 0, "", who(), false)) break;
+    ok(fs->sync());
+    auto file = open("/f", O_RDWR, who());
+    const auto refused = file->fallocate(FALLOC_FL_INSERT_RANGE, 2 * bs, bs, &who());
+    struct stat now{};
+    file->inode().fill_stat(now);
+    if (refused) {
+        bytes.insert(2 * bs, bs, '\0');
+    } else {
+        EXPECT_EQ(refused.error().code, ENOSPC);
+    }
+    EXPECT_EQ(static_cast<std::uint64_t>(now.st_size), bytes.size());
+    EXPECT_TRUE(read(*file, bytes.size() + bs) == bytes);
+    ok(fs->unlink(**fs->root(), "spare", root, false));
+    ok(file->fallocate(FALLOC_FL_INSERT_RANGE, 2 * bs, bs, &who()));
+    bytes.insert(2 * bs, bs, '\0');
+    file->inode().fill_stat(now);
+    EXPECT_EQ(static_cast<std::uint64_t>(now.st_size), bytes.size());
+    EXPECT_TRUE(read(*file, bytes.size() + bs) == bytes);
+    file.reset();
+    settle();
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Full,
                          testing::Combine(testing::ValuesIn(formats), testing::Values("data=ordered", "data=journal"),
                                           testing::Bool()),
