@@ -1,3 +1,4 @@
+#include "capi/call.h"
 #include "capi/handles.h"
 
 #include <cstring>
@@ -25,6 +26,7 @@ Result<void> read_ahead(uext4_dir& dir) {
 extern "C" {
 
 int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) try {
+    const Call call;
     if (!fs || !path || !out) return invalid("uext4_opendir: NULL");
     const Credentials who = identity(fs);
     Result<InodeRef> inode = fs->fs->resolve(path, who);
@@ -41,6 +43,7 @@ int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) try {
 UEXT4_NOTHING_THROWN
 
 struct dirent* uext4_readdir(uext4_dir* dir) try {
+    const Call call;
     if (!dir) {
         errno = -invalid("uext4_readdir: NULL");
         return nullptr;
@@ -78,6 +81,7 @@ void uext4_seekdir(uext4_dir* dir, long position) {
 }
 
 int uext4_closedir(uext4_dir* dir) try {
+    const Call call;
     if (!dir) return invalid("uext4_closedir: NULL");
     uext4_fs* fs = dir->fs;
     delete dir;

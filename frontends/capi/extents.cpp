@@ -1,4 +1,5 @@
 // uext4_extents: where the bytes of a file lie.
+#include "capi/call.h"
 #include "capi/handles.h"
 
 using namespace uext4;
@@ -21,6 +22,7 @@ unsigned flags_of(Place place) {
 
 extern "C" int uext4_extents(uext4_file* file, off_t offset, off_t length,
                              int (*visit)(void* context, const uext4_extent* extent), void* context) try {
+    const Call call;
     if (!file || !visit) return invalid("uext4_extents: NULL");
     if (offset < 0 || length < 0) return invalid("uext4_extents: a negative offset or length");
     const std::uint64_t block_size = file->fs->fs->volume().geometry().block_size;

@@ -1,4 +1,5 @@
 #include "capi/attributes.h"
+#include "capi/call.h"
 #include "capi/handles.h"
 
 #include <sys/mman.h>
@@ -53,6 +54,7 @@ std::vector<Span> spans(const iovec* parts, std::size_t total) {
 extern "C" {
 
 int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) try {
+    const Call call;
     if (!fs || !path || !file) return invalid("uext4_open: NULL");
     if (flags & O_PATH) return invalid("uext4_open: O_PATH, where calls by path do");
     Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(path, flags, mode, identity(fs));
@@ -64,6 +66,7 @@ int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_fil
 UEXT4_NOTHING_THROWN
 
 int uext4_close(uext4_file* file) try {
+    const Call call;
     if (!file) return invalid("uext4_close: NULL");
     uext4_fs* fs = file->fs;
     delete file;
@@ -73,6 +76,7 @@ int uext4_close(uext4_file* file) try {
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset) try {
+    const Call call;
     if (!file || (!buffer && length)) return invalid("uext4_pread: NULL");
     if (!sane(offset, length)) return invalid("uext4_pread: a negative offset, or one beyond the largest");
     const Result<std::size_t> n =
@@ -82,6 +86,7 @@ ssize_t uext4_pread(uext4_file* file, void* buffer, size_t length, off_t offset)
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t offset) try {
+    const Call call;
     if (!file || (!buffer && length)) return invalid("uext4_pwrite: NULL");
     if (!sane(offset, length)) return invalid("uext4_pwrite: a negative offset, or one beyond the largest");
     const Credentials who = identity(file->fs);
@@ -92,6 +97,7 @@ ssize_t uext4_pwrite(uext4_file* file, const void* buffer, size_t length, off_t 
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_preadv(uext4_file* file, const iovec* parts, int count, off_t offset) try {
+    const Call call;
     const std::optional<std::size_t> total = sane(parts, count, offset);
     if (!file || !total) return invalid("uext4_preadv: bad arguments");
     const Result<std::size_t> n = file->file->read(static_cast<std::uint64_t>(offset), spans<Bytes>(parts, *total));
@@ -100,6 +106,7 @@ ssize_t uext4_preadv(uext4_file* file, const iovec* parts, int count, off_t offs
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t offset) try {
+    const Call call;
     const std::optional<std::size_t> total = sane(parts, count, offset);
     if (!file || !total) return invalid("uext4_pwritev: bad arguments");
     const Credentials who = identity(file->fs);
@@ -109,14 +116,19 @@ ssize_t uext4_pwritev(uext4_file* file, const iovec* parts, int count, off_t off
 }
 UEXT4_NOTHING_THROWN
 
-int uext4_fsync(uext4_file* file) try { return file ? status(file->file->sync(false)) : invalid("uext4_fsync: NULL"); }
+int uext4_fsync(uext4_file* file) try {
+    const Call call;
+    return file ? status(file->file->sync(false)) : invalid("uext4_fsync: NULL");
+}
 UEXT4_NOTHING_THROWN
 int uext4_fdatasync(uext4_file* file) try {
+    const Call call;
     return file ? status(file->file->sync(true)) : invalid("uext4_fdatasync: NULL");
 }
 UEXT4_NOTHING_THROWN
 
 int uext4_ftruncate(uext4_file* file, off_t size) try {
+    const Call call;
     if (!file || size < 0) return invalid("uext4_ftruncate: bad arguments");
     const Credentials who = identity(file->fs);
     return status(file->file->truncate(static_cast<std::uint64_t>(size), &who));
@@ -124,6 +136,7 @@ int uext4_ftruncate(uext4_file* file, off_t size) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) try {
+    const Call call;
     if (!file || offset < 0 || length <= 0) return invalid("uext4_fallocate: bad arguments");
     const Credentials who = identity(file->fs);
     return status(
@@ -132,6 +145,7 @@ int uext4_fallocate(uext4_file* file, int mode, off_t offset, off_t length) try 
 UEXT4_NOTHING_THROWN
 
 off_t uext4_lseek(uext4_file* file, off_t offset, int whence) try {
+    const Call call;
     if (!file) return invalid("uext4_lseek: NULL");
     if (offset < 0 && (whence == SEEK_DATA || whence == SEEK_HOLE))
         return report(Error{ENXIO, "uext4_lseek: a negative offset"});
@@ -143,6 +157,7 @@ off_t uext4_lseek(uext4_file* file, off_t offset, int whence) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_fstat(uext4_file* file, struct stat* out) try {
+    const Call call;
     if (!file || !out) return invalid("uext4_fstat: NULL");
     struct stat filled{};  // with a lock held; the program's memory may be a map of this file
     file->file->inode().fill_stat(filled);
@@ -152,27 +167,32 @@ int uext4_fstat(uext4_file* file, struct stat* out) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_fchmod(uext4_file* file, mode_t mode) try {
+    const Call call;
     if (!file) return invalid("uext4_fchmod: NULL");
     return change_mode(file->fs, file->file->inode(), mode);
 }
 UEXT4_NOTHING_THROWN
 int uext4_fchown(uext4_file* file, uid_t uid, gid_t gid) try {
+    const Call call;
     if (!file) return invalid("uext4_fchown: NULL");
     return change_owner(file->fs, file->file->inode(), uid, gid);
 }
 UEXT4_NOTHING_THROWN
 int uext4_futimens(uext4_file* file, const timespec times[2]) try {
+    const Call call;
     if (!file) return invalid("uext4_futimens: NULL");
     return change_times(file->fs, file->file->inode(), times);
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) try {
+    const Call call;
     if (!file) return invalid("uext4_fgetxattr: NULL");
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return get_attribute(file->fs, file->file->inode(), name, value, size);
 }
 UEXT4_NOTHING_THROWN
 int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) try {
+    const Call call;
     if (!file || (!value && size)) return invalid("uext4_fsetxattr: NULL");
     if (const int bad = check_attribute_call(name, size, flags)) return bad;
     return status(
@@ -180,29 +200,34 @@ int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) try {
+    const Call call;
     if (!file) return invalid("uext4_flistxattr: NULL");
     return list_attributes(file->fs, file->file->inode(), list, size);
 }
 UEXT4_NOTHING_THROWN
 int uext4_fremovexattr(uext4_file* file, const char* name) try {
+    const Call call;
     if (!file) return invalid("uext4_fremovexattr: NULL");
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
 }
 UEXT4_NOTHING_THROWN
 int uext4_fgetflags(uext4_file* file, unsigned int* flags) try {
+    const Call call;
     if (!file || !flags) return invalid("uext4_fgetflags: NULL");
     *flags = file->fs->fs->get_flags(file->file->inode());
     return 0;
 }
 UEXT4_NOTHING_THROWN
 int uext4_fsetflags(uext4_file* file, unsigned int flags) try {
+    const Call call;
     if (!file) return invalid("uext4_fsetflags: NULL");
     return status(file->fs->fs->set_flags(file->file->inode(), flags, identity(file->fs), true));
 }
 UEXT4_NOTHING_THROWN
 
 int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address) try {
+    const Call call;
     if (!file || !address) return invalid("uext4_map: NULL");
     if (offset < 0) return invalid("uext4_map: a negative offset");
     const Result<void*> memory = file->file->map(static_cast<std::uint64_t>(offset), length, prot, flags);
@@ -213,12 +238,14 @@ int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags
 UEXT4_NOTHING_THROWN
 
 int uext4_unmap(void* address, size_t length) try {
+    const Call call;
     // Maps are found by their address, whichever file system they belong to.
     return status(ClientMaps::unmap(address, length));
 }
 UEXT4_NOTHING_THROWN
 
 int uext4_msync(void* address, size_t length, int flags) try {
+    const Call call;
     constexpr int known = MS_ASYNC | MS_SYNC | MS_INVALIDATE;
     if ((flags & ~known) || ((flags & MS_ASYNC) && (flags & MS_SYNC))) return invalid("uext4_msync: flags");
     // Without MS_SYNC nothing is to be waited for: background writeback sees every stored page anyway.
@@ -227,6 +254,7 @@ int uext4_msync(void* address, size_t length, int flags) try {
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uext4_file* to, off_t to_offset, size_t length) try {
+    const Call call;
     if (!from || !to) return invalid("uext4_copy_file_range: bad arguments");
     if (from->fs != to->fs) return report(Error{EXDEV, "uext4_copy_file_range: two file systems"});
     // In this order, and of offsets without a sign, as the kernel sees them.

@@ -1,3 +1,4 @@
+#include "capi/call.h"
 #include "capi/handles.h"
 #include "device/callback_device.h"
 #include "device/slice_device.h"
@@ -128,12 +129,14 @@ void uext4_set_log(void (*function)(void*, const char*), void* context) {
 }
 
 int uext4_mount(const char* image, const char* options, uext4_fs** fs) try {
+    const Call call;
     if (!image || !fs) return invalid("uext4_mount: image or result is NULL");
     return finish(FileSystem::mount(image, options ? options : "", log_line), fs);
 }
 UEXT4_NOTHING_THROWN
 
 int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs** fs) try {
+    const Call call;
     if (!device || !device->read || !fs) return invalid("uext4_mount_device: device, its read or the result is NULL");
     const Result<VolumeOptions> parsed = parse_all_options(options ? options : "");
     if (!parsed) return report(parsed.error());
@@ -159,6 +162,7 @@ int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs
 UEXT4_NOTHING_THROWN
 
 int uext4_umount(uext4_fs* fs) try {
+    const Call call;
     if (!fs) return invalid("uext4_umount: NULL");
     if (const unsigned open = fs->open_handles.load())
         return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
@@ -173,6 +177,7 @@ int uext4_umount(uext4_fs* fs) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_set_identity(uext4_fs* fs, const uext4_identity* identity) try {
+    const Call call;
     if (!fs) return invalid("uext4_set_identity: NULL");
     if (identity && identity->groups && identity->group_count > NGROUPS_MAX) return invalid(too_many_groups);
     set(fs, identity ? make(*identity) : Credentials::root());
@@ -181,6 +186,7 @@ int uext4_set_identity(uext4_fs* fs, const uext4_identity* identity) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_set_credentials(uext4_fs* fs, const uext4_credentials* who) try {
+    const Call call;
     if (!fs) return invalid("uext4_set_credentials: NULL");
     Result<Credentials> made = who ? make(*who) : Result<Credentials>(Credentials::root());
     if (!made) return report(made.error());
@@ -190,6 +196,7 @@ int uext4_set_credentials(uext4_fs* fs, const uext4_credentials* who) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_set_thread_credentials(const uext4_credentials* who) try {
+    const Call call;
     if (!who) {
         thread_identity.reset();
         return 0;
@@ -202,6 +209,7 @@ int uext4_set_thread_credentials(const uext4_credentials* who) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_set_thread_identity(const uext4_identity* identity) try {
+    const Call call;
     if (identity && identity->groups && identity->group_count > NGROUPS_MAX) return invalid(too_many_groups);
     if (identity) thread_identity = make(*identity);
     else thread_identity.reset();
@@ -209,14 +217,24 @@ int uext4_set_thread_identity(const uext4_identity* identity) try {
 }
 UEXT4_NOTHING_THROWN
 
-int uext4_syncfs(uext4_fs* fs) try { return fs ? status(fs->fs->sync()) : invalid("uext4_syncfs: NULL"); }
+int uext4_syncfs(uext4_fs* fs) try {
+    const Call call;
+    return fs ? status(fs->fs->sync()) : invalid("uext4_syncfs: NULL");
+}
 UEXT4_NOTHING_THROWN
-int uext4_freeze(uext4_fs* fs) try { return fs ? status(fs->fs->freeze()) : invalid("uext4_freeze: NULL"); }
+int uext4_freeze(uext4_fs* fs) try {
+    const Call call;
+    return fs ? status(fs->fs->freeze()) : invalid("uext4_freeze: NULL");
+}
 UEXT4_NOTHING_THROWN
-int uext4_thaw(uext4_fs* fs) try { return fs ? status(fs->fs->thaw()) : invalid("uext4_thaw: NULL"); }
+int uext4_thaw(uext4_fs* fs) try {
+    const Call call;
+    return fs ? status(fs->fs->thaw()) : invalid("uext4_thaw: NULL");
+}
 UEXT4_NOTHING_THROWN
 
 int uext4_statfs(uext4_fs* fs, struct statvfs* out) try {
+    const Call call;
     if (!fs || !out) return invalid("uext4_statfs: NULL");
     const Result<struct statvfs> r = fs->fs->statistics();
     if (!r) return report(r.error());

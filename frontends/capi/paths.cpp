@@ -1,4 +1,5 @@
 #include "capi/attributes.h"
+#include "capi/call.h"
 #include "namespace/dir_layouts.h"
 
 using namespace uext4;
@@ -101,12 +102,19 @@ Result<void> rename(uext4_fs* fs, const char* from, const char* to, unsigned int
 
 extern "C" {
 
-int uext4_stat(uext4_fs* fs, const char* path, struct stat* out) try { return stat_of(fs, path, out, true); }
+int uext4_stat(uext4_fs* fs, const char* path, struct stat* out) try {
+    const Call call;
+    return stat_of(fs, path, out, true);
+}
 UEXT4_NOTHING_THROWN
-int uext4_lstat(uext4_fs* fs, const char* path, struct stat* out) try { return stat_of(fs, path, out, false); }
+int uext4_lstat(uext4_fs* fs, const char* path, struct stat* out) try {
+    const Call call;
+    return stat_of(fs, path, out, false);
+}
 UEXT4_NOTHING_THROWN
 
 int uext4_birthtime(uext4_fs* fs, const char* path, timespec* out) try {
+    const Call call;
     if (!out) return invalid("the result is NULL");
     return with(fs, path, false, [&](Inode& inode) {
         const format::Timestamp t = fs->fs->birth_time(inode);
@@ -117,11 +125,13 @@ int uext4_birthtime(uext4_fs* fs, const char* path, timespec* out) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_mkdir(uext4_fs* fs, const char* path, mode_t mode) try {
+    const Call call;
     return make(fs, path, S_IFDIR | (mode & 01777), 0, {});
 }
 UEXT4_NOTHING_THROWN
 
 int uext4_mknod(uext4_fs* fs, const char* path, mode_t mode, dev_t device) try {
+    const Call call;
     if ((mode & S_IFMT) == 0) mode |= S_IFREG;
     if (S_ISDIR(mode)) return report(Error{EPERM, "uext4_mknod: a directory is made by uext4_mkdir"});
     if (S_ISLNK(mode)) return invalid("uext4_mknod: a symbolic link is made by uext4_symlink");
@@ -130,6 +140,7 @@ int uext4_mknod(uext4_fs* fs, const char* path, mode_t mode, dev_t device) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_symlink(uext4_fs* fs, const char* target, const char* path) try {
+    const Call call;
     if (!target) return invalid("a NULL argument");
     if (!*target) return report(Error{ENOENT, "a symbolic link needs a target"});
     if (::strnlen(target, PATH_MAX) == PATH_MAX)
@@ -139,12 +150,14 @@ int uext4_symlink(uext4_fs* fs, const char* target, const char* path) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_rmdir(uext4_fs* fs, const char* path) try {
+    const Call call;
     return with_parent(fs, path, [&](const FileSystem::Parent& parent) {
         return fs->fs->rmdir(*parent.directory, parent.name, identity(fs), true);
     });
 }
 UEXT4_NOTHING_THROWN
 int uext4_unlink(uext4_fs* fs, const char* path) try {
+    const Call call;
     if (fs && is_root(path)) return report(Error{EISDIR, "'/' is a directory"});
     return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
         TRY(check_slash(fs, parent));
@@ -154,6 +167,7 @@ int uext4_unlink(uext4_fs* fs, const char* path) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) try {
+    const Call call;
     if (!fs || !from || !to) return invalid("a NULL argument");
     if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
         ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT))))
@@ -163,6 +177,7 @@ int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int fl
 UEXT4_NOTHING_THROWN
 
 int uext4_link(uext4_fs* fs, const char* target, const char* path) try {
+    const Call call;
     return with(fs, target, false, [&](Inode& inode) {
         if (is_root(path)) return report(Error{EEXIST, "'/' exists"});
         return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
@@ -174,6 +189,7 @@ int uext4_link(uext4_fs* fs, const char* target, const char* path) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_flink(uext4_file* file, const char* path) try {
+    const Call call;
     if (!file || !path) return invalid("uext4_flink: NULL");
     if (is_root(path)) return report(Error{EEXIST, "'/' exists"});
     return with_parent(file->fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
@@ -184,6 +200,7 @@ int uext4_flink(uext4_file* file, const char* path) try {
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_readlink(uext4_fs* fs, const char* path, char* buffer, size_t size) try {
+    const Call call;
     if (!buffer || size == 0) return invalid("uext4_readlink: no buffer");
     return with(fs, path, false, [&](Inode& inode) -> ssize_t {
         if (!inode.is_symlink()) return invalid("not a symbolic link");
@@ -197,24 +214,29 @@ ssize_t uext4_readlink(uext4_fs* fs, const char* path, char* buffer, size_t size
 UEXT4_NOTHING_THROWN
 
 int uext4_chmod(uext4_fs* fs, const char* path, mode_t mode) try {
+    const Call call;
     return with(fs, path, true, [&](Inode& inode) { return change_mode(fs, inode, mode); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_chown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid) try {
+    const Call call;
     return with(fs, path, true, [&](Inode& inode) { return change_owner(fs, inode, uid, gid); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_lchown(uext4_fs* fs, const char* path, uid_t uid, gid_t gid) try {
+    const Call call;
     return with(fs, path, false, [&](Inode& inode) { return change_owner(fs, inode, uid, gid); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_utimensat(uext4_fs* fs, const char* path, const timespec times[2], int flags) try {
+    const Call call;
     if (flags & ~AT_SYMLINK_NOFOLLOW) return invalid("uext4_utimensat: unknown flags");
     if (times && times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT) return 0;  // asks for nothing
     return with(fs, path, !(flags & AT_SYMLINK_NOFOLLOW), [&](Inode& inode) { return change_times(fs, inode, times); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_truncate(uext4_fs* fs, const char* path, off_t size) try {
+    const Call call;
     if (size < 0) return invalid("uext4_truncate: a negative size");
     return with(fs, path, true, [&](Inode& inode) {
         return status(fs->fs->truncate(inode, static_cast<std::uint64_t>(size), identity(fs), true));
@@ -222,44 +244,53 @@ int uext4_truncate(uext4_fs* fs, const char* path, off_t size) try {
 }
 UEXT4_NOTHING_THROWN
 int uext4_access(uext4_fs* fs, const char* path, int mask) try {
+    const Call call;
     if ((mask & ~(R_OK | W_OK | X_OK)) != 0) return invalid("uext4_access: unknown bits in the mode");
     return with(fs, path, true, [&](Inode& inode) { return status(fs->fs->access(inode, mask, identity(fs))); });
 }
 UEXT4_NOTHING_THROWN
 
 ssize_t uext4_getxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) try {
+    const Call call;
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, true, [&](Inode& inode) { return get_attribute(fs, inode, name, value, size); });
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_lgetxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) try {
+    const Call call;
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, false, [&](Inode& inode) { return get_attribute(fs, inode, name, value, size); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_setxattr(uext4_fs* fs, const char* path, const char* name, const void* value, size_t size, int flags) try {
+    const Call call;
     return set_attribute(fs, path, true, name, value, size, flags);
 }
 UEXT4_NOTHING_THROWN
 int uext4_lsetxattr(uext4_fs* fs, const char* path, const char* name, const void* value, size_t size, int flags) try {
+    const Call call;
     return set_attribute(fs, path, false, name, value, size, flags);
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_listxattr(uext4_fs* fs, const char* path, char* list, size_t size) try {
+    const Call call;
     return with(fs, path, true, [&](Inode& inode) { return list_attributes(fs, inode, list, size); });
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_llistxattr(uext4_fs* fs, const char* path, char* list, size_t size) try {
+    const Call call;
     return with(fs, path, false, [&](Inode& inode) { return list_attributes(fs, inode, list, size); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_removexattr(uext4_fs* fs, const char* path, const char* name) try {
+    const Call call;
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, true,
                 [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name) try {
+    const Call call;
     if (const int bad = check_attribute_call(name, 0, 0)) return bad;
     return with(fs, path, false,
                 [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
@@ -267,6 +298,7 @@ int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_getflags(uext4_fs* fs, const char* path, unsigned int* flags) try {
+    const Call call;
     if (!flags) return invalid("the result is NULL");
     return with(fs, path, true, [&](Inode& inode) {
         *flags = fs->fs->get_flags(inode);
@@ -275,6 +307,7 @@ int uext4_getflags(uext4_fs* fs, const char* path, unsigned int* flags) try {
 }
 UEXT4_NOTHING_THROWN
 int uext4_setflags(uext4_fs* fs, const char* path, unsigned int flags) try {
+    const Call call;
     return with(fs, path, true,
                 [&](Inode& inode) { return status(fs->fs->set_flags(inode, flags, identity(fs), true)); });
 }

@@ -157,6 +157,9 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after the
  * others were synced.
  *
+ * A handler of a signal may touch a map: while the process has one, asynchronous signals wait until the thread's call
+ * into this library has ended (a call that is under way while the first map of the process is made takes them still).
+ *
  * madvise(MADV_REMOVE) of a map punches no hole in the file (uext4_fallocate does): it throws away the memory that the
  * library's cache is in. What is on the device is read again; what the file's pages there had that was not yet written
  * back, by whichever way it was stored, is zeros from then on.

@@ -43,6 +43,7 @@ public:
     // The parts of [start, end) that are maps, by address.
     std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end) const;
     bool overlaps(const void* memory, std::size_t length) const;
+    bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
     // The range is no map any more. What was one.
     std::vector<Region> remove(std::uintptr_t start, std::uintptr_t end);
     bool uses(const MappedFile* file) const;

@@ -63,11 +63,11 @@ Result<Thread> Thread::start(std::string name, std::function<void()> body, std::
     if (state.scheduler) state.scheduler->thread_created(&state, state.name);
 
     // The mask is inherited, so that no signal can arrive before the thread has set its own.
-    const sigset_t blocked = asynchronous_signals();
-    sigset_t before;
-    pthread_sigmask(SIG_BLOCK, &blocked, &before);
-    const int code = pthread_create(&state.native, nullptr, &Thread::run, &state);
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    int code = 0;
+    {
+        const this_thread::SignalsWait wait;
+        code = pthread_create(&state.native, nullptr, &Thread::run, &state);
+    }
     if (code != 0) {
         if (state.scheduler) state.scheduler->thread_not_created(&state);
         auto error = fail(code, "thread {}: cannot be created", state.name);
@@ -125,10 +125,12 @@ void sleep(std::chrono::nanoseconds duration, std::source_location where) {
 
 const char* name() { return current_name; }
 
-void block_signals() {
+SignalsWait::SignalsWait() {
     const sigset_t blocked = asynchronous_signals();
-    pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before_);
 }
+
+SignalsWait::~SignalsWait() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 }  // namespace this_thread
 

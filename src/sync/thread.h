@@ -4,6 +4,8 @@
 #include "base/result.h"
 #include "sync/scheduler.h"
 
+#include <signal.h>
+
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -53,8 +55,17 @@ void sleep(std::chrono::nanoseconds duration, std::source_location where = std::
 // The name given at creation, or "main".
 const char* name();
 
-// Blocks every signal but those that report a fault of the thread itself: for threads that others created.
-void block_signals();
+// While one lives, the thread takes no signal but those that report a fault of its own. Of threads that others created.
+class SignalsWait {
+public:
+    SignalsWait();
+    ~SignalsWait();
+    SignalsWait(const SignalsWait&) = delete;
+    SignalsWait& operator=(const SignalsWait&) = delete;
+
+private:
+    sigset_t before_;
+};
 
 }  // namespace this_thread
 

@@ -1,0 +1,34 @@
+// What holds for the program's thread while it is inside of the library.
+#pragma once
+
+#include "mmap/map_registry.h"
+#include "sync/thread.h"
+
+#include <pthread.h>
+
+#include <optional>
+
+namespace uext4::capi {
+
+// First in each function of the C interface. A handler of the program that touches a map waits for the fault to be
+// served; in the middle of a call, that would wait for locks of the interrupted thread itself. So where the process has
+// maps, signals wait for the end of the call. Nor does a cancelled thread leave in the middle of a change.
+class Call {
+public:
+    Call() {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_before_);
+        if (MapRegistry::instance().any()) signals_.emplace();
+    }
+    ~Call() {
+        signals_.reset();
+        pthread_setcancelstate(cancel_before_, nullptr);
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+private:
+    int cancel_before_ = PTHREAD_CANCEL_ENABLE;
+    std::optional<this_thread::SignalsWait> signals_;
+};
+
+}  // namespace uext4::capi
