@@ -11,7 +11,7 @@ const Register registered(
      .change = "the journal looks for the contents before it takes its lock",
      .seen = "a reader sees what was there before a write, which the commit has and the folio no longer",
      .ends_as = {explore::Failure::wrong},
-     .found = {{"journaled-takeover", 4000}}});
+     .found = {{"journaled-takeover", 6000}}});
 
 }  // namespace
 }  // namespace uext4::designs

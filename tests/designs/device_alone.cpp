@@ -10,7 +10,7 @@ const Register registered({.name = "device-alone",
                            .change = "a direct read does not write back first what is dirty",
                            .seen = "what was written beside the read is overwritten with older bytes",
                            .ends_as = {explore::Failure::wrong},
-                           .found = {{"mapped-direct-read", 1000}}});
+                           .found = {{"mapped-direct-read", 500}}});
 
 }  // namespace
 }  // namespace uext4::designs

@@ -10,7 +10,7 @@ const Register registered({.name = "show-new-blocks",
                            .change = "nobody is told that the blocks of a direct write have no data yet",
                            .seen = "a reader sees what the blocks held for another file",
                            .ends_as = {explore::Failure::wrong},
-                           .found = {{"direct-hole", 1000}}});
+                           .found = {{"direct-hole", 500}}});
 
 }  // namespace
 }  // namespace uext4::designs

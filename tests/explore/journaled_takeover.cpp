@@ -7,10 +7,10 @@
 namespace uext4::explore {
 namespace {
 
-constexpr std::size_t page = 4096, others = 24;
+constexpr std::size_t page = 4096, size = 3 * page, others = 24;
 
 void prepare(World& w) {
-    w.write(*w.open("/f", O_CREAT | O_RDWR), 0, page, 'a');
+    w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a');
     w.write(*w.open("/others", O_CREAT | O_RDWR), 0, others * page, 'z');
 }
 
@@ -18,8 +18,8 @@ void run(World& w) {
     auto file = w.open("/f");
     auto cached = w.open("/others");
     PageCache& cache = w.fs().volume().fs().pages;
-    w.write(*file, 0, page, 'b');
-    // The cache is full, and what is in it may go, but for that page.
+    w.write(*file, 0, size, 'b');
+    // The cache is full, and what is in it may go, but for those pages.
     for (std::size_t at = 0; at < others * page && cache.used() <= cache.limit(); at += page)
         (void)w.read(*cached, at, page);
     w.require(cache.used() > cache.limit(), "the cache is not full");
@@ -27,12 +27,12 @@ void run(World& w) {
            {"read", [&] {
                 for (int i = 0; i < 2; ++i) {
                     cache.reclaim();
-                    w.require_bytes("what was written", w.read(*file, 0, page), "b");
+                    w.require_bytes("what was written", w.read(*file, 0, size), "b");
                 }
             }}});
     file.reset(), cached.reset();
     w.remount();
-    w.require_bytes("a remount", w.read(*w.open("/f"), 0, page), "b");
+    w.require_bytes("a remount", w.read(*w.open("/f"), 0, size), "b");
     w.unmount();
 }
 
