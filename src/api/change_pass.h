@@ -2,22 +2,23 @@
 // page of a map refuses any more for a reason from before.
 #pragma once
 
+#include "api/file_maps.h"
 #include "mmap/refusal.h"
-#include "volume/freeze_gate.h"
 
 namespace uext4 {
 
 class ChangePass {
 public:
-    explicit ChangePass(FreezeGate& gate) : pass_(std::in_place, gate) {}
+    explicit ChangePass(FileMaps& maps) : maps_(maps), pass_(std::in_place, maps.gate()) {}
     ~ChangePass() {
         pass_.reset();
-        ForbiddenPages::instance().wait_for_those_now();
+        ForbiddenPages::instance().wait_for_those_now(maps_);
     }
     ChangePass(const ChangePass&) = delete;
     ChangePass& operator=(const ChangePass&) = delete;
 
 private:
+    FileMaps& maps_;
     std::optional<FreezeGate::Pass> pass_;
 };
 

@@ -106,7 +106,7 @@ format::Timestamp FileSystem::birth_time(Inode& inode) {
 Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who,
                                         bool check) {
     TRY(changeable(inode));
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     {
         WriteLock guard(inode.rw);
         TRY(change_attributes(inode, change, who, check));
@@ -116,7 +116,7 @@ Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& cha
 
 Result<void> FileSystem::remove_privileges(Inode& inode, const Credentials& who) {
     TRY(writable());
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     WriteLock guard(inode.rw);
     return uext4::remove_privileges(inode, who);
 }
@@ -130,7 +130,7 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     const UniqueWriteLock call = check ? UniqueWriteLock(inode.call) : UniqueWriteLock();
     return with_space([&]() -> Result<void> {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         TRY(truncate_file(inode, size, volume_->orphans(), &who));
         return settle(inode);
     });
@@ -138,7 +138,7 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
 
 Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
     TRY(writable());
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     const std::uint64_t block = volume_->geometry().block_size;
     return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, block)));
 }
@@ -155,7 +155,7 @@ Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mod
     TRY(name_is_free(*volume_, directory, name));
     TRY(changeable(directory));
     return with_space([&]() -> Result<InodeRef> {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         InodeRef made = TRY(volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check));
         TRY(settle(directory));
         return made;
@@ -165,7 +165,7 @@ Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mod
 Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check) {
     TRY(changeable(directory));
     return with_space([&] {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         return volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check);
     });
 }
@@ -176,7 +176,7 @@ Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view 
     TRY(changeable(target));
     TRY(changeable(directory));
     return with_space([&]() -> Result<void> {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         TRY(volume_->names().link(target, directory, name, who, check));
         return settle(directory);
     });
@@ -185,7 +185,7 @@ Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view 
 Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
     if (is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
     TRY(changeable(directory));
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     TRY(volume_->names().unlink(directory, name, who, check));
     return settle(directory);
 }
@@ -194,7 +194,7 @@ Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Cr
     if (name == ".") return fail(EINVAL, "\".\" cannot be removed");
     if (name == "..") return fail(ENOTEMPTY, "\"..\" cannot be removed");
     TRY(changeable(directory));
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     TRY(volume_->names().rmdir(directory, name, who, check));
     return settle(directory);
 }
@@ -208,7 +208,7 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
         return volume_->options().fs.auto_da_alloc && inode.is_regular() ? write_back(inode) : Result<void>();
     };
     return with_space([&]() -> Result<void> {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         TRY(volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush));
         TRY(settle(from_dir));
         return settle(to_dir);
@@ -253,7 +253,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     std::unique_ptr<OpenFile> file(new OpenFile(*this, inode, flags, who));
     if ((flags & O_TRUNC) && inode->is_regular()) {
         const UniqueWriteLock call = check ? UniqueWriteLock(inode->call) : UniqueWriteLock();
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         TRY(truncate_file(*inode, 0, volume_->orphans(), &who));
         TRY(settle(*inode));
     }
@@ -300,7 +300,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
                            : flags & XATTR_REPLACE ? XattrMode::replace
                                                    : XattrMode::either;
     return with_space([&]() -> Result<void> {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         {
             WriteLock guard(inode.rw);
             Handle handle =
@@ -319,7 +319,7 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {
     TRY(changeable(inode));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     {
         WriteLock guard(inode.rw);
         Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
@@ -342,7 +342,7 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
     TRY(changeable(inode));
     const bool extents = (flags & format::inode_flag::extents) != 0;
     {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         const bool journal = (flags & format::inode_flag::journal_data) != 0;
         const bool switches = journal != inode.has_flag(format::inode_flag::journal_data);
         if (switches && !who.capabilities.sys_resource) return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
@@ -357,7 +357,7 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
     }
     if (inode.has_flag(format::inode_flag::extents) == extents) return {};
     return with_space([&]() -> Result<void> {
-        ChangePass pass(volume_->gate());
+        ChangePass pass(maps_);
         TRY(set_extents_flag(inode, extents, is_privileged(volume_->fs(), who)));
         return settle(inode);
     });
@@ -433,7 +433,7 @@ Result<void> FileSystem::set_label(std::string_view label) {
     TRY(writable());
     if (label.size() > sizeof(format::SuperBlock::volume_name))
         return fail(EINVAL, "a label has at most 16 bytes, not {}", label.size());
-    ChangePass pass(volume_->gate());
+    ChangePass pass(maps_);
     Handle handle = TRY(volume_->fs().journal.start(1));
     return change_super(volume_->fs(), handle, [&](format::SuperBlock& super) {
         std::memset(super.volume_name, 0, sizeof super.volume_name);

@@ -80,12 +80,12 @@ Result<bool> OpenFile::overwritten(std::uint64_t offset, std::span<const ConstBy
     const ConstBytes in = parts.front();
     if (touches_client_maps(in.data(), in.size())) return false;
     const UniqueReadLock call(inode_->call);
-    const ChangePass pass(fs_.volume().gate());
+    const ChangePass pass(fs_.maps());
     return overwrite_direct(*inode_, offset, in, request_of(who));
 }
 
 Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who) {
-    const ChangePass pass(fs_.volume().gate());
+    const ChangePass pass(fs_.maps());
     const WriteRequest request = request_of(who);
     if ((flags_ & O_DIRECT) && !request.append) return write_direct(*inode_, offset, in, request);
     return TRY(write_file(*inode_, offset, in, request))
@@ -170,7 +170,7 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
     const bool reserve = is_privileged(inode_->fs(), who);
     const UniqueWriteLock call = keep_others_out();
     TRY(fs_.with_space([&] {
-        ChangePass pass(fs_.volume().gate());
+        ChangePass pass(fs_.maps());
         return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
     }));
     return settle();

@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 
@@ -92,7 +93,7 @@ Result<Mapping> place_to_write(Inode& inode, std::uint64_t end, bool may_use_res
     if (m.place == Place::reserved) {
         const Places::Granted g = TRY(places.grant(first, std::min(m.length, end - at) / bs, may_use_reserve));
         // Others look into the file meanwhile, and must not see what the device has there.
-        places.expect_data(first, first + g.count);
+        if (UEXT4_SEAM(new_blocks_expect_data)) places.expect_data(first, first + g.count);
         m.place = Place::granted;
         m.length = g.count * bs;
         m.block = g.block;
@@ -272,7 +273,7 @@ Result<void> check_direct_write(const Inode& inode, std::uint64_t offset, std::s
 
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
     if (inode.data_in_journal()) return read_file(inode, offset, out);
-    TRY(write_back(inode, offset, offset + out.size()));
+    if (UEXT4_SEAM(direct_reads_write_back)) TRY(write_back(inode, offset, offset + out.size()));
     ReadLock guard(inode.rw);
     return read_places(inode, offset, out);
 }

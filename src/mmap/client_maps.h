@@ -103,6 +103,9 @@ private:
     // given out again. `act`: Result<bool> of the region, false to be asked again. False where it was not done.
     template <class Act>
     bool on_the_map(const Job& job, Act act);
+    // `undo`: bool of the page, false to be asked again. `offset`: of the page in the file.
+    template <class Undo>
+    void undo_on_the_map(const Job& job, std::uint64_t offset, Undo undo);
     // How long accesses to the page are refused: a thread that has not run meanwhile comes again, and finds more time.
     std::chrono::milliseconds time_to_meet(std::uintptr_t page);
     // The map that a page belongs to which no event has told of: mremap(2) makes maps longer where they are.

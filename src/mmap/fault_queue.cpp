@@ -253,7 +253,7 @@ void ClientMaps::refuse(const Job& job) {
     if (by_poison || by_rights) {
         // Known as forbidden, then asked once more: whoever changes what the access is refused for finds it here, or is
         // found.
-        const ForbiddenPages::Entry forbidden(job.page);
+        const ForbiddenPages::Entry forbidden(job.page, server_);
         if (!is_still_refused(job)) return finish(job);
         if (by_poison && !refuse_by_poison(job)) by_rights = true;
         if (by_rights) refuse_by_rights(job);
@@ -293,37 +293,57 @@ std::chrono::milliseconds ClientMaps::time_to_meet(std::uintptr_t page) {
     return meeting.lasts;
 }
 
+// The program may have moved the page meanwhile, and what was done to it went along: it is undone where the map shows
+// it by now.
+template <class Undo>
+void ClientMaps::undo_on_the_map(const Job& job, std::uint64_t offset, Undo undo) {
+    MapRegistry& registry = MapRegistry::instance();
+    const auto all_undone = [&] {
+        MutexLock guard(registry.lock());
+        return userfault_.settled() && std::ranges::all_of(registry.pages_of_locked(job.life, offset), undo);
+    };
+    while (!all_undone()) ::sched_yield();
+}
+
 // Every access is answered by the kernel, at once, where it is made; the rights of the map are not touched.
 bool ClientMaps::refuse_by_poison(const Job& job) {
-    if (!on_the_map(job, [&](const Region&) { return userfault_.try_poison(job.page); })) return false;
+    std::uint64_t offset = 0;
+    const bool poisoned = on_the_map(job, [&](const Region& region) {
+        offset = region.offset_of(job.page);
+        return userfault_.try_poison(job.page);
+    });
+    if (!poisoned) return false;
     userfault_.wake(job.page, page_size);
     this_thread::sleep(time_to_meet(job.page));
-    on_the_map(job, [&](const Region&) -> Result<bool> { return userfault_.try_clear(job.page); });
+    undo_on_the_map(job, offset, [&](std::uintptr_t page) { return userfault_.try_clear(page); });
     return true;
 }
 
 // Loads go on, where it is a store that is refused. Other threads that store to the page meanwhile meet SIGSEGV.
 void ClientMaps::refuse_by_rights(const Job& job) {
-    void* memory = reinterpret_cast<void*>(job.page);
-    const auto give = [&](int protection) -> Result<bool> {
-        if (::mprotect(memory, page_size, protection) != 0) return fail(errno, "mprotect of a page of a map");
+    const auto give = [](std::uintptr_t page, int protection) -> Result<bool> {
+        if (::mprotect(reinterpret_cast<void*>(page), page_size, protection) != 0)
+            return fail(errno, "mprotect of a page of a map");
         return true;
     };
+    std::uint64_t offset = 0;
     int before = 0, left = 0;
     const bool changed = on_the_map(job, [&](const Region& region) {
         // The program may have given the page other rights than the map was made with.
         const std::optional<Placement> placed = placement_of(job.page);
         before = placed ? placed->protection : region.protection;
         left = job.kind == Kind::store ? before & ~PROT_WRITE : PROT_NONE;
-        return give(left);
+        offset = region.offset_of(job.page);
+        return give(job.page, left);
     });
     if (!changed) return;
     userfault_.wake(job.page, page_size);
     this_thread::sleep(time_to_meet(job.page));
-    on_the_map(job, [&](const Region&) -> Result<bool> {
-        const std::optional<Placement> placed = placement_of(job.page);
-        // Others than those that it was left with are the program's.
-        return placed && placed->protection != left ? Result<bool>(true) : give(before);
+    undo_on_the_map(job, offset, [&](std::uintptr_t page) {
+        const std::optional<Placement> placed = placement_of(page);
+        // Others than those that it was left with are the program's. What is not there any more has none.
+        if (placed && placed->protection == left) (void)give(page, before);
+        return true;
     });
 }
 

@@ -70,6 +70,14 @@ RegionRef MapRegistry::below_locked(std::uintptr_t address) const {
     return it->second->end() <= address ? it->second : nullptr;
 }
 
+std::vector<std::uintptr_t> MapRegistry::pages_of_locked(std::uint64_t life, std::uint64_t offset) const {
+    std::vector<std::uintptr_t> out;
+    for (const auto& [start, region] : regions_)
+        if (region->life == life && offset >= region->offset && offset - region->offset < region->length)
+            out.push_back(start + (offset - region->offset));
+    return out;
+}
+
 bool MapRegistry::overlaps(const void* memory, std::size_t length) const {
     if (count_.load(std::memory_order_relaxed) == 0 || length == 0) return false;
     const auto start = reinterpret_cast<std::uintptr_t>(memory);

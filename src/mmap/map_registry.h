@@ -56,6 +56,8 @@ public:
     RegionRef find_locked(std::uintptr_t address) const UEXT4_REQUIRES(lock_);
     // The nearest map that ends at or below the address.
     RegionRef below_locked(std::uintptr_t address) const UEXT4_REQUIRES(lock_);
+    // Where the parts of one map show the file's bytes at `offset`.
+    std::vector<std::uintptr_t> pages_of_locked(std::uint64_t life, std::uint64_t offset) const UEXT4_REQUIRES(lock_);
     // Of one engine's maps, whose event it is.
     std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine)
         UEXT4_REQUIRES(lock_);

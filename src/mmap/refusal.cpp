@@ -61,10 +61,10 @@ ForbiddenPages& ForbiddenPages::instance() {
     return pages;
 }
 
-void ForbiddenPages::add(std::uintptr_t page) {
+void ForbiddenPages::add(std::uintptr_t page, const FaultServer& server) {
     MutexLock guard(lock_);
     while (pages_.contains(page)) changed_.wait(lock_);
-    pages_.emplace(page, ++numbers_);
+    pages_.emplace(page, Forbidden{&server, ++numbers_});
     count_.store(pages_.size());
 }
 
@@ -80,17 +80,20 @@ bool ForbiddenPages::any_locked(std::uintptr_t start, std::uintptr_t end) const 
     return first != pages_.end() && first->first < end;
 }
 
-void ForbiddenPages::wait_for_those_now() {
+void ForbiddenPages::wait_for_those_now(const FaultServer& server) {
+    assert_nothing_held_at_or_below(Rank::Freeze);
     if (count_.load() == 0) return;
     MutexLock guard(lock_);
     const std::uint64_t newest = numbers_;
     const auto any_of_those = [&]() UEXT4_REQUIRES(lock_) {
-        return std::ranges::any_of(pages_, [&](const auto& entry) { return entry.second <= newest; });
+        return std::ranges::any_of(
+            pages_, [&](const auto& entry) { return entry.second.server == &server && entry.second.number <= newest; });
     };
     while (any_of_those()) changed_.wait(lock_);
 }
 
 bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {
+    assert_nothing_held_at_or_below(Rank::Freeze);
     MutexLock guard(lock_);
     if (!any_locked(start, end)) return false;
     while (any_locked(start, end)) changed_.wait(lock_);

@@ -14,6 +14,8 @@
 
 namespace uext4 {
 
+class FaultServer;
+
 enum class Waiter {
     gone,        // the thread waits in no fault any more
     program,     // its own instruction faulted, and it takes SIGBUS
@@ -33,9 +35,10 @@ public:
     static ForbiddenPages& instance();
 
     // A page is forbidden as long as one of these lives. One at a time: the next for the page waits for the last.
+    // `server`: of the file system whose map it is.
     class Entry {
     public:
-        explicit Entry(std::uintptr_t page) : page_(page) { instance().add(page); }
+        Entry(std::uintptr_t page, const FaultServer& server) : page_(page) { instance().add(page, server); }
         ~Entry() { instance().remove(page_); }
         Entry(const Entry&) = delete;
         Entry& operator=(const Entry&) = delete;
@@ -43,20 +46,28 @@ public:
     private:
         std::uintptr_t page_;
     };
+    // Who forbids a page takes what a fault takes, to ask once more. Both of these wait with Call at most, which no
+    // fault takes.
+    //
     // Until none of the pages of [start, end) is forbidden. False when none was.
     bool wait(std::uintptr_t start, std::uintptr_t end);
-    // Until every page that is forbidden now has been allowed once: what was refused before a change is not refused
-    // after it.
-    void wait_for_those_now();
+    // Until every page of this file system's that is forbidden now has been allowed once: what was refused before a
+    // change is not refused after it. Others' have nothing to do with it, and may wait for it: their device may be a
+    // file of this one.
+    void wait_for_those_now(const FaultServer& server);
 
 private:
-    void add(std::uintptr_t page);
+    struct Forbidden {
+        const FaultServer* server = nullptr;
+        std::uint64_t number = 0;  // its own
+    };
+    void add(std::uintptr_t page, const FaultServer& server);
     void remove(std::uintptr_t page);
     bool any_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
 
     Mutex lock_{Rank::Leaf, "ForbiddenPages"};
     CondVar changed_{"a forbidden page"};
-    std::map<std::uintptr_t, std::uint64_t> pages_ UEXT4_GUARDED_BY(lock_);  // and a number of their own
+    std::map<std::uintptr_t, Forbidden> pages_ UEXT4_GUARDED_BY(lock_);
     std::uint64_t numbers_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};
 };

@@ -47,22 +47,32 @@ Folio* FileCache::find(std::uint64_t index) const {
 }
 
 // Clean blocks are read anew. What was not written back yet, and only there, is zeros as in a hole that was punched; it
-// is written so.
-void FileCache::notice_lost_memory(Folio& folio, bool under_writeback) {
+// is written so. What is on its way is zeros until it is there, and then what the device got.
+void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
     ClientMapsHook* maps = client_maps();
     if (!folio.in_client_memory || !folio.uptodate || !maps) return;
     constexpr std::uint64_t page = 4096;
     const std::uint64_t lost = maps->lost(folio.index), bs = block_size();
-    if (lost == 0) return;
-    // A page that the kernel is moving looks lost for a moment: it is touched and not cleared. What is lost becomes zeros
-    // by that, and what was only moved keeps its bytes; its clean blocks are then read once more than needed.
+    if (lost == 0 && folio.lost == 0) return;
+    BlockMask unwritten = 0;
+    {
+        // A writeback that fails makes blocks dirty while somebody else has the folio locked.
+        MutexLock guard(tree_lock_);
+        unwritten = folio.dirty | folio.journaled.load();
+    }
+    const BlockMask arrived = folio.lost & ~writing;
+    folio.lost &= ~arrived;
+    folio.uptodate &= ~arrived | unwritten;
+    // A page that the kernel is moving looks lost for a moment: it is touched and not cleared. What is lost becomes
+    // zeros by that, and what was only moved keeps its bytes; its clean blocks are then read once more than needed.
     for (std::uint64_t at = 0; at < folio_size(); at += page)
         if (lost >> (at / page) & 1) (void)*static_cast<volatile std::byte*>(folio.data + at);
-    const BlockMask kept = under_writeback ? ~BlockMask{0} : folio.dirty | folio.journaled.load();
     for (std::uint64_t at = 0; at < folio_size(); at += bs) {
         const BlockMask block = BlockMask{1} << (at / bs);
         const std::uint64_t pages = bs < page ? 1 : (std::uint64_t{1} << bs / page) - 1;
-        if ((lost & pages << (at / page)) != 0 && !(kept & block)) folio.uptodate &= ~block;
+        if ((lost & pages << (at / page)) == 0 || (unwritten & block)) continue;
+        if (writing & block) folio.lost |= block;
+        else folio.uptodate &= ~block;
     }
 }
 
@@ -91,9 +101,9 @@ Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
             folio->locked = true;
             folio->used.store(true, std::memory_order_relaxed);
             rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
-            const bool under_writeback = folio->writeback;
+            const BlockMask writing = folio->writing;
             guard.unlock();
-            notice_lost_memory(*folio, under_writeback);
+            notice_lost_memory(*folio, writing);
             return LockedFolio(folio);
         }
         changed_.wait(tree_lock_);
@@ -106,9 +116,9 @@ LockedFolio FileCache::try_lock(std::uint64_t index) {
     if (!folio || folio->locked) return {};
     folio->locked = true;
     rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
-    const bool under_writeback = folio->writeback;
+    const BlockMask writing = folio->writing;
     guard.unlock();
-    notice_lost_memory(*folio, under_writeback);
+    notice_lost_memory(*folio, writing);
     return LockedFolio(folio);
 }
 
@@ -166,12 +176,14 @@ void FileCache::clear_dirty(LockedFolio& folio, BlockMask blocks) {
 void FileCache::begin_writeback(LockedFolio& folio) {
     MutexLock guard(tree_lock_);
     folio->writeback = true;
+    folio->writing = folio->dirty;
     writeback_.insert(folio->index);
 }
 
 void FileCache::end_writeback(Folio& folio) {
     MutexLock guard(tree_lock_);
     folio.writeback = false;
+    folio.writing = 0;
     writeback_.erase(folio.index);
     changed_.notify_all();
 }
@@ -185,6 +197,7 @@ void FileCache::fail_writeback(Folio& folio, BlockMask blocks) {
     }
     folio.dirty |= blocks;
     folio.writeback = false;
+    folio.writing = 0;
     writeback_.erase(folio.index);
     changed_.notify_all();
 }

@@ -41,11 +41,13 @@ struct Folio {
     std::byte* data = nullptr;
     // Guarded by the folio's lock:
     BlockMask uptodate = 0, dirty = 0;
+    BlockMask lost = 0;                   // their memory went while they were written: read anew when that is over
     std::shared_ptr<FolioOwner> owner;    // of the journaled blocks
     std::atomic<BlockMask> journaled{0};  // blocks that the running transaction owns; cleared by the commit
     std::atomic<bool> mapped = false;     // client maps may show it; set under the lock, seen by commits without it
     // Guarded by the file's tree lock:
     bool locked = false, writeback = false;
+    BlockMask writing = 0;          // blocks on their way to the device
     std::uint32_t pins = 0;         // keeps it cached (transaction, I/O)
     std::uint64_t dirty_since = 0;  // steady milliseconds
     bool in_client_memory = false;  // data belongs to the client maps' memory
@@ -152,7 +154,7 @@ private:
     friend class PageCache;
     Folio* find(std::uint64_t index) const;
     void unlock(Folio& folio);
-    void notice_lost_memory(Folio& folio, bool under_writeback);
+    void notice_lost_memory(Folio& folio, BlockMask writing);
     bool try_reclaim(Folio& folio);
     void destroy_reclaimed(Folio& folio);
     void destroy(Folio& folio);
