@@ -104,7 +104,8 @@ bool is_dead(const std::string& directory) {
 // What the table of mounts says of a descriptor: the path that it has, where that leads to the same file.
 std::string source_of(const std::string& image) {
     if (!is_descriptor(image)) return image;
-    const std::string descriptor = "/proc/self/fd/" + image.substr(image.rfind('/') + 1);
+    const std::size_t number = image.rfind('/') + 1, part = std::min(image.find('@', number), image.size());
+    const std::string descriptor = "/proc/self/fd/" + image.substr(number, part - number);
     char path[PATH_MAX];
     const ssize_t length = readlink(descriptor.c_str(), path, sizeof path);
     if (length <= 0 || length == sizeof path) return image;
@@ -112,7 +113,7 @@ std::string source_of(const std::string& image) {
     struct stat named{}, open{};
     const bool same = stat(found.c_str(), &named) == 0 && stat(descriptor.c_str(), &open) == 0 &&
                       named.st_dev == open.st_dev && named.st_ino == open.st_ino;
-    return same ? found : image;
+    return same ? found + image.substr(part) : image;
 }
 
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache

@@ -11,6 +11,10 @@
  * becomes read-only and the image stays as it was before. (A program without memory for small things, or for writeback,
  * may end.)
  *
+ * Buffers may be maps of this library's files, of any file system. If the program serves the faults of other memory of
+ * its own (userfaultfd, a handler of SIGSEGV), it must not call into the file system for what it passes as a buffer there,
+ * nor jump out of a call. A thread that is cancelled (pthread_cancel) ends after its call.
+ *
  * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() or
  * uext4_set_credentials() (for the whole mount), or uext4_set_thread_identity() or uext4_set_thread_credentials() (for
  * the calling thread, until it is set again: around a call for that call alone) says otherwise.

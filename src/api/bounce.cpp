@@ -75,6 +75,8 @@ bool was_forbidden(const std::byte* memory, std::size_t length) {
 
 template <typename Call>
 std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool stores, const Call& call) {
+    // The faults that this waits for take all but Call.
+    const RankGuard touches(Rank::UserMemory);
     // Between what is admitted and the access a writeback may take it back.
     constexpr int patience = 100;
     std::size_t done = 0;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -153,6 +154,10 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
     writable_ = options.writable;
     offset_ = options.offset;
     length_ = options.length != 0 ? options.length : whole - options.offset;
+    rlimit largest{};
+    if (writable_ && !block_device_ && getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur < offset_ + length_)
+        return fail(EFBIG, "{}: has {} bytes, and the process may write to the first {} of a file (RLIMIT_FSIZE)", name_,
+                    offset_ + length_, largest.rlim_cur);
     if (options.lock) {
         TRY(patiently(options.patience, [&] { return lock_file(fd_, writable_, offset_, options.length, name_); }));
         TRY(patiently(options.patience, [&] {

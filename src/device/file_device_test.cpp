@@ -166,6 +166,20 @@ TEST_F(FileDeviceTest, LimitsPassThroughAsTheirErrno) {
     EXPECT_EQ(result.error().code, EFBIG);
 }
 
+// Else what cannot be written is found out when it is written back.
+TEST_F(FileDeviceTest, AnImageLargerThanTheProcessMayWriteIsOnlyRead) {
+    rlimit before{};
+    getrlimit(RLIMIT_FSIZE, &before);
+    rlimit small = before;
+    small.rlim_cur = 4096;
+    setrlimit(RLIMIT_FSIZE, &small);
+    const int writing = open_error(), looking = open_error(reading());
+    setrlimit(RLIMIT_FSIZE, &before);
+    EXPECT_EQ(writing, EFBIG);
+    EXPECT_EQ(looking, 0);
+    EXPECT_EQ(open_error(), 0);
+}
+
 TEST_F(FileDeviceTest, LocksExcludeWritersInOneProcess) {
     auto writer = open_file();
     EXPECT_EQ(open_error(), EBUSY);

@@ -56,7 +56,7 @@ void Handle::stop() {
     MutexLock guard(s.lists);
     t->outstanding -= std::min(t->outstanding, credits_);
     credits_ = 0;
-    if (t->blocks() * s.block_size > s.options.close_at_bytes && s.commit_wanted < t->tid) {
+    if (t->bytes(s.block_size) > s.options.close_at_bytes && s.commit_wanted < t->tid) {
         s.commit_wanted = t->tid;
         s.work.notify_all();
     }

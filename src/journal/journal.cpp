@@ -44,10 +44,10 @@ std::uint64_t JournalState::waiting_bytes() const {
     return blocks * block_size;
 }
 
-std::uint64_t JournalState::logging_bytes() const { return committing ? committing->blocks() * block_size : 0; }
+std::uint64_t JournalState::logging_bytes() const { return committing ? committing->bytes(block_size) : 0; }
 
 bool JournalState::full(const Transaction& t, unsigned credits) const {
-    return weight(t) + t.outstanding + credits > max_credits || t.blocks() * block_size >= 2 * options.close_at_bytes;
+    return weight(t) + t.outstanding + credits > max_credits || t.bytes(block_size) >= 2 * options.close_at_bytes;
 }
 
 // One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller

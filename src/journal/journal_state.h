@@ -30,6 +30,11 @@ struct Transaction {
 
     bool empty() const { return buffers.empty() && data.empty() && forgotten.empty() && revoked.empty(); }
     std::size_t blocks() const { return buffers.size() + data.size(); }
+    // About what it holds in memory: the blocks, a node and a place in a table for each number, and what each action
+    // remembers.
+    std::uint64_t bytes(std::uint32_t block_size) const {
+        return blocks() * std::uint64_t{block_size} + (revoked.size() + forgotten.size()) * 40 + actions.size() * 128;
+    }
 };
 
 // What a durable transaction left to write home.

@@ -167,6 +167,26 @@ TEST(JournalLife, ABigTransactionIsCommittedUnasked) {
     EXPECT_TRUE(m.journal->durable(tid));
 }
 
+// Freed blocks take no place in memory by themselves, but what is remembered of them does.
+TEST(JournalLife, ATransactionThatFreesMuchIsCommittedUnasked) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    JournalOptions options = quiet();
+    options.close_at_bytes = 8 * shape.block_size;
+    Mounted m(*device, shape, options);
+    Handle handle = m.start();
+    m.put(handle, 10, 1);
+    const unsigned freed = 8 * shape.block_size / 128;
+    for (unsigned i = 0; i < freed; ++i) {
+        ASSERT_TRUE(handle.forget(BlockNr(20 + i)));
+        handle.when_durable([] {});
+    }
+    const Tid tid = handle.tid();
+    handle.stop();
+    for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
+    EXPECT_TRUE(m.journal->durable(tid));
+}
+
 TEST(JournalLife, ABlockFreedWhileItsImageWaitsNeverGoesHome) {
     const LogShape shape;
     auto device = make_log(shape);

@@ -20,10 +20,10 @@ struct RankText {
 };
 constexpr RankText rank_texts[] = {
     {"Call", "Inode::call: a whole call of a program on a file, while its memory is touched as well"},
+    {"UserMemory", "touching memory of the caller that is a map of a file (pseudo-lock)"},
     {"Freeze", "shared by operations, exclusive by freeze"},
     {"Topology", "cross-directory rename"},
     {"Inode", "Inode::rw; several: ancestor first, then inode number"},
-    {"UserMemory", "touching memory of the caller (pseudo-lock)"},
     {"Invalidate", "faults and read-in shared, truncate and punch exclusive"},
     {"Flush", "one writeback pass over an inode at a time"},
     {"Folio", "ascending index"},

@@ -24,10 +24,10 @@ namespace uext4 {
 // Outer to inner.
 enum class Rank : std::uint8_t {
     Call,         // Inode::call: a whole call of a program on a file, while its memory is touched as well
+    UserMemory,   // touching memory of the caller that is a map of a file (a pseudo-lock)
     Freeze,       // operations shared, freeze exclusive
     Topology,     // cross-directory rename
     Inode,        // Inode::rw; several: ancestor first, then inode number
-    UserMemory,   // touching memory of the caller (a pseudo-lock)
     Invalidate,   // faults and read-in shared, truncate and punch exclusive
     Flush,        // one writeback pass over an inode at a time
     Folio,        // ascending index

@@ -56,11 +56,24 @@ def checked_part(scratch, disk, start):
     os.unlink(part)
 
 
+def by_descriptor(scratch, disk):
+    """A partition of what a descriptor leads to has that file's name in the table of mounts."""
+    directory = scratch.path("mnt")
+    directory.mkdir(exist_ok=True)
+    with open(disk, "r+b") as file:
+        run(scratch.program, "mount", f"/dev/fd/{file.fileno()}@2", directory, pass_fds=(file.fileno(),))
+    scratch.servers[directory] = scratch.server_of(directory)
+    check(source_of(directory) == str(disk).replace(" ", "\\040") + "@2", f"the source reads as {source_of(directory)}")
+    check((directory / "written").exists(), "another partition is mounted by a descriptor")
+    scratch.umount(directory)
+
+
 def partitions(scratch):
     for label in ("gpt", "dos"):
         disk, starts = disk_of(scratch, label)
         use(scratch, f"{disk}@2", f"partition 2 of a {label} disk", source=str(disk).replace(" ", "\\040") + "@2")
         use(scratch, disk, f"offset in a {label} disk", source=str(disk).replace(" ", "\\040"), options=f"offset={starts[2]}")
+        by_descriptor(scratch, disk)
         one = scratch.mount(f"{disk}@2", "one")
         other = scratch.mount(f"{disk}@3", "other")
         check((one / "written").read_bytes() != (other / "written").read_bytes(), "two partitions are the same")
