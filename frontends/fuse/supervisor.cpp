@@ -9,6 +9,8 @@
 #include <linux/capability.h>
 #include <poll.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,8 +88,48 @@ bool answer_groups(int socket) {
     return send_whole(socket, &count, sizeof count) && send_whole(socket, groups.data(), groups.size() * sizeof(gid_t));
 }
 
-[[noreturn]] void supervise(int socket, int groups, const std::string& directory, bool auto_unmount) {
+// The end of the server's first thread, which is the server's but for one case: a thread that waits in the kernel for
+// what only the server could answer keeps the process, and with it the mount, and everybody who waits for that.
+class ServersEnd {
+public:
+    explicit ServersEnd(pid_t server) : server_(server) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, number);
+        sigprocmask(SIG_BLOCK, &set, nullptr);
+        signal(number, SIG_DFL);  // what is ignored is not seen here either
+        fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        prctl(PR_SET_PDEATHSIG, number);
+        if (getppid() != server_) _exit(1);  // it ended before
+    }
+    int fd() const { return fd_; }
+    // Others may send the signal as well.
+    bool has_come() const {
+        bool come = false;
+        for (signalfd_siginfo info{}; read(fd_, &info, sizeof info) == sizeof info;)
+            come = come || static_cast<pid_t>(info.ssi_pid) == server_;
+        return come;
+    }
+
+private:
+    static constexpr int number = SIGUSR1;
+    pid_t server_;
+    int fd_ = -1;
+};
+
+constexpr int dying_takes = 1000;  // milliseconds, after which nobody waits for it any more
+
+// Whoever waits for an answer gets ECONNABORTED. The mount stays: what is open of it keeps it from going along.
+void abort_connection(const std::string& directory) {
+    const int held = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    umount2(directory.c_str(), MNT_FORCE | UMOUNT_NOFOLLOW);
+    if (held >= 0) close(held);
+}
+
+[[noreturn]] void supervise(int socket, int groups, const std::string& directory, bool auto_unmount,
+                            const ServersEnd& end) {
     std::optional<MountEntry> ours;
+    int patience = -1;
     // Somebody else's mount may lie there by now.
     const auto still_there = [&] {
         if (!ours) return false;
@@ -95,8 +137,14 @@ bool answer_groups(int socket) {
         return now && now->device == ours->device;
     };
     for (;;) {
-        pollfd wanted[] = {{socket, POLLIN, 0}, {groups, POLLIN, 0}};
-        if (poll(wanted, 2, -1) < 0) continue;
+        pollfd wanted[] = {{socket, POLLIN, 0}, {groups, POLLIN, 0}, {end.fd(), POLLIN, 0}};
+        const int ready = poll(wanted, 3, patience);
+        if (ready < 0) continue;
+        if (ready == 0) {
+            if (still_there()) abort_connection(directory);
+            patience = -1;
+        }
+        if (wanted[2].revents && end.has_come()) patience = dying_takes;
         if (wanted[1].revents && !answer_groups(groups)) groups = -1;
         if (!wanted[0].revents) continue;
         char word = 0;
@@ -141,6 +189,7 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
         close(ends[1]);
         return fail(error, "socketpair: {}", std::strerror(error));
     }
+    const pid_t server = getpid();
     const pid_t pid = fork();
     if (pid < 0) {
         const int error = errno;
@@ -160,7 +209,7 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
         for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
     if (chdir("/") != 0) _exit(1);
     if (sandbox && !keep_capabilities(own_capabilities)) _exit(1);
-    supervise(ends[1], groups[1], directory, auto_unmount);
+    supervise(ends[1], groups[1], directory, auto_unmount, ServersEnd(server));
 }
 
 Supervisor::Supervisor(Supervisor&& other) noexcept

@@ -31,6 +31,13 @@ void Checker::add_problem(const std::string& where, std::string what) {
     report_.problems.push_back({where, std::move(what)});
 }
 
+void Checker::new_problem(const std::string& where, std::string what) {
+    if (what.starts_with(where + ": ")) what.erase(0, where.size() + 2);
+    if (std::ranges::none_of(report_.problems,
+                             [&](const CheckProblem& p) { return p.where == where && p.what == what; }))
+        add_problem(where, std::move(what));
+}
+
 void Checker::check_supers() {
     if (Result<format::SuperBlock> used = read_super(fs_)) super_ = *used;
     else problem("superblock", "{}", used.error().what);

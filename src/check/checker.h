@@ -47,6 +47,7 @@ private:
 
     // ---- check.cpp
     void add_problem(const std::string& where, std::string what);
+    void new_problem(const std::string& where, std::string what);  // unless it is listed already
     void check_supers();
     // ---- groups.cpp
     std::uint64_t cluster_of(BlockNr b) const;

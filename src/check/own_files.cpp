@@ -40,7 +40,7 @@ void Checker::check_mmp() {
     else if (!format::mmp_checksum_ok(g_, mmp)) problem(where, "bad checksum");
 }
 
-// Its entries, where opening had no reason to read them.
+// Its entries, where opening had no reason to read them; what opening has told already is told once.
 void Checker::check_orphan_file() {
     if (!g_.has_compat(format::compat::orphan_file)) return;
     const InodeNr number(g_.orphan_file_inode);
@@ -57,13 +57,22 @@ void Checker::check_orphan_file() {
     const bool present = super_.has_ro_compat(format::ro_compat::orphan_present) || volume_.orphans().uses_file();
     for (std::uint64_t b = 0; b < size / g_.block_size; ++b) {
         const Result<MappedRun> run = inode.map().lookup(LogicalBlock(b), 1);
-        if (!run) return problem(where, "{}", run.error().what);
-        if (run->hole()) return problem(where, "block {} is a hole", b);
+        if (!run) return new_problem(where, run.error().what);
+        if (run->hole()) {
+            new_problem(where, fmt::format("block {} is a hole", b));
+            continue;
+        }
         Result<BufferRef> buffer = fs_.buffers.read(run->physical, where);
-        if (!buffer) return problem(where, "{}", buffer.error().what);
+        if (!buffer) {
+            new_problem(where, buffer.error().what);
+            continue;
+        }
         const ConstBytes bytes = std::as_const(**buffer).data();
-        if (!format::orphan_block_ok(g_, seed, run->physical, bytes))
-            return problem(where, "block {}: bad magic or checksum", b);
+        if (!format::orphan_block_ok(g_, seed, run->physical, bytes)) {
+            new_problem(where,
+                        fmt::format("block {}: bad magic or checksum (inode {}, block {})", b, number, run->physical));
+            continue;
+        }
         for (std::uint32_t i = 0; !present && i < format::orphans_per_block(g_.block_size); ++i)
             if (const std::uint32_t entry = view_as<Le32>(bytes, i * 4u))
                 problem(where, "block {} slot {}: inode {}, but the superblock lacks orphan_present", b, i, entry);

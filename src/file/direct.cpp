@@ -177,7 +177,7 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
     while (at < last) {
         {
             MutexLock guard(inode.map_lock);
-            at = TRY(inode.places().name(handle, at, last.value - at.value));
+            at = TRY(inode.places().name(handle, at, last.value - at.value, last));
             // All before it has been written back, and a part without a name stays outside of the file.
             const std::uint64_t there = at < last ? at.value * bs : end;
             const std::uint64_t size = stable_size(inode, InFlight::absent, there);
@@ -300,6 +300,12 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
         MutexLock flush(inode.flush_lock);
         written = write_blocks(inode, offset, in, request, progress);
         if (!written && written.error().code == ENOSPC) {
+            {
+                // A pass of others leaves what is there already alone.
+                const MutexLock map(inode.map_lock);
+                inode.places().mark_written(LogicalBlock(offset / inode.fs().block_size()),
+                                            (progress.written - offset) / inode.fs().block_size());
+            }
             flush.unlock();
             TRY(give_up_promised(inode, progress));
             TRY(write_back(inode));

@@ -311,15 +311,29 @@ private:
             credits = inode_.places().credits() + Inode::store_credits();
         }
         if (!change) return {};
+        const LogicalBlock reach = mark_written();
         Handle handle = TRY(inode_.fs().journal.start(credits));
         for (const Segment& s : segments_)
-            if (s.result) TRY(name_segment(handle, s, credits));
+            if (s.result) TRY(name_segment(handle, s, reach, credits));
         MutexLock guard(inode_.map_lock);
         inode_.set_disk_size(size_with(all_named));
         return inode_.store(handle);
     }
 
-    Result<void> name_segment(Handle& handle, const Segment& s, unsigned credits) {
+    // Before the first is named: where space is short, one extent is converted with all that was written in it. Returns
+    // where the last one ends.
+    LogicalBlock mark_written() {
+        LogicalBlock reach;
+        MutexLock guard(inode_.map_lock);
+        for (const Segment& s : segments_) {
+            if (!s.result) continue;
+            if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), s.count);
+            reach = std::max(reach, LogicalBlock(s.first + s.count));
+        }
+        return reach;
+    }
+
+    Result<void> name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
         if (s.place == Place::mapped) return {};
         LogicalBlock at(s.first);
         const LogicalBlock end(s.first + s.count);
@@ -331,7 +345,7 @@ private:
                 for (bool has_room = true; has_room;) {
                     const Mapping m = TRY(inode_.places().lookup(at.value * bs_, (end.value - at.value) * bs_));
                     const LogicalBlock next(m.end() / bs_);
-                    at = TRY(inode_.places().name(handle, at, next.value - at.value));
+                    at = TRY(inode_.places().name(handle, at, next.value - at.value, reach));
                     if (const std::uint64_t size = size_with(at.value); size != inode_.disk_size()) {
                         inode_.set_disk_size(size);
                         TRY(inode_.store(handle));
@@ -475,6 +489,10 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     }
     const std::uint64_t last = end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs);
     Result<void> written = pass_over(inode, whole ? 0 : first / fs, last);
+    // What others have freed may be had once it is durable.
+    if (!written && written.error().code == ENOSPC && inode.fs().allocator.has_space_later() &&
+        inode.fs().journal.commit_all())
+        written = pass_over(inode, whole ? 0 : first / fs, last);
     if (written) return {};
     inode.writeback_error.store(written.error().code);
     atomic_point("Inode::writeback_errors", &inode.writeback_errors);

@@ -127,7 +127,7 @@ void Inode::fill_stat(struct stat& out) {
     out.st_uid = uid();
     out.st_gid = gid();
     out.st_rdev = device_number();
-    out.st_size = static_cast<off_t>(size_);
+    out.st_size = is_directory() && links() == 0 ? 0 : static_cast<off_t>(size_);  // nothing can be in it any more
     out.st_blksize = fs_.block_size();
     const std::uint64_t promised = places_.promised_sectors();
     out.st_blocks = static_cast<blkcnt_t>(block_count_512() + promised);

@@ -166,43 +166,67 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
     }
 }
 
+// Whoever only looks reads what can be read of it: what is left out is told.
+Result<void> Orphans::load_file(std::vector<InodeNr>& found) {
+    State& s = *state_;
+    const format::Geometry& g = s.fs.geometry;
+    const bool only_looks = s.fs.options.read_only;
+    InodeRef file = TRY(s.inodes.get(InodeNr(g.orphan_file_inode), true));
+    MutexLock map(file->map_lock);
+    s.seed = format::inode_seed(g, file->number(), file->generation());
+    const std::uint64_t count = file->size() / g.block_size;
+    if (count == 0 || count > 1u << 16) return fail(EUCLEAN, "orphan file: {} blocks", count);
+    std::vector<State::FileBlock> blocks;
+    for (std::uint64_t b = 0; b < count; ++b) {
+        const Result<MappedRun> run = file->map().lookup(LogicalBlock(b), 1);
+        Result<BufferRef> read = !run          ? fail(run.error())
+                                 : run->hole() ? fail(EUCLEAN, "orphan file: block {} is a hole", b)
+                                               : s.fs.buffers.read(run->physical, "orphan file");
+        if (read && !format::orphan_block_ok(g, s.seed, run->physical, (*read)->data()))
+            read = fail(EUCLEAN, "orphan file: block {}: bad magic or checksum (inode {}, block {})", b, file->number(),
+                        run->physical);
+        if (!read) {
+            if (!only_looks) return fail(read.error());
+            s.leave_out(read.error().what);
+            blocks.emplace_back();
+            continue;
+        }
+        const BufferRef& buffer = *read;
+        buffer->set_kind(BlockKind::orphan_file);
+        State::FileBlock& block = blocks.emplace_back(run->physical, 0, 0);
+        for (std::uint32_t i = 0; i < s.per_block(); ++i) {
+            const std::uint32_t ino = view_as<Le32>(buffer->data(), i * 4u);
+            if (!ino) {
+                ++block.free;
+                continue;
+            }
+            if (!g.valid_inode(InodeNr(ino)) || ino < g.first_inode) {
+                s.leave_out(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
+                continue;
+            }
+            s.in_file[ino] = b * s.per_block() + i;
+            found.emplace_back(ino);
+        }
+    }
+    s.blocks = std::move(blocks);
+    s.roomy.clear();
+    for (std::size_t b = s.blocks.size(); b-- > 0;)
+        if (s.blocks[b].free != 0) s.roomy.push_back(static_cast<std::uint32_t>(b));
+    return {};
+}
+
+void Orphans::leave_out(std::string why) { state_->leave_out(std::move(why)); }
+
 Result<std::vector<InodeNr>> Orphans::load() {
     State& s = *state_;
     std::vector<InodeNr> found;
     const format::Geometry& g = s.fs.geometry;
     if (g.orphan_file_inode) {
-        InodeRef file = TRY(s.inodes.get(InodeNr(g.orphan_file_inode), true));
-        MutexLock map(file->map_lock);
-        s.seed = format::inode_seed(g, file->number(), file->generation());
-        const std::uint64_t count = file->size() / g.block_size;
-        if (count == 0 || count > 1u << 16) return fail(EUCLEAN, "orphan file: {} blocks", count);
-        std::vector<State::FileBlock> blocks;
-        for (std::uint64_t b = 0; b < count; ++b) {
-            const MappedRun run = TRY(file->map().lookup(LogicalBlock(b), 1));
-            if (run.hole()) return fail(EUCLEAN, "orphan file: block {} is a hole", b);
-            BufferRef buffer = TRY(s.fs.buffers.read(run.physical, "orphan file"));
-            if (!format::orphan_block_ok(g, s.seed, run.physical, buffer->data()))
-                return fail(EUCLEAN, "orphan file: block {}: bad magic or checksum", b);
-            buffer->set_kind(BlockKind::orphan_file);
-            State::FileBlock& block = blocks.emplace_back(run.physical, 0, 0);
-            for (std::uint32_t i = 0; i < s.per_block(); ++i) {
-                const std::uint32_t ino = view_as<Le32>(buffer->data(), i * 4u);
-                if (!ino) {
-                    ++block.free;
-                    continue;
-                }
-                if (!g.valid_inode(InodeNr(ino)) || ino < g.first_inode) {
-                    s.leave_out(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
-                    continue;
-                }
-                s.in_file[ino] = b * s.per_block() + i;
-                found.emplace_back(ino);
-            }
+        if (Result<void> loaded = load_file(found); !loaded) {
+            if (!s.fs.options.read_only) return fail(loaded.error());
+            const std::string& why = loaded.error().what;
+            s.leave_out(why.starts_with("orphan file: ") ? why : "orphan file: " + why);
         }
-        s.blocks = std::move(blocks);
-        s.roomy.clear();
-        for (std::size_t b = s.blocks.size(); b-- > 0;)
-            if (s.blocks[b].free != 0) s.roomy.push_back(static_cast<std::uint32_t>(b));
     }
     const format::SuperBlock super = TRY(read_super(s.fs));
     InodeNr ino(super.last_orphan);

@@ -22,14 +22,16 @@ public:
     static constexpr unsigned credits() { return 4; }
 
     // What a crash left, bounded and validated; the records stay until remove(). Entries that make no sense are left
-    // out and told to the log.
+    // out and told to the log; read-only, so are damaged blocks of the orphan file.
     Result<std::vector<InodeNr>> load();
-    const std::vector<std::string>& left_out() const;  // by load(), and why
+    void leave_out(std::string why);                   // by whoever could not finish one of them
+    const std::vector<std::string>& left_out() const;  // and why
     // The flag of the orphan file: set while it may have entries (mounted), cleared at a clean unmount.
     Result<void> mark_present(Handle& handle, bool present);
     bool uses_file() const;
 
 private:
+    Result<void> load_file(std::vector<InodeNr>& found);
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -55,11 +55,13 @@ public:
     Result<LogicalBlock> publish(Handle& handle, LogicalBlock first, std::uint64_t count);
     // unwritten -> written (in memory), and later written -> mapped.
     void mark_written(LogicalBlock first, std::uint64_t count);
-    // Where the tree finds no block for a split, all of the extent is converted, with zeros where nothing was written.
-    Result<LogicalBlock> convert(Handle& handle, LogicalBlock first, std::uint64_t count);
+    // Where the tree finds no block for a split, all of the extent is converted, with zeros where nothing was written,
+    // but nothing behind the size on disk and what is written before `reach`, up to which the size may grow.
+    Result<LogicalBlock> convert(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach);
     // Both of them, in the order of the blocks, for a range whose granted and unwritten blocks have all been written;
-    // mapped ones stay. Returns the first block not done when the handle has no room.
-    Result<LogicalBlock> name(Handle& handle, LogicalBlock first, std::uint64_t count);
+    // mapped ones stay. What else before `reach` has been written is marked as such already. Returns the first block
+    // not done when the handle has no room.
+    Result<LogicalBlock> name(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach);
     // hole or reserved -> mapped at once under the handle (data=journal, fallocate: `unwritten`). Returns the first
     // block not done when the handle has no room. What gets contents (data=journal) is paid for before, or fails as a
     // whole, and unwritten blocks of it become written.
@@ -111,7 +113,8 @@ private:
     Result<BlockNr> goal_before(std::uint64_t block);
     Result<Granted> grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged, Pending& out);
     Result<void> name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten);
-    Result<void> convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end);
+    Result<bool> convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end, std::uint64_t reach);
+    std::uint64_t end_of_written(std::uint64_t from, std::uint64_t to);
     Result<void> zero_unwritten(const MappedRun& extent);
     Result<std::vector<MappedRun>> unwritten_runs(LogicalBlock first, std::uint64_t count);
     Result<void> prepare_contents(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged);

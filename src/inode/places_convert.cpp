@@ -24,7 +24,7 @@ void Places::mark_written(LogicalBlock first, std::uint64_t count) {
     ++cookie_;
 }
 
-Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::uint64_t count) {
+Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach) {
     const std::uint64_t end = first.value + count;
     split_at(end);
     auto it = split_at(first.value);
@@ -35,32 +35,58 @@ Result<LogicalBlock> Places::convert(Handle& handle, LogicalBlock first, std::ui
         }
         if (!handle.extend(credits())) return LogicalBlock(it->first);
         disk_run_.reset();
-        Result<void> done =
-            inode_.map().set_unwritten(handle, LogicalBlock(it->first), it->second.count, false, nullptr);
-        if (!done && done.error().code == ENOSPC)
-            done = convert_whole_extents(handle, it->first, it->first + it->second.count);
+        const LogicalBlock start(it->first);
+        const std::uint64_t n = it->second.count;
+        Result<void> done = inode_.map().set_unwritten(handle, start, n, false, nullptr);
+        if (!done && done.error().code == ENOSPC) {
+            const Result<bool> whole = convert_whole_extents(handle, start.value, start.value + n, reach.value);
+            if (whole && !*whole) return start;
+            done = whole ? Result<void>() : fail(whole.error());
+        }
         TRY(done);
-        it = erase_run(it);
+        it = erase_run(run_at_or_after(start.value));
         ++cookie_;
     }
     return LogicalBlock(end);
 }
 
 // There is no block for a tree that a split makes larger. Whole extents take none: what was not written in them gets
-// zeros on the device. Only within the size on disk, as no written block may lie behind it; and nobody else writes to
-// unwritten blocks meanwhile: that is done with flush_lock held.
-Result<void> Places::convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end) {
+// zeros on the device, and what is still to be converted there up to `reach` goes along. Nobody else writes to
+// unwritten blocks meanwhile: that is done with flush_lock held. As no written block may lie behind the size on disk,
+// an extent that does stays unwritten behind what was written; where even that takes a block, it is cut off there. What
+// is cut off belongs to nobody's data, and is free space like any other. False: the handle has no room; what is done
+// stays.
+Result<bool> Places::convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end,
+                                           std::uint64_t reach) {
     const std::uint64_t bs = inode_.fs().block_size();
     for (std::uint64_t at = first; at < end;) {
-        const MappedRun whole = TRY(inode_.map().extent_at(LogicalBlock(at)));
-        at = whole.logical.value + whole.count;
+        MappedRun whole = TRY(inode_.map().extent_at(LogicalBlock(at)));
+        const std::uint64_t behind = whole.logical.value + whole.count;
+        at = std::min(end, behind);
         if (!whole.unwritten) continue;
-        if (at > divide_up(inode_.disk_size(), bs))
-            return fail(ENOSPC, "inode {}: no space to split the extent at block {}", inode_.number(), whole.logical);
+        const std::uint64_t in_file = std::max(at, divide_up(inode_.disk_size(), bs));
+        const std::uint64_t keep = std::min(behind, std::max(in_file, end_of_written(whole.logical.value, reach)));
+        whole.count = keep - whole.logical.value;
         TRY(zero_unwritten(whole));
-        TRY(inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr));
+        if (!handle.extend(credits())) return false;
+        Result<void> done = inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr);
+        if (!done && done.error().code == ENOSPC && keep < behind && divide_up(inode_.size(), bs) <= keep &&
+            end_of_written(keep, behind) == keep) {
+            if (TRY(remove(handle, LogicalBlock(keep), LogicalBlock(behind))).value > keep) return false;
+            if (!handle.extend(credits())) return false;
+            done = inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr);
+        }
+        TRY(done);
     }
-    return {};
+    return true;
+}
+
+// Where the last written block of [from, to) ends whose extent still calls it unwritten; `from` where there is none.
+std::uint64_t Places::end_of_written(std::uint64_t from, std::uint64_t to) {
+    std::uint64_t found = from;
+    for (auto it = run_at_or_after(from); it != pending_.end() && it->first < to; ++it)
+        if (it->second.place == Place::written) found = std::min(to, it->first + it->second.count);
+    return found;
 }
 
 Result<void> Places::zero_unwritten(const MappedRun& extent) {
@@ -104,8 +130,10 @@ Result<void> Places::prepare_contents(Handle& handle, LogicalBlock first, std::u
     if (!paid) {
         // What is zeroed more than needed does no harm if the rest fails.
         for (const MappedRun& run : unwritten) {
-            TRY(convert_whole_extents(handle, run.logical.value, run.logical.value + run.count));
+            const std::uint64_t last = run.logical.value + run.count;
+            const bool done = TRY(convert_whole_extents(handle, run.logical.value, last, last));
             changed();
+            if (!done) return fail(ENOSPC, "inode {}: no room in the journal to cut an extent", inode_.number());
         }
         return {};
     }
@@ -117,19 +145,19 @@ Result<void> Places::prepare_contents(Handle& handle, LogicalBlock first, std::u
     return {};
 }
 
-Result<LogicalBlock> Places::name(Handle& handle, LogicalBlock first, std::uint64_t count) {
+Result<LogicalBlock> Places::name(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach) {
     const std::uint64_t bs = inode_.fs().block_size();
     LogicalBlock at = first;
     const LogicalBlock end(first.value + count);
+    mark_written(first, count);
     while (at < end) {
         const Mapping m = TRY(lookup(at.value * bs, (end.value - at.value) * bs));
         const std::uint64_t n = m.end() / bs - at.value;
         LogicalBlock reached(at.value + n);
         if (m.place == Place::granted) {
             reached = TRY(publish(handle, at, n));
-        } else if (m.place == Place::unwritten || m.place == Place::written) {
-            mark_written(at, n);
-            reached = TRY(convert(handle, at, n));
+        } else if (m.place == Place::written) {
+            reached = TRY(convert(handle, at, n, reach));
         }
         if (reached.value < at.value + n) return reached;
         at = reached;

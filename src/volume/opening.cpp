@@ -255,6 +255,19 @@ Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const s
     return done;
 }
 
+Result<void> Volume::State::finish_orphan(Inode& inode) {
+    if (inode.links() == 0) return delete_inode(inode, *layers->inodes, *orphans);
+    // A truncate that was under way: blocks past the size go.
+    WriteLock guard(inode.rw);
+    Handle handle = TRY(fs().journal.start(64));
+    const std::uint64_t bs = fs().block_size();
+    if (!inode.is_inline())
+        TRY(remove_blocks(inode, handle, LogicalBlock(divide_up(inode.size_hint(), bs)),
+                          LogicalBlock(~std::uint64_t{0})));
+    if (!handle.extend(Orphans::credits() + 2)) TRY(handle.restart(Orphans::credits() + 2));
+    return orphans->remove(handle, inode);
+}
+
 Result<void> Volume::State::finish_orphans() {
     const bool read_only = fs().read_only.exchange(false);  // an overlay is written, not the image
     auto finish = [&]() -> Result<void> {
@@ -265,18 +278,10 @@ Result<void> Volume::State::finish_orphans() {
                 log(fmt::format("orphan: {}", inode.error().what));
                 continue;
             }
-            if ((*inode)->links() == 0) {
-                TRY(delete_inode(**inode, *layers->inodes, *orphans));
-            } else {
-                // A truncate that was under way: blocks past the size go.
-                WriteLock guard((*inode)->rw);
-                Handle handle = TRY(fs().journal.start(64));
-                const std::uint64_t bs = fs().block_size();
-                if (!(*inode)->is_inline())
-                    TRY(remove_blocks(**inode, handle, LogicalBlock(divide_up((*inode)->size_hint(), bs)),
-                                      LogicalBlock(~std::uint64_t{0})));
-                if (!handle.extend(Orphans::credits() + 2)) TRY(handle.restart(Orphans::credits() + 2));
-                TRY(orphans->remove(handle, **inode));
+            if (Result<void> finished = finish_orphan(**inode); !finished) {
+                if (!options.fs.read_only) return finished;
+                orphans->leave_out(fmt::format("orphan list: {}", finished.error().what));
+                continue;
             }
             ++orphans_finished;
         }

@@ -78,6 +78,7 @@ struct Volume::State {
 
     Result<void> assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount);
     Result<void> open();
+    Result<void> finish_orphan(Inode& inode);
     Result<void> finish_orphans();
     Result<void> replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs);
     Result<void> take_over_journal_error();

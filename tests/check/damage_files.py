@@ -105,6 +105,11 @@ DAMAGES = [
     Damage("default", "list: next one out of range", "orphan list: inode 77777", listed("/small", 77777)),
     Damage("orphan_file", "magic of a block", "orphan file: block 0: bad magic", orphans(-8, "<I", 7, False)),
     Damage("orphan_file", "checksum of a block", "orphan file: block 0: bad magic or checksum", orphans(-4, "<I", 7, False)),
+    *(Damage("orphan_file", f"checksum of a block while there may be orphans, {what}", expected,
+             lambda i: (orphans(-4, "<I", 7, False)(i), superblock(ro_compat=lambda f: f | 0x10000)(i),
+                        field("/small", links_count=7)(i)))
+      for what, expected in (("named", r"^orphan file: block 0: bad magic or checksum \(inode \d+, block \d+\)$"),
+                             ("and another damage", "^inode </small>: i_links_count is 7"))),
     Damage("orphan_file", "an entry without the feature orphan_present", "orphan file: block 0 slot 0: inode 600", orphans(0, "<I", 600)),
     Damage("orphan_file", "an entry out of range", "orphan file: block 0 slot 2: inode 70000000",
            lambda i: (orphans(8, "<I", 70000000)(i), superblock(ro_compat=lambda f: f | 0x10000)(i))),

@@ -174,11 +174,26 @@ def slashes(scratch):
     mounting.clean(other.image)
 
 
+def lost_orphans(scratch):
+    """A damaged block of the orphan file, while there may be orphans: what only reads goes on, and says so."""
+    verbs = Verbs(scratch, scratch.image("orphans", "16M", "-t", "ext4", "-b", "4096", "-O", "orphan_file"))
+    verbs("cp", "/etc/hostname", ":/f")
+    first = int(debugfs(verbs.image, "blocks <12>").split()[0])
+    subprocess.run(["debugfs", "-w", "-R", "feature orphan_present", str(verbs.image)], capture_output=True, check=True)
+    spoil(verbs.image, first * 4096 + 4092)
+    what = f"orphan file: block 0: bad magic or checksum (inode 12, block {first})"
+    for words in (("ls", ":/"), ("cat", ":/f"), ("stat", ":/f"), ("info", str(verbs.image)), ("tree", ":/")):
+        verbs(*words, says=what)
+    check(verbs("cat", ":/f") == pathlib.Path("/etc/hostname").read_text(encoding="utf-8"), "other contents")
+    check(what in run(verbs, "rm", ":/f")[1], "rm does not say why it cannot")
+
+
 def test(scratch):
     verbs, numbers = damaged(scratch)
     listings(verbs, numbers)
     others(scratch, verbs)
     large(scratch)
+    lost_orphans(scratch)
     circle(scratch)
     inside_out(scratch)
     slashes(scratch)

@@ -116,6 +116,40 @@ def without_supervisor(scratch):
     print("SIGTERM without the supervisor: ended clean, everything written", flush=True)
 
 
+def killed_while_it_waits_for_the_kernel(scratch):
+    """SIGKILL while a thread of the server waits until the kernel has written to it: nobody is left waiting for it."""
+    image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
+    for milliseconds in (5, 15, 30, 60):
+        directory = scratch.mount(image)
+        pid = scratch.servers.pop(directory)
+        told, tell = os.pipe()
+        user = os.fork()
+        if user == 0:
+            try:
+                fd = os.open(directory / "file", os.O_CREAT | os.O_RDWR)
+                os.pwrite(fd, os.urandom(1 << 20) * 80, 0)
+                os.write(tell, b"w")
+                os.lseek(fd, 0, os.SEEK_DATA)
+            finally:
+                os._exit(0)
+        os.read(told, 1)
+        time.sleep(milliseconds / 1000)
+        os.kill(pid, signal.SIGKILL)
+        try:
+            await_end(user, f"SIGKILL after {milliseconds} ms: a program that uses the mount")
+        except mounting.Failure:
+            mounting.run("umount", "-f", directory, accept=(0, 32))
+            raise
+        finally:
+            os.waitpid(user, 0)
+            os.close(told)
+            os.close(tell)
+        await_end(pid, "SIGKILL")
+        check(mounting.is_mounted(directory), "a server that was killed takes its mount along")
+        mounting.run(scratch.program, "umount", directory)
+    print("SIGKILL while the server waits for the kernel: nobody else waits", flush=True)
+
+
 def works_from_the_start(scratch):
     """The threads for what may block are there before the first request: nothing of theirs runs on the one that reads."""
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
@@ -263,6 +297,7 @@ def test(scratch):
     for number in (signal.SIGTERM, signal.SIGTRAP, signal.SIGRTMIN + 1):
         helpers_ignore(scratch, number)
     without_supervisor(scratch)
+    killed_while_it_waits_for_the_kernel(scratch)
     works_from_the_start(scratch)
     sandboxed(scratch)
     in_the_foreground(scratch)

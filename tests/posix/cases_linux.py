@@ -54,7 +54,7 @@ def unnamed(answers):
     os.mkdir("d")
     fd = os.open("d", os.O_RDONLY)
     os.rmdir("d")
-    answers.tell("a removed directory", (os.fstat(fd).st_nlink, os.listdir(fd)))
+    answers.tell("a removed directory", (os.fstat(fd).st_nlink, os.fstat(fd).st_size, os.listdir(fd)))
     answers.call("create in it", os.open, "x", os.O_CREAT | os.O_RDWR, 0o644, dir_fd=fd)
     answers.call("mkdir in it", os.mkdir, "x", dir_fd=fd)
     answers.call("look up in it", os.stat, "x", dir_fd=fd)

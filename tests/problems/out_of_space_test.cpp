@@ -348,66 +348,89 @@ TEST_P(Full, ARefusedRangeIsSeenAlike) {
     }
 }
 
-// Scattered writes into space that was allocated behind the end of the file, while there is none for the tree that they
-// would split: what has become of them, the image is sound, and all of it gets there once there is space.
-TEST_P(Full, WritesIntoSpaceBehindTheEnd) {
+// Scattered writes into space that was allocated, within the file or behind its end, while there is none for the tree
+// that they would split: all of it gets there, by one fsync or by many, and the image is sound.
+TEST_P(Full, WritesIntoAllocatedSpace) {
     if (!format().extents) return;
-    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
-    std::string expected = pattern(page, 1);
-    {
-        auto file = open("/f");
-        ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
-        write(*file, expected);
-        ok(file->fallocate(FALLOC_FL_KEEP_SIZE, page, 200 * page));
-        ok(fs->sync());
-        fill_until(0);
-        auto fill = open("/fill");
-        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
-             at += page) {
-        }
-        ok(fs->sync());
-        auto mine = open("/f", O_RDWR, who());
-        for (std::uint64_t i = 1; i < 199; i += 2) {
-            const std::string bytes = pattern(page, static_cast<unsigned>(i));
-            const auto n = mine->write(i * page, bytes_of(bytes), &who());
-            no_space_or_done(n, "write");
-            if (!n) continue;
-            expected.resize(std::max<std::size_t>(expected.size(), i * page + *n));
-            expected.replace(i * page, *n, bytes, 0, *n);
-        }
-        no_space_or_done(mine->sync(false), "fsync");
-        const std::shared_ptr<MemoryDevice> cut = durable();
+    struct Case {
+        const char* name;
+        int mode;
+        bool backwards, one_sync, in_pieces;
+    };
+    constexpr Case cases[] = {{"within", 0, false, true, false},
+                              {"behind", FALLOC_FL_KEEP_SIZE, false, true, false},
+                              {"behind, a sync each", FALLOC_FL_KEEP_SIZE, false, false, false},
+                              {"behind, backwards, a sync each", FALLOC_FL_KEEP_SIZE, true, false, false},
+                              {"behind, in pieces", FALLOC_FL_KEEP_SIZE, false, true, true},
+                              {"behind, in pieces, a sync each", FALLOC_FL_KEEP_SIZE, false, false, true}};
+    for (const Case& c : cases) {
+        // What is cut off there is less than the clusters that a promise for a hole wants for the tree.
+        if (c.in_pieces && !format().shifts) continue;
+        SCOPED_TRACE(c.name);
+        make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+        std::string expected = pattern(page, 1);
         {
-            auto recovered = FileSystem::mount_device(cut, {});
-            ASSERT_TRUE(recovered) << recovered.error().what;
-            ok((*recovered)->unmount());
+            auto file = open("/f");
+            ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
+            write(*file, expected);
+            // Pieces that are no neighbours on the device: one after the other, another file between them.
+            for (std::uint64_t at = 1, between = 0; at < 200; ++between) {
+                const std::uint64_t n = c.in_pieces ? 49 : 200;
+                ok(file->fallocate(c.mode, at * page, n * page));
+                if (c.in_pieces) ok(open("/between")->fallocate(0, between * 16 * page, 16 * page));
+                at += n + (c.in_pieces ? 1 : 0);
+            }
+            ok(fs->sync());
+            fill_until(0);
+            auto fill = open("/fill");
+            for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
+                 at += page) {
+            }
+            ok(fs->sync());
+            auto mine = open("/f", O_RDWR, who());
+            for (std::uint64_t step = 0; step < 99; ++step) {
+                const std::uint64_t i = 1 + 2 * (c.backwards ? 98 - step : step);
+                if (c.in_pieces && i % 50 == 0) continue;
+                const std::string bytes = pattern(page, static_cast<unsigned>(i));
+                const auto n = mine->write(i * page, bytes_of(bytes), &who());
+                EXPECT_EQ(code(n), 0) << i;
+                EXPECT_EQ(n.value_or(0), page) << i;
+                expected.resize(std::max<std::size_t>(expected.size(), (i + 1) * page));
+                expected.replace(i * page, page, bytes);
+                if (!c.one_sync) ok(mine->sync(false));
+            }
+            ok(mine->sync(false));
+            if (c.mode == 0) expected.resize(201 * page);
+            EXPECT_TRUE(read(*mine, expected.size() + 1) == expected);
+            const std::shared_ptr<MemoryDevice> cut = durable();
+            {
+                auto recovered = FileSystem::mount_device(cut, {});
+                ASSERT_TRUE(recovered) << recovered.error().what;
+                auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
+                ok(again);
+                EXPECT_TRUE(read(**again, expected.size() + 1) == expected) << "after a cut";
+                again->reset();
+                ok((*recovered)->unmount());
+            }
+            const std::string copy = fmt::format("/dev/shm/uext4-problems-{}", ::getpid());
+            ok(cut->save(copy));
+            const Said judged = say("e2fsck -fn " + copy);
+            ::unlink(copy.c_str());
+            EXPECT_EQ(judged.status, 0) << judged.text;
         }
-        const std::string copy = fmt::format("/dev/shm/uext4-problems-{}", ::getpid());
-        ok(cut->save(copy));
-        const Said judged = say("e2fsck -fn " + copy);
-        ::unlink(copy.c_str());
-        EXPECT_EQ(judged.status, 0) << judged.text;
-        ok(fs->unlink(**fs->root(), "fill", root, false));
-        fill.reset();
-        fs->volume().finish_deletions();
-        // What was given back is there once it is committed, and what failed until then is told once.
-        no_space_or_done(fs->sync(), "sync");
-        no_space_or_done(mine->sync(false), "fsync");
-        ok(mine->sync(false));
-        EXPECT_EQ(read(*mine, expected.size() + 1), expected);
+        ok(fs->unmount());
+        mount(mode());
+        {
+            auto again = open("/f", O_RDONLY);
+            EXPECT_TRUE(read(*again, expected.size() + 1) == expected) << "after a new mount";
+            // The rest of what was allocated goes by a cut to the size that it has.
+            const auto blocks = [&] { return fs->attributes(again->inode())->st_blocks; };
+            auto cutter = open("/f", O_RDWR);
+            ok(cutter->truncate(expected.size()));
+            EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(expected.size(), 8192) + 8 * page);
+        }
+        settle();
     }
-    ok(fs->unmount());
-    mount(mode());
-    {
-        auto again = open("/f", O_RDONLY);
-        EXPECT_EQ(read(*again, expected.size() + 1), expected);
-        // The rest of what was allocated goes by a cut to the size that it has.
-        const auto blocks = [&] { return fs->attributes(again->inode())->st_blocks; };
-        auto cutter = open("/f", O_RDWR);
-        ok(cutter->truncate(expected.size()));
-        EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(expected.size(), 8192) + 8 * page);
-    }
-    settle();
 }
 
 // fallocate behind the end, and a cut to the size that the file has.
