@@ -88,6 +88,7 @@ Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, Logic
         TRY(rewrite(handle, path, pos, pos + 1, list, nullptr));
         TRY(free_piece(handle, start, end, e.start() + (start - e.block), keeps_cluster));
         to = LogicalBlock(start);
+        if (from < to && handle.holds_much()) return to;
     }
     TRY(pull_up(handle));
     return from;

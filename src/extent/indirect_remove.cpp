@@ -102,6 +102,7 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
         TRY(drop_empty(handle, found.way));
         TRY(blocks_.release_data(handle, BlockNr(last - (count - 1)), count));
         to = LogicalBlock(found.logical - (count - 1));
+        if (from < to && handle.holds_much()) return to;
     }
     return from;
 }

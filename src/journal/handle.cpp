@@ -35,6 +35,12 @@ bool Handle::extend(unsigned wanted) {
     return true;
 }
 
+bool Handle::holds_much() const {
+    if (!transaction_) return false;
+    MutexLock guard(journal_->lists);
+    return transaction_->bytes(journal_->block_size) > journal_->options.close_at_bytes;
+}
+
 namespace {
 
 // The memory for a change ran out in its middle: half of it is in the transaction, which must never be committed.
