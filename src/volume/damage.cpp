@@ -1,4 +1,5 @@
 // Damage, and errors=: what was met is told once, marked in the superblock, and answered as the policy says.
+#include "sync/condition.h"
 #include "volume/volume_state.h"
 
 #include <algorithm>
@@ -11,11 +12,46 @@
 
 namespace uext4 {
 
+namespace {
+constexpr std::uint64_t most_unreadable = 10;  // lines of a minute
+}
+
 bool Volume::State::is_news(const Error& error) {
     constexpr std::size_t most = 256;
     MutexLock guard(told_lock);
     if (told.size() >= most) told.clear();
     return told.insert(error.what).second;
+}
+
+// A device that is gone fails every read: of each minute the log gets the first ones, and how many more there were.
+void Volume::State::tell_damage(const Error& error) {
+    constexpr std::chrono::minutes period{1};
+    if (error.code == EIO) {
+        std::uint64_t more = 0;
+        bool tells = false;
+        {
+            MutexLock guard(told_lock);
+            const auto now = monotonic_now();
+            if (unreadable == 0 || now - unreadable_since >= period) {
+                more = unreadable > most_unreadable ? unreadable - most_unreadable : 0;
+                unreadable = 0;
+                unreadable_since = now;
+            }
+            tells = ++unreadable <= most_unreadable;
+        }
+        if (more) log(fmt::format("damage: ... and {} more like it", more));
+        if (!tells) return;
+    }
+    log(fmt::format("damage: {}", error.what));
+}
+
+void Volume::State::tell_rest_of_damage() {
+    std::uint64_t more = 0;
+    {
+        MutexLock guard(told_lock);
+        more = std::exchange(unreadable, 0);
+    }
+    if (more > most_unreadable) log(fmt::format("damage: ... and {} more like it", more - most_unreadable));
 }
 
 namespace {
@@ -44,7 +80,7 @@ void Volume::State::note_error(const Error& error) {
 void Volume::State::met_corruption(const Error& error) {
     if (is_news(error)) {
         note_error(error);
-        log(fmt::format("damage: {}", error.what));
+        tell_damage(error);
     }
     damaged.store(true);
     if (errors == ErrorPolicy::panic) panic();

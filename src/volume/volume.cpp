@@ -9,6 +9,7 @@ Volume::~Volume() {
     if (!state_) return;
     if (Result<void> r = close(); !r) state_->log(fmt::format("close: {}", r.error().what));
     State& s = *state_;
+    s.tell_rest_of_damage();
     s.flusher.reset();
     s.deleter.reset();
     if (s.layers && s.layers->inodes) s.layers->inodes->evict_all();  // opening may have failed half-way

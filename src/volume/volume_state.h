@@ -69,6 +69,8 @@ struct Volume::State {
     };
     std::uint32_t errors_met UEXT4_GUARDED_BY(told_lock) = 0;
     MetError first_error UEXT4_GUARDED_BY(told_lock), last_error UEXT4_GUARDED_BY(told_lock);
+    std::uint64_t unreadable UEXT4_GUARDED_BY(told_lock) = 0;  // blocks, since:
+    std::chrono::nanoseconds unreadable_since UEXT4_GUARDED_BY(told_lock){};
     Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
     bool frozen = false;
     bool closed = false;
@@ -88,6 +90,8 @@ struct Volume::State {
     Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
     Result<void> write_everything();
     void met_corruption(const Error& error);
+    void tell_damage(const Error& error);
+    void tell_rest_of_damage();
     void note_error(const Error& error);
     void fill_in_errors(format::SuperBlock& super);
     Result<void> mark_errors();

@@ -124,6 +124,36 @@ TEST(Policy, DamageInAFilesBlocks) {
     }
 }
 
+// A device that is gone: the log gets the first lines, and how many more there were.
+TEST(Policy, ADeviceThatCannotBeReadIsToldOfInFewLines) {
+    auto image = fresh_image("-b 1024 -N 2048");
+    {
+        FaultyMount m(image);
+        ASSERT_TRUE(m.mount());
+        for (int n = 0; n < 1500; ++n) m.open(fmt::format("/f{}", n));
+        ASSERT_TRUE(m.fs->unmount());
+    }
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount("errors=continue"));
+    std::vector<InodeNr> numbers;
+    for (std::uint32_t n = 20; n < 1500; n += 4) numbers.emplace_back(n);
+    // What leads to the tables is known by then.
+    for (const std::uint32_t n : {16u, 750u, 1450u}) EXPECT_TRUE(m.fs->inode(InodeNr(n))) << n;
+    DeviceFault fault;
+    fault.kinds = {DeviceRequest::Kind::Read};
+    m.faulty->add(fault);
+    std::size_t failed = 0;
+    for (const InodeNr number : numbers) failed += !m.fs->inode(number).has_value();
+    EXPECT_GT(failed, 300u);
+    EXPECT_EQ(m.said("damage: "), 10u) << m.log;
+    EXPECT_EQ(m.said("more like it"), 0u);
+    m.faulty->clear();
+    (void)m.fs->unmount();
+    m.fs.reset();
+    EXPECT_EQ(m.said("damage: ... and "), 1u) << m.log;
+    EXPECT_GE(super_of(*m.memory).error_count, 300u);
+}
+
 TEST(Policy, BlocksOfAFileThatCannotBeRead) {
     for (const Structure& what : structures) {
         for (const bool remounts : {false, true}) {
