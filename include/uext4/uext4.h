@@ -153,6 +153,8 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
 /* Memory maps of files, coherent with reads and writes. Offset in whole pages; prot: PROT_*; flags: MAP_SHARED,
  * MAP_SHARED_VALIDATE (flags that Linux did not know before it are -EOPNOTSUPP) or MAP_PRIVATE, with MAP_POPULATE and
  * MAP_NORESERVE (of no effect); others are -EINVAL, MAP_LOCKED as well, since pages leave memory with the cache's folios.
+ * mlockall(MCL_FUTURE) does not lock them either. A map that the program itself locks (mlock) must not be made longer by
+ * mremap: the kernel fills what is new before it tells where the map has gone, and waits for ever.
  * An append-only file that is open for writing cannot be mapped shared, for loads neither (-EACCES).
  *
  * A map lives on when its file is closed, and does not pass to a child of fork(2); it must be ended by uext4_unmap

@@ -82,21 +82,16 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
 }
 
 Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr<MappedFile>& file) {
-    const std::size_t length = round_up(request.length, page_size);
-    void* memory = ::mmap(nullptr, length, request.protection, request.shared ? MAP_SHARED : MAP_PRIVATE,
-                          file->descriptor(), static_cast<off_t>(request.offset));
-    if (memory == MAP_FAILED)
-        return fail(errno, "memory map of {} bytes at {}: {}", length, request.offset, std::strerror(errno));
-    // The threads that serve faults are not there in a child.
-    ::madvise(memory, length, MADV_DONTFORK);
-    if (Result<void> watched = userfault_.watch(memory, length, request.shared); !watched) {
-        ::munmap(memory, length);
-        return fail(watched.error());
-    }
+    const Userfault::Wanted wanted{.length = round_up(request.length, page_size),
+                                   .protection = request.protection,
+                                   .shared = request.shared,
+                                   .file = file->descriptor(),
+                                   .offset = request.offset};
+    void* memory = TRY(userfault_.map_watched(wanted));
     // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
     while (!userfault_.settled()) ::sched_yield();
     MapRegistry::instance().insert({.start = reinterpret_cast<std::uintptr_t>(memory),
-                                    .length = length,
+                                    .length = wanted.length,
                                     .offset = request.offset,
                                     .inode = request.inode,
                                     .file = file,
@@ -105,6 +100,10 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
                                     .shared = request.shared,
                                     .may_store = request.may_store,
                                     .may_use_reserve = request.may_use_reserve});
+    if (Result<void> open = Userfault::let_in(memory, wanted); !open) {
+        TRY(unmap(memory, wanted.length));
+        return fail(open.error());
+    }
     return memory;
 }
 
@@ -146,8 +145,24 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     if (start % page_size != 0 || length == 0 || length > SIZE_MAX - page_size)
         return fail(EINVAL, "unmap of {} bytes at {}: not whole pages", length, fmt::ptr(address));
     const std::uintptr_t end = start + round_up(length, page_size);
-    const std::vector<Region> gone = MapRegistry::instance().remove(start, end);
-    if (gone.empty()) return fail(EINVAL, "unmap of {} bytes at {}: no map of a file", length, fmt::ptr(address));
+    MapRegistry& registry = MapRegistry::instance();
+    std::vector<Region> gone;  // the last references to inodes go outside of the lock
+    {
+        MutexLock guard(registry.lock());
+        gone = registry.parts_locked(start, end);
+        if (gone.empty()) return fail(EINVAL, "unmap of {} bytes at {}: no map of a file", length, fmt::ptr(address));
+        // While the page cache still knows them: nothing is stored behind its back.
+        for (auto part = gone.begin(); part != gone.end(); ++part) {
+            Result<void> kept_out = Userfault::keep_out(reinterpret_cast<void*>(part->start), part->length);
+            if (kept_out) continue;
+            while (part != gone.begin()) {
+                --part;
+                ::mprotect(reinterpret_cast<void*>(part->start), part->length, part->protection);
+            }
+            return kept_out;
+        }
+        registry.forget_locked(gone);
+    }
     for (const Region& part : gone) {
         // Not watched any more, so that no event of it is left behind.
         void* memory = reinterpret_cast<void*>(part.start);

@@ -33,7 +33,8 @@ void MapRegistry::put_locked(Region region) {
 void MapRegistry::insert(Region region) {
     std::vector<Region> stale;  // the last references to inodes go outside of the lock
     MutexLock guard(lock_);
-    stale = remove_parts_locked(parts_locked(region.start, region.end()));
+    stale = parts_locked(region.start, region.end());
+    forget_locked(stale);
     region.life = ++lives_;
     put_locked(std::move(region));
 }
@@ -87,7 +88,7 @@ bool MapRegistry::overlaps(const void* memory, std::size_t length) const {
     return it != regions_.begin() && std::prev(it)->second->end() > start;
 }
 
-std::vector<Region> MapRegistry::remove_parts_locked(std::vector<Region> parts) {
+void MapRegistry::forget_locked(const std::vector<Region>& parts) {
     for (const Region& part : parts) {
         auto it = std::prev(regions_.upper_bound(part.start));
         const RegionRef whole = it->second;
@@ -97,18 +98,13 @@ std::vector<Region> MapRegistry::remove_parts_locked(std::vector<Region> parts) 
         if (part.end() < whole->end()) put_locked(cut(*whole, part.end(), whole->end()));
     }
     count_.store(regions_.size());
-    return parts;
 }
 
 std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {
     std::vector<Region> parts = parts_locked(start, end);
     std::erase_if(parts, [&](const Region& part) { return part.engine != engine; });
-    return remove_parts_locked(std::move(parts));
-}
-
-std::vector<Region> MapRegistry::remove(std::uintptr_t start, std::uintptr_t end) {
-    MutexLock guard(lock_);
-    return remove_parts_locked(parts_locked(start, end));
+    forget_locked(parts);
+    return parts;
 }
 
 void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine) {

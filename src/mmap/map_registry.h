@@ -43,9 +43,12 @@ public:
     // The parts of [start, end) that are maps, by address.
     std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end) const;
     bool overlaps(const void* memory, std::size_t length) const;
+<<<<<<< HEAD
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
     // The range is no map any more. What was one.
     std::vector<Region> remove(std::uintptr_t start, std::uintptr_t end);
+=======
+>>>>>>> fix4
     bool uses(const MappedFile* file) const;
     std::size_t count(const ClientMaps* engine) const;
 
@@ -58,6 +61,9 @@ public:
     RegionRef below_locked(std::uintptr_t address) const UEXT4_REQUIRES(lock_);
     // Where the parts of one map show the file's bytes at `offset`.
     std::vector<std::uintptr_t> pages_of_locked(std::uint64_t life, std::uint64_t offset) const UEXT4_REQUIRES(lock_);
+    std::vector<Region> parts_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
+    // These parts are no maps any more.
+    void forget_locked(const std::vector<Region>& parts) UEXT4_REQUIRES(lock_);
     // Of one engine's maps, whose event it is.
     std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine)
         UEXT4_REQUIRES(lock_);
@@ -68,8 +74,6 @@ public:
 
 private:
     void put_locked(Region region) UEXT4_REQUIRES(lock_);
-    std::vector<Region> remove_parts_locked(std::vector<Region> parts) UEXT4_REQUIRES(lock_);
-    std::vector<Region> parts_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);

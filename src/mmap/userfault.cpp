@@ -95,19 +95,51 @@ void Userfault::probe() {
         return;
     }
     void* alias = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    void* map = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    if (alias != MAP_FAILED && map != MAP_FAILED && watch(map, page, true)) {
+    const Wanted wanted{.length = page, .protection = PROT_READ | PROT_WRITE, .file = memory};
+    const Result<void*> map = map_watched(wanted);
+    if (alias != MAP_FAILED && map && let_in(*map, wanted)) {
         *static_cast<volatile char*>(alias) = 1;
-        const auto address = reinterpret_cast<std::uintptr_t>(map);
+        const auto address = reinterpret_cast<std::uintptr_t>(*map);
         const Result<bool> shown = try_install(address, page, true);
         offer_.continue_protected = shown && *shown;
         const Result<bool> poisoned = try_poison(address);
         offer_.poison = poisoned && *poisoned && try_clear(address);
-        unwatch(map, page);
+    }
+    if (map) {
+        unwatch(*map, page);
+        ::munmap(*map, page);
     }
     if (alias != MAP_FAILED) ::munmap(alias, page);
-    if (map != MAP_FAILED) ::munmap(map, page);
     ::close(memory);
+}
+
+// The kernel fills memory of its own accord, as it is mapped, where the program has called mlockall(MCL_FUTURE); and
+// another thread may still hold the address of a map that was there before. What is accessed before it is watched is
+// served from the memory file as it lies there, and never asked for again.
+Result<void*> Userfault::map_watched(const Wanted& wanted) {
+    void* memory = ::mmap(nullptr, wanted.length, PROT_NONE, wanted.shared ? MAP_SHARED : MAP_PRIVATE, wanted.file,
+                          static_cast<off_t>(wanted.offset));
+    if (memory == MAP_FAILED)
+        return fail(errno, "memory map of {} bytes at {}: {}", wanted.length, wanted.offset, std::strerror(errno));
+    // What a locked map is made longer by is filled before its event tells where it has gone: neither could end.
+    ::munlock(memory, wanted.length);
+    // The threads that serve faults are not there in a child.
+    ::madvise(memory, wanted.length, MADV_DONTFORK);
+    if (Result<void> watched = watch(memory, wanted.length, wanted.shared); !watched) {
+        ::munmap(memory, wanted.length);
+        return fail(watched.error());
+    }
+    return memory;
+}
+
+Result<void> Userfault::let_in(void* address, const Wanted& wanted) {
+    if (::mprotect(address, wanted.length, wanted.protection) == 0) return {};
+    return fail(errno, "memory map of {} bytes at {}: {}", wanted.length, wanted.offset, std::strerror(errno));
+}
+
+Result<void> Userfault::keep_out(void* address, std::size_t length) {
+    if (::mprotect(address, length, PROT_NONE) == 0) return {};
+    return fail(errno, "unmap of {} bytes at {}: {}", length, fmt::ptr(address), std::strerror(errno));
 }
 
 Result<void> Userfault::watch(void* address, std::size_t length, bool stores) {

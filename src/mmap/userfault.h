@@ -32,8 +32,21 @@ public:
     void offer_less() { offer_.continue_protected = offer_.poison = false; }
     int descriptor() const { return fd_; }
 
-    // Faults of [address, length) arrive here. `stores`: also the first store to a page that is there.
-    Result<void> watch(void* address, std::size_t length, bool stores);
+    // What of a memory file is mapped: mmap(2)'s.
+    struct Wanted {
+        std::size_t length = 0;
+        int protection = 0;  // PROT_*
+        bool shared = true;  // else MAP_PRIVATE
+        int file = -1;
+        std::uint64_t offset = 0;
+    };
+    // Maps memory whose faults arrive here: of a shared map also the first store to a page that is there. Nothing can
+    // be accessed before that, and until let_in().
+    Result<void*> map_watched(const Wanted& wanted);
+    static Result<void> let_in(void* address, const Wanted& wanted);
+    // An access to what is not watched any more would be served past us: nobody is let in, first. The kernel may refuse
+    // that, of a part of a map, for want of memory for one more.
+    static Result<void> keep_out(void* address, std::size_t length);
     void unwatch(void* address, std::size_t length);
     // These look once. False where an event of the program's munmap or mremap has to be read first: the caller asks
     // again then, without what the reader of events needs.
@@ -55,6 +68,7 @@ public:
 
 private:
     explicit Userfault(int fd) : fd_(fd) {}
+    Result<void> watch(void* address, std::size_t length, bool stores);
     void probe();
     int fd_ = -1;
     UserfaultOffer offer_;

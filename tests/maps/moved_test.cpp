@@ -1,0 +1,103 @@
+// Several threads that map, move and end their maps, each of a file of its own: the addresses that one leaves are the
+// next one's at once, and nobody meets what was another's.
+#include "mapped_image.h"
+
+#include <atomic>
+#include <chrono>
+#include <random>
+#include <thread>
+
+namespace uext4::test {
+namespace {
+
+constexpr std::size_t page = 4096, pages = 16;
+constexpr int threads = 4, most_rounds = 20'000;
+constexpr auto duration = std::chrono::seconds(3);
+
+thread_local volatile std::sig_atomic_t may_be_refused = 0;
+
+class MovedMaps : public MappedImage {
+protected:
+    // As refused(), with the handlers of in_threads(), which all threads share.
+    template <class Access>
+    static bool refused_here(Access access) {
+        volatile bool out = true;
+        if (sigsetjmp(refused_at, 1) == 0) {
+            may_be_refused = 1;
+            access();
+            out = false;
+        }
+        may_be_refused = 0;
+        return out;
+    }
+
+    // Calls `round` of each thread's file in `threads` threads until the time is over or one has failed.
+    template <class Round>
+    void in_threads(Round round) {
+        struct sigaction action{}, old_bus{}, old_segv{};
+        action.sa_handler = [](int number) {
+            if (may_be_refused) siglongjmp(refused_at, 1);
+            ::signal(number, SIG_DFL);
+        };
+        ASSERT_EQ(::sigaction(SIGBUS, &action, &old_bus), 0);
+        ASSERT_EQ(::sigaction(SIGSEGV, &action, &old_segv), 0);
+        std::atomic<bool> stop{false};
+        std::vector<std::thread> all;
+        const auto until = std::chrono::steady_clock::now() + duration;
+        for (int t = 0; t < threads; ++t)
+            all.emplace_back([&, t] {
+                uext4_file* file = open(fmt::format("/f{}", t).c_str());
+                std::string model(pages * page, static_cast<char>('0' + t));
+                write(file, model);
+                std::mt19937 random(static_cast<unsigned>(t) + 1);
+                for (int i = 0; i < most_rounds && !stop && std::chrono::steady_clock::now() < until; ++i) {
+                    round(file, model, random);
+                    if (HasFailure()) stop = true;
+                }
+                EXPECT_TRUE(read(file, model.size()) == model) << "the file of thread " << t << " differs";
+                uext4_close(file);
+            });
+        std::thread syncer([&] {
+            while (!stop && std::chrono::steady_clock::now() < until) {
+                EXPECT_EQ(uext4_syncfs(fs), 0);
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+        });
+        for (std::thread& one : all) one.join();
+        syncer.join();
+        ::sigaction(SIGBUS, &old_bus, nullptr);
+        ::sigaction(SIGSEGV, &old_segv, nullptr);
+    }
+};
+
+// A thread that touches addresses which it does not own any more is refused, and nobody else notices.
+TEST_F(MovedMaps, StrayAccessesLeaveNoTrace) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    in_threads([&](uext4_file* file, std::string& model, std::mt19937& random) {
+        // Fresh memory behind the map, so that there is something to be seen too early.
+        const std::size_t length = pages * page;
+        char* memory = map(file, length);
+        for (unsigned k = random() % 8; k > 0; --k) {
+            const std::size_t at = random() % length;
+            model[at] = memory[at] = static_cast<char>('a' + random() % 26);
+        }
+        EXPECT_TRUE(std::memcmp(memory, model.data(), length) == 0) << "the map differs";
+        std::thread stray([memory] {
+            for (std::size_t i = 0; i < 50; ++i)
+                refused_here([&] { (void)*static_cast<volatile char*>(memory + i * 997 % (pages * page)); });
+        });
+        EXPECT_EQ(uext4_unmap(memory, length), 0);
+        stray.join();
+        EXPECT_TRUE(read(file, model.size()) == model) << "the file differs";
+        if (random() % 7 == 0) {
+            const std::size_t hole = random() % pages * page;
+            EXPECT_EQ(uext4_fallocate(file, 3, static_cast<off_t>(hole), page), 0);
+            model.replace(hole, page, page, 0);
+        }
+    });
+    unmount();
+}
+
+}  // namespace
+}  // namespace uext4::test
