@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -87,6 +88,7 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
                                    .shared = request.shared,
                                    .file = file->descriptor(),
                                    .offset = request.offset};
+    TRY(file->contents().reach(std::min(wanted.offset + wanted.length, request.inode->size_hint())));
     void* memory = TRY(userfault_.map_watched(wanted));
     // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
     MapRegistry& registry = MapRegistry::instance();
