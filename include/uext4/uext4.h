@@ -170,6 +170,10 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * library's cache is in. What is on the device is read again; what the file's pages there had that was not yet written
  * back, by whichever way it was stored, is zeros from then on.
  *
+ * The memory behind the maps is a file to the kernel: beyond RLIMIT_FSIZE a file cannot be mapped (-EFBIG), nor one that
+ * is mapped be read or written through the cache; an access of a map that the file has grown past it is SIGBUS. No call
+ * raises SIGXFSZ.
+ *
  * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
  * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program cannot
  * touch the memory (EFAULT). What comes from outside (/proc/PID/mem, process_vm_writev, ptrace) faults like a system call

@@ -1,6 +1,7 @@
 #include "mmap/address_space.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include <cinttypes>
@@ -25,12 +26,20 @@ std::optional<Placement> placement_of(std::uintptr_t page) {
         if (page >= p.end) continue;
         p.protection = (rights[0] == 'r' ? PROT_READ : 0) | (rights[1] == 'w' ? PROT_WRITE : 0) |
                        (rights[2] == 'x' ? PROT_EXEC : 0);
+        p.shared = rights[3] == 's';
         p.device = makedev(major_number, minor_number);
         p.inode = inode;
         if (path > 0) p.path = line.substr(static_cast<std::size_t>(path));
         return p;
     }
     return {};
+}
+
+bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
+    const std::optional<Placement> placed = placement_of(page);
+    struct stat status{};
+    return placed && ::fstat(file, &status) == 0 && placed->inode == status.st_ino && placed->device == status.st_dev &&
+           placed->shared == shared && placed->offset + (page - placed->start) == offset;
 }
 
 }  // namespace uext4

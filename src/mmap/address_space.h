@@ -12,6 +12,7 @@ namespace uext4 {
 struct Placement {
     std::uintptr_t start = 0, end = 0;  // of pages that are mapped alike
     int protection = 0;                 // PROT_*
+    bool shared = false;                // MAP_SHARED
     std::uint64_t offset = 0;           // in the file, at `start`
     dev_t device = 0;
     ino_t inode = 0;
@@ -20,5 +21,8 @@ struct Placement {
 
 // Nothing: nothing is mapped there, or it cannot be told.
 std::optional<Placement> placement_of(std::uintptr_t page);
+
+// Whether the file's bytes at `offset` are mapped there.
+bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
 
 }  // namespace uext4

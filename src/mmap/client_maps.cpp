@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -87,19 +88,25 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
                                    .shared = request.shared,
                                    .file = file->descriptor(),
                                    .offset = request.offset};
+    TRY(file->contents().reach(std::min(wanted.offset + wanted.length, request.inode->size_hint())));
     void* memory = TRY(userfault_.map_watched(wanted));
     // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
-    while (!userfault_.settled()) ::sched_yield();
-    MapRegistry::instance().insert({.start = reinterpret_cast<std::uintptr_t>(memory),
-                                    .length = wanted.length,
-                                    .offset = request.offset,
-                                    .inode = request.inode,
-                                    .file = file,
-                                    .engine = this,
-                                    .protection = request.protection,
-                                    .shared = request.shared,
-                                    .may_store = request.may_store,
-                                    .may_use_reserve = request.may_use_reserve});
+    MapRegistry& registry = MapRegistry::instance();
+    for (bool placed = false; !placed; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        if (!is_settled()) continue;
+        registry.insert_locked({.start = reinterpret_cast<std::uintptr_t>(memory),
+                                .length = wanted.length,
+                                .offset = request.offset,
+                                .inode = request.inode,
+                                .file = file,
+                                .engine = this,
+                                .protection = request.protection,
+                                .shared = request.shared,
+                                .may_store = request.may_store,
+                                .may_use_reserve = request.may_use_reserve});
+        placed = true;
+    }
     if (Result<void> open = Userfault::let_in(memory, wanted); !open) {
         TRY(unmap(memory, wanted.length));
         return fail(open.error());
@@ -171,6 +178,15 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     }
     for (const Region& part : gone) part.engine->settle_soon();
     return {};
+}
+
+std::size_t ClientMaps::live() {
+    MapRegistry& registry = MapRegistry::instance();
+    for (bool decided = false; !decided; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        decided = !registry.is_open_locked(this) || is_settled();
+    }
+    return registry.count(this);
 }
 
 void ClientMaps::let_go() {

@@ -55,7 +55,7 @@ public:
     static bool admit(const void* address, bool store);
 
     Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
-    std::size_t live() const { return MapRegistry::instance().count(this); }
+    std::size_t live();
     // The file system is thawed: stores that waited go on.
     void resume();
     // What the helper is about to do for removed files, at once: those without maps are held no longer.
@@ -86,6 +86,10 @@ private:
     void settle_soon();
 
     void read_events();
+    // With the registry locked: whether no event of the program's munmap or mremap waits. What was open is decided
+    // then.
+    bool is_settled();
+    void take_gone(std::vector<Region> gone);
     void take_message(const uffd_msg& message, std::vector<Region>& gone);
     void take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid);
     void work();

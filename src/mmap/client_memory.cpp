@@ -3,9 +3,12 @@
 #include "base/bytes.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -13,7 +16,23 @@ namespace uext4 {
 
 namespace {
 constexpr std::uint64_t page = 4096;
+
+// 0, or the error. The limit on file sizes is that of the program's files: its signal, whose default ends the process,
+// is not for this one.
+int lengthen(int file, std::uint64_t size) {
+    sigset_t one, before, pending;
+    sigemptyset(&one);
+    sigaddset(&one, SIGXFSZ);
+    sigemptyset(&pending);
+    ::pthread_sigmask(SIG_BLOCK, &one, &before);
+    ::sigpending(&pending);
+    const bool was_pending = sigismember(&pending, SIGXFSZ) == 1;
+    const int error = ::ftruncate(file, static_cast<off_t>(size)) == 0 ? 0 : errno;
+    if (const timespec at_once{}; error == EFBIG && !was_pending) ::sigtimedwait(&one, nullptr, &at_once);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return error;
 }
+}  // namespace
 
 Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, std::uint32_t unit) {
     const int fd = ::memfd_create(name, MFD_CLOEXEC);
@@ -30,8 +49,32 @@ ClientMemory::~ClientMemory() {
 
 void ClientMemory::extend_locked(std::uint64_t size) {
     const std::uint64_t wanted = round_up(size, unit_);
-    // A failure (the limit on file sizes) leaves accesses beyond refused.
-    if (wanted > size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
+    if (wanted <= size_) return;
+    int error = lengthen(fd_, wanted);
+    if (error == 0) size_ = wanted;
+    if (error != EFBIG) return;
+    // As far as it goes; accesses beyond are refused.
+    rlimit limit{};
+    ::getrlimit(RLIMIT_FSIZE, &limit);
+    const std::uint64_t possible = std::min(wanted, round_down(std::uint64_t{limit.rlim_cur}, unit_));
+    if (possible > size_ && lengthen(fd_, possible) == 0) size_ = possible;
+}
+
+Result<void> ClientMemory::reach_locked(std::uint64_t size) {
+    extend_locked(size);
+    if (size_ >= size) return {};
+    rlimit limit{};
+    ::getrlimit(RLIMIT_FSIZE, &limit);
+    if (size > limit.rlim_cur)
+        return fail(EFBIG,
+                    "memory map: its memory cannot reach {} bytes, since the limit on file sizes (RLIMIT_FSIZE) is {}",
+                    size, limit.rlim_cur);
+    return fail(ENOMEM, "memory map: its memory cannot reach {} bytes", size);
+}
+
+Result<void> ClientMemory::reach(std::uint64_t size) {
+    MutexLock guard(lock_);
+    return reach_locked(size);
 }
 
 void ClientMemory::extend(std::uint64_t size) {
@@ -48,8 +91,7 @@ void ClientMemory::cut(std::uint64_t size) {
 
 Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) {
     MutexLock guard(lock_);
-    extend_locked(offset + length);
-    if (size_ < offset + length) return fail(ENOMEM, "memory map: its memory cannot reach {} bytes", offset + length);
+    TRY(reach_locked(offset + length));
     std::byte*& base = windows_[offset / window];
     if (!base) {
         void* memory = ::mmap(nullptr, window, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_,

@@ -22,7 +22,7 @@ public:
 
     int descriptor() const { return fd_; }
     // Where [offset, offset + length) lies; the range does not cross a window (lengths are powers of two up to 64 KiB,
-    // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM.
+    // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM, EFBIG.
     Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
     // The pages go, in every map.
     void punch(std::uint64_t offset, std::uint64_t length);
@@ -31,11 +31,14 @@ public:
     // The memory file reaches at least, or only, so far: an access of a client beyond its last folio ends with SIGBUS.
     // What is in that folio but not in the last page faults again, to be refused.
     void extend(std::uint64_t size);
+    // The same; it has to. EFBIG where the process's limit on file sizes is less.
+    Result<void> reach(std::uint64_t size);
     void cut(std::uint64_t size);
 
 private:
     ClientMemory(int fd, std::uint32_t unit) : fd_(fd), unit_(unit) {}
     void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
+    Result<void> reach_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
     static constexpr std::uint64_t window = std::uint64_t{64} << 20;
     const int fd_;

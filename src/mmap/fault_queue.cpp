@@ -22,25 +22,39 @@ constexpr std::chrono::milliseconds shortest_meeting{1}, longest_meeting{20}, me
 // ---- the reader: makes no memory-management call and waits for nobody, since munmap and UFFDIO_* wait for it.
 
 void ClientMaps::read_events() {
-    for (;;) {
+    constexpr int soon = 10;  // ms
+    for (bool is_open = false;;) {
         pollfd polled[2] = {{userfault_.descriptor(), POLLIN, 0}, {stop_event_, POLLIN, 0}};
-        if (::poll(polled, 2, -1) < 0 && errno != EINTR) return;
+        if (::poll(polled, 2, is_open ? soon : -1) < 0 && errno != EINTR) return;
         if (polled[1].revents) return;
-        if (!(polled[0].revents & POLLIN)) continue;
+        if (!is_open && !(polled[0].revents & POLLIN)) continue;
         std::vector<Region> gone;
         {
-            MutexLock guard(MapRegistry::instance().lock());
+            MapRegistry& registry = MapRegistry::instance();
+            MutexLock guard(registry.lock());
             uffd_msg messages[32];
             const ssize_t n = ::read(userfault_.descriptor(), messages, sizeof messages);
             for (ssize_t i = 0; i < n / static_cast<ssize_t>(sizeof(uffd_msg)); ++i) take_message(messages[i], gone);
+            is_open = registry.is_open_locked(this) && !is_settled();
         }
-        if (gone.empty()) continue;
-        // The helper lets the files go.
-        MutexLock guard(lock_);
-        settle_wanted_ = true;
-        gone_.insert(gone_.end(), std::make_move_iterator(gone.begin()), std::make_move_iterator(gone.end()));
-        chores_changed_.notify_all();
+        if (!gone.empty()) take_gone(std::move(gone));
     }
+}
+
+// The helper lets the files go.
+void ClientMaps::take_gone(std::vector<Region> gone) {
+    MutexLock guard(lock_);
+    settle_wanted_ = true;
+    gone_.insert(gone_.end(), std::make_move_iterator(gone.begin()), std::make_move_iterator(gone.end()));
+    chores_changed_.notify_all();
+}
+
+bool ClientMaps::is_settled() {
+    MapRegistry& registry = MapRegistry::instance();
+    registry.lock().assert_held();
+    if (!userfault_.settled()) return false;
+    if (registry.is_open_locked(this)) take_gone(registry.settle_locked(this));
+    return true;
 }
 
 void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone) {
@@ -180,6 +194,7 @@ Result<void> ClientMaps::serve_in(const Region& region, const Job& job, Kind kin
         const auto try_it = [&]() -> Result<bool> {
             MapRegistry& registry = MapRegistry::instance();
             MutexLock guard(registry.lock());
+            if (registry.is_open_locked(this) && !is_settled()) return false;
             const RegionRef now = registry.find_locked(job.page);
             if (!now || now->life != region.life || now->inode.get() != region.inode.get()) return true;
             const std::uint64_t first = std::max(offset, now->offset);
@@ -203,7 +218,7 @@ RegionRef ClientMaps::grown_to(std::uintptr_t page) {
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
         if (RegionRef there = registry.find_locked(page)) return there;
-        if (!userfault_.settled()) continue;
+        if (!is_settled()) continue;
         const RegionRef below = registry.below_locked(page);
         const std::optional<Placement> placed = placement_of(page);
         if (!below || below->engine != this || !placed || placed->start > below->end()) return nullptr;
@@ -229,9 +244,15 @@ void ClientMaps::finish(const Job& job) {
 // where that refuses nothing else that could be had, else by the right that is taken from it (adr/0005).
 void ClientMaps::refuse(const Job& job) {
     bool can_poison = offer().poison, is_readable = job.kind == Kind::store;
+    MapRegistry& registry = MapRegistry::instance();
+    // Another map may lie there already, of which is not known yet.
+    for (bool settled = false; !settled; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        settled = is_settled();
+    }
     {
         // Held no longer than this: whoever goes on may want the file's space.
-        const RegionRef region = MapRegistry::instance().find(job.page);
+        const RegionRef region = registry.find(job.page);
         if (region && region->life != job.life) return finish(job);
         can_poison = can_poison && region && region->shared;
         if (region && region->offset_of(job.page) >= region->inode->size_hint()) is_readable = false;
@@ -275,7 +296,7 @@ bool ClientMaps::on_the_map(const Job& job, Act act) {
     MapRegistry& registry = MapRegistry::instance();
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
-        if (!userfault_.settled()) continue;
+        if (!is_settled()) continue;
         const RegionRef region = registry.find_locked(job.page);
         if (!region || region->life != job.life) return false;
         const Result<bool> done = act(*region);
@@ -300,7 +321,7 @@ void ClientMaps::undo_on_the_map(const Job& job, std::uint64_t offset, Undo undo
     MapRegistry& registry = MapRegistry::instance();
     const auto all_undone = [&] {
         MutexLock guard(registry.lock());
-        return userfault_.settled() && std::ranges::all_of(registry.pages_of_locked(job.life, offset), undo);
+        return is_settled() && std::ranges::all_of(registry.pages_of_locked(job.life, offset), undo);
     };
     while (!all_undone()) ::sched_yield();
 }

@@ -1,5 +1,6 @@
 #include "mmap/map_registry.h"
 
+#include "mmap/address_space.h"
 #include "mmap/mapped_file.h"
 
 #include <algorithm>
@@ -16,6 +17,12 @@ Region cut(const Region& region, std::uintptr_t start, std::uintptr_t end) {
     return part;
 }
 
+MappedFile::Range range_of(const Region& region) { return {region.start, region.length, region.offset, region.shared}; }
+
+bool is_trace(const Region& region) { return region.file == nullptr; }
+
+bool overlap(const Region& a, const Region& b) { return a.start < b.end() && b.start < a.end(); }
+
 }  // namespace
 
 MapRegistry& MapRegistry::instance() {
@@ -23,20 +30,27 @@ MapRegistry& MapRegistry::instance() {
     return registry;
 }
 
+// Where nothing else is.
 void MapRegistry::put_locked(Region region) {
-    region.file->add_range({region.start, region.length, region.offset, region.shared});
+    region.file->add_range(range_of(region));
     const std::uintptr_t start = region.start;
     regions_[start] = std::make_shared<const Region>(std::move(region));
     count_.store(regions_.size());
 }
 
-void MapRegistry::insert(Region region) {
-    std::vector<Region> stale;  // the last references to inodes go outside of the lock
-    MutexLock guard(lock_);
-    stale = parts_locked(region.start, region.end());
-    forget_locked(stale);
+void MapRegistry::insert_locked(Region region) {
+    set_aside_locked(region.start, region.end());
     region.life = ++lives_;
     put_locked(std::move(region));
+}
+
+// What is set aside keeps its place in its file: until its event is read, nothing can be asked for there.
+void MapRegistry::set_aside_locked(std::uintptr_t start, std::uintptr_t end) {
+    for (Region& part : parts_locked(start, end)) {
+        forget_locked({part});
+        part.file->add_range(range_of(part));
+        aside_.push_back(std::move(part));
+    }
 }
 
 std::vector<Region> MapRegistry::parts_locked(std::uintptr_t start, std::uintptr_t end) const {
@@ -93,26 +107,129 @@ void MapRegistry::forget_locked(const std::vector<Region>& parts) {
         auto it = std::prev(regions_.upper_bound(part.start));
         const RegionRef whole = it->second;
         regions_.erase(it);
-        whole->file->remove_range(whole->start);
+        whole->file->remove_range(range_of(*whole));
         if (whole->start < part.start) put_locked(cut(*whole, whole->start, part.start));
         if (part.end() < whole->end()) put_locked(cut(*whole, part.end(), whole->end()));
     }
     count_.store(regions_.size());
 }
 
+std::vector<Region> MapRegistry::layers_locked(std::uintptr_t start, std::uintptr_t end,
+                                               const ClientMaps* engine) const {
+    std::vector<Region> out;
+    for (const Region& region : aside_)
+        if (region.start < end && start < region.end()) out.push_back(cut(region, start, end));
+    for (Region& part : parts_locked(start, end)) out.push_back(std::move(part));
+    std::erase_if(out, [&](const Region& part) { return part.engine != engine; });
+    return out;
+}
+
+// `part` is a layer, or a part of one.
+void MapRegistry::forget_layer_locked(const Region& part) {
+    const auto it = std::ranges::find_if(aside_, [&](const Region& region) {
+        return region.life == part.life && region.start <= part.start && part.end() <= region.end() &&
+               region.offset_of(part.start) == part.offset;
+    });
+    if (it == aside_.end()) return forget_locked({part});
+    const Region whole = std::move(*it);
+    if (!is_trace(whole)) whole.file->remove_range(range_of(whole));
+    std::vector<Region> rest;
+    if (whole.start < part.start) rest.push_back(cut(whole, whole.start, part.start));
+    if (part.end() < whole.end()) rest.push_back(cut(whole, part.end(), whole.end()));
+    for (const Region& piece : rest)
+        if (!is_trace(piece)) piece.file->add_range(range_of(piece));
+    aside_.insert(aside_.erase(it), rest.begin(), rest.end());
+}
+
+std::vector<Region> MapRegistry::take_locked(const std::vector<Region>& layers, const Accepts& accepts) {
+    const auto is_met_by_another = [&](const Region& layer) {
+        return std::ranges::any_of(layers, [&](const Region& l) { return &l != &layer && overlap(l, layer); });
+    };
+    std::vector<Region> first, last;
+    for (const Region& layer : layers) (!is_met_by_another(layer) || accepts(layer) ? first : last).push_back(layer);
+    first.insert(first.end(), last.begin(), last.end());
+    std::vector<Region> taken;
+    for (const Region& layer : first) {
+        // What of it no other was taken for.
+        std::vector<Region> pieces{layer};
+        for (const Region& other : taken) {
+            std::vector<Region> left;
+            for (const Region& piece : pieces) {
+                if (!overlap(piece, other)) {
+                    left.push_back(piece);
+                    continue;
+                }
+                if (piece.start < other.start) left.push_back(cut(piece, piece.start, other.start));
+                if (other.end() < piece.end()) left.push_back(cut(piece, other.end(), piece.end()));
+            }
+            pieces.swap(left);
+        }
+        taken.insert(taken.end(), pieces.begin(), pieces.end());
+    }
+    for (const Region& part : taken) forget_layer_locked(part);
+    return taken;
+}
+
 std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {
-    std::vector<Region> parts = parts_locked(start, end);
-    std::erase_if(parts, [&](const Region& part) { return part.engine != engine; });
-    forget_locked(parts);
-    return parts;
+    std::vector<Region> layers = layers_locked(start, end, engine);
+    const bool is_open = std::ranges::any_of(layers, [&](const Region& one) {
+        return std::ranges::any_of(layers, [&](const Region& other) { return &one != &other && overlap(one, other); });
+    });
+    if (is_open) {
+        // Not of addresses where nothing was: another may come there before this is settled.
+        std::map<std::uintptr_t, std::uintptr_t> there;
+        for (const Region& layer : layers) there[layer.start] = std::max(there[layer.start], layer.end());
+        std::uintptr_t reached = 0;
+        for (const auto& [from, to] : there) {
+            if (to > reached) removals_.push_back({std::max(from, reached), to, engine});
+            reached = std::max(reached, to);
+        }
+        return {};
+    }
+    for (const Region& layer : layers) forget_layer_locked(layer);
+    std::erase_if(layers, is_trace);
+    return layers;
 }
 
 void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine) {
-    std::vector<Region> parts = remove_locked(from, from + length, engine);
-    for (Region part : parts) {
+    std::vector<Region> layers = layers_locked(from, from + length, engine);
+    std::erase_if(layers, is_trace);
+    std::vector<Region> parts = take_locked(layers, [&](const Region& layer) {
+        return is_placed_at(to + (layer.start - from), layer.file->descriptor(), layer.offset, layer.shared);
+    });
+    set_aside_locked(to, to + length);
+    for (Region& part : parts) {
+        aside_.push_back({.life = ++lives_, .start = part.start, .length = part.length, .engine = part.engine});
         part.start = to + (part.start - from);
         put_locked(std::move(part));
     }
+}
+
+bool MapRegistry::is_open_locked(const ClientMaps* engine) const {
+    const auto is_its = [&](const auto& one) { return one.engine == engine; };
+    return std::ranges::any_of(removals_, is_its) || std::ranges::any_of(aside_, is_its);
+}
+
+std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
+    std::vector<Region> gone;
+    for (const Removal& one : removals_) {
+        if (one.engine != engine) continue;
+        std::vector<Region> parts =
+            take_locked(layers_locked(one.start, one.end, engine), [](const Region&) { return false; });
+        gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
+    }
+    std::erase_if(removals_, [&](const Removal& one) { return one.engine == engine; });
+    for (auto it = aside_.begin(); it != aside_.end();) {
+        if (it->engine != engine) {
+            ++it;
+            continue;
+        }
+        if (!is_trace(*it)) it->file->remove_range(range_of(*it));
+        gone.push_back(std::move(*it));
+        it = aside_.erase(it);
+    }
+    std::erase_if(gone, is_trace);
+    return gone;
 }
 
 void MapRegistry::grow_locked(std::uintptr_t start, std::uintptr_t end) {
@@ -122,7 +239,7 @@ void MapRegistry::grow_locked(std::uintptr_t start, std::uintptr_t end) {
     Region longer = *it->second;
     if (end <= longer.end()) return;
     longer.length = end - longer.start;
-    longer.file->remove_range(start);
+    longer.file->remove_range(range_of(*it->second));
     put_locked(std::move(longer));
 }
 
@@ -130,7 +247,7 @@ bool MapRegistry::uses(const MappedFile* file) const {
     MutexLock guard(lock_);
     for (const auto& [start, region] : regions_)
         if (region->file.get() == file) return true;
-    return false;
+    return std::ranges::any_of(aside_, [&](const Region& region) { return region.file.get() == file; });
 }
 
 std::size_t MapRegistry::count(const ClientMaps* engine) const {

@@ -1,4 +1,10 @@
 // Every client map of the process, by its address. The program's own munmap and mremap move and remove entries.
+//
+// The kernel tells of them after the addresses are free, so that another thread may have moved its map there before,
+// and that be read first. A map that one is moved onto is set aside: it has left, and its own event is still to come.
+// Of which of several maps of an address an event is, nothing says but what lies where it has gone to. Where a map was
+// taken away, that waits until all events are read; all have left by then but the last that came. A map that was moved
+// leaves a trace where it was: after the move the kernel tells, too, that what was there was taken away.
 #pragma once
 
 #include "inode/inode_table.h"
@@ -6,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,7 +45,8 @@ class MapRegistry {
 public:
     static MapRegistry& instance();
 
-    void insert(Region region);  // takes the place of what was there
+    // Takes the place of what was there. The events of its engine are settled.
+    void insert_locked(Region region) UEXT4_REQUIRES(lock_);
     RegionRef find(std::uintptr_t address) const;
     // The parts of [start, end) that are maps, by address.
     std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end) const;
@@ -64,19 +72,38 @@ public:
     std::vector<Region> parts_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
     // These parts are no maps any more.
     void forget_locked(const std::vector<Region>& parts) UEXT4_REQUIRES(lock_);
-    // Of one engine's maps, whose event it is.
+    // Of one engine's maps, whose event it is. What is gone: the last references to inodes go outside of the lock.
     std::vector<Region> remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine)
         UEXT4_REQUIRES(lock_);
     void move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine)
         UEXT4_REQUIRES(lock_);
+    // Whether it is still open which maps some events have taken away; every event of the engine's has been read, and
+    // it is not.
+    bool is_open_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
+    std::vector<Region> settle_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // The region reaches to `end`, or to the next one.
     void grow_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
 
 private:
+    struct Removal {
+        std::uintptr_t start = 0, end = 0;
+        const ClientMaps* engine = nullptr;
+    };
+    using Accepts = std::function<bool(const Region&)>;
     void put_locked(Region region) UEXT4_REQUIRES(lock_);
+    void set_aside_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    // All that the engine's maps have at the addresses, those that came first before the others.
+    std::vector<Region> layers_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) const
+        UEXT4_REQUIRES(lock_);
+    // One layer of each address: the first that is accepted, or else the first.
+    std::vector<Region> take_locked(const std::vector<Region>& layers, const Accepts& accepts) UEXT4_REQUIRES(lock_);
+    void forget_layer_locked(const Region& part) UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);
+    // Whose address is another's by now, in the order of coming; and traces, which have no file.
+    std::vector<Region> aside_ UEXT4_GUARDED_BY(lock_);
+    std::vector<Removal> removals_ UEXT4_GUARDED_BY(lock_);  // open
     std::uint64_t lives_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};
 };

@@ -17,9 +17,10 @@ void MappedFile::add_range(const Range& range) {
     ranges_.push_back(range);
 }
 
-void MappedFile::remove_range(std::uintptr_t start) {
+void MappedFile::remove_range(const Range& range) {
     MutexLock guard(lock_);
-    std::erase_if(ranges_, [&](const Range& r) { return r.start == start; });
+    const auto it = std::ranges::find(ranges_, range);
+    if (it != ranges_.end()) ranges_.erase(it);
 }
 
 void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {

@@ -25,9 +25,10 @@ public:
         std::size_t length = 0;
         std::uint64_t offset = 0;
         bool stores = false;  // watched for stores: a shared map
+        bool operator==(const Range&) const = default;
     };
     void add_range(const Range& range);
-    void remove_range(std::uintptr_t start);
+    void remove_range(const Range& range);  // one of those that are like it
 
     void protect(std::uint64_t offset, std::uint64_t length) override;
     Result<std::byte*> memory(std::uint64_t index) override;

@@ -1,4 +1,4 @@
-// What the system does to memory of its own accord as it is mapped (mlockall).
+// What the system does to memory of its own accord as it is mapped (mlockall), and what it forbids (RLIMIT_FSIZE).
 #include "mapped_image.h"
 
 #include <sys/resource.h>
@@ -92,6 +92,84 @@ TEST_F(LockedMaps, Grow) {
     EXPECT_EQ(read(file, 1, 30 * page), "c");
     EXPECT_EQ(uext4_unmap(memory, 32 * page), 0);
     uext4_close(file);
+}
+
+// The memory behind the maps counts as a file to the system; its limit is no reason to end the process, in whichever
+// thread it is met.
+class LimitedMaps : public MappedImage {
+protected:
+    static void limit(rlim_t bytes) {
+        rlimit limits{};
+        ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limits), 0);
+        limits.rlim_cur = bytes;
+        ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limits), 0);
+    }
+    void TearDown() override {
+        rlimit limits{};
+        ::getrlimit(RLIMIT_FSIZE, &limits);
+        limits.rlim_cur = limits.rlim_max;
+        ::setrlimit(RLIMIT_FSIZE, &limits);
+        MappedImage::TearDown();
+    }
+    static constexpr off_t limit_at = off_t{96} << 20;
+};
+
+TEST_F(LimitedMaps, ReachAsFarAsTheLimit) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/big");
+    ASSERT_EQ(uext4_ftruncate(file, off_t{1} << 30), 0);
+    limit(limit_at);
+    char* memory = map(file, 16 * page);
+    EXPECT_FALSE(refused([&] { memory[page] = 's'; }));
+    EXPECT_EQ(read(file, 1, page), "s");
+    char* last = map(file, 16 * page, limit_at - 16 * page);
+    EXPECT_FALSE(refused([&] { last[15 * page] = 'l'; }));
+    void* beyond = nullptr;
+    EXPECT_EQ(uext4_map(file, limit_at - page, 2 * page, PROT_READ, MAP_SHARED, &beyond), -EFBIG);
+    EXPECT_NE(std::string(uext4_strerror()).find("RLIMIT_FSIZE"), std::string::npos) << uext4_strerror();
+    EXPECT_EQ(uext4_pwrite(file, "x", 1, limit_at), -EFBIG) << "a mapped file's folio has no memory there";
+    sigset_t pending;
+    ASSERT_EQ(::sigpending(&pending), 0);
+    EXPECT_FALSE(sigismember(&pending, SIGXFSZ));
+    // The limit lifted, it is as if it had not been.
+    limit(RLIM_INFINITY);
+    EXPECT_EQ(uext4_map(file, limit_at - page, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, &beyond), 0);
+    EXPECT_FALSE(refused([&] { static_cast<char*>(beyond)[page] = 'y'; }));
+    EXPECT_EQ(read(file, 1, limit_at), "y");
+    EXPECT_EQ(uext4_unmap(beyond, 2 * page), 0);
+    EXPECT_EQ(uext4_unmap(memory, 16 * page), 0);
+    EXPECT_EQ(uext4_unmap(last, 16 * page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+// A signal of the limit's that the program has kept for itself stays its own.
+TEST_F(LimitedMaps, LeaveTheProgramsSignals) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/big");
+    ASSERT_EQ(uext4_ftruncate(file, page), 0);
+    char* memory = map(file, page);
+    sigset_t one, before, pending;
+    sigemptyset(&one);
+    sigaddset(&one, SIGXFSZ);
+    ASSERT_EQ(::pthread_sigmask(SIG_BLOCK, &one, &before), 0);
+    ASSERT_EQ(::pthread_kill(::pthread_self(), SIGXFSZ), 0);
+    limit(limit_at);
+    EXPECT_EQ(uext4_ftruncate(file, off_t{1} << 30), 0);
+    ASSERT_EQ(::sigpending(&pending), 0);
+    EXPECT_TRUE(sigismember(&pending, SIGXFSZ));
+    int taken = 0;
+    EXPECT_EQ(::sigwait(&one, &taken), 0);
+    EXPECT_EQ(uext4_ftruncate(file, (off_t{1} << 30) + off_t{1}), 0);
+    ASSERT_EQ(::sigpending(&pending), 0);
+    EXPECT_FALSE(sigismember(&pending, SIGXFSZ));
+    ASSERT_EQ(::pthread_sigmask(SIG_SETMASK, &before, nullptr), 0);
+    EXPECT_EQ(uext4_unmap(memory, page), 0);
+    uext4_close(file);
+    limit(RLIM_INFINITY);
+    unmount();
 }
 
 }  // namespace

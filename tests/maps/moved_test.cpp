@@ -18,6 +18,8 @@ thread_local volatile std::sig_atomic_t may_be_refused = 0;
 
 class MovedMaps : public MappedImage {
 protected:
+    enum class End { by_library, by_munmap, either };
+
     // As refused(), with the handlers of in_threads(), which all threads share.
     template <class Access>
     static bool refused_here(Access access) {
@@ -68,7 +70,41 @@ protected:
         ::sigaction(SIGBUS, &old_bus, nullptr);
         ::sigaction(SIGSEGV, &old_segv, nullptr);
     }
+
+    void move_maps(End end) {
+        make("-t ext4 -b 4096");
+        NEED_MAPS();
+        in_threads([&](uext4_file* file, std::string& model, std::mt19937& random) {
+            const std::size_t from = random() % 8 * page, length = pages * page - from;
+            char* memory = map(file, length, static_cast<off_t>(from));
+            for (unsigned k = random() % 8; k > 0; --k) {
+                const std::size_t at = random() % length;
+                model[from + at] = memory[at] = static_cast<char>('a' + random() % 26);
+            }
+            void* place = ::mmap(nullptr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            void* moved = ::mremap(memory, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+            ASSERT_EQ(moved, place) << strerror(errno);
+            memory = static_cast<char*>(moved);
+            bool same = false;
+            EXPECT_FALSE(refused_here([&] { same = std::memcmp(memory, model.data() + from, length) == 0; }));
+            EXPECT_TRUE(same) << "a moved map shows something else";
+            const std::size_t at = random() % length;
+            EXPECT_FALSE(refused_here([&] { memory[at] = 'M'; }));
+            model[from + at] = 'M';
+            if (end == End::by_library || (end == End::either && random() % 2)) {
+                EXPECT_EQ(uext4_unmap(memory, length), 0) << uext4_strerror();
+            } else {
+                EXPECT_EQ(::munmap(memory, length), 0);
+            }
+            EXPECT_TRUE(read(file, model.size()) == model) << "the file differs";
+        });
+        unmount();
+    }
 };
+
+TEST_F(MovedMaps, AndUnmapped) { move_maps(End::by_library); }
+TEST_F(MovedMaps, AndLeftByMunmap) { move_maps(End::by_munmap); }
+TEST_F(MovedMaps, AndLeftByEither) { move_maps(End::either); }
 
 // A thread that touches addresses which it does not own any more is refused, and nobody else notices.
 TEST_F(MovedMaps, StrayAccessesLeaveNoTrace) {
