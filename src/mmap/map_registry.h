@@ -51,12 +51,7 @@ public:
     // The parts of [start, end) that are maps, by address.
     std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end) const;
     bool overlaps(const void* memory, std::size_t length) const;
-<<<<<<< HEAD
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
-    // The range is no map any more. What was one.
-    std::vector<Region> remove(std::uintptr_t start, std::uintptr_t end);
-=======
->>>>>>> fix4
     bool uses(const MappedFile* file) const;
     std::size_t count(const ClientMaps* engine) const;
 
