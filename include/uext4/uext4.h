@@ -12,8 +12,8 @@
  * may end.)
  *
  * Buffers may be maps of this library's files, of any file system. If the program serves the faults of other memory of
- * its own (userfaultfd, a handler of SIGSEGV), it must not call into the file system for what it passes as a buffer there,
- * nor jump out of a call. A thread that is cancelled (pthread_cancel) ends after its call.
+ * its own (userfaultfd, a handler of SIGSEGV), it must not call into the file system for what it passes as a buffer
+ * there, nor jump out of a call. A thread that is cancelled (pthread_cancel) ends after its call.
  *
  * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() or
  * uext4_set_credentials() (for the whole mount), or uext4_set_thread_identity() or uext4_set_thread_credentials() (for
@@ -152,16 +152,17 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
 
 /* Memory maps of files, coherent with reads and writes. Offset in whole pages; prot: PROT_*; flags: MAP_SHARED,
  * MAP_SHARED_VALIDATE (flags that Linux did not know before it are -EOPNOTSUPP) or MAP_PRIVATE, with MAP_POPULATE and
- * MAP_NORESERVE (of no effect); others are -EINVAL, MAP_LOCKED as well, since pages leave memory with the cache's folios.
- * mlockall(MCL_FUTURE) does not lock them either. A map that the program itself locks (mlock) must not be made longer by
- * mremap: the kernel fills what is new before it tells where the map has gone, and waits for ever.
- * An append-only file that is open for writing cannot be mapped shared, for loads neither (-EACCES).
+ * MAP_NORESERVE (of no effect); others are -EINVAL, MAP_LOCKED as well, since pages leave memory with the cache's
+ * folios. mlockall(MCL_FUTURE) does not lock them either. A map that the program itself locks (mlock,
+ * mlockall(MCL_CURRENT)) must not be made longer by mremap: the kernel fills what is new before it tells where the map
+ * has gone, and waits for ever. An append-only file that is open for writing cannot be mapped shared, for loads neither
+ * (-EACCES).
  *
  * A map lives on when its file is closed, and does not pass to a child of fork(2); it must be ended by uext4_unmap
  * (whole pages, also part of a map or several; -EINVAL where no map is, or is any more) before uext4_umount. An access
- * past the end of the file, without space, or after the file became immutable or the file system read-only is SIGBUS for
- * that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after the
- * others were synced.
+ * past the end of the file, without space, or after the file became immutable or the file system read-only is SIGBUS
+ * for that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after
+ * the others were synced.
  *
  * A handler of a signal may touch a map: while the process has one, asynchronous signals wait until the thread's call
  * into this library has ended (a call that is under way while the first map of the process is made takes them still).
@@ -170,14 +171,14 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * library's cache is in. What is on the device is read again; what the file's pages there had that was not yet written
  * back, by whichever way it was stored, is zeros from then on.
  *
- * The memory behind the maps is a file to the kernel: beyond RLIMIT_FSIZE a file cannot be mapped (-EFBIG), nor one that
- * is mapped be read or written through the cache; an access of a map that the file has grown past it is SIGBUS. No call
- * raises SIGXFSZ.
+ * The memory behind the maps is a file to the kernel: beyond RLIMIT_FSIZE a file cannot be mapped (-EFBIG), nor one
+ * that is mapped be read or written through the cache; an access of a map that the file has grown past it is SIGBUS. No
+ * call raises SIGXFSZ.
  *
  * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
- * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program cannot
- * touch the memory (EFAULT). What comes from outside (/proc/PID/mem, process_vm_writev, ptrace) faults like a system call
- * of the program, but pins the page before it copies: a store that meets a writeback there may be lost. */
+ * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program
+ * cannot touch the memory (EFAULT). What comes from outside (/proc/PID/mem, process_vm_writev, ptrace) faults like a
+ * system call of the program, but pins the page before it copies: a store that meets a writeback there may be lost. */
 UEXT4_API int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address);
 UEXT4_API int uext4_unmap(void* address, size_t length);
 UEXT4_API int uext4_msync(void* address, size_t length, int flags);
