@@ -156,8 +156,8 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
     length_ = options.length != 0 ? options.length : whole - options.offset;
     rlimit largest{};
     if (writable_ && !block_device_ && getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur < offset_ + length_)
-        return fail(EFBIG, "{}: has {} bytes, and the process may write to the first {} of a file (RLIMIT_FSIZE)", name_,
-                    offset_ + length_, largest.rlim_cur);
+        return fail(EFBIG, "{}: has {} bytes, and the process may write to the first {} of a file (RLIMIT_FSIZE)",
+                    name_, offset_ + length_, largest.rlim_cur);
     if (options.lock) {
         TRY(patiently(options.patience, [&] { return lock_file(fd_, writable_, offset_, options.length, name_); }));
         TRY(patiently(options.patience, [&] {
