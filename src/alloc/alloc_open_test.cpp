@@ -28,6 +28,21 @@ TEST(AllocOpen, FreeRefusesSystemBlocksInTheMiddle) {
     EXPECT_EQ(freed.error().code, EUCLEAN);
 }
 
+// A superblock whose log was replayed by whoever does no more has old counters and looks clean.
+TEST(AllocOpen, OldCountersOfTheSuperblockAreNotBelieved) {
+    TestSpace space("-t ext4 -b 4096");
+    const auto before = space.allocator->counts();
+    format::SuperBlock super = space.super();
+    super.set_free_blocks(3);
+    super.free_inodes_count = 1;
+    format::set_super_checksum(super);
+    must(space.device->write(format::super_offset, std::as_bytes(std::span(&super, 1))));
+    space.reopen();
+    EXPECT_EQ(space.allocator->counts().free_blocks, before.free_blocks);
+    EXPECT_EQ(space.allocator->counts().free_inodes, before.free_inodes);
+    space.judge();
+}
+
 // With 1 KiB blocks and bigalloc the superblock is block 1 while blocks count from 0.
 TEST(AllocOpen, LastDescriptorBlockIsTheFileSystems) {
     TestSpace space("-t ext4 -b 1024 -O bigalloc -C 8192");

@@ -4,6 +4,14 @@
 
 namespace uext4 {
 
+namespace {
+
+// A superblock that says that all is well may have old counters all the same: whoever replays a log and does no more
+// leaves it so. So many blocks of descriptors cost nothing at opening; of larger file systems it is believed.
+constexpr std::uint32_t blocks_always_read = 2;
+
+}  // namespace
+
 Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, BufferCache& buffers, Journal& journal,
                                                    std::uint64_t free_blocks, std::uint64_t free_inodes, bool recount) {
     std::unique_ptr<Allocator> out(new Allocator());
@@ -12,7 +20,7 @@ Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, Bu
     s.reserved_clusters = g.reserved_blocks / g.cluster_ratio;
     s.counts_hold = !recount || journal.has_log();
     std::uint64_t clusters = free_blocks / g.cluster_ratio;
-    if (recount) {
+    if (recount || g.group_count <= blocks_always_read * g.descs_per_block) {
         clusters = 0;
         free_inodes = 0;
         for (std::uint32_t n = 0; n < g.group_count; ++n) {

@@ -85,7 +85,8 @@ struct SpaceCounts {
 
 class Allocator {
 public:
-    // Reads no group yet unless `recount`: then free counts are summed from the descriptors (after a crash).
+    // Free counts are summed from the descriptors where they are few, and with `recount` (after a crash); no group is
+    // read.
     static Result<std::unique_ptr<Allocator>> open(const format::Geometry& geometry, BufferCache& buffers,
                                                    Journal& journal, std::uint64_t free_blocks,
                                                    std::uint64_t free_inodes, bool recount);
