@@ -347,7 +347,7 @@ Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in,
     if (request.who && !inode.unprivileged.load(std::memory_order_relaxed)) return false;
     if (inode.data_in_journal() || inode.is_inline()) return false;
     TRY(check_may_write(inode, request));
-    if (any_cached(inode, offset, offset + in.size())) TRY(forget_cached(inode, offset, offset + in.size()));
+    TRY(forget_cached(inode, offset, offset + in.size()));
     if (!TRY(overwrite_places(inode, offset, in))) return false;
     take_times(inode, request);
     return true;
