@@ -51,8 +51,8 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
 // The same where the blocks have their names, are in the file and in no folio: they are overwritten in their place, and
 // nothing else changes. False where it is not so.
 Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in);
-// A direct write of that kind, beside others and beside reads: Inode shared. Folios that have nothing of their own leave
-// the cache for it. False where write_direct() has to do it.
+// A direct write of that kind, beside others and beside reads: Inode shared. Folios that have nothing of their own
+// leave the cache for it. False where write_direct() has to do it.
 Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 
 // ---- write.cpp

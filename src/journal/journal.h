@@ -62,8 +62,8 @@ public:
     // Makes room for at least `wanted` blocks in all. False when the transaction has no room: the caller brings its
     // structures to a valid state, then restart()s. Never false because a commit is waiting.
     [[nodiscard]] bool extend(unsigned wanted);
-    // What the transaction holds, of freed blocks above all, is so much memory that it is to be committed: an operation of
-    // many steps, each of which may take nothing of the log, ends one here and restart()s.
+    // What the transaction holds, of freed blocks above all, is so much memory that it is to be committed: an operation
+    // of many steps, each of which may take nothing of the log, ends one here and restart()s.
     bool holds_much() const;
     // Stops and starts again with `wanted` credits, perhaps in a newer transaction. On error the handle is closed.
     Result<void> restart(unsigned wanted);

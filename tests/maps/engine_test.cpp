@@ -1,4 +1,6 @@
 // Real maps through the C++ interface: as this kernel serves them, and as one does that cannot tell the first store.
+#include "met_signal.h"
+
 #include "api/file_system.h"
 
 #include <fcntl.h>
@@ -10,7 +12,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <csetjmp>
 #include <csignal>
 #include <cstdlib>
 #include <thread>
@@ -19,21 +20,6 @@ namespace uext4 {
 namespace {
 
 constexpr std::size_t page = 4096;
-
-// The signal that the access ends with, by any thread; 0 when it is made.
-thread_local sigjmp_buf met_at;
-template <class Access>
-int signal_of(Access access) {
-    static const bool installed = [] {
-        struct sigaction action{};
-        action.sa_handler = [](int number) { siglongjmp(met_at, number); };
-        return sigaction(SIGBUS, &action, nullptr) == 0 && sigaction(SIGSEGV, &action, nullptr) == 0;
-    }();
-    EXPECT_TRUE(installed);
-    const int met = sigsetjmp(met_at, 1);
-    if (met == 0) access();
-    return met;
-}
 
 // What system calls are given.
 class Pipe {

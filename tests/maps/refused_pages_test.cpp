@@ -1,5 +1,7 @@
 // What is done to pages of maps for a moment touches nothing else: other volumes, pages that the program moves, and
 // blocks beside those that are on their way to the device.
+#include "met_signal.h"
+
 #include "api/file_system.h"
 #include "device/open_device.h"
 
@@ -11,7 +13,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <csetjmp>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
@@ -24,21 +25,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t page = 4096;
-
-thread_local sigjmp_buf met_at;
-// The signal that the access ends with; 0 when it is made.
-template <class Access>
-int signal_of(Access access) {
-    static const bool installed = [] {
-        struct sigaction action{};
-        action.sa_handler = [](int number) { siglongjmp(met_at, number); };
-        return sigaction(SIGBUS, &action, nullptr) == 0 && sigaction(SIGSEGV, &action, nullptr) == 0;
-    }();
-    EXPECT_TRUE(installed);
-    const int met = sigsetjmp(met_at, 1);
-    if (met == 0) access();
-    return met;
-}
 
 // A system call that reads the memory: 0, or its error.
 int written_from(const char* memory) {
