@@ -28,20 +28,72 @@ TEST(AllocOpen, FreeRefusesSystemBlocksInTheMiddle) {
     EXPECT_EQ(freed.error().code, EUCLEAN);
 }
 
-// A superblock whose log was replayed by whoever does no more has old counters and looks clean.
-TEST(AllocOpen, OldCountersOfTheSuperblockAreNotBelieved) {
-    TestSpace space("-t ext4 -b 4096");
-    const auto before = space.allocator->counts();
-    format::SuperBlock super = space.super();
-    super.set_free_blocks(3);
-    super.free_inodes_count = 1;
-    format::set_super_checksum(super);
-    must(space.device->write(format::super_offset, std::as_bytes(std::span(&super, 1))));
-    space.reopen();
+// A superblock whose log was replayed by whoever does no more has old counters and looks clean: also where there are so
+// many groups that opening does not look at them.
+class OldCounters : public testing::TestWithParam<const char*> {
+protected:
+    TestSpace space{"-t ext4 -b 1024 -N 4096 -E lazy_itable_init=1", GetParam()};
+    SpaceCounts before = space.allocator->counts();
+    void set(std::uint64_t free_blocks, std::uint32_t free_inodes) {
+        format::SuperBlock super = space.super();
+        super.set_free_blocks(free_blocks);
+        super.free_inodes_count = free_inodes;
+        format::set_super_checksum(super);
+        must(space.device->write(format::super_offset, std::as_bytes(std::span(&super, 1))));
+        space.reopen();
+    }
+};
+
+TEST_P(OldCounters, AreNotTold) {
+    set(3, 1);
     EXPECT_EQ(space.allocator->counts().free_blocks, before.free_blocks);
     EXPECT_EQ(space.allocator->counts().free_inodes, before.free_inodes);
     space.judge();
 }
+
+TEST_P(OldCounters, PromiseNothingThatIsNotThere) {
+    set(before.free_blocks + 1000, before.inodes);
+    const auto more = space.allocator->claim(before.free_blocks + 1, true);
+    ASSERT_FALSE(more);
+    EXPECT_EQ(more.error().code, ENOSPC);
+    EXPECT_TRUE(space.allocator->claim(before.free_blocks, true));
+}
+
+TEST_P(OldCounters, AreMendedByTheFirstChange) {
+    set(3, 1);
+    {
+        Handle handle = space.start();
+        must(space.allocator->allocate_inode(handle, InodeNr(2), false));
+        Grant grant = must(space.allocator->grant(space.geometry.first_block(GroupNr(1)), 1, nullptr, true));
+        must(space.allocator->publish(handle, grant));
+    }
+    EXPECT_EQ(space.allocator->super_free_blocks(), before.free_blocks - 1);
+    EXPECT_EQ(space.allocator->super_free_inodes(), before.free_inodes - 1);
+}
+
+// Freeing comes first: nothing is counted twice.
+TEST_P(OldCounters, AreMendedByAFirstFreeing) {
+    const BlockNr at = space.geometry.first_block(GroupNr(1)) + 5000;
+    {
+        Handle handle = space.start();
+        Grant grant = must(space.allocator->grant(at, 8, nullptr, true));
+        ASSERT_EQ(grant.first(), at);
+        must(space.allocator->publish(handle, grant));
+    }
+    space.commit();
+    must(space.journal->checkpoint_all());
+    set(3, 1);
+    {
+        Handle handle = space.start();
+        must(space.allocator->free(handle, at, 8));
+    }
+    EXPECT_EQ(space.allocator->super_free_blocks(), before.free_blocks);
+    space.commit();
+    EXPECT_EQ(space.allocator->counts().free_blocks, before.free_blocks);
+}
+
+INSTANTIATE_TEST_SUITE_P(Few, OldCounters, testing::Values("96M"));
+INSTANTIATE_TEST_SUITE_P(Many, OldCounters, testing::Values("768M"));
 
 // With 1 KiB blocks and bigalloc the superblock is block 1 while blocks count from 0.
 TEST(AllocOpen, LastDescriptorBlockIsTheFileSystems) {

@@ -6,9 +6,7 @@ namespace uext4 {
 
 namespace {
 
-// A superblock that says that all is well may have old counters all the same: whoever replays a log and does no more
-// leaves it so. So many blocks of descriptors cost nothing at opening; of larger file systems it is believed.
-constexpr std::uint32_t blocks_always_read = 2;
+constexpr std::uint32_t blocks_read_at_once = 2;  // of descriptors: they cost nothing at opening
 
 }  // namespace
 
@@ -19,28 +17,11 @@ Result<std::unique_ptr<Allocator>> Allocator::open(const format::Geometry& g, Bu
     State& s = *out->state_;
     s.reserved_clusters = g.reserved_blocks / g.cluster_ratio;
     s.counts_hold = !recount || journal.has_log();
-    std::uint64_t clusters = free_blocks / g.cluster_ratio;
-    if (recount || g.group_count <= blocks_always_read * g.descs_per_block) {
-        clusters = 0;
-        free_inodes = 0;
-        for (std::uint32_t n = 0; n < g.group_count; ++n) {
-            if (n % g.descs_per_block == 0) {
-                const std::uint64_t left = (g.group_count - n) / g.descs_per_block;
-                if ((n / g.descs_per_block) % 256 == 0 && left > 0 && !g.has_incompat(format::incompat::meta_bg))
-                    buffers.read_ahead(g.descriptor_place(GroupNr(n)).block,
-                                       static_cast<std::uint32_t>(std::min<std::uint64_t>(left, 256)));
-            }
-            std::uint32_t offset = 0;
-            Result<BufferRef> buffer = s.descriptor(GroupNr(n), offset);
-            if (!buffer) continue;
-            const auto d = s.view(*buffer, offset);
-            clusters += d.free_clusters();
-            free_inodes += d.free_inodes();
-        }
-    }
-    s.disk_free.store(static_cast<std::int64_t>(clusters));
-    s.available.store(static_cast<std::int64_t>(clusters));
+    const auto clusters = static_cast<std::int64_t>(free_blocks / g.cluster_ratio);
+    s.disk_free.store(clusters);
+    s.available.store(clusters);
     s.free_inodes.store(static_cast<std::int64_t>(free_inodes));
+    if (recount || g.group_count <= blocks_read_at_once * g.descs_per_block) s.add_up_groups();
     return out;
 }
 
@@ -63,40 +44,6 @@ void Allocator::set_log(const std::vector<BlockRun>& runs) {
 const format::Geometry& Allocator::geometry() const { return state_->geometry; }
 std::uint64_t Allocator::granted_clusters() const { return static_cast<std::uint64_t>(state_->granted.load()); }
 std::uint64_t Allocator::claimed_clusters() const { return static_cast<std::uint64_t>(state_->claimed.load()); }
-
-SpaceCounts Allocator::counts() const {
-    const State& s = *state_;
-    SpaceCounts out;
-    out.blocks = s.geometry.blocks_count;
-    const std::int64_t most = static_cast<std::int64_t>(divide_up(s.geometry.blocks_count, s.ratio()));
-    const std::int64_t soon = s.pending.load() + std::max<std::int64_t>(0, s.expected.load()) / s.ratio();
-    const std::int64_t free = std::clamp<std::int64_t>(s.available.load() + soon, 0, most);
-    out.free_blocks = static_cast<std::uint64_t>(free) * s.ratio();
-    const std::int64_t usable = std::max<std::int64_t>(0, free - static_cast<std::int64_t>(s.reserved_clusters));
-    out.available_blocks = static_cast<std::uint64_t>(usable) * s.ratio();
-    out.inodes = s.geometry.inodes_count;
-    const std::int64_t inodes = s.free_inodes.load() + s.expected_inodes.load();
-    out.free_inodes = static_cast<std::uint64_t>(std::clamp<std::int64_t>(inodes, 0, s.geometry.inodes_count));
-    return out;
-}
-
-void Allocator::expect(std::int64_t blocks) { state_->expected.fetch_add(blocks); }
-void Allocator::expect_inodes(std::int64_t inodes) { state_->expected_inodes.fetch_add(inodes); }
-
-bool Allocator::has_space_later() const {
-    const State& s = *state_;
-    return s.pending.load() > 0 || s.pending_inodes.load() > 0 || s.claimed.load() > 0;
-}
-
-std::uint64_t Allocator::times_given_back() const { return state_->times_given_back.load(); }
-
-std::uint64_t Allocator::super_free_blocks() const {
-    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, state_->disk_free.load())) * state_->ratio();
-}
-
-std::uint32_t Allocator::super_free_inodes() const {
-    return static_cast<std::uint32_t>(std::max<std::int64_t>(0, state_->free_inodes.load()));
-}
 
 BlockNr Allocator::goal_for(InodeNr ino) const {
     const format::Geometry& g = state_->geometry;

@@ -85,8 +85,9 @@ struct SpaceCounts {
 
 class Allocator {
 public:
-    // Free counts are summed from the descriptors where they are few, and with `recount` (after a crash); no group is
-    // read.
+    // Free counts are summed from the descriptors: at once where they are few and with `recount` (after a crash), else
+    // when they are first wanted; until then super_free_blocks() and super_free_inodes() are what is given here. No
+    // bitmap is read.
     static Result<std::unique_ptr<Allocator>> open(const format::Geometry& geometry, BufferCache& buffers,
                                                    Journal& journal, std::uint64_t free_blocks,
                                                    std::uint64_t free_inodes, bool recount);

@@ -96,6 +96,10 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     LazyTable<std::atomic<const SystemRanges*>> system_ranges;  // by flex group; null until first asked for
     std::vector<std::unique_ptr<const SystemRanges>> owned_ranges;
 
+    // The sums below are those of the descriptors; until then they are the superblock's, which may be old.
+    std::atomic<bool> added_up{false};
+    Mutex add_up_lock{Rank::Group, "Allocator::add_up", geometry.group_count};
+
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
     // Freed, and not grantable yet: clusters, inodes. Blocks and numbers of what is being deleted. How often space came
@@ -127,6 +131,13 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
         return geometry.first_block(g) + std::uint64_t{index} * ratio();
     }
 
+    // ---- counters.cpp
+    void add_up_groups();  // by one thread
+    void add_up_once();
+    // Before a sum is asked for or changed. Without locks of groups, unless it was called before.
+    void add_up() {
+        if (!added_up.load(std::memory_order_acquire)) add_up_once();
+    }
     // ---- group_table.cpp
     void give_up_blocks(GroupNr g);  // the group's bitmap is damaged; its lock is held
     void damage(const Error& error) const {

@@ -93,6 +93,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     TRY(s.may_allocate());
+    s.add_up();
     if (!g.valid_block(goal)) goal = BlockNr(g.first_data_block);
     std::uint64_t clusters = std::max<std::uint64_t>(1, divide_up(want, s.ratio()));
     Claim own;
@@ -165,6 +166,7 @@ Result<Grant> Allocator::grant(BlockNr goal, std::uint64_t want, Claim* paid, bo
 Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
+    s.add_up();
     if (first.value % s.ratio() != 0) return fail(EINVAL, "block {} is inside of a cluster", first);
     if (!g.valid_block(first) || count > g.blocks_count - first.value)
         return fail(EUCLEAN, "{} blocks at {}: outside of the file system", count, first);
@@ -265,6 +267,7 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (count == 0) return {};
+    s.add_up();
     if (!g.valid_block(first) || count > g.blocks_count - first.value)
         return fail(EUCLEAN, "freeing {} blocks at {}: outside of the file system", count, first);
     if ((first.value - g.first_data_block) % s.ratio() != 0)

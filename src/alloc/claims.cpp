@@ -9,6 +9,7 @@ Result<Claim> Allocator::claim(std::uint64_t clusters, bool privileged) {
         out.state_ = state_;
         return out;
     }
+    s.add_up();
     const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
     std::int64_t now = s.available.load();
     do {

@@ -56,6 +56,7 @@ void AllocatorState::run_discards() {
 
 Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
     State& s = *state_;
+    s.add_up();
     std::uint64_t trimmed = 0;
     for (std::uint64_t n = 0; n < s.geometry.group_count; ++n) {
         const GroupNr number(n);

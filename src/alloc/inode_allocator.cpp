@@ -121,6 +121,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     TRY(s.may_allocate());
+    s.add_up();
     const std::uint64_t start = first_group(s, parent, directory);
     std::string damage;  // of a group that is not used for it
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
@@ -167,6 +168,7 @@ Result<void> Allocator::use_inode(Handle& handle, InodeNr ino, bool directory) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (!g.valid_inode(ino) || ino.value < g.first_inode) return fail(EUCLEAN, "inode {}: cannot be taken", ino);
+    s.add_up();
     const GroupNr number = g.group_of(ino);
     const std::uint32_t index = g.index_in_group(ino);
     Group& group = s.group(number);
@@ -180,6 +182,7 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (!g.valid_inode(ino) || ino.value < g.first_inode) return fail(EUCLEAN, "inode {}: cannot be freed", ino);
+    s.add_up();
     const GroupNr number = g.group_of(ino);
     const std::uint32_t index = g.index_in_group(ino);
     Group& group = s.group(number);
