@@ -13,7 +13,8 @@
  *
  * Buffers may be maps of this library's files, of any file system. If the program serves the faults of other memory of
  * its own (userfaultfd, a handler of SIGSEGV), it must not call into the file system for what it passes as a buffer
- * there, nor jump out of a call. A thread that is cancelled (pthread_cancel) ends after its call.
+ * there, nor jump out of a call. A thread that is cancelled (pthread_cancel) ends at the beginning of its next
+ * call, never in the middle of one.
  *
  * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() or
  * uext4_set_credentials() (for the whole mount), or uext4_set_thread_identity() or uext4_set_thread_credentials() (for

@@ -215,6 +215,34 @@ TEST(RecordingDevice, EveryPrefixCanBeRebuilt) {
     EXPECT_EQ(device.log_size(), 0u);
 }
 
+// The image may be a file of another file system of ours, whose locks come in an order of their own.
+TEST(CallbackDevice, ItsFunctionsMayTakeAnyLock) {
+    Mutex inner(Rank::Leaf, "of the one"), outer(Rank::Call, "of the other");
+    DeviceCallbacks callbacks;
+    int taken = 0;
+    const auto take = [&](const auto&...) {
+        const MutexLock guard(outer);
+        ++taken;
+        return 0;
+    };
+    callbacks.read = take;
+    callbacks.write = callbacks.write_fua = take;
+    callbacks.flush = take;
+    callbacks.discard = take;
+    CallbackDevice device(10000, callbacks, "nested");
+    std::vector<std::byte> some(512);
+    const MutexLock held(inner);
+    EXPECT_EQ(code_of(device.read(0, some)), 0);
+    EXPECT_EQ(code_of(device.write(0, some)), 0);
+    EXPECT_EQ(code_of(device.write_fua(0, some)), 0);
+    EXPECT_EQ(code_of(device.flush()), 0);
+    EXPECT_EQ(code_of(device.discard(0, 512)), 0);
+    EXPECT_EQ(taken, 5);
+#if UEXT4_CHECKS
+    EXPECT_TRUE(holds_rank(Rank::Leaf));
+#endif
+}
+
 TEST(CallbackDevice, PassesRequestsAndErrorsOn) {
     std::vector<std::byte> disk(8192);
     int flushes = 0, closed = 0;

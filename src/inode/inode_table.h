@@ -37,8 +37,8 @@ public:
     // Called (no lock held) when the last reference to an inode with links 0 goes: it queues the inode for deletion. It
     // receives the one reference that keeps it alive.
     void set_deleter(std::function<void(InodeRef)> queue);
-    // Called for the eviction of an unreferenced inode that still has dirty pages or pending times: must flush it
-    // later.
+    // How many inodes may stay in memory, but for those that are referenced, or have dirty pages or times that are not
+    // stored yet.
     void set_limit(std::size_t inodes);
     // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. Who gets or makes
     // inodes evicts too, but only such that have no folios, as a handle may be open there.

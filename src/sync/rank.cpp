@@ -9,6 +9,7 @@
 #include <cstring>
 #include <iterator>
 #include <new>
+#include <utility>
 
 namespace uext4 {
 
@@ -62,6 +63,7 @@ using HeldEntry = HeldRank;
 // No destructor, so that locks may be used to the very end of a thread.
 struct HeldStack {
     std::size_t count;
+    std::size_t apart;  // of these first ones nothing is asked: see RanksApart
     alignas(HeldEntry) unsigned char raw[held_limit * sizeof(HeldEntry)];
     HeldEntry* entries() { return reinterpret_cast<HeldEntry*>(raw); }
 };
@@ -89,6 +91,7 @@ void check_rank(Rank rank, const void* address, const char* name, std::uint64_t 
     const HeldEntry* entries = held_stack.entries();
     for (std::size_t i = held_stack.count; i-- > 0;) {
         const HeldEntry& held = entries[i];
+        if (i < held_stack.apart && held.address != address) continue;
         if (held.rank < rank) continue;
         if (held.rank == rank && held.order < order && held.address != address) continue;
         const char* why = held.address == address ? "is already held"
@@ -140,7 +143,7 @@ void check_wait(Rank rank, const void* address, const char* name, std::source_lo
     // A wait for a device request ends by itself; any other may need the lists and queues that these ranks guard.
     if (rank == Rank::Device) return;
     const HeldEntry* entries = held_stack.entries();
-    for (std::size_t i = held_stack.count; i-- > 0;)
+    for (std::size_t i = held_stack.count; i-- > held_stack.apart;)
         if (entries[i].rank >= Rank::Journal && UEXT4_SEAM(lock_order_ends))
             violation(fmt::format(
                 "a wait under {}\n  while this is held:\n  {}", describe(rank, address, name, 0, where),
@@ -149,18 +152,21 @@ void check_wait(Rank rank, const void* address, const char* name, std::source_lo
 
 }  // namespace rank_checker
 
+RanksApart::RanksApart() : before_(std::exchange(held_stack.apart, held_stack.count)) {}
+RanksApart::~RanksApart() { held_stack.apart = before_; }
+
 std::vector<HeldRank> held_ranks() { return {held_stack.entries(), held_stack.entries() + held_stack.count}; }
 
 bool holds_rank(Rank rank) {
     const HeldEntry* entries = held_stack.entries();
-    for (std::size_t i = 0; i < held_stack.count; ++i)
+    for (std::size_t i = held_stack.apart; i < held_stack.count; ++i)
         if (entries[i].rank == rank) return true;
     return false;
 }
 
 void assert_nothing_held_at_or_below(Rank rank, std::source_location where) {
     const HeldEntry* entries = held_stack.entries();
-    for (std::size_t i = 0; i < held_stack.count; ++i)
+    for (std::size_t i = held_stack.apart; i < held_stack.count; ++i)
         if (entries[i].rank >= rank && UEXT4_SEAM(lock_order_ends))
             violation(fmt::format("nothing of rank {} or inner may be held at {}:{} ({})", rank_name(rank),
                                   where.file_name(), where.line(), where.function_name()));

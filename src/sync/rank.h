@@ -92,6 +92,24 @@ inline void check_wait(Rank, const void*, const char*, std::source_location) {}
 #endif
 }  // namespace rank_checker
 
+// Around code of the program's, called in the middle of ours: it may use another file system, whose locks are asked for
+// as if nothing were held.
+class [[nodiscard]] RanksApart {
+public:
+#if UEXT4_CHECKS
+    RanksApart();
+    ~RanksApart();
+#else
+    RanksApart() {}
+    ~RanksApart() {}
+#endif
+    RanksApart(const RanksApart&) = delete;
+    RanksApart& operator=(const RanksApart&) = delete;
+
+private:
+    [[maybe_unused]] std::size_t before_ = 0;
+};
+
 // A pseudo-lock: nothing is locked, only the order is checked and recorded. Belongs to the thread that made it.
 class [[nodiscard]] RankGuard {
 public:
