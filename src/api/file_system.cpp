@@ -297,6 +297,9 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
                                    const Credentials& who, bool check) {
     TRY(changeable(inode));
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
+    // It may lie in a map, whose fault needs what is held below.
+    const std::vector<std::byte> own(value.begin(), value.end());
+    value = own;
     if (check) TRY(check_form(name, value));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
     const XattrMode mode = flags & XATTR_CREATE    ? XattrMode::create

@@ -4,35 +4,53 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <cerrno>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
 
 namespace uext4 {
 
-std::optional<Placement> placement_of(std::uintptr_t page) {
+namespace {
+
+std::optional<Placement> parsed(const std::string& line) {
+    Placement p;
+    char rights[5] = {};
+    unsigned major_number = 0, minor_number = 0;
+    std::uint64_t inode = 0;
+    int path = 0;
+    // start-end rights offset major:minor inode path
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &p.start, &p.end,
+                    rights, &p.offset, &major_number, &minor_number, &inode, &path) < 7)
+        return {};
+    p.protection =
+        (rights[0] == 'r' ? PROT_READ : 0) | (rights[1] == 'w' ? PROT_WRITE : 0) | (rights[2] == 'x' ? PROT_EXEC : 0);
+    p.shared = rights[3] == 's';
+    p.device = makedev(major_number, minor_number);
+    p.inode = inode;
+    if (path > 0) p.path = line.substr(static_cast<std::size_t>(path));
+    return p;
+}
+
+// Calls `see` with what reaches behind `page`, by address, for as long as that is true.
+template <class See>
+void see_placements(std::uintptr_t page, See see) {
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) {
-        Placement p;
-        char rights[5] = {};
-        unsigned major_number = 0, minor_number = 0;
-        std::uint64_t inode = 0;
-        int path = 0;
-        // start-end rights offset major:minor inode path
-        if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &p.start,
-                        &p.end, rights, &p.offset, &major_number, &minor_number, &inode, &path) < 7)
-            continue;
-        if (page < p.start) return {};
-        if (page >= p.end) continue;
-        p.protection = (rights[0] == 'r' ? PROT_READ : 0) | (rights[1] == 'w' ? PROT_WRITE : 0) |
-                       (rights[2] == 'x' ? PROT_EXEC : 0);
-        p.shared = rights[3] == 's';
-        p.device = makedev(major_number, minor_number);
-        p.inode = inode;
-        if (path > 0) p.path = line.substr(static_cast<std::size_t>(path));
-        return p;
+        const std::optional<Placement> placed = parsed(line);
+        if (placed && placed->end > page && !see(*placed)) return;
     }
-    return {};
+}
+
+}  // namespace
+
+std::optional<Placement> placement_of(std::uintptr_t page) {
+    std::optional<Placement> found;
+    see_placements(page, [&](const Placement& placed) {
+        if (placed.start <= page) found = placed;
+        return false;
+    });
+    return found;
 }
 
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
@@ -40,6 +58,23 @@ bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shar
     struct stat status{};
     return placed && ::fstat(file, &status) == 0 && placed->inode == status.st_ino && placed->device == status.st_dev &&
            placed->shared == shared && placed->offset + (page - placed->start) == offset;
+}
+
+std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
+    constexpr std::size_t page_size = 4096;
+    // Most often nothing at all is there, which is told at less cost.
+    unsigned char in_core = 0;
+    struct stat status{};
+    if (::mincore(reinterpret_cast<void*>(page), page_size, &in_core) != 0 && errno == ENOMEM) return page;
+    if (::fstat(file, &status) != 0) return page;
+    std::uintptr_t end = page;
+    see_placements(page, [&](const Placement& placed) {
+        const bool goes_on = placed.start <= end && placed.inode == status.st_ino && placed.device == status.st_dev &&
+                             placed.shared == shared && placed.offset + (end - placed.start) == offset + (end - page);
+        if (goes_on) end = placed.end;
+        return goes_on;
+    });
+    return end;
 }
 
 }  // namespace uext4

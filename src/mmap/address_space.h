@@ -25,4 +25,8 @@ std::optional<Placement> placement_of(std::uintptr_t page);
 // Whether the file's bytes at `offset` are mapped there.
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
 
+// Up to which address the file's bytes from `offset` on are mapped in their order, beginning at `page`, whatever rights
+// their parts have. `page`: they are not there, or it cannot be told.
+std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
+
 }  // namespace uext4

@@ -156,6 +156,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     std::vector<Region> gone;  // the last references to inodes go outside of the lock
     {
         MutexLock guard(registry.lock());
+        registry.find_growth_locked(start, end);
         gone = registry.parts_locked(start, end);
         if (gone.empty()) return fail(EINVAL, "unmap of {} bytes at {}: no map of a file", length, fmt::ptr(address));
         // While the page cache still knows them: nothing is stored behind its back.
@@ -169,12 +170,17 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
             return kept_out;
         }
         registry.forget_locked(gone);
+        registry.set_leaving_locked(start, end);
     }
     for (const Region& part : gone) {
         // Not watched any more, so that no event of it is left behind.
         void* memory = reinterpret_cast<void*>(part.start);
         part.engine->userfault_.unwatch(memory, part.length);
         ::munmap(memory, part.length);
+    }
+    {
+        MutexLock guard(registry.lock());
+        registry.set_left_locked(start, end);
     }
     for (const Region& part : gone) part.engine->settle_soon();
     return {};

@@ -54,6 +54,11 @@ public:
     // where the access is refused. No lock is held.
     static bool admit(const void* address, bool store);
 
+    // Whether memory that is no map as far as is known is one that has become longer. It is where it begins that it has
+    // to be looked for: what begins in other memory and reaches into a map meets what is known of it. Touches it, with
+    // no lock held: what has grown is known from its first fault on.
+    static bool touches_growth(const void* memory, std::size_t length);
+
     Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
     std::size_t live();
     // The file system is thawed: stores that waited go on.
@@ -112,8 +117,9 @@ private:
     void undo_on_the_map(const Job& job, std::uint64_t offset, Undo undo);
     // How long accesses to the page are refused: a thread that has not run meanwhile comes again, and finds more time.
     std::chrono::milliseconds time_to_meet(std::uintptr_t page);
-    // The map that a page belongs to which no event has told of: mremap(2) makes maps longer where they are.
-    RegionRef grown_to(std::uintptr_t page);
+    // The map that a page belongs to, also where no event has told of it: mremap(2) makes maps longer. `engine`: whose
+    // map it is, where that is known.
+    static RegionRef map_of(std::uintptr_t page, ClientMaps* engine = nullptr);
     void assist();  // the helper's thread
 
     FaultServer& server_;
@@ -146,9 +152,12 @@ private:
 };
 
 // The program's memory [memory, memory + length) contains maps of files, of this or another file system: it must not be
-// touched with a lock held.
+// touched with a lock held, nor is one to be held here.
 inline bool touches_client_maps(const void* memory, std::size_t length) {
-    return MapRegistry::instance().overlaps(memory, length);
+    const MapRegistry& registry = MapRegistry::instance();
+    if (length == 0 || !registry.any()) return false;
+    return registry.overlaps(memory, length) ||
+           (registry.any_below(memory) && ClientMaps::touches_growth(memory, length));
 }
 
 }  // namespace uext4

@@ -106,6 +106,15 @@ Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) 
     return base + offset % window;
 }
 
+std::uintptr_t ClientMemory::first_own(std::uintptr_t start, std::uintptr_t end) {
+    MutexLock guard(lock_);
+    for (const auto& [number, memory] : windows_) {
+        const auto own = reinterpret_cast<std::uintptr_t>(memory);
+        if (own < end && own + window > start) end = std::max(own, start);
+    }
+    return end;
+}
+
 std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) const {
     std::uint64_t out = 0;
     // Pages that are swapped out count as data.

@@ -24,6 +24,8 @@ public:
     // Where [offset, offset + length) lies; the range does not cross a window (lengths are powers of two up to 64 KiB,
     // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM, EFBIG.
     Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
+    // The lowest address in [start, end) where the memory file is mapped here; `end` where it is not.
+    std::uintptr_t first_own(std::uintptr_t start, std::uintptr_t end);
     // The pages go, in every map.
     void punch(std::uint64_t offset, std::uint64_t length);
     // The pages of [offset, offset + length) that are gone, one bit each.

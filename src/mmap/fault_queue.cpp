@@ -6,10 +6,11 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 namespace uext4 {
 
@@ -71,13 +72,18 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
             return;
         }
         case UFFD_EVENT_UNMAP: {
+            registry.keep_growth_locked(message.arg.remove.start, message.arg.remove.end, this);
             std::vector<Region> parts = registry.remove_locked(message.arg.remove.start, message.arg.remove.end, this);
             gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
             return;
         }
-        case UFFD_EVENT_REMAP:
-            registry.move_locked(message.arg.remap.from, message.arg.remap.to, message.arg.remap.len, this);
+        case UFFD_EVENT_REMAP: {
+            const auto moved = message.arg.remap;
+            if (moved.len == 0) return registry.double_locked(moved.from, moved.to, this);
+            registry.keep_moved_growth_locked(moved.from, moved.to, moved.len, this);
+            registry.move_locked(moved.from, moved.to, moved.len, this);
             return;
+        }
         default: return;
     }
 }
@@ -122,7 +128,7 @@ std::optional<ClientMaps::Kind> ClientMaps::counts_as(const Region& region, Kind
 
 bool ClientMaps::admit(const void* address, bool store) {
     const std::uintptr_t page = round_down(reinterpret_cast<std::uintptr_t>(address), page_size);
-    const RegionRef region = MapRegistry::instance().find(page);
+    const RegionRef region = map_of(page);
     return region && region->engine->admit_to(*region, page, store ? Kind::store : Kind::load);
 }
 
@@ -151,8 +157,7 @@ bool ClientMaps::admit_to(const Region& region, std::uintptr_t page, Kind kind) 
 }
 
 void ClientMaps::serve(Job job) {
-    RegionRef region = MapRegistry::instance().find(job.page);
-    if (!region) region = grown_to(job.page);
+    RegionRef region = map_of(job.page, this);
     // Another map lies there now, whose accesses ask for themselves.
     if (region && job.life != 0 && region->life != job.life) return finish(job);
     if (!region) {
@@ -213,22 +218,30 @@ Result<void> ClientMaps::serve_in(const Region& region, const Job& job, Kind kin
     });
 }
 
-RegionRef ClientMaps::grown_to(std::uintptr_t page) {
+RegionRef ClientMaps::map_of(std::uintptr_t page, ClientMaps* engine) {
     MapRegistry& registry = MapRegistry::instance();
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
         if (RegionRef there = registry.find_locked(page)) return there;
-        if (!is_settled()) continue;
+        if (engine && !engine->is_settled()) continue;
         const RegionRef below = registry.below_locked(page);
-        const std::optional<Placement> placed = placement_of(page);
-        if (!below || below->engine != this || !placed || placed->start > below->end()) return nullptr;
-        struct stat memory{};
-        if (::fstat(below->file->descriptor(), &memory) != 0 || placed->inode != memory.st_ino ||
-            placed->offset + (page - placed->start) != below->offset_of(page))
-            return nullptr;
-        registry.grow_locked(below->start, placed->end);
+        if (!below) return nullptr;
+        if (!below->engine->is_settled()) continue;
+        registry.find_growth_locked(page, page + page_size);
         return registry.find_locked(page);
     }
+}
+
+// By a system call that does nothing else, so that what cannot be read is no signal.
+bool ClientMaps::touches_growth(const void* memory, std::size_t length) {
+    const std::uintptr_t page = round_down(reinterpret_cast<std::uintptr_t>(memory), page_size);
+    const RankGuard touches(Rank::UserMemory);
+    constexpr int no_such_change = -1;
+    constexpr std::size_t kernel_set_size = 8;
+    const long read = ::syscall(SYS_rt_sigprocmask, no_such_change, page, nullptr, kernel_set_size);
+    // Where only the program's own code faults, what has grown cannot be read in this way.
+    if (read != 0 && errno == EFAULT) (void)map_of(page);
+    return MapRegistry::instance().overlaps(memory, length);
 }
 
 // Off the list before the wake: who faults again afterwards sends a message that is not taken for a repeated one.

@@ -61,11 +61,6 @@ std::vector<Region> MapRegistry::parts_locked(std::uintptr_t start, std::uintptr
     return out;
 }
 
-std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) const {
-    MutexLock guard(lock_);
-    return parts_locked(start, end);
-}
-
 RegionRef MapRegistry::find(std::uintptr_t address) const {
     MutexLock guard(lock_);
     return find_locked(address);
@@ -100,6 +95,12 @@ bool MapRegistry::overlaps(const void* memory, std::size_t length) const {
     auto it = regions_.upper_bound(start);
     if (it != regions_.end() && it->first < start + length) return true;
     return it != regions_.begin() && std::prev(it)->second->end() > start;
+}
+
+bool MapRegistry::any_below(const void* memory) const {
+    if (!any()) return false;
+    MutexLock guard(lock_);
+    return !regions_.empty() && regions_.begin()->first < reinterpret_cast<std::uintptr_t>(memory);
 }
 
 void MapRegistry::forget_locked(const std::vector<Region>& parts) {
@@ -232,14 +233,11 @@ std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
     return gone;
 }
 
-void MapRegistry::grow_locked(std::uintptr_t start, std::uintptr_t end) {
-    const auto it = regions_.find(start);
-    if (it == regions_.end()) return;
-    if (const auto next = std::next(it); next != regions_.end()) end = std::min(end, next->first);
-    Region longer = *it->second;
-    if (end <= longer.end()) return;
-    longer.length = end - longer.start;
-    longer.file->remove_range(range_of(*it->second));
+// Never unknown meanwhile: who asks whether there are maps at all does so without the lock.
+void MapRegistry::grow_locked(const Region& region, std::uintptr_t end) {
+    Region longer = region;
+    longer.length = end - region.start;
+    region.file->remove_range(range_of(region));
     put_locked(std::move(longer));
 }
 

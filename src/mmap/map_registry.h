@@ -5,6 +5,9 @@
 // Of which of several maps of an address an event is, nothing says but what lies where it has gone to. Where a map was
 // taken away, that waits until all events are read; all have left by then but the last that came. A map that was moved
 // leaves a trace where it was: after the move the kernel tells, too, that what was there was taken away.
+//
+// By what the program makes a map longer (mremap), nothing tells. It is found where it is looked for, behind the end of
+// what is known, as long as that is there; before an event takes it away, what is left behind it becomes known.
 #pragma once
 
 #include "inode/inode_table.h"
@@ -16,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace uext4 {
@@ -48,9 +52,10 @@ public:
     // Takes the place of what was there. The events of its engine are settled.
     void insert_locked(Region region) UEXT4_REQUIRES(lock_);
     RegionRef find(std::uintptr_t address) const;
-    // The parts of [start, end) that are maps, by address.
-    std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end) const;
+    // The parts of [start, end) that are maps, by address, with what they have become longer by.
+    std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end);
     bool overlaps(const void* memory, std::size_t length) const;
+    bool any_below(const void* memory) const;
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
     bool uses(const MappedFile* file) const;
     std::size_t count(const ClientMaps* engine) const;
@@ -76,8 +81,19 @@ public:
     // it is not.
     bool is_open_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     std::vector<Region> settle_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
-    // The region reaches to `end`, or to the next one.
-    void grow_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    // What the maps of [start, end), or those that it may be more of, have become longer by is part of them from now
+    // on: as far as it reaches, behind `end` as well.
+    void find_growth_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    // Before remove_locked() and move_locked(). Of the map that the range takes the known end of: what has been moved
+    // though it was not known, and what is left behind the range.
+    void keep_growth_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
+    void keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine)
+        UEXT4_REQUIRES(lock_);
+    // The program has mapped what lies at `from` a second time.
+    void double_locked(std::uintptr_t from, std::uintptr_t to, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
+    // What is being unmapped by us is no growth of what lies below. Until it is gone.
+    void set_leaving_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    void set_left_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
 
 private:
     struct Removal {
@@ -93,12 +109,20 @@ private:
     // One layer of each address: the first that is accepted, or else the first.
     std::vector<Region> take_locked(const std::vector<Region>& layers, const Accepts& accepts) UEXT4_REQUIRES(lock_);
     void forget_layer_locked(const Region& part) UEXT4_REQUIRES(lock_);
+    // The last region that begins below the address.
+    RegionRef last_below_locked(std::uintptr_t address) const UEXT4_REQUIRES(lock_);
+    void grow_locked(const Region& region, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    // Up to where the memory from `start` on, where nothing is known, is more of the region.
+    std::uintptr_t more_until_locked(const Region& region, std::uintptr_t start) const UEXT4_REQUIRES(lock_);
+    // [start, end), where nothing is known, is a part of the region as well.
+    void put_more_locked(const Region& region, std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);
     // Whose address is another's by now, in the order of coming; and traces, which have no file.
     std::vector<Region> aside_ UEXT4_GUARDED_BY(lock_);
     std::vector<Removal> removals_ UEXT4_GUARDED_BY(lock_);  // open
+    std::vector<std::pair<std::uintptr_t, std::uintptr_t>> leaving_ UEXT4_GUARDED_BY(lock_);
     std::uint64_t lives_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};
 };

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 namespace uext4 {
@@ -130,6 +131,33 @@ TEST_P(Engine, NoStoreIsMissed) {
         unmount();
         mount(options);
         EXPECT_EQ(read(*open("/f"), 0, last.size()), last);
+        unmount();
+    }
+}
+
+// A call that waits for itself never ends, and takes no signal: the test's time limit is what ends it.
+TEST_P(Engine, ABufferMayHaveGrown) {
+    for (const char* options : {"", "data=journal"}) {
+        make("-t ext4 -b 4096", options);
+        auto file = open("/f");
+        std::string bytes;
+        for (char letter = 'a'; letter < 'i'; ++letter) bytes.append(page, letter);
+        write(*file, 0, bytes);
+        ok(file->sync(false));
+        for (const int flags : {MAP_SHARED, MAP_PRIVATE}) {
+            char* memory = map(*file, 8 * page, flags);
+            NEED(memory);
+            ASSERT_EQ(::munmap(memory + 4 * page, 4 * page), 0);
+            ASSERT_EQ(::mremap(memory, 4 * page, 8 * page, 0), memory) << std::strerror(errno);
+            ok(file->write(5 * page, std::as_bytes(std::span(memory + 5 * page, page))));
+            ok(file->write(0, std::as_bytes(std::span(memory + 6 * page, page))));
+            ok(file->read(7 * page, std::as_writable_bytes(std::span(memory + 7 * page, page))));
+            EXPECT_EQ(read(*file, 0, 1), "g");
+            EXPECT_EQ(memory[7 * page], 'h');
+            unmap(memory, 8 * page);
+        }
+        EXPECT_EQ(read(*file, page, 7 * page), bytes.substr(page));
+        file.reset();
         unmount();
     }
 }

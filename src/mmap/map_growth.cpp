@@ -1,0 +1,99 @@
+// What the program makes maps longer by: the part of MapRegistry that looks for it.
+#include "mmap/address_space.h"
+#include "mmap/map_registry.h"
+#include "mmap/mapped_file.h"
+
+#include <algorithm>
+
+namespace uext4 {
+
+RegionRef MapRegistry::last_below_locked(std::uintptr_t address) const {
+    const auto it = regions_.lower_bound(address);
+    return it == regions_.begin() ? nullptr : std::prev(it)->second;
+}
+
+std::uintptr_t MapRegistry::more_until_locked(const Region& region, std::uintptr_t start) const {
+    std::uintptr_t limit = UINTPTR_MAX;
+    if (const auto next = regions_.lower_bound(start); next != regions_.end()) limit = next->first;
+    for (const auto& [from, to] : leaving_)
+        if (to > start) limit = std::min(limit, std::max(from, start));
+    if (limit == start) return start;
+    const std::uintptr_t end =
+        std::min(limit, placed_until(start, region.file->descriptor(), region.offset_of(start), region.shared));
+    return region.file->contents().first_own(start, end);
+}
+
+void MapRegistry::put_more_locked(const Region& region, std::uintptr_t start, std::uintptr_t end) {
+    Region more = region;
+    more.start = start;
+    more.length = end - start;
+    more.offset = region.offset_of(start);
+    put_locked(std::move(more));
+}
+
+void MapRegistry::find_growth_locked(std::uintptr_t start, std::uintptr_t end) {
+    std::vector<RegionRef> there;
+    for (RegionRef last = last_below_locked(end); last; last = last_below_locked(last->start)) {
+        if (last->end() <= end) there.push_back(last);
+        if (last->start <= start) break;
+    }
+    for (const RegionRef& region : there) {
+        const std::uintptr_t until = more_until_locked(*region, region->end());
+        if (until > region->end()) grow_locked(*region, until);
+    }
+}
+
+void MapRegistry::keep_growth_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {
+    const RegionRef last = last_below_locked(end);
+    if (start == end || !last || last->engine != engine || last->end() > end) return;
+    if (const std::uintptr_t until = more_until_locked(*last, end); until > end) put_more_locked(*last, end, until);
+}
+
+void MapRegistry::keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length,
+                                           const ClientMaps* engine) {
+    const std::uintptr_t end = from + length;
+    const RegionRef last = last_below_locked(end);
+    if (!last || last->engine != engine) return;
+    // It is not here any more, so that it is looked for where it has gone. What is set aside here may be what has gone.
+    const std::uintptr_t first = std::max(from, last->end());
+    const bool is_open = std::ranges::any_of(
+        aside_, [&](const Region& region) { return region.file && region.start < end && first < region.end(); });
+    if (first < end && !is_open) {
+        const std::uintptr_t at = to + (first - from);
+        const std::uintptr_t until =
+            std::min(to + length, placed_until(at, last->file->descriptor(), last->offset_of(first), last->shared));
+        if (until > at) put_more_locked(*last, first, first + (until - at));
+    }
+    keep_growth_locked(from, end, engine);
+}
+
+void MapRegistry::double_locked(std::uintptr_t from, std::uintptr_t to, const ClientMaps* engine) {
+    const RegionRef last = last_below_locked(from + 1);
+    if (!last || last->engine != engine || !last->shared) return;
+    Region twin = *last;
+    twin.start = to;
+    twin.offset = last->offset_of(from);
+    const std::uintptr_t until = placed_until(to, twin.file->descriptor(), twin.offset, true);
+    if (until == to) return;
+    twin.length = until - to;
+    insert_locked(std::move(twin));
+}
+
+void MapRegistry::set_leaving_locked(std::uintptr_t start, std::uintptr_t end) { leaving_.emplace_back(start, end); }
+
+void MapRegistry::set_left_locked(std::uintptr_t start, std::uintptr_t end) {
+    const auto it = std::ranges::find(leaving_, std::pair(start, end));
+    if (it != leaving_.end()) leaving_.erase(it);
+}
+
+std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) {
+    MutexLock guard(lock_);
+    std::vector<Region> out = parts_locked(start, end);
+    std::size_t known = 0;
+    for (const Region& part : out) known += part.length;
+    if (known == end - start) return out;
+    find_growth_locked(start, end);
+    return parts_locked(start, end);
+}
+
+}  // namespace uext4

@@ -1,0 +1,399 @@
+// What the program makes a map longer by is part of the map before anybody has touched it: as the buffer of a request,
+// when it is moved or ended, and when what was known of the map is taken away.
+#include "mapped_image.h"
+
+#include <grp.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <functional>
+#include <mutex>
+#include <ostream>
+#include <thread>
+#include <utility>
+
+namespace uext4::test {
+namespace {
+
+constexpr std::size_t page = 4096;
+constexpr std::size_t file_pages = 16;
+
+// A call that never ends takes no signals: the process ends here instead.
+class Watchdog {
+public:
+    explicit Watchdog(std::chrono::seconds patience)
+        : thread_([this, patience] {
+              std::unique_lock guard(lock_);
+              if (done_.wait_for(guard, patience, [this] { return ended_; })) return;
+              std::fputs("a call does not end\n", stderr);
+              std::abort();
+          }) {}
+    ~Watchdog() {
+        {
+            const std::lock_guard guard(lock_);
+            ended_ = true;
+        }
+        done_.notify_all();
+        thread_.join();
+    }
+    Watchdog(const Watchdog&) = delete;
+
+private:
+    std::mutex lock_;
+    std::condition_variable done_;
+    bool ended_ = false;
+    std::thread thread_;
+};
+
+// Each page of the file has a letter of its own.
+std::string letters() {
+    std::string out;
+    for (std::size_t p = 0; p < file_pages; ++p) out.append(page, static_cast<char>('a' + p));
+    return out;
+}
+
+char load(const char* memory) { return *static_cast<const volatile char*>(memory); }
+
+struct Mode {
+    const char* options;
+    int flags;
+    const char* name;
+};
+void PrintTo(const Mode& mode, std::ostream* out) { *out << mode.name; }
+
+class Grown : public MappedImage, public testing::WithParamInterface<Mode> {
+protected:
+    bool is_shared() const { return GetParam().flags == MAP_SHARED; }
+    void begin(const char* format = "-t ext4 -b 4096") {
+        make(format, GetParam().options);
+        if (HasFatalFailure()) return;
+        file = open("/f");
+        write(file, letters());
+        ASSERT_EQ(uext4_fsync(file), 0);
+    }
+    // A map of the file's first `before` pages that the program has made as long as `after` pages, and not touched.
+    char* grown(std::size_t before, std::size_t after, bool moves = true) {
+        char* memory = map(file, after * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+        EXPECT_EQ(::munmap(memory + before * page, (after - before) * page), 0);
+        void* place = nullptr;
+        if (moves) place = ::mmap(nullptr, after * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        const int flags = moves ? MREMAP_MAYMOVE | MREMAP_FIXED : 0;
+        void* longer = ::mremap(memory, before * page, after * page, flags, place);
+        EXPECT_NE(longer, MAP_FAILED) << strerror(errno);
+        return static_cast<char*>(longer);
+    }
+    // Loads and stores of the pages, which show the file's from `first` on.
+    void expect_pages(char* memory, std::size_t count, std::size_t first) {
+        for (std::size_t p = 0; p < count; ++p) {
+            char seen = 0;
+            EXPECT_FALSE(refused([&] { seen = load(memory + p * page); })) << "page " << first + p;
+            EXPECT_EQ(seen, static_cast<char>('a' + first + p));
+            EXPECT_FALSE(refused([&] { memory[p * page + 1] = 'S'; })) << "page " << first + p;
+            const char stored = is_shared() ? 'S' : static_cast<char>('a' + first + p);
+            EXPECT_EQ(read(file, 1, static_cast<off_t>((first + p) * page + 1)), std::string(1, stored));
+        }
+    }
+    static bool is_mapped(const char* memory) {
+        unsigned char there = 0;
+        return ::mincore(const_cast<char*>(memory), page, &there) == 0;
+    }
+    void end() {
+        EXPECT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+        unmount();
+    }
+    void TearDown() override {
+        if (file) uext4_close(file);
+        MappedImage::TearDown();
+    }
+
+    uext4_file* file = nullptr;
+};
+
+TEST_P(Grown, IsABuffer) {
+    using Request = std::function<ssize_t(char* buffer)>;
+    begin();
+    NEED_MAPS();
+    uext4_file* direct = open("/f", O_RDWR | O_DIRECT);
+    char small[512] = {};
+    const auto vector = [&](char* buffer) { return std::array<iovec, 2>{{{small, sizeof small}, {buffer, page}}}; };
+    const Request requests[] = {
+        [&](char* b) { return uext4_pwrite(file, b, page, 5 * page); },
+        [&](char* b) { return uext4_pwrite(file, b, page, 6 * page); },
+        [&](char* b) { return uext4_pread(file, b, page, 5 * page); },
+        [&](char* b) { return uext4_pread(direct, b, page, 5 * page); },
+        [&](char* b) { return uext4_pwrite(direct, b, page, 5 * page); },
+        [&](char* b) { return uext4_pwrite(direct, b, 2 * page, 9 * page); },
+        [&](char* b) { return uext4_pwritev(file, vector(b).data(), 2, 5 * page - 512); },
+        [&](char* b) { return uext4_preadv(file, vector(b).data(), 2, 5 * page - 512); },
+        [&](char* b) { return uext4_pwrite(file, b - 2 * page, 3 * page, 3 * page); },
+        [&](char* b) { return uext4_pread(file, b + 100, 2 * page, 5 * page + 100); },
+        [&](char* b) { return static_cast<ssize_t>(uext4_fsetxattr(file, "user.x", b, 200, 0)); },
+        [&](char* b) { return uext4_fgetxattr(file, "user.x", b, page); },
+    };
+    for (const bool moves : {false, true}) {
+        for (std::size_t i = 0; i < std::size(requests); ++i) {
+            SCOPED_TRACE(fmt::format("request {}, {}", i, moves ? "moved" : "in place"));
+            write(file, letters());
+            ASSERT_EQ(uext4_fsync(file), 0);
+            char* memory = grown(4, 8, moves);
+            {
+                const Watchdog watchdog(std::chrono::seconds(30));
+                EXPECT_GE(requests[i](memory + 5 * page), 0) << uext4_strerror();
+            }
+            EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+        }
+    }
+    // What is written is what the map shows, and what is read is what it shows afterwards.
+    write(file, letters());
+    char* memory = grown(4, 8);
+    EXPECT_EQ(uext4_pwrite(file, memory + 5 * page, page, 7 * page), static_cast<ssize_t>(page));
+    EXPECT_EQ(read(file, 1, 7 * page), "f");
+    EXPECT_EQ(uext4_pread(file, memory + 6 * page, page, 3 * page), static_cast<ssize_t>(page));
+    EXPECT_EQ(load(memory + 6 * page), 'd');
+    EXPECT_EQ(read(file, 1, 6 * page), is_shared() ? "d" : "g");
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    uext4_close(direct);
+    end();
+}
+
+TEST_P(Grown, IsABufferPastTheEnd) {
+    begin();
+    NEED_MAPS();
+    ASSERT_EQ(uext4_ftruncate(file, 2 * page), 0);
+    for (const bool reads : {false, true}) {
+        char* memory = grown(4, 8);
+        const Watchdog watchdog(std::chrono::seconds(30));
+        EXPECT_EQ(
+            reads ? uext4_pread(file, memory + 5 * page, page, 0) : uext4_pwrite(file, memory + 5 * page, page, 0),
+            -EFAULT);
+        EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    }
+    end();
+}
+
+// The end of the buffer alone lies there; and memory that nobody can read is no buffer, but nobody has asked for bytes.
+TEST_P(Grown, LeavesOtherBuffersAlone) {
+    begin();
+    NEED_MAPS();
+    char* memory = grown(4, 8);
+    EXPECT_EQ(uext4_pread(file, memory + 3 * page, 4 * page, 0), static_cast<ssize_t>(4 * page));
+    void* above = ::mmap(memory + 8 * page, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (above != MAP_FAILED) {
+        EXPECT_EQ(uext4_pread(file, above, page, file_pages * page), 0);
+        ::munmap(above, page);
+    }
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    end();
+}
+
+TEST_P(Grown, IsMovedElsewhere) {
+    begin();
+    NEED_MAPS();
+    for (const std::size_t first : {4, 5, 6, 3, 2}) {
+        SCOPED_TRACE(first);
+        write(file, letters());
+        char* memory = grown(4, 8);
+        void* place = ::mmap(nullptr, 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char* moved = static_cast<char*>(
+            ::mremap(memory + first * page, 2 * page, 2 * page, MREMAP_MAYMOVE | MREMAP_FIXED, place));
+        ASSERT_EQ(moved, place) << strerror(errno);
+        expect_pages(moved, 2, first);
+        expect_pages(memory, first, 0);
+        expect_pages(memory + (first + 2) * page, 6 - first, first + 2);
+        EXPECT_EQ(uext4_unmap(moved, 2 * page), 0) << uext4_strerror();
+        EXPECT_EQ(uext4_unmap(memory, 8 * page), 0) << uext4_strerror();
+        for (const char* left : {moved, moved + page, memory, memory + 3 * page, memory + 7 * page})
+            EXPECT_FALSE(is_mapped(left));
+    }
+    end();
+}
+
+TEST_P(Grown, IsUnmapped) {
+    begin();
+    NEED_MAPS();
+    for (const bool moves : {false, true}) {
+        char* memory = grown(4, 8, moves);
+        EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+        for (std::size_t p = 0; p < 8; ++p) EXPECT_FALSE(is_mapped(memory + p * page)) << p;
+        memory = grown(4, 8, moves);
+        EXPECT_EQ(uext4_unmap(memory + 6 * page, 2 * page), 0) << uext4_strerror();
+        for (std::size_t p = 0; p < 8; ++p) EXPECT_EQ(is_mapped(memory + p * page), p < 6) << p;
+        expect_pages(memory, 6, 0);
+        write(file, letters());
+        EXPECT_EQ(uext4_unmap(memory, 6 * page), 0);
+        for (std::size_t p = 0; p < 8; ++p) EXPECT_FALSE(is_mapped(memory + p * page)) << p;
+    }
+    end();
+}
+
+// By the library, by munmap and by mremap: what is left goes on as a map.
+TEST_P(Grown, OutlivesWhatWasKnown) {
+    begin();
+    NEED_MAPS();
+    using Take = std::function<void(char* memory, std::size_t length)>;
+    const Take ways[] = {
+        [](char* memory, std::size_t length) { EXPECT_EQ(uext4_unmap(memory, length), 0) << uext4_strerror(); },
+        [](char* memory, std::size_t length) { EXPECT_EQ(::munmap(memory, length), 0); },
+        [](char* memory, std::size_t length) {
+            void* place = ::mmap(nullptr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            ASSERT_EQ(::mremap(memory, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, place), place);
+            EXPECT_EQ(uext4_unmap(place, length), 0) << uext4_strerror();
+        },
+    };
+    for (std::size_t way = 0; way < std::size(ways); ++way) {
+        for (const auto& [from, to] : {std::pair(0, 4), {0, 6}, {3, 4}, {2, 6}, {5, 6}}) {
+            SCOPED_TRACE(fmt::format("way {}, pages {} to {}", way, from, to));
+            write(file, letters());
+            char* memory = grown(4, 8);
+            ways[way](memory + static_cast<std::size_t>(from) * page, static_cast<std::size_t>(to - from) * page);
+            const auto left = static_cast<std::size_t>(8 - to), end_page = static_cast<std::size_t>(to);
+            {
+                const Watchdog watchdog(std::chrono::seconds(30));
+                EXPECT_EQ(uext4_pwrite(file, memory + 7 * page, page, 7 * page), static_cast<ssize_t>(page));
+            }
+            expect_pages(memory + end_page * page, left, end_page);
+            expect_pages(memory, static_cast<std::size_t>(from), 0);
+            EXPECT_EQ(uext4_unmap(memory + end_page * page, left * page), 0) << uext4_strerror();
+            if (from > 0) {
+                EXPECT_EQ(uext4_unmap(memory, static_cast<std::size_t>(from) * page), 0);
+            }
+        }
+    }
+    end();
+}
+
+TEST_P(Grown, IsSynced) {
+    begin();
+    NEED_MAPS();
+    char* memory = grown(4, 8);
+    EXPECT_EQ(uext4_msync(memory, 8 * page, MS_SYNC), 0) << uext4_strerror();
+    EXPECT_EQ(uext4_msync(memory, 9 * page, MS_SYNC), -ENOMEM);
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    memory = grown(4, 8);
+    EXPECT_EQ(uext4_msync(memory + 5 * page, 2 * page, MS_SYNC), 0) << uext4_strerror();
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    end();
+}
+
+// The kernel tells apart what the program has given other rights; it is one map all the same.
+TEST_P(Grown, IsDivided) {
+    begin();
+    NEED_MAPS();
+    char* memory = grown(4, 8);
+    ASSERT_EQ(::mprotect(memory + 5 * page, page, PROT_READ), 0);
+    char seen = 0;
+    EXPECT_FALSE(refused([&] { seen = load(memory + 7 * page); }));
+    EXPECT_EQ(seen, 'h');
+    {
+        const Watchdog watchdog(std::chrono::seconds(30));
+        EXPECT_EQ(uext4_pwrite(file, memory + 5 * page, page, 5 * page), static_cast<ssize_t>(page));
+    }
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    for (std::size_t p = 0; p < 8; ++p) EXPECT_FALSE(is_mapped(memory + p * page)) << p;
+    end();
+}
+
+// mremap(2) of no bytes of a shared map makes another of the same pages.
+TEST_P(Grown, IsDoubled) {
+    if (!is_shared()) GTEST_SKIP() << "of shared maps only";
+    begin();
+    NEED_MAPS();
+    char* memory = grown(4, 8);
+    void* twin = ::mremap(memory + 5 * page, 0, 2 * page, MREMAP_MAYMOVE);
+    ASSERT_NE(twin, MAP_FAILED) << strerror(errno);
+    char* const second = static_cast<char*>(twin);
+    {
+        const Watchdog watchdog(std::chrono::seconds(30));
+        EXPECT_EQ(uext4_pwrite(file, second + page, page, 6 * page), static_cast<ssize_t>(page));
+    }
+    expect_pages(second, 2, 5);
+    EXPECT_EQ(load(memory + 5 * page + 1), 'S');
+    ASSERT_EQ(uext4_fsync(file), 0);
+    second[2] = 'T';
+    EXPECT_EQ(read(file, 1, 5 * page + 2), "T");
+    EXPECT_EQ(uext4_unmap(second, 2 * page), 0) << uext4_strerror();
+    EXPECT_FALSE(is_mapped(second));
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    end();
+}
+
+// The library's own memory of a file is no part of a map that ends below it.
+TEST_P(Grown, IsNotWhatLiesAbove) {
+    begin();
+    NEED_MAPS();
+    constexpr std::size_t window = std::size_t{64} << 20;
+    ASSERT_EQ(uext4_ftruncate(file, 2 * window), 0);
+    char* first = map(file, page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+    EXPECT_EQ(read(file, 1, window), std::string(1, 0));  // the second window of it is there
+    for (const bool by_library : {false, true}) {
+        char* memory = map(file, window, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+        if (by_library) EXPECT_EQ(uext4_unmap(memory, window), 0);
+        else EXPECT_EQ(::munmap(memory, window), 0);
+        EXPECT_EQ(uext4_unmap(memory + window, page), -EINVAL);
+    }
+    EXPECT_EQ(read(file, 1, window), std::string(1, 0));
+    EXPECT_EQ(uext4_unmap(first, page), 0);
+    end();
+}
+
+// The kernel reports to such a process only the faults of its own code, and none of system calls.
+int grow_as_nobody(const char* image, const Mode& mode) {
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0)
+        return 1;
+    uext4_fs* fs = nullptr;
+    uext4_file* file = nullptr;
+    if (uext4_mount(image, mode.options, &fs) != 0 || uext4_open(fs, "/f", O_RDWR, 0, &file) != 0) return 2;
+    for (int request = 0; request < 5; ++request) {
+        void* memory = nullptr;
+        const int mapped = uext4_map(file, 0, 4 * page, PROT_READ | PROT_WRITE, mode.flags, &memory);
+        if (mapped == -EPERM || mapped == -EOPNOTSUPP) return 77;
+        if (mapped != 0) return 3;
+        void* longer = ::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE);
+        if (longer == MAP_FAILED) return 4;
+        char* const map = static_cast<char*>(longer);
+        const Watchdog watchdog(std::chrono::seconds(30));
+        ssize_t moved = 0;
+        std::size_t wanted = page;
+        switch (request) {
+            case 0: moved = uext4_pwrite(file, map + 5 * page, page, 5 * page); break;
+            case 1: moved = uext4_pread(file, map + 5 * page, page, 5 * page); break;
+            case 2: moved = uext4_pwrite(file, map + 5 * page, page, 6 * page); break;
+            case 3: moved = uext4_pwrite(file, map + 3 * page, wanted = 3 * page, 3 * page); break;
+            default: moved = uext4_pread(file, map + 3 * page, wanted = 3 * page, 3 * page); break;
+        }
+        if (moved != static_cast<ssize_t>(wanted)) return 10 + request;
+        if (uext4_unmap(longer, 8 * page) != 0) return 5;
+    }
+    return uext4_close(file) == 0 && uext4_umount(fs) == 0 ? 0 : 6;
+}
+
+TEST_P(Grown, OfAProcessWithoutPrivileges) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
+    begin("-t ext4 -b 4096 -E root_owner=65534:65534");
+    ASSERT_EQ(uext4_fchown(file, 65534, 65534), 0);
+    end();
+    ASSERT_EQ(::chmod(path_.c_str(), 0666), 0);
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) ::_exit(grow_as_nobody(path_.c_str(), GetParam()));
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status)) << status;
+    if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "there are no maps without privileges here";
+    EXPECT_EQ(WEXITSTATUS(status), 0) << "the step that failed";
+    judge(path_);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, Grown,
+                         testing::Values(Mode{"", MAP_SHARED, "ordered_shared"},
+                                         Mode{"", MAP_PRIVATE, "ordered_private"},
+                                         Mode{"data=journal", MAP_SHARED, "journal_shared"},
+                                         Mode{"data=journal", MAP_PRIVATE, "journal_private"}),
+                         [](const auto& mode) { return std::string(mode.param.name); });
+
+}  // namespace
+}  // namespace uext4::test
