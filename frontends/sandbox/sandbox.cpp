@@ -1,7 +1,5 @@
 #include "sandbox/sandbox.h"
 
-#include "sync/thread.h"
-
 #include <cap-ng.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -17,7 +15,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -74,6 +71,9 @@ constexpr unsigned long wanted_ioctls[] = {BLKDISCARD, BLKZEROOUT, BLKFLSBUF,  B
 constexpr int wanted_fcntls[] = {F_GETFD,      F_SETFD,      F_GETFL,     F_SETFL, F_DUPFD_CLOEXEC,
                                  F_SETPIPE_SZ, F_GETPIPE_SZ, F_OFD_SETLK, F_SETLK, F_SETLEASE};
 
+constexpr scmp_datum_t name_spaces =
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
+
 using Filter = std::unique_ptr<void, decltype([](void* f) { seccomp_release(f); })>;
 
 // Where threads run, for Reach::threads.
@@ -92,8 +92,9 @@ int allow_in_part(const Filter& f) {
         bad |= allow(f, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, request));
     for (const int command : wanted_fcntls)
         bad |= allow(f, SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
-    // A thread, never a process. clone3 hides its flags in memory: the C library falls back to clone.
-    bad |= allow(f, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+    // A thread, never a process, and none in name spaces of its own. clone3 hides its flags in memory: the C library
+    // falls back to clone.
+    bad |= allow(f, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | name_spaces, CLONE_THREAD));
     bad |= seccomp_rule_add(f.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
     // Signals to itself only.
     for (const int call : {SCMP_SYS(kill), SCMP_SYS(tgkill)}) bad |= allow(f, call, SCMP_A0(SCMP_CMP_EQ, own));
@@ -102,7 +103,8 @@ int allow_in_part(const Filter& f) {
     bad |= allow(f, SCMP_SYS(recvfrom), SCMP_A4(SCMP_CMP_EQ, 0));
     bad |= allow(f, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
     // Limits of its own may be read, not set.
-    bad |= allow(f, SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0));
+    bad |= seccomp_rule_add(f.get(), SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, SCMP_A0(SCMP_CMP_EQ, 0),
+                            SCMP_A2(SCMP_CMP_EQ, 0));
     return bad;
 }
 
@@ -113,6 +115,7 @@ Result<void> filter_calls(Reach reach) {
     for (const int call : plain_calls) bad |= allow(f, call);
     if (reach == Reach::files)
         for (const int call : file_calls) bad |= allow(f, call);
+    if (reach == Reach::server) bad |= allow(f, SCMP_SYS(recvmsg));
     if (reach == Reach::threads) {
         for (const int call : thread_calls) bad |= allow(f, call);
         bad |= allow(f, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_IDLE));
@@ -173,22 +176,6 @@ Result<void> check_other_threads(std::span<const unsigned> allowed) {
 void settle_output() { std::setvbuf(stdout, nullptr, ::isatty(STDOUT_FILENO) == 1 ? _IOLBF : _IOFBF, 0); }
 
 }  // namespace
-
-Result<void> without_capabilities(const std::function<Result<void>()>& body) {
-    Result<void> result;
-    std::exception_ptr thrown;
-    Thread thread = TRY(Thread::start("uext4-open", [&] {
-        try {
-            result = limit_capabilities({});
-            if (result) result = body();
-        } catch (...) {
-            thrown = std::current_exception();
-        }
-    }));
-    thread.join();
-    if (thrown) std::rethrow_exception(thrown);
-    return result;
-}
 
 Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_capabilities(wanted); }
 

@@ -4,28 +4,24 @@
 
 #include "base/result.h"
 
-#include <functional>
 #include <span>
 
 namespace uext4 {
 
-// Runs what starts threads in a thread that has given up its capabilities for good, as have all those that it starts.
-// The calling thread keeps its own for the mount itself. What the body throws is thrown here.
-Result<void> without_capabilities(const std::function<Result<void>()>& body);
-
-// For a process beside a server: of what it has it keeps these, effective and permitted, and nothing to inherit.
+// Of what the calling thread has it keeps these, effective and permitted, and nothing to inherit.
 Result<void> keep_capabilities(std::span<const unsigned> wanted);
 
 // What the process still has to reach besides the image.
 enum class Reach {
     image,   // nothing: no new files, no names
+    server,  // what another process passes it by a socket that it has
     files,   // files of the host by path, with the rights over them that it has (copies in and out, the shell)
     threads  // no image: other processes' threads in /proc, and on which CPU those of its own user run
 };
 
 // For good, for all threads of the process. What is open stays usable. Calls that are not needed fail with EPERM.
-// Refused where a thread has capabilities: those that exist must come from without_capabilities(). A second call does
-// nothing. Files are known by descriptor only, and by the system call fstat: fstat(3) names them to the kernel.
+// Refused where another thread has capabilities: nobody can take them from it. A second call does nothing. Files are
+// known by descriptor only, and by the system call fstat: fstat(3) names them to the kernel.
 Result<void> enter_sandbox(Reach reach = Reach::image);
 bool in_sandbox();
 
