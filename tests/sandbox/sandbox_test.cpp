@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <linux/landlock.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <sched.h>
@@ -16,13 +17,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -213,40 +215,47 @@ TEST_F(Sandbox, OnlyAServerIsPassedDescriptors) {
     }
 }
 
-// With the host's files within reach everything else is shut as well.
-TEST_F(Sandbox, FilesWithinReachAreAllThatIsLeft) {
-    in_child([&]() -> std::vector<std::string> {
-        if (auto entered = enter_sandbox(Reach::files); !entered) return {entered.error().what};
+// With files of the host within reach everything else is shut as well, and so is what was not named.
+class HostFilesTest : public Sandbox {
+protected:
+    void SetUp() override {
+        Sandbox::SetUp();
+        folder = path + "-folder";
+        ASSERT_EQ(::mkdir(folder.c_str(), 0755), 0);
+        ASSERT_EQ(::symlink(folder.c_str(), (folder + "/link").c_str()), 0);
+    }
+    void TearDown() override {
+        std::filesystem::remove_all(folder);
+        Sandbox::TearDown();
+    }
+    static bool has_landlock() {
+        return ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 2;
+    }
+    static std::vector<std::string> others_that_are_open() {
+        static const std::set<std::string> of_files{"open",
+                                                    "openat",
+                                                    "creat",
+                                                    "unlink",
+                                                    "mkdir",
+                                                    "rename",
+                                                    "chmod",
+                                                    "stat",
+                                                    "lstat",
+                                                    "newfstatat",
+                                                    "newfstatat of a link",
+                                                    "newfstatat of the current directory",
+                                                    "newfstatat beside AT_EMPTY_PATH",
+                                                    "statx",
+                                                    "access",
+                                                    "faccessat",
+                                                    "faccessat2",
+                                                    "readlink",
+                                                    "readlinkat",
+                                                    "statfs",
+                                                    "getcwd",
+                                                    "getxattr",
+                                                    "listxattr"};
         std::vector<std::string> wrong;
-        const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-        if (fd < 0 || ::fchmod(fd, 0640) != 0 || ::close(fd) != 0)
-            wrong.emplace_back("the host's file is out of reach");
-        struct stat named{};
-        if (::stat(path.c_str(), &named) != 0 || named.st_size != 1 << 20) wrong.emplace_back("it has no size");
-        const std::set<std::string> of_files{"open",
-                                             "openat",
-                                             "openat2",
-                                             "creat",
-                                             "unlink",
-                                             "mkdir",
-                                             "rename",
-                                             "chmod",
-                                             "stat",
-                                             "lstat",
-                                             "newfstatat",
-                                             "newfstatat of a link",
-                                             "newfstatat of the current directory",
-                                             "newfstatat beside AT_EMPTY_PATH",
-                                             "statx",
-                                             "access",
-                                             "faccessat",
-                                             "faccessat2",
-                                             "readlink",
-                                             "readlinkat",
-                                             "statfs",
-                                             "getcwd",
-                                             "getxattr",
-                                             "listxattr"};
         for (const Way& way : ways) {
             if (of_files.contains(way.name)) continue;
             const long result = way.go();
@@ -255,7 +264,79 @@ TEST_F(Sandbox, FilesWithinReachAreAllThatIsLeft) {
         }
         if (::chroot("/") == 0 || ::sethostname("hostile", 7) == 0) wrong.emplace_back("a capability is left");
         return wrong;
+    }
+    // Opens that have to fail, as far as they have not.
+    static void expect_shut(std::vector<std::string>& wrong, const std::string& place, int flags) {
+        const int fd = ::open(place.c_str(), flags | O_CLOEXEC, 0600);
+        if (fd < 0 && (errno == EACCES || errno == EPERM)) return;
+        wrong.push_back(fmt::format("open of {} with {:o}: {}", place, flags, std::strerror(fd < 0 ? errno : 0)));
+        if (fd >= 0) ::close(fd);
+    }
+    std::string folder;
+};
+
+TEST_F(HostFilesTest, SourcesAreReadAndNothingElse) {
+    in_child([&]() -> std::vector<std::string> {
+        HostFiles named;
+        named.readable = {path, folder, "/dev/null", path + "-none"};
+        if (auto entered = enter_sandbox(Reach::sources, named); !entered) return {entered.error().what};
+        std::vector<std::string> wrong = others_that_are_open();
+        struct stat info{};
+        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || ::read(fd, text, sizeof text) != sizeof text) wrong.emplace_back("the source cannot be read");
+        if (::stat(path.c_str(), &info) != 0 || info.st_size != 1 << 20) wrong.emplace_back("it has no size");
+        std::error_code error;
+        if (std::filesystem::directory_iterator(folder, error) == std::filesystem::directory_iterator())
+            wrong.emplace_back("a folder cannot be listed");
+        for (const int flags : {O_WRONLY, O_RDWR, O_RDONLY | O_TRUNC, O_RDONLY | O_CREAT, O_WRONLY | O_APPEND})
+            expect_shut(wrong, path, flags);
+        expect_shut(wrong, folder, O_TMPFILE | O_RDWR);
+        expect_shut(wrong, folder + "/new", O_CREAT | O_RDWR);
+        for (const char* place : {"/proc/sys/kernel/core_pattern", "/proc/self/mem", "/etc/shadow"})
+            expect_shut(wrong, place, O_WRONLY);
+        if (has_landlock())
+            for (const char* place : {"/etc/passwd", "/proc/self/maps", "/dev/zero", "/"})
+                expect_shut(wrong, place, O_RDONLY);
+        if (::chmod(path.c_str(), 0640) == 0) wrong.emplace_back("chmod");
+        if (::unlink((folder + "/link").c_str()) == 0) wrong.emplace_back("unlink");
+        if (::mkdir((folder + "/made").c_str(), 0700) == 0) wrong.emplace_back("mkdir");
+        return wrong;
     });
+}
+
+TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
+    for (const bool give_away : {false, true}) {
+        in_child([&]() -> std::vector<std::string> {
+            HostFiles named;
+            named.writable = {folder};
+            named.give_away = give_away;
+            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            std::vector<std::string> wrong = others_that_are_open();
+            const std::string made = fmt::format("{}/made-{}", folder, give_away), below = made + "/below";
+            const int fd = ::mkdir(made.c_str(), 0700) == 0
+                               ? ::open(below.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)
+                               : -1;
+            if (fd < 0 || ::write(fd, "x", 1) != 1 || ::fchmod(fd, 0640) != 0 ||
+                ::link(below.c_str(), (made + "-linked").c_str()) != 0 || ::unlink(below.c_str()) != 0)
+                wrong.push_back(fmt::format("the target cannot be written: {}", std::strerror(errno)));
+            const std::string device = made + "-device";
+            const bool node = ::mknod(device.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0;
+            if (::geteuid() == 0 && node != give_away) wrong.emplace_back(node ? "mknod" : "mknod is refused");
+            if (!give_away && ::lchown(folder.c_str(), 1, 1) == 0) wrong.emplace_back("chown");
+            if (!has_landlock()) return wrong;
+            for (const char* place : {"/proc/sys/kernel/core_pattern", "/proc/self/mem", "/etc/shadow",
+                                      "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/null"})
+                expect_shut(wrong, place, O_WRONLY);
+            expect_shut(wrong, "/root", O_TMPFILE | O_RDWR);
+            expect_shut(wrong, path, O_WRONLY);
+            expect_shut(wrong, path + "-new", O_WRONLY | O_CREAT);
+            for (const char* place : {"/etc/passwd", "/proc/self/maps", "/"}) expect_shut(wrong, place, O_RDONLY);
+            if (::unlink(path.c_str()) == 0 || ::rename(path.c_str(), (folder + "/moved").c_str()) == 0 ||
+                ::link(path.c_str(), (folder + "/linked").c_str()) == 0)
+                wrong.emplace_back("what is beside the target can be removed, moved or linked");
+            return wrong;
+        });
+    }
 }
 
 // What could be asked of the threads from outside is tests/mount/sandbox_test.py.
