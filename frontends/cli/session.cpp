@@ -194,7 +194,7 @@ void reach_host_files(Reach wanted, HostFiles files) {
 }
 
 void open_beforehand(const std::string& image, bool writable, const CommonOptions& options) {
-    if (KeptMount::of(image)) return;
+    if (options.no_sandbox || in_sandbox()) return;
     const Result<VolumeOptions> parsed = parse_all_options(options_text(writable, options));
     if (!parsed) not_opened(image, parsed.error());
     const bool changes = !parsed->fs.read_only;

@@ -58,8 +58,8 @@ struct CommonOptions {
 // For verbs that need files of the host after an image is open: the sandbox leaves them those.
 void reach_host_files(Reach reach, HostFiles files);
 
-// For verbs over several images: each is opened by its name before the first one is mounted, so that the sandbox need
-// leave them no name (a shell's image is open already). Ends the verb where that is not possible.
+// For verbs over several images: each is opened by its name before the first one is mounted, and to the end, so that
+// the sandbox need leave them no name. Ends the verb where that is not possible. (Commands of a shell come too late.)
 void open_beforehand(const std::string& image, bool writable, const CommonOptions& options);
 
 // The image that was opened last, or empty: for what ends a verb in the middle of anything.

@@ -29,6 +29,8 @@ SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH = 21, 19, 2
 SUPERVISOR = 1 << SYS_ADMIN | 1 << SYS_PTRACE | 1 << DAC_READ_SEARCH
 # Over files: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP.
 FILES = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31))
+SOURCES = sum(1 << number for number in (2, 21))
+TARGETS = sum(1 << number for number in (1, 2, 3, 4))
 
 
 def own_capabilities():
@@ -188,9 +190,9 @@ def verbs_are_closed(scratch):
 class Readers:
     """Has each read of a file wait (fanotify) until the process that reads has been looked at."""
 
-    def __init__(self, program, image, held=None):
-        """`held(pid)`: at the first read by the program, while that waits."""
-        self.program, self.held = program, held
+    def __init__(self, program, image, held=None, kept=0):
+        """`held(pid)`: at the first read by the program, while that waits. `kept`: capabilities that are left."""
+        self.program, self.held, self.kept = program, held, kept & own_capabilities()
         self.reads, self.wrong = 0, []
         self.group = fanotify("init", FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_REPORT_TID, os.O_RDONLY | os.O_CLOEXEC)
         fanotify("mark", self.group, FAN_MARK_ADD, ctypes.c_uint64(FAN_ACCESS_PERM), AT_FDCWD, os.fsencode(image))
@@ -228,7 +230,7 @@ class Readers:
         self.reads += 1
         if self.held and self.reads == 1:
             self.held(pid)
-        check_process(pid)
+        check_process(pid, self.kept)
 
     def passed(self, what):
         check(self.reads > 0, f"{what}: nothing was read")
@@ -367,6 +369,43 @@ def users_mounts(scratch):
     print("a user's mounts: closed before they read as well", flush=True)
 
 
+def copies_are_closed(scratch):
+    """They keep what they need for the files that are named, and verbs over several images need none."""
+    first, second = (scratch.image(name, "16M", "-t", "ext4") for name in ("first", "second"))
+    file, folder, aside = scratch.path("file"), scratch.path("folder"), scratch.path("aside")
+    file.write_bytes(b"contents")
+    folder.mkdir()
+    aside.write_bytes(b"")
+    (folder / "linked").symlink_to(aside)
+    for words, image, kept in ((("cp", file, f"{first}:/linked"), first, SOURCES),
+                               (("cp", "-a", folder, f"{first}:/"), first, SOURCES),
+                               (("cp", f"{first}:/linked", folder), first, TARGETS),
+                               (("cp", f"{first}:/linked", folder / "new"), first, TARGETS),
+                               (("cp", "-a", f"{first}:/linked", folder / "same"), first, FILES),
+                               (("cp", f"{first}:/linked", f"{second}:/"), second, 0),
+                               (("mkdir", f"{first}:/a", f"{second}:/b", f"{first}:/c"), second, 0)):
+        with Readers(scratch.program, image, kept=kept) as readers:
+            mounting.run(scratch.program, *words)
+        readers.passed(" ".join(map(str, words)))
+    check({path.read_bytes() for path in (aside, folder / "new", folder / "same")} == {b"contents"}, "not what was copied")
+    # A shell writes outside of the system's folders.
+    refused_path = pathlib.Path(f"/etc/uext4-test-{os.getpid()}")
+    lines = f"cp /linked host:{folder}/shell\ncp host:/etc/passwd /passwd\ncp /linked host:{refused_path}\n"
+    try:
+        result = mounting.run(scratch.program, "shell", first, input=lines, accept=(0, 2))
+        check((folder / "shell").read_bytes() == b"contents", f"nothing comes out of a shell: {result.stdout}")
+        check("passwd" in mounting.run(scratch.program, "ls", f"{first}:/").stdout, f"nothing gets into it: {result.stdout}")
+        # Landlock's version; before the second one there is no limit.
+        if ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 2:
+            check(result.returncode == 2 and "Permission denied" in result.stdout, f"a shell writes in /etc: {result.stdout}")
+            check(not refused_path.exists(), "a shell has made a file in /etc")
+    finally:
+        refused_path.unlink(missing_ok=True)
+    for image in (first, second):
+        mounting.clean(image)
+    print("copies: nothing but the files that are named", flush=True)
+
+
 def test(scratch):
     os.chmod(scratch.folder, 0o755)
     scratch.program = str(shutil.copy(scratch.program, scratch.path("uext4")))  # nobody else's processes
@@ -374,6 +413,7 @@ def test(scratch):
     verbs_are_closed(scratch)
     closed_before_it_reads(scratch)
     failures_are_told(scratch)
+    copies_are_closed(scratch)
     if shutil.which("fusermount3"):
         users.own_namespace(scratch)
         users_mounts(scratch)
