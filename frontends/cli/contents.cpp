@@ -39,8 +39,43 @@ struct CopyState {
     CommonOptions o;
 };
 
+// What is named of the host, and what a link leads to that is named.
+HostFiles to_read(const std::vector<std::string>& sources) {
+    HostFiles out;
+    for (const std::string& source : sources)
+        if (split_place(source).image.empty()) out.readable.push_back(source);
+    return out;
+}
+
+// A directory, and what links in it lead to that are named; or a file that is there and stays, else also the directory
+// that it is in, or is to be in.
+HostFiles to_write(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o) {
+    namespace files = std::filesystem;
+    HostFiles out;
+    out.writable.push_back(to);
+    std::error_code ignored;
+    const files::file_status there = files::status(to, ignored);
+    if (files::is_directory(there)) {
+        for (const std::string& source : sources) {
+            const std::string path = split_place(source).path;
+            if (!means_contents(path)) out.writable.push_back(below(to, last_part(path)));
+        }
+    } else if (o.recursive || !files::exists(there)) {
+        std::string name = to;
+        while (name.size() > 1 && name.ends_with('/')) name.pop_back();
+        const files::path above = files::path(name).parent_path();
+        out.writable.push_back(above.empty() ? "." : above.string());
+    }
+    out.give_away = o.recursive || o.owner || !o.map_owner.empty();
+    return out;
+}
+
 void copy_into(const Place& to, const std::vector<std::string>& sources, const CopyOptions& o,
                const CommonOptions& common) {
+    open_beforehand(to.image, true, common);
+    for (const std::string& source : sources)
+        if (const std::string image = split_place(source).image; !image.empty() && !same_image(image, to.image))
+            open_beforehand(image, false, common);
     Session target(to.image, true, common);
     if (sources.size() > 1 && !target.resolve(to.path)->is_directory())
         give_up(negative, target.at(to.path) + ": is no directory");
@@ -84,6 +119,7 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
             images.emplace_back(from.image, std::vector<std::string>{});
         images.back().second.push_back(from.path);
     }
+    for (const auto& [image, paths] : images) open_beforehand(image, false, common);
     Outcome outcome;
     for (const auto& [image, paths] : images) {
         Session from(image, false, common);
@@ -106,15 +142,18 @@ void copy(const CopyState& c) {
     if (c.owner) o.owner = pair_of(*c.owner);
     if (c.mode) o.mode = mode_of(*c.mode);
     for (const std::string& m : c.maps) o.map_owner.push_back(pair_of(m));
-    reach_host_files();
     if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
     for (const std::string& place : c.places)
         if (split_place(place).image.empty())
             if (const std::optional<std::string> missing = missing_image(place)) give_up(impossible, *missing);
     const Place to = split_place(c.places.back());
     const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
-    if (to.image.empty()) copy_from_images(sources, to.path, o, c.o);
-    else copy_into(to, sources, o, c.o);
+    if (to.image.empty()) {
+        reach_host_files(Reach::files, to_write(sources, to.path, o));
+        return copy_from_images(sources, to.path, o, c.o);
+    }
+    if (HostFiles named = to_read(sources); !named.readable.empty()) reach_host_files(Reach::sources, std::move(named));
+    copy_into(to, sources, o, c.o);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+
 namespace uext4::cli {
 
 namespace {
@@ -99,8 +101,10 @@ CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* ex
 
 // Runs on each place in its image; images that follow each other are opened once.
 void each(const State& st, const std::function<void(Session&, const std::string&)>& use) {
-    for (const std::string& text : st.places)
-        if (image_place(text).image != image_place(st.places.front()).image) reach_host_files();
+    const std::string first = image_place(st.places.front()).image;
+    const auto other = [&](const std::string& text) { return image_place(text).image != first; };
+    if (std::ranges::any_of(st.places, other))
+        for (const std::string& text : st.places) open_beforehand(image_place(text).image, true, st.o);
     std::unique_ptr<Session> s;
     for (const std::string& text : st.places) {
         const Place p = image_place(text);

@@ -12,6 +12,7 @@
 #include <ctime>
 #include <filesystem>
 #include <map>
+#include <vector>
 
 namespace uext4::cli {
 
@@ -54,6 +55,7 @@ void need(Result<void> result, const std::string& subject) {
 namespace {
 
 Reach reach = Reach::image;
+HostFiles host_files;
 // What the words of the command line lead to: in the sandbox no name of the host can be asked about any more.
 std::map<std::string, std::optional<struct stat>> looked_at;
 
@@ -134,9 +136,21 @@ namespace {
 
 std::string last_opened;
 
-// The image is open before it is parsed, and the sandbox lies in between.
-Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text, bool sandbox) {
-    const VolumeOptions options = TRY(parse_all_options(text));
+// Those of verbs over several images, open to their end.
+struct OpenImage {
+    std::string name;
+    bool writable;
+    std::shared_ptr<BlockDevice> device;
+};
+std::vector<OpenImage> open_images;
+
+std::shared_ptr<BlockDevice> opened_before(const std::string& image, bool writable) {
+    for (const OpenImage& open : open_images)
+        if (open.writable == writable && same_image(open.name, image)) return open.device;
+    return nullptr;
+}
+
+Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const VolumeOptions& options) {
     FileDeviceOptions view;
     view.writable = !options.fs.read_only;
     view.offset = options.offset;
@@ -144,31 +158,57 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     if (!view.writable)
         if (const std::optional<std::string> warning = mounted_for_writing(image, view.offset))
             fmt::print(stderr, "uext4: {}\n", told(*warning));
-    std::shared_ptr<BlockDevice> device = TRY(open_device(image, view));
-    if (sandbox) TRY(enter_sandbox(reach));
+    return TRY(open_device(image, view));
+}
+
+// The image is open before it is parsed, and the sandbox lies in between.
+Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text, bool sandbox) {
+    const VolumeOptions options = TRY(parse_all_options(text));
+    std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
+    if (!device) device = TRY(open_for(image, options));
+    if (sandbox) TRY(enter_sandbox(reach, host_files));
     return FileSystem::mount_device(std::move(device), options,
                                     [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
+}
+
+std::string options_text(bool writable, const CommonOptions& options) {
+    std::string o = options.mount_options;
+    // The last one counts: no option makes a verb that reads a writing one.
+    if (!writable) o += o.empty() ? "ro" : ",ro";
+    if (options.no_replay) o += ",noload";
+    return o;
+}
+
+[[noreturn]] void not_opened(const std::string& image, const Error& error) {
+    throw Failure{impossible, error.what.starts_with(image + ":") ? error.what : image + ": " + error.what,
+                  error.code == EUCLEAN};
 }
 
 }  // namespace
 
 const std::string& last_image() { return last_opened; }
 
-void reach_host_files() { reach = Reach::files; }
+void reach_host_files(Reach wanted, HostFiles files) {
+    reach = wanted;
+    host_files = std::move(files);
+}
+
+void open_beforehand(const std::string& image, bool writable, const CommonOptions& options) {
+    if (options.no_sandbox || in_sandbox()) return;
+    const Result<VolumeOptions> parsed = parse_all_options(options_text(writable, options));
+    if (!parsed) not_opened(image, parsed.error());
+    const bool changes = !parsed->fs.read_only;
+    if (opened_before(image, changes)) return;
+    Result<std::shared_ptr<BlockDevice>> device = open_for(image, *parsed);
+    if (!device) not_opened(image, device.error());
+    open_images.push_back({image, changes, std::move(*device)});
+}
 
 std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options) {
     if (image.empty()) give_up(impossible, "'': an image has a name");
     last_opened = image;
-    std::string o = options.mount_options;
-    // The last one counts: no option makes a verb that reads a writing one.
-    if (!writable) o += o.empty() ? "ro" : ",ro";
-    if (options.no_replay) o += ",noload";
-    auto mounted = open_sandboxed(image, o, !options.no_sandbox);
-    if (!mounted) {
-        const std::string& what = mounted.error().what;
-        throw Failure{impossible, what.starts_with(image + ":") ? what : image + ": " + what,
-                      mounted.error().code == EUCLEAN};
-    }
+    auto mounted = open_sandboxed(image, options_text(writable, options), !options.no_sandbox);
+    if (!mounted) not_opened(image, mounted.error());
     return std::move(*mounted);
 }
 

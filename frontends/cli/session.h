@@ -3,6 +3,7 @@
 
 #include "api/file_system.h"
 #include "cli/text.h"
+#include "sandbox/sandbox.h"
 
 #include <sys/stat.h>
 #include <CLI/CLI.hpp>
@@ -54,8 +55,12 @@ struct CommonOptions {
     bool no_sandbox = false;
 };
 
-// For verbs that open other files after an image (cp, shell, several images): the sandbox leaves them that.
-void reach_host_files();
+// For verbs that need files of the host after an image is open: the sandbox leaves them those.
+void reach_host_files(Reach reach, HostFiles files);
+
+// For verbs over several images: each is opened by its name before the first one is mounted, and to the end, so that
+// the sandbox need leave them no name. Ends the verb where that is not possible. (Commands of a shell come too late.)
+void open_beforehand(const std::string& image, bool writable, const CommonOptions& options);
 
 // The image that was opened last, or empty: for what ends a verb in the middle of anything.
 const std::string& last_image();

@@ -1,6 +1,7 @@
 // shell: the verbs, with the image and a current directory understood.
 #include "cli/kept_mount.h"
 #include "cli/session.h"
+#include "device/partition.h"
 
 #include <fcntl.h>
 #include <histedit.h>
@@ -13,6 +14,8 @@
 #include <charconv>
 #include <cstring>
 #include <cwchar>
+#include <filesystem>
+#include <set>
 
 namespace uext4::cli {
 
@@ -333,8 +336,27 @@ void read_from(const std::string& commands) {
     if (!taken) give_up(impossible, commands + ": commands cannot be read from that");
 }
 
+// What its commands will name of the host nobody knows yet: it can be read, and written where the system itself does
+// not lie. The image is opened again when the first command changes it.
+HostFiles files_of_a_shell(const std::string& image) {
+    namespace files = std::filesystem;
+    static const std::set<std::string> of_the_system = {"bin",    "boot", "dev", "etc",  "lib", "lib32", "lib64",
+                                                        "libx32", "proc", "run", "sbin", "sys", "usr"};
+    HostFiles out;
+    out.give_away = true;
+    out.readable = {"/"};
+    out.writable = {
+        parse_image_name(image).path, "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/null", "/dev/tty", "/dev/shm"};
+    std::error_code error;
+    if (files::current_path(error).has_relative_path()) out.writable.emplace_back(".");
+    for (files::directory_iterator at("/", error); !error && at != files::directory_iterator(); at.increment(error))
+        if (!at->is_symlink(error) && !of_the_system.contains(at->path().filename()))
+            out.writable.push_back(at->path());
+    return out;
+}
+
 void run_shell(const std::string& image, const std::string& commands, const CommonOptions& o) {
-    reach_host_files();  // the image is opened again when the first command changes it
+    reach_host_files(Reach::files, files_of_a_shell(image));
     read_from(commands);
     int code = fine;
     {

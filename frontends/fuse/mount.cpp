@@ -3,6 +3,7 @@
 #include "device/host_use.h"
 #include "device/mount_table.h"
 #include "device/open_device.h"
+#include "fuse/own_mount.h"
 #include "fuse/server.h"
 #include "fuse/signals.h"
 #include "fuse/supervisor.h"
@@ -44,11 +45,12 @@ public:
         if (detached_.load()) syslog(LOG_NOTICE, "%s", line.c_str());
         else fmt::print(stderr, "uext4 mount: {}\n", line);
     }
-    void detach() {
-        tzset();                                             // read now: the sandbox has no new files
-        openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);  // and connected: it has no new sockets
-        detached_.store(true);
+    // Before the sandbox, which has neither new files nor new sockets.
+    static void prepare() {
+        tzset();
+        openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);
     }
+    void detach() { detached_.store(true); }
 
 private:
     std::string image_;
@@ -116,18 +118,22 @@ std::string source_of(const std::string& image) {
     return same ? found + image.substr(part) : image;
 }
 
+struct Descriptor {
+    int number;
+    ~Descriptor() {
+        if (number >= 0) close(number);
+    }
+};
+
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
 // and takes the mount's name away, the loop ends when the kernel lets go. A second signal, or files that stay open, end
 // it at once. Where somebody has killed the supervisor, the server has the cache written by itself; the mount's name
 // stays if it may not take it away.
 class Stopper {
 public:
-    Stopper(Server& server, Supervisor& supervisor, const sigset_t& signals, Log& log)
-        : server_(server),
-          supervisor_(supervisor),
-          log_(log),
-          signals_(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)),
-          ended_(eventfd(0, EFD_CLOEXEC)) {
+    // `signals`: a signalfd.
+    Stopper(Server& server, Supervisor& supervisor, int signals, Log& log)
+        : server_(server), supervisor_(supervisor), log_(log), signals_(signals), ended_(eventfd(0, EFD_CLOEXEC)) {
         thread_ = Thread("uext4-stop", [this] { run(); });
     }
     // The loop has ended.
@@ -135,7 +141,6 @@ public:
         eventfd_write(ended_, 1);
         thread_.join();
         close(ended_);
-        close(signals_);
     }
 
 private:
@@ -184,16 +189,32 @@ private:
     Thread thread_;
 };
 
-// Leaves the terminal and the directory it was started in. Descriptors beyond the three standard ones stay: whoever
-// started the program may have meant them to.
-void enter_background() {
-    if (chdir("/") != 0) return;
-    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null < 0) return;
-    std::fflush(nullptr);
-    for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
-    if (null > 2) close(null);
-}
+// A server in the background leaves its terminal and the directory it was started in once it is ready. What that takes
+// is opened before the sandbox. Descriptors beyond the three standard ones stay: whoever started the program may have
+// meant them to.
+class Background {
+public:
+    // `report`: where it says that it is ready; -1 for a server in the foreground.
+    explicit Background(int report) : report_{report} {}
+
+    void prepare() {
+        if (report_.number < 0) return;
+        Log::prepare();
+        if (chdir("/") == 0) null_.number = open("/dev/null", O_RDWR | O_CLOEXEC);
+    }
+    void enter(Log& log) {
+        if (report_.number < 0) return;
+        log.detach();
+        std::fflush(nullptr);
+        for (int fd = 0; null_.number >= 0 && fd < 3; ++fd) dup2(null_.number, fd);
+        const char done = 0;
+        [[maybe_unused]] const ssize_t told = ::write(report_.number, &done, 1);
+        close(std::exchange(report_.number, -1));
+    }
+
+private:
+    Descriptor report_, null_{-1};
+};
 
 struct Job {
     MountOptions options;
@@ -215,10 +236,11 @@ Result<void> serve(Job& job, Log& log) {
     signal(SIGXFSZ, SIG_IGN);  // a write past the limit of sizes is an error like any other
 
     auto run = [&]() -> Result<void> {
+        Background background(job.report);
         const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};
         const bool sandbox = job.options.sandbox;
         Placement placement = job.options.placement ? Placement::start(sandbox) : Placement();
-        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options.auto_unmount, sandbox, unwanted));
+        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options, unwanted));
         const auto tell = [&log](const std::string& text) { log.tell(text); };
         FileDeviceOptions device_options;
         device_options.writable = !job.options.volume.fs.read_only;
@@ -228,52 +250,31 @@ Result<void> serve(Job& job, Log& log) {
             if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset))
                 log.tell(*warning);
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
-        // Every thread but this one has no capabilities from its start; this one has them until the mount is made.
-        const auto apart = [sandbox](const std::function<Result<void>()>& body) {
-            return sandbox ? without_capabilities(body) : body();
-        };
+        const Descriptor asked_to_end{signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
+        background.prepare();
+        // From here on nothing can be opened, and the image is looked at.
+        if (sandbox) TRY(enter_sandbox(Reach::server));
         BlockDevice& image = *device;
-        std::unique_ptr<FileSystem> fs;
-        const auto parse = [&]() -> Result<void> {
-            fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
-            return {};
-        };
-        TRY(apart(parse));
-        Result<void> served, sealed;
+        std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
+        Result<void> served;
         {
+            OwnMount mount(job.directory);
             Server server(*fs, job.options, tell, std::move(placement));
-            TRY(apart([&] { return server.start(); }));
             if (sandbox) server.ask_for_groups([&supervisor](pid_t pid) { return supervisor.groups_of(pid); });
-            served = server.attach(job.directory, job.debug, [&] {
-                const bool background = job.report >= 0;
-                if (background) {
-                    log.detach();
-                    enter_background();
-                }
-                if (sandbox) sealed = enter_sandbox();
-                if (!sealed) return server.stop();  // never a mount that is less closed than it says
-                if (!background) return;
-                const char done = 0;
-                [[maybe_unused]] const ssize_t told = ::write(job.report, &done, 1);
-                close(std::exchange(job.report, -1));
-            });
+            served =
+                server.attach([&supervisor] { return supervisor.mount(); }, job.debug, [&] { background.enter(log); });
             if (served) {
-                supervisor.mounted();
+                if (!sandbox) mount.made();
                 {
-                    std::optional<Stopper> stopper;
-                    served = apart([&]() -> Result<void> {
-                        stopper.emplace(server, supervisor, signals, log);
-                        return {};
-                    });
-                    if (served) served = server.loop();
+                    const Stopper stopper(server, supervisor, asked_to_end.number, log);
+                    served = server.loop();
                     // umount(2) has returned, and whoever called it may look at the image at once.
                     image.keep_openers_waiting();
                 }
-                // Usually the kernel has let go. If not, only the supervisor may still take the mount away.
-                if (in_sandbox() || !sealed) supervisor.drop();
-                else supervisor.forget();
-                if (!sealed) served = sealed;
             }
+            // Usually the kernel has let go. If not, and somebody has killed the supervisor, only a server outside of
+            // the sandbox may still take the mount away.
+            if (!supervisor.drop() && mount.still_there()) mount.take_away();
             server.detach();
         }
         Result<void> closed = fs->unmount();

@@ -2,12 +2,14 @@
 
 #include "format/constants.h"
 #include "fuse/operations.h"
+#include "fuse/session.h"
 #include "fuse/signals.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -33,7 +35,8 @@ Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement 
 Server::~Server() {
     detach();
     if (session_) fuse_session_destroy(session_);
-    if (thaw_event_ >= 0) close(thaw_event_);
+    for (const int fd : {thaw_event_, closed_})
+        if (fd >= 0) close(fd);
 }
 
 void Server::greet(void* self, fuse_conn_info* connection) {
@@ -66,15 +69,14 @@ void Server::greet(void* self, fuse_conn_info* connection) {
     if (server.ready_) server.ready_();
 }
 
-Result<void> Server::start() {
-    TRY(workers_.start());
-    return control_.start();
-}
-
-Result<void> Server::attach(const std::string& directory, bool debug, std::function<void()> ready) {
+Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debug, std::function<void()> ready) {
     ready_ = std::move(ready);
+    TRY(workers_.start());
+    TRY(control_.start());
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
+    closed_ = epoll_create1(EPOLL_CLOEXEC);  // can neither be read nor written
+    if (closed_ < 0) return fail(errno, "epoll_create1: {}", std::strerror(errno));
     inodes_.add_root(TRY(fs_.root()));
 
     fuse_lowlevel_ops table{};
@@ -86,23 +88,18 @@ Result<void> Server::attach(const std::string& directory, bool debug, std::funct
     add_xattr_operations(table);
     add_ioctl_operations(table);
 
-    fuse_args arguments = FUSE_ARGS_INIT(0, nullptr);
-    bool complete = fuse_opt_add_arg(&arguments, "uext4") == 0 && fuse_opt_add_arg(&arguments, "-o") == 0 &&
-                    fuse_opt_add_arg(&arguments, library_options(options_).c_str()) == 0;
-    if (debug) complete = complete && fuse_opt_add_arg(&arguments, "-d") == 0;
-    if (complete) session_ = fuse_session_new(&arguments, &table, sizeof table, this);
-    fuse_opt_free_args(&arguments);
-    if (!session_) return fail(EINVAL, "FUSE does not accept the options '{}'", library_options(options_));
-    if (fuse_session_mount(session_, directory.c_str()) != 0)
-        return fail(EIO, "{}: FUSE could not mount there", directory);
-    mounted_ = true;
+    session_ = TRY(new_session(options_, table, this, debug));
+    const int channel = TRY(mount());
     fuse_custom_io io{};
     io.read = [](int fd, void* bytes, std::size_t size, void*) { return ::read(fd, bytes, size); };
     io.writev = [](int fd, iovec* parts, int count, void* self) {
         return static_cast<Server*>(self)->protocol_.send(fd, parts, count);
     };
-    if (const int error = fuse_session_custom_io(session_, &io, fuse_session_fd(session_)))
+    if (const int error = fuse_session_custom_io(session_, &io, channel)) {
+        close(channel);
         return fail(error < 0 ? -error : EINVAL, "FUSE does not let its requests be looked at");
+    }
+    mounted_ = true;
     return {};
 }
 
@@ -183,7 +180,9 @@ void Server::stop() {
 
 void Server::detach() {
     if (!session_ || !std::exchange(mounted_, false)) return;
-    fuse_session_unmount(session_);
+    // Whoever waits for an answer gets none, a worker among them that waits for the kernel. The number stays taken
+    // until nobody can mean the channel by it.
+    dup3(closed_, fuse_session_fd(session_), O_CLOEXEC);
     control_.drain();
     if (freeze_state_.load() == FreezeState::frozen) {
         if (Result<void> thawed = fs_.thaw(); !thawed) log_(fmt::format("thaw: {}", thawed.error().what));

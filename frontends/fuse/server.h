@@ -35,10 +35,9 @@ public:
     ~Server();
     Server(const Server&) = delete;
 
-    // The workers. First of all, by a thread with the rights that they are to have.
-    Result<void> start();
-    // Mounts. `ready` is called from loop() when the kernel and the server have greeted each other.
-    Result<void> attach(const std::string& directory, bool debug, std::function<void()> ready);
+    // Starts the workers. When all is prepared, `mount` mounts and gives the descriptor by which requests come; `ready`
+    // is called from loop() when the kernel and the server have greeted each other.
+    Result<void> attach(const std::function<Result<int>()>& mount, bool debug, std::function<void()> ready);
     // Until the mount is gone or stop() was called.
     Result<void> loop();
     // Ends the loop from another thread: sets a flag and interrupts the reading thread (interrupting_signal), as often
@@ -48,7 +47,7 @@ public:
     void ask_for_groups(std::function<std::vector<gid_t>(pid_t)> ask) { groups_ = std::move(ask); }
     std::vector<gid_t> groups_of(pid_t pid) { return groups_ ? groups_(pid) : std::vector<gid_t>(); }
     bool asks_for_groups() const { return groups_ != nullptr; }
-    // After the loop: the mount goes if it is still there, all work is done, everything the kernel held is let go.
+    // After the loop: no request is answered any more, all work is done, everything the kernel held is let go.
     void detach();
 
     FileSystem& fs() { return fs_; }
@@ -134,7 +133,7 @@ private:
     Protocol protocol_;
     bool quick_device_ = true;       // the last sync on the reading thread was quick; the reading thread's, as is:
     unsigned syncs_on_workers_ = 0;  // since then
-    int thaw_event_ = -1;
+    int thaw_event_ = -1, closed_ = -1;
     std::atomic<FreezeState> freeze_state_{FreezeState::open};  // leaves `open` on the reading thread only
     std::deque<std::function<void()>> parked_;                  // the reading thread's, as is:
     std::deque<HeldBack> held_back_;                            // read, but not worked on

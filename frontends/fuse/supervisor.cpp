@@ -1,7 +1,7 @@
 #include "fuse/supervisor.h"
 
-#include "device/mount_table.h"
-#include "fuse/fusermount.h"
+#include "fuse/own_mount.h"
+#include "fuse/session.h"
 #include "fuse/signals.h"
 #include "sandbox/sandbox.h"
 
@@ -12,12 +12,12 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <fstream>
-#include <optional>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -26,16 +26,12 @@ namespace uext4::fuse {
 
 namespace {
 
-constexpr char word_mounted = 'm', word_take_away = 't', word_forget = 'f', word_drop = 'x', word_done = 'd';
+constexpr char word_mount = 'm', word_take_away = 't', word_drop = 'x', word_done = 'd', word_failed = 'n';
 constexpr std::int32_t most_groups = 65536;  // as the kernel's limit
 
-// To unmount, to reach the mount's directory, and to read the groups of everybody's processes where /proc hides them.
+// To mount and unmount, to reach the mount's directory, and to read the groups of everybody's processes where /proc
+// hides them.
 constexpr unsigned own_capabilities[] = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE};
-
-void unmount_lazily(const std::string& directory) {
-    if (umount2(directory.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == EPERM)
-        run_fusermount(directory, true);
-}
 
 void write_cache(const std::string& directory) {
     const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -126,22 +122,77 @@ void abort_connection(const std::string& directory) {
     if (held >= 0) close(held);
 }
 
-[[noreturn]] void supervise(int socket, int groups, const std::string& directory, bool auto_unmount,
+// The terminal was for what there is to say about the mount.
+void leave_terminal() {
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; null >= 0 && fd < 3; ++fd) dup2(null, fd);
+    if (null > 2) close(null);
+}
+
+// One word, and a descriptor with it if there is one.
+bool send_channel(int socket, int channel) {
+    char word = channel >= 0 ? word_done : word_failed;
+    iovec part{&word, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof channel)]{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (channel >= 0) {
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        cmsghdr* passed = CMSG_FIRSTHDR(&message);
+        passed->cmsg_level = SOL_SOCKET;
+        passed->cmsg_type = SCM_RIGHTS;
+        passed->cmsg_len = CMSG_LEN(sizeof channel);
+        std::memcpy(CMSG_DATA(passed), &channel, sizeof channel);
+    }
+    ssize_t sent;
+    do sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == 1;
+}
+
+// -1 where none has come.
+int receive_channel(int socket) {
+    char word = 0;
+    iovec part{&word, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    ssize_t got;
+    do got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    const cmsghdr* passed = got == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
+    if (!passed || passed->cmsg_type != SCM_RIGHTS || passed->cmsg_len != CMSG_LEN(sizeof(int))) return -1;
+    int channel = -1;
+    std::memcpy(&channel, CMSG_DATA(passed), sizeof channel);
+    return channel;
+}
+
+// Nobody but the server keeps the descriptor: the kernel is to see its end.
+void mount_for_server(int socket, const std::string& directory, const MountOptions& options, OwnMount& mount) {
+    const int channel = mount_channel(options, directory);
+    if (channel >= 0) mount.made();
+    leave_terminal();
+    const bool sent = send_channel(socket, channel);
+    if (channel >= 0) close(channel);
+    if (!sent && mount.still_there()) mount.take_away();
+}
+
+[[noreturn]] void supervise(int socket, int groups, const std::string& directory, const MountOptions& options,
                             const ServersEnd& end) {
-    std::optional<MountEntry> ours;
+    OwnMount mount(directory);
+    bool asked = false;
     int patience = -1;
-    // Somebody else's mount may lie there by now.
-    const auto still_there = [&] {
-        if (!ours) return false;
-        const std::optional<MountEntry> now = find_mount(directory);
-        return now && now->device == ours->device;
-    };
     for (;;) {
         pollfd wanted[] = {{socket, POLLIN, 0}, {groups, POLLIN, 0}, {end.fd(), POLLIN, 0}};
         const int ready = poll(wanted, 3, patience);
         if (ready < 0) continue;
         if (ready == 0) {
-            if (still_there()) abort_connection(directory);
+            if (mount.still_there()) abort_connection(directory);
             patience = -1;
         }
         if (wanted[2].revents && end.has_come()) patience = dying_takes;
@@ -151,34 +202,27 @@ void abort_connection(const std::string& directory) {
         const ssize_t got = read(socket, &word, 1);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
-        if (word == word_mounted) ours = find_mount(directory);
-        if (word == word_forget) ours.reset();
+        if (word == word_mount && !std::exchange(asked, true)) mount_for_server(socket, directory, options, mount);
         if (word == word_drop) {
-            if (still_there()) unmount_lazily(directory);
-            ours.reset();
+            if (mount.still_there()) mount.take_away();
+            mount.forget();
         }
         if (word == word_take_away) {
-            if (still_there()) {
+            if (mount.still_there()) {
                 write_cache(directory);
-                unmount_lazily(directory);
+                mount.take_away();
             }
-            ours.reset();
+            mount.forget();
             [[maybe_unused]] const ssize_t told = write(socket, &word_done, 1);
         }
     }
-    if (auto_unmount && still_there()) unmount_lazily(directory);
+    if (options.auto_unmount && mount.still_there()) mount.take_away();
     _exit(0);
-}
-
-void say(int socket, char word) {
-    ssize_t told;
-    do told = send(socket, &word, 1, MSG_NOSIGNAL);
-    while (told < 0 && errno == EINTR);
 }
 
 }  // namespace
 
-Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unmount, bool sandbox,
+Result<Supervisor> Supervisor::start(const std::string& directory, const MountOptions& options,
                                      const std::vector<int>& unwanted) {
     int ends[2], groups[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -199,21 +243,20 @@ Result<Supervisor> Supervisor::start(const std::string& directory, bool auto_unm
     if (pid > 0) {
         close(ends[1]);
         close(groups[1]);
-        return Supervisor(ends[0], groups[0], pid);
+        return Supervisor(directory, ends[0], groups[0], pid);
     }
     close(ends[0]);
     close(groups[0]);
     for (const int fd : unwanted) close(fd);
     ignore_signals();
-    if (const int null = open("/dev/null", O_RDWR | O_CLOEXEC); null >= 0)
-        for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
     if (chdir("/") != 0) _exit(1);
-    if (sandbox && !keep_capabilities(own_capabilities)) _exit(1);
-    supervise(ends[1], groups[1], directory, auto_unmount, ServersEnd(server));
+    if (options.sandbox && !keep_capabilities(own_capabilities)) _exit(1);
+    supervise(ends[1], groups[1], directory, options, ServersEnd(server));
 }
 
 Supervisor::Supervisor(Supervisor&& other) noexcept
-    : socket_(std::exchange(other.socket_, -1)),
+    : directory_(std::move(other.directory_)),
+      socket_(std::exchange(other.socket_, -1)),
       groups_(std::exchange(other.groups_, -1)),
       pid_(std::exchange(other.pid_, -1)),
       groups_lock_(std::move(other.groups_lock_)) {}
@@ -226,10 +269,16 @@ Supervisor::~Supervisor() {
         }
 }
 
-void Supervisor::mounted() { say(socket_, word_mounted); }
-void Supervisor::take_away() { say(socket_, word_take_away); }
-void Supervisor::forget() { say(socket_, word_forget); }
-void Supervisor::drop() { say(socket_, word_drop); }
+Result<int> Supervisor::mount() {
+    const int channel = send_whole(socket_, &word_mount, 1) ? receive_channel(socket_) : -1;
+    if (channel < 0) return fail(EIO, "{}: FUSE could not mount there", directory_);
+    return channel;
+}
+
+// If it has been killed, that shows on the descriptor.
+void Supervisor::take_away() { (void)send_whole(socket_, &word_take_away, 1); }
+
+bool Supervisor::drop() { return send_whole(socket_, &word_drop, 1); }
 
 bool Supervisor::answers() {
     char word = 0;

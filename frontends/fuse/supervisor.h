@@ -1,34 +1,42 @@
-// A small process that takes the mount away when the server cannot.
+// A small process that mounts for a server which has given up its rights before it parsed the image, and takes the
+// mount away when the server cannot.
 //
 // A server must not walk into its own mount: if it is killed there, nobody answers and the process stays. And before it
 // ends on a signal the kernel's cache has to be written, which the server itself must serve. So a second process,
-// forked before the image is opened, does both on request; it ends with the server.
+// forked before the image is opened, does all of that on request; it ends with the server. What is mounted where, and
+// with which options, it knows from before: the server, which a hostile image may have taken over by then, only says
+// when.
 #pragma once
 
 #include "base/result.h"
+#include "fuse/options.h"
 
 #include <sys/types.h>
 
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace uext4::fuse {
 
 class Supervisor {
 public:
-    // Forks: to be called while the process has one thread. `auto_unmount`: a server that died leaves no mount behind.
-    // `sandbox`: it keeps those of its capabilities that it needs. `unwanted`: descriptors that it must not keep open.
-    static Result<Supervisor> start(const std::string& directory, bool auto_unmount, bool sandbox,
+    // Forks: to be called while the process has one thread. With `auto_unmount`, a server that died leaves no mount
+    // behind; with `sandbox`, the process keeps those of its capabilities that it needs. `unwanted`: descriptors that
+    // it must not keep open. What it has to say before it has mounted goes to stderr.
+    static Result<Supervisor> start(const std::string& directory, const MountOptions& options,
                                     const std::vector<int>& unwanted);
     Supervisor(Supervisor&& other) noexcept;
     ~Supervisor();  // the process ends, too
 
-    void mounted();    // the mount at the directory is the server's now
+    // Once. The descriptor by which the kernel's requests come, the caller's to close.
+    Result<int> mount();
     void take_away();  // writes the kernel's cache, then unmounts lazily; answered on descriptor()
-    void forget();     // the mount has gone
-    void drop();       // unmounts lazily, the kernel's cache not written: nobody serves it any more
+    // Unmounts lazily if the mount is still there, the kernel's cache not written: nobody serves it any more. False
+    // when the process has been killed.
+    bool drop();
     // The supplementary groups of a caller, which a sandboxed server cannot look up. Empty when the caller is gone.
     // Thread-safe.
     std::vector<gid_t> groups_of(pid_t pid);
@@ -37,7 +45,9 @@ public:
     bool answers();
 
 private:
-    Supervisor(int socket, int groups, pid_t pid) : socket_(socket), groups_(groups), pid_(pid) {}
+    Supervisor(std::string directory, int socket, int groups, pid_t pid)
+        : directory_(std::move(directory)), socket_(socket), groups_(groups), pid_(pid) {}
+    std::string directory_;
     int socket_, groups_;
     pid_t pid_;
     std::unique_ptr<std::mutex> groups_lock_ = std::make_unique<std::mutex>();  // one question at a time

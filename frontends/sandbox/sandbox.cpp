@@ -1,6 +1,6 @@
 #include "sandbox/sandbox.h"
 
-#include "sync/thread.h"
+#include "sandbox/host_files.h"
 
 #include <cap-ng.h>
 #include <fcntl.h>
@@ -17,7 +17,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -51,21 +50,32 @@ constexpr int plain_calls[] = {
     SCMP_SYS(rt_sigtimedwait), SCMP_SYS(rt_sigpending), SCMP_SYS(sigaltstack), SCMP_SYS(getrandom), SCMP_SYS(uname),
     SCMP_SYS(sysinfo), SCMP_SYS(getrusage), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid)};
 
-// Files of the host by path, for Reach::files.
-constexpr int file_calls[] = {
-    SCMP_SYS(open),       SCMP_SYS(openat),      SCMP_SYS(stat),        SCMP_SYS(lstat),      SCMP_SYS(statx),
-    SCMP_SYS(newfstatat), SCMP_SYS(access),      SCMP_SYS(faccessat),   SCMP_SYS(faccessat2), SCMP_SYS(statfs),
-    SCMP_SYS(readlink),   SCMP_SYS(readlinkat),  SCMP_SYS(getdents64),  SCMP_SYS(getcwd),     SCMP_SYS(umask),
-    SCMP_SYS(mkdir),      SCMP_SYS(mkdirat),     SCMP_SYS(rmdir),       SCMP_SYS(unlink),     SCMP_SYS(unlinkat),
-    SCMP_SYS(link),       SCMP_SYS(linkat),      SCMP_SYS(symlink),     SCMP_SYS(symlinkat),  SCMP_SYS(mknod),
-    SCMP_SYS(mknodat),    SCMP_SYS(rename),      SCMP_SYS(renameat),    SCMP_SYS(renameat2),  SCMP_SYS(chmod),
-    SCMP_SYS(fchmod),     SCMP_SYS(fchmodat),    SCMP_SYS(chown),       SCMP_SYS(lchown),     SCMP_SYS(fchown),
-    SCMP_SYS(fchownat),   SCMP_SYS(utimensat),   SCMP_SYS(getxattr),    SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),
-    SCMP_SYS(setxattr),   SCMP_SYS(lsetxattr),   SCMP_SYS(fsetxattr),   SCMP_SYS(listxattr),  SCMP_SYS(llistxattr),
-    SCMP_SYS(flistxattr), SCMP_SYS(removexattr), SCMP_SYS(lremovexattr)};
-// Those over files. SYS_ADMIN is for their trusted attributes; what else it allows is no call of the list.
-constexpr unsigned file_capabilities[] = {CAP_CHOWN, CAP_DAC_OVERRIDE,    CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
-                                          CAP_MKNOD, CAP_LINUX_IMMUTABLE, CAP_SETFCAP,         CAP_SYS_ADMIN};
+// To read files of the host by path. What opens them is in allow_files().
+constexpr int source_calls[] = {SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP_SYS(statx),      SCMP_SYS(newfstatat),
+                                SCMP_SYS(access),     SCMP_SYS(faccessat),  SCMP_SYS(faccessat2), SCMP_SYS(statfs),
+                                SCMP_SYS(readlink),   SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(getcwd),
+                                SCMP_SYS(getxattr),   SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),  SCMP_SYS(listxattr),
+                                SCMP_SYS(llistxattr), SCMP_SYS(flistxattr)};
+// To change them.
+constexpr int target_calls[] = {
+    SCMP_SYS(open),     SCMP_SYS(openat),    SCMP_SYS(umask),     SCMP_SYS(mkdir),       SCMP_SYS(mkdirat),
+    SCMP_SYS(rmdir),    SCMP_SYS(unlink),    SCMP_SYS(unlinkat),  SCMP_SYS(link),        SCMP_SYS(linkat),
+    SCMP_SYS(symlink),  SCMP_SYS(symlinkat), SCMP_SYS(mknod),     SCMP_SYS(mknodat),     SCMP_SYS(rename),
+    SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(chmod),     SCMP_SYS(fchmod),      SCMP_SYS(fchmodat),
+    SCMP_SYS(chown),    SCMP_SYS(lchown),    SCMP_SYS(fchown),    SCMP_SYS(fchownat),    SCMP_SYS(utimensat),
+    SCMP_SYS(setxattr), SCMP_SYS(lsetxattr), SCMP_SYS(fsetxattr), SCMP_SYS(removexattr), SCMP_SYS(lremovexattr)};
+// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists.
+constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
+constexpr unsigned target_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
+constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,
+                                            CAP_CHOWN,        CAP_MKNOD,           CAP_SETFCAP, CAP_SYS_ADMIN};
+
+std::span<const unsigned> capabilities_for(Reach reach, const HostFiles& files) {
+    if (reach == Reach::sources) return source_capabilities;
+    if (reach != Reach::files) return {};
+    if (files.give_away) return giving_capabilities;
+    return target_capabilities;
+}
 
 constexpr unsigned long fuse_clone = 0x8004e500;  // FUSE_DEV_IOC_CLONE: a second channel of the same mount
 constexpr unsigned long wanted_ioctls[] = {BLKDISCARD, BLKZEROOUT, BLKFLSBUF,  BLKGETSIZE64,
@@ -73,6 +83,9 @@ constexpr unsigned long wanted_ioctls[] = {BLKDISCARD, BLKZEROOUT, BLKFLSBUF,  B
                                            TIOCGWINSZ, FIONREAD,   fuse_clone, LOOP_GET_STATUS64};
 constexpr int wanted_fcntls[] = {F_GETFD,      F_SETFD,      F_GETFL,     F_SETFL, F_DUPFD_CLOEXEC,
                                  F_SETPIPE_SZ, F_GETPIPE_SZ, F_OFD_SETLK, F_SETLK, F_SETLEASE};
+
+constexpr scmp_datum_t name_spaces =
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
 using Filter = std::unique_ptr<void, decltype([](void* f) { seccomp_release(f); })>;
 
@@ -92,8 +105,9 @@ int allow_in_part(const Filter& f) {
         bad |= allow(f, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, request));
     for (const int command : wanted_fcntls)
         bad |= allow(f, SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
-    // A thread, never a process. clone3 hides its flags in memory: the C library falls back to clone.
-    bad |= allow(f, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+    // A thread, never a process, and none in name spaces of its own. clone3 hides its flags in memory: the C library
+    // falls back to clone.
+    bad |= allow(f, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | name_spaces, CLONE_THREAD));
     bad |= seccomp_rule_add(f.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
     // Signals to itself only.
     for (const int call : {SCMP_SYS(kill), SCMP_SYS(tgkill)}) bad |= allow(f, call, SCMP_A0(SCMP_CMP_EQ, own));
@@ -102,7 +116,22 @@ int allow_in_part(const Filter& f) {
     bad |= allow(f, SCMP_SYS(recvfrom), SCMP_A4(SCMP_CMP_EQ, 0));
     bad |= allow(f, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
     // Limits of its own may be read, not set.
-    bad |= allow(f, SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0));
+    bad |= seccomp_rule_add(f.get(), SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, SCMP_A0(SCMP_CMP_EQ, 0),
+                            SCMP_A2(SCMP_CMP_EQ, 0));
+    return bad;
+}
+
+int allow_files(const Filter& f, Reach reach) {
+    int bad = 0;
+    for (const int call : source_calls) bad |= allow(f, call);
+    if (reach == Reach::files) {
+        for (const int call : target_calls) bad |= allow(f, call);
+        return bad;
+    }
+    constexpr scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_TMPFILE;
+    constexpr scmp_datum_t changing = writing & ~static_cast<scmp_datum_t>(O_DIRECTORY);  // a part of O_TMPFILE
+    bad |= allow(f, SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, changing, O_RDONLY));
+    bad |= allow(f, SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, changing, O_RDONLY));
     return bad;
 }
 
@@ -111,8 +140,8 @@ Result<void> filter_calls(Reach reach) {
     if (!f) return fail(ENOMEM, "sandbox: no filter");
     int bad = seccomp_attr_set(f.get(), SCMP_FLTATR_CTL_TSYNC, 1);
     for (const int call : plain_calls) bad |= allow(f, call);
-    if (reach == Reach::files)
-        for (const int call : file_calls) bad |= allow(f, call);
+    if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach);
+    if (reach == Reach::server) bad |= allow(f, SCMP_SYS(recvmsg));
     if (reach == Reach::threads) {
         for (const int call : thread_calls) bad |= allow(f, call);
         bad |= allow(f, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_IDLE));
@@ -147,14 +176,16 @@ std::uint64_t mask_of(std::span<const unsigned> capabilities) {
     return mask;
 }
 
-// Nobody can take capabilities from another thread, so that one which has some is no mistake to go on with.
-Result<void> check_other_threads(std::span<const unsigned> allowed) {
+// Nobody can take capabilities from another thread, so that one which has some is no mistake to go on with; nor can
+// anybody limit its files (`none`: there may not be another).
+Result<void> check_other_threads(std::span<const unsigned> allowed, bool none) {
     std::error_code error;
     const std::filesystem::directory_iterator threads("/proc/self/task", error), end;
     if (error == std::errc::no_such_file_or_directory) return {};  // no /proc here, and no threads to be listed
     if (error) return fail(error.value(), "sandbox: /proc/self/task: {}", error.message());
     for (std::filesystem::directory_iterator at = threads; at != end; at.increment(error)) {
         const int thread = std::stoi(at->path().filename().string());
+        if (none && thread != ::gettid()) return fail(EPERM, "sandbox: there is another thread, {}", thread);
         __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, thread};
         __user_cap_data_struct data[2]{};
         if (::syscall(SYS_capget, &header, data) != 0) {
@@ -174,33 +205,18 @@ void settle_output() { std::setvbuf(stdout, nullptr, ::isatty(STDOUT_FILENO) == 
 
 }  // namespace
 
-Result<void> without_capabilities(const std::function<Result<void>()>& body) {
-    Result<void> result;
-    std::exception_ptr thrown;
-    Thread thread = TRY(Thread::start("uext4-open", [&] {
-        try {
-            result = limit_capabilities({});
-            if (result) result = body();
-        } catch (...) {
-            thrown = std::current_exception();
-        }
-    }));
-    thread.join();
-    if (thrown) std::rethrow_exception(thrown);
-    return result;
-}
-
 Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_capabilities(wanted); }
 
-Result<void> enter_sandbox(Reach reach) {
+Result<void> enter_sandbox(Reach reach, const HostFiles& files) {
     if (entered.load()) return {};
-    const std::span<const unsigned> kept =
-        reach == Reach::files ? std::span<const unsigned>(file_capabilities) : std::span<const unsigned>();
+    const std::span<const unsigned> kept = capabilities_for(reach, files);
     if (reach != Reach::threads) settle_output();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
+    const bool with_files = reach == Reach::files || reach == Reach::sources;
     TRY(limit_capabilities(kept));
-    TRY(check_other_threads(kept));
+    TRY(check_other_threads(kept, with_files));
+    if (with_files) TRY(limit_files(files));
     TRY(filter_calls(reach));
     entered.store(true);
     return {};

@@ -4,29 +4,36 @@
 
 #include "base/result.h"
 
-#include <functional>
 #include <span>
+#include <string>
+#include <vector>
 
 namespace uext4 {
 
-// Runs what starts threads in a thread that has given up its capabilities for good, as have all those that it starts.
-// The calling thread keeps its own for the mount itself. What the body throws is thrown here.
-Result<void> without_capabilities(const std::function<Result<void>()>& body);
-
-// For a process beside a server: of what it has it keeps these, effective and permitted, and nothing to inherit.
+// Of what the calling thread has it keeps these, effective and permitted, and nothing to inherit.
 Result<void> keep_capabilities(std::span<const unsigned> wanted);
 
 // What the process still has to reach besides the image.
 enum class Reach {
-    image,   // nothing: no new files, no names
-    files,   // files of the host by path, with the rights over them that it has (copies in and out, the shell)
-    threads  // no image: other processes' threads in /proc, and on which CPU those of its own user run
+    image,    // nothing: no new files, no names
+    server,   // what another process passes it by a socket that it has
+    sources,  // files of the host, to be read
+    files,    // files of the host by path, with the rights over them that it has (copies out, the shell)
+    threads   // no image: other processes' threads in /proc, and on which CPU those of its own user run
+};
+
+// Which of the host's files, and whatever lies below them, can be opened, made, removed (Landlock, from Linux 5.19 on;
+// what a kernel without it lets through is in docs/adr/0006-sandbox.md). Names that lead nowhere are left out.
+struct HostFiles {
+    std::vector<std::string> readable, writable;
+    bool give_away = false;  // owners, devices, trusted attributes: the capabilities for that
 };
 
 // For good, for all threads of the process. What is open stays usable. Calls that are not needed fail with EPERM.
-// Refused where a thread has capabilities: those that exist must come from without_capabilities(). A second call does
-// nothing. Files are known by descriptor only, and by the system call fstat: fstat(3) names them to the kernel.
-Result<void> enter_sandbox(Reach reach = Reach::image);
+// Refused where another thread has capabilities, which nobody can take from it, and, with files of the host, where
+// there is another thread at all. A second call does nothing. Where no names are left, files are known by descriptor
+// only, and by the system call fstat: fstat(3) names them to the kernel.
+Result<void> enter_sandbox(Reach reach = Reach::image, const HostFiles& files = {});
 bool in_sandbox();
 
 }  // namespace uext4

@@ -1,24 +1,36 @@
 #!/usr/bin/env python3
-"""What is left to the processes that parse an image, seen from outside: /proc/PID/task/*/status of a mount and of verbs.
+"""What is left to the processes that parse an image, seen from outside: /proc/PID/task/*/status of a mount and of verbs,
+at any time and at each read of the image.
 
 Usage: sandbox_test.py PROGRAM
 """
 
 import contextlib
+import ctypes
 import os
 import pathlib
+import select
+import shutil
+import signal
 import stat
+import struct
 import subprocess
+import threading
 import time
 
 import mounting
+import users_test as users
 from mounting import check
 
 LIMIT = 30  # seconds
+FAN_CLASS_CONTENT, FAN_CLOEXEC, FAN_REPORT_TID = 0x4, 0x1, 0x100
+FAN_MARK_ADD, FAN_ACCESS_PERM, FAN_ALLOW, AT_FDCWD = 0x1, 0x20000, 0x1, -100
 SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH = 21, 19, 2
 SUPERVISOR = 1 << SYS_ADMIN | 1 << SYS_PTRACE | 1 << DAC_READ_SEARCH
-# Over files: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, SYS_ADMIN, MKNOD, SETFCAP.
-FILES = sum(1 << number for number in (0, 1, 2, 3, 4, 9, 21, 27, 31))
+# Over files: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP.
+FILES = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31))
+SOURCES = sum(1 << number for number in (2, 21))
+TARGETS = sum(1 << number for number in (1, 2, 3, 4))
 
 
 def own_capabilities():
@@ -66,7 +78,8 @@ def check_filtered(who, fields):
 def check_process(pid, kept=0):
     all_threads = threads(pid)
     for who, fields in all_threads.items():
-        check_sets(who, fields, kept)
+        # A user may not give up what no program of theirs could gain; NoNewPrivs takes its worth away.
+        check_sets(who, fields, kept, bounds=fields["Uid"].startswith("0\t"))
         check_filtered(who, fields)
     return {who.split("/")[0] for who in all_threads}
 
@@ -174,9 +187,236 @@ def verbs_are_closed(scratch):
     print("verbs: nothing left but rights over files where they copy", flush=True)
 
 
+class Readers:
+    """Has each read of a file wait (fanotify) until the process that reads has been looked at."""
+
+    def __init__(self, program, image, held=None, kept=0):
+        """`held(pid)`: at the first read by the program, while that waits. `kept`: capabilities that are left."""
+        self.program, self.held, self.kept = program, held, kept & own_capabilities()
+        self.reads, self.wrong = 0, []
+        self.group = fanotify("init", FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_REPORT_TID, os.O_RDONLY | os.O_CLOEXEC)
+        fanotify("mark", self.group, FAN_MARK_ADD, ctypes.c_uint64(FAN_ACCESS_PERM), AT_FDCWD, os.fsencode(image))
+        self.over, self.end = os.pipe()
+        self.thread = threading.Thread(target=self.listen)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *unused):
+        os.close(self.end)
+        self.thread.join()
+        os.close(self.group)  # whoever waits goes on
+        os.close(self.over)
+
+    def listen(self):
+        while self.over not in select.select([self.group, self.over], [], [])[0]:
+            events = os.read(self.group, 4096)
+            while events:
+                length, _, _, _, _, fd, thread = struct.unpack_from("=IBBHQii", events)
+                events = events[length:]
+                try:
+                    self.look(thread)
+                except Exception as error:  # pylint: disable=broad-exception-caught
+                    self.wrong.append(f"{thread}: {error}")
+                finally:
+                    os.write(self.group, struct.pack("=iI", fd, FAN_ALLOW))
+                    os.close(fd)
+
+    def look(self, thread):
+        pid = int(status(pathlib.Path(f"/proc/{thread}"))["Tgid"])
+        if os.readlink(f"/proc/{pid}/exe") != self.program:
+            return
+        self.reads += 1
+        if self.held and self.reads == 1:
+            self.held(pid)
+        check_process(pid, self.kept)
+
+    def passed(self, what):
+        check(self.reads > 0, f"{what}: nothing was read")
+        check(not self.wrong, f"{what}: {len(self.wrong)} of {self.reads} reads: {self.wrong[:3]}")
+
+
+def fanotify(call, *arguments):
+    result = getattr(ctypes.CDLL(None, use_errno=True), f"fanotify_{call}")(*arguments)
+    check(result >= 0, f"fanotify_{call}: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
+def dirty(scratch, image, directory):
+    """The image of a server that was killed: a log to be replayed, fast commits in it, a file without a name."""
+    (directory / "folder").mkdir(exist_ok=True)
+    for number in range(20):
+        (directory / "folder" / f"{number}").write_bytes(b"x" * 10000 * number)
+    files = [os.open(directory / name, os.O_CREAT | os.O_RDWR) for name in ("synced", "removed")]
+    for fd in files:
+        os.write(fd, b"y" * 100000)
+        os.fsync(fd)
+    (directory / "removed").unlink()
+    os.fsync(files[0])
+    scratch.kill(directory)
+    for fd in files:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    superblock = mounting.run("dumpe2fs", "-h", image).stdout
+    check("needs_recovery" in superblock, f"{image} has nothing to recover")
+
+
+def closed_before_it_reads(scratch):
+    """No byte of the image is read by a process that is not closed yet: clean, with a log to be replayed, damaged."""
+    total = 0
+    for name, features in (("image", "^fast_commit"), ("fast", "fast_commit")):
+        image = scratch.image(name, "64M", "-t", "ext4", "-b", "4096", "-O", features)
+        for what in ("clean", "dirty", "read-only", "dirty again"):
+            with Readers(scratch.program, image) as readers:
+                directory = scratch.mount(image, options="ro" if what == "read-only" else "")
+            readers.passed(f"mount of {name}, {what}")
+            total += readers.reads
+            if what in ("clean", "read-only"):
+                scratch.umount(directory)
+            if what == "clean":
+                dirty(scratch, image, scratch.mount(image))
+            elif what == "dirty":
+                scratch.kill(directory)
+            elif what == "read-only":
+                mounting.run("e2fsck", "-fp", image, accept=(0, 1))
+                dirty(scratch, image, scratch.mount(image))
+            else:
+                check((directory / "synced").stat().st_size == 100000, "what was synced is not there")
+                scratch.umount(directory)
+                mounting.clean(image)
+    for verb in (("ls", f"{image}:/"), ("check", image), ("label", image, "new"), ("mkdir", f"{image}:/made")):
+        with Readers(scratch.program, image) as readers:
+            mounting.run(scratch.program, *verb)
+        readers.passed(verb[0])
+        total += readers.reads
+    print(f"closed before it reads: {total} reads", flush=True)
+
+
+def refused(scratch, image, expected, act=None):
+    """A mount that fails says so in the foreground, and leaves neither a mount nor a process."""
+    directory = scratch.path("mnt")
+    directory.mkdir(exist_ok=True)
+    words = [scratch.program, "mount", image, directory]
+    if act:
+        code, output = act(*words)
+    else:
+        result = mounting.run(*words, accept=range(256))
+        code, output = result.returncode, result.stdout
+    check(code == 2 and expected in output, f"{image}: status {code}, not '{expected}': {output}")
+    check(not mounting.is_mounted(directory), f"{image}: it is mounted")
+    limit = time.monotonic() + LIMIT
+    while left := [process for process in pathlib.Path("/proc").glob("[0-9]*") if runs(process, scratch.program)]:
+        check(time.monotonic() < limit, f"{image}: processes are left: {left}")
+        time.sleep(0.01)
+
+
+def runs(process, program):
+    with contextlib.suppress(OSError):
+        return os.readlink(process / "exe") == program
+    return False
+
+
+def failures_are_told(scratch):
+    """By the process that is closed, to whoever waits in the foreground."""
+    for name, where, expected in (("no superblock", 1, "magic"), ("no root", None, "inode 2")):
+        image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+        if where is None:
+            mounting.run("debugfs", "-w", "-R", "clri <2>", image)
+        else:
+            with open(image, "r+b") as file:
+                file.write(bytes(4096))
+        for options in ("", "nosandbox"):
+            refused(scratch, image, expected, lambda *words, o=options: told(*words[:2], *(("-o", o) if o else ()), *words[2:]))
+        with Readers(scratch.program, image) as readers:
+            refused(scratch, image, expected)
+        readers.passed(name)
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    with Readers(scratch.program, image, held=lambda pid: os.kill(pid, signal.SIGKILL)):
+        refused(scratch, image, "ended by signal 9")
+    print("failures are told in the foreground", flush=True)
+
+
+def told(*words):
+    result = mounting.run(*words, accept=range(256))
+    return result.returncode, result.stdout
+
+
+def users_mounts(scratch):
+    """The same where fusermount3 mounts."""
+    act = lambda *words: users.act_as(users.USER, users.CALL, *words)
+    image, point = users.prepared(scratch, "user", users.USER)
+    for how in (("mount",), ("mount", "-o", "ro")):
+        with Readers(scratch.program, image) as readers:
+            code, output = act(scratch.program, *how, image, point)
+        check(code == 0, f"{how} by a user: {output}")
+        scratch.servers[point] = 0
+        readers.passed(f"{how} by a user")
+        users.may(users.USER, "assert os.listdir(arguments[0]) == ['lost+found']", point)
+        users.may(users.USER, users.CALL, scratch.program, "umount", point)
+        scratch.servers.pop(point)
+    # Root's directory: the image has been read, and fusermount3 says why not.
+    with Readers(scratch.program, image) as readers:
+        refused(scratch, image, "fusermount3: ", act)
+        refused(scratch, image, "FUSE could not mount there", act)
+    readers.passed("a mount in somebody else's directory")
+    mounting.clean(image)
+    with open(image, "r+b") as file:
+        file.write(bytes(4096))
+    with Readers(scratch.program, image) as readers:
+        refused(scratch, image, "magic", act)
+    readers.passed("a damaged image of a user's")
+    print("a user's mounts: closed before they read as well", flush=True)
+
+
+def copies_are_closed(scratch):
+    """They keep what they need for the files that are named, and verbs over several images need none."""
+    first, second = (scratch.image(name, "16M", "-t", "ext4") for name in ("first", "second"))
+    file, folder, aside = scratch.path("file"), scratch.path("folder"), scratch.path("aside")
+    file.write_bytes(b"contents")
+    folder.mkdir()
+    aside.write_bytes(b"")
+    (folder / "linked").symlink_to(aside)
+    for words, image, kept in ((("cp", file, f"{first}:/linked"), first, SOURCES),
+                               (("cp", "-a", folder, f"{first}:/"), first, SOURCES),
+                               (("cp", f"{first}:/linked", folder), first, TARGETS),
+                               (("cp", f"{first}:/linked", folder / "new"), first, TARGETS),
+                               (("cp", "-a", f"{first}:/linked", folder / "same"), first, FILES),
+                               (("cp", f"{first}:/linked", f"{second}:/"), second, 0),
+                               (("mkdir", f"{first}:/a", f"{second}:/b", f"{first}:/c"), second, 0)):
+        with Readers(scratch.program, image, kept=kept) as readers:
+            mounting.run(scratch.program, *words)
+        readers.passed(" ".join(map(str, words)))
+    check({path.read_bytes() for path in (aside, folder / "new", folder / "same")} == {b"contents"}, "not what was copied")
+    # A shell writes outside of the system's folders.
+    refused_path = pathlib.Path(f"/etc/uext4-test-{os.getpid()}")
+    lines = f"cp /linked host:{folder}/shell\ncp host:/etc/passwd /passwd\ncp /linked host:{refused_path}\n"
+    try:
+        result = mounting.run(scratch.program, "shell", first, input=lines, accept=(0, 2))
+        check((folder / "shell").read_bytes() == b"contents", f"nothing comes out of a shell: {result.stdout}")
+        check("passwd" in mounting.run(scratch.program, "ls", f"{first}:/").stdout, f"nothing gets into it: {result.stdout}")
+        # Landlock's version; before the second one there is no limit.
+        if ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 2:
+            check(result.returncode == 2 and "Permission denied" in result.stdout, f"a shell writes in /etc: {result.stdout}")
+            check(not refused_path.exists(), "a shell has made a file in /etc")
+    finally:
+        refused_path.unlink(missing_ok=True)
+    for image in (first, second):
+        mounting.clean(image)
+    print("copies: nothing but the files that are named", flush=True)
+
+
 def test(scratch):
+    os.chmod(scratch.folder, 0o755)
+    scratch.program = str(shutil.copy(scratch.program, scratch.path("uext4")))  # nobody else's processes
     mount_is_closed(scratch)
     verbs_are_closed(scratch)
+    closed_before_it_reads(scratch)
+    failures_are_told(scratch)
+    copies_are_closed(scratch)
+    if shutil.which("fusermount3"):
+        users.own_namespace(scratch)
+        users_mounts(scratch)
 
 
 if __name__ == "__main__":

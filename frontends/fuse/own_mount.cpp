@@ -1,0 +1,22 @@
+#include "fuse/own_mount.h"
+
+#include "fuse/fusermount.h"
+
+#include <sys/mount.h>
+
+#include <cerrno>
+
+namespace uext4::fuse {
+
+bool OwnMount::still_there() const {
+    if (!ours_) return false;
+    const std::optional<MountEntry> now = find_mount(directory_);
+    return now && now->device == ours_->device;
+}
+
+void OwnMount::take_away() const {
+    if (umount2(directory_.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == EPERM)
+        run_fusermount(directory_, true);
+}
+
+}  // namespace uext4::fuse
