@@ -138,7 +138,8 @@ UEXT4_API ssize_t uext4_copy_file_range(uext4_file* from, off_t from_offset, uex
 UEXT4_API int uext4_flink(uext4_file* file, const char* path);
 
 /* Where the bytes of a file lie: calls `visit` for each run in order, holes left out, until it returns nonzero, which
- * is then the result. Runs of `offset` to `offset + length` are shown whole. */
+ * is then the result. Runs of `offset` to `offset + length` are shown whole. `visit` may use the file system; while
+ * somebody changes the file, what it is shown is of several moments. */
 #define UEXT4_EXTENT_UNPLACED 1u  /* dirty in memory: no block is chosen yet, `physical` is 0 */
 #define UEXT4_EXTENT_UNNAMED 2u   /* in blocks that no structure on the device names yet as written */
 #define UEXT4_EXTENT_INLINE 4u    /* in the inode itself, `physical` is 0 */

@@ -56,10 +56,7 @@ std::uint32_t first_new_block(const AllocatorState& s, const format::GroupDescVi
 }
 
 // The block that an inode is going to be stored in, before its bit is set: what cannot be read cannot be given back.
-Result<void> read_table(AllocatorState& s, GroupNr number, std::uint32_t index) {
-    std::uint32_t offset = 0;
-    BufferRef desc = TRY(s.descriptor(number, offset));
-    const auto d = s.view(desc, offset);
+Result<void> read_table(AllocatorState& s, const format::GroupDescView& d, std::uint32_t index) {
     const std::uint32_t block = index / (s.geometry.block_size / s.geometry.inode_size);
     if (block >= first_new_block(s, d)) return {};
     const Result<BufferRef> table = s.buffers.read(d.inode_table() + block, "inode table");
@@ -124,6 +121,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     s.add_up();
     const std::uint64_t start = first_group(s, parent, directory);
     std::string damage;  // of a group that is not used for it
+    bool unreadable = false;
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
         const GroupNr number((start + n) % g.group_count);
         if (s.known_without_inodes(number)) continue;
@@ -151,9 +149,12 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
             continue;
         }
         map.first_free = index;  // no clear bit was found below it
-        if (const Result<void> there = read_table(s, number, index); !there) {
+        std::uint32_t offset = 0;
+        const BufferRef desc = TRY(s.descriptor(number, offset));
+        if (const Result<void> there = read_table(s, s.view(desc, offset), index); !there) {
             if (s.stopped.load() || there.error().code != EIO) return fail(there.error());
             if (damage.empty()) damage = "; " + there.error().what;
+            unreadable = true;
             put_aside(s, number, map, index);
             --n;  // the same group once more
             continue;
@@ -161,7 +162,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
         TRY(mark_inode(s, handle, number, group, index, directory));
         return InodeNr(number.value * g.inodes_per_group + index + 1);
     }
-    return fail(ENOSPC, "no free inode{}", damage);
+    return fail(unreadable ? EIO : ENOSPC, "no free inode{}", damage);
 }
 
 Result<void> Allocator::use_inode(Handle& handle, InodeNr ino, bool directory) {

@@ -310,6 +310,46 @@ TEST_P(Api, ManyThreads) {
     unmount();
 }
 
+// The times of what was only read are stored in time: they keep no more inodes in memory than others do.
+class ManyFiles : public Api {};
+
+TEST_P(ManyFiles, ReadOnceLeaveMemoryAgain) {
+    constexpr int files = 12000;
+    const auto name = [](int i) { return fmt::format("/d{}/f{}", i / 1000, i); };
+    std::vector<InodeNr> numbers;
+    mount("noatime");
+    for (int i = 0; i < files; ++i) {
+        if (i % 1000 == 0) {
+            auto top = fs->resolve("/", root);
+            ASSERT_TRUE(top);
+            ASSERT_TRUE(fs->create(**top, fmt::format("d{}", i / 1000), S_IFDIR | 0755, 0, {}, root, true));
+        }
+        write(name(i), std::as_bytes(std::span("x", 1)));
+        auto file = fs->resolve(name(i), root);
+        ASSERT_TRUE(file);
+        numbers.push_back((*file)->number());
+    }
+    unmount();
+    mount("cache=4M,strictatime");
+    const format::Timestamp before = current_time();
+    for (int i = 0; i < files; ++i) {
+        auto file = open(name(i), O_RDONLY);
+        ASSERT_TRUE(file);
+        std::byte byte{};
+        ASSERT_EQ(file->read(0, Bytes(&byte, 1)).value_or(0), 1u);
+    }
+    const auto kept = std::ranges::count_if(numbers, [&](InodeNr n) { return bool(fs->volume().inodes().find(n)); });
+    EXPECT_LT(kept, files / 2);
+    unmount();
+    mount("noatime");
+    for (int i = 0; i < files; i += 7) {
+        auto file = fs->resolve(name(i), root);
+        ASSERT_TRUE(file);
+        EXPECT_GE((*file)->atime(), before) << name(i);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Plain, ManyFiles, testing::Values("-t ext4 -b 4096 -N 20000"));
 INSTANTIATE_TEST_SUITE_P(
     Formats, Api,
     testing::Values("-t ext4 -b 4096", "-t ext2 -b 4096", "-t ext3 -b 4096", "-t ext4 -b 1024", "-t ext4 -b 2048",

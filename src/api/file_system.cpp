@@ -218,12 +218,15 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
 Result<std::string> FileSystem::read_link(Inode& inode) {
     std::string target = TRY(volume_->names().read_link(inode));
     touch_atime(inode);
+    volume_->store_times_of_crowd();
     return target;
 }
 
 Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie,
                                         const std::function<bool(const DirectoryEntry&)>& visit) {
-    return volume_->names().read(directory, cookie, visit);
+    TRY(volume_->names().read(directory, cookie, visit));
+    volume_->store_times_of_crowd();
+    return {};
 }
 
 Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int flags, const Credentials& who,

@@ -57,6 +57,7 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
     }
     call.reset();
     if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
+    fs_.volume().store_times_of_crowd();
     return done;
 }
 

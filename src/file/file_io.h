@@ -128,6 +128,7 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
 
 // ---- seek.cpp
 Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data);  // ENXIO past the end
+// `visit` may use the file: it is called with nothing held, for some hundreds of runs that were looked up together.
 Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                           const std::function<bool(const Mapping&)>& visit);
 

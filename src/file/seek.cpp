@@ -48,27 +48,35 @@ Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data) {
 
 Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                           const std::function<bool(const Mapping&)>& visit) {
-    ReadLock guard(inode.rw);
-    const std::uint64_t size = inode.size_hint();
-    std::uint64_t limit = size;
-    {
-        MutexLock map(inode.map_lock);
-        limit = std::max(limit, inode.map().limit().value * inode.fs().block_size());
-    }
-    const std::uint64_t end = length > limit || offset > limit - length ? limit : offset + length;
-    for (std::uint64_t at = offset; at < end;) {
-        Mapping m;
+    constexpr std::size_t at_a_time = 256;
+    std::vector<Mapping> found;
+    for (std::uint64_t at = offset, end = 0;;) {
+        found.clear();
         {
-            MutexLock map(inode.map_lock);
-            m = TRY(inode.places().lookup(at, end - at));
+            ReadLock guard(inode.rw);
+            const std::uint64_t size = inode.size_hint();
+            std::uint64_t limit = size;
+            {
+                MutexLock map(inode.map_lock);
+                limit = std::max(limit, inode.map().limit().value * inode.fs().block_size());
+            }
+            end = length > limit || offset > limit - length ? limit : offset + length;
+            while (at < end && found.size() < at_a_time) {
+                Mapping m;
+                {
+                    MutexLock map(inode.map_lock);
+                    m = TRY(inode.places().lookup(at, end - at));
+                }
+                at = m.length == 0 ? end : m.end();
+                // An inode has room for more than the bytes of its file.
+                if (m.place == Place::inline_data) m.length = std::min(m.length, size - std::min(size, m.offset));
+                if (m.place != Place::hole && m.length > 0) found.push_back(std::move(m));
+            }
         }
-        if (m.length == 0) return {};
-        at = m.end();
-        // An inode has room for more than the bytes of its file.
-        if (m.place == Place::inline_data) m.length = std::min(m.length, size - std::min(size, m.offset));
-        if (m.place != Place::hole && m.length > 0 && !visit(m)) return {};
+        for (const Mapping& m : found)
+            if (!visit(m)) return {};
+        if (at >= end) return {};
     }
-    return {};
 }
 
 }  // namespace uext4

@@ -52,17 +52,23 @@ struct InodeTable::State {
     // Deleted, still referenced, and their numbers given to new inodes already.
     std::unordered_map<Inode*, std::unique_ptr<Inode>> departed;
     std::size_t limit = 32768;
-    std::size_t vain_until = 0;  // with fewer slots than this there is nothing to evict: it was looked for
+    std::size_t vain_until = 0;            // with fewer slots than this there is nothing to evict: it was looked for
+    std::atomic<bool> times_crowd{false};  // there are too many, and times of some are to be stored
     std::function<void(InodeRef)> deleter;
 
+    // Why an inode that nobody uses has to stay.
+    enum class Stays { not_at_all, for_times, for_more };
     // Nothing is to be written back; and nothing that it knows of its transactions is of use beyond `durable`.
-    static bool clean(Inode& inode, Tid durable) {
-        if (!inode.map_lock.try_lock()) return false;
-        const bool ok = !inode.places().has_pending() && !inode.times_pending() && inode.last_tid() <= durable &&
+    static Stays stays(Inode& inode, Tid durable) {
+        if (!inode.map_lock.try_lock()) return Stays::for_more;
+        const bool times = inode.times_pending();
+        const bool ok = !inode.places().has_pending() && inode.last_tid() <= durable &&
                         (!inode.is_regular() || inode.size() == inode.disk_size());
         inode.map_lock.unlock();
-        return ok && inode.pages().idle();
+        if (!ok || !inode.pages().idle()) return Stays::for_more;
+        return times ? Stays::for_times : Stays::not_at_all;
     }
+    static bool clean(Inode& inode, Tid durable) { return stays(inode, durable) == Stays::not_at_all; }
 
     bool crowded() const { return slots.size() > std::max(limit + slack, vain_until); }
 
@@ -305,18 +311,20 @@ bool InodeTable::shrink_some(Evict what) {
     std::vector<std::unique_ptr<Inode>> gone;
     // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
     const Tid durable = s.fs.journal.durable_tid();
-    std::size_t kept = 0, waits_for_commit = 0;
+    std::size_t kept = 0, waits_for_commit = 0, waits_for_times = 0;
     MutexLock guard(s.lock);
     std::size_t budget = s.idle.size();
     while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
         const InodeNr number = s.idle.front();
         auto it = s.slots.find(number.value);
         Inode& oldest = *it->second.inode;
-        const bool stays = what == Evict::without_folios && oldest.pages().cached_folios() != 0;
-        if (stays || !State::clean(oldest, durable)) {
+        const bool has_folios = what == Evict::without_folios && oldest.pages().cached_folios() != 0;
+        const State::Stays why = State::stays(oldest, durable);
+        if (has_folios || why != State::Stays::not_at_all) {
             s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
             ++kept;
-            waits_for_commit += stays ? 0 : 1;
+            waits_for_times += why == State::Stays::for_times;
+            waits_for_commit += !has_folios && why == State::Stays::for_more;
             continue;
         }
         s.idle.pop_front();
@@ -324,9 +332,25 @@ bool InodeTable::shrink_some(Evict what) {
         s.slots.erase(it);
     }
     s.vain_until = s.slots.size() > s.limit ? s.slots.size() + slack : 0;
+    if (kept == most_kept && waits_for_times != 0) s.times_crowd.store(true, std::memory_order_relaxed);
     guard.unlock();
     if (kept == most_kept && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
     return gone.size() == most_evicted;
+}
+
+std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
+    State& s = *state_;
+    std::vector<InodeRef> found;
+    if (!s.times_crowd.load(std::memory_order_relaxed)) return found;
+    found.reserve(most);
+    MutexLock guard(s.lock);
+    for (std::size_t budget = std::min(s.idle.size(), 4 * most); budget-- > 0 && found.size() < most;) {
+        Slot& slot = s.slots.find(s.idle.front().value)->second;
+        if (State::stays(*slot.inode, ~Tid{0}) == State::Stays::for_times) found.push_back(s.reference(slot));
+        else s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
+    }
+    if (found.empty()) s.times_crowd.store(false, std::memory_order_relaxed);
+    return found;
 }
 
 void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {

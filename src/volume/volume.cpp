@@ -90,6 +90,19 @@ Result<void> Volume::sync() {
     return pass ? s.write_everything() : Result<void>();
 }
 
+void Volume::store_times_of_crowd() {
+    constexpr std::size_t at_a_time = 64;
+    assert_nothing_held_at_or_below(Rank::Freeze);
+    State& s = *state_;
+    const std::vector<InodeRef> waiting = s.layers->inodes->waiting_for_times(at_a_time);
+    if (waiting.empty() || s.fs().read_only.load()) return;
+    const FreezeGate::TryPass pass(s.gate);
+    if (!pass) return;
+    // What cannot be stored waits on, for who syncs and is told.
+    for (const InodeRef& inode : waiting)
+        if (!store_pending_times(*inode)) return;
+}
+
 SpaceCounts Volume::counts() const { return state_->layers->allocator->counts(); }
 
 std::uint64_t Volume::overhead_blocks() {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -20,6 +21,7 @@
 #include <iterator>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 
 namespace {
@@ -356,6 +358,46 @@ TEST_F(CInterface, AttributesThatAreToBeMadeAndReplaced) {
     EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_CREATE), 0);
     EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_CREATE | XATTR_REPLACE), -EEXIST);
     EXPECT_EQ(uext4_setxattr(fs, "/d", "user.a", "x", 1, XATTR_REPLACE), 0);
+}
+
+// A sparse copy reads what it is shown, while others write.
+TEST_F(CInterface, WhoVisitsExtentsMayUseTheFile) {
+    constexpr int runs = 700;
+    static constexpr off_t page = 4096;
+    struct Files {
+        uext4_file *cached = nullptr, *direct = nullptr, *copy = nullptr;
+        int seen = 0;
+    } files;
+    ASSERT_EQ(uext4_open(fs, "/f", O_CREAT | O_RDWR, 0644, &files.cached), 0);
+    ASSERT_EQ(uext4_open(fs, "/f", O_RDWR | O_DIRECT, 0, &files.direct), 0);
+    ASSERT_EQ(uext4_open(fs, "/copy", O_CREAT | O_RDWR, 0644, &files.copy), 0);
+    const std::string bytes(page, 'x');
+    for (int i = 0; i < runs; ++i) ASSERT_EQ(uext4_pwrite(files.cached, bytes.data(), page, 2 * i * page), page);
+    ASSERT_EQ(uext4_fsync(files.cached), 0);
+    std::atomic<bool> stop{false};
+    std::thread writer([&] {
+        while (!stop) EXPECT_EQ(uext4_pwrite(files.cached, bytes.data(), page, 0), page);
+    });
+    const auto visit = [](void* context, const uext4_extent* extent) {
+        auto& to = *static_cast<Files*>(context);
+        alignas(page) static char buffer[page];
+        const off_t at = static_cast<off_t>(extent->offset);
+        EXPECT_EQ(extent->length, static_cast<std::uint64_t>(page));
+        EXPECT_EQ(uext4_lseek(to.cached, at, SEEK_HOLE), at + page);
+        EXPECT_EQ(uext4_pread(to.cached, buffer, page, at), page);
+        EXPECT_EQ(uext4_pread(to.direct, buffer, page, at), page);
+        EXPECT_EQ(uext4_pwrite(to.copy, buffer, page, at), page);
+        EXPECT_EQ(uext4_pwrite(to.cached, buffer, page, at), page);
+        if (++to.seen % 200 == 0) {
+            EXPECT_EQ(uext4_fsync(to.cached), 0);
+        }
+        return 0;
+    };
+    EXPECT_EQ(uext4_extents(files.cached, 0, 2 * runs * page, visit, &files), 0);
+    stop = true;
+    writer.join();
+    EXPECT_EQ(files.seen, runs);
+    for (uext4_file* file : {files.cached, files.direct, files.copy}) EXPECT_EQ(uext4_close(file), 0);
 }
 
 }  // namespace
