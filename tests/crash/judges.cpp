@@ -140,7 +140,14 @@ namespace {
 constexpr std::size_t growth = 9000;
 
 std::string grown(FileSystem& fs, const std::string& path, bool cached) {
+    namespace flag = format::inode_flag;
     const Credentials root = Credentials::root();
+    auto inode = fs.resolve(path, root, false);
+    if (!inode) return inode.error().what;
+    // Those that forbid it.
+    const std::uint32_t flags = fs.get_flags(**inode), kept = flags & ~(flag::immutable | flag::append);
+    if (flags != kept)
+        if (auto cleared = fs.set_flags(**inode, kept, root, true); !cleared) return cleared.error().what;
     auto file = fs.open_path(path, O_RDWR, 0, root);
     if (!file) return file.error().what;
     const std::uint64_t size = (*file)->inode().size_hint();

@@ -23,17 +23,22 @@ constexpr const char* usage =
 
 struct Known {
     const char *name, *looks_for;
-    bool complete = false;  // in a long run none of its sequences is left out
+    bool complete = false;    // in a long run none of its sequences is left out
+    bool is_repeated = true;  // its images are the same each time
 };
 constexpr Known workloads[] = {
     {"ace1", "every single operation on a small tree, with each way to make it durable", true},
     {"ace2", "every sequence of two operations", true},
     {"ace3", "sampled sequences of three operations, with syncs between them"},
     {"replace", "a file replaced by rename or truncate without a sync is the old one or the new one, whole", true},
-    {"reuse", "blocks of directories, extents, attributes and journaled data that become data, on a full device"},
     {"exerciser", "bytes of a few files: write, direct, mapped stores, truncate, fallocate, replace, fsync"},
-    {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile"},
     {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
+    // The last, as they are others each time: what the others get does not depend on them. On a full device it matters
+    // when the journal's thread gives back what a commit has freed.
+    {"reuse", "blocks of directories, extents, attributes and journaled data that become data, on a full device", false,
+     false},
+    {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile", false,
+     false},
 };
 
 struct Options {
@@ -51,9 +56,14 @@ struct Options {
     }
 };
 
+int refuse(const std::string& why) {
+    fmt::print(stderr, "crash: {}\n", why);
+    return 2;
+}
+
 class Checker {
 public:
-    explicit Checker(Options options) : o_(std::move(options)), random_(o_.seed) {}
+    explicit Checker(Options options) : o_(std::move(options)) {}
 
     int run() {
         if (o_.kernel) kernel_ = kernel_can_mount(scratch_);
@@ -64,10 +74,10 @@ public:
         if (cells == 0) return refuse("no workload, format or mode of that name; --list and --help tell them");
         const Result<void> ran = each_cell([&](const Known& w, const Format& f, const char* mode) -> Result<void> {
             counts_ = counts_for(w);
-            const std::size_t left = o_.states - std::min(o_.states, seen_.size()), share = left / (cells - done++);
-            counts_.most = seen_.size() + share;
+            const std::size_t left = o_.states - std::min(o_.states, judged_), share = left / (cells - done++);
+            counts_.most = share;
             if (o_.thorough && !o_.capped)
-                counts_.most = w.complete ? ~std::size_t{0} : seen_.size() + std::max<std::size_t>(share, 1500);
+                counts_.most = w.complete ? ~std::size_t{0} : std::max<std::size_t>(share, 1500);
             return cell(w, f, mode);
         });
         ::unlink(scratch_.c_str());
@@ -77,11 +87,6 @@ public:
     }
 
 private:
-    static int refuse(const std::string& why) {
-        fmt::print(stderr, "crash: {}\n", why);
-        return 2;
-    }
-
     Result<void> each_cell(const std::function<Result<void>(const Known&, const Format&, const char*)>& visit) {
         for (const Known& w : workloads)
             for (const Format& f : formats)
@@ -116,17 +121,24 @@ private:
         return out;
     }
 
+    // What a cell does depends on the seed and on its names alone: it does the same when it runs by itself.
     Result<void> cell(const Known& known, const Format& format, const char* mode) {
         tallies_.push_back({known.name, format.name, mode});
+        tallies_.back().repeated = known.is_repeated;
+        const std::string names = fmt::format("{} {} {} {}", o_.seed, known.name, format.name, mode);
+        std::seed_seq seed(names.begin(), names.end());
+        random_.seed(seed);
+        SeenImages seen;
         const std::vector<Workload> all = sequences(known.name);
         tallies_.back().sequences = all.size();
         Recorder recorder(TRY(make_image(format, scratch_)), format.name, mode);
         for (const Workload& workload : all) {
-            if (seen_.size() >= counts_.most || failures_.size() >= o_.failures) break;
-            const Recording recording = TRY(recorder.record(workload, static_cast<Between>(random_() % 4)));
+            if (seen.size() >= counts_.most || failures_.size() >= o_.failures) break;
+            const auto between = static_cast<Between>(random_() % 4);
+            const Recording recording = TRY(recorder.record(workload, between, random_() % 2));
             ++tallies_.back().recordings;
             bool good = true;
-            TRY(for_each_state(recording, counts_, random_, seen_, [&](const CrashState& state) -> Result<bool> {
+            TRY(for_each_state(recording, counts_, random_, seen, [&](const CrashState& state) -> Result<bool> {
                 good = judge(recording, state);
                 return good;  // one failure tells enough of a recording
             }));
@@ -139,24 +151,31 @@ private:
     bool judge(const Recording& recording, const CrashState& state) {
         Tally& tally = tallies_.back();
         ++tally.states[static_cast<int>(state.kind)];
+        ++judged_;
+        distinct_.insert(state.hash);
+        tally.trace = (tally.trace ^ state.hash) * 0x100000001b3;
+        // Drawn whether they are needed or not, so that who judges does not change what is judged.
+        std::mt19937_64 of_recovery(random_());
+        const bool cut_again = random_() % 5 == 0, grows = random_() % 4 == 0;
+        const bool by_kernel = random_() % std::max<std::size_t>(o_.kernel, 1) == 0 && kernel_;
         Tree tree;
         std::string problem = judge_ourselves(recording, state, tree);
         if (state.kind == CutKind::lying) {
             note_lying(recording, state, problem);
             return true;
         }
-        if (problem.empty() && o_.depth > 1 && random_() % 5 == 0) {
+        if (problem.empty() && o_.depth > 1 && cut_again) {
             ++tally.cut_recoveries;
-            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, random_);
+            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, of_recovery);
         }
-        if (problem.empty() && random_() % 4 == 0) problem = judge_growth(state, recording.mode, tree);
+        if (problem.empty() && grows) problem = judge_growth(state, recording.mode, tree);
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
         const std::size_t one_in = o_.one_in_for_e2fsck();
         if (problem.empty() && one_in && (tally.all_states() - 1) % one_in == 0) {
             problem = judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0);
             ++tally.by_e2fsck;
         }
-        if (problem.empty() && kernel_ && random_() % o_.kernel == 0) {
+        if (problem.empty() && by_kernel) {
             ++tally.by_kernel;
             problem = judge_by_kernel(recording, state, tree, scratch_);
         }
@@ -178,6 +197,8 @@ private:
     void failed(const Recording& recording, const CrashState& state, const std::string& problem) {
         Failure f{recording.format,     recording.mode, between_name(recording.between),
                   cut_name(state.kind), state.what,     problem};
+        if (recording.poisons) f.between += ", what is freed is overwritten";
+        if (tallies_.back().repeated) f.again = call_of(tallies_.back());
         for (const Operation& o : recording.workload.setup) f.steps.push_back("before: " + describe(o));
         tell_steps(recording, f.steps);
         for (const Recording& thread : recording.threads) tell_steps(thread, f.steps);
@@ -193,6 +214,18 @@ private:
         failures_.push_back(std::move(f));
     }
 
+    // What runs this cell again, with the same judges.
+    std::string call_of(const Tally& t) const {
+        std::string call = fmt::format("./dev crash --seed {} --workload {} --format {} --mode {}", o_.seed, t.workload,
+                                       t.format, t.mode);
+        const Options usual;
+        if (o_.thorough) call += " --long";
+        if (o_.depth != usual.depth) call += fmt::format(" --depth {}", o_.depth);
+        if (o_.e2fsck) call += fmt::format(" --e2fsck {}", *o_.e2fsck);
+        if (o_.kernel != usual.kernel) call += fmt::format(" --kernel {}", o_.kernel);
+        return call;
+    }
+
     static void tell_steps(const Recording& recording, std::vector<std::string>& out) {
         for (std::size_t i = 0; i < recording.steps.size(); ++i) {
             const Step& s = recording.steps[i];
@@ -202,17 +235,31 @@ private:
     }
 
     static std::string line_of(const Tally& t) {
-        return fmt::format("{} {} {}: {} states of {} of {} sequences, {} failures", t.workload, t.format, t.mode,
-                           t.all_states(), t.recordings, t.sequences, t.failures);
+        return fmt::format("{} {} {}: {} states of {} of {} sequences, {} failures, trace {:016x}", t.workload,
+                           t.format, t.mode, t.all_states(), t.recordings, t.sequences, t.failures, t.trace);
+    }
+
+    std::uint64_t trace_of_all() const {
+        std::uint64_t trace = 0;
+        for (const Tally& t : tallies_)
+            if (t.repeated) trace = (trace ^ t.trace) * 0x100000001b3;
+        return trace;
     }
 
     int finish(double seconds) {
-        if (!o_.html.empty()) std::ofstream(o_.html) << html(tallies_, failures_);
-        if (!o_.report.empty()) write_between_marks(o_.report, "crash", markdown(tallies_, seconds, kernel_));
+        Result<void> told;
+        if (!o_.html.empty()) told = write_text(o_.html, html(tallies_, failures_));
+        if (!o_.report.empty()) {
+            const std::string tables = markdown(tallies_, distinct_.size(), seconds, kernel_);
+            if (Result<void> r = write_between_marks(o_.report, "crash", tables); !r) told = std::move(r);
+        }
         if (o_.json) fmt::print("{}", json(tallies_, failures_));
         else
-            fmt::print("{} states, distinct, {:.0f} a second, {} failures\n", seen_.size(),
-                       static_cast<double>(seen_.size()) / std::max(seconds, 0.001), failures_.size());
+            fmt::print(
+                "trace {:016x} of what is the same each time\n{} states, {} distinct, {:.0f} a second, {} failures\n",
+                trace_of_all(), judged_, distinct_.size(), static_cast<double>(judged_) / std::max(seconds, 0.001),
+                failures_.size());
+        if (!told) return refuse(told.error().what);
         return failures_.empty() ? 0 : 1;
     }
 
@@ -221,7 +268,8 @@ private:
     const std::string scratch_ = fmt::format("/dev/shm/uext4-crash-{}", ::getpid());
     ScratchFile e2fsck_file_{scratch_ + ".e2fsck"};
     StateCounts counts_;
-    SeenImages seen_;
+    SeenImages distinct_;     // of all cells
+    std::size_t judged_ = 0;  // told apart within their cell
     std::vector<Tally> tallies_;
     std::vector<Failure> failures_;
     bool kernel_ = false;
@@ -308,6 +356,10 @@ int main(int argc, char** argv) {
     if (wanted && std::string(wanted) == "1") options.be_thorough();
     if (!parse(argc, argv, options)) return 2;
     if (options.list) return list(options.json);
+    if (options.states == 0) return refuse("0 states show nothing");
+    for (const std::string& path : {options.html, options.report})
+        if (!path.empty())
+            if (auto may = can_be_written(path); !may) return refuse(may.error().what);
     if (options.faults) return run_faults(options);
     return Checker(options).run();
 }

@@ -1,5 +1,7 @@
 #include "tests/crash/operation.h"
 
+#include "format/acl.h"
+
 #include <fcntl.h>
 #include <sys/xattr.h>
 
@@ -11,6 +13,7 @@ namespace uext4::crash {
 namespace {
 
 using Kind = Operation::Kind;
+namespace flag = format::inode_flag;
 const Credentials root = Credentials::root();
 
 Result<void> write_through(FileSystem& fs, const Operation& o, int flags, unsigned serial) {
@@ -55,6 +58,9 @@ Result<void> make(FileSystem& fs, const Operation& o) {
     switch (o.kind) {
         case Kind::Create: TRY(fs.open_path(o.path, O_CREAT | O_RDWR, 0644, root)); return {};
         case Kind::Mkdir: TRY(fs.create(*parent.directory, parent.name, S_IFDIR | 0755, 0, {}, root, true)); return {};
+        case Kind::Mknod:
+            TRY(fs.create(*parent.directory, parent.name, static_cast<mode_t>(o.mode), o.device, {}, root, true));
+            return {};
         case Kind::Symlink:
             TRY(fs.create(*parent.directory, parent.name, S_IFLNK | 0777, 0, o.other, root, true));
             return {};
@@ -65,6 +71,26 @@ Result<void> make(FileSystem& fs, const Operation& o) {
         case Kind::Unlink: return fs.unlink(*parent.directory, parent.name, root, true);
         default: return fs.rmdir(*parent.directory, parent.name, root, true);
     }
+}
+
+// Neither is in this century, and that of access lies behind all others, so that reading moves it nowhere.
+AttributeChange times(int which, unsigned serial) {
+    constexpr std::int64_t year_2200 = 7258118400, year_1938 = -1000000000;
+    const unsigned n = serial % 1000;
+    AttributeChange change;
+    if (which & 1) change.atime = format::Timestamp{year_2200 + n * 86413, 1 + n * 1000003 % 999999999};
+    if (which & 2) change.mtime = format::Timestamp{year_1938 - n * 86413, 2 + n * 1000003 % 999999997};
+    return change;
+}
+
+std::vector<std::byte> access_list(const Operation& o) {
+    using format::AclTag;
+    const auto rights = static_cast<std::uint16_t>(o.mode);
+    return format::encode_xattr_acl({{AclTag::user_obj, 6},
+                                     {AclTag::user, rights, o.uid},
+                                     {AclTag::group_obj, 4},
+                                     {AclTag::mask, 6},
+                                     {AclTag::other, 0}});
 }
 
 Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
@@ -80,6 +106,19 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
             mode.mode = static_cast<mode_t>(o.mode);
             return fs.set_attributes(*inode, mode, root, true);
         }
+        case Kind::Chown: {
+            AttributeChange owner;
+            owner.uid = o.uid;
+            owner.gid = o.gid;
+            return fs.set_attributes(*inode, owner, root, true);
+        }
+        case Kind::Utimens: return fs.set_attributes(*inode, times(o.mode, serial), root, true);
+        case Kind::Chattr: {
+            constexpr std::uint32_t ours = flag::noatime | flag::nodump | flag::append | flag::immutable;
+            return fs.set_flags(*inode, (fs.get_flags(*inode) & ~ours) | static_cast<std::uint32_t>(o.mode), root,
+                                true);
+        }
+        case Kind::Setfacl: return fs.set_xattr(*inode, "system.posix_acl_" + o.other, access_list(o), 0, root, true);
         default: {
             auto file = TRY(fs.open(inode, O_RDWR, root, false));
             return file->fallocate(o.mode, o.offset, o.length);
@@ -87,10 +126,11 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {"creat",     "write",   "direct_write", "mapped_store", "truncate", "replace",
-                                 "fallocate", "link",    "unlink",       "rename",       "exchange", "mkdir",
-                                 "rmdir",     "symlink", "setxattr",     "removexattr",  "chmod",    "journal_data",
-                                 "fill",      "commit",  "fsync",        "fdatasync",    "sync"};
+constexpr const char* names[] = {"creat",     "write",   "direct_write", "mapped_store", "truncate",     "replace",
+                                 "fallocate", "link",    "unlink",       "rename",       "exchange",     "mkdir",
+                                 "rmdir",     "symlink", "setxattr",     "removexattr",  "chmod",        "chown",
+                                 "mknod",     "utimens", "chattr",       "setfacl",      "journal_data", "fill",
+                                 "commit",    "fsync",   "fdatasync",    "sync"};
 
 }  // namespace
 
@@ -112,7 +152,12 @@ std::string describe(const Operation& o) {
     if (o.kind == Kind::Truncate || o.kind == Kind::Setxattr) text += fmt::format(" {}", o.length);
     else if (o.length) text += fmt::format(" {}+{}", o.offset, o.length);
     if (o.kind == Kind::Fallocate) text += fmt::format(" mode {:#x}", o.mode);
-    if (o.kind == Kind::Chmod) text += fmt::format(" {:o}", o.mode);
+    if (o.kind == Kind::Chmod || o.kind == Kind::Mknod) text += fmt::format(" {:o}", o.mode);
+    if (o.kind == Kind::Mknod) text += fmt::format(" {:#x}", o.device);
+    if (o.kind == Kind::Chown) text += fmt::format(" {}:{}", o.uid, o.gid);
+    if (o.kind == Kind::Chattr) text += fmt::format(" {:#x}", o.mode);
+    if (o.kind == Kind::Utimens) text += o.mode == 1 ? " access" : o.mode == 2 ? " change" : " both";
+    if (o.kind == Kind::Setfacl) text += fmt::format(" user {} {}", o.uid, o.mode);
     return text;
 }
 
@@ -125,6 +170,7 @@ Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
         case Kind::Exchange: return rename_path(fs, o);
         case Kind::Create:
         case Kind::Mkdir:
+        case Kind::Mknod:
         case Kind::Symlink:
         case Kind::Link:
         case Kind::Unlink:

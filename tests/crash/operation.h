@@ -28,6 +28,11 @@ struct Operation {
         Setxattr,
         Removexattr,
         Chmod,
+        Chown,        // `uid`, `gid`
+        Mknod,        // `mode` with the kind; `device`
+        Utimens,      // `mode`: 1 the time of access, 2 that of change, 3 both; to what the step's number says
+        Chattr,       // `mode`: the flags
+        Setfacl,      // `other`: access or default; `mode`: the rights of user `uid`
         JournalData,  // the file's flag j: its contents go through the log in data=ordered, too
         Fill,         // all free space but `length` bytes
         Commit,       // deletions and what is running, as the clock does it: nothing is written back for it
@@ -38,8 +43,9 @@ struct Operation {
     Kind kind = Kind::Sync;
     std::string path, other{};  // `other`: the new name, the target, the attribute
     std::uint64_t offset = 0, length = 0;
-    int mode = 0;        // of fallocate and chmod
-    std::string text{};  // printed; made by describe() when empty
+    int mode = 0;  // of fallocate and chmod
+    std::uint32_t uid = 0, gid = 0;
+    std::uint64_t device = 0;
 
     bool persists() const { return kind >= Kind::Fsync; }
 };

@@ -13,7 +13,7 @@ std::string parent_of(const std::string& path) { return path.substr(0, path.rfin
 
 std::uint64_t inode_at(const Tree& tree, const std::string& path) {
     const auto found = tree.find(path);
-    return found == tree.end() ? 0 : found->second.inode;  // 0 is the root, whose path is ""
+    return found == tree.end() ? 0 : found->second.inode;
 }
 
 Names names_of(const Tree& tree, std::uint64_t inode) {
@@ -71,8 +71,8 @@ private:
         }
         const Tree& tree = r_.trees[now];
         const std::uint64_t inode = inode_at(tree, o.path == "/" ? "" : o.path);
-        if (inode == 0 && o.path != "/") return;
-        if (inode != 0) synced_[r_.files[now].at(inode)] = now;
+        if (inode == 0) return;
+        synced_[r_.files[now].at(inode)] = now;
         low_ = std::max(low_, last_change(now, inode, o.kind == Operation::Kind::Fdatasync));
     }
 
@@ -81,12 +81,12 @@ private:
         for (std::size_t k = now; k > 0; --k) {
             const Tree &after = r_.trees[k], &before = r_.trees[k - 1];
             const Node *a = node_of(after, inode), *b = node_of(before, inode);
-            if (inode != 0 && (!b || r_.files[k].at(inode) != r_.files[k - 1].at(inode))) return k;
-            if (r_.journals_data() && inode != 0 && a->contents != b->contents) return k;
+            if (!b || r_.files[k].at(inode) != r_.files[k - 1].at(inode)) return k;
+            if (r_.journals_data() && a->contents != b->contents) return k;
             if (data) continue;
-            if (inode != 0 && (a->mode != b->mode || a->links != b->links || a->xattrs != b->xattrs)) return k;
-            if (inode != 0 && names_of(after, inode) != names_of(before, inode)) return k;
-            if ((inode == 0 || S_ISDIR(a->mode)) && entries_of(after, inode) != entries_of(before, inode)) return k;
+            if (a->links != b->links || !other_attributes(*a, *b).empty()) return k;
+            if (names_of(after, inode) != names_of(before, inode)) return k;
+            if (S_ISDIR(a->mode) && entries_of(after, inode) != entries_of(before, inode)) return k;
         }
         return 0;
     }

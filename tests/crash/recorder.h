@@ -44,6 +44,7 @@ struct Step {
 struct Recording {
     std::string format, mode;
     Between between = Between::nothing;
+    bool poisons = false;  // what was freed is overwritten with a pattern as soon as a commit has made it free
     Workload workload;
     std::shared_ptr<const MemoryDevice> initial;
     std::vector<RecordedWrite> log;
@@ -60,7 +61,7 @@ struct Recording {
     bool journals_data() const { return mode == "journal"; }
 };
 
-// An image whose unused blocks are not zero, so that a stale block shows.
+// An image whose unused blocks are not zero, so that a stale block shows. The same each time.
 Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std::string& scratch);
 VolumeOptions mount_options(const std::string& mode);
 
@@ -70,7 +71,7 @@ class Recorder {
 public:
     Recorder(std::shared_ptr<MemoryDevice> image, std::string format, std::string mode)
         : image_(std::move(image)), format_(std::move(format)), mode_(std::move(mode)) {}
-    Result<Recording> record(const Workload& workload, Between between);
+    Result<Recording> record(const Workload& workload, Between between, bool poisons = false);
 
 private:
     Result<void> record_steps(Session& session, const RecordingDevice& device, Recording& into);

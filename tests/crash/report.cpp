@@ -68,11 +68,12 @@ std::string text_of(const Failure& f) {
     std::string out = fmt::format("FAILURE  image {}, data={}, between the steps: {}\n", f.format, f.mode, f.between);
     for (const std::string& step : f.steps) out += "  " + step + "\n";
     out += fmt::format("  {}: {}\n  {}\n", f.kind, f.cut, f.problem);
+    if (!f.again.empty()) out += "  again: " + f.again + "\n";
     if (!f.image.empty()) out += "  kept: " + f.image + "\n";
     return out;
 }
 
-std::string markdown(const std::vector<Tally>& tallies, double seconds, bool kernel) {
+std::string markdown(const std::vector<Tally>& tallies, std::size_t distinct, double seconds, bool kernel) {
     std::string out = "|", line = "|";
     for (const char* column : columns) {
         out += fmt::format(" {} |", column);
@@ -102,13 +103,26 @@ std::string markdown(const std::vector<Tally>& tallies, double seconds, bool ker
         "in {} every structure was sound, and in {} everything synced was there: nothing may be expected of such a "
         "device, "
         "and none made the program fail.\n",
-        sum.all_states(), seconds, static_cast<double>(sum.all_states()) / std::max(seconds, 0.001),
+        distinct, seconds, static_cast<double>(distinct) / std::max(seconds, 0.001),
         kernel ? "the kernel recovered a sample" : "this machine could not mount, so the kernel judged none", lying,
         sum.lying_opened, sum.lying_sound, sum.lying_kept);
     return out;
 }
 
-void write_between_marks(const std::string& path, const std::string& name, const std::string& text) {
+Result<void> write_text(const std::string& path, const std::string& text) {
+    std::ofstream file(path, std::ios::trunc);
+    file << text;
+    file.close();
+    if (!file) return fail(EIO, "{}: cannot be written", path);
+    return {};
+}
+
+Result<void> can_be_written(const std::string& path) {
+    if (!std::ofstream(path, std::ios::app)) return fail(EIO, "{}: cannot be written", path);
+    return {};
+}
+
+Result<void> write_between_marks(const std::string& path, const std::string& name, const std::string& text) {
     const std::string begin = fmt::format("<!-- {}: begin -->\n", name), end = fmt::format("<!-- {}: end -->", name);
     std::stringstream old;
     old << std::ifstream(path).rdbuf();
@@ -116,7 +130,7 @@ void write_between_marks(const std::string& path, const std::string& name, const
     const std::size_t from = all.find(begin), to = all.find(end);
     if (from == std::string::npos || to == std::string::npos || to < from) all = text;
     else all.replace(from + begin.size(), to - from - begin.size(), text);
-    std::ofstream(path, std::ios::trunc) << all;
+    return write_text(path, all);
 }
 
 std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures) {
@@ -138,9 +152,9 @@ std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& 
         const Tally& t = tallies[i];
         out += fmt::format(
             "{}{{\"workload\": {}, \"image\": {}, \"mode\": {}, \"recordings\": {}, \"states\": {}, "
-            "\"cut_recoveries\": {}, \"e2fsck\": {}, \"kernel\": {}, \"failures\": {}}}",
+            "\"cut_recoveries\": {}, \"e2fsck\": {}, \"kernel\": {}, \"failures\": {}, \"trace\": \"{:016x}\"}}",
             i ? ", " : "", quoted(t.workload), quoted(t.format), quoted(t.mode), t.recordings, t.all_states(),
-            t.cut_recoveries, t.by_e2fsck, t.by_kernel, t.failures);
+            t.cut_recoveries, t.by_e2fsck, t.by_kernel, t.failures, t.trace);
     }
     out += fmt::format("], \"states\": {}, \"failures\": [", sum_of(tallies).all_states());
     for (std::size_t i = 0; i < failures.size(); ++i) out += (i ? ", " : "") + quoted(text_of(failures[i]));

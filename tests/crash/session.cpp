@@ -1,5 +1,7 @@
 #include "tests/crash/session.h"
 
+#include "tests/crash/fixed_host.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -60,6 +62,7 @@ Result<void> Session::store_through_map(const Operation& o, unsigned serial) {
 }
 
 Result<void> Session::perform(const Operation& operation, unsigned serial) {
+    advance_clock();
     if (operation.kind == Operation::Kind::MapStore) return store_through_map(operation, serial);
     return crash::perform(*fs_, operation, serial);
 }

@@ -143,7 +143,7 @@ private:
     Result<bool> offer(CutKind kind, std::size_t cut, std::string what, std::shared_ptr<BlockDevice> image,
                        std::uint64_t total, std::size_t acked) {
         if (!seen_.insert(total)) return true;
-        const bool more = TRY(visit_({kind, std::move(what), cut, acked, std::move(image)}));
+        const bool more = TRY(visit_({kind, std::move(what), cut, acked, std::move(image), total}));
         return more && seen_.size() < counts_.most;
     }
 

@@ -20,6 +20,7 @@ struct CrashState {
     std::size_t cut = 0;    // no request from here on was begun
     std::size_t acked = 0;  // no request from here on was acknowledged
     std::shared_ptr<BlockDevice> image;
+    std::uint64_t hash = 0;  // of all its bytes
 };
 
 // Images seen, by a hash of all their bytes that is kept up to date by what changes.

@@ -16,6 +16,13 @@ Result<Node> look_at(FileSystem& fs, const InodeRef& inode) {
     const struct stat info = TRY(fs.attributes(*inode));
     node.inode = info.st_ino;
     node.mode = info.st_mode;
+    node.uid = info.st_uid;
+    node.gid = info.st_gid;
+    if (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode)) node.device = info.st_rdev;
+    node.flags = fs.get_flags(*inode);
+    if (S_ISREG(info.st_mode)) node.flags &= ~(format::inode_flag::inline_data | format::inode_flag::extents);
+    node.atime = info.st_atim;
+    node.mtime = info.st_mtim;
     node.links = info.st_nlink;
     for (const std::string& name : TRY(fs.list_xattrs(*inode, root, false)))
         node.xattrs[name] = text_of(TRY(fs.get_xattr(*inode, name, root, false)));
@@ -29,6 +36,12 @@ Result<Node> look_at(FileSystem& fs, const InodeRef& inode) {
     }
     return node;
 }
+
+bool other_time(const timespec& wanted, const timespec& got) {
+    return is_set_by_hand(wanted) && (wanted.tv_sec != got.tv_sec || wanted.tv_nsec != got.tv_nsec);
+}
+
+std::string text_of(const timespec& time) { return fmt::format("{}.{:09}", time.tv_sec, time.tv_nsec); }
 
 Result<void> walk(FileSystem& fs, const InodeRef& directory, const std::string& path, Tree& tree, int depth) {
     if (depth > 20) return fail(ELOOP, "{}: directories without end", path);
@@ -52,9 +65,15 @@ Result<void> walk(FileSystem& fs, const InodeRef& directory, const std::string& 
 
 }  // namespace
 
+bool is_set_by_hand(const timespec& time) {
+    constexpr std::int64_t year_2000 = 946684800, year_2100 = 4102444800;
+    return time.tv_sec < year_2000 || time.tv_sec >= year_2100;
+}
+
 Result<Tree> capture(FileSystem& fs) {
     Tree tree;
     const InodeRef top = TRY(fs.root());
+    tree.emplace("", TRY(look_at(fs, top)));
     TRY(walk(fs, top, "", tree, 0));
     return tree;
 }
@@ -74,20 +93,34 @@ Tree part_of(const Tree& tree, const std::string& directory) {
     return part;
 }
 
+std::string other_attributes(const Node& wanted, const Node& got) {
+    if (got.mode != wanted.mode) return fmt::format("mode {:o}, not {:o}", got.mode, wanted.mode);
+    if (got.uid != wanted.uid) return fmt::format("user {}, not {}", got.uid, wanted.uid);
+    if (got.gid != wanted.gid) return fmt::format("group {}, not {}", got.gid, wanted.gid);
+    if (got.device != wanted.device) return fmt::format("device {:#x}, not {:#x}", got.device, wanted.device);
+    if (got.flags != wanted.flags) return fmt::format("flags {:#x}, not {:#x}", got.flags, wanted.flags);
+    if (other_time(wanted.atime, got.atime))
+        return fmt::format("time of access {}, not {}", text_of(got.atime), text_of(wanted.atime));
+    if (other_time(wanted.mtime, got.mtime))
+        return fmt::format("time of change {}, not {}", text_of(got.mtime), text_of(wanted.mtime));
+    if (got.xattrs != wanted.xattrs) return "other extended attributes";
+    return {};
+}
+
 std::string difference(const Tree& wanted, const Tree& got, bool contents, bool numbers) {
     std::map<std::uint64_t, std::uint64_t> there_is, here_is;
-    for (const auto& [path, node] : wanted) {
-        const auto there = got.find(path);
+    for (const auto& [at, node] : wanted) {
+        const std::string path = at.empty() ? "/" : at;
+        const auto there = got.find(at);
         if (there == got.end()) return path + ": missing";
         const Node& other = there->second;
         const std::uint64_t meant = numbers ? node.inode : there_is.try_emplace(node.inode, other.inode).first->second;
         if (other.inode != meant ||
             (!numbers && here_is.try_emplace(other.inode, node.inode).first->second != node.inode))
             return fmt::format("{}: inode {}, not {}", path, other.inode, meant);
-        if (other.mode != node.mode) return fmt::format("{}: mode {:o}, not {:o}", path, other.mode, node.mode);
+        if (const std::string wrong = other_attributes(node, other); !wrong.empty()) return path + ": " + wrong;
         if (other.links != node.links) return fmt::format("{}: {} links, not {}", path, other.links, node.links);
         if (other.target != node.target) return path + ": another target";
-        if (other.xattrs != node.xattrs) return path + ": other extended attributes";
         if (contents && other.contents != node.contents) return path + ": other contents";
     }
     for (const auto& [path, node] : got)

@@ -2,6 +2,8 @@
 // wrong about, every sequence of a given length, and after each sequence every way to make something of it durable.
 #include "tests/crash/operation.h"
 
+#include <sys/sysmacros.h>
+
 #include <algorithm>
 #include <random>
 
@@ -10,6 +12,7 @@ namespace uext4::crash {
 namespace {
 
 using Kind = Operation::Kind;
+namespace flag = format::inode_flag;
 
 // /a and A/c have contents on disk, B/ is there, A/s is too small to need a block.
 std::vector<Operation> small_tree() {
@@ -62,6 +65,12 @@ std::vector<Operation> vocabulary() {
         {Kind::Setxattr, "/A/s", "user.large", 0, 900},  // leaves no room for the contents in the inode
         {Kind::Removexattr, "/a", "user.kept"},
         {Kind::Chmod, "/a", {}, 0, 0, 0600},
+        {.kind = Kind::Chown, .path = "/a", .uid = 70001, .gid = 70002},  // more than 16 bits
+        {.kind = Kind::Chown, .path = "/", .uid = 5, .gid = 80000},
+        {.kind = Kind::Mknod, .path = "/A/n", .mode = S_IFCHR | 0640, .device = makedev(300, 70000)},
+        {.kind = Kind::Utimens, .path = "/a", .mode = 3},
+        {.kind = Kind::Chattr, .path = "/a", .mode = flag::noatime | flag::nodump},
+        {.kind = Kind::Setfacl, .path = "/A/s", .other = "access", .mode = 5, .uid = 70001},
     };
 }
 
@@ -78,7 +87,7 @@ std::vector<Operation> persistence_after(const std::vector<Operation>& steps) {
     for (const Operation& o : steps) {
         const bool moved = o.kind == Kind::Rename;
         const std::string& path = moved ? o.other : o.path;
-        if (o.kind == Kind::Unlink || o.kind == Kind::Rmdir) {
+        if (o.kind == Kind::Unlink || o.kind == Kind::Rmdir || o.kind == Kind::Mknod) {
             add(path.substr(0, std::max<std::size_t>(1, path.rfind('/'))));
             continue;
         }
@@ -169,6 +178,50 @@ Workload exerciser(std::uint64_t seed, std::size_t steps) {
     return w;
 }
 
+namespace {
+
+// Of the root when `path` is empty.
+Operation attribute_change(std::mt19937_64& random, const std::string& path) {
+    auto below = [&](std::uint64_t n) { return static_cast<std::uint32_t>(random() % n); };
+    constexpr std::uint32_t flags[] = {
+        0, 0, flag::noatime, flag::noatime | flag::nodump, flag::append, flag::immutable};
+    Operation o{.path = path.empty() ? "/" : path};
+    const std::uint32_t kind = below(path.empty() ? 4 : 6);
+    switch (kind) {
+        case 0:
+            o.kind = Kind::Chown;
+            o.uid = below(200000);
+            o.gid = below(200000);
+            break;
+        case 1:
+            o.kind = Kind::Utimens;
+            o.mode = static_cast<int>(1 + below(3));
+            break;
+        case 2:
+            o.kind = Kind::Setfacl;
+            o.other = below(2) ? "access" : "default";
+            o.mode = static_cast<int>(below(8));
+            o.uid = 1 + below(100000);
+            break;
+        case 3:
+            o.kind = Kind::Chmod;
+            o.mode = static_cast<int>(below(07777));
+            break;
+        case 4:
+            o.kind = Kind::Chattr;
+            o.mode = static_cast<int>(flags[below(std::size(flags))]);
+            break;
+        default:
+            o.kind = Kind::Mknod;
+            o.mode = static_cast<int>((below(3) ? below(2) ? S_IFCHR : S_IFBLK : S_IFIFO) | 0600);
+            o.device = below(2) ? makedev(below(256), below(256)) : makedev(below(4096), below(1 << 20));
+            break;
+    }
+    return o;
+}
+
+}  // namespace
+
 Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
     Workload w{fmt::format("namespace stress, seed {}", seed), {{Kind::Mkdir, "/d0"}, {Kind::Mkdir, "/d1"}}, {}};
     w.setup.push_back({Kind::Sync});
@@ -180,7 +233,7 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
         return directory() + fmt::format("/n{}", below(8)) + std::string(below(3) ? 0 : 180, 'x');
     };
     for (std::size_t i = 0; i < steps; ++i) {
-        switch (below(14)) {
+        switch (below(17)) {
             case 0: w.steps.push_back({Kind::Mkdir, name()}); break;
             case 1: w.steps.push_back({Kind::Rmdir, name()}); break;
             case 2:
@@ -195,6 +248,9 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
                 break;
             case 10: w.steps.push_back({Kind::Removexattr, name(), fmt::format("user.x{}", below(3))}); break;
             case 11: w.steps.push_back({Kind::Fsync, below(2) ? name() : "/d0"}); break;
+            case 12:
+            case 13:
+            case 14: w.steps.push_back(attribute_change(random, below(4) ? name() : directory())); break;
             default: w.steps.push_back({Kind::Create, name()}); break;
         }
     }
@@ -205,7 +261,7 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
 namespace {
 
 Operation moved_to(const std::string& directory, Operation o) {
-    if (!o.path.empty()) o.path = directory + o.path;
+    if (!o.path.empty()) o.path = o.path == "/" ? directory : directory + o.path;
     if (o.kind == Kind::Link || o.kind == Kind::Rename || o.kind == Kind::Exchange) o.other = directory + o.other;
     return o;
 }

@@ -11,7 +11,8 @@ namespace {
 // shortened, then the default one goes on.
 class Replay : public Picker {
 public:
-    explicit Replay(Schedule schedule) : schedule_(std::move(schedule)) {}
+    explicit Replay(Schedule schedule, std::span<char> followed = {})
+        : schedule_(std::move(schedule)), followed_(followed) {}
     bool begin(std::uint64_t schedule) override {
         at_ = 0;
         return schedule == 0;
@@ -20,13 +21,17 @@ public:
         while (at_ < schedule_.size() && schedule_[at_].at < choice.at) ++at_;
         for (std::size_t i = at_; i < schedule_.size() && schedule_[i].at == choice.at; ++i)
             for (const Candidate& c : choice.candidates)
-                if (schedule_[i].kind == choice.kind && c.value == schedule_[i].value) return c.value;
+                if (schedule_[i].kind == choice.kind && c.value == schedule_[i].value) {
+                    if (i < followed_.size()) followed_[i] = 1;
+                    return c.value;
+                }
         return choice.standard;
     }
 
 protected:
     Schedule schedule_;
     std::size_t at_ = 0;
+    std::span<char> followed_;
 };
 
 // Breadth first by the number of deviations: every schedule of one run's steps after its last deviation gets one more.
@@ -60,7 +65,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Picker> make_replay(Schedule schedule) { return std::make_unique<Replay>(std::move(schedule)); }
+std::unique_ptr<Picker> make_replay(Schedule schedule, std::span<char> followed) {
+    return std::make_unique<Replay>(std::move(schedule), followed);
+}
 std::unique_ptr<Picker> make_dfs() { return std::make_unique<Dfs>(); }
 
 }  // namespace uext4::explore

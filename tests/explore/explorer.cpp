@@ -152,8 +152,14 @@ Found Explorer::explore(const Request& r) {
 }
 
 Found Explorer::replay(const Scenario& scenario, const Design& design, const Schedule& schedule, bool record) {
-    auto picker = make_replay(schedule);
-    return in_child(scenario, design, *picker, 1, record);
+    const std::span<char> followed =
+        std::span(shared_->followed).first(std::min(schedule.size(), Shared::max_deviations));
+    std::ranges::fill(followed, 0);
+    auto picker = make_replay(schedule, followed);
+    Found found = in_child(scenario, design, *picker, 1, record);
+    for (std::size_t i = 0; i < schedule.size(); ++i)
+        if (i >= followed.size() || !followed[i]) found.skipped.push_back(schedule[i]);
+    return found;
 }
 
 // Leaves out ever smaller parts of the choices as long as what is left fails in the same way.

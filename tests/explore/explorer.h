@@ -23,6 +23,7 @@ struct Found {
     std::string text;
     Schedule schedule;
     std::uint64_t number = 0;  // which schedule it was, from 1
+    Schedule skipped;          // of a schedule that was run again: choices that could not be made
     Counters counters;
 };
 
@@ -33,7 +34,7 @@ public:
 
     // Runs schedules until one fails or all have run.
     Found explore(const Request& request);
-    // One schedule again; `record`: shared() then has its events.
+    // One schedule again; `record`: shared() then has its events. What of it could not be followed is left out.
     Found replay(const Scenario& scenario, const Design& design, const Schedule& schedule, bool record);
     // The same failure with as few choices as can be found.
     Schedule shrink(const Scenario& scenario, const Design& design, const Found& found);

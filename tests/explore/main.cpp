@@ -18,6 +18,7 @@ struct Options {
     Algorithm algorithm = Algorithm::random;
     std::uint64_t schedules = 1000, seed = 1;
     bool list = false, json = false;
+    std::string searching{};  // an option that says what to search
 };
 
 // Also read by ./dev, which judges the options before anything is built.
@@ -41,6 +42,7 @@ std::optional<Options> parse(int count, char** arguments) {
         }
         if (i + 1 == count) return std::nullopt;
         const char* value = arguments[++i];
+        if (a != "--replay" && a != "--html") o.searching = a;
         if (a == "--scenario") o.scenario = value;
         else if (a == "--design") o.design = value;
         else if (a == "--replay") o.replay = value;
@@ -87,29 +89,35 @@ int list(bool json) {
     return 0;
 }
 
+bool draw(const std::string& html, const Scenario& s, const Design& d, const Found& run, const Schedule& schedule,
+          const Explorer& explorer) {
+    if (write_html(html, s, d, run, schedule, explorer.shared())) return true;
+    fmt::print(stderr, "explore: {}: cannot be written\n", html);
+    return false;
+}
+
 // What a failure looks like: why, how to see it again, the shortest way there.
-void show(Explorer& explorer, const Scenario& s, const Design& d, const Found& found, const std::string& html) {
+// False: the page could not be written.
+bool show(Explorer& explorer, const Scenario& s, const Design& d, const Found& found, const std::string& html) {
     fmt::print("{} {}: {} in schedule {}\n{}\n", s.name, d.name, failure_name(found.failure), found.number, found.text);
     if (d.wrong && std::ranges::find(d.wrong->ends_as, found.failure) == d.wrong->ends_as.end())
         fmt::print("this is not what the design is wrong by: {}\n", d.wrong->seen);
-    const Schedule shrunk = explorer.shrink(s, d, found);
+    Schedule shrunk = explorer.shrink(s, d, found);
     const Found again = explorer.replay(s, d, shrunk, true);
+    for (const Deviation& choice : again.skipped) std::erase(shrunk, choice);
     fmt::print("replay: --replay {}/{}:{}\n", s.name, d.name, schedule_text(found.schedule));
     fmt::print("shrunk from {} choices to {}: --replay {}/{}:{}\n", found.schedule.size(), shrunk.size(), s.name,
                d.name, schedule_text(shrunk));
     if (again.failure == Failure::none) fmt::print("(the replay did not fail)\n");
     else if (again.text != found.text) fmt::print("shrunk, it ends with:\n{}\n", again.text);
     fmt::print("the shrunk schedule, where threads change:\n{}", schedule_lines(explorer.shared(), shrunk));
-    if (!html.empty() && !write_html(html, s, d, again, shrunk, explorer.shared()))
-        fmt::print(stderr, "{}: cannot be written\n", html);
+    return html.empty() || draw(html, s, d, again, shrunk, explorer);
 }
 
 // Nothing was found: the page shows the schedule in which no thread is switched without need.
 bool draw_default(Explorer& explorer, const Scenario& s, const Design& d, const std::string& html) {
     const Found run = explorer.replay(s, d, {}, true);
-    if (write_html(html, s, d, run, {}, explorer.shared())) return true;
-    fmt::print(stderr, "{}: cannot be written\n", html);
-    return false;
+    return draw(html, s, d, run, {}, explorer);
 }
 
 int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d) {
@@ -118,8 +126,9 @@ int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const D
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const Counters& c = found.counters;
     const bool failed = found.failure != Failure::none;
-    if (failed) show(explorer, s, d, found, o.html);
-    else if (!o.html.empty() && !draw_default(explorer, s, d, o.html)) return 2;
+    const bool drawn = failed            ? show(explorer, s, d, found, o.html)
+                       : !o.html.empty() ? draw_default(explorer, s, d, o.html)
+                                         : true;
     fmt::print(
         "{} distinct, {} with contention ({} waits), {} timers, {} errors, {} against the lock order, {} steps, "
         "{:.0f} schedules/s, trace {:016x}\n",
@@ -127,6 +136,7 @@ int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const D
         static_cast<double>(c.schedules) / std::max(seconds, 1e-9), c.trace_hash);
     fmt::print("{} {}: {} schedules, {} failures\n", s.name, d.name, c.schedules, failed ? 1 : 0);
     std::fflush(stdout);
+    if (!drawn) return 2;
     return failed ? 1 : 0;
 }
 
@@ -154,9 +164,27 @@ int replay(Explorer& explorer, const Options& o) {
     const bool failed = found.failure != Failure::none;
     if (failed) fmt::print("{}\n{}\n", failure_name(found.failure), found.text);
     fmt::print("where threads change:\n{}", schedule_lines(explorer.shared(), schedule));
-    if (!o.html.empty() && !write_html(o.html, *s, *d, found, schedule, explorer.shared())) return 2;
+    if (!o.html.empty() && !draw(o.html, *s, *d, found, schedule, explorer)) return 2;
+    // What comes behind a failure is not reached.
+    if (!failed && !found.skipped.empty()) {
+        fmt::print(stderr,
+                   "explore: the schedule cannot be followed: {} of its {} choices could not be made, first {}\n",
+                   found.skipped.size(), schedule.size(), schedule_text({found.skipped.front()}));
+        return 2;
+    }
     fmt::print("{} {}: 1 schedules, {} failures\n", s->name, d->name, failed ? 1 : 0);
     return failed ? 1 : 0;
+}
+
+int refuse(const std::string& why) {
+    fmt::print(stderr, "explore: {}\n", why);
+    return 2;
+}
+
+// Known before the search, which may take long.
+bool can_be_written(const std::string& path) {
+    std::FILE* file = std::fopen(path.c_str(), "a");
+    return file && std::fclose(file) == 0;
 }
 
 int main(int count, char** arguments) {
@@ -168,6 +196,10 @@ int main(int count, char** arguments) {
         return 2;
     }
     if (o->list) return list(o->json);
+    if (o->schedules == 0) return refuse("0 schedules show nothing");
+    if (!o->replay.empty() && !o->searching.empty())
+        return refuse(fmt::format("--replay says all there is to say, so {} has no meaning beside it", o->searching));
+    if (!o->html.empty() && !can_be_written(o->html)) return refuse(o->html + ": cannot be written");
     Explorer explorer;
     if (!o->replay.empty()) return replay(explorer, *o);
     int worst = 0;
@@ -179,7 +211,9 @@ int main(int count, char** arguments) {
             fmt::print(stderr, "explore: scenario {} has no design {}\n", s.name, o->design);
             return 2;
         }
-        worst = std::max(worst, explore_one(explorer, *o, s, *d));
+        Options now = *o;
+        if (worst != 0) now.html.clear();  // the page is the first failure's
+        worst = std::max(worst, explore_one(explorer, now, s, *d));
     }
     if (!o->scenario.empty() && !find_scenario(o->scenario)) {
         fmt::print(stderr, "explore: there is no scenario {}; --list names them\n", o->scenario);

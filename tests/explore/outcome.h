@@ -78,6 +78,7 @@ struct Shared {
     std::uint64_t failing_schedule;
     std::uint32_t deviation_count;
     std::array<Deviation, max_deviations> deviations;
+    std::array<char, max_deviations> followed;  // of a schedule that was run again, whether each choice could be made
     // of a recorded run
     std::uint32_t event_count, name_count, thread_count;
     std::array<Event, max_events> events;

@@ -41,8 +41,8 @@ std::unique_ptr<Picker> make_random(std::uint64_t seed);
 std::unique_ptr<Picker> make_pct(std::uint64_t seed);
 // All schedules with no deviation from the default, then all with one, with two, ...
 std::unique_ptr<Picker> make_dfs();
-// One schedule, again.
-std::unique_ptr<Picker> make_replay(Schedule schedule);
+// One schedule, again. `followed`, if given, has a byte for each of its choices, set when it could be made.
+std::unique_ptr<Picker> make_replay(Schedule schedule, std::span<char> followed = {});
 
 // How the random algorithms treat errors: with a probability drawn for each schedule; one in eight lasts.
 int pick_error(class Random& random, std::uint64_t one_in, const Choice& choice);

@@ -217,7 +217,8 @@ std::shared_ptr<MemoryDevice> make_template(const Scenario& scenario) {
         scenario.format);
     // The size stands last, behind the file.
     const auto space = command.rfind(' ');
-    const std::string full = fmt::format("{} {} {}", command.substr(0, space), path, command.substr(space + 1));
+    const std::string full =
+        fmt::format("{} {} {} >/dev/null", command.substr(0, space), path, command.substr(space + 1));
     const int status = std::system(full.c_str());
     auto image = status == 0 ? MemoryDevice::load(path) : fail(EIO, "mke2fs failed");
     ::unlink(path.c_str());

@@ -15,8 +15,10 @@ namespace {
 class Report final : public testing::Environment {
 public:
     void TearDown() override {
-        if (const char* path = std::getenv("UEXT4_FAULTS_REPORT"))
-            crash::write_between_marks(path, "faults", Tally::instance().markdown());
+        const char* path = std::getenv("UEXT4_FAULTS_REPORT");
+        if (!path) return;
+        const auto written = crash::write_between_marks(path, "faults", Tally::instance().markdown());
+        EXPECT_TRUE(written) << written.error().what;
     }
 };
 const testing::Environment* const report = testing::AddGlobalTestEnvironment(new Report);
