@@ -70,7 +70,7 @@ Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t leng
                 at = m.length == 0 ? end : m.end();
                 // An inode has room for more than the bytes of its file.
                 if (m.place == Place::inline_data) m.length = std::min(m.length, size - std::min(size, m.offset));
-                if (m.place != Place::hole && m.length > 0) found.push_back(std::move(m));
+                if (m.place != Place::hole && m.length > 0) found.push_back(m);
             }
         }
         for (const Mapping& m : found)
