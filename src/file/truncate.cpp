@@ -27,9 +27,11 @@ struct TailSwap {
 };
 
 struct Tail {
-    LockedFolio folio;  // held until the size is set, when its bytes change inside the handle
+    LockedFolio folio;  // held until the size is set: what fails before that leaves its bytes as they are
     std::optional<TailSwap> swap;
     bool journaled = false;
+    bool on_device = false;  // the zero-tailed block is there, in its place or in the one to swap
+    bool dirty = false;      // it is written back in its time
 };
 
 void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
@@ -39,6 +41,24 @@ void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
     BlockMask gone = 0;
     for (std::uint64_t slot = divide_up(inside, bs); slot < folio_size / bs; ++slot) gone |= BlockMask{1} << slot;
     pages.clear_dirty(folio, gone);
+}
+
+// The block's zero-tailed copy goes to a block of its own, to a second one where the first cannot be written. Nothing
+// where there is none.
+Result<std::optional<TailSwap>> write_copy(Inode& inode, LogicalBlock at, BlockNr old, ConstBytes copy) {
+    FsContext& fs = inode.fs();
+    if (fs.geometry.cluster_ratio != 1) return std::nullopt;
+    Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
+    if (!tree) return std::nullopt;
+    std::optional<Grant> unwritable;
+    for (;;) {
+        Result<Grant> grant = fs.allocator.grant(old, 1, nullptr, true);
+        if (!grant) return std::nullopt;
+        if (Result<void> written = fs.device.write(grant->first().value * fs.block_size(), copy); written)
+            return TailSwap{at, std::move(*grant), std::move(*tree)};
+        else if (unwritable) return fail(written.error());
+        unwritable = std::move(*grant);
+    }
 }
 
 Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
@@ -53,38 +73,41 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
         m = TRY(inode.places().lookup(size, 1));
     }
     const bool partial = size % bs != 0;
-    LockedFolio folio = TRY(pages.lock_for_change(size / folio_size, partial && m.place != Place::hole));
-    if (!folio) return out;
-    if (partial && m.place != Place::hole) TRY(fill_folio(inode, folio));
-    pages.protect(folio);
-    const std::uint64_t inside = size % folio_size;
+    out.folio = TRY(pages.lock_for_change(size / folio_size, partial && m.place != Place::hole));
+    if (!out.folio) return out;
+    if (partial && m.place != Place::hole) TRY(fill_folio(inode, out.folio));
+    pages.protect(out.folio);
     if (inode.data_in_journal() && !inode.is_inline()) {
-        out.folio = std::move(folio);
         out.journaled = partial && m.place == Place::mapped;
         return out;
     }
-    if (UEXT4_SEAM(zeroes_tails)) zero_from(pages, folio, inside);
     if (!partial) return out;
-    const BlockMask tail = BlockMask{1} << (inside / bs);
     if (m.place != Place::mapped) {
-        if (m.place == Place::written) pages.mark_dirty(folio, tail);
+        out.dirty = m.place == Place::written;
         return out;
     }
-    const ConstBytes contents(folio->data + inside / bs * bs, bs);
-    if (fs.geometry.cluster_ratio == 1) {
-        Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
-        Result<Grant> grant = tree ? fs.allocator.grant(m.block, 1, nullptr, true) : fail(tree.error());
-        if (grant) {
-            TRY(fs.device.write(grant->first().value * bs, contents));
-            pages.clear_dirty(folio, tail);
-            out.swap = TailSwap{LogicalBlock(size / bs), std::move(*grant), std::move(*tree)};
-            return out;
-        }
-    }
+    const std::uint64_t inside = size % folio_size;
+    const ConstBytes contents(out.folio->data + inside / bs * bs, bs);
+    std::vector<std::byte> copy(contents.begin(), contents.end());
+    if (UEXT4_SEAM(zeroes_tails))
+        std::fill(copy.begin() + static_cast<std::ptrdiff_t>(size % bs), copy.end(), std::byte{0});
+    out.swap = TRY(write_copy(inode, LogicalBlock(size / bs), m.block, copy));
     // No block to swap with: the tail is zeroed in place before the size changes.
-    TRY(fs.device.write(m.block.value * bs, contents));
-    pages.clear_dirty(folio, tail);
+    if (!out.swap) TRY(fs.device.write(m.block.value * bs, copy));
+    out.on_device = true;
     return out;
+}
+
+// In the handle that sets the size.
+Result<void> zero_tail(Handle& handle, Inode& inode, std::uint64_t size, Tail& tail) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t inside = size % pages.folio_size();
+    const BlockMask block = BlockMask{1} << (inside / pages.block_size());
+    if (inode.data_in_journal() || UEXT4_SEAM(zeroes_tails)) zero_from(pages, tail.folio, inside);
+    if (tail.journaled) return journal_folio_blocks(handle, inode, tail.folio, block);
+    if (tail.on_device) pages.clear_dirty(tail.folio, block);
+    if (tail.dirty) pages.mark_dirty(tail.folio, block);
+    return {};
 }
 
 Result<void> swap_tail(Inode& inode, Handle& handle, TailSwap& swap) {
@@ -113,11 +136,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
         step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
-    if (tail.folio) {
-        zero_from(pages, tail.folio, size % folio_size);
-        if (tail.journaled)
-            TRY(journal_folio_blocks(handle, inode, tail.folio, BlockMask{1} << (size % folio_size / bs)));
-    }
+    if (tail.folio) TRY(zero_tail(handle, inode, size, tail));
     {
         MutexLock guard(inode.map_lock);
         inode.places().drop_pending(first, LogicalBlock(~std::uint64_t{0}));

@@ -70,6 +70,8 @@ bool is_set_by_hand(const timespec& time) {
     return time.tv_sec < year_2000 || time.tv_sec >= year_2100;
 }
 
+Result<Node> look(FileSystem& fs, const std::string& path) { return look_at(fs, TRY(fs.resolve(path, root, false))); }
+
 Result<Tree> capture(FileSystem& fs) {
     Tree tree;
     const InodeRef top = TRY(fs.root());

@@ -29,6 +29,8 @@ struct Node {
 
 using Tree = std::map<std::string, Node>;
 
+// What one path names, itself if it is a symbolic link.
+Result<Node> look(FileSystem& fs, const std::string& path);
 // With the root directory, whose path is empty.
 Result<Tree> capture(FileSystem& fs);
 // A directory and what is in it, by full paths; and the same of a tree.

@@ -20,31 +20,32 @@ struct Fault {
     std::vector<Kind> kinds;
     Effect effect;
     int code;
-    bool once;
-    bool honest;  // the device says when it fails: promises hold
+    std::uint64_t times;  // at most; how many of them is drawn
+    bool honest;          // the device says when it fails: promises hold
 };
+inline constexpr std::uint64_t for_good = DeviceFault::for_good;
 inline const Fault all_faults[] = {
-    {"ReadFailsOnce", {Kind::Read}, Effect::Fail, EIO, true, true},
-    {"ReadFailsForGood", {Kind::Read}, Effect::Fail, EIO, false, true},
-    {"WriteFailsOnce", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, true, true},
-    {"WriteFailsForGood", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, false, true},
-    {"WriteIsTorn", {Kind::Write, Kind::Fua}, Effect::Torn, EIO, true, true},
-    {"FlushFailsOnce", {Kind::Flush}, Effect::Fail, EIO, true, true},
-    {"FlushFailsForGood", {Kind::Flush}, Effect::Fail, EIO, false, true},
-    {"CommitRecordFails", {Kind::Fua}, Effect::Fail, EIO, true, true},
-    {"ThinDeviceIsFull", {Kind::Write, Kind::Fua}, Effect::Fail, ENOSPC, false, true},
-    {"Dies", {}, Effect::Fail, EIO, false, true},
-    {"Slow", {}, Effect::Slow, 0, false, true},
-    {"ReadIsStuck", {Kind::Read}, Effect::Stick, 0, true, true},
-    {"WriteIsStuck", {Kind::Write, Kind::Fua}, Effect::Stick, 0, true, true},
-    {"FlushIsStuck", {Kind::Flush}, Effect::Stick, 0, true, true},
-    {"WriteIsLost", {Kind::Write}, Effect::Lose, 0, true, false},
-    {"FlushLies", {Kind::Flush}, Effect::Lose, 0, false, false},
-    {"WriteIsTornSilently", {Kind::Write}, Effect::TearSilent, 0, true, false},
-    {"WriteGoesElsewhere", {Kind::Write}, Effect::Misdirect, 0, true, false},
-    {"ReadComesFromElsewhere", {Kind::Read}, Effect::Misdirect, 0, true, false},
-    {"WriteFlipsABit", {Kind::Write}, Effect::BitFlip, 0, true, false},
-    {"ReadFlipsABit", {Kind::Read}, Effect::BitFlip, 0, true, false},
+    {"ReadFailsOnce", {Kind::Read}, Effect::Fail, EIO, 2, true},
+    {"ReadFailsForGood", {Kind::Read}, Effect::Fail, EIO, for_good, true},
+    {"WriteFailsOnce", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, 2, true},
+    {"WriteFailsForGood", {Kind::Write, Kind::Fua}, Effect::Fail, EIO, for_good, true},
+    {"WriteIsTorn", {Kind::Write, Kind::Fua}, Effect::Torn, EIO, 2, true},
+    {"FlushFailsOnce", {Kind::Flush}, Effect::Fail, EIO, 2, true},
+    {"FlushFailsForGood", {Kind::Flush}, Effect::Fail, EIO, for_good, true},
+    {"CommitRecordFails", {Kind::Fua}, Effect::Fail, EIO, 2, true},
+    {"ThinDeviceIsFull", {Kind::Write, Kind::Fua}, Effect::Fail, ENOSPC, for_good, true},
+    {"Dies", {}, Effect::Fail, EIO, for_good, true},
+    {"Slow", {}, Effect::Slow, 0, for_good, true},
+    {"ReadIsStuck", {Kind::Read}, Effect::Stick, 0, 2, true},
+    {"WriteIsStuck", {Kind::Write, Kind::Fua}, Effect::Stick, 0, 2, true},
+    {"FlushIsStuck", {Kind::Flush}, Effect::Stick, 0, 2, true},
+    {"WriteIsLost", {Kind::Write}, Effect::Lose, 0, 2, false},
+    {"FlushLies", {Kind::Flush}, Effect::Lose, 0, for_good, false},
+    {"WriteIsTornSilently", {Kind::Write}, Effect::TearSilent, 0, 2, false},
+    {"WriteGoesElsewhere", {Kind::Write}, Effect::Misdirect, 0, 2, false},
+    {"ReadComesFromElsewhere", {Kind::Read}, Effect::Misdirect, 0, 2, false},
+    {"WriteFlipsABit", {Kind::Write}, Effect::BitFlip, 0, 2, false},
+    {"ReadFlipsABit", {Kind::Read}, Effect::BitFlip, 0, 2, false},
 };
 inline void PrintTo(const Fault& fault, std::ostream* out) { *out << fault.name; }
 
@@ -54,7 +55,7 @@ inline DeviceFault armed(const Fault& fault, std::mt19937& random) {
     f.kinds = fault.kinds;
     f.effect = fault.effect;
     f.code = fault.code;
-    f.times = fault.once ? 1 + random() % 2 : DeviceFault::for_good;
+    f.times = fault.times == for_good ? for_good : 1 + random() % fault.times;
     // There are fewer flushes and reads than writes.
     f.skip = random() % (fault.kinds.size() == 1 && fault.kinds[0] != Kind::Write ? 8 : 25);
     f.bytes = fault.effect == Effect::Misdirect ? 4096 * (1 + random() % 9) : random() % 2000 / 512 * 512;

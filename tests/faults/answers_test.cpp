@@ -72,6 +72,47 @@ TEST_F(Answers, AFailedWriteOfNewDataIsTriedInOtherBlocks) {
     expect_sound(m->memory, "after the unmount");
 }
 
+// What a truncate that is refused would have cut off is there as before: what was synced, and what was not yet.
+TEST_F(Answers, ATruncateThatFailsLeavesTheContents) {
+    for (const char* format : {"-b 4096", "-b 1024", "-b 1024 -O bigalloc -C 4096"}) {
+        for (const char* options : {"data=ordered", "data=journal"}) {
+            SCOPED_TRACE(fmt::format("{}, {}", format, options));
+            start(format, options);
+            auto file = m->open("/f");
+            ASSERT_TRUE(file->write(8192, contents(8192, 'b')));  // not synced
+            const std::string whole = std::string(8192, 'a') + std::string(8192, 'b');
+            for (const std::uint64_t size : {8192u + 2500u, 4096u + 700u, 1u}) {
+                const auto fault = m->faulty->add(data_fault(DeviceFault::for_good));
+                const bool done = file->truncate(size).has_value();
+                const bool hit = m->faulty->hits(fault) > 0;
+                m->faulty->clear();
+                EXPECT_EQ(done, !hit);
+                if (done) break;  // nothing was to be written
+                EXPECT_EQ(read_all(*m->fs, "/f"), whole) << size;
+            }
+            const std::string seen = read_all(*m->fs, "/f");
+            EXPECT_TRUE(file->sync(false));
+            EXPECT_EQ(read_all(*m->fs, "/f"), seen);
+            EXPECT_EQ(read_all(m->durable(), "/f"), seen);
+            file.reset();
+            EXPECT_TRUE(m->fs->unmount());
+            expect_sound(m->memory, "after the unmount");
+        }
+    }
+}
+
+TEST_F(Answers, AFailedWriteOfATailIsTriedInAnotherBlock) {
+    auto file = m->open("/f");
+    const auto fault = m->faulty->add(data_fault(1));
+    EXPECT_TRUE(file->truncate(5000));
+    EXPECT_EQ(m->faulty->hits(fault), 1u);
+    EXPECT_TRUE(file->sync(false));
+    EXPECT_EQ(read_all(m->durable(), "/f"), std::string(5000, 'a'));
+    file.reset();
+    EXPECT_TRUE(m->fs->unmount());
+    expect_sound(m->memory, "after the unmount");
+}
+
 // Reads of group 0's block bitmap.
 DeviceFault bitmap_fault(const format::Geometry&, std::uint64_t block, std::uint64_t times) {
     DeviceFault fault;
