@@ -81,7 +81,7 @@ void uext4_seekdir(uext4_dir* dir, long position) {
 }
 
 int uext4_closedir(uext4_dir* dir) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     if (!dir) return invalid("uext4_closedir: NULL");
     uext4_fs* fs = dir->fs;
     delete dir;

@@ -66,7 +66,7 @@ int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_fil
 UEXT4_NOTHING_THROWN
 
 int uext4_close(uext4_file* file) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     if (!file) return invalid("uext4_close: NULL");
     uext4_fs* fs = file->fs;
     delete file;
@@ -238,7 +238,7 @@ int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags
 UEXT4_NOTHING_THROWN
 
 int uext4_unmap(void* address, size_t length) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     // Maps are found by their address, whichever file system they belong to.
     return status(ClientMaps::unmap(address, length));
 }

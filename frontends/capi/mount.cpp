@@ -162,7 +162,7 @@ int uext4_mount_device(const uext4_device* device, const char* options, uext4_fs
 UEXT4_NOTHING_THROWN
 
 int uext4_umount(uext4_fs* fs) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     if (!fs) return invalid("uext4_umount: NULL");
     if (const unsigned open = fs->open_handles.load())
         return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
@@ -196,7 +196,7 @@ int uext4_set_credentials(uext4_fs* fs, const uext4_credentials* who) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_set_thread_credentials(const uext4_credentials* who) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     if (!who) {
         thread_identity.reset();
         return 0;
@@ -209,7 +209,7 @@ int uext4_set_thread_credentials(const uext4_credentials* who) try {
 UEXT4_NOTHING_THROWN
 
 int uext4_set_thread_identity(const uext4_identity* identity) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     if (identity && identity->groups && identity->group_count > NGROUPS_MAX) return invalid(too_many_groups);
     if (identity) thread_identity = make(*identity);
     else thread_identity.reset();
@@ -228,7 +228,7 @@ int uext4_freeze(uext4_fs* fs) try {
 }
 UEXT4_NOTHING_THROWN
 int uext4_thaw(uext4_fs* fs) try {
-    const Call call;
+    const Call call(Cancelled::goes_on);
     return fs ? status(fs->fs->thaw()) : invalid("uext4_thaw: NULL");
 }
 UEXT4_NOTHING_THROWN

@@ -14,7 +14,8 @@
  * Buffers may be maps of this library's files, of any file system. If the program serves the faults of other memory of
  * its own (userfaultfd, a handler of SIGSEGV), it must not call into the file system for what it passes as a buffer
  * there, nor jump out of a call. A thread that is cancelled (pthread_cancel) ends at the beginning of its next
- * call, never in the middle of one.
+ * call, never in the middle of one, and not at one that gives something back (close, closedir, unmap, umount, thaw, and
+ * a thread's identity): these are for destructors and cleanup handlers.
  *
  * Identity: calls act as root (uid 0, all capabilities, umask 022) unless uext4_set_identity() or
  * uext4_set_credentials() (for the whole mount), or uext4_set_thread_identity() or uext4_set_thread_credentials() (for
@@ -166,8 +167,8 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * for that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after
  * the others were synced.
  *
- * The program may divide, move, lengthen and leave its maps (mprotect, mremap, munmap). By what a map has become longer
- * the library finds in /proc/self/maps: without /proc a map keeps its length.
+ * The program may divide, move, double, lengthen and leave its maps (mprotect, mremap, munmap). By what a map has become longer
+ * the library finds in /proc/self/maps: without /proc a map keeps its length, and an access behind it is refused.
  *
  * A handler of a signal may touch a map: while the process has one, asynchronous signals wait until the thread's call
  * into this library has ended (a call that is under way while the first map of the process is made takes them still).
@@ -176,14 +177,19 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * library's cache is in. What is on the device is read again; what the file's pages there had that was not yet written
  * back, by whichever way it was stored, is zeros from then on.
  *
+ * Addresses of a map are buffers of every call here, and of system calls, whose access is one store or load like the
+ * program's own. But requests for which the kernel pins the memory and stores to it later are seen once, when they
+ * begin: read(2) with O_DIRECT of another file, buffers registered with io_uring, process_vm_writev, /proc/PID/mem,
+ * ptrace. What they store after a writeback has begun may be lost although a later uext4_fsync returns 0: read such
+ * data to other memory first, or let no writeback (uext4_fsync, uext4_msync, the flusher) meet the request.
+ *
  * The memory behind the maps is a file to the kernel: beyond RLIMIT_FSIZE a file cannot be mapped (-EFBIG), nor one
  * that is mapped be read or written through the cache; an access of a map that the file has grown past it is SIGBUS. No
  * call raises SIGXFSZ.
  *
  * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
  * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program
- * cannot touch the memory (EFAULT). What comes from outside (/proc/PID/mem, process_vm_writev, ptrace) faults like a
- * system call of the program, but pins the page before it copies: a store that meets a writeback there may be lost. */
+ * cannot touch the memory (EFAULT). */
 UEXT4_API int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address);
 UEXT4_API int uext4_unmap(void* address, size_t length);
 UEXT4_API int uext4_msync(void* address, size_t length, int flags);

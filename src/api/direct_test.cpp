@@ -76,7 +76,7 @@ struct Free {
 };
 using Memory = std::unique_ptr<std::byte, Free>;
 Memory filled(std::size_t size, int value) {
-    Memory out(static_cast<std::byte*>(std::aligned_alloc(4096, size)));
+    Memory out(static_cast<std::byte*>(std::aligned_alloc(4096, round_up(size, 4096))));
     std::fill_n(out.get(), size, static_cast<std::byte>(value));
     return out;
 }

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cinttypes>
@@ -53,6 +54,24 @@ std::optional<Placement> placement_of(std::uintptr_t page) {
     return found;
 }
 
+bool is_mapped(std::uintptr_t page) {
+    constexpr std::size_t page_size = 4096;
+    unsigned char in_core = 0;
+    return ::mincore(reinterpret_cast<void*>(page), page_size, &in_core) == 0 || errno != ENOMEM;
+}
+
+bool placements_are_told() { return ::access("/proc/self/maps", R_OK) == 0; }
+
+std::vector<Placement> placements_in(std::uintptr_t start, std::uintptr_t end) {
+    std::vector<Placement> found;
+    see_placements(start, [&](const Placement& placed) {
+        if (placed.start >= end) return false;
+        found.push_back(placed);
+        return true;
+    });
+    return found;
+}
+
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
     const std::optional<Placement> placed = placement_of(page);
     struct stat status{};
@@ -61,11 +80,8 @@ bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shar
 }
 
 std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
-    constexpr std::size_t page_size = 4096;
-    // Most often nothing at all is there, which is told at less cost.
-    unsigned char in_core = 0;
     struct stat status{};
-    if (::mincore(reinterpret_cast<void*>(page), page_size, &in_core) != 0 && errno == ENOMEM) return page;
+    if (!is_mapped(page)) return page;  // most often
     if (::fstat(file, &status) != 0) return page;
     std::uintptr_t end = page;
     see_placements(page, [&](const Placement& placed) {

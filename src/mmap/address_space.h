@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace uext4 {
 
@@ -21,6 +22,13 @@ struct Placement {
 
 // Nothing: nothing is mapped there, or it cannot be told.
 std::optional<Placement> placement_of(std::uintptr_t page);
+
+// Whether anything is mapped at the page, which is told at less cost.
+bool is_mapped(std::uintptr_t page);
+// Whether it can be told at all.
+bool placements_are_told();
+// All that lies in [start, end), by address, each as a whole. Empty: nothing, or it cannot be told.
+std::vector<Placement> placements_in(std::uintptr_t start, std::uintptr_t end);
 
 // Whether the file's bytes at `offset` are mapped there.
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);

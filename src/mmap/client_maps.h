@@ -105,6 +105,7 @@ private:
     bool admit_to(const Region& region, std::uintptr_t page, Kind kind);
     void finish(const Job& job);
     void refuse(const Job& job);
+    void refuse_for_good(const Job& job);
     bool is_still_refused(const Job& job);
     bool refuse_by_poison(const Job& job);
     void refuse_by_rights(const Job& job);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,6 +46,11 @@ Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, s
 ClientMemory::~ClientMemory() {
     for (const auto& [number, memory] : windows_) ::munmap(memory, window);
     ::close(fd_);
+}
+
+bool ClientMemory::is(dev_t device, ino_t inode) const {
+    struct stat status{};
+    return ::fstat(fd_, &status) == 0 && status.st_dev == device && status.st_ino == inode;
 }
 
 void ClientMemory::extend_locked(std::uint64_t size) {

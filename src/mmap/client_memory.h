@@ -5,6 +5,8 @@
 #include "base/result.h"
 #include "sync/mutex.h"
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -21,6 +23,7 @@ public:
     ClientMemory(const ClientMemory&) = delete;
 
     int descriptor() const { return fd_; }
+    bool is(dev_t device, ino_t inode) const;
     // Where [offset, offset + length) lies; the range does not cross a window (lengths are powers of two up to 64 KiB,
     // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM, EFBIG.
     Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);

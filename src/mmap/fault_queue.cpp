@@ -18,6 +18,8 @@ namespace {
 constexpr std::size_t page_size = 4096;
 constexpr int space_attempts = 3;
 constexpr std::chrono::milliseconds shortest_meeting{1}, longest_meeting{20}, meeting_is_remembered{100};
+
+bool is_ours(const Placement& placed) { return placed.path.starts_with(fmt::format("/memfd:{}", ClientMemory::name)); }
 }  // namespace
 
 // ---- the reader: makes no memory-management call and waits for nobody, since munmap and UFFDIO_* wait for it.
@@ -82,6 +84,7 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
             if (moved.len == 0) return registry.double_locked(moved.from, moved.to, this);
             registry.keep_moved_growth_locked(moved.from, moved.to, moved.len, this);
             registry.move_locked(moved.from, moved.to, moved.len, this);
+            registry.find_moved_locked(moved.from, moved.to, moved.len);
             return;
         }
         default: return;
@@ -160,11 +163,7 @@ void ClientMaps::serve(Job job) {
     RegionRef region = map_of(job.page, this);
     // Another map lies there now, whose accesses ask for themselves.
     if (region && job.life != 0 && region->life != job.life) return finish(job);
-    if (!region) {
-        const std::optional<Placement> placed = placement_of(job.page);
-        const bool ours = placed && placed->path.starts_with(fmt::format("/memfd:{}", ClientMemory::name));
-        return ours ? refuse(job) : finish(job);
-    }
+    if (!region) return refuse_for_good(job);
     job.life = region->life;
     const std::optional<Kind> kind = counts_as(*region, job.kind);
     if (!kind) return refuse(job);
@@ -225,8 +224,8 @@ RegionRef ClientMaps::map_of(std::uintptr_t page, ClientMaps* engine) {
         if (RegionRef there = registry.find_locked(page)) return there;
         if (engine && !engine->is_settled()) continue;
         const RegionRef below = registry.below_locked(page);
-        if (!below) return nullptr;
-        if (!below->engine->is_settled()) continue;
+        if (!below && !engine) return nullptr;
+        if (below && !below->engine->is_settled()) continue;
         registry.find_growth_locked(page, page + page_size);
         return registry.find_locked(page);
     }
@@ -292,6 +291,29 @@ void ClientMaps::refuse(const Job& job) {
         if (by_poison && !refuse_by_poison(job)) by_rights = true;
         if (by_rights) refuse_by_rights(job);
     }
+    finish(job);
+}
+
+// Memory of a file that has no maps any more can show nothing, and nobody can say what it would be. Where the kernel
+// cannot refuse, and it is not told what lies there, nobody is asked for it again.
+void ClientMaps::refuse_for_good(const Job& job) {
+    const auto is_done = [&] {
+        MapRegistry& registry = MapRegistry::instance();
+        MutexLock guard(registry.lock());
+        if (!is_settled()) return false;
+        if (registry.find_locked(job.page)) return true;
+        const std::optional<Placement> placed = placement_of(job.page);
+        // What has no rights is a map in the making, or refuses by itself.
+        const bool ours = placed && is_ours(*placed) && placed->protection != PROT_NONE;
+        if (!ours && placements_are_told()) return true;
+        if (offer().poison)
+            if (const Result<bool> poisoned = userfault_.try_poison(job.page)) return *poisoned;
+        void* page = reinterpret_cast<void*>(job.page);
+        if (ours) ::mprotect(page, page_size, PROT_NONE);
+        else userfault_.unwatch(page, page_size);
+        return true;
+    };
+    while (!is_done()) ::sched_yield();
     finish(job);
 }
 

@@ -41,6 +41,77 @@ void MapRegistry::find_growth_locked(std::uintptr_t start, std::uintptr_t end) {
         const std::uintptr_t until = more_until_locked(*region, region->end());
         if (until > region->end()) grow_locked(*region, until);
     }
+    for (const Span& unknown : unknown_locked(start, end)) (void)know_locked(unknown);
+}
+
+std::vector<MapRegistry::Span> MapRegistry::unknown_locked(std::uintptr_t start, std::uintptr_t end) const {
+    std::vector<Span> out;
+    std::uintptr_t at = start;
+    for (const Region& part : parts_locked(start, end)) {
+        if (at < part.start) out.emplace_back(at, part.start);
+        at = part.end();
+    }
+    if (at < end) out.emplace_back(at, end);
+    return out;
+}
+
+std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, std::uintptr_t start) const {
+    const std::uint64_t offset = placed.offset + (start - placed.start);
+    std::map<const MappedFile*, bool> known;
+    const auto is_it = [&](const Region& region) {
+        if (!region.file || region.shared != placed.shared) return false;
+        const auto [it, fresh] = known.try_emplace(region.file.get());
+        if (fresh) it->second = region.file->contents().is(placed.device, placed.inode);
+        return it->second;
+    };
+    // What goes on below or above; else another map, of what allows the least.
+    std::optional<Region> best;
+    int rank = 0;
+    const auto consider = [&](const Region& region) {
+        if (!is_it(region)) return;
+        const bool below = region.end() == start && region.offset_of(start) == offset;
+        const bool above = region.start > start && offset + (region.start - start) == region.offset;
+        const int value = below ? 4 : above ? 3 : region.may_store ? 1 : 2;
+        if (value <= rank) return;
+        best = region, rank = value;
+        if (value <= 2) best->life = 0;
+    };
+    for (const auto& [at, region] : regions_) consider(*region);
+    for (const Region& region : aside_) consider(region);
+    return best;
+}
+
+std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown) {
+    std::vector<Span> known;
+    for (const Placement& placed : placements_in(unknown.first, unknown.second)) {
+        const std::uintptr_t start = std::max(placed.start, unknown.first);
+        std::uintptr_t end = std::min(placed.end, unknown.second);
+        for (const auto& [from, to] : leaving_)
+            if (from < end && start < to) end = std::max(from, start);
+        if (start >= end) continue;
+        std::optional<Region> whole = likely_whole_locked(placed, start);
+        if (!whole) continue;
+        end = whole->file->contents().first_own(start, end);
+        if (start >= end) continue;
+        if (whole->life == 0) whole->life = ++lives_;
+        whole->offset = placed.offset + (start - placed.start);
+        whole->start = start;
+        whole->length = end - start;
+        put_locked(std::move(*whole));
+        known.emplace_back(start, end);
+    }
+    return known;
+}
+
+void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) {
+    for (const Span& unknown : unknown_locked(to, to + length)) (void)know_locked(unknown);
+    if (!is_mapped(from)) return;
+    for (const Span& unknown : unknown_locked(from, from + length))
+        // What has stayed is not going to be told to be gone.
+        for (const auto& [start, end] : know_locked(unknown))
+            std::erase_if(aside_, [&](const Region& region) {
+                return !region.file && region.start < end && start < region.end();
+            });
 }
 
 void MapRegistry::keep_growth_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {

@@ -7,7 +7,9 @@
 // leaves a trace where it was: after the move the kernel tells, too, that what was there was taken away.
 //
 // By what the program makes a map longer (mremap), nothing tells. It is found where it is looked for, behind the end of
-// what is known, as long as that is there; before an event takes it away, what is left behind it becomes known.
+// what is known, as long as that is there; before an event takes it away, what is left behind it becomes known. What
+// has been moved is looked for where it has gone, and what else lies in a place that is asked for is known by the file
+// that the kernel says it is of.
 #pragma once
 
 #include "inode/inode_table.h"
@@ -26,6 +28,7 @@ namespace uext4 {
 
 class ClientMaps;
 class MappedFile;
+struct Placement;
 
 struct Region {
     std::uint64_t life = 0;  // of the map that it is, or is a part of; no other map of the process has had it
@@ -82,13 +85,15 @@ public:
     bool is_open_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     std::vector<Region> settle_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // What the maps of [start, end), or those that it may be more of, have become longer by is part of them from now
-    // on: as far as it reaches, behind `end` as well.
+    // on: as far as it reaches, behind `end` as well. With all that is not known there yet.
     void find_growth_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     // Before remove_locked() and move_locked(). Of the map that the range takes the known end of: what has been moved
     // though it was not known, and what is left behind the range.
     void keep_growth_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     void keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine)
         UEXT4_REQUIRES(lock_);
+    // After move_locked(): with what was not known when it went, and what has stayed (MREMAP_DONTUNMAP).
+    void find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) UEXT4_REQUIRES(lock_);
     // The program has mapped what lies at `from` a second time.
     void double_locked(std::uintptr_t from, std::uintptr_t to, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // What is being unmapped by us is no growth of what lies below. Until it is gone.
@@ -116,6 +121,13 @@ private:
     std::uintptr_t more_until_locked(const Region& region, std::uintptr_t start) const UEXT4_REQUIRES(lock_);
     // [start, end), where nothing is known, is a part of the region as well.
     void put_more_locked(const Region& region, std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    using Span = std::pair<std::uintptr_t, std::uintptr_t>;
+    std::vector<Span> unknown_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
+    // What of it is mapped of one of the files becomes known, and is returned.
+    std::vector<Span> know_locked(Span unknown) UEXT4_REQUIRES(lock_);
+    // Of the maps of a file, the one that what lies at `start` is most likely to be a part of. None: not one of ours.
+    std::optional<Region> likely_whole_locked(const Placement& placed, std::uintptr_t start) const
+        UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);

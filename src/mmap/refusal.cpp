@@ -43,6 +43,7 @@ Waiter waiter_of(pid_t tid) {
     // Asked last: a signal that the thread does not wait for any more would meet it elsewhere.
     const std::string status = contents_of(fmt::format("/proc/self/task/{}/status", tid));
     const std::string call = contents_of(fmt::format("/proc/self/task/{}/syscall", tid));
+    if (call.empty() && ::access("/proc/self/task", F_OK) != 0) return Waiter::system_call;  // it cannot be told
     if (call.empty() || call.starts_with("running")) return Waiter::gone;
     if (!call.starts_with("-1 ")) return Waiter::system_call;
     return has_sigbus(status, "SigBlk:") || has_sigbus(status, "SigIgn:") ? Waiter::deaf : Waiter::program;

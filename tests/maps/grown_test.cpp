@@ -3,6 +3,8 @@
 #include "mapped_image.h"
 
 #include <grp.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -77,14 +79,19 @@ protected:
     }
     // A map of the file's first `before` pages that the program has made as long as `after` pages, and not touched.
     char* grown(std::size_t before, std::size_t after, bool moves = true) {
-        char* memory = map(file, after * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
-        EXPECT_EQ(::munmap(memory + before * page, (after - before) * page), 0);
-        void* place = nullptr;
-        if (moves) place = ::mmap(nullptr, after * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        const int flags = moves ? MREMAP_MAYMOVE | MREMAP_FIXED : 0;
-        void* longer = ::mremap(memory, before * page, after * page, flags, place);
-        EXPECT_NE(longer, MAP_FAILED) << strerror(errno);
-        return static_cast<char*>(longer);
+        for (int attempts = 0;; ++attempts) {
+            char* memory = map(file, after * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+            EXPECT_EQ(::munmap(memory + before * page, (after - before) * page), 0);
+            void* place = nullptr;
+            if (moves) place = ::mmap(nullptr, after * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            const int flags = moves ? MREMAP_MAYMOVE | MREMAP_FIXED : 0;
+            void* longer = ::mremap(memory, before * page, after * page, flags, place);
+            if (longer != MAP_FAILED) return static_cast<char*>(longer);
+            // Somebody else has taken the place (a sanitizer does).
+            EXPECT_TRUE(!moves && errno == ENOMEM && attempts < 20) << strerror(errno);
+            if (moves || attempts == 20) return memory;
+            EXPECT_EQ(uext4_unmap(memory, before * page), 0);
+        }
     }
     // Loads and stores of the pages, which show the file's from `first` on.
     void expect_pages(char* memory, std::size_t count, std::size_t first) {
@@ -212,6 +219,50 @@ TEST_P(Grown, IsMovedElsewhere) {
     end();
 }
 
+// What was made longer reaches the next map of the file, and the kernel takes both for one: a part of each is moved.
+TEST_P(Grown, IsMovedWithWhatLiesAbove) {
+    begin();
+    NEED_MAPS();
+    using Use = std::function<void(char* moved)>;
+    const Use uses[] = {
+        [&](char* moved) { expect_pages(moved, 5, 5); },
+        [&](char* moved) { EXPECT_EQ(uext4_pread(file, moved, page, 0), static_cast<ssize_t>(page)); },
+        [&](char* moved) { EXPECT_EQ(uext4_pwrite(file, moved, page, 12 * page), static_cast<ssize_t>(page)); },
+        [&](char* moved) { EXPECT_EQ(uext4_msync(moved, 5 * page, MS_SYNC), 0) << uext4_strerror(); },
+        [&](char* moved) {
+            const int other = ::memfd_create("other", MFD_CLOEXEC);
+            EXPECT_EQ(::write(other, moved, page), static_cast<ssize_t>(page)) << strerror(errno);
+            ::close(other);
+        },
+        [&](char* moved) { EXPECT_EQ(::munmap(moved, 3 * page), 0); },
+    };
+    for (std::size_t i = 0; i < std::size(uses); ++i) {
+        SCOPED_TRACE(i);
+        write(file, letters());
+        void* place = ::mmap(nullptr, 32 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        ASSERT_NE(place, MAP_FAILED);
+        char* const arena = static_cast<char*>(place);
+        for (const std::size_t first : {0, 6}) {
+            char* memory =
+                map(file, 4 * page, static_cast<off_t>(first * page), PROT_READ | PROT_WRITE, GetParam().flags);
+            ASSERT_EQ(::mremap(memory, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED, arena + first * page),
+                      arena + first * page);
+        }
+        ASSERT_EQ(::munmap(arena + 4 * page, 2 * page), 0);
+        ASSERT_EQ(::mremap(arena, 4 * page, 6 * page, 0), arena) << strerror(errno);
+        char* const moved = arena + 16 * page;
+        const Watchdog watchdog(std::chrono::seconds(30));
+        ASSERT_EQ(::mremap(arena + 5 * page, 5 * page, 5 * page, MREMAP_MAYMOVE | MREMAP_FIXED, moved), moved)
+            << strerror(errno);
+        uses[i](moved);
+        expect_pages(arena, 5, 0);
+        EXPECT_EQ(uext4_unmap(arena, 32 * page), 0) << uext4_strerror();
+        for (const std::size_t p : {0, 4, 16, 20}) EXPECT_FALSE(is_mapped(arena + p * page)) << p;
+        ::munmap(arena, 32 * page);
+    }
+    end();
+}
+
 TEST_P(Grown, IsUnmapped) {
     begin();
     NEED_MAPS();
@@ -324,6 +375,69 @@ TEST_P(Grown, IsDoubled) {
     EXPECT_FALSE(is_mapped(second));
     EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
     end();
+}
+
+// mremap(2) with MREMAP_DONTUNMAP leaves a map of the same pages in the old place.
+TEST_P(Grown, IsLeftBehind) {
+    begin();
+    NEED_MAPS();
+    constexpr int dont_unmap = 4;
+    char* memory = grown(4, 8);
+    void* other = ::mremap(memory, 8 * page, 8 * page, MREMAP_MAYMOVE | dont_unmap, nullptr);
+    if (other == MAP_FAILED) {
+        EXPECT_EQ(errno, EINVAL);  // an older kernel, or a private map of one
+        EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+        end();
+        return;
+    }
+    char* const moved = static_cast<char*>(other);
+    const Watchdog watchdog(std::chrono::seconds(30));
+    expect_pages(moved, 8, 0);
+    write(file, letters());
+    EXPECT_EQ(uext4_pread(file, memory + page, page, page), static_cast<ssize_t>(page)) << uext4_strerror();
+    expect_pages(memory, 8, 0);
+    EXPECT_EQ(uext4_unmap(moved, 8 * page), 0);
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    for (const char* left : {moved, moved + 7 * page, memory, memory + 7 * page}) EXPECT_FALSE(is_mapped(left));
+    end();
+}
+
+// Without /proc nobody knows what was added: it is refused, and not waited for.
+int grow_without_proc(const char* image, const Mode& mode) {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::umount2("/proc", MNT_DETACH) != 0)
+        return 77;
+    uext4_fs* fs = nullptr;
+    uext4_file* file = nullptr;
+    void* memory = nullptr;
+    if (uext4_mount(image, mode.options, &fs) != 0 || uext4_open(fs, "/f", O_RDWR, 0, &file) != 0) return 1;
+    if (uext4_map(file, 0, 4 * page, PROT_READ | PROT_WRITE, mode.flags, &memory) != 0) return 2;
+    char* const longer = static_cast<char*>(::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE));
+    if (longer == MAP_FAILED) return 3;
+    const Watchdog watchdog(std::chrono::seconds(30));
+    const int other = ::memfd_create("other", MFD_CLOEXEC);
+    if (::write(other, longer + 5 * page, 100) != -1 || errno != EFAULT) return 4;
+    if (!refused([&] { (void)load(longer + 6 * page); })) return 5;
+    if (!refused([&] { longer[7 * page] = 'x'; })) return 6;
+    if (load(longer + page) != 'b') return 7;
+    if (uext4_unmap(longer, 4 * page) != 0 || ::munmap(longer + 4 * page, 4 * page) != 0) return 8;
+    return uext4_close(file) == 0 && uext4_umount(fs) == 0 ? 0 : 9;
+}
+
+TEST_P(Grown, OfAProcessWithoutProc) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can do without /proc";
+    begin();
+    NEED_MAPS();
+    end();
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) ::_exit(grow_without_proc(path_.c_str(), GetParam()));
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status)) << status;
+    if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no mount name space is to be had here";
+    EXPECT_EQ(WEXITSTATUS(status), 0) << "the step that failed";
+    judge(path_);
 }
 
 // The library's own memory of a file is no part of a map that ends below it.

@@ -1,6 +1,8 @@
 // Handlers of the program's signals that touch maps, and threads that are cancelled: whatever they interrupt goes on.
 #include "mapped_image.h"
 
+#include <uext4/uext4.hpp>
+
 #include <linux/falloc.h>
 #include <pthread.h>
 #include <sys/time.h>
@@ -20,13 +22,15 @@ class Interrupted : public MappedImage {};
 // Of the handler.
 volatile char* touched = nullptr;
 volatile bool stores = false;
-volatile std::sig_atomic_t signals_taken = 0;
+std::atomic<int> signals_taken{0};
 
 void touch(int) {
-    signals_taken = signals_taken + 1;
-    const std::size_t at = static_cast<std::size_t>(signals_taken) * 7 % pages * page + 11;
-    if (stores) touched[at] = static_cast<char>(signals_taken);
+    const int error = errno;
+    const int taken = ++signals_taken;
+    const std::size_t at = static_cast<std::size_t>(taken) * 7 % pages * page + 11;
+    if (stores) touched[at] = static_cast<char>(taken);
     else (void)touched[at];
+    errno = error;
 }
 
 // While it lives a timer interrupts this thread; a call that never ends ends the process, as nothing else can.
@@ -123,6 +127,37 @@ TEST_F(Interrupted, ACancelledThreadLeavesNothingHalfDone) {
     EXPECT_EQ(read(file, 6), "and on");
     uext4_close(file);
     unmount();
+}
+
+// What is given back in a destructor is no place to leave.
+TEST_F(Interrupted, ACancelledThreadGivesBack) {
+    make("-t ext4 -b 4096");
+    unmount();
+    {
+        auto mounted = uext4::FileSystem::mount(path_.c_str());
+        ASSERT_TRUE(mounted);
+        static std::atomic<long> laps{0};
+        for (int i = 0; i < 100; ++i) {
+            pthread_t thread{};
+            const auto body = [](void* given) -> void* {
+                auto& fs = *static_cast<uext4::FileSystem*>(given);
+                for (;; ++laps) {
+                    auto file = fs.open("/f", O_RDWR | O_CREAT, 0644);
+                    auto directory = fs.open_directory("/");
+                    if (!file || !directory) return nullptr;
+                }
+            };
+            ASSERT_EQ(pthread_create(&thread, nullptr, body, &*mounted), 0);
+            std::this_thread::sleep_for(std::chrono::microseconds(1000 + i * 37 % 3000));
+            ASSERT_EQ(pthread_cancel(thread), 0);
+            void* ended = nullptr;
+            ASSERT_EQ(pthread_join(thread, &ended), 0);
+            EXPECT_EQ(ended, PTHREAD_CANCELED);
+        }
+        EXPECT_GT(laps.load(), 0);
+        EXPECT_TRUE(mounted->unmount()) << "something is open";
+    }
+    judge(path_);
 }
 
 }  // namespace
