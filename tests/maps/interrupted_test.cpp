@@ -37,10 +37,11 @@ void touch(int) {
 class Interruptions {
 public:
     Interruptions() {
+        // The timer's signals are for this thread alone.
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
         watch_ = std::thread([this] {
-            sigset_t all;
-            sigfillset(&all);
-            pthread_sigmask(SIG_SETMASK, &all, nullptr);
             for (int waited = 0; !done_.load(); ++waited) {
                 std::this_thread::sleep_for(std::chrono::milliseconds(10));
                 if (waited < 6000) continue;
@@ -48,6 +49,7 @@ public:
                 ::_exit(1);
             }
         });
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
         struct sigaction action{};
         action.sa_handler = touch;
         action.sa_flags = SA_RESTART;

@@ -107,7 +107,9 @@ TEST_F(MovedMaps, AndLeftByMunmap) { move_maps(End::by_munmap); }
 TEST_F(MovedMaps, AndLeftByEither) { move_maps(End::either); }
 
 // It is not the program's any more: a race that is meant.
-[[gnu::no_sanitize("thread")]] void look_at(const char* memory) { (void)*static_cast<const volatile char*>(memory); }
+__attribute__((no_sanitize("thread"))) void look_at(const char* memory) {
+    (void)*static_cast<const volatile char*>(memory);
+}
 
 // A thread that touches addresses which it does not own any more is refused, and nobody else notices.
 TEST_F(MovedMaps, StrayAccessesLeaveNoTrace) {
