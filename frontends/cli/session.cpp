@@ -4,6 +4,7 @@
 #include "device/host_use.h"
 #include "device/open_device.h"
 #include "device/partition.h"
+#include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
 #include <sys/stat.h>
@@ -150,22 +151,23 @@ std::shared_ptr<BlockDevice> opened_before(const std::string& image, bool writab
     return nullptr;
 }
 
-Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const VolumeOptions& options) {
+Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const VolumeOptions& options, bool sandbox) {
     FileDeviceOptions view;
     view.writable = !options.fs.read_only;
     view.offset = options.offset;
     view.patience = until_released;
+    const FindPartition find = sandbox && !in_sandbox() ? find_partition_apart : find_partition;
     if (!view.writable)
-        if (const std::optional<std::string> warning = mounted_for_writing(image, view.offset))
+        if (const std::optional<std::string> warning = mounted_for_writing(image, view.offset, find))
             fmt::print(stderr, "uext4: {}\n", told(*warning));
-    return TRY(open_device(image, view));
+    return TRY(open_device(image, view, find));
 }
 
 // The image is open before it is parsed, and the sandbox lies in between.
 Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text, bool sandbox) {
     const VolumeOptions options = TRY(parse_all_options(text));
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
-    if (!device) device = TRY(open_for(image, options));
+    if (!device) device = TRY(open_for(image, options, sandbox));
     if (sandbox) TRY(enter_sandbox(reach, host_files));
     return FileSystem::mount_device(std::move(device), options,
                                     [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
@@ -199,7 +201,7 @@ void open_beforehand(const std::string& image, bool writable, const CommonOption
     if (!parsed) not_opened(image, parsed.error());
     const bool changes = !parsed->fs.read_only;
     if (opened_before(image, changes)) return;
-    Result<std::shared_ptr<BlockDevice>> device = open_for(image, *parsed);
+    Result<std::shared_ptr<BlockDevice>> device = open_for(image, *parsed, true);
     if (!device) not_opened(image, device.error());
     open_images.push_back({image, changes, std::move(*device)});
 }

@@ -7,6 +7,7 @@
 #include "fuse/server.h"
 #include "fuse/signals.h"
 #include "fuse/supervisor.h"
+#include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
 #include <fcntl.h>
@@ -246,10 +247,11 @@ Result<void> serve(Job& job, Log& log) {
         device_options.writable = !job.options.volume.fs.read_only;
         device_options.offset = job.options.volume.offset;
         device_options.patience = until_released;
+        const FindPartition find = sandbox ? find_partition_apart : find_partition;
         if (!device_options.writable)
-            if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset))
+            if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset, find))
                 log.tell(*warning);
-        std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options));
+        std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options, find));
         const Descriptor asked_to_end{signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
         background.prepare();
         // From here on nothing can be opened, and the image is looked at.

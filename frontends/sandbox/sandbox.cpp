@@ -142,6 +142,7 @@ Result<void> filter_calls(Reach reach) {
     for (const int call : plain_calls) bad |= allow(f, call);
     if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach);
     if (reach == Reach::server) bad |= allow(f, SCMP_SYS(recvmsg));
+    if (reach == Reach::table) bad |= allow(f, SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
     if (reach == Reach::threads) {
         for (const int call : thread_calls) bad |= allow(f, call);
         bad |= allow(f, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_IDLE));

@@ -16,6 +16,7 @@ Result<void> keep_capabilities(std::span<const unsigned> wanted);
 // What the process still has to reach besides the image.
 enum class Reach {
     image,    // nothing: no new files, no names
+    table,    // the same, but descriptors may be asked about by fstat(3), which could name a file as well
     server,   // what another process passes it by a socket that it has
     sources,  // files of the host, to be read
     files,    // files of the host by path, with the rights over them that it has (copies out, the shell)

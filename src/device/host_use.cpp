@@ -2,7 +2,6 @@
 
 #include "device/loop_devices.h"
 #include "device/mount_table.h"
-#include "device/partition.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -81,15 +80,14 @@ Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t lengt
     return {};
 }
 
-std::optional<std::string> mounted_for_writing(const std::string& image, std::uint64_t offset) {
+std::optional<std::string> mounted_for_writing(const std::string& image, std::uint64_t offset, FindPartition find) {
     const ImageName parsed = parse_image_name(image);
     const Result<int> opened = open_image(parsed.path, false);
     if (!opened) return std::nullopt;  // whoever opens it to read it will say why
     const ScopedFd fd{*opened};
     Stretch part{offset, 0};
     if (parsed.partition)
-        if (const Result<Partition> found = find_partition(fd.fd, *parsed.partition, image))
-            part = {found->offset, found->size};
+        if (const Result<Partition> found = find(fd.fd, *parsed.partition, image)) part = {found->offset, found->size};
     const std::vector<Shown> places = shown_by_devices(fd.fd, part);
     for (const MountedDevice& mount : mounted_devices())
         for (const Shown& shown : places)

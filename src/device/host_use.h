@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "device/partition.h"
 
 #include <cstdint>
 #include <optional>
@@ -18,7 +19,8 @@ Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t lengt
 
 // A sentence that says where, if the image (a name as of open_device(), which begins at `offset` where it names no
 // partition) is mounted so that it may change: who reads it then must know.
-std::optional<std::string> mounted_for_writing(const std::string& image, std::uint64_t offset);
+std::optional<std::string> mounted_for_writing(const std::string& image, std::uint64_t offset,
+                                               FindPartition find = find_partition);
 
 // Locks the bytes [offset, offset + length) of the file until the last descriptor of this open is closed (an
 // open-file-description lock, so two opens in one process exclude each other as well, and two partitions of one image

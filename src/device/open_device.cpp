@@ -1,18 +1,18 @@
 #include "device/open_device.h"
 
 #include "device/host_use.h"
-#include "device/partition.h"
 
 #include <unistd.h>
 
 namespace uext4 {
 
-Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options) {
+Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options,
+                                                 FindPartition find) {
     const ImageName parsed = parse_image_name(image);
     FileDeviceOptions view = options;
     if (parsed.partition) {
         const int fd = TRY(open_image(parsed.path, false));
-        const Result<Partition> partition = find_partition(fd, *parsed.partition, parsed.path);
+        const Result<Partition> partition = find(fd, *parsed.partition, parsed.path);
         close(fd);
         if (!partition) return fail(partition.error());
         if (options.offset > partition->size || options.length > partition->size - options.offset)

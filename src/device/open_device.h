@@ -3,6 +3,7 @@
 
 #include "device/block_device.h"
 #include "device/file_device.h"
+#include "device/partition.h"
 
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@ inline constexpr std::chrono::milliseconds until_released{2000};
 
 // IMAGE, IMAGE@N (partition N of it), /dev/fd/N, or a block device. An offset and length in the options count from the
 // start of the partition. Errors: those of FileDevice::open and find_partition.
-Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options = {});
+Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options = {},
+                                                 FindPartition find = find_partition);
 
 }  // namespace uext4

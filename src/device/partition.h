@@ -18,6 +18,8 @@ struct Partition {
 // The partition of that number (as fdisk counts: from 1, logical ones from 5) in the GPT or MBR table of the disk open
 // as `fd`. EINVAL without a table or with an entry outside the disk, ENOENT if there is no such partition.
 Result<Partition> find_partition(int fd, std::uint32_t number, const std::string& name);
+// Who reads a table that nobody trusts has it read elsewhere.
+using FindPartition = Result<Partition> (*)(int fd, std::uint32_t number, const std::string& name);
 
 // "disk.img@2" is partition 2 of disk.img. A file whose name is exactly the whole text goes first.
 struct ImageName {

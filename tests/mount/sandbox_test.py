@@ -290,7 +290,33 @@ def closed_before_it_reads(scratch):
             mounting.run(scratch.program, *verb)
         readers.passed(verb[0])
         total += readers.reads
+    total += partition_is_closed(scratch)
     print(f"closed before it reads: {total} reads", flush=True)
+
+
+def partition_is_closed(scratch):
+    """The table of a disk is read by a process that is closed, before the image in it is."""
+    image, disk, total = scratch.image("image", "64M", "-t", "ext4", "-b", "4096"), scratch.path("disk"), 0
+    with open(disk, "wb") as file:
+        file.truncate(70 << 20)
+    for label in ("gpt", "dos"):
+        mounting.run("sfdisk", "--no-tell-kernel", "-q", disk, input=f"label: {label}\n2048,{64 << 11}\n")
+        with open(disk, "r+b") as file:
+            file.seek(1 << 20)
+            file.write(image.read_bytes())
+        with Readers(scratch.program, disk) as readers:
+            directory = scratch.mount(f"{disk}@1")
+            scratch.umount(directory)
+        readers.passed(f"mount of a partition, {label}")
+        total += readers.reads
+        for verb in (("ls", f"{disk}@1:/"), ("mkdir", f"{disk}@1:/made")):
+            with Readers(scratch.program, disk) as readers:
+                mounting.run(scratch.program, *verb)
+            readers.passed(verb[0])
+            total += readers.reads
+    missing = mounting.run(scratch.program, "ls", f"{disk}@7:/", accept=range(256))
+    check(missing.returncode == 2 and "there is no partition 7" in missing.stdout, f"partition 7: {missing.stdout}")
+    return total
 
 
 def refused(scratch, image, expected, act=None):
