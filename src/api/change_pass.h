@@ -1,5 +1,5 @@
 // An operation of the program's inside of the freeze gate. What its change makes possible is so when it returns: no
-// page of a map refuses any more for a reason from before.
+// page of a map refuses any more for a reason from before. And it pays for the memory of the inodes whose times wait.
 #pragma once
 
 #include "api/file_maps.h"
@@ -13,6 +13,7 @@ public:
     ~ChangePass() {
         pass_.reset();
         ForbiddenPages::instance().wait_for_those_now(maps_);
+        maps_.volume().store_times_of_crowd();
     }
     ChangePass(const ChangePass&) = delete;
     ChangePass& operator=(const ChangePass&) = delete;

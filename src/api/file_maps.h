@@ -14,6 +14,7 @@ class FileMaps final : public FaultServer {
 public:
     explicit FileMaps(Volume& volume) : volume_(volume) {}
 
+    Volume& volume() { return volume_; }
     FreezeGate& gate() { return volume_.gate(); }
 
     // EOPNOTSUPP or EPERM where the kernel or the privilege does not allow maps, with a sentence that says what to do.

@@ -144,8 +144,12 @@ Result<void> OpenFile::may_go_on_writing() const {
 Result<void> OpenFile::sync(bool data_only) {
     if (inode_->fs().options.read_only) return {};
     TRY(fs_.writable());
-    const FreezeGate::SyncPass pass(fs_.volume().gate());
-    const Result<void> now = pass ? sync_file(*inode_, data_only) : Result<void>();
+    Result<void> now;
+    {
+        const FreezeGate::SyncPass pass(fs_.volume().gate());
+        if (pass) now = sync_file(*inode_, data_only);
+    }
+    fs_.volume().store_times_of_crowd();
     // An error of background writeback is reported once to each who has the file open.
     atomic_point("Inode::writeback_errors", &inode_->writeback_errors);
     const std::uint64_t errors = inode_->writeback_errors.load();

@@ -127,7 +127,7 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
     Inode& inode = *fault.inode;
     FileCache& pages = inode.pages();
     // A store adds to what is dirty as a write does, and pays for it as one. Errors are noted with the file.
-    if (fault.store && pages.cache().dirty() > pages.cache().dirty_limit()) (void)write_back(inode);
+    if (fault.store) (void)make_room_for_dirty(inode);
     if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
     if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode))
         return fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr);

@@ -89,6 +89,9 @@ bool read_from_journal(Inode& inode, BlockNr block, Bytes contents);
 // ---- writeback.cpp
 // Writes dirty folios of bytes [first, end) and names their blocks. All errors are noted for fsync as well.
 Result<void> write_back(Inode& inode, std::uint64_t first = 0, std::uint64_t end = ~std::uint64_t{0});
+// For who is about to make data of the file dirty, with Inode held at most: where too much is dirty, writes the file
+// back, and then others. Whose turn fails notes it, and ends it.
+Result<void> make_room_for_dirty(Inode& inode);
 // The size that may stand on disk now: never beyond data that is not there. map_lock held. Folios under writeback count
 // as not there, except for the pass that has just written them. What lies before `swept` counts as there: whoever wrote
 // it says so.

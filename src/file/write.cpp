@@ -173,8 +173,7 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
     std::size_t done = 0;
     int attempts = 0;
     while (done < in.size()) {
-        if (cache.dirty() > cache.dirty_limit()) TRY(write_back(inode));
-        else if (cache.dirty() > cache.background_limit()) cache.wake_flusher();
+        TRY(make_room_for_dirty(inode));
         if (cache.used() > cache.limit()) cache.reclaim();
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);

@@ -9,6 +9,7 @@
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
+#include "inode/inode_table.h"
 #include "sync/atomic_point.h"
 
 #include <algorithm>
@@ -498,6 +499,21 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     atomic_point("Inode::writeback_errors", &inode.writeback_errors);
     inode.writeback_errors.fetch_add(1);
     return fail(written.error().code, "inode {}: {}", inode.number(), written.error().what);
+}
+
+Result<void> make_room_for_dirty(Inode& inode) {
+    constexpr int most_files = 64;
+    PageCache& cache = inode.pages().cache();
+    if (cache.dirty() > cache.background_limit()) cache.wake_flusher();
+    if (cache.dirty() <= cache.dirty_limit()) return {};
+    TRY(write_back(inode));
+    for (int n = 0; n < most_files && cache.dirty() > cache.dirty_limit(); ++n) {
+        const std::optional<std::uint64_t> number = cache.next_dirty_file();
+        if (!number) return {};
+        const InodeRef other = inode.table().find(InodeNr(*number));
+        if (other && !write_back(*other)) return {};
+    }
+    return {};
 }
 
 }  // namespace uext4

@@ -37,7 +37,7 @@ Bytes LockedFolio::bytes() const { return {folio_->data, folio_->file->folio_siz
 // ---- FileCache
 
 FileCache::FileCache(PageCache& cache, std::uint64_t order)
-    : invalidate(Rank::Invalidate, "FileCache::invalidate", order), cache_(cache), order_(order) {}
+    : invalidate(Rank::Invalidate, "FileCache::invalidate", order), cache_(cache), in_dirty_row_{order} {}
 
 FileCache::~FileCache() { remove(0, ~std::uint64_t{0}); }
 
@@ -150,14 +150,23 @@ void FileCache::wait_for_writeback(std::uint64_t first, std::uint64_t end) {
     }
 }
 
+void FileCache::insert_dirty(Folio& folio) {
+    folio.dirty_since = steady_milliseconds();
+    if (dirty_.empty()) cache_.link_dirty(*this);
+    dirty_.insert(folio.index);
+}
+
+void FileCache::erase_dirty(Folio& folio) {
+    if (dirty_.erase(folio.index) && dirty_.empty()) cache_.unlink_dirty(*this);
+}
+
 void FileCache::mark_dirty(LockedFolio& folio, BlockMask blocks) {
     const bool was = folio->dirty != 0;
     folio->dirty |= blocks;
     if (was || !blocks) return;
     {
         MutexLock guard(tree_lock_);
-        folio->dirty_since = steady_milliseconds();
-        dirty_.insert(folio->index);
+        insert_dirty(*folio);
     }
     cache_.account_dirty(folio_size());
 }
@@ -168,7 +177,7 @@ void FileCache::clear_dirty(LockedFolio& folio, BlockMask blocks) {
     if (!was || folio->dirty) return;
     {
         MutexLock guard(tree_lock_);
-        dirty_.erase(folio->index);
+        erase_dirty(*folio);
     }
     cache_.account_dirty(-static_cast<std::int64_t>(folio_size()));
 }
@@ -191,8 +200,7 @@ void FileCache::end_writeback(Folio& folio) {
 void FileCache::fail_writeback(Folio& folio, BlockMask blocks) {
     MutexLock guard(tree_lock_);
     if (!folio.dirty) {
-        folio.dirty_since = steady_milliseconds();
-        dirty_.insert(folio.index);
+        insert_dirty(folio);
         cache_.account_dirty(folio_size());
     }
     folio.dirty |= blocks;

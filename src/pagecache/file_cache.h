@@ -155,6 +155,8 @@ private:
     Folio* find(std::uint64_t index) const;
     void unlock(Folio& folio);
     void notice_lost_memory(Folio& folio, BlockMask writing);
+    void insert_dirty(Folio& folio);
+    void erase_dirty(Folio& folio);
     bool try_reclaim(Folio& folio);
     void destroy_reclaimed(Folio& folio);
     void destroy(Folio& folio);
@@ -165,7 +167,12 @@ private:
     std::map<std::uint64_t, std::unique_ptr<Folio>> folios_;
     std::set<std::uint64_t> dirty_, writeback_;
     std::atomic<ClientMapsHook*> client_maps_{nullptr};
-    std::uint64_t order_;
+    struct InDirtyRow {
+        std::uint64_t order;
+        InDirtyRow* older = nullptr;
+        InDirtyRow* newer = nullptr;
+    };
+    InDirtyRow in_dirty_row_;  // of the cache
 };
 
 }  // namespace uext4

@@ -14,15 +14,39 @@ constexpr std::size_t chunk_bytes = std::size_t{2} << 20;
 constexpr unsigned reclaim_batch = 256;
 }  // namespace
 
-// Memory in chunks whose addresses are kept until the cache goes, and the list of folios in the order of their use.
+// Memory in chunks whose addresses are kept until the cache goes, the list of folios in the order of their use, and the
+// row of files that have dirty ones.
 struct PageCache::Arena {
+    template <class T>
+    struct Row {
+        T* oldest = nullptr;
+        T* newest = nullptr;
+
+        void append(T& one) {
+            one.older = newest;
+            one.newer = nullptr;
+            (newest ? newest->newer : oldest) = &one;
+            newest = &one;
+        }
+        void remove(T& one) {
+            (one.older ? one.older->newer : oldest) = one.newer;
+            (one.newer ? one.newer->older : newest) = one.older;
+            one.older = one.newer = nullptr;
+        }
+    };
+
     Mutex lock{Rank::Leaf, "PageCache::list"};
     std::vector<void*> chunks;
     std::vector<std::byte*> free;
     std::vector<std::byte*> released;  // free as well, and without pages of the system's
-    Folio* oldest = nullptr;
-    Folio* newest = nullptr;
+    Row<Folio> row;
     std::uint64_t folios = 0;
+    // What was used when all folios were looked at in vain, or less, if it was less since.
+    std::uint64_t used_in_vain = nothing_in_vain;
+    static constexpr std::uint64_t nothing_in_vain = ~std::uint64_t{0};
+
+    Mutex dirty_lock{Rank::Leaf, "PageCache::dirty_files"};
+    Row<FileCache::InDirtyRow> dirty_files UEXT4_GUARDED_BY(dirty_lock);
 
     void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
         MutexLock guard(lock);
@@ -33,16 +57,11 @@ struct PageCache::Arena {
         }
     }
     void append(Folio& folio) {
-        folio.older = newest;
-        folio.newer = nullptr;
-        (newest ? newest->newer : oldest) = &folio;
-        newest = &folio;
+        row.append(folio);
         ++folios;
     }
     void remove(Folio& folio) {
-        (folio.older ? folio.older->newer : oldest) = folio.newer;
-        (folio.newer ? folio.newer->older : newest) = folio.older;
-        folio.older = folio.newer = nullptr;
+        row.remove(folio);
         --folios;
     }
 };
@@ -102,6 +121,25 @@ void PageCache::unlink(Folio& folio) {
     arena_->remove(folio);
 }
 
+void PageCache::link_dirty(FileCache& file) {
+    MutexLock guard(arena_->dirty_lock);
+    arena_->dirty_files.append(file.in_dirty_row_);
+}
+
+void PageCache::unlink_dirty(FileCache& file) {
+    MutexLock guard(arena_->dirty_lock);
+    arena_->dirty_files.remove(file.in_dirty_row_);
+}
+
+std::optional<std::uint64_t> PageCache::next_dirty_file() {
+    MutexLock guard(arena_->dirty_lock);
+    FileCache::InDirtyRow* first = arena_->dirty_files.oldest;
+    if (!first) return std::nullopt;
+    arena_->dirty_files.remove(*first);
+    arena_->dirty_files.append(*first);
+    return first->order;
+}
+
 // Victims are locked under the list lock, so they cannot go away; what blocks happens after it is given up.
 std::uint64_t PageCache::reclaim() {
     std::uint64_t freed = 0;
@@ -110,9 +148,15 @@ std::uint64_t PageCache::reclaim() {
         std::vector<Folio*> victims;
         {
             MutexLock guard(arena_->lock);
+            std::uint64_t& in_vain = arena_->used_in_vain;
+            if (in_vain != Arena::nothing_in_vain) {
+                in_vain = std::min(in_vain, used());
+                if (used() < in_vain + step()) return freed;
+            }
+            const std::uint64_t before = looked_at;
             const std::uint64_t budget = std::min<std::uint64_t>(arena_->folios, 4 * reclaim_batch);
             for (std::uint64_t n = 0; n < budget && victims.size() < reclaim_batch; ++n) {
-                Folio* folio = arena_->oldest;
+                Folio* folio = arena_->row.oldest;
                 if (!folio) break;
                 ++looked_at;
                 arena_->remove(*folio);
@@ -122,8 +166,13 @@ std::uint64_t PageCache::reclaim() {
                 }
                 arena_->append(*folio);
             }
+            looked_at_.fetch_add(looked_at - before, std::memory_order_relaxed);
             // Also when others have taken all there are: they free them.
-            if (victims.empty() && looked_at >= 2 * arena_->folios) return freed;
+            if (victims.empty() && looked_at >= 2 * arena_->folios) {
+                in_vain = used();
+                return freed;
+            }
+            if (!victims.empty()) in_vain = Arena::nothing_in_vain;
         }
         for (Folio* folio : victims) {
             folio->file->destroy_reclaimed(*folio);

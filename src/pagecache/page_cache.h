@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 namespace uext4 {
 
@@ -35,9 +36,13 @@ public:
 
     // Called (no lock of ours held, perhaps many times) when background writeback should start.
     void set_flusher(std::function<void()> wake);
-    // Called when a file gets its first dirty folio / has none any more; under the file's tree lock: must only queue.
     void wake_flusher();
-    // Frees clean folios until `used` is at most the limit; try-locks only, never writes back. Bytes freed.
+    // Of the files with dirty folios the one (its `order`) that is first in their row; it goes to the row's end.
+    std::optional<std::uint64_t> next_dirty_file();
+    // Folios that reclaim has looked at since the cache was made.
+    std::uint64_t looked_at() const { return looked_at_.load(std::memory_order_relaxed); }
+    // Frees clean folios until `used` is at most the limit; try-locks only, never writes back. Bytes freed. Where
+    // nothing could be freed it looks again only when a little more is used than was then.
     std::uint64_t reclaim();
 
 private:
@@ -51,11 +56,16 @@ private:
     }
     void link(Folio& folio);
     void unlink(Folio& folio);
+    // It has its first dirty folio, or has none any more. Under its tree lock.
+    void link_dirty(FileCache& file);
+    void unlink_dirty(FileCache& file);
+    // So much more than was used when it looked in vain makes reclaim look again.
+    std::uint64_t step() const { return limit_ / 64 / folio_size_ * folio_size_; }
 
     struct Arena;
     std::uint64_t limit_;
     std::uint32_t folio_size_, block_size_;
-    std::atomic<std::uint64_t> used_{0}, dirty_{0};
+    std::atomic<std::uint64_t> used_{0}, dirty_{0}, looked_at_{0};
     std::unique_ptr<Arena> arena_;
     std::function<void()> wake_;
 };

@@ -40,8 +40,8 @@ public:
 
     // All dirty data, then one commit.
     Result<void> sync();
-    // After what may have noted a time, with nothing held: whoever reads more files than memory is to hold stores times
-    // of others. Does nothing while frozen.
+    // After what may have noted a time, with Call held at most: whoever reads or changes more files than memory is to
+    // hold stores times of others, in the transaction that runs. Does nothing while frozen.
     void store_times_of_crowd();
     SpaceCounts counts() const;
     std::uint64_t overhead_blocks();  // the file system's own structures (statfs)
