@@ -55,6 +55,7 @@ ClientMaps::~ClientMaps() {
         left.swap(attached_);
     }
     for (auto& [inode, attached] : left) {
+        (void)MapRegistry::instance().forget_file(attached.file.get());
         inode->pages().remove(0, ~std::uint64_t{0});
         inode->pages().set_client_maps(nullptr);
     }
@@ -192,6 +193,12 @@ std::size_t ClientMaps::live() {
         MutexLock guard(registry.lock());
         decided = !registry.is_open_locked(this) || is_settled();
     }
+    std::vector<Attached> all;
+    {
+        MutexLock guard(attach_lock_);
+        for (const auto& [inode, attached] : attached_) all.push_back(attached);
+    }
+    for (const Attached& one : all) (void)registry.still_uses(one.file.get());
     return registry.count(this);
 }
 
@@ -218,13 +225,15 @@ void ClientMaps::settle(bool removed_only) {
     for (const Attached& one : all) {
         if (MapRegistry::instance().uses(one.file.get())) continue;
         Inode& inode = *one.inode;
+        std::optional<Region> last;
         Result<void> done = server_.exclusively(inode, [&]() -> Result<void> {
             // Another thread may have done it, and the file have maps again.
-            if (attached(inode) != one.file || MapRegistry::instance().uses(one.file.get())) return {};
+            if (attached(inode) != one.file || MapRegistry::instance().still_uses(one.file.get())) return {};
             TRY(server_.quiesce(inode, [&]() -> Result<void> {
                 inode.pages().set_client_maps(nullptr);
                 return {};
             }));
+            last = MapRegistry::instance().forget_file(one.file.get());
             MutexLock guard(attach_lock_);
             attached_.erase(&inode);
             return {};

@@ -78,6 +78,8 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
     };
     for (const auto& [at, region] : regions_) consider(*region);
     for (const Region& region : aside_) consider(region);
+    if (!best)
+        for (const auto& [file, region] : last_) consider(region);
     return best;
 }
 
@@ -105,7 +107,9 @@ std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown) {
 
 void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) {
     for (const Span& unknown : unknown_locked(to, to + length)) (void)know_locked(unknown);
-    if (!is_mapped(from)) return;
+    // Where parts of it have gone since then, the others are found when they are asked for.
+    constexpr std::size_t page_size = 4096;
+    if (!is_mapped(from) && !is_mapped(from + length - page_size)) return;
     for (const Span& unknown : unknown_locked(from, from + length))
         // What has stayed is not going to be told to be gone.
         for (const auto& [start, end] : know_locked(unknown))
@@ -136,6 +140,27 @@ void MapRegistry::keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t t
         if (until > at) put_more_locked(*last, first, first + (until - at));
     }
     keep_growth_locked(from, end, engine);
+}
+
+bool MapRegistry::still_uses(const MappedFile* file) {
+    if (uses(file)) return true;
+    MutexLock guard(lock_);
+    const auto last = last_.find(file);
+    if (last == last_.end()) return false;
+    bool found = false;
+    for (const Placement& placed : placements_in(0, UINTPTR_MAX))
+        if (last->second.file->contents().is(placed.device, placed.inode))
+            found = !know_locked({placed.start, placed.end}).empty() || found;
+    return found;
+}
+
+std::optional<Region> MapRegistry::forget_file(const MappedFile* file) {
+    MutexLock guard(lock_);
+    const auto last = last_.find(file);
+    if (last == last_.end()) return std::nullopt;
+    Region out = std::move(last->second);
+    last_.erase(last);
+    return out;
 }
 
 void MapRegistry::double_locked(std::uintptr_t from, std::uintptr_t to, const ClientMaps* engine) {

@@ -109,6 +109,7 @@ void MapRegistry::forget_locked(const std::vector<Region>& parts) {
         const RegionRef whole = it->second;
         regions_.erase(it);
         whole->file->remove_range(range_of(*whole));
+        last_[whole->file.get()] = *whole;
         if (whole->start < part.start) put_locked(cut(*whole, whole->start, part.start));
         if (part.end() < whole->end()) put_locked(cut(*whole, part.end(), whole->end()));
     }
@@ -133,7 +134,10 @@ void MapRegistry::forget_layer_locked(const Region& part) {
     });
     if (it == aside_.end()) return forget_locked({part});
     const Region whole = std::move(*it);
-    if (!is_trace(whole)) whole.file->remove_range(range_of(whole));
+    if (!is_trace(whole)) {
+        whole.file->remove_range(range_of(whole));
+        last_[whole.file.get()] = whole;
+    }
     std::vector<Region> rest;
     if (whole.start < part.start) rest.push_back(cut(whole, whole.start, part.start));
     if (part.end() < whole.end()) rest.push_back(cut(whole, part.end(), whole.end()));
@@ -225,7 +229,10 @@ std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
             ++it;
             continue;
         }
-        if (!is_trace(*it)) it->file->remove_range(range_of(*it));
+        if (!is_trace(*it)) {
+            it->file->remove_range(range_of(*it));
+            last_[it->file.get()] = *it;
+        }
         gone.push_back(std::move(*it));
         it = aside_.erase(it);
     }

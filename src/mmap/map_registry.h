@@ -61,6 +61,10 @@ public:
     bool any_below(const void* memory) const;
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
     bool uses(const MappedFile* file) const;
+    // The same; where nothing is known any more, what the kernel still has of the file's memory becomes known first.
+    bool still_uses(const MappedFile* file);
+    // It has no maps, and is not to be found by its memory any more. The reference goes outside of the lock.
+    std::optional<Region> forget_file(const MappedFile* file);
     std::size_t count(const ClientMaps* engine) const;
 
     // Events of the program's munmap are read and applied under it: an address that is given out again cannot be met by
@@ -134,6 +138,8 @@ private:
     // Whose address is another's by now, in the order of coming; and traces, which have no file.
     std::vector<Region> aside_ UEXT4_GUARDED_BY(lock_);
     std::vector<Removal> removals_ UEXT4_GUARDED_BY(lock_);  // open
+    // Of each file the part that went last: more of it may be there that is not known.
+    std::map<const MappedFile*, Region> last_ UEXT4_GUARDED_BY(lock_);
     std::vector<std::pair<std::uintptr_t, std::uintptr_t>> leaving_ UEXT4_GUARDED_BY(lock_);
     std::uint64_t lives_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};

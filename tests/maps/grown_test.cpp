@@ -402,6 +402,36 @@ TEST_P(Grown, IsLeftBehind) {
     end();
 }
 
+// The program goes on as soon as an event is read, and not when it is applied: what was known of the map is gone, and
+// the rest has been moved on.
+TEST_P(Grown, OutlivesAllThatWasKnown) {
+    begin();
+    NEED_MAPS();
+    constexpr int dont_unmap = 4;
+    for (int lap = 0; lap < 60; ++lap) {
+        SCOPED_TRACE(lap);
+        char* memory = grown(4, 8);
+        ASSERT_EQ(::munmap(memory, 4 * page), 0);
+        void* other = ::mremap(memory + 4 * page, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED, memory);
+        ASSERT_EQ(other, memory) << strerror(errno);
+        const Watchdog watchdog(std::chrono::seconds(30));
+        char seen = 0;
+        EXPECT_FALSE(refused([&] { seen = load(memory + page); }));
+        EXPECT_EQ(seen, 'f');
+        void* left = ::mremap(memory, 4 * page, 4 * page, MREMAP_MAYMOVE | dont_unmap, nullptr);
+        if (left != MAP_FAILED) {
+            ASSERT_EQ(::munmap(memory, page), 0);
+            ASSERT_EQ(::munmap(left, 4 * page), 0);
+            EXPECT_FALSE(refused([&] { seen = load(memory + 2 * page); }));
+            EXPECT_EQ(seen, 'g');
+            EXPECT_EQ(uext4_unmap(memory + page, 3 * page), 0) << uext4_strerror();
+        } else {
+            EXPECT_EQ(uext4_unmap(memory, 4 * page), 0) << uext4_strerror();
+        }
+    }
+    end();
+}
+
 // Without /proc nobody knows what was added: it is refused, and not waited for.
 int grow_without_proc(const char* image, const Mode& mode) {
     if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
