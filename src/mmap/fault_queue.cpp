@@ -301,6 +301,9 @@ void ClientMaps::refuse_for_good(const Job& job) {
         MapRegistry& registry = MapRegistry::instance();
         MutexLock guard(registry.lock());
         if (!is_settled()) return false;
+        // Where a map is being ended, more of another may have come already: that is known when it is over.
+        if (registry.is_leaving_locked(job.page)) return false;
+        registry.find_growth_locked(job.page, job.page + page_size);
         if (registry.find_locked(job.page)) return true;
         const std::optional<Placement> placed = placement_of(job.page);
         // What has no rights is a map in the making, or refuses by itself.

@@ -182,6 +182,10 @@ void MapRegistry::set_left_locked(std::uintptr_t start, std::uintptr_t end) {
     if (it != leaving_.end()) leaving_.erase(it);
 }
 
+bool MapRegistry::is_leaving_locked(std::uintptr_t page) const {
+    return std::ranges::any_of(leaving_, [&](const Span& span) { return span.first <= page && page < span.second; });
+}
+
 std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
     std::vector<Region> out = parts_locked(start, end);

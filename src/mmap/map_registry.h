@@ -103,6 +103,7 @@ public:
     // What is being unmapped by us is no growth of what lies below. Until it is gone.
     void set_leaving_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     void set_left_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    bool is_leaving_locked(std::uintptr_t page) const UEXT4_REQUIRES(lock_);
 
 private:
     struct Removal {

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -429,6 +430,43 @@ TEST_P(Grown, OutlivesAllThatWasKnown) {
             EXPECT_EQ(uext4_unmap(memory, 4 * page), 0) << uext4_strerror();
         }
     }
+    end();
+}
+
+// Another thread's maps above are being ended, and as soon as the first of them is gone the map grows into its place.
+TEST_P(Grown, TakesThePlaceOfWhatIsBeingEnded) {
+    begin();
+    NEED_MAPS();
+    constexpr std::size_t parts = 60;
+    uext4_file* other = open("/other");
+    write(other, letters());
+    for (int lap = 0; lap < 20; ++lap) {
+        SCOPED_TRACE(lap);
+        void* place = ::mmap(nullptr, (parts + 4) * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char* const arena = static_cast<char*>(place);
+        const auto put = [&](uext4_file* of, std::size_t pages, std::size_t first, char* at) {
+            char* memory =
+                map(of, pages * page, static_cast<off_t>(first * page), PROT_READ | PROT_WRITE, GetParam().flags);
+            ASSERT_EQ(::mremap(memory, pages * page, pages * page, MREMAP_MAYMOVE | MREMAP_FIXED, at), at);
+        };
+        put(file, 2, 0, arena);
+        for (std::size_t i = 0; i < parts; ++i) put(other, 1, i % 2, arena + (2 + i) * page);
+        const Watchdog watchdog(std::chrono::seconds(60));
+        std::atomic<bool> grows{false};
+        std::thread growing([&] {
+            grows.store(true);
+            while (::mremap(arena, 2 * page, 3 * page, 0) == MAP_FAILED) std::this_thread::yield();
+            char seen = 0;
+            EXPECT_FALSE(refused([&] { seen = load(arena + 2 * page); }));
+            EXPECT_EQ(seen, 'c');
+        });
+        while (!grows.load()) std::this_thread::yield();
+        EXPECT_EQ(uext4_unmap(arena + 2 * page, parts * page), 0) << uext4_strerror();
+        growing.join();
+        (void)uext4_unmap(arena, 3 * page);
+        ::munmap(arena, (parts + 4) * page);
+    }
+    uext4_close(other);
     end();
 }
 
