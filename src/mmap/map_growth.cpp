@@ -55,7 +55,8 @@ std::vector<MapRegistry::Span> MapRegistry::unknown_locked(std::uintptr_t start,
     return out;
 }
 
-std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, std::uintptr_t start) const {
+std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, std::uintptr_t start,
+                                                       const RegionRef& like) const {
     const std::uint64_t offset = placed.offset + (start - placed.start);
     std::map<const MappedFile*, bool> known;
     const auto is_it = [&](const Region& region) {
@@ -76,6 +77,11 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
         best = region, rank = value;
         if (value <= 2) best->life = 0;
     };
+    if (like && is_it(*like)) {
+        best = *like;
+        best->life = 0;
+        return best;
+    }
     for (const auto& [at, region] : regions_) consider(*region);
     for (const Region& region : aside_) consider(region);
     if (!best)
@@ -83,7 +89,7 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
     return best;
 }
 
-std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown) {
+std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
     std::vector<Span> known;
     for (const Placement& placed : placements_in(unknown.first, unknown.second)) {
         const std::uintptr_t start = std::max(placed.start, unknown.first);
@@ -91,7 +97,7 @@ std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown) {
         for (const auto& [from, to] : leaving_)
             if (from < end && start < to) end = std::max(from, start);
         if (start >= end) continue;
-        std::optional<Region> whole = likely_whole_locked(placed, start);
+        std::optional<Region> whole = likely_whole_locked(placed, start, like);
         if (!whole) continue;
         end = whole->file->contents().first_own(start, end);
         if (start >= end) continue;
@@ -112,7 +118,7 @@ void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std:
     if (!is_mapped(from) && !is_mapped(from + length - page_size)) return;
     for (const Span& unknown : unknown_locked(from, from + length))
         // What has stayed is not going to be told to be gone.
-        for (const auto& [start, end] : know_locked(unknown))
+        for (const auto& [start, end] : know_locked(unknown, find_locked(to + (unknown.first - from))))
             std::erase_if(aside_, [&](const Region& region) {
                 return !region.file && region.start < end && start < region.end();
             });

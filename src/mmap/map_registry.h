@@ -128,11 +128,12 @@ private:
     void put_more_locked(const Region& region, std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     using Span = std::pair<std::uintptr_t, std::uintptr_t>;
     std::vector<Span> unknown_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
-    // What of it is mapped of one of the files becomes known, and is returned.
-    std::vector<Span> know_locked(Span unknown) UEXT4_REQUIRES(lock_);
+    // What of it is mapped of one of the files becomes known, and is returned. `like`: what it is more of, if that is
+    // known.
+    std::vector<Span> know_locked(Span unknown, const RegionRef& like = nullptr) UEXT4_REQUIRES(lock_);
     // Of the maps of a file, the one that what lies at `start` is most likely to be a part of. None: not one of ours.
-    std::optional<Region> likely_whole_locked(const Placement& placed, std::uintptr_t start) const
-        UEXT4_REQUIRES(lock_);
+    std::optional<Region> likely_whole_locked(const Placement& placed, std::uintptr_t start,
+                                              const RegionRef& like) const UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);

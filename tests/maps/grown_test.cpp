@@ -403,6 +403,25 @@ TEST_P(Grown, IsLeftBehind) {
     end();
 }
 
+// With the rights of the map that has left it, whatever other maps of the file there are.
+TEST_P(Grown, IsLeftBehindBesideOthers) {
+    begin();
+    NEED_MAPS();
+    constexpr int dont_unmap = 4;
+    uext4_file* read_only = open("/f", O_RDONLY);
+    char* other = map(read_only, 4 * page, 0, PROT_READ, MAP_PRIVATE);
+    char* shared = map(read_only, 4 * page, 0, PROT_READ, MAP_SHARED);
+    char* memory = map(file, 4 * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+    void* moved = ::mremap(memory, 4 * page, 4 * page, MREMAP_MAYMOVE | dont_unmap, nullptr);
+    if (moved != MAP_FAILED) {
+        expect_pages(memory, 4, 0);
+        EXPECT_EQ(uext4_unmap(moved, 4 * page), 0);
+    }
+    for (char* one : {memory, other, shared}) EXPECT_EQ(uext4_unmap(one, 4 * page), 0);
+    uext4_close(read_only);
+    end();
+}
+
 // The program goes on as soon as an event is read, and not when it is applied: what was known of the map is gone, and
 // the rest has been moved on.
 TEST_P(Grown, OutlivesAllThatWasKnown) {
