@@ -167,8 +167,9 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * for that access. uext4_msync with MS_SYNC makes stores durable; -ENOMEM where parts of the range are no map, after
  * the others were synced.
  *
- * The program may divide, move, double, lengthen and leave its maps (mprotect, mremap, munmap). By what a map has become longer
- * the library finds in /proc/self/maps: without /proc a map keeps its length, and an access behind it is refused.
+ * The program may divide, move, double, lengthen and leave its maps (mprotect, mremap, munmap). By what a map has
+ * become longer the library finds in /proc/self/maps: without /proc a map keeps its length, and an access behind it is
+ * refused.
  *
  * A handler of a signal may touch a map: while the process has one, asynchronous signals wait until the thread's call
  * into this library has ended (a call that is under way while the first map of the process is made takes them still).

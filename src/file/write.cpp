@@ -173,7 +173,10 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
     std::size_t done = 0;
     int attempts = 0;
     while (done < in.size()) {
-        TRY(make_room_for_dirty(inode));
+        if (Result<void> room = make_room_for_dirty(inode); !room) {
+            if (done) return done;
+            return fail(room.error());
+        }
         if (cache.used() > cache.limit()) cache.reclaim();
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);

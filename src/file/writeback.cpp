@@ -469,6 +469,15 @@ Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
 
 }  // namespace
 
+namespace {
+
+bool gives_up_failed(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.places().give_up_failed();
+}
+
+}  // namespace
+
 Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     // What another pass has on its way is not there yet: flush_lock waits for it.
     const std::uint64_t fs = inode.pages().folio_size();
@@ -494,6 +503,9 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     if (!written && written.error().code == ENOSPC && inode.fs().allocator.has_space_later() &&
         inode.fs().journal.commit_all())
         written = pass_over(inode, whole ? 0 : first / fs, last);
+    if (!written && written.error().code == ENOSPC && gives_up_failed(inode))
+        written = pass_over(inode, whole ? 0 : first / fs, last);
+    inode.last_writeback_failed.store(!written);
     if (written) return {};
     inode.writeback_error.store(written.error().code);
     atomic_point("Inode::writeback_errors", &inode.writeback_errors);
@@ -511,7 +523,8 @@ Result<void> make_room_for_dirty(Inode& inode) {
         const std::optional<std::uint64_t> number = cache.next_dirty_file();
         if (!number) return {};
         const InodeRef other = inode.table().find(InodeNr(*number));
-        if (other && !write_back(*other)) return {};
+        // What the device does not take is tried again in its time, and by who asks for it.
+        if (other && !other->last_writeback_failed.load()) (void)write_back(*other);
     }
     return {};
 }

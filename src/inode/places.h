@@ -51,6 +51,8 @@ public:
     void data_arrived(LogicalBlock up_to);
     // granted -> reserved again, in other blocks next time (a data write failed).
     Result<void> take_back(LogicalBlock first, std::uint64_t count);
+    // Those blocks are not handed out meanwhile, but for the oldest, where they would be many. True if there were any.
+    bool give_up_failed();
     // granted -> mapped under the handle; stops early when the handle has no room: returns the first block not named.
     Result<LogicalBlock> publish(Handle& handle, LogicalBlock first, std::uint64_t count);
     // unwritten -> written (in memory), and later written -> mapped.
@@ -121,6 +123,8 @@ private:
     Result<void> cover_tree(bool privileged);
     void trim_claims();
     void merge_around(std::uint64_t block);
+
+    void keep_failed(std::shared_ptr<Grant> grant);
 
     Inode& inode_;
     Runs pending_;

@@ -212,6 +212,59 @@ TEST(Bitmaps, WithoutChecksumsAreHeldAgainstTheCounts) {
     }
 }
 
+// A device on which the contents of one file, whose bytes begin with 'E', cannot be written anywhere.
+class OneFileFails final : public BlockDevice {
+public:
+    explicit OneFileFails(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        if (fails && in.size() >= 4096 && in[0] == std::byte{'E'}) return fail(EIO, "not this");
+        return base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<bool> fails{true};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+// Others write on, in a cache that is full of what cannot be written, and their writes do not cost it new blocks.
+TEST(OneFile, ThatCannotBeWrittenLeavesTheOthersTheirSpace) {
+    const auto memory = fresh_image("-b 4096 -J size=4");
+    const auto device = std::make_shared<OneFileFails>(memory);
+    VolumeOptions options;
+    options.cache_bytes = 1u << 20;
+    auto fs = FileSystem::mount_device(device, options);
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto ill = (*fs)->open_path("/e", O_CREAT | O_RDWR, 0644, root);
+    auto sound = (*fs)->open_path("/g", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(ill && sound);
+    const std::vector<std::byte> bytes = contents(std::size_t{400} << 10, 'E'), others = contents(20000, 'g');
+    std::size_t written = 0;
+    while (written < bytes.size()) {
+        const auto n = (*ill)->write(written, ConstBytes(bytes).subspan(written));
+        if (!n) break;
+        written += *n;
+    }
+    EXPECT_GT(written, 0u) << "what was taken is a count, and no error";
+    const std::uint64_t before = (*fs)->statistics()->f_bfree;
+    for (int i = 0; i < 200; ++i) EXPECT_TRUE((*sound)->write(static_cast<std::uint64_t>(i % 50) * 20000, others));
+    EXPECT_TRUE((*sound)->sync(false));
+    EXPECT_FALSE((*ill)->sync(false));
+    // What g takes, and a few blocks that are kept from being tried again.
+    EXPECT_GE((*fs)->statistics()->f_bfree + 50 * 20000 / 4096 + 1 + 600, before);
+    device->fails = false;
+    EXPECT_TRUE((*ill)->sync(false));
+    EXPECT_EQ(read_all(**fs, "/e"), std::string(std::min(written, std::size_t{1} << 17), 'E'));
+    ill->reset(), sound->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    expect_sound(memory, "after the unmount");
+}
+
 TEST_F(Answers, AFailedOverwriteIsTriedInOtherBlocks) {
     auto file = m->open("/f");
     ASSERT_TRUE(file->write(4096, contents(8192, 'b')));
