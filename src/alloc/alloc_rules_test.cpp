@@ -113,6 +113,58 @@ TEST(AllocRules, ReserveIsForThePrivileged) {
     EXPECT_EQ(space.allocator->counts().free_blocks, counts.free_blocks);
 }
 
+TEST(AllocRules, AvoidedBlocksAreTheLastOnes) {
+    for (const char* format : {"-t ext4 -b 1024", "-t ext4 -b 1024 -O bigalloc -C 4096", "-t ext4 -b 4096 -m 10"}) {
+        TestSpace space(format);
+        Allocator& a = *space.allocator;
+        const SpaceCounts before = a.counts();
+        const std::uint64_t ratio = space.geometry.cluster_ratio;
+        Grant grant = must(a.grant(BlockNr(9000), 64, nullptr, false));
+        const BlockNr bad = grant.first(), behind = bad + grant.count();
+        a.avoid(std::move(grant));
+        EXPECT_EQ(a.granted_clusters(), 0u);
+        EXPECT_EQ(a.counts().free_blocks, before.free_blocks) << "they are free";
+        a.bound_avoided();
+        const auto apart = [&](const Grant& other) {
+            return other.first() >= behind || other.first() + other.count() <= bad;
+        };
+        EXPECT_TRUE(apart(must(a.grant(bad, 64, nullptr, false))));
+        Claim most = must(a.claim((before.free_blocks - 64) / ratio, true));
+        std::vector<Grant> grants;
+        while (most.clusters()) {
+            grants.push_back(must(a.grant(bad, 4000, &most, true)));
+            EXPECT_TRUE(apart(grants.back()));
+        }
+        // Nothing else is left.
+        EXPECT_FALSE(a.claim(64 / ratio + 1, true));
+        Grant last = must(a.grant(bad, 64, nullptr, true));
+        EXPECT_EQ(last.first(), bad);
+        EXPECT_EQ(last.count(), 64u);
+        EXPECT_FALSE(a.claim(1, true));
+        last.release(), grants.clear();
+        EXPECT_EQ(a.counts().free_blocks, before.free_blocks);
+        EXPECT_EQ(a.claimed_clusters() + a.granted_clusters(), 0u);
+        space.judge();
+    }
+}
+
+TEST(AllocRules, AvoidedBlocksAreASmallPartOfWhatIsFree) {
+    TestSpace space("-t ext4 -b 1024");
+    Allocator& a = *space.allocator;
+    const std::uint64_t free = a.counts().free_blocks;
+    BlockNr oldest;
+    for (std::uint64_t n = 0; n < free / 2;) {
+        Grant grant = must(a.grant(BlockNr(9000), 512, nullptr, false));
+        if (!oldest) oldest = grant.first();
+        n += grant.count();
+        a.avoid(std::move(grant));
+    }
+    a.bound_avoided();
+    Claim all = must(a.claim(free - free / 16 - 512, true));
+    EXPECT_EQ(must(a.grant(oldest, 512, &all, true)).first(), oldest) << "the oldest become as any other";
+    EXPECT_EQ(a.counts().free_blocks, free - all.clusters());
+}
+
 TEST(AllocRules, FilesWrittenSideBySideStayWhole) {
     TestSpace space("-t ext4 -b 4096");
     struct File {

@@ -7,7 +7,7 @@
 //   A1  A grant touches no disk structure; dropping it gives its clusters back.
 //   A2  publish() sets the bits in the same handle in which the caller names the blocks.
 //   A3  A freed cluster is handed out again only when the freeing transaction is durable.
-//   A4  claimed + granted + in use + pending <= all clusters; a claim never fails later.
+//   A4  claimed + granted + avoided + in use + pending <= all clusters; a claim never fails later.
 #pragma once
 
 #include "base/numbers.h"
@@ -94,7 +94,8 @@ public:
     ~Allocator();
 
     // ---- promises
-    // Promises `clusters`; ENOSPC when there are not as many. `privileged` may use the blocks reserved for root.
+    // Promises `clusters`; ENOSPC when there are not as many. `privileged` may use the blocks reserved for root. Takes
+    // Group locks.
     Result<Claim> claim(std::uint64_t clusters, bool privileged);
 
     // ---- blocks; none of these waits for a commit. Takes Group locks.
@@ -117,6 +118,12 @@ public:
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;
     bool is_system_block(BlockNr block) const;  // superblock, descriptors, bitmaps, inode tables
+
+    // ---- blocks that the device did not take, now free; others are handed out before them, near a goal or not
+    void avoid(Grant grant);
+    // They are a part of what is free, and no large one: the oldest become as any other. For who avoids blocks and has
+    // got others since.
+    void bound_avoided();
 
     // ---- inodes
     // A free inode near the parent (directories spread over groups when the parent is the root). ENOSPC when none.
@@ -162,6 +169,7 @@ public:
 
 private:
     Allocator() = default;
+    Result<Claim> claim_unavoided(std::uint64_t clusters, bool privileged);  // also with a Group lock held
     using State = AllocatorState;
     std::shared_ptr<State> state_;
 };

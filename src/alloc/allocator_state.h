@@ -20,7 +20,7 @@ inline constexpr std::uint64_t most_map_bytes = 8u << 20;  // of bitmaps that co
 
 // A group's bitmap with what is only in memory on top. Guarded by the group's lock.
 struct BusyMap {
-    std::vector<std::uint64_t> bits;  // in use on disk, granted, pending or being discarded
+    std::vector<std::uint64_t> bits;  // in use on disk, granted, avoided, pending or being discarded
     std::uint32_t free = 0;           // clear bits
     std::uint32_t first_free = 0;     // no clear bit below it
     std::uint32_t apart = 0;          // set here and clear on disk: without any, the disk's bitmap tells it all
@@ -113,6 +113,10 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     SystemRanges log;                             // sorted; empty without a journal
     std::atomic<std::uint32_t> directory_group{0};
 
+    Mutex avoided_lock{Rank::Leaf, "Allocator::avoided"};
+    std::deque<std::pair<BlockNr, std::uint64_t>> avoided UEXT4_GUARDED_BY(avoided_lock);  // oldest first; blocks
+    std::atomic<std::int64_t> avoided_clusters{0};
+
     std::atomic<bool> discards{false}, no_discard{false};
     Mutex discard_lock{Rank::Leaf, "Allocator::discard"};
     CondVar discard_work{"discard"}, discard_done{"discard done"};
@@ -184,6 +188,8 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
 
     // ---- block_allocator.cpp
     void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
+    // ---- avoided.cpp
+    bool give_up_avoided(std::int64_t clusters);  // that many or all that there are; true if there were any
     // ---- discard.cpp
     void run_discards();
     void come_back(BlockNr first, std::uint64_t blocks);  // freed -> free

@@ -182,7 +182,7 @@ Result<Grant> Allocator::grant_within(BlockNr first, std::uint64_t count) {
         const std::uint32_t from = next_clear(map.bits, index, end);
         if (from < end) {
             const std::uint32_t taken = next_set(map.bits, from, end) - from;
-            Claim paid = TRY(claim(taken, true));
+            Claim paid = TRY(claim_unavoided(taken, true));
             map.take(from, taken);
             map.free -= taken;
             map.apart += taken;

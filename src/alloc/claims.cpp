@@ -4,6 +4,18 @@ namespace uext4 {
 
 Result<Claim> Allocator::claim(std::uint64_t clusters, bool privileged) {
     State& s = *state_;
+    for (;;) {
+        Result<Claim> out = claim_unavoided(clusters, privileged);
+        if (out || out.error().code != ENOSPC) return out;
+        const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+        const std::int64_t missing = static_cast<std::int64_t>(clusters) + keep - s.available.load();
+        if (missing > s.avoided_clusters.load()) return out;
+        if (missing > 0 && !s.give_up_avoided(missing)) return out;
+    }
+}
+
+Result<Claim> Allocator::claim_unavoided(std::uint64_t clusters, bool privileged) {
+    State& s = *state_;
     Claim out;
     if (clusters == 0) {
         out.state_ = state_;

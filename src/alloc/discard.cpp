@@ -71,7 +71,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
                 std::uint32_t k = i;
                 while (k < limit && !group.blocks->test(k)) ++k;
                 Result<Claim> hold;
-                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks && (hold = claim(k - i, true))) {
+                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks && (hold = claim_unavoided(k - i, true))) {
                     held.merge(std::move(*hold));
                     runs.emplace_back(i, k - i);
                     // Busy while it is discarded.

@@ -124,6 +124,25 @@ TEST_P(AroundCache, LargeAndSmallTransfersSeeOneFile) {
 
 // What is in its place already is overwritten there: no folio is made for it, and a reader beside it who makes one sees
 // the old bytes or the new ones, and afterwards only the new ones.
+TEST_P(AroundCache, WhereSpaceEndsWhatWasTakenIsCounted) {
+    const std::vector<std::byte> before(1 << 20, std::byte{'a'}), data(2 << 20, std::byte{'b'});
+    ASSERT_TRUE(file_->write(0, before));
+    ASSERT_TRUE(file_->sync(false));
+    auto filler = fs_->open_path("/filler", O_RDWR | O_CREAT, 0644, root);
+    ASSERT_TRUE(filler);
+    for (std::uint64_t end = 0; (*filler)->write(end, data);) end = (*filler)->inode().size_hint();
+    ASSERT_TRUE((*filler)->sync(false));
+    const Result<std::size_t> put = file_->write(0, data);
+    ASSERT_TRUE(put) << put.error().what;
+    EXPECT_EQ(*put, before.size());
+    std::vector<std::byte> all(data.size());
+    const Result<std::size_t> got = file_->read(0, all);
+    ASSERT_TRUE(got);
+    EXPECT_EQ(*got, before.size());
+    EXPECT_TRUE(
+        std::equal(before.begin(), before.end(), all.begin(), [](auto, auto b) { return b == std::byte{'b'}; }));
+}
+
 TEST_P(AroundCache, OverwritesMakeNoFolios) {
     constexpr std::uint64_t size = 256 << 10, piece = 4096;
     const auto filled = [](unsigned n, std::uint64_t length) {

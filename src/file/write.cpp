@@ -252,8 +252,9 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
         }
     }
     if (around == in.size()) return Written{offset, around};
-    const std::size_t count = TRY(write_cached(inode, offset + around, in.subspan(around), request));
-    return Written{offset, around + count};
+    const Result<std::size_t> count = write_cached(inode, offset + around, in.subspan(around), request);
+    if (!count && around == 0) return fail(count.error());
+    return Written{offset, around + count.value_or(0)};
 }
 
 }  // namespace uext4

@@ -217,6 +217,7 @@ private:
         for (Segment& s : again) segments_.push_back(std::move(s));
         std::stable_sort(segments_.begin(), segments_.end(),
                          [](const Segment& a, const Segment& b) { return a.first < b.first; });
+        inode_.fs().allocator.bound_avoided();
     }
 
     void retry_grant(Segment& s, std::vector<Segment>& again) {
@@ -236,7 +237,13 @@ private:
             f.result = write_at(f, f.block);
             all = all && f.result.has_value();
         }
-        if (!all) return;
+        if (!all) {
+            guard.lock();
+            // The next pass begins with others.
+            for (const Segment& f : fresh)
+                if (!f.result && !places.take_back(LogicalBlock(f.first), f.count)) return;
+            return;
+        }
         s = fresh.front();
         again.insert(again.end(), fresh.begin() + 1, fresh.end());
     }
@@ -251,7 +258,10 @@ private:
             Result<Grant> grant = fs.allocator.grant(s.block, 1, nullptr, true);
             if (!grant) return;
             Segment one{s.first + n, 1, Place::mapped, grant->first(), s.item};
-            if (Result<void> w = write_at(one, grant->first()); !w) return;
+            if (Result<void> w = write_at(one, grant->first()); !w) {
+                fs.allocator.avoid(std::move(*grant));
+                return;
+            }
             unsigned credits = 0;
             {
                 MutexLock guard(inode_.map_lock);
@@ -469,15 +479,6 @@ Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
 
 }  // namespace
 
-namespace {
-
-bool gives_up_failed(Inode& inode) {
-    MutexLock guard(inode.map_lock);
-    return inode.places().give_up_failed();
-}
-
-}  // namespace
-
 Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     // What another pass has on its way is not there yet: flush_lock waits for it.
     const std::uint64_t fs = inode.pages().folio_size();
@@ -502,8 +503,6 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     // What others have freed may be had once it is durable.
     if (!written && written.error().code == ENOSPC && inode.fs().allocator.has_space_later() &&
         inode.fs().journal.commit_all())
-        written = pass_over(inode, whole ? 0 : first / fs, last);
-    if (!written && written.error().code == ENOSPC && gives_up_failed(inode))
         written = pass_over(inode, whole ? 0 : first / fs, last);
     inode.last_writeback_failed.store(!written);
     if (written) return {};

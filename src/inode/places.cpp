@@ -315,19 +315,6 @@ void Places::data_arrived(LogicalBlock up_to) {
     ++cookie_;
 }
 
-void Places::keep_failed(std::shared_ptr<Grant> grant) {
-    constexpr std::uint64_t most = 256;
-    failed_grants_.push_back(std::move(grant));
-    std::uint64_t kept = 0;
-    for (const std::shared_ptr<Grant>& one : failed_grants_) kept += one->count();
-    while (kept > most && failed_grants_.size() > 1) {
-        kept -= failed_grants_.front()->count();
-        failed_grants_.erase(failed_grants_.begin());
-    }
-}
-
-bool Places::give_up_failed() { return !std::exchange(failed_grants_, {}).empty(); }
-
 Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
     split_at(first.value + count);
     auto it = split_at(first.value);
@@ -343,8 +330,9 @@ Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
             ++it;
             continue;
         }
-        keep_failed(std::move(it->second.grant));
+        const std::shared_ptr<Grant> grant = it->second.grant;
         it = erase_run(it);
+        inode_.fs().allocator.avoid(std::move(*grant));
         ++cookie_;
         TRY(reserve(LogicalBlock(start), n, true));
         it = run_at_or_after(start + n);

@@ -51,8 +51,6 @@ public:
     void data_arrived(LogicalBlock up_to);
     // granted -> reserved again, in other blocks next time (a data write failed).
     Result<void> take_back(LogicalBlock first, std::uint64_t count);
-    // Those blocks are not handed out meanwhile, but for the oldest, where they would be many. True if there were any.
-    bool give_up_failed();
     // granted -> mapped under the handle; stops early when the handle has no room: returns the first block not named.
     Result<LogicalBlock> publish(Handle& handle, LogicalBlock first, std::uint64_t count);
     // unwritten -> written (in memory), and later written -> mapped.
@@ -124,13 +122,10 @@ private:
     void trim_claims();
     void merge_around(std::uint64_t block);
 
-    void keep_failed(std::shared_ptr<Grant> grant);
-
     Inode& inode_;
     Runs pending_;
     std::uint64_t unnamed_runs_ = 0, unnamed_blocks_ = 0;  // of pending_: reserved and granted
     Claim data_claim_, tree_claim_;
-    std::vector<std::shared_ptr<Grant>> failed_grants_;  // their device writes failed: not to be handed out again soon
     std::uint64_t cookie_ = 1;
     LogicalBlock arriving_, arriving_end_;
     std::optional<MappedRun> disk_run_;  // the newest lookup's answer, exact until changed()

@@ -104,7 +104,9 @@ void Flusher::run() {
         inodes_.for_each([&](InodeRef inode) {
             const std::uint64_t since = inode->pages().oldest_dirty();
             const bool due = since != 0 && since + old_enough_ms <= now;
-            const bool wanted = pressed && since != 0 && fs_.pages.dirty() > fs_.pages.background_limit() / 2;
+            // What failed is tried again when it is old enough, as if it had been written then.
+            const bool wanted = pressed && since != 0 && !inode->last_writeback_failed.load() &&
+                                fs_.pages.dirty() > fs_.pages.background_limit() / 2;
             if (!due && !wanted && (since != 0 || !has_pending_times(*inode))) return;
             if (!due && !wanted && !store_times) {
                 times_wait = true;
