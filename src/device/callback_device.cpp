@@ -1,8 +1,10 @@
 #include "device/callback_device.h"
 
+#include "base/large_buffer.h"
 #include "sync/rank.h"
 #include "sync/scheduler.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace uext4 {
@@ -19,6 +21,18 @@ Result<void> check_status(int status, const std::string& name, const char* what,
 int apart(const auto& function) {
     const RanksApart none_of_these;
     return function();
+}
+
+// Requests cost a slow or distant device more than copies: how much is gathered for one.
+constexpr std::size_t gathered_bytes = 256 << 10;
+
+// How many of the parts, at least one, go into a request together.
+template <typename Part>
+std::size_t gathered_parts(std::span<const Part> parts, std::size_t& bytes) {
+    std::size_t n = 1;
+    for (bytes = parts[0].size(); n < parts.size() && bytes + parts[n].size() <= gathered_bytes; ++n)
+        bytes += parts[n].size();
+    return n;
 }
 
 }  // namespace
@@ -45,6 +59,45 @@ Result<void> CallbackDevice::write(std::uint64_t offset, ConstBytes in) {
     const int status = apart([&] { return callbacks_.write(offset, in.data(), in.size()); });
     schedule_point(Point::IoComplete, "write", this);
     return check_status(status, name_, "write", offset);
+}
+
+Result<void> CallbackDevice::readv(std::uint64_t offset, std::span<const Bytes> parts) {
+    while (!parts.empty()) {
+        std::size_t bytes = 0;
+        const std::size_t n = gathered_parts(parts, bytes);
+        if (n == 1) {
+            TRY(read(offset, parts[0]));
+        } else {
+            LargeBuffer all(bytes);
+            TRY(read(offset, Bytes(all)));
+            ConstBytes rest(all);
+            for (const Bytes part : parts.first(n)) {
+                std::ranges::copy(rest.first(part.size()), part.begin());
+                rest = rest.subspan(part.size());
+            }
+        }
+        offset += bytes;
+        parts = parts.subspan(n);
+    }
+    return {};
+}
+
+Result<void> CallbackDevice::writev(std::uint64_t offset, std::span<const ConstBytes> parts) {
+    while (!parts.empty()) {
+        std::size_t bytes = 0;
+        const std::size_t n = gathered_parts(parts, bytes);
+        if (n == 1) {
+            TRY(write(offset, parts[0]));
+        } else {
+            LargeBuffer all(bytes);
+            std::byte* at = all.data();
+            for (const ConstBytes part : parts.first(n)) at = std::ranges::copy(part, at).out;
+            TRY(write(offset, ConstBytes(all)));
+        }
+        offset += bytes;
+        parts = parts.subspan(n);
+    }
+    return {};
 }
 
 Result<void> CallbackDevice::write_fua(std::uint64_t offset, ConstBytes in) {

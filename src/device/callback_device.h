@@ -29,6 +29,9 @@ public:
     std::uint64_t size() const override { return size_; }
     Result<void> read(std::uint64_t offset, Bytes out) override;
     Result<void> write(std::uint64_t offset, ConstBytes in) override;
+    // Small parts go together, so that a device for which each request counts meets few.
+    Result<void> readv(std::uint64_t offset, std::span<const Bytes> parts) override;
+    Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override;
     Result<void> write_fua(std::uint64_t offset, ConstBytes in) override;
     Result<void> flush() override;
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override;

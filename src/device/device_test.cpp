@@ -243,6 +243,45 @@ TEST(CallbackDevice, ItsFunctionsMayTakeAnyLock) {
 #endif
 }
 
+TEST(CallbackDevice, GathersSmallParts) {
+    MemoryDevice disk(4 << 20);
+    std::vector<std::size_t> requests;
+    DeviceCallbacks callbacks;
+    callbacks.read = [&](std::uint64_t offset, void* out, std::size_t length) {
+        requests.push_back(length);
+        return code_of(disk.read(offset, Bytes(static_cast<std::byte*>(out), length)));
+    };
+    callbacks.write = [&](std::uint64_t offset, const void* in, std::size_t length) {
+        requests.push_back(length);
+        return code_of(disk.write(offset, ConstBytes(static_cast<const std::byte*>(in), length)));
+    };
+    CallbackDevice device(disk.size(), callbacks);
+    for (const std::size_t large : {std::size_t{0}, std::size_t{4096}, std::size_t{1} << 20}) {
+        const auto data = pattern((200 << 12) + large, 5);
+        std::vector<std::byte> back(data.size());
+        std::vector<ConstBytes> in;
+        std::vector<Bytes> out;
+        for (std::size_t at = 0; at < data.size();) {
+            const std::size_t n = at == 100 << 12 && large ? large : 4096;
+            in.push_back(ConstBytes(data).subspan(at, n));
+            out.push_back(Bytes(back).subspan(at, n));
+            at += n;
+        }
+        const std::size_t most = large > 4096 ? 5 : 4;
+        requests.clear();
+        ASSERT_TRUE(device.writev(12345, in));
+        EXPECT_LE(requests.size(), most);
+        requests.clear();
+        ASSERT_TRUE(device.readv(12345, out));
+        EXPECT_LE(requests.size(), most);
+        EXPECT_EQ(back, data);
+    }
+    ASSERT_TRUE(device.writev(0, {}));
+    const auto one = pattern(4096, 1);
+    const ConstBytes beyond[] = {one, one};
+    EXPECT_EQ(code_of(device.writev(disk.size() - 4096, beyond)), EINVAL);
+}
+
 TEST(CallbackDevice, PassesRequestsAndErrorsOn) {
     std::vector<std::byte> disk(8192);
     int flushes = 0, closed = 0;
