@@ -1,5 +1,6 @@
 #include "capi/call.h"
 #include "capi/handles.h"
+#include "capi/text.h"
 
 #include <cstring>
 
@@ -27,11 +28,12 @@ extern "C" {
 
 int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) try {
     const Call call;
-    if (!fs || !path || !out) return invalid("uext4_opendir: NULL");
+    const Text name(path);
+    if (!fs || !name || !out) return invalid("uext4_opendir: NULL");
     const Credentials who = identity(fs);
-    Result<InodeRef> inode = fs->fs->resolve(path, who);
+    Result<InodeRef> inode = fs->fs->resolve(*name, who);
     if (!inode) return report(inode.error());
-    if (!(*inode)->is_directory()) return report(Error{ENOTDIR, fmt::format("'{}' is no directory", path)});
+    if (!(*inode)->is_directory()) return report(Error{ENOTDIR, fmt::format("'{}' is no directory", *name)});
     if (Result<void> may = may_access(**inode, who, access_read); !may) return report(may.error());
     auto dir = std::make_unique<uext4_dir>();
     dir->fs = fs;

@@ -1,6 +1,7 @@
 #include "capi/attributes.h"
 #include "capi/call.h"
 #include "capi/handles.h"
+#include "capi/text.h"
 
 #include <sys/mman.h>
 
@@ -55,9 +56,10 @@ extern "C" {
 
 int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) try {
     const Call call;
-    if (!fs || !path || !file) return invalid("uext4_open: NULL");
+    const Text name(path);
+    if (!fs || !name || !file) return invalid("uext4_open: NULL");
     if (flags & O_PATH) return invalid("uext4_open: O_PATH, where calls by path do");
-    Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(path, flags, mode, identity(fs));
+    Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(*name, flags, mode, identity(fs));
     if (!opened) return report(opened.error());
     *file = new uext4_file{fs, std::move(*opened)};
     fs->open_handles.fetch_add(1);
@@ -187,16 +189,18 @@ UEXT4_NOTHING_THROWN
 ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) try {
     const Call call;
     if (!file) return invalid("uext4_fgetxattr: NULL");
-    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
-    return get_attribute(file->fs, file->file->inode(), name, value, size);
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
+    return get_attribute(file->fs, file->file->inode(), *own, value, size);
 }
 UEXT4_NOTHING_THROWN
 int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) try {
     const Call call;
     if (!file || (!value && size)) return invalid("uext4_fsetxattr: NULL");
-    if (const int bad = check_attribute_call(name, size, flags)) return bad;
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, size, flags)) return bad;
     return status(
-        file->fs->fs->set_xattr(file->file->inode(), name, bytes(value, size), flags, identity(file->fs), true));
+        file->fs->fs->set_xattr(file->file->inode(), *own, bytes(value, size), flags, identity(file->fs), true));
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_flistxattr(uext4_file* file, char* list, size_t size) try {
@@ -208,8 +212,9 @@ UEXT4_NOTHING_THROWN
 int uext4_fremovexattr(uext4_file* file, const char* name) try {
     const Call call;
     if (!file) return invalid("uext4_fremovexattr: NULL");
-    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
-    return status(file->fs->fs->remove_xattr(file->file->inode(), name, identity(file->fs), true));
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
+    return status(file->fs->fs->remove_xattr(file->file->inode(), *own, identity(file->fs), true));
 }
 UEXT4_NOTHING_THROWN
 int uext4_fgetflags(uext4_file* file, unsigned int* flags) try {

@@ -1,5 +1,6 @@
 #include "capi/attributes.h"
 #include "capi/call.h"
+#include "capi/text.h"
 #include "namespace/dir_layouts.h"
 
 using namespace uext4;
@@ -9,22 +10,22 @@ namespace {
 
 // Runs `use(inode)` on what the path names; its status, or the lookup's.
 template <class Use>
-auto with(uext4_fs* fs, const char* path, bool follow, Use use) -> decltype(use(std::declval<Inode&>())) {
+auto with(uext4_fs* fs, const Text& path, bool follow, Use use) -> decltype(use(std::declval<Inode&>())) {
     if (!fs || !path) return invalid("a NULL argument");
-    Result<InodeRef> inode = fs->fs->resolve(path, identity(fs), follow);
+    Result<InodeRef> inode = fs->fs->resolve(*path, identity(fs), follow);
     if (!inode) return report(inode.error());
     return use(**inode);
 }
 
 template <class Use>
-int with_parent(uext4_fs* fs, const char* path, Use use) {
+int with_parent(uext4_fs* fs, const Text& path, Use use) {
     if (!fs || !path) return invalid("a NULL argument");
-    Result<FileSystem::Parent> parent = fs->fs->resolve_parent(path, identity(fs));
+    Result<FileSystem::Parent> parent = fs->fs->resolve_parent(*path, identity(fs));
     if (!parent) return report(parent.error());
     return status(use(*parent));
 }
 
-int stat_of(uext4_fs* fs, const char* path, struct stat* out, bool follow) {
+int stat_of(uext4_fs* fs, const Text& path, struct stat* out, bool follow) {
     if (!out) return invalid("the result is NULL");
     return with(fs, path, follow, [&](Inode& inode) {
         struct stat filled{};  // with a lock held; the program's memory may be a map of this file
@@ -34,18 +35,18 @@ int stat_of(uext4_fs* fs, const char* path, struct stat* out, bool follow) {
     });
 }
 
-int set_attribute(uext4_fs* fs, const char* path, bool follow, const char* name, const void* value, std::size_t size,
+int set_attribute(uext4_fs* fs, const Text& path, bool follow, const Text& name, const void* value, std::size_t size,
                   int flags) {
     if (!value && size) return invalid("a NULL argument");
-    if (const int bad = check_attribute_call(name, size, flags)) return bad;
+    if (const int bad = check_attribute_call(*name, size, flags)) return bad;
     return with(fs, path, follow, [&](Inode& inode) {
         return status(
-            fs->fs->set_xattr(inode, name, {static_cast<const std::byte*>(value), size}, flags, identity(fs), true));
+            fs->fs->set_xattr(inode, *name, {static_cast<const std::byte*>(value), size}, flags, identity(fs), true));
     });
 }
 
-bool is_root(const char* path) {
-    const std::string_view text(path ? path : "");
+bool is_root(const Text& path) {
+    const std::string_view text(path ? *path : "");
     return !text.empty() && text.find_first_not_of('/') == text.npos;
 }
 
@@ -66,7 +67,7 @@ Result<void> check_slash(uext4_fs* fs, const FileSystem::Parent& parent) {
     return fail(ENOTDIR, "'{}' is no directory", parent.name);
 }
 
-int make(uext4_fs* fs, const char* path, mode_t mode, dev_t device, std::string_view target) {
+int make(uext4_fs* fs, const Text& path, mode_t mode, dev_t device, std::string_view target) {
     if (fs && is_root(path)) return report(Error{EEXIST, "'/' exists"});
     return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
         if (!S_ISDIR(mode)) TRY(check_new_name(fs, parent));
@@ -77,11 +78,11 @@ int make(uext4_fs* fs, const char* path, mode_t mode, dev_t device, std::string_
 
 // In the kernel's order: both directories, the names that have none, whether anything can be changed; then the source,
 // the target, and only then what kind of thing each is.
-Result<void> rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) {
+Result<void> rename(uext4_fs* fs, const Text& from, const Text& to, unsigned int flags) {
     std::optional<FileSystem::Parent> source, target;  // none: the root
-    if (!is_root(from)) source = TRY(fs->fs->resolve_parent(from, identity(fs)));
-    if (!is_root(to)) target = TRY(fs->fs->resolve_parent(to, identity(fs)));
-    if (!source || (!target && is_dot_or_dotdot(source->name))) return fail(EBUSY, "'{}' cannot be renamed", from);
+    if (!is_root(from)) source = TRY(fs->fs->resolve_parent(*from, identity(fs)));
+    if (!is_root(to)) target = TRY(fs->fs->resolve_parent(*to, identity(fs)));
+    if (!source || (!target && is_dot_or_dotdot(source->name))) return fail(EBUSY, "'{}' cannot be renamed", *from);
     if (!target) return fail(flags & RENAME_NOREPLACE ? EEXIST : EBUSY, "'/' cannot be replaced");
     if (!fs->fs->read_only() && !is_dot_or_dotdot(source->name) && !is_dot_or_dotdot(target->name)) {
         TRY(fs->fs->lookup(*source->directory, source->name, identity(fs), true));
@@ -141,11 +142,12 @@ UEXT4_NOTHING_THROWN
 
 int uext4_symlink(uext4_fs* fs, const char* target, const char* path) try {
     const Call call;
-    if (!target) return invalid("a NULL argument");
-    if (!*target) return report(Error{ENOENT, "a symbolic link needs a target"});
-    if (::strnlen(target, PATH_MAX) == PATH_MAX)
-        return report(Error{ENAMETOOLONG, fmt::format("a symbolic link's target of {} bytes", std::strlen(target))});
-    return make(fs, path, S_IFLNK | 0777, 0, target);
+    const Text to(target);
+    if (!to) return invalid("a NULL argument");
+    if (!**to) return report(Error{ENOENT, "a symbolic link needs a target"});
+    if (::strnlen(*to, PATH_MAX) == PATH_MAX)
+        return report(Error{ENAMETOOLONG, fmt::format("a symbolic link's target of {} bytes and more", PATH_MAX)});
+    return make(fs, path, S_IFLNK | 0777, 0, *to);
 }
 UEXT4_NOTHING_THROWN
 
@@ -158,8 +160,9 @@ int uext4_rmdir(uext4_fs* fs, const char* path) try {
 UEXT4_NOTHING_THROWN
 int uext4_unlink(uext4_fs* fs, const char* path) try {
     const Call call;
-    if (fs && is_root(path)) return report(Error{EISDIR, "'/' is a directory"});
-    return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+    const Text name(path);
+    if (fs && is_root(name)) return report(Error{EISDIR, "'/' is a directory"});
+    return with_parent(fs, name, [&](const FileSystem::Parent& parent) -> Result<void> {
         TRY(check_slash(fs, parent));
         return fs->fs->unlink(*parent.directory, parent.name, identity(fs), true);
     });
@@ -168,19 +171,21 @@ UEXT4_NOTHING_THROWN
 
 int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) try {
     const Call call;
-    if (!fs || !from || !to) return invalid("a NULL argument");
+    const Text source(from), target(to);
+    if (!fs || !source || !target) return invalid("a NULL argument");
     if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
         ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT))))
         return invalid("uext4_rename: flags that are unknown or exclude each other");
-    return status(rename(fs, from, to, flags));
+    return status(rename(fs, source, target, flags));
 }
 UEXT4_NOTHING_THROWN
 
 int uext4_link(uext4_fs* fs, const char* target, const char* path) try {
     const Call call;
+    const Text name(path);
     return with(fs, target, false, [&](Inode& inode) {
-        if (is_root(path)) return report(Error{EEXIST, "'/' exists"});
-        return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+        if (is_root(name)) return report(Error{EEXIST, "'/' exists"});
+        return with_parent(fs, name, [&](const FileSystem::Parent& parent) -> Result<void> {
             TRY(check_new_name(fs, parent));
             return fs->fs->link(inode, *parent.directory, parent.name, identity(fs), true);
         });
@@ -190,9 +195,10 @@ UEXT4_NOTHING_THROWN
 
 int uext4_flink(uext4_file* file, const char* path) try {
     const Call call;
-    if (!file || !path) return invalid("uext4_flink: NULL");
-    if (is_root(path)) return report(Error{EEXIST, "'/' exists"});
-    return with_parent(file->fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
+    const Text name(path);
+    if (!file || !name) return invalid("uext4_flink: NULL");
+    if (is_root(name)) return report(Error{EEXIST, "'/' exists"});
+    return with_parent(file->fs, name, [&](const FileSystem::Parent& parent) -> Result<void> {
         TRY(check_new_name(file->fs, parent));
         return file->fs->fs->link(file->file->inode(), *parent.directory, parent.name, identity(file->fs), true);
     });
@@ -252,14 +258,16 @@ UEXT4_NOTHING_THROWN
 
 ssize_t uext4_getxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) try {
     const Call call;
-    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
-    return with(fs, path, true, [&](Inode& inode) { return get_attribute(fs, inode, name, value, size); });
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
+    return with(fs, path, true, [&](Inode& inode) { return get_attribute(fs, inode, *own, value, size); });
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_lgetxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) try {
     const Call call;
-    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
-    return with(fs, path, false, [&](Inode& inode) { return get_attribute(fs, inode, name, value, size); });
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
+    return with(fs, path, false, [&](Inode& inode) { return get_attribute(fs, inode, *own, value, size); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_setxattr(uext4_fs* fs, const char* path, const char* name, const void* value, size_t size, int flags) try {
@@ -284,16 +292,18 @@ ssize_t uext4_llistxattr(uext4_fs* fs, const char* path, char* list, size_t size
 UEXT4_NOTHING_THROWN
 int uext4_removexattr(uext4_fs* fs, const char* path, const char* name) try {
     const Call call;
-    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return with(fs, path, true,
-                [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
+                [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, *own, identity(fs), true)); });
 }
 UEXT4_NOTHING_THROWN
 int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name) try {
     const Call call;
-    if (const int bad = check_attribute_call(name, 0, 0)) return bad;
+    const Text own(name);
+    if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return with(fs, path, false,
-                [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, name, identity(fs), true)); });
+                [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, *own, identity(fs), true)); });
 }
 UEXT4_NOTHING_THROWN
 

@@ -216,6 +216,40 @@ int read_and_write_maps_as_nobody(const char* image, const char* options) {
     return 0;
 }
 
+// The page with the name is taken away again and again, also when the call has looked at it already.
+TEST_P(Buffers, AnAttributesNameLiesInAMapOfItsFile) {
+    make("-t ext4 -b 4096", GetParam());
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    const std::string page_of_name = "user.name" + std::string(page - 9, 0);
+    ASSERT_EQ(uext4_pwrite(file, page_of_name.data(), page, 0), static_cast<ssize_t>(page));
+    char* memory = map(file, page);
+    std::atomic<bool> done{false};
+    std::thread puncher([&] {
+        while (!done) {
+            EXPECT_EQ(uext4_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, page), 0);
+            EXPECT_EQ(uext4_pwrite(file, page_of_name.data(), page, 0), static_cast<ssize_t>(page));
+        }
+    });
+    char value[8] = {};
+    int met = 0;
+    for (int i = 0; i < 20000; ++i) {
+        const int set = uext4_fsetxattr(file, memory, value, sizeof value, 0);
+        EXPECT_TRUE(set == 0 || set == -ERANGE) << uext4_strerror();  // without the page, it is no name
+        const ssize_t got = uext4_fgetxattr(file, memory, value, sizeof value);
+        EXPECT_TRUE(got == 8 || got == -ERANGE || got == -ENODATA) << uext4_strerror();
+        const int removed = uext4_fremovexattr(file, memory);
+        EXPECT_TRUE(removed == 0 || removed == -ERANGE || removed == -ENODATA) << uext4_strerror();
+        met += set == 0;
+    }
+    done = true;
+    puncher.join();
+    EXPECT_GT(met, 0);
+    EXPECT_EQ(uext4_unmap(memory, page), 0);
+    uext4_close(file);
+    unmount();
+}
+
 TEST_P(Buffers, OfAProcessWithoutPrivileges) {
     if (::geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
     make("-t ext4 -b 4096 -E root_owner=65534:65534", GetParam());
