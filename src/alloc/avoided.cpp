@@ -26,6 +26,7 @@ void Allocator::bound_avoided() {
     State& s = *state_;
     for (;;) {
         const std::int64_t kept = s.avoided_clusters.load();
+        if (kept == 0) return;
         const std::int64_t most = std::max(least_bound, (s.available.load() + kept) / share_of_free);
         {
             MutexLock guard(s.avoided_lock);
