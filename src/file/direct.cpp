@@ -75,6 +75,7 @@ Result<void> forget_cached(Inode& inode, std::uint64_t offset, std::uint64_t end
 struct DirectProgress {
     std::uint64_t written;       // all before it is on the device
     std::uint64_t promised = 0;  // blocks of [written, promised) were promised for this write
+    bool refused = false;        // by the device, at `written`
 };
 
 // Where the bytes at `progress.written` lie, up to the first change of place, with a block to write to.
@@ -111,6 +112,7 @@ Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, con
         const std::uint64_t n = std::min(end, m.end()) - at;
         const std::uint64_t device = (m.block.value + (at - m.offset) / bs) * bs;
         if (Result<void> written = inode.fs().device.write(device, in.subspan(at - offset, n)); !written) {
+            progress.refused = true;
             TRY(forget_cached(inode, at, at + n));
             return written;
         }
@@ -237,6 +239,42 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     return static_cast<std::size_t>(end - offset);
 }
 
+// Whole blocks, to the device before it returns; cached folios follow. Inode exclusive. What is on the device counts,
+// as a short write.
+Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
+                                 DirectProgress& progress) {
+    if (offset > inode.size_hint()) TRY(clear_tail(inode));
+    TRY(write_back(inode, offset, offset + in.size()));
+    TRY(commit_moves(inode));
+    const Arrival ends(inode);
+    Result<void> written;
+    {
+        // No pass may name these blocks, or start on them, before the data is there.
+        MutexLock flush(inode.flush_lock);
+        written = write_blocks(inode, offset, in, request, progress);
+        if (!written && written.error().code == ENOSPC && !progress.refused) {
+            {
+                // A pass of others leaves what is there already alone.
+                const MutexLock map(inode.map_lock);
+                inode.places().mark_written(LogicalBlock(offset / inode.fs().block_size()),
+                                            (progress.written - offset) / inode.fs().block_size());
+            }
+            flush.unlock();
+            TRY(give_up_promised(inode, progress));
+            TRY(write_back(inode));
+            TRY(inode.fs().journal.commit_all());
+            flush.lock();
+            written = write_blocks(inode, offset, in, request, progress);
+        }
+        // All views show it, and whoever goes on meets the error.
+        in = in.first(progress.written - offset);
+        if (!in.empty()) TRY(take_into_file(inode, offset, in, request));
+    }
+    if (!written) TRY(give_up_promised(inode, progress));
+    if (in.empty()) TRY(written);
+    return in.size();
+}
+
 }  // namespace
 
 Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<const Bytes> parts) {
@@ -287,39 +325,9 @@ Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes 
     return read_file(inode, offset, out);
 }
 
-// Whole blocks, to the device before it returns; cached folios follow. Inode exclusive.
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
-    if (offset > inode.size_hint()) TRY(clear_tail(inode));
-    TRY(write_back(inode, offset, offset + in.size()));
-    TRY(commit_moves(inode));
     DirectProgress progress{offset};
-    const Arrival ends(inode);
-    Result<void> written;
-    {
-        // No pass may name these blocks, or start on them, before the data is there.
-        MutexLock flush(inode.flush_lock);
-        written = write_blocks(inode, offset, in, request, progress);
-        if (!written && written.error().code == ENOSPC) {
-            {
-                // A pass of others leaves what is there already alone.
-                const MutexLock map(inode.map_lock);
-                inode.places().mark_written(LogicalBlock(offset / inode.fs().block_size()),
-                                            (progress.written - offset) / inode.fs().block_size());
-            }
-            flush.unlock();
-            TRY(give_up_promised(inode, progress));
-            TRY(write_back(inode));
-            TRY(inode.fs().journal.commit_all());
-            flush.lock();
-            written = write_blocks(inode, offset, in, request, progress);
-        }
-        // What is on the device counts, as a short write: all views show it, and whoever goes on meets the error.
-        in = in.first(progress.written - offset);
-        if (!in.empty()) TRY(take_into_file(inode, offset, in, request));
-    }
-    if (!written) TRY(give_up_promised(inode, progress));
-    if (in.empty()) TRY(written);
-    return in.size();
+    return write_places(inode, offset, in, request, progress);
 }
 
 Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in) {
@@ -348,7 +356,8 @@ Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in,
     if (inode.data_in_journal() || inode.is_inline()) return false;
     TRY(check_may_write(inode, request));
     TRY(forget_cached(inode, offset, offset + in.size()));
-    if (!TRY(overwrite_places(inode, offset, in))) return false;
+    // What fails goes the long way, which finds other blocks.
+    if (const Result<bool> done = overwrite_places(inode, offset, in); !done || !*done) return false;
     take_times(inode, request);
     return true;
 }
@@ -361,12 +370,15 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
     if (in.empty()) return std::size_t{0};
     if (request.who) TRY(remove_privileges(inode, *request.who));
-    if (inode.data_in_journal() || inode.is_inline() || offset % bs != 0 || in.size() % bs != 0) {
-        const std::size_t n = TRY(write_cached(inode, offset, in, request));
-        TRY(write_back(inode));
-        return n;
+    if (!inode.data_in_journal() && !inode.is_inline() && offset % bs == 0 && in.size() % bs == 0) {
+        DirectProgress progress{offset};
+        Result<std::size_t> written = write_places(inode, offset, in, request, progress);
+        if (written || !progress.refused) return written;
+        // Writeback tries other blocks.
     }
-    return write_places(inode, offset, in, request);
+    const std::size_t n = TRY(write_cached(inode, offset, in, request));
+    TRY(write_back(inode, offset, offset + n));
+    return n;
 }
 
 }  // namespace uext4

@@ -212,7 +212,7 @@ private:
         for (Segment& s : segments_) {
             if (s.result) continue;
             if (s.place == Place::granted) retry_grant(s, again);
-            else if (s.place == Place::mapped) retry_mapped(s);
+            else if (s.place == Place::mapped || s.place == Place::unwritten) retry_moved(s);
         }
         for (Segment& s : again) segments_.push_back(std::move(s));
         std::stable_sort(segments_.begin(), segments_.end(),
@@ -248,8 +248,9 @@ private:
         again.insert(again.end(), fresh.begin() + 1, fresh.end());
     }
 
-    // An overwrite: the blocks are swapped for new ones, in the handle of this function.
-    void retry_mapped(Segment& s) {
+    // What has blocks on disk: they are swapped for new ones, in the handle of this function. Unwritten ones stay that
+    // until they are named.
+    void retry_moved(Segment& s) {
         FsContext& fs = inode_.fs();
         if (fs.geometry.cluster_ratio != 1) return;
         for (std::uint64_t n = 0; n < s.count; ++n) {
@@ -257,7 +258,7 @@ private:
             if (!tree) return;
             Result<Grant> grant = fs.allocator.grant(s.block, 1, nullptr, true);
             if (!grant) return;
-            Segment one{s.first + n, 1, Place::mapped, grant->first(), s.item};
+            Segment one{s.first + n, 1, s.place, grant->first(), s.item};
             if (Result<void> w = write_at(one, grant->first()); !w) {
                 fs.allocator.avoid(std::move(*grant));
                 return;

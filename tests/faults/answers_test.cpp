@@ -291,6 +291,14 @@ private:
     std::shared_ptr<MemoryDevice> base_;
 };
 
+// Where its first byte lies on the device.
+std::uint64_t place_of(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    const auto placed = inode.places().lookup(0, 1);
+    EXPECT_TRUE(placed && placed->block);
+    return placed ? placed->block.value * inode.fs().block_size() : 0;
+}
+
 TEST(OneFile, LeavesABadStretchBehind) {
     const auto memory = fresh_image("-b 1024 -J size=4");
     const auto device = std::make_shared<BadStretch>(memory);
@@ -302,14 +310,7 @@ TEST(OneFile, LeavesABadStretchBehind) {
     const std::vector<std::byte> bytes = contents(std::size_t{100} << 10, 'f');
     ASSERT_TRUE((*file)->write(0, bytes));
     ASSERT_TRUE((*file)->sync(false));
-    std::uint64_t at = 0;
-    {
-        Inode& inode = (*file)->inode();
-        MutexLock guard(inode.map_lock);
-        const auto placed = inode.places().lookup(0, 1024);
-        ASSERT_TRUE(placed && placed->block);
-        at = placed->block.value * 1024;
-    }
+    const std::uint64_t at = place_of((*file)->inode());
     // Behind it: several times what is written at once.
     device->first = at + bytes.size(), device->end = at + bytes.size() + (1000u << 10);
     ASSERT_TRUE((*file)->write(bytes.size(), bytes));
@@ -329,6 +330,41 @@ TEST(OneFile, LeavesABadStretchBehind) {
     file->reset(), other->reset();
     EXPECT_TRUE((*fs)->unmount());
     expect_sound(memory, "after the unmount");
+}
+
+// Whatever way the data comes, and whatever its place was.
+TEST(OneFile, LeavesABadPlaceBehind) {
+    constexpr std::size_t length = 64u << 10;
+    for (const char* format : {"-b 4096", "-b 1024", "-b 4096 -O ^extents,^64bit"}) {
+        for (const bool fallocated : {false, true}) {
+            for (const int direct : {0, O_DIRECT}) {
+                if (fallocated && std::string(format).contains("^extents")) continue;
+                SCOPED_TRACE(fmt::format("{}, {}, {}", format, fallocated, direct));
+                const auto memory = fresh_image(format);
+                const auto device = std::make_shared<BadStretch>(memory);
+                auto fs = FileSystem::mount_device(device, {});
+                ASSERT_TRUE(fs) << fs.error().what;
+                auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR | direct, 0644, root);
+                ASSERT_TRUE(file);
+                if (fallocated) ASSERT_TRUE((*file)->fallocate(0, 0, length));
+                else ASSERT_TRUE((*file)->write(0, contents(length, 'a')));
+                ASSERT_TRUE((*file)->sync(false));
+                device->first = place_of((*file)->inode()), device->end = device->first + length;
+                auto put = (*file)->write(0, contents(length, 'b'));
+                EXPECT_TRUE(put && *put == length);
+                auto synced = (*file)->sync(true);
+                EXPECT_TRUE(synced) << synced.error().what;
+                // And once more, where it is now.
+                put = (*file)->write(0, contents(length, 'c'));
+                EXPECT_TRUE(put && *put == length);
+                EXPECT_TRUE((*file)->sync(true));
+                EXPECT_EQ(read_all(memory, "/f"), std::string(length, 'c')) << "is on the device";
+                file->reset();
+                EXPECT_TRUE((*fs)->unmount());
+                expect_sound(memory, "after the unmount");
+            }
+        }
+    }
 }
 
 TEST_F(Answers, AFailedOverwriteIsTriedInOtherBlocks) {
