@@ -1,4 +1,5 @@
 #include "alloc/allocator_state.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 
@@ -218,6 +219,7 @@ void AllocatorState::give_back(BlockNr first, std::uint64_t blocks, bool was_gra
         }
     }
     if (was_granted) granted.fetch_sub(count);
+    atomic_point("Allocator::available", &available);
     available.fetch_add(count);
     times_given_back.fetch_add(1);
 }

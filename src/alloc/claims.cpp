@@ -1,4 +1,6 @@
 #include "alloc/allocator_state.h"
+#include "base/seam.h"
+#include "sync/atomic_point.h"
 
 namespace uext4 {
 
@@ -8,6 +10,7 @@ Result<Claim> Allocator::claim(std::uint64_t clusters, bool privileged) {
         Result<Claim> out = claim_unavoided(clusters, privileged);
         if (out || out.error().code != ENOSPC) return out;
         const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+        atomic_point("Allocator::available", &s.available);
         const std::int64_t missing = static_cast<std::int64_t>(clusters) + keep - s.available.load();
         if (missing > s.avoided_clusters.load()) return out;
         if (missing > 0 && !s.give_up_avoided(missing)) return out;
@@ -23,11 +26,19 @@ Result<Claim> Allocator::claim_unavoided(std::uint64_t clusters, bool privileged
     }
     s.add_up();
     const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+    const auto take = [&](std::int64_t& now) {
+        atomic_point("Allocator::available", &s.available);
+        const std::int64_t left = now - static_cast<std::int64_t>(clusters);
+        if (UEXT4_SEAM(claims_at_once)) return s.available.compare_exchange_weak(now, left);
+        s.available.store(left);
+        return true;
+    };
+    atomic_point("Allocator::available", &s.available);
     std::int64_t now = s.available.load();
     do {
         if (now - keep < static_cast<std::int64_t>(clusters))
             return fail(ENOSPC, "{} clusters wanted, {} free", clusters, std::max<std::int64_t>(0, now - keep));
-    } while (!s.available.compare_exchange_weak(now, now - static_cast<std::int64_t>(clusters)));
+    } while (!take(now));
     s.claimed.fetch_add(static_cast<std::int64_t>(clusters));
     out.state_ = state_;
     out.clusters_ = clusters;
@@ -38,7 +49,9 @@ void Claim::give_back(std::uint64_t n) {
     n = std::min(n, clusters_);
     if (n == 0) return;
     clusters_ -= n;
+    atomic_point("Allocator::claimed", &state_->claimed);
     state_->claimed.fetch_sub(static_cast<std::int64_t>(n));
+    atomic_point("Allocator::available", &state_->available);
     state_->available.fetch_add(static_cast<std::int64_t>(n));
     state_->times_given_back.fetch_add(1);
 }

@@ -1,5 +1,6 @@
 // How much is free: the sums over all groups, and what of them is promised or on its way back.
 #include "alloc/allocator_state.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 
@@ -58,10 +59,14 @@ void Allocator::expect_inodes(std::int64_t inodes) { state_->expected_inodes.fet
 
 bool Allocator::has_space_later() const {
     const State& s = *state_;
+    atomic_point("Allocator::pending", &s.pending);
     return s.pending.load() > 0 || s.pending_inodes.load() > 0 || s.claimed.load() > 0;
 }
 
-std::uint64_t Allocator::times_given_back() const { return state_->times_given_back.load(); }
+std::uint64_t Allocator::times_given_back() const {
+    atomic_point("Allocator::times_given_back", &state_->times_given_back);
+    return state_->times_given_back.load();
+}
 
 std::uint64_t Allocator::super_free_blocks() const {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(0, state_->disk_free.load())) * state_->ratio();

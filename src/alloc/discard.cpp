@@ -1,4 +1,5 @@
 #include "alloc/allocator_state.h"
+#include "sync/atomic_point.h"
 
 namespace uext4 {
 
@@ -12,6 +13,7 @@ void Allocator::set_discard(bool on) {
 // It counts as pending until it can be had: who finds nothing pending has seen all of it.
 void AllocatorState::come_back(BlockNr first, std::uint64_t blocks) {
     give_back(first, blocks, false);
+    atomic_point("Allocator::pending", &pending);
     pending.fetch_sub(static_cast<std::int64_t>(divide_up(blocks, ratio())));
 }
 

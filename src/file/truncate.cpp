@@ -123,7 +123,8 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     FsContext& fs = inode.fs();
     FileCache& pages = inode.pages();
     const std::uint64_t bs = fs.block_size(), folio_size = pages.folio_size();
-    WriteLock invalidate(pages.invalidate);
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(truncate_invalidates)) invalidate = UniqueWriteLock(pages.invalidate);
     MutexLock flush(inode.flush_lock);
     Tail tail = TRY(cut_tail(inode, size));
     const LogicalBlock first(divide_up(size, bs));

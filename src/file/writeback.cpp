@@ -463,7 +463,7 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
 // Nothing of the file waits, is on its way, or was held back.
 bool all_written(Inode& inode) {
     const std::uint64_t size = inode.size_hint();
-    if (inode.pages().next_busy(0)) return false;
+    if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_busy(0) : inode.pages().next_dirty(0)) return false;
     MutexLock guard(inode.map_lock);
     return inode.disk_size() >= std::min(size, inode.size());
 }

@@ -1,5 +1,5 @@
-// Truncate against writeback, commit and faults: of a file that loses its name meanwhile, and of one whose stores are
-// looked for on the device.
+// Truncate against writeback, commit and faults: of a file that loses its name meanwhile, of one whose stores are
+// looked for on the device, and of one that grows again over what was cut off.
 #include "tests/explore/mapped.h"
 
 #include <fcntl.h>
@@ -106,6 +106,44 @@ void run_synced(World& w) {
 const Register on_the_device({"mapped-truncate-synced",
                               "truncate against writeback, commit and faults: stores that were synced are lost",
                               "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,background", prepare, run_synced});
+
+// ---- what was cut off does not come back
+
+void run_regrown(World& w) {
+    constexpr std::size_t cut = 6000;
+    auto file = w.open("/f");
+    auto synced = w.open("/f");
+    const auto judge = [&](const std::string& bytes) {
+        w.require(bytes.size() == size, "the size");
+        w.require_bytes("before the cut", bytes.substr(0, cut), "as");
+        w.require_bytes("behind the cut", bytes.substr(cut), std::string_view("\0", 1));
+    };
+    {
+        Mapped mapped(w, "/f", size);
+        w.run({{"store",
+                [&] {
+                    for (std::uint64_t at : {4096, 8192, 12288}) {
+                        auto done = mapped.try_store(at, 8, 's');
+                        if (!done && (done.error().code != EFAULT || at < cut)) w.wrong("store: " + done.error().what);
+                    }
+                }},
+               {"truncate", [&] { w.expect(file->truncate(cut), "truncate"); }},
+               {"sync", [&] { w.expect(synced->sync(false), "fsync"); }}});
+        w.expect(file->truncate(size), "truncate");
+        const std::string bytes = w.read(*file, 0, size);
+        judge(bytes);
+        w.require(bytes == mapped.load(0, size), "the map and a read differ");
+    }
+    w.expect(synced->sync(false), "fsync");
+    file.reset(), synced.reset();
+    w.remount();
+    judge(w.read(*w.open("/f"), 0, size));
+    w.unmount();
+}
+
+const Register regrown({"mapped-truncate-grow",
+                        "truncate against stores and writeback: what was cut off is in the file that grows again",
+                        "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run_regrown});
 
 }  // namespace
 }  // namespace uext4::explore

@@ -21,8 +21,12 @@ public:
         changes_.clear();
         // The depth of a bug is the number of orderings it needs: few do.
         const std::uint64_t depth = schedule == 0 ? 0 : random_.below(5);
-        for (std::uint64_t i = 0; i < depth; ++i)
-            changes_.push_back(static_cast<std::uint32_t>(random_.below(length_)));
+        for (std::uint64_t i = 0; i < depth; ++i) {
+            const auto step = static_cast<std::uint32_t>(random_.below(length_));
+            // An atomic is no step: half of the changes come behind one, where there are so many in the step.
+            const auto atomics = static_cast<std::uint32_t>(random_.below(2) == 0 ? 0 : 1 + random_.below(4));
+            changes_.push_back({step, atomics});
+        }
         std::ranges::sort(changes_);
         next_change_ = 0;
         return true;
@@ -32,7 +36,7 @@ public:
         if (choice.kind == Chosen::error) return pick_error(errors_, one_in_fails_, choice);
         if (choice.kind == Chosen::woken) return by_priority(choice, true);
         bool changed = choice.yields;
-        while (next_change_ < changes_.size() && changes_[next_change_] <= choice.at.step) {
+        while (next_change_ < changes_.size() && changes_[next_change_] <= choice.at) {
             ++next_change_;
             changed = true;
         }
@@ -62,7 +66,7 @@ private:
     std::uint64_t one_in_fails_ = 2;
     std::map<int, std::int64_t> priority_;
     std::int64_t lowest_ = 0;
-    std::vector<std::uint32_t> changes_;
+    std::vector<Moment> changes_;
     std::size_t next_change_ = 0;
     std::uint32_t length_ = 100;
 };
