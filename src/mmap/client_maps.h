@@ -89,6 +89,11 @@ private:
     // Files without maps go back to ordinary cache memory, as far as their data can be written.
     void settle(bool removed_only = false);
     void settle_soon();
+    // With the registry locked: whether all that there is of the files' memory is known, but for what maps have become
+    // longer by in their places. False: to be asked again, without the lock.
+    bool knows_all();
+    // Where nothing of the file is known any more, what the kernel still has of its memory becomes known first.
+    bool still_uses(const MappedFile* file);
 
     void read_events();
     // With the registry locked: whether no event of the program's munmap or mremap waits. What was open is decided
@@ -147,6 +152,10 @@ private:
 
     Mutex attach_lock_{Rank::Leaf, "ClientMaps::attached"};
     std::unordered_map<Inode*, Attached> attached_ UEXT4_GUARDED_BY(attach_lock_);
+
+    // Guarded by the registry's lock. What a map has become longer by is found when the library ends the map. Only an
+    // event of the program's can leave memory that nothing leads to.
+    bool all_known_ = true;
 
     Thread reader_, helper_;
     std::vector<Thread> workers_;

@@ -74,12 +74,14 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
             return;
         }
         case UFFD_EVENT_UNMAP: {
+            all_known_ = false;
             registry.keep_growth_locked(message.arg.remove.start, message.arg.remove.end, this);
             std::vector<Region> parts = registry.remove_locked(message.arg.remove.start, message.arg.remove.end, this);
             gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
             return;
         }
         case UFFD_EVENT_REMAP: {
+            all_known_ = false;
             const auto moved = message.arg.remap;
             if (moved.len == 0) return registry.double_locked(moved.from, moved.to, this);
             registry.keep_moved_growth_locked(moved.from, moved.to, moved.len, this);

@@ -109,7 +109,7 @@ void MapRegistry::forget_locked(const std::vector<Region>& parts) {
         const RegionRef whole = it->second;
         regions_.erase(it);
         whole->file->remove_range(range_of(*whole));
-        last_[whole->file.get()] = *whole;
+        set_last_locked(*whole);
         if (whole->start < part.start) put_locked(cut(*whole, whole->start, part.start));
         if (part.end() < whole->end()) put_locked(cut(*whole, part.end(), whole->end()));
     }
@@ -136,7 +136,7 @@ void MapRegistry::forget_layer_locked(const Region& part) {
     const Region whole = std::move(*it);
     if (!is_trace(whole)) {
         whole.file->remove_range(range_of(whole));
-        last_[whole.file.get()] = whole;
+        set_last_locked(whole);
     }
     std::vector<Region> rest;
     if (whole.start < part.start) rest.push_back(cut(whole, whole.start, part.start));
@@ -231,7 +231,7 @@ std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
         }
         if (!is_trace(*it)) {
             it->file->remove_range(range_of(*it));
-            last_[it->file.get()] = *it;
+            set_last_locked(*it);
         }
         gone.push_back(std::move(*it));
         it = aside_.erase(it);
@@ -250,10 +250,11 @@ void MapRegistry::grow_locked(const Region& region, std::uintptr_t end) {
 
 bool MapRegistry::uses(const MappedFile* file) const {
     MutexLock guard(lock_);
-    for (const auto& [start, region] : regions_)
-        if (region->file.get() == file) return true;
-    return std::ranges::any_of(aside_, [&](const Region& region) { return region.file.get() == file; });
+    return uses_locked(file);
 }
+
+// Its ranges are those of its regions, and of what of it is set aside.
+bool MapRegistry::uses_locked(const MappedFile* file) const { return file->is_seen(); }
 
 std::size_t MapRegistry::count(const ClientMaps* engine) const {
     MutexLock guard(lock_);

@@ -29,6 +29,7 @@ public:
     };
     void add_range(const Range& range);
     void remove_range(const Range& range);  // one of those that are like it
+    bool is_seen() const;                   // there are ranges
 
     void protect(std::uint64_t offset, std::uint64_t length) override;
     Result<std::byte*> memory(std::uint64_t index) override;
@@ -41,7 +42,7 @@ private:
     Userfault& userfault_;
     std::unique_ptr<ClientMemory> memory_;
     const std::uint32_t folio_size_;
-    Mutex lock_{Rank::Leaf, "MappedFile"};
+    mutable Mutex lock_{Rank::Leaf, "MappedFile"};
     std::vector<Range> ranges_ UEXT4_GUARDED_BY(lock_);
 };
 
