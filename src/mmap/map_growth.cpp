@@ -88,7 +88,7 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
 
 std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
     std::vector<Span> known;
-    for (const Placement& placed : placements_in(unknown.first, unknown.second))
+    for (const Placement& placed : files_placed_in(unknown.first, unknown.second))
         if (const Span span = know_placed_locked(placed, unknown, like); span.first < span.second)
             known.push_back(span);
     return known;
@@ -123,7 +123,7 @@ bool MapRegistry::know_all_locked(const ClientMaps* engine) {
     for (const Region& region : aside_) add(region);
     for (const auto& [key, region] : last_) add(region);
     bool all = true;
-    for (const Placement& placed : placements_in(0, UINTPTR_MAX)) {
+    for (const Placement& placed : files_placed_in(0, UINTPTR_MAX)) {
         const auto file = files.find({placed.device, placed.inode});
         if (file == files.end()) continue;
         const std::uintptr_t end = file->second->contents().first_own(placed.start, placed.end);
