@@ -127,6 +127,7 @@ std::vector<Placement> files_placed_in(std::uintptr_t start, std::uintptr_t end)
 }
 
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
+    if (!is_mapped(page)) return false;
     const std::optional<Placement> placed = placement_of(page);
     struct stat status{};
     return placed && ::fstat(file, &status) == 0 && placed->inode == status.st_ino && placed->device == status.st_dev &&

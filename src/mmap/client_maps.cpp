@@ -1,5 +1,7 @@
 #include "mmap/client_maps.h"
 
+#include "mmap/address_space.h"
+
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -74,7 +76,8 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
     std::shared_ptr<MappedFile> file;
     const auto take_in = [&]() -> Result<void> {
         std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint(), inode.pages().folio_size()));
-        file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size());
+        file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size(),
+                                            [this] { return is_settled(); });
         inode.pages().set_client_maps(file.get());
         return {};
     };
@@ -219,9 +222,8 @@ bool ClientMaps::knows_all() {
     MapRegistry& registry = MapRegistry::instance();
     if (!is_settled()) return false;
     if (all_known_) return true;
-    // What is moved between two looks is seen neither where it was nor where it goes, and its event has not been read
-    // afterwards.
-    all_known_ = registry.know_all_locked(this) && is_settled();
+    const std::vector<Placement> files = files_placed_in(0, UINTPTR_MAX);
+    all_known_ = userfault_.settled() && registry.know_all_locked(this, files);
     if (all_known_)
         if (std::vector<Region> last = registry.forget_last_locked(this); !last.empty()) take_gone(std::move(last));
     return all_known_;

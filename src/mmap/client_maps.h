@@ -99,6 +99,7 @@ private:
     // With the registry locked: whether no event of the program's munmap or mremap waits. What was open is decided
     // then.
     bool is_settled();
+    bool is_open();  // so that this has to be asked
     void take_gone(std::vector<Region> gone);
     void take_message(const uffd_msg& message, std::vector<Region>& gone);
     void take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid);
@@ -156,6 +157,8 @@ private:
     // Guarded by the registry's lock. What a map has become longer by is found when the library ends the map. Only an
     // event of the program's can leave memory that nothing leads to.
     bool all_known_ = true;
+    // The same. An event was of more, or of something else, than what was known: some is known where it is not.
+    bool doubtful_ = false;
 
     Thread reader_, helper_;
     std::vector<Thread> workers_;

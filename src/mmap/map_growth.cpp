@@ -113,19 +113,50 @@ MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span 
     return {start, end};
 }
 
-bool MapRegistry::know_all_locked(const ClientMaps* engine) {
-    std::map<ClientMemory::Identity, MappedFile*> files;
+std::vector<Region> MapRegistry::forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
+    std::vector<Region> stale;
+    for (const auto& [start, region] : regions_) {
+        if (region->engine != engine) continue;
+        std::uintptr_t at = region->start;
+        const auto add_until = [&](std::uintptr_t end) {
+            if (at >= end) return;
+            Region part = *region;
+            part.start = at;
+            part.length = end - at;
+            part.offset = region->offset_of(at);
+            // What could not be told is not gone.
+            if (!is_mapped(at) || placement_of(at)) stale.push_back(std::move(part));
+        };
+        auto placed = std::ranges::upper_bound(files, at, {}, &Placement::end);
+        for (; placed != files.end() && placed->start < region->end(); ++placed) {
+            const ClientMemory::Identity identity{placed->device, placed->inode};
+            const std::uintptr_t from = std::max(at, placed->start);
+            const std::uintptr_t end = region->file->contents().first_own(from, std::min(placed->end, region->end()));
+            if (identity != region->file->contents().identity() || placed->shared != region->shared ||
+                placed->offset + (from - placed->start) != region->offset_of(from) || from >= end)
+                continue;
+            add_until(from);
+            at = end;
+        }
+        add_until(region->end());
+    }
+    forget_locked(stale);
+    return stale;
+}
+
+bool MapRegistry::know_all_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
+    std::map<ClientMemory::Identity, MappedFile*> known;
     const auto add = [&](const Region& region) {
         if (region.file && region.engine == engine)
-            files.emplace(region.file->contents().identity(), region.file.get());
+            known.emplace(region.file->contents().identity(), region.file.get());
     };
     for (const auto& [start, region] : regions_) add(*region);
     for (const Region& region : aside_) add(region);
     for (const auto& [key, region] : last_) add(region);
     bool all = true;
-    for (const Placement& placed : files_placed_in(0, UINTPTR_MAX)) {
-        const auto file = files.find({placed.device, placed.inode});
-        if (file == files.end()) continue;
+    for (const Placement& placed : files) {
+        const auto file = known.find({placed.device, placed.inode});
+        if (file == known.end()) continue;
         const std::uintptr_t end = file->second->contents().first_own(placed.start, placed.end);
         for (const Span& unknown : unknown_locked(placed.start, end))
             all = know_placed_locked(placed, unknown, nullptr) == unknown && all;

@@ -23,6 +23,14 @@ bool is_trace(const Region& region) { return region.file == nullptr; }
 
 bool overlap(const Region& a, const Region& b) { return a.start < b.end() && b.start < a.end(); }
 
+bool is_there(const Region& region, std::uintptr_t at) {
+    return is_placed_at(at, region.file->descriptor(), region.offset, region.shared);
+}
+
+bool is_met_by_another(const Region& layer, const std::vector<Region>& layers) {
+    return std::ranges::any_of(layers, [&](const Region& l) { return &l != &layer && overlap(l, layer); });
+}
+
 }  // namespace
 
 MapRegistry& MapRegistry::instance() {
@@ -147,11 +155,9 @@ void MapRegistry::forget_layer_locked(const Region& part) {
 }
 
 std::vector<Region> MapRegistry::take_locked(const std::vector<Region>& layers, const Accepts& accepts) {
-    const auto is_met_by_another = [&](const Region& layer) {
-        return std::ranges::any_of(layers, [&](const Region& l) { return &l != &layer && overlap(l, layer); });
-    };
     std::vector<Region> first, last;
-    for (const Region& layer : layers) (!is_met_by_another(layer) || accepts(layer) ? first : last).push_back(layer);
+    for (const Region& layer : layers)
+        (!is_met_by_another(layer, layers) || accepts(layer) ? first : last).push_back(layer);
     first.insert(first.end(), last.begin(), last.end());
     std::vector<Region> taken;
     for (const Region& layer : first) {
@@ -177,9 +183,8 @@ std::vector<Region> MapRegistry::take_locked(const std::vector<Region>& layers, 
 
 std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {
     std::vector<Region> layers = layers_locked(start, end, engine);
-    const bool is_open = std::ranges::any_of(layers, [&](const Region& one) {
-        return std::ranges::any_of(layers, [&](const Region& other) { return &one != &other && overlap(one, other); });
-    });
+    const bool is_open =
+        std::ranges::any_of(layers, [&](const Region& layer) { return is_met_by_another(layer, layers); });
     if (is_open) {
         // Not of addresses where nothing was: another may come there before this is settled.
         std::map<std::uintptr_t, std::uintptr_t> there;
@@ -199,15 +204,28 @@ std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintpt
 void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine) {
     std::vector<Region> layers = layers_locked(from, from + length, engine);
     std::erase_if(layers, is_trace);
-    std::vector<Region> parts = take_locked(layers, [&](const Region& layer) {
-        return is_placed_at(to + (layer.start - from), layer.file->descriptor(), layer.offset, layer.shared);
-    });
+    const auto has_gone = [&](const Region& layer) { return is_there(layer, to + (layer.start - from)); };
+    std::vector<Region> parts = take_locked(layers, has_gone);
     set_aside_locked(to, to + length);
     for (Region& part : parts) {
         aside_.push_back({.life = ++lives_, .start = part.start, .length = part.length, .engine = part.engine});
         part.start = to + (part.start - from);
         put_locked(std::move(part));
     }
+}
+
+bool MapRegistry::is_known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
+                                        const ClientMaps* engine) const {
+    std::vector<Region> layers = layers_locked(start, end, engine);
+    std::erase_if(layers, is_trace);
+    std::ranges::sort(layers, {}, &Region::start);
+    std::uintptr_t at = start;
+    for (const Region& layer : layers) {
+        if (layer.start != at || is_there(layer, layer.start)) return false;
+        if (to && !is_there(layer, *to + (layer.start - start))) return false;
+        at = layer.end();
+    }
+    return at == end;
 }
 
 bool MapRegistry::is_open_locked(const ClientMaps* engine) const {

@@ -63,9 +63,15 @@ public:
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
     bool uses(const MappedFile* file) const;
     bool uses_locked(const MappedFile* file) const UEXT4_REQUIRES(lock_);
-    // All that the kernel has of the memory of the engine's files becomes known. False where it cannot be said of some
-    // of it whether it stays. It is told true if every event of the engine's has been read, before and afterwards.
-    bool know_all_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
+    // `files`: all that are mapped, looked at when no event of the engine's waited, before and afterwards. What there
+    // is of the memory of its files becomes known. False where it cannot be said of some of it whether it stays.
+    bool know_all_locked(const ClientMaps* engine, const std::vector<Placement>& files) UEXT4_REQUIRES(lock_);
+    // What of its maps is not where it is known to be is forgotten.
+    std::vector<Region> forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files)
+        UEXT4_REQUIRES(lock_);
+    // Whether what went, or was moved, is just what is known of it. Before remove_locked() and move_locked().
+    bool is_known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
+                               const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     // What went before all was known tells nothing more. The references go outside of the lock.
     std::vector<Region> forget_last_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // It is not to be found by its memory any more. Nothing: it has maps. The references go outside of the lock.

@@ -34,6 +34,7 @@ void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
     // registry's lock: until then nothing can be asked for.
     const auto all_protected = [&] {
         MutexLock events(MapRegistry::instance().lock());
+        if (!settled_()) return false;
         MutexLock guard(lock_);
         for (const Range& r : ranges_) {
             const std::uint64_t from = std::max(first, r.offset), to = std::min(end, r.offset + r.length);

@@ -210,31 +210,33 @@ TEST_P(Meanwhile, IsMovedBetweenTwoLooks) {
     ::close(other);
     char* const high = behind + (between + 1) * page;
     ASSERT_EQ(::mremap(memory, 8 * page, 8 * page, MREMAP_MAYMOVE | MREMAP_FIXED, high), high);
-    // An event, and what is left is as if the next had come too soon for it.
-    ASSERT_EQ(::munmap(high, page), 0);
-    while (is_known(high)) std::this_thread::yield();
+    while (!is_known(high)) std::this_thread::yield();
+    unmap(high + page, 1);
+    // As if an event had come too soon for it.
+    forget(high + 2 * page, 6);
     std::thread mover;
     marker.store(address(behind));
     at_marker = [&] {
-        mover =
-            std::thread([&] { ::mremap(high + page, 7 * page, 7 * page, MREMAP_MAYMOVE | MREMAP_FIXED, low + page); });
+        mover = std::thread(
+            [&] { ::mremap(high + 2 * page, 6 * page, 6 * page, MREMAP_MAYMOVE | MREMAP_FIXED, low + 2 * page); });
         const auto is_moved = [&] {
-            const auto placed = placement_of(address(low) + page);
+            const auto placed = placement_of(address(low) + 2 * page);
             return placed && placed->protection != PROT_NONE;
         };
         while (!is_moved()) std::this_thread::yield();
     };
-    forget(high + page, 7);
+    ASSERT_EQ(::munmap(high, page), 0);
+    while (is_known(high)) std::this_thread::yield();
     let_go();
     ASSERT_FALSE(at_marker.is_set()) << "nobody has looked";
     mover.join();
     char seen = 0;
-    EXPECT_EQ(signal_of([&] { seen = load(low + page); }), 0);
-    EXPECT_EQ(seen, 'b');
-    EXPECT_EQ(signal_of([&] { low[2 * page] = 'S'; }), 0);
-    EXPECT_EQ(in_file(2 * page), 'S');
+    EXPECT_EQ(signal_of([&] { seen = load(low + 2 * page); }), 0);
+    EXPECT_EQ(seen, 'c');
+    EXPECT_EQ(signal_of([&] { low[3 * page] = 'S'; }), 0);
+    EXPECT_EQ(in_file(3 * page), 'S');
     EXPECT_EQ(fs->maps().live(), 1U);
-    unmap(low + page, 7);
+    unmap(low + 2 * page, 6);
     ::munmap(low, (between + 20) * page);
 }
 
