@@ -220,6 +220,7 @@ std::size_t ClientMaps::live() {
 
 bool ClientMaps::knows_all() {
     MapRegistry& registry = MapRegistry::instance();
+    registry.lock().assert_held();
     if (!is_settled()) return false;
     if (all_known_) return true;
     const std::vector<Placement> files = files_placed_in(0, UINTPTR_MAX);

@@ -68,7 +68,11 @@ bool ClientMaps::is_settled() {
     return true;
 }
 
-bool ClientMaps::is_open() { return doubtful_ || MapRegistry::instance().is_open_locked(this); }
+bool ClientMaps::is_open() {
+    MapRegistry& registry = MapRegistry::instance();
+    registry.lock().assert_held();
+    return doubtful_ || registry.is_open_locked(this);
+}
 
 void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone) {
     MapRegistry& registry = MapRegistry::instance();

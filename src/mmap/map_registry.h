@@ -9,7 +9,8 @@
 // By what the program makes a map longer (mremap), nothing tells. It is found where it is looked for, behind the end of
 // what is known, as long as that is there; before an event takes it away, what is left behind it becomes known. What
 // has been moved is looked for where it has gone, and what else lies in a place that is asked for is known by the file
-// that the kernel says it is of.
+// that the kernel says it is of. So an event may be of memory that nobody knew, and another map have its address by
+// then: where an event is not just of what is known, all that is mapped is looked at when no event waits any more.
 #pragma once
 
 #include "inode/inode_table.h"
