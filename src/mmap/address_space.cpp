@@ -1,5 +1,7 @@
 #include "mmap/address_space.h"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -9,6 +11,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
+#include <span>
 
 namespace uext4 {
 
@@ -33,13 +36,64 @@ std::optional<Placement> parsed(const std::string& line) {
     return p;
 }
 
-// Calls `see` with what reaches behind `page`, by address, for as long as that is true.
+// Linux 6.11, newer than the headers of Debian 12: the map at an address, or the next, without those before it.
+struct PlacementQuery {
+    std::uint64_t size, flags, address;                          // asked for
+    std::uint64_t start, end, rights, page_size, offset, inode;  // the answer
+    std::uint32_t major_number, minor_number;
+    std::uint32_t name_size, build_id_size;
+    std::uint64_t name, build_id;
+};
+static_assert(sizeof(PlacementQuery) == 104);
+constexpr std::uint64_t query_readable = 1, query_writable = 2, query_executable = 4, query_shared = 8;
+constexpr std::uint64_t query_or_next = 0x10, query_of_files = 0x20;
+const unsigned long query_request = _IOWR('f', 17, PlacementQuery);
+
+enum class Of { anything, files };
+
+// 0, or the error.
+int query(int maps, std::uintptr_t page, Of of, std::span<char> name, Placement& out) {
+    PlacementQuery q{};
+    q.size = sizeof q;
+    q.flags = query_or_next | (of == Of::files ? query_of_files : 0);
+    q.address = page;
+    q.name = name.empty() ? 0 : reinterpret_cast<std::uintptr_t>(name.data());
+    q.name_size = static_cast<std::uint32_t>(name.size());
+    if (::ioctl(maps, query_request, &q) != 0) return errno;
+    out = {.start = q.start,
+           .end = q.end,
+           .protection = (q.rights & query_readable ? PROT_READ : 0) | (q.rights & query_writable ? PROT_WRITE : 0) |
+                         (q.rights & query_executable ? PROT_EXEC : 0),
+           .shared = (q.rights & query_shared) != 0,
+           .offset = q.offset,
+           .device = makedev(q.major_number, q.minor_number),
+           .inode = q.inode,
+           .path = q.name_size > 0 ? name.data() : ""};
+    return 0;
+}
+
+// Calls `see` with what reaches behind `page`, by address, for as long as that is true. The path is told of the first.
 template <class See>
-void see_placements(std::uintptr_t page, See see) {
+void see_placements(std::uintptr_t page, Of of, See see) {
+    const int file = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    char name[128];
+    int error = 0;
+    for (std::span<char> path = name; error == 0; path = {}) {
+        Placement placed;
+        error = query(file, page, of, path, placed);
+        if (error == ENAMETOOLONG) error = query(file, page, of, {}, placed);
+        if (error == 0 && !see(placed)) break;
+        if (error == 0) page = placed.end;
+    }
+    ::close(file);
+    if (error == 0 || error == ENOENT) return;
+    // An older kernel.
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) {
         const std::optional<Placement> placed = parsed(line);
-        if (placed && placed->end > page && !see(*placed)) return;
+        if (!placed || placed->end <= page || (of == Of::files && placed->inode == 0)) continue;
+        if (!see(*placed)) return;
     }
 }
 
@@ -47,7 +101,7 @@ void see_placements(std::uintptr_t page, See see) {
 
 std::optional<Placement> placement_of(std::uintptr_t page) {
     std::optional<Placement> found;
-    see_placements(page, [&](const Placement& placed) {
+    see_placements(page, Of::anything, [&](const Placement& placed) {
         if (placed.start <= page) found = placed;
         return false;
     });
@@ -62,9 +116,9 @@ bool is_mapped(std::uintptr_t page) {
 
 bool placements_are_told() { return ::access("/proc/self/maps", R_OK) == 0; }
 
-std::vector<Placement> placements_in(std::uintptr_t start, std::uintptr_t end) {
+std::vector<Placement> files_placed_in(std::uintptr_t start, std::uintptr_t end) {
     std::vector<Placement> found;
-    see_placements(start, [&](const Placement& placed) {
+    see_placements(start, Of::files, [&](const Placement& placed) {
         if (placed.start >= end) return false;
         found.push_back(placed);
         return true;
@@ -73,6 +127,7 @@ std::vector<Placement> placements_in(std::uintptr_t start, std::uintptr_t end) {
 }
 
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
+    if (!is_mapped(page)) return false;
     const std::optional<Placement> placed = placement_of(page);
     struct stat status{};
     return placed && ::fstat(file, &status) == 0 && placed->inode == status.st_ino && placed->device == status.st_dev &&
@@ -84,7 +139,7 @@ std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset,
     if (!is_mapped(page)) return page;  // most often
     if (::fstat(file, &status) != 0) return page;
     std::uintptr_t end = page;
-    see_placements(page, [&](const Placement& placed) {
+    see_placements(page, Of::anything, [&](const Placement& placed) {
         const bool goes_on = placed.start <= end && placed.inode == status.st_ino && placed.device == status.st_dev &&
                              placed.shared == shared && placed.offset + (end - placed.start) == offset + (end - page);
         if (goes_on) end = placed.end;

@@ -1,4 +1,5 @@
-// Where a page of the process lies, as /proc/self/maps tells it. Linux's proc_pid_maps(5).
+// Where a page of the process lies, as /proc/self/maps tells it, which newer kernels let ask for an address. Linux's
+// proc_pid_maps(5).
 #pragma once
 
 #include <sys/types.h>
@@ -17,7 +18,7 @@ struct Placement {
     std::uint64_t offset = 0;           // in the file, at `start`
     dev_t device = 0;
     ino_t inode = 0;
-    std::string path;
+    std::string path;  // of placement_of() alone; empty if it is long
 };
 
 // Nothing: nothing is mapped there, or it cannot be told.
@@ -27,8 +28,8 @@ std::optional<Placement> placement_of(std::uintptr_t page);
 bool is_mapped(std::uintptr_t page);
 // Whether it can be told at all.
 bool placements_are_told();
-// All that lies in [start, end), by address, each as a whole. Empty: nothing, or it cannot be told.
-std::vector<Placement> placements_in(std::uintptr_t start, std::uintptr_t end);
+// All files that are mapped in [start, end), by address, each as a whole. Empty: none, or it cannot be told.
+std::vector<Placement> files_placed_in(std::uintptr_t start, std::uintptr_t end);
 
 // Whether the file's bytes at `offset` are mapped there.
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);

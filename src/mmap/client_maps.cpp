@@ -1,5 +1,7 @@
 #include "mmap/client_maps.h"
 
+#include "mmap/address_space.h"
+
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -8,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 namespace uext4 {
 
@@ -73,7 +76,8 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
     std::shared_ptr<MappedFile> file;
     const auto take_in = [&]() -> Result<void> {
         std::unique_ptr<ClientMemory> memory = TRY(ClientMemory::create(inode.size_hint(), inode.pages().folio_size()));
-        file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size());
+        file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size(),
+                                            [this] { return is_settled(); });
         inode.pages().set_client_maps(file.get());
         return {};
     };
@@ -90,13 +94,21 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
                                    .file = file->descriptor(),
                                    .offset = request.offset};
     TRY(file->contents().reach(std::min(wanted.offset + wanted.length, request.inode->size_hint())));
-    void* memory = TRY(userfault_.map_watched(wanted));
-    // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
     MapRegistry& registry = MapRegistry::instance();
+    std::uintptr_t start = 0;
+    {
+        // Who looks for what is not known does not find it before it is a map.
+        MutexLock guard(registry.lock());
+        start = reinterpret_cast<std::uintptr_t>(TRY(userfault_.map_watched(wanted)));
+        registry.set_leaving_locked(start, start + wanted.length);
+    }
+    void* memory = reinterpret_cast<void*>(start);
+    // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
     for (bool placed = false; !placed; ::sched_yield()) {
         MutexLock guard(registry.lock());
         if (!is_settled()) continue;
-        registry.insert_locked({.start = reinterpret_cast<std::uintptr_t>(memory),
+        registry.set_left_locked(start, start + wanted.length);
+        registry.insert_locked({.start = start,
                                 .length = wanted.length,
                                 .offset = request.offset,
                                 .inode = request.inode,
@@ -132,8 +144,12 @@ Result<void*> ClientMaps::map(const MapRequest& request) {
         memory = TRY(place(request, file));
         return {};
     };
-    TRY(server_.holding(*request.inode, map_again));
-    if (!memory) TRY(server_.exclusively(*request.inode, map_first));
+    Result<void> mapped = server_.holding(*request.inode, map_again);
+    if (mapped && !memory) mapped = server_.exclusively(*request.inode, map_first);
+    if (!mapped) {
+        settle_soon();  // it may have been the file's first
+        return fail(mapped.error());
+    }
     if (request.populate) {
         const RegionRef region = MapRegistry::instance().find(reinterpret_cast<std::uintptr_t>(memory));
         if (region) populate(*region);
@@ -155,8 +171,12 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     const std::uintptr_t end = start + round_up(length, page_size);
     MapRegistry& registry = MapRegistry::instance();
     std::vector<Region> gone;  // the last references to inodes go outside of the lock
-    {
+    for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
+        // What an event that waits takes away may have given its address to other memory, which is to stay.
+        std::set<ClientMaps*> engines;
+        for (const Region& part : registry.parts_locked(start, end)) engines.insert(part.engine);
+        if (!std::ranges::all_of(engines, [](ClientMaps* engine) { return engine->is_settled(); })) continue;
         registry.find_growth_locked(start, end);
         gone = registry.parts_locked(start, end);
         if (gone.empty()) return fail(EINVAL, "unmap of {} bytes at {}: no map of a file", length, fmt::ptr(address));
@@ -172,6 +192,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
         }
         registry.forget_locked(gone);
         registry.set_leaving_locked(start, end);
+        break;
     }
     for (const Region& part : gone) {
         // Not watched any more, so that no event of it is left behind.
@@ -182,6 +203,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     {
         MutexLock guard(registry.lock());
         registry.set_left_locked(start, end);
+        registry.keep_behind_locked(gone);
     }
     for (const Region& part : gone) part.engine->settle_soon();
     return {};
@@ -191,15 +213,33 @@ std::size_t ClientMaps::live() {
     MapRegistry& registry = MapRegistry::instance();
     for (bool decided = false; !decided; ::sched_yield()) {
         MutexLock guard(registry.lock());
-        decided = !registry.is_open_locked(this) || is_settled();
+        decided = knows_all();
     }
-    std::vector<Attached> all;
-    {
-        MutexLock guard(attach_lock_);
-        for (const auto& [inode, attached] : attached_) all.push_back(attached);
-    }
-    for (const Attached& one : all) (void)registry.still_uses(one.file.get());
     return registry.count(this);
+}
+
+bool ClientMaps::knows_all() {
+    MapRegistry& registry = MapRegistry::instance();
+    registry.lock().assert_held();
+    if (!is_settled()) return false;
+    if (all_known_) return true;
+    const std::vector<Placement> files = files_placed_in(0, UINTPTR_MAX);
+    all_known_ = userfault_.settled() && registry.know_all_locked(this, files);
+    if (all_known_)
+        if (std::vector<Region> last = registry.forget_last_locked(this); !last.empty()) take_gone(std::move(last));
+    return all_known_;
+}
+
+bool ClientMaps::still_uses(const MappedFile* file) {
+    constexpr std::chrono::milliseconds patience{100};  // with the file locked
+    MapRegistry& registry = MapRegistry::instance();
+    for (const auto until = monotonic_now() + patience; monotonic_now() < until; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        if (registry.uses_locked(file)) return true;
+        if (knows_all()) return registry.uses_locked(file);
+    }
+    settle_soon();
+    return true;
 }
 
 void ClientMaps::let_go() {
@@ -225,15 +265,16 @@ void ClientMaps::settle(bool removed_only) {
     for (const Attached& one : all) {
         if (MapRegistry::instance().uses(one.file.get())) continue;
         Inode& inode = *one.inode;
-        std::optional<Region> last;
+        std::optional<std::vector<Region>> last;
         Result<void> done = server_.exclusively(inode, [&]() -> Result<void> {
             // Another thread may have done it, and the file have maps again.
-            if (attached(inode) != one.file || MapRegistry::instance().still_uses(one.file.get())) return {};
+            if (attached(inode) != one.file || still_uses(one.file.get())) return {};
             TRY(server_.quiesce(inode, [&]() -> Result<void> {
+                last = MapRegistry::instance().forget_file(one.file.get());
+                if (!last) return fail(EBUSY, "the file has memory maps");
                 inode.pages().set_client_maps(nullptr);
                 return {};
             }));
-            last = MapRegistry::instance().forget_file(one.file.get());
             MutexLock guard(attach_lock_);
             attached_.erase(&inode);
             return {};

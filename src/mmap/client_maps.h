@@ -89,11 +89,17 @@ private:
     // Files without maps go back to ordinary cache memory, as far as their data can be written.
     void settle(bool removed_only = false);
     void settle_soon();
+    // With the registry locked: whether all that there is of the files' memory is known, but for what maps have become
+    // longer by in their places. False: to be asked again, without the lock.
+    bool knows_all();
+    // Where nothing of the file is known any more, what the kernel still has of its memory becomes known first.
+    bool still_uses(const MappedFile* file);
 
     void read_events();
     // With the registry locked: whether no event of the program's munmap or mremap waits. What was open is decided
     // then.
     bool is_settled();
+    bool is_open();  // so that this has to be asked
     void take_gone(std::vector<Region> gone);
     void take_message(const uffd_msg& message, std::vector<Region>& gone);
     void take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid);
@@ -147,6 +153,12 @@ private:
 
     Mutex attach_lock_{Rank::Leaf, "ClientMaps::attached"};
     std::unordered_map<Inode*, Attached> attached_ UEXT4_GUARDED_BY(attach_lock_);
+
+    // Guarded by the registry's lock. What a map has become longer by is found when the library ends the map. Only an
+    // event of the program's can leave memory that nothing leads to.
+    bool all_known_ = true;
+    // The same. An event was of more, or of something else, than what was known: some is known where it is not.
+    bool doubtful_ = false;
 
     Thread reader_, helper_;
     std::vector<Thread> workers_;

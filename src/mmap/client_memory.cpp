@@ -35,6 +35,11 @@ int lengthen(int file, std::uint64_t size) {
 }
 }  // namespace
 
+ClientMemory::ClientMemory(int fd, std::uint32_t unit) : fd_(fd), unit_(unit) {
+    struct stat status{};
+    if (::fstat(fd, &status) == 0) identity_ = {status.st_dev, status.st_ino};
+}
+
 Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, std::uint32_t unit) {
     const int fd = ::memfd_create(name, MFD_CLOEXEC);
     if (fd < 0) return fail(errno, "memory map: no memory file: {}", std::strerror(errno));
@@ -46,11 +51,6 @@ Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, s
 ClientMemory::~ClientMemory() {
     for (const auto& [number, memory] : windows_) ::munmap(memory, window);
     ::close(fd_);
-}
-
-bool ClientMemory::is(dev_t device, ino_t inode) const {
-    struct stat status{};
-    return ::fstat(fd_, &status) == 0 && status.st_dev == device && status.st_ino == inode;
 }
 
 void ClientMemory::extend_locked(std::uint64_t size) {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <utility>
 
 namespace uext4 {
 
@@ -23,7 +24,9 @@ public:
     ClientMemory(const ClientMemory&) = delete;
 
     int descriptor() const { return fd_; }
-    bool is(dev_t device, ino_t inode) const;
+    // What the kernel calls it, where it tells what is mapped.
+    using Identity = std::pair<dev_t, ino_t>;
+    Identity identity() const { return identity_; }
     // Where [offset, offset + length) lies; the range does not cross a window (lengths are powers of two up to 64 KiB,
     // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM, EFBIG.
     Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
@@ -41,13 +44,14 @@ public:
     void cut(std::uint64_t size);
 
 private:
-    ClientMemory(int fd, std::uint32_t unit) : fd_(fd), unit_(unit) {}
+    ClientMemory(int fd, std::uint32_t unit);
     void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
     Result<void> reach_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
     static constexpr std::uint64_t window = std::uint64_t{64} << 20;
     const int fd_;
     const std::uint64_t unit_;
+    Identity identity_;
     Mutex lock_{Rank::Leaf, "ClientMemory"};
     std::uint64_t size_ UEXT4_GUARDED_BY(lock_) = 0;  // of the memory file, whole units
     std::map<std::uint64_t, std::byte*> windows_ UEXT4_GUARDED_BY(lock_);

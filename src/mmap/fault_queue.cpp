@@ -38,7 +38,7 @@ void ClientMaps::read_events() {
             uffd_msg messages[32];
             const ssize_t n = ::read(userfault_.descriptor(), messages, sizeof messages);
             for (ssize_t i = 0; i < n / static_cast<ssize_t>(sizeof(uffd_msg)); ++i) take_message(messages[i], gone);
-            is_open = registry.is_open_locked(this) && !is_settled();
+            is_open = this->is_open() && !is_settled();
         }
         if (!gone.empty()) take_gone(std::move(gone));
     }
@@ -57,7 +57,21 @@ bool ClientMaps::is_settled() {
     registry.lock().assert_held();
     if (!userfault_.settled()) return false;
     if (registry.is_open_locked(this)) take_gone(registry.settle_locked(this));
+    if (!doubtful_) return true;
+    // What is moved between two looks is seen neither where it was nor where it goes; its event waits then.
+    const std::vector<Placement> files = files_placed_in(0, UINTPTR_MAX);
+    if (!userfault_.settled()) return false;
+    if (std::vector<Region> stale = registry.forget_stale_locked(this, files); !stale.empty())
+        take_gone(std::move(stale));
+    all_known_ = registry.know_all_locked(this, files);
+    doubtful_ = false;
     return true;
+}
+
+bool ClientMaps::is_open() {
+    MapRegistry& registry = MapRegistry::instance();
+    registry.lock().assert_held();
+    return doubtful_ || registry.is_open_locked(this);
 }
 
 void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone) {
@@ -74,15 +88,24 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
             return;
         }
         case UFFD_EVENT_UNMAP: {
-            registry.keep_growth_locked(message.arg.remove.start, message.arg.remove.end, this);
-            std::vector<Region> parts = registry.remove_locked(message.arg.remove.start, message.arg.remove.end, this);
+            all_known_ = false;
+            const auto [start, end] = std::pair(message.arg.remove.start, message.arg.remove.end);
+            registry.keep_growth_locked(start, end, this);
+            if (!registry.is_known_to_go_locked(start, end, std::nullopt, this)) doubtful_ = true;
+            std::vector<Region> parts = registry.remove_locked(start, end, this);
             gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
             return;
         }
         case UFFD_EVENT_REMAP: {
+            all_known_ = false;
             const auto moved = message.arg.remap;
-            if (moved.len == 0) return registry.double_locked(moved.from, moved.to, this);
+            if (moved.len == 0) {
+                registry.double_locked(moved.from, moved.to, this);
+                if (!registry.find_locked(moved.to)) doubtful_ = true;
+                return;
+            }
             registry.keep_moved_growth_locked(moved.from, moved.to, moved.len, this);
+            if (!registry.is_known_to_go_locked(moved.from, moved.from + moved.len, moved.to, this)) doubtful_ = true;
             registry.move_locked(moved.from, moved.to, moved.len, this);
             registry.find_moved_locked(moved.from, moved.to, moved.len);
             return;
@@ -198,7 +221,7 @@ Result<void> ClientMaps::serve_in(const Region& region, const Job& job, Kind kin
         const auto try_it = [&]() -> Result<bool> {
             MapRegistry& registry = MapRegistry::instance();
             MutexLock guard(registry.lock());
-            if (registry.is_open_locked(this) && !is_settled()) return false;
+            if (is_open() && !is_settled()) return false;
             const RegionRef now = registry.find_locked(job.page);
             if (!now || now->life != region.life || now->inode.get() != region.inode.get()) return true;
             const std::uint64_t first = std::max(offset, now->offset);

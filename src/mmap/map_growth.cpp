@@ -58,24 +58,22 @@ std::vector<MapRegistry::Span> MapRegistry::unknown_locked(std::uintptr_t start,
 std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, std::uintptr_t start,
                                                        const RegionRef& like) const {
     const std::uint64_t offset = placed.offset + (start - placed.start);
-    std::map<const MappedFile*, bool> known;
+    const ClientMemory::Identity identity{placed.device, placed.inode};
     const auto is_it = [&](const Region& region) {
-        if (!region.file || region.shared != placed.shared) return false;
-        const auto [it, fresh] = known.try_emplace(region.file.get());
-        if (fresh) it->second = region.file->contents().is(placed.device, placed.inode);
-        return it->second;
+        return region.file && region.shared == placed.shared && region.file->contents().identity() == identity;
     };
-    // What goes on below or above; else another map, of what allows the least.
+    // What goes on below or above; else another map. Of several the one that allows the least.
     std::optional<Region> best;
-    int rank = 0;
+    int rank = -1;
     const auto consider = [&](const Region& region) {
         if (!is_it(region)) return;
         const bool below = region.end() == start && region.offset_of(start) == offset;
         const bool above = region.start > start && offset + (region.start - start) == region.offset;
-        const int value = below ? 4 : above ? 3 : region.may_store ? 1 : 2;
+        const int forbids = 2 * !region.may_store + !region.may_use_reserve;
+        const int value = (below ? 8 : above ? 4 : 0) + forbids;
         if (value <= rank) return;
         best = region, rank = value;
-        if (value <= 2) best->life = 0;
+        if (!below && !above) best->life = 0;
     };
     if (like && is_it(*like)) {
         best = *like;
@@ -84,31 +82,86 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
     }
     for (const auto& [at, region] : regions_) consider(*region);
     for (const Region& region : aside_) consider(region);
-    if (!best)
-        for (const auto& [file, region] : last_) consider(region);
+    for (const auto& [key, region] : last_) consider(region);
     return best;
 }
 
 std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
     std::vector<Span> known;
-    for (const Placement& placed : placements_in(unknown.first, unknown.second)) {
-        const std::uintptr_t start = std::max(placed.start, unknown.first);
-        std::uintptr_t end = std::min(placed.end, unknown.second);
-        for (const auto& [from, to] : leaving_)
-            if (from < end && start < to) end = std::max(from, start);
-        if (start >= end) continue;
-        std::optional<Region> whole = likely_whole_locked(placed, start, like);
-        if (!whole) continue;
-        end = whole->file->contents().first_own(start, end);
-        if (start >= end) continue;
-        if (whole->life == 0) whole->life = ++lives_;
-        whole->offset = placed.offset + (start - placed.start);
-        whole->start = start;
-        whole->length = end - start;
-        put_locked(std::move(*whole));
-        known.emplace_back(start, end);
-    }
+    for (const Placement& placed : files_placed_in(unknown.first, unknown.second))
+        if (const Span span = know_placed_locked(placed, unknown, like); span.first < span.second)
+            known.push_back(span);
     return known;
+}
+
+MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span unknown, const RegionRef& like) {
+    const std::uintptr_t start = std::max(placed.start, unknown.first);
+    const Span nothing{start, start};
+    std::uintptr_t end = std::min(placed.end, unknown.second);
+    for (const auto& [from, to] : leaving_)
+        if (from < end && start < to) end = std::max(from, start);
+    if (start >= end) return nothing;
+    std::optional<Region> whole = likely_whole_locked(placed, start, like);
+    if (!whole) return nothing;
+    end = whole->file->contents().first_own(start, end);
+    if (start >= end) return nothing;
+    if (whole->life == 0) whole->life = ++lives_;
+    whole->offset = placed.offset + (start - placed.start);
+    whole->start = start;
+    whole->length = end - start;
+    put_locked(std::move(*whole));
+    return {start, end};
+}
+
+std::vector<Region> MapRegistry::forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
+    std::vector<Region> stale;
+    for (const auto& [start, region] : regions_) {
+        if (region->engine != engine) continue;
+        std::uintptr_t at = region->start;
+        const auto add_until = [&](std::uintptr_t end) {
+            if (at >= end) return;
+            Region part = *region;
+            part.start = at;
+            part.length = end - at;
+            part.offset = region->offset_of(at);
+            // What could not be told is not gone.
+            if (!is_mapped(at) || placement_of(at)) stale.push_back(std::move(part));
+        };
+        auto placed = std::ranges::upper_bound(files, at, {}, &Placement::end);
+        for (; placed != files.end() && placed->start < region->end(); ++placed) {
+            const ClientMemory::Identity identity{placed->device, placed->inode};
+            const std::uintptr_t from = std::max(at, placed->start);
+            const std::uintptr_t end = region->file->contents().first_own(from, std::min(placed->end, region->end()));
+            if (identity != region->file->contents().identity() || placed->shared != region->shared ||
+                placed->offset + (from - placed->start) != region->offset_of(from) || from >= end)
+                continue;
+            add_until(from);
+            at = end;
+        }
+        add_until(region->end());
+    }
+    forget_locked(stale);
+    return stale;
+}
+
+bool MapRegistry::know_all_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
+    std::map<ClientMemory::Identity, MappedFile*> known;
+    const auto add = [&](const Region& region) {
+        if (region.file && region.engine == engine)
+            known.emplace(region.file->contents().identity(), region.file.get());
+    };
+    for (const auto& [start, region] : regions_) add(*region);
+    for (const Region& region : aside_) add(region);
+    for (const auto& [key, region] : last_) add(region);
+    bool all = true;
+    for (const Placement& placed : files) {
+        const auto file = known.find({placed.device, placed.inode});
+        if (file == known.end()) continue;
+        const std::uintptr_t end = file->second->contents().first_own(placed.start, placed.end);
+        for (const Span& unknown : unknown_locked(placed.start, end))
+            all = know_placed_locked(placed, unknown, nullptr) == unknown && all;
+    }
+    return all;
 }
 
 void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) {
@@ -148,24 +201,35 @@ void MapRegistry::keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t t
     keep_growth_locked(from, end, engine);
 }
 
-bool MapRegistry::still_uses(const MappedFile* file) {
-    if (uses(file)) return true;
-    MutexLock guard(lock_);
-    const auto last = last_.find(file);
-    if (last == last_.end()) return false;
-    bool found = false;
-    for (const Placement& placed : placements_in(0, UINTPTR_MAX))
-        if (last->second.file->contents().is(placed.device, placed.inode))
-            found = !know_locked({placed.start, placed.end}).empty() || found;
-    return found;
+void MapRegistry::keep_behind_locked(const std::vector<Region>& parts) {
+    for (const Region& part : parts) {
+        if (find_locked(part.end())) continue;
+        if (const std::uintptr_t until = more_until_locked(part, part.end()); until > part.end())
+            put_more_locked(part, part.end(), until);
+    }
 }
 
-std::optional<Region> MapRegistry::forget_file(const MappedFile* file) {
+void MapRegistry::set_last_locked(const Region& part) {
+    last_[{part.file.get(), part.shared, part.may_store, part.may_use_reserve}] = part;
+}
+
+std::vector<Region> MapRegistry::forget_last_locked(const ClientMaps* engine) {
+    std::vector<Region> out;
+    std::erase_if(last_, [&](auto& entry) {
+        if (entry.second.engine != engine) return false;
+        out.push_back(std::move(entry.second));
+        return true;
+    });
+    return out;
+}
+
+std::optional<std::vector<Region>> MapRegistry::forget_file(const MappedFile* file) {
+    std::vector<Region> out;
     MutexLock guard(lock_);
-    const auto last = last_.find(file);
-    if (last == last_.end()) return std::nullopt;
-    Region out = std::move(last->second);
-    last_.erase(last);
+    if (uses_locked(file)) return std::nullopt;
+    auto it = last_.lower_bound({file, false, false, false});
+    for (; it != last_.end() && it->second.file.get() == file; it = last_.erase(it))
+        out.push_back(std::move(it->second));
     return out;
 }
 

@@ -23,6 +23,14 @@ bool is_trace(const Region& region) { return region.file == nullptr; }
 
 bool overlap(const Region& a, const Region& b) { return a.start < b.end() && b.start < a.end(); }
 
+bool is_there(const Region& region, std::uintptr_t at) {
+    return is_placed_at(at, region.file->descriptor(), region.offset, region.shared);
+}
+
+bool is_met_by_another(const Region& layer, const std::vector<Region>& layers) {
+    return std::ranges::any_of(layers, [&](const Region& l) { return &l != &layer && overlap(l, layer); });
+}
+
 }  // namespace
 
 MapRegistry& MapRegistry::instance() {
@@ -109,7 +117,7 @@ void MapRegistry::forget_locked(const std::vector<Region>& parts) {
         const RegionRef whole = it->second;
         regions_.erase(it);
         whole->file->remove_range(range_of(*whole));
-        last_[whole->file.get()] = *whole;
+        set_last_locked(*whole);
         if (whole->start < part.start) put_locked(cut(*whole, whole->start, part.start));
         if (part.end() < whole->end()) put_locked(cut(*whole, part.end(), whole->end()));
     }
@@ -136,7 +144,7 @@ void MapRegistry::forget_layer_locked(const Region& part) {
     const Region whole = std::move(*it);
     if (!is_trace(whole)) {
         whole.file->remove_range(range_of(whole));
-        last_[whole.file.get()] = whole;
+        set_last_locked(whole);
     }
     std::vector<Region> rest;
     if (whole.start < part.start) rest.push_back(cut(whole, whole.start, part.start));
@@ -147,11 +155,9 @@ void MapRegistry::forget_layer_locked(const Region& part) {
 }
 
 std::vector<Region> MapRegistry::take_locked(const std::vector<Region>& layers, const Accepts& accepts) {
-    const auto is_met_by_another = [&](const Region& layer) {
-        return std::ranges::any_of(layers, [&](const Region& l) { return &l != &layer && overlap(l, layer); });
-    };
     std::vector<Region> first, last;
-    for (const Region& layer : layers) (!is_met_by_another(layer) || accepts(layer) ? first : last).push_back(layer);
+    for (const Region& layer : layers)
+        (!is_met_by_another(layer, layers) || accepts(layer) ? first : last).push_back(layer);
     first.insert(first.end(), last.begin(), last.end());
     std::vector<Region> taken;
     for (const Region& layer : first) {
@@ -177,9 +183,8 @@ std::vector<Region> MapRegistry::take_locked(const std::vector<Region>& layers, 
 
 std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) {
     std::vector<Region> layers = layers_locked(start, end, engine);
-    const bool is_open = std::ranges::any_of(layers, [&](const Region& one) {
-        return std::ranges::any_of(layers, [&](const Region& other) { return &one != &other && overlap(one, other); });
-    });
+    const bool is_open =
+        std::ranges::any_of(layers, [&](const Region& layer) { return is_met_by_another(layer, layers); });
     if (is_open) {
         // Not of addresses where nothing was: another may come there before this is settled.
         std::map<std::uintptr_t, std::uintptr_t> there;
@@ -199,15 +204,28 @@ std::vector<Region> MapRegistry::remove_locked(std::uintptr_t start, std::uintpt
 void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine) {
     std::vector<Region> layers = layers_locked(from, from + length, engine);
     std::erase_if(layers, is_trace);
-    std::vector<Region> parts = take_locked(layers, [&](const Region& layer) {
-        return is_placed_at(to + (layer.start - from), layer.file->descriptor(), layer.offset, layer.shared);
-    });
+    const auto has_gone = [&](const Region& layer) { return is_there(layer, to + (layer.start - from)); };
+    std::vector<Region> parts = take_locked(layers, has_gone);
     set_aside_locked(to, to + length);
     for (Region& part : parts) {
         aside_.push_back({.life = ++lives_, .start = part.start, .length = part.length, .engine = part.engine});
         part.start = to + (part.start - from);
         put_locked(std::move(part));
     }
+}
+
+bool MapRegistry::is_known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
+                                        const ClientMaps* engine) const {
+    std::vector<Region> layers = layers_locked(start, end, engine);
+    std::erase_if(layers, is_trace);
+    std::ranges::sort(layers, {}, &Region::start);
+    std::uintptr_t at = start;
+    for (const Region& layer : layers) {
+        if (layer.start != at || is_there(layer, layer.start)) return false;
+        if (to && !is_there(layer, *to + (layer.start - start))) return false;
+        at = layer.end();
+    }
+    return at == end;
 }
 
 bool MapRegistry::is_open_locked(const ClientMaps* engine) const {
@@ -231,7 +249,7 @@ std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
         }
         if (!is_trace(*it)) {
             it->file->remove_range(range_of(*it));
-            last_[it->file.get()] = *it;
+            set_last_locked(*it);
         }
         gone.push_back(std::move(*it));
         it = aside_.erase(it);
@@ -250,10 +268,11 @@ void MapRegistry::grow_locked(const Region& region, std::uintptr_t end) {
 
 bool MapRegistry::uses(const MappedFile* file) const {
     MutexLock guard(lock_);
-    for (const auto& [start, region] : regions_)
-        if (region->file.get() == file) return true;
-    return std::ranges::any_of(aside_, [&](const Region& region) { return region.file.get() == file; });
+    return uses_locked(file);
 }
+
+// Its ranges are those of its regions, and of what of it is set aside.
+bool MapRegistry::uses_locked(const MappedFile* file) const { return file->is_seen(); }
 
 std::size_t MapRegistry::count(const ClientMaps* engine) const {
     MutexLock guard(lock_);

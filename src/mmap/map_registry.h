@@ -9,7 +9,8 @@
 // By what the program makes a map longer (mremap), nothing tells. It is found where it is looked for, behind the end of
 // what is known, as long as that is there; before an event takes it away, what is left behind it becomes known. What
 // has been moved is looked for where it has gone, and what else lies in a place that is asked for is known by the file
-// that the kernel says it is of.
+// that the kernel says it is of. So an event may be of memory that nobody knew, and another map have its address by
+// then: where an event is not just of what is known, all that is mapped is looked at when no event waits any more.
 #pragma once
 
 #include "inode/inode_table.h"
@@ -21,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -61,10 +63,20 @@ public:
     bool any_below(const void* memory) const;
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
     bool uses(const MappedFile* file) const;
-    // The same; where nothing is known any more, what the kernel still has of the file's memory becomes known first.
-    bool still_uses(const MappedFile* file);
-    // It has no maps, and is not to be found by its memory any more. The reference goes outside of the lock.
-    std::optional<Region> forget_file(const MappedFile* file);
+    bool uses_locked(const MappedFile* file) const UEXT4_REQUIRES(lock_);
+    // `files`: all that are mapped, looked at when no event of the engine's waited, before and afterwards. What there
+    // is of the memory of its files becomes known. False where it cannot be said of some of it whether it stays.
+    bool know_all_locked(const ClientMaps* engine, const std::vector<Placement>& files) UEXT4_REQUIRES(lock_);
+    // What of its maps is not where it is known to be is forgotten.
+    std::vector<Region> forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files)
+        UEXT4_REQUIRES(lock_);
+    // Whether what went, or was moved, is just what is known of it. Before remove_locked() and move_locked().
+    bool is_known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
+                               const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
+    // What went before all was known tells nothing more. The references go outside of the lock.
+    std::vector<Region> forget_last_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
+    // It is not to be found by its memory any more. Nothing: it has maps. The references go outside of the lock.
+    std::optional<std::vector<Region>> forget_file(const MappedFile* file);
     std::size_t count(const ClientMaps* engine) const;
 
     // Events of the program's munmap are read and applied under it: an address that is given out again cannot be met by
@@ -96,11 +108,13 @@ public:
     void keep_growth_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     void keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length, const ClientMaps* engine)
         UEXT4_REQUIRES(lock_);
+    // After an unmap of ours: what the parts have become longer by until they went.
+    void keep_behind_locked(const std::vector<Region>& parts) UEXT4_REQUIRES(lock_);
     // After move_locked(): with what was not known when it went, and what has stayed (MREMAP_DONTUNMAP).
     void find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) UEXT4_REQUIRES(lock_);
     // The program has mapped what lies at `from` a second time.
     void double_locked(std::uintptr_t from, std::uintptr_t to, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
-    // What is being unmapped by us is no growth of what lies below. Until it is gone.
+    // What is being mapped or unmapped by us is no growth of what lies below. Until it is a map, or gone.
     void set_leaving_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     void set_left_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     bool is_leaving_locked(std::uintptr_t page) const UEXT4_REQUIRES(lock_);
@@ -111,6 +125,8 @@ private:
         const ClientMaps* engine = nullptr;
     };
     using Accepts = std::function<bool(const Region&)>;
+    using LastKey = std::tuple<const MappedFile*, bool, bool, bool>;
+    void set_last_locked(const Region& part) UEXT4_REQUIRES(lock_);
     void put_locked(Region region) UEXT4_REQUIRES(lock_);
     void set_aside_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     // All that the engine's maps have at the addresses, those that came first before the others.
@@ -131,6 +147,8 @@ private:
     // What of it is mapped of one of the files becomes known, and is returned. `like`: what it is more of, if that is
     // known.
     std::vector<Span> know_locked(Span unknown, const RegionRef& like = nullptr) UEXT4_REQUIRES(lock_);
+    // The same of what is placed alike, of which [start, end) is unknown. An empty span: nothing has become known.
+    Span know_placed_locked(const Placement& placed, Span unknown, const RegionRef& like) UEXT4_REQUIRES(lock_);
     // Of the maps of a file, the one that what lies at `start` is most likely to be a part of. None: not one of ours.
     std::optional<Region> likely_whole_locked(const Placement& placed, std::uintptr_t start,
                                               const RegionRef& like) const UEXT4_REQUIRES(lock_);
@@ -140,8 +158,9 @@ private:
     // Whose address is another's by now, in the order of coming; and traces, which have no file.
     std::vector<Region> aside_ UEXT4_GUARDED_BY(lock_);
     std::vector<Removal> removals_ UEXT4_GUARDED_BY(lock_);  // open
-    // Of each file the part that went last: more of it may be there that is not known.
-    std::map<const MappedFile*, Region> last_ UEXT4_GUARDED_BY(lock_);
+    // Of the maps of each file that had the same rights the part that went last: more of it may be there that is not
+    // known.
+    std::map<LastKey, Region> last_ UEXT4_GUARDED_BY(lock_);
     std::vector<std::pair<std::uintptr_t, std::uintptr_t>> leaving_ UEXT4_GUARDED_BY(lock_);
     std::uint64_t lives_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};

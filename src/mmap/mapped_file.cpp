@@ -23,12 +23,18 @@ void MappedFile::remove_range(const Range& range) {
     if (it != ranges_.end()) ranges_.erase(it);
 }
 
+bool MappedFile::is_seen() const {
+    MutexLock guard(lock_);
+    return !ranges_.empty();
+}
+
 void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
     const std::uint64_t first = round_down(offset, page), end = round_up(offset + length, page);
     // A map that the program moves or takes away is in its old place here until its event is read, which is under the
     // registry's lock: until then nothing can be asked for.
     const auto all_protected = [&] {
         MutexLock events(MapRegistry::instance().lock());
+        if (!settled_()) return false;
         MutexLock guard(lock_);
         for (const Range& r : ranges_) {
             const std::uint64_t from = std::max(first, r.offset), to = std::min(end, r.offset + r.length);

@@ -7,6 +7,7 @@
 #include "pagecache/file_cache.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,8 +15,13 @@ namespace uext4 {
 
 class MappedFile final : public ClientMapsHook {
 public:
-    MappedFile(const Userfault& userfault, std::unique_ptr<ClientMemory> memory, std::uint32_t folio_size)
-        : userfault_(const_cast<Userfault&>(userfault)), memory_(std::move(memory)), folio_size_(folio_size) {}
+    // `settled`: with the registry of maps locked, whether its ranges are where they are known to be.
+    MappedFile(const Userfault& userfault, std::unique_ptr<ClientMemory> memory, std::uint32_t folio_size,
+               std::function<bool()> settled)
+        : userfault_(const_cast<Userfault&>(userfault)),
+          memory_(std::move(memory)),
+          folio_size_(folio_size),
+          settled_(std::move(settled)) {}
 
     int descriptor() const { return memory_->descriptor(); }
     ClientMemory& contents() { return *memory_; }
@@ -29,6 +35,7 @@ public:
     };
     void add_range(const Range& range);
     void remove_range(const Range& range);  // one of those that are like it
+    bool is_seen() const;                   // there are ranges
 
     void protect(std::uint64_t offset, std::uint64_t length) override;
     Result<std::byte*> memory(std::uint64_t index) override;
@@ -41,7 +48,8 @@ private:
     Userfault& userfault_;
     std::unique_ptr<ClientMemory> memory_;
     const std::uint32_t folio_size_;
-    Mutex lock_{Rank::Leaf, "MappedFile"};
+    const std::function<bool()> settled_;
+    mutable Mutex lock_{Rank::Leaf, "MappedFile"};
     std::vector<Range> ranges_ UEXT4_GUARDED_BY(lock_);
 };
 

@@ -106,6 +106,46 @@ TEST_F(MovedMaps, AndUnmapped) { move_maps(End::by_library); }
 TEST_F(MovedMaps, AndLeftByMunmap) { move_maps(End::by_munmap); }
 TEST_F(MovedMaps, AndLeftByEither) { move_maps(End::either); }
 
+// What was known of each map is gone before it is known what else there is, while the others' files are let go.
+TEST_F(MovedMaps, WhatTheyHaveBecomeLongerBy) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    in_threads([&](uext4_file* file, std::string& model, std::mt19937& random) {
+        const auto moved = [](char* memory, std::size_t before, std::size_t after) {
+            void* place = ::mmap(nullptr, after * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            void* there = ::mremap(memory, before * page, after * page, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+            EXPECT_EQ(there, place) << strerror(errno);
+            return static_cast<char*>(there);
+        };
+        char* memory = moved(map(file, 4 * page), 4, 12);
+        std::size_t first = 4;  // of its pages
+        EXPECT_EQ(::munmap(memory, first * page), 0);
+        for (unsigned steps = random() % 5; steps > 0; --steps) {
+            const std::size_t left = 12 - first;
+            if (random() % 2) {
+                memory = moved(memory + first * page, left, left) - first * page;
+            } else {
+                EXPECT_EQ(::munmap(memory + first * page, page), 0);
+                ++first;
+            }
+        }
+        const std::size_t at = first * page + random() % ((12 - first) * page);
+        bool same = false;
+        EXPECT_FALSE(refused_here(
+            [&] { same = std::memcmp(memory + first * page, model.data() + first * page, (12 - first) * page) == 0; }));
+        EXPECT_TRUE(same) << "the map differs";
+        EXPECT_FALSE(refused_here([&] { memory[at] = 'G'; }));
+        model[at] = 'G';
+        if (random() % 2) {
+            EXPECT_EQ(uext4_unmap(memory + first * page, (12 - first) * page), 0) << uext4_strerror();
+        } else {
+            EXPECT_EQ(::munmap(memory + first * page, (12 - first) * page), 0);
+        }
+        EXPECT_TRUE(read(file, model.size()) == model) << "the file differs";
+    });
+    unmount();
+}
+
 // It is not the program's any more: a race that is meant.
 __attribute__((no_sanitize("thread"))) void look_at(const char* memory) {
     (void)*static_cast<const volatile char*>(memory);

@@ -1,0 +1,348 @@
+// What the program does in the middle of what the library does with its memory: between two looks at what is mapped,
+// before memory is watched, after its rights have gone.
+#include "met_signal.h"
+
+#include "api/file_system.h"
+#include "mmap/address_space.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdarg>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string_view>
+#include <thread>
+
+namespace uext4 {
+namespace {
+
+constexpr std::size_t page = 4096, file_pages = 16;
+
+// Called in place of the system calls, in the thread that makes them: once, and not from within one.
+template <class Signature>
+class Hook;
+template <class Out, class... Args>
+class Hook<Out(Args...)> {
+public:
+    void operator=(std::function<Out(Args...)> function) {
+        function_ = std::move(function);
+        is_set_.store(true);
+    }
+    void clear() { is_set_.store(false); }
+    bool is_set() const { return is_set_.load(); }
+    bool take() { return !inside && is_set_.exchange(false); }
+    Out run(Args... args) {
+        inside = true;
+        struct End {
+            ~End() { inside = false; }
+        } end;
+        return function_(args...);
+    }
+
+private:
+    static inline thread_local bool inside = false;
+    std::atomic<bool> is_set_{false};
+    std::function<Out(Args...)> function_;
+};
+constexpr unsigned long placement_query = 0xc0686611;  // PROCMAP_QUERY of Linux 6.11
+std::atomic<std::uintptr_t> marker{0};
+Hook<void()> at_marker;                                         // what is mapped has been looked at up to there
+Hook<bool(std::uintptr_t start, std::uintptr_t end)> at_watch;  // false: it fails
+Hook<void()> at_keep_out;
+Hook<void()> at_event;                    // it waits to be read
+std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
+
+}  // namespace
+}  // namespace uext4
+
+extern "C" __attribute__((visibility("default"))) ssize_t read(int fd, void* memory, std::size_t size) {
+    using namespace uext4;
+    const ssize_t n = ::syscall(SYS_read, fd, memory, size);
+    if (n > 0 && at_marker.is_set()) {
+        char line[32];
+        std::snprintf(line, sizeof line, "%lx-", static_cast<unsigned long>(marker.load()));
+        const bool is_told =
+            std::string_view(static_cast<const char*>(memory), static_cast<std::size_t>(n)).contains(line);
+        if (is_told && at_marker.take()) at_marker.run();
+    }
+    return n;
+}
+
+extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, ...) noexcept {
+    using namespace uext4;
+    std::va_list arguments;
+    va_start(arguments, request);
+    void* argument = va_arg(arguments, void*);
+    va_end(arguments);
+    if (request == UFFDIO_REGISTER && at_watch.take()) {
+        const uffdio_range range = static_cast<const uffdio_register*>(argument)->range;
+        if (!at_watch.run(range.start, range.start + range.len)) {
+            errno = ENOMEM;
+            return -1;
+        }
+    }
+    const bool asks = request == placement_query;
+    if (asks && !answers_queries.load()) {
+        errno = ENOTTY;
+        return -1;
+    }
+    const auto result = static_cast<int>(::syscall(SYS_ioctl, fd, request, argument));
+    constexpr std::size_t start_word = 3;
+    if (asks && result == 0 && static_cast<const std::uint64_t*>(argument)[start_word] == marker.load() &&
+        at_marker.take())
+        at_marker.run();
+    return result;
+}
+
+extern "C" __attribute__((visibility("default"))) int mprotect(void* memory, std::size_t length,
+                                                               int protection) noexcept {
+    using namespace uext4;
+    if (protection == PROT_NONE && at_keep_out.take()) at_keep_out.run();
+    return static_cast<int>(::syscall(SYS_mprotect, memory, length, protection));
+}
+
+extern "C" __attribute__((visibility("default"))) int poll(pollfd* all, nfds_t count, int milliseconds) {
+    using namespace uext4;
+    const int n = static_cast<int>(::syscall(SYS_poll, all, count, milliseconds));
+    if (n > 0 && at_event.take()) at_event.run();
+    return n;
+}
+
+namespace uext4 {
+namespace {
+
+char load(const char* memory) { return *static_cast<const volatile char*>(memory); }
+std::uintptr_t address(const void* memory) { return reinterpret_cast<std::uintptr_t>(memory); }
+
+class Meanwhile : public testing::TestWithParam<bool> {
+protected:
+    void make() {
+        answers_queries.store(GetParam());
+        path_ = fmt::format("/dev/shm/uext4-meanwhile-{}", ::getpid());
+        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 48M >/dev/null 2>&1", path_).c_str()), 0);
+        auto mounted = FileSystem::mount(path_, "", [](const std::string&) {});
+        ASSERT_TRUE(mounted) << mounted.error().what;
+        fs = std::move(*mounted);
+        file = open(O_CREAT | O_RDWR);
+        std::string letters;
+        for (std::size_t p = 0; p < file_pages; ++p) letters.append(page, static_cast<char>('a' + p));
+        auto written = file->write(0, std::as_bytes(std::span(letters)));
+        ASSERT_TRUE(written) << written.error().what;
+    }
+    std::unique_ptr<OpenFile> open(int flags) {
+        auto opened = fs->open_path("/f", flags, 0644, Credentials::root());
+        EXPECT_TRUE(opened) << opened.error().what;
+        return std::move(*opened);
+    }
+    // Null where there are no maps.
+    char* map(OpenFile& of, std::size_t pages, int flags = MAP_SHARED, int protection = PROT_READ | PROT_WRITE) {
+        auto memory = of.map(0, pages * page, protection, flags);
+        if (!memory) reason_ = memory.error().what;
+        return memory ? static_cast<char*>(*memory) : nullptr;
+    }
+    static void unmap(void* memory, std::size_t pages) {
+        auto done = ClientMaps::unmap(memory, pages * page);
+        EXPECT_TRUE(done) << done.error().what;
+    }
+    char in_file(std::size_t at) {
+        char c = 0;
+        auto got = file->read(at, std::as_writable_bytes(std::span(&c, 1)));
+        EXPECT_TRUE(got) << got.error().what;
+        return c;
+    }
+    // Until it has no name, only the helper lets it go, a moment later.
+    void let_go() {
+        auto root = fs->resolve("/", Credentials::root());
+        ASSERT_TRUE(root) << root.error().what;
+        auto removed = fs->unlink(**root, "f", Credentials::root(), true);
+        EXPECT_TRUE(removed) << removed.error().what;
+        fs->maps().let_go();
+    }
+    static bool is_known(const char* memory) { return MapRegistry::instance().find(address(memory)) != nullptr; }
+    static void forget(const char* memory, std::size_t pages) {
+        MapRegistry& registry = MapRegistry::instance();
+        MutexLock guard(registry.lock());
+        registry.forget_locked(registry.parts_locked(address(memory), address(memory) + pages * page));
+    }
+    void TearDown() override {
+        at_marker.clear(), at_watch.clear(), at_keep_out.clear(), at_event.clear();
+        file.reset();
+        if (fs) {
+            auto done = fs->unmount();
+            EXPECT_TRUE(done) << done.error().what;
+            fs.reset();
+            EXPECT_EQ(std::system(fmt::format("e2fsck -fn {} >/dev/null 2>&1", path_).c_str()), 0);
+        }
+        ::unlink(path_.c_str());
+    }
+
+    std::unique_ptr<FileSystem> fs;
+    std::unique_ptr<OpenFile> file;
+    std::string path_, reason_;
+};
+
+#define NEED(memory) \
+    if (!(memory)) GTEST_SKIP() << reason_
+
+// Memory that nothing leads to is moved from where nobody has looked yet to where somebody has.
+TEST_P(Meanwhile, IsMovedBetweenTwoLooks) {
+    make();
+    char* memory = map(*file, 8);
+    NEED(memory);
+    constexpr std::size_t between = 2000;
+    char* const low = static_cast<char*>(
+        ::mmap(nullptr, (between + 20) * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    ASSERT_NE(low, MAP_FAILED);
+    char* const behind = low + 8 * page;
+    for (std::size_t p = 0; p < between; p += 2) ASSERT_EQ(::mprotect(behind + p * page, page, PROT_READ), 0);
+    const int other = ::memfd_create("other", MFD_CLOEXEC);
+    ASSERT_EQ(::mmap(behind, page, PROT_NONE, MAP_SHARED | MAP_FIXED, other, 0), behind);
+    ::close(other);
+    char* const high = behind + (between + 1) * page;
+    ASSERT_EQ(::mremap(memory, 8 * page, 8 * page, MREMAP_MAYMOVE | MREMAP_FIXED, high), high);
+    while (!is_known(high)) std::this_thread::yield();
+    unmap(high + page, 1);
+    // As if an event had come too soon for it.
+    forget(high + 2 * page, 6);
+    std::thread mover;
+    marker.store(address(behind));
+    at_marker = [&] {
+        mover = std::thread(
+            [&] { ::mremap(high + 2 * page, 6 * page, 6 * page, MREMAP_MAYMOVE | MREMAP_FIXED, low + 2 * page); });
+        const auto is_moved = [&] {
+            const auto placed = placement_of(address(low) + 2 * page);
+            return placed && placed->protection != PROT_NONE;
+        };
+        while (!is_moved()) std::this_thread::yield();
+    };
+    ASSERT_EQ(::munmap(high, page), 0);
+    while (is_known(high)) std::this_thread::yield();
+    let_go();
+    ASSERT_FALSE(at_marker.is_set()) << "nobody has looked";
+    mover.join();
+    char seen = 0;
+    EXPECT_EQ(signal_of([&] { seen = load(low + 2 * page); }), 0);
+    EXPECT_EQ(seen, 'c');
+    EXPECT_EQ(signal_of([&] { low[3 * page] = 'S'; }), 0);
+    EXPECT_EQ(in_file(3 * page), 'S');
+    EXPECT_EQ(fs->maps().live(), 1U);
+    unmap(low + 2 * page, 6);
+    ::munmap(low, (between + 20) * page);
+}
+
+// Nobody has met it, and it may be another's memory by now.
+TEST_P(Meanwhile, IsNotWatched) {
+    make();
+    char* memory = map(*file, 8);
+    NEED(memory);
+    std::thread other;
+    std::uintptr_t refused = 0;
+    at_watch = [&](std::uintptr_t start, std::uintptr_t end) {
+        refused = start;
+        std::atomic<bool> started{false}, done{false};
+        other = std::thread([&, start, end] {
+            started.store(true);
+            (void)MapRegistry::instance().parts(start, end);
+            done.store(true);
+        });
+        // It may have to wait for who is here.
+        const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
+        while (!done.load() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+        EXPECT_TRUE(started.load());
+        return false;
+    };
+    auto second = file->map(0, 4 * page, PROT_READ, MAP_SHARED);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code, ENOMEM);
+    other.join();
+    EXPECT_EQ(MapRegistry::instance().find(refused), nullptr);
+    EXPECT_EQ(fs->maps().live(), 1U);
+    unmap(memory, 8);
+    EXPECT_EQ(fs->maps().live(), 0U);
+}
+
+// The map becomes longer when the library has looked where it ends.
+TEST_P(Meanwhile, GrowsWhileItIsEnded) {
+    make();
+    char* memory = map(*file, 8);
+    NEED(memory);
+    unmap(memory + 4 * page, 4);
+    bool grown = false;
+    at_keep_out = [&] { grown = ::mremap(memory, 4 * page, 8 * page, 0) != MAP_FAILED; };
+    unmap(memory, 4);
+    if (!grown) GTEST_SKIP() << "the place above was taken";
+    let_go();
+    char seen = 0;
+    EXPECT_EQ(signal_of([&] { seen = load(memory + 5 * page); }), 0);
+    EXPECT_EQ(seen, 'f');
+    unmap(memory + 4 * page, 4);
+}
+
+// What the program has in the place of a map that it has ended is its own, also before the event of that is read.
+TEST_P(Meanwhile, IsAnothersMemory) {
+    make();
+    char* memory = map(*file, 4);
+    NEED(memory);
+    std::atomic<bool> go_on{false};
+    at_event = [&] {
+        while (!go_on.load()) std::this_thread::yield();
+    };
+    std::thread ending([&] { ::munmap(memory, 4 * page); });
+    while (is_mapped(address(memory))) std::this_thread::yield();
+    void* own =
+        ::mmap(memory, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    ASSERT_EQ(own, memory) << strerror(errno);
+    memory[page] = 'x';
+    std::thread later([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        go_on.store(true);
+    });
+    auto done = ClientMaps::unmap(memory, 4 * page);
+    EXPECT_FALSE(done);
+    EXPECT_EQ(signal_of([&] { EXPECT_EQ(load(memory + page), 'x'); }), 0);
+    later.join();
+    ending.join();
+    EXPECT_EQ(::munmap(own, 4 * page), 0);
+}
+
+// Of a map that may not store a part is left that nothing leads to; another map of the file may, or might.
+TEST_P(Meanwhile, IsLeftWithoutRights) {
+    make();
+    char* kept = map(*file, 1, MAP_PRIVATE);
+    NEED(kept);
+    for (const bool is_there : {false, true}) {
+        SCOPED_TRACE(is_there);
+        const auto reading = open(O_RDONLY);
+        char* memory = map(*reading, 4, MAP_SHARED, PROT_READ);
+        ASSERT_NE(memory, nullptr);
+        ASSERT_EQ(::mprotect(memory, 4 * page, PROT_READ | PROT_WRITE), 0);
+        forget(memory, 4);
+        char* other = map(*file, 4);
+        ASSERT_NE(other, nullptr);
+        if (!is_there) unmap(other, 4);
+        char seen = 0;
+        EXPECT_EQ(signal_of([&] { seen = load(memory + page); }), 0);
+        EXPECT_EQ(seen, 'b');
+        EXPECT_NE(signal_of([&] { memory[2 * page] = 'S'; }), 0);
+        EXPECT_EQ(in_file(2 * page), 'c');
+        unmap(memory, 4);
+        if (is_there) unmap(other, 4);
+    }
+    unmap(kept, 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Meanwhile, testing::Bool(),
+                         [](const auto& asks) { return std::string(asks.param ? "this_one" : "older"); });
+
+}  // namespace
+}  // namespace uext4
