@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "journal/journal_state.h"
 
 #include <algorithm>
@@ -21,7 +22,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
             running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
                 return entry.second->joined_.load() == running->tid || running->forgotten.contains(entry.first);
             });
-        if (held_up) break;
+        if (held_up && UEXT4_SEAM(home_is_committed)) break;
         last = tid;
         blocks += checkpoint.buffers.size();
     }

@@ -239,7 +239,9 @@ Result<Handle> Journal::start(unsigned credits) {
         if (!s.running) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
-            if (s.log_free < needed || s.waiting_bytes() + s.logging_bytes() > s.options.waiting_bytes) {
+            const bool short_of_room =
+                s.log_free < needed || s.waiting_bytes() + s.logging_bytes() > s.options.waiting_bytes;
+            if (short_of_room && UEXT4_SEAM(start_awaits_room)) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();

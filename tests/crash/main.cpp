@@ -33,9 +33,11 @@ constexpr Known workloads[] = {
     {"replace", "a file replaced by rename or truncate without a sync is the old one or the new one, whole", true},
     {"exerciser", "bytes of a few files: write, direct, mapped stores, truncate, fallocate, replace, fsync"},
     {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
-    // The last, as they are others each time: what the others get does not depend on them. On a full device it matters
-    // when the journal's thread gives back what a commit has freed.
+    // The last, as they are others each time: what the others get does not depend on them. When the journal's thread
+    // gives back what a commit has freed matters on a full device, and what it takes home when, in a full log.
     {"reuse", "blocks of directories, extents, attributes and journaled data that become data, on a full device", false,
+     false},
+    {"wrap", "contents that fill the log several times, and names: what goes home beside a running transaction", false,
      false},
     {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile", false,
      false},
@@ -116,6 +118,7 @@ private:
             out.push_back(name == "exerciser" ? exerciser(seed, 40)
                           : name == "stress"  ? stress(seed, 40)
                           : name == "reuse"   ? reuse(seed)
+                          : name == "wrap"    ? wrap(seed)
                                               : namespace_stress(seed, 60));
         }
         return out;

@@ -76,5 +76,7 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps);
 std::vector<Workload> replacements();
 // On a full file system, blocks that the log has images of are freed and used for data, and the other way round.
 Workload reuse(std::uint64_t seed);
+// The log is filled and begins anew, several times.
+Workload wrap(std::uint64_t seed);
 
 }  // namespace uext4::crash

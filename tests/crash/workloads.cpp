@@ -370,4 +370,30 @@ Workload reuse(std::uint64_t seed) {
     return w;
 }
 
+// Contents that go through the log, several times as much as it holds, and names between them, so that what is
+// committed goes home beside a transaction that changes the same blocks.
+Workload wrap(std::uint64_t seed) {
+    constexpr std::uint64_t large = 300 << 10;
+    Workload w{
+        fmt::format("wrap, seed {}", seed), {{Kind::Mkdir, "/d"}, {Kind::Create, "/j"}, {Kind::Create, "/k"}}, {}};
+    for (const char* file : {"/j", "/k"}) {
+        w.setup.push_back({Kind::JournalData, file});
+        w.setup.push_back({Kind::Write, file, {}, 0, large});
+    }
+    w.setup.push_back({Kind::Sync});
+    std::mt19937_64 random(seed);
+    auto below = [&](std::uint64_t n) { return random() % n; };
+    for (std::uint64_t round = 0; round < 16; ++round) {
+        const std::string name = fmt::format("/d/n{}", round), file = below(2) ? "/j" : "/k";
+        w.steps.push_back({Kind::Create, name});
+        if (below(2)) w.steps.push_back({Kind::Setxattr, name, "user.small", 0, 40});
+        w.steps.push_back({Kind::Write, file, {}, 4096 * below(4), large - 4096 * below(20) - 16384});
+        if (round > 2 && below(2)) w.steps.push_back({Kind::Unlink, fmt::format("/d/n{}", round - 2 - round % 2)});
+        if (below(2)) w.steps.push_back({below(3) ? Kind::Commit : Kind::Fsync, file});
+        if (below(3) == 0) w.steps.push_back({Kind::Write, name, {}, 0, 100 + below(6000)});
+    }
+    w.steps.push_back({Kind::Sync});
+    return w;
+}
+
 }  // namespace uext4::crash

@@ -68,6 +68,7 @@ protected:
         add("ace3", crash::ace_workloads(3, seed, share));
         add("replace", crash::replacements());
         out.emplace_back("reuse", crash::reuse(seed));
+        out.emplace_back("wrap", crash::wrap(seed));
         out.emplace_back("exerciser", crash::exerciser(seed, 60));
         out.emplace_back("namespace", crash::namespace_stress(seed, 80));
         out.emplace_back("stress", by_turns(crash::stress(seed, 60)));
