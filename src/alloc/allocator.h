@@ -111,6 +111,9 @@ public:
     // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free
     // already or are the file system's own metadata (EUCLEAN naming group and block).
     Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
+    // As free(), of a block that the device does not take and that somebody may be on his way to: it is had again, as
+    // one that is avoided, when the transaction is durable and nobody has the answer any more.
+    Result<std::shared_ptr<const void>> free_refused(Handle& handle, BlockNr block);
     // For who replays what others allocated: the first free run of clusters within these blocks, which begin with one;
     // no grant when none is free.
     Result<Grant> grant_within(BlockNr first, std::uint64_t count);
@@ -169,6 +172,7 @@ public:
 
 private:
     Allocator() = default;
+    Result<void> free_within_group(Handle& handle, BlockNr first, std::uint64_t count);
     Result<Claim> claim_unavoided(std::uint64_t clusters, bool privileged);  // also with a Group lock held
     using State = AllocatorState;
     std::shared_ptr<State> state_;

@@ -189,7 +189,8 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // ---- block_allocator.cpp
     void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
     // ---- avoided.cpp
-    bool give_up_avoided(std::int64_t clusters);  // that many or all that there are; true if there were any
+    void avoid(BlockNr first, std::uint64_t blocks);  // which are nobody's, and busy
+    bool give_up_avoided(std::int64_t clusters);      // that many or all that there are; true if there were any
     // ---- discard.cpp
     void run_discards();
     void come_back(BlockNr first, std::uint64_t blocks);  // freed -> free

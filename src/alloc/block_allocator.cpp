@@ -265,6 +265,42 @@ Result<BlockNr> Allocator::allocate_metadata(Handle& handle, BlockNr goal, Claim
     return block;
 }
 
+// The bits and counts of the disk; what comes back in memory is the caller's.
+Result<void> Allocator::free_within_group(Handle& handle, BlockNr first, std::uint64_t count) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    const GroupNr number = s.group_of(first);
+    const std::uint32_t index = s.cluster_index(first),
+                        clusters = static_cast<std::uint32_t>(divide_up(count, s.ratio()));
+    if (s.touches_system(number, first, count))
+        return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first,
+                    first + (count - 1));
+    Group& group = s.group(number);
+    {
+        MutexLock guard(group.lock);
+        TRY(s.load_blocks(number, group));
+        std::uint32_t offset = 0;
+        BufferRef desc = TRY(s.descriptor(number, offset));
+        TRY(handle.write_access(desc));
+        BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
+        for (std::uint32_t i = index; i < index + clusters; ++i)
+            if (!(std::to_integer<unsigned>(bitmap->data()[i / 8]) >> (i % 8) & 1))
+                return fail(EUCLEAN, "group {}: block bitmap: block {} is freed and was free", number,
+                            s.cluster_block(number, i));
+        for (std::uint32_t i = index; i < index + clusters; ++i)
+            bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
+        group.blocks->apart += clusters;  // until that is durable
+        MutexLock change(desc->lock);
+        auto d = s.view(desc, offset);
+        d.set_free_clusters(d.free_clusters() + clusters);
+        d.sum_block_bitmap(g, bitmap->data());
+        d.set_checksum(g, number);
+    }
+    s.disk_free.fetch_add(clusters);
+    s.pending.fetch_add(clusters);
+    return {};
+}
+
 Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
@@ -276,37 +312,9 @@ Result<void> Allocator::free(Handle& handle, BlockNr first, std::uint64_t count)
         return fail(EUCLEAN, "group {}: freeing {} blocks at {}, which begin inside a cluster", s.group_of(first),
                     count, first);
     while (count > 0) {
-        const GroupNr number = s.group_of(first);
-        const std::uint64_t left = g.first_block(number).value + g.blocks_per_group - first.value;
+        const std::uint64_t left = g.first_block(s.group_of(first)).value + g.blocks_per_group - first.value;
         const std::uint64_t n = std::min(count, left);
-        const std::uint32_t index = s.cluster_index(first),
-                            clusters = static_cast<std::uint32_t>(divide_up(n, s.ratio()));
-        if (s.touches_system(number, first, n))
-            return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first,
-                        first + (n - 1));
-        Group& group = s.group(number);
-        {
-            MutexLock guard(group.lock);
-            TRY(s.load_blocks(number, group));
-            std::uint32_t offset = 0;
-            BufferRef desc = TRY(s.descriptor(number, offset));
-            TRY(handle.write_access(desc));
-            BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
-            for (std::uint32_t i = index; i < index + clusters; ++i)
-                if (!(std::to_integer<unsigned>(bitmap->data()[i / 8]) >> (i % 8) & 1))
-                    return fail(EUCLEAN, "group {}: block bitmap: block {} is freed and was free", number,
-                                s.cluster_block(number, i));
-            for (std::uint32_t i = index; i < index + clusters; ++i)
-                bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
-            group.blocks->apart += clusters;  // until that is durable
-            MutexLock change(desc->lock);
-            auto d = s.view(desc, offset);
-            d.set_free_clusters(d.free_clusters() + clusters);
-            d.sum_block_bitmap(g, bitmap->data());
-            d.set_checksum(g, number);
-        }
-        s.disk_free.fetch_add(clusters);
-        s.pending.fetch_add(clusters);
+        TRY(free_within_group(handle, first, n));
         handle.when_durable([state = s.weak_from_this(), first, n] {
             if (auto alive = state.lock()) alive->released(first, n);
         });

@@ -218,11 +218,13 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     if (offset >= size) return std::size_t{0};
     if (inode.is_inline()) return read_file(inode, offset, out);
     const std::uint64_t end = std::min<std::uint64_t>(offset + out.size(), size);
+    std::shared_ptr<const void> in_use;
     for (std::uint64_t at = offset; at < end;) {
         Mapping m;
         {
             MutexLock map(inode.map_lock);
             m = TRY(inode.places().lookup(at, end - at));
+            if (!in_use) in_use = inode.places().use();
         }
         const std::uint64_t n = std::min(m.end(), end) - at;
         const Bytes into = out.subspan(at - offset, n);
@@ -334,17 +336,22 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     const std::uint64_t end = offset + in.size();
     if (end > inode.size_hint() || any_cached(inode, offset, end)) return false;
     TRY(commit_moves(inode));
-    std::uint64_t device = 0;
-    {
+    // Writeback moves what the device does not take: a folio may come while the data is on its way, and be gone since.
+    std::shared_ptr<const void> in_use;
+    const auto place = [&]() -> Result<std::optional<BlockNr>> {
         MutexLock map(inode.map_lock);
         const Mapping m = TRY(inode.places().lookup(offset, in.size()));
-        if (m.place != Place::mapped || m.end() < end || end > inode.disk_size()) return false;
-        device = m.block.value * inode.fs().block_size() + (offset - m.offset);
-    }
-    TRY(inode.fs().device.write(device, in));
+        if (m.place != Place::mapped || m.end() < end || end > inode.disk_size()) return std::nullopt;
+        if (!in_use) in_use = inode.places().use();
+        return m.block + (offset - m.offset) / inode.fs().block_size();
+    };
+    const std::optional<BlockNr> block = TRY(place());
+    if (!block) return false;
+    TRY(inode.fs().device.write(block->value * inode.fs().block_size(), in));
     // A reader or a client map may have begun before.
     TRY(refresh_cache(inode, offset, in, true));
-    return true;
+    return TRY(place())
+    == block;
 }
 
 Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {

@@ -275,7 +275,10 @@ private:
             if (!fs.allocator.publish(*handle, *grant)) return;
             Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh, &*tree);
             inode_.places().changed();
-            if (!old || !fs.allocator.free(*handle, *old, 1) || !inode_.store(*handle)) return;
+            if (!old) return;
+            Result<std::shared_ptr<const void>> freed = fs.allocator.free_refused(*handle, *old);
+            if (!freed || !inode_.store(*handle)) return;
+            inode_.places().keep_until_unused(std::move(*freed));
         }
         s.result = {};
     }

@@ -315,6 +315,19 @@ void Places::data_arrived(LogicalBlock up_to) {
     ++cookie_;
 }
 
+std::shared_ptr<const void> Places::use() {
+    if (!uses_) uses_ = std::make_shared<Uses>();
+    return uses_;
+}
+
+void Places::keep_until_unused(std::shared_ptr<const void> freed) {
+    if (!uses_ || uses_.use_count() == 1) return;
+    uses_->freed.push_back(std::move(freed));
+    auto next = std::make_shared<Uses>();
+    uses_->next = next;
+    uses_ = std::move(next);
+}
+
 Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
     split_at(first.value + count);
     auto it = split_at(first.value);

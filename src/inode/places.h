@@ -33,6 +33,10 @@ public:
         ++cookie_;
         disk_run_.reset();
     }
+    // Who goes to the device by what lookup() said, without the inode for himself or its folios, has this until then:
+    // before that, a block that is moved away from goes to nobody else.
+    std::shared_ptr<const void> use();
+    void keep_until_unused(std::shared_ptr<const void> freed);
     void forget_disk_run() { disk_run_.reset(); }
 
     // hole -> reserved, for every hole block of [first, first+count); blocks that live somewhere already stay. ENOSPC
@@ -122,12 +126,19 @@ private:
     void trim_claims();
     void merge_around(std::uint64_t block);
 
+    // What was freed while somebody had it; those before keep those after, as who is there longer may have both.
+    struct Uses {
+        std::vector<std::shared_ptr<const void>> freed;
+        std::shared_ptr<Uses> next;
+    };
+
     Inode& inode_;
     Runs pending_;
     std::uint64_t unnamed_runs_ = 0, unnamed_blocks_ = 0;  // of pending_: reserved and granted
     Claim data_claim_, tree_claim_;
     std::uint64_t cookie_ = 1;
     LogicalBlock arriving_, arriving_end_;
+    std::shared_ptr<Uses> uses_;
     std::optional<MappedRun> disk_run_;  // the newest lookup's answer, exact until changed()
 };
 

@@ -2,9 +2,14 @@
 #include "format/journal.h"
 #include "format/superblock.h"
 #include "inode/inode.h"
+#include "mmap/simulated_maps.h"
 #include "tests/faults/faulty_mount.h"
 #include "volume/journal_location.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <semaphore>
 #include <thread>
 
 namespace uext4::faults {
@@ -330,6 +335,96 @@ TEST(OneFile, LeavesABadStretchBehind) {
     file->reset(), other->reset();
     EXPECT_TRUE((*fs)->unmount());
     expect_sound(memory, "after the unmount");
+}
+
+// A direct overwrite is on its way to a block that the device refuses to another writer meanwhile.
+class OneWriteWaits final : public BlockDevice {
+public:
+    explicit OneWriteWaits(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        if (in[0] == std::byte{'D'} && !waits.exchange(true)) {
+            place = offset;
+            on_its_way.release();
+            go_on.acquire();
+        } else if (waits && !refused && offset <= place && place < offset + in.size()) {
+            refused = true;
+            return fail(EIO, "not now");
+        }
+        return base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<bool> waits{false}, refused{false};
+    std::atomic<std::uint64_t> place{0};
+    std::binary_semaphore on_its_way{0}, go_on{0};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+TEST(OneFile, WhatIsOnItsWayToABlockThatWasLeftReachesNobodyElse) {
+    for (const bool forgotten : {false, true}) {
+        SCOPED_TRACE(forgotten ? "its folio is gone" : "its folio is there");
+        const auto memory = fresh_image("-b 4096 -J size=4");
+        const auto device = std::make_shared<OneWriteWaits>(memory);
+        VolumeOptions options;
+        options.background = false;
+        if (forgotten) options.cache_bytes = 1 << 20;
+        auto fs = FileSystem::mount_device(device, options);
+        ASSERT_TRUE(fs) << fs.error().what;
+        auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
+        auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
+             other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(direct && file && other);
+        ASSERT_TRUE((*file)->write(0, contents(4096, 'e')));
+        ASSERT_TRUE((*file)->sync(false));
+        SimulatedMaps maps((*fs)->maps());
+        MapRequest request;
+        request.inode = (*file)->inode_ref();
+        request.length = 4096;
+        request.protection = PROT_READ | PROT_WRITE;
+        request.may_store = true;
+        auto map = maps.map(request);
+        ASSERT_TRUE(map) << map.error().what;
+        std::thread writer([&] {
+            const auto put = (*direct)->write(0, contents(4096, 'D'));
+            EXPECT_TRUE(put && *put == 4096);
+        });
+        device->on_its_way.acquire();
+        EXPECT_TRUE(maps.store(**map, 7, contents(1, 'm'), SimulatedMaps::Source::program));
+        EXPECT_TRUE((*file)->sync(false));
+        EXPECT_TRUE(device->refused) << "and so it is somewhere else now";
+        EXPECT_NE(place_of((*file)->inode()), device->place);
+        // All that there is; none of it is where the write goes.
+        std::uint64_t end = 0;
+        while (const auto put = (*other)->write(end, contents(4096, 'h'))) end += *put;
+        EXPECT_TRUE((*other)->sync(false));
+        const auto& pages = (*file)->inode().pages();
+        EXPECT_EQ(pages.next_cached(0).has_value(), !forgotten);
+        device->go_on.release();
+        writer.join();
+        EXPECT_TRUE(maps.unmap(*map));
+        map->reset();
+        EXPECT_TRUE((*fs)->sync());
+        file->reset(), direct->reset(), other->reset();
+        EXPECT_TRUE((*fs)->unmount());
+        EXPECT_EQ(read_all(memory, "/h"), std::string(1 << 17, 'h'));
+        auto again = FileSystem::mount_device(std::shared_ptr<BlockDevice>(memory->clone()), {});
+        ASSERT_TRUE(again);
+        auto whole = (*again)->open_path("/h", O_RDONLY, 0, root);
+        std::vector<std::byte> bytes(end);
+        ASSERT_TRUE(whole && (*whole)->read(0, bytes));
+        EXPECT_EQ(std::ranges::count(bytes, std::byte{'h'}), static_cast<std::ptrdiff_t>(end));
+        std::string written = read_all(memory, "/e");
+        ASSERT_EQ(written.size(), 4096u);
+        if (written[7] == 'm') written[7] = 'D';
+        EXPECT_EQ(written, std::string(4096, 'D'));
+        expect_sound(memory, "after the unmount");
+    }
 }
 
 // Whatever way the data comes, and whatever its place was.
