@@ -3,6 +3,8 @@
 #include "mmap/map_registry.h"
 #include "mmap/mapped_file.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 namespace uext4 {
@@ -62,7 +64,9 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
     const auto is_it = [&](const Region& region) {
         return region.file && region.shared == placed.shared && region.file->contents().identity() == identity;
     };
-    // What goes on below or above; else another map. Of several the one that allows the least.
+    // What goes on below or above; else another map. Of several one that has the rights which the kernel tells, and
+    // then the one that allows the least.
+    const bool storable = (placed.protection & PROT_WRITE) != 0;
     std::optional<Region> best;
     int rank = -1;
     const auto consider = [&](const Region& region) {
@@ -70,7 +74,7 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
         const bool below = region.end() == start && region.offset_of(start) == offset;
         const bool above = region.start > start && offset + (region.start - start) == region.offset;
         const int forbids = 2 * !region.may_store + !region.may_use_reserve;
-        const int value = (below ? 8 : above ? 4 : 0) + forbids;
+        const int value = (below ? 16 : above ? 8 : 0) + (region.may_store == storable ? 4 : 0) + forbids;
         if (value <= rank) return;
         best = region, rank = value;
         if (!below && !above) best->life = 0;

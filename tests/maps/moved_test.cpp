@@ -146,6 +146,33 @@ TEST_F(MovedMaps, WhatTheyHaveBecomeLongerBy) {
     unmount();
 }
 
+// What is found before the event of its move was read may be of either; the kernel knows which can be stored to.
+TEST_F(MovedMaps, WhatCanBeStoredToBesideOneThatIsReadOnly) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    uext4_file* reader = open("/f", O_RDONLY);
+    ASSERT_EQ(uext4_ftruncate(file, 16 * page), 0);
+    char* read_only = map(reader, 2 * page, 0, PROT_READ);
+    constexpr int dont_unmap = 4;
+    int times = 0;
+    for (int i = 0; i < 100; ++i) {
+        char* memory = map(file, page, static_cast<off_t>(8 * page));
+        void* moved = ::mremap(memory, page, page, MREMAP_MAYMOVE | dont_unmap, nullptr);
+        ASSERT_NE(moved, MAP_FAILED) << strerror(errno);
+        void* longer = ::mremap(memory, page, 4 * page, MREMAP_MAYMOVE);
+        ASSERT_NE(longer, MAP_FAILED) << strerror(errno);
+        times += refused([&] { static_cast<char*>(longer)[2 * page + 9] = 's'; });
+        EXPECT_EQ(::munmap(longer, 4 * page), 0);
+        EXPECT_EQ(::munmap(moved, page), 0);
+    }
+    EXPECT_EQ(times, 0);
+    EXPECT_EQ(uext4_unmap(read_only, 2 * page), 0);
+    uext4_close(reader);
+    uext4_close(file);
+    unmount();
+}
+
 // It is not the program's any more: a race that is meant.
 __attribute__((no_sanitize("thread"))) void look_at(const char* memory) {
     (void)*static_cast<const volatile char*>(memory);
