@@ -50,7 +50,7 @@ def check_seed(checker):
 def check_refusals(checker):
     """Exit status 2 for what cannot run or be told."""
     few = ["--states", "3", "--workload", "ace1", "--format", "1k", "--mode", "ordered"]
-    for wrong in (["--states", "0"], ["--workload", "none"], ["--best"], ["--seed", "x"],
+    for wrong in (["--states", "0"], ["--states", "-5"], ["--depth", "0"], ["--workload", "none"], ["--best"], ["--seed", "x"],
                   *([*start, option, path] for start in (few, ["--faults"]) for option in ("--html", "--report")
                     for path in ("/nonexistent/folder/page", "/")),
                   [*few, "--html", "/dev/full"]):

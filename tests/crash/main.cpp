@@ -332,8 +332,9 @@ bool parse(int argc, char** argv, Options& o) {
             }
             char* end = nullptr;
             const unsigned long long value = std::strtoull(argv[++i], &end, 10);
-            if (*argv[i] == '\0' || *end != '\0') {
-                fmt::print(stderr, "crash: {}: '{}' is no number\n", option, argv[i]);
+            const bool is_digit = *argv[i] >= '0' && *argv[i] <= '9';
+            if (!is_digit || *end != '\0' || (option == "--depth" && value == 0)) {
+                fmt::print(stderr, "crash: {}: '{}' is no number that it takes\n", option, argv[i]);
                 return false;
             }
             if (option == "--states") o.states = value, o.capped = true;

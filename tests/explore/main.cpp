@@ -14,7 +14,8 @@ namespace uext4::explore {
 namespace {
 
 struct Options {
-    std::string scenario, design = "shipped", replay, html;
+    std::string scenario, design = "shipped", html;
+    std::optional<std::string> replay{};
     Algorithm algorithm = Algorithm::random;
     std::uint64_t schedules = 1000, seed = 1;
     bool list = false, json = false;
@@ -147,17 +148,18 @@ const Design* find_design(const Scenario& s, std::string_view name) {
 }
 
 int replay(Explorer& explorer, const Options& o) {
-    const auto slash = o.replay.find('/'), colon = o.replay.find(':');
+    const std::string& text = *o.replay;
+    const auto slash = text.find('/'), colon = text.find(':');
     Schedule schedule;
-    if (slash == o.replay.npos || colon == o.replay.npos || slash > colon ||
-        !parse_schedule(std::string_view(o.replay).substr(colon + 1), schedule)) {
+    if (slash == text.npos || colon == text.npos || slash > colon ||
+        !parse_schedule(std::string_view(text).substr(colon + 1), schedule)) {
         fmt::print(stderr, "explore: a replay string is SCENARIO/DESIGN:STEP[+ATOMIC](.THREAD|wWOKEN|eERROR),...\n");
         return 2;
     }
-    const Scenario* s = find_scenario(std::string_view(o.replay).substr(0, slash));
-    const Design* d = s ? find_design(*s, std::string_view(o.replay).substr(slash + 1, colon - slash - 1)) : nullptr;
+    const Scenario* s = find_scenario(std::string_view(text).substr(0, slash));
+    const Design* d = s ? find_design(*s, std::string_view(text).substr(slash + 1, colon - slash - 1)) : nullptr;
     if (!d) {
-        fmt::print(stderr, "explore: {} names no scenario and design\n", o.replay.substr(0, colon));
+        fmt::print(stderr, "explore: {} names no scenario and design\n", text.substr(0, colon));
         return 2;
     }
     const Found found = explorer.replay(*s, *d, schedule, true);
@@ -196,12 +198,13 @@ int main(int count, char** arguments) {
         return 2;
     }
     if (o->list) return list(o->json);
+    if (o->json) return refuse("--json is for --list");
     if (o->schedules == 0) return refuse("0 schedules show nothing");
-    if (!o->replay.empty() && !o->searching.empty())
+    if (o->replay && !o->searching.empty())
         return refuse(fmt::format("--replay says all there is to say, so {} has no meaning beside it", o->searching));
     if (!o->html.empty() && !can_be_written(o->html)) return refuse(o->html + ": cannot be written");
     Explorer explorer;
-    if (!o->replay.empty()) return replay(explorer, *o);
+    if (o->replay) return replay(explorer, *o);
     int worst = 0;
     for (const Scenario& s : scenarios()) {
         if (!o->scenario.empty() && s.name != o->scenario) continue;
