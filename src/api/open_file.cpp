@@ -224,7 +224,8 @@ Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait)
     // What is there is synced, beyond a gap as well.
     std::uintptr_t at = start;
     bool gaps = false;
-    for (const Region& part : MapRegistry::instance().parts(start, end)) {
+    ClientMaps::Use use;
+    for (const Region& part : ClientMaps::parts(start, end, use)) {
         gaps = gaps || part.start != at;
         at = part.end();
         if (wait && part.shared && part.may_store) TRY(part.engine->sync(part.inode));

@@ -7,10 +7,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
-#include <fstream>
+#include <cstring>
 #include <span>
 
 namespace uext4 {
@@ -72,36 +73,80 @@ int query(int maps, std::uintptr_t page, Of of, std::span<char> name, Placement&
     return 0;
 }
 
+// Of this process, as the descriptor of a parent tells of the parent's maps: its number is left alone then, which may
+// be another file's by now.
+struct Kept {
+    pid_t process = 0;
+    int descriptor = -1;
+};
+std::atomic<Kept> kept{};
+static_assert(std::atomic<Kept>::is_always_lock_free);
+
+// Below 0: the error, negated.
+int maps_descriptor() {
+    const pid_t process = ::getpid();
+    Kept there = kept.load();
+    if (there.process == process) return there.descriptor;
+    const int opened = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (opened < 0) return -errno;
+    if (kept.compare_exchange_strong(there, {process, opened})) return opened;
+    ::close(opened);
+    return there.descriptor;
+}
+
+// The others mean that there is no /proc, or not for us.
+bool may_come_right(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM || error == EINTR; }
+
+// Calls `see` with the lines of the text, as see_placements() does. False: it could not be read.
+template <class See>
+bool see_lines(int file, std::uintptr_t page, Of of, See see) {
+    std::string text;
+    bool any = false;
+    for (off_t read = 0;;) {
+        char part[4096];
+        const ssize_t n = ::pread(file, part, sizeof part, read);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        if (n == 0) return any;
+        read += n;
+        text.append(part, static_cast<std::size_t>(n));
+        std::size_t at = 0;
+        for (std::size_t end = 0; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
+            const std::optional<Placement> placed = parsed(text.substr(at, end - at));
+            any = any || placed;
+            if (!placed || placed->end <= page || (of == Of::files && placed->inode == 0)) continue;
+            if (!see(*placed)) return true;
+        }
+        text.erase(0, at);
+    }
+}
+
+enum class Sight { clear, none, blocked };  // blocked: not now
+
 // Calls `see` with what reaches behind `page`, by address, for as long as that is true. The path is told of the first.
 template <class See>
-void see_placements(std::uintptr_t page, Of of, See see) {
-    const int file = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    if (file < 0) return;
+Sight see_placements(std::uintptr_t page, Of of, See see) {
+    const int file = maps_descriptor();
+    if (file < 0) return may_come_right(-file) ? Sight::blocked : Sight::none;
     char name[128];
     int error = 0;
     for (std::span<char> path = name; error == 0; path = {}) {
         Placement placed;
         error = query(file, page, of, path, placed);
         if (error == ENAMETOOLONG) error = query(file, page, of, {}, placed);
-        if (error == 0 && !see(placed)) break;
+        if (error == 0 && !see(placed)) return Sight::clear;
         if (error == 0) page = placed.end;
     }
-    ::close(file);
-    if (error == 0 || error == ENOENT) return;
-    // An older kernel.
-    std::ifstream maps("/proc/self/maps");
-    for (std::string line; std::getline(maps, line);) {
-        const std::optional<Placement> placed = parsed(line);
-        if (!placed || placed->end <= page || (of == Of::files && placed->inode == 0)) continue;
-        if (!see(*placed)) return;
-    }
+    if (error == ENOENT) return Sight::clear;
+    // An older kernel, or no memory for it now, which the text may still have.
+    return see_lines(file, page, of, see) ? Sight::clear : Sight::blocked;
 }
 
 }  // namespace
 
 std::optional<Placement> placement_of(std::uintptr_t page) {
     std::optional<Placement> found;
-    see_placements(page, Of::anything, [&](const Placement& placed) {
+    (void)see_placements(page, Of::anything, [&](const Placement& placed) {
         if (placed.start <= page) found = placed;
         return false;
     });
@@ -114,15 +159,25 @@ bool is_mapped(std::uintptr_t page) {
     return ::mincore(reinterpret_cast<void*>(page), page_size, &in_core) == 0 || errno != ENOMEM;
 }
 
-bool placements_are_told() { return ::access("/proc/self/maps", R_OK) == 0; }
+Result<void> keep_placements() {
+    const int file = maps_descriptor();
+    if (file >= 0 || !may_come_right(-file)) return {};
+    return fail(-file, "memory maps: /proc/self/maps: {}", std::strerror(-file));
+}
 
-std::vector<Placement> files_placed_in(std::uintptr_t start, std::uintptr_t end) {
+bool placements_are_told() {
+    const int file = maps_descriptor();
+    return file >= 0 || may_come_right(-file);
+}
+
+std::optional<std::vector<Placement>> files_placed_in(std::uintptr_t start, std::uintptr_t end) {
     std::vector<Placement> found;
-    see_placements(start, Of::files, [&](const Placement& placed) {
+    const Sight sight = see_placements(start, Of::files, [&](const Placement& placed) {
         if (placed.start >= end) return false;
         found.push_back(placed);
         return true;
     });
+    if (sight == Sight::blocked) return std::nullopt;
     return found;
 }
 
@@ -139,7 +194,7 @@ std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset,
     if (!is_mapped(page)) return page;  // most often
     if (::fstat(file, &status) != 0) return page;
     std::uintptr_t end = page;
-    see_placements(page, Of::anything, [&](const Placement& placed) {
+    (void)see_placements(page, Of::anything, [&](const Placement& placed) {
         const bool goes_on = placed.start <= end && placed.inode == status.st_ino && placed.device == status.st_dev &&
                              placed.shared == shared && placed.offset + (end - placed.start) == offset + (end - page);
         if (goes_on) end = placed.end;

@@ -2,6 +2,8 @@
 // proc_pid_maps(5).
 #pragma once
 
+#include "base/result.h"
+
 #include <sys/types.h>
 
 #include <cstdint>
@@ -21,6 +23,10 @@ struct Placement {
     std::string path;  // of placement_of() alone; empty if it is long
 };
 
+// Gets the descriptor that all looks go by, which is kept for the life of the process. An error: there is none now, but
+// there might be; without /proc there is nothing to wait for.
+Result<void> keep_placements();
+
 // Nothing: nothing is mapped there, or it cannot be told.
 std::optional<Placement> placement_of(std::uintptr_t page);
 
@@ -28,8 +34,9 @@ std::optional<Placement> placement_of(std::uintptr_t page);
 bool is_mapped(std::uintptr_t page);
 // Whether it can be told at all.
 bool placements_are_told();
-// All files that are mapped in [start, end), by address, each as a whole. Empty: none, or it cannot be told.
-std::vector<Placement> files_placed_in(std::uintptr_t start, std::uintptr_t end);
+// All files that are mapped in [start, end), by address, each as a whole. Empty: none, or there is no /proc to
+// tell. Nothing: it cannot be told now.
+std::optional<std::vector<Placement>> files_placed_in(std::uintptr_t start, std::uintptr_t end);
 
 // Whether the file's bytes at `offset` are mapped there.
 bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <set>
 
 namespace uext4 {
 
@@ -22,6 +21,7 @@ constexpr int worker_count = 4;
 ClientMaps::ClientMaps(FaultServer& server, Userfault userfault) : server_(server), userfault_(std::move(userfault)) {}
 
 Result<std::unique_ptr<ClientMaps>> ClientMaps::start(FaultServer& server) {
+    TRY(keep_placements());
     std::unique_ptr<ClientMaps> made(new ClientMaps(server, TRY(Userfault::open())));
     TRY(made->launch());
     return made;
@@ -151,7 +151,7 @@ Result<void*> ClientMaps::map(const MapRequest& request) {
         return fail(mapped.error());
     }
     if (request.populate) {
-        const RegionRef region = MapRegistry::instance().find(reinterpret_cast<std::uintptr_t>(memory));
+        const RegionRef region = find_own(reinterpret_cast<std::uintptr_t>(memory));
         if (region) populate(*region);
     }
     return memory;
@@ -170,7 +170,10 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
         return fail(EINVAL, "unmap of {} bytes at {}: not whole pages", length, fmt::ptr(address));
     const std::uintptr_t end = start + round_up(length, page_size);
     MapRegistry& registry = MapRegistry::instance();
-    std::vector<Region> gone;  // the last references to inodes go outside of the lock
+    // What has become longer than is known would be left, and nothing lead to it.
+    TRY(keep_placements());
+    Use use;
+    std::vector<Region> gone;  // the last references to inodes go outside of the lock, and before the engines may
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
         // What an event that waits takes away may have given its address to other memory, which is to stay.
@@ -190,6 +193,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
             }
             return kept_out;
         }
+        for (const Region& part : gone) use.add_locked(*part.engine);
         registry.forget_locked(gone);
         registry.set_leaving_locked(start, end);
         break;
@@ -209,13 +213,37 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     return {};
 }
 
-std::size_t ClientMaps::live() {
+ClientMaps::Use::~Use() {
+    if (engines_.empty()) return;
+    MutexLock guard(MapRegistry::instance().lock());
+    for (ClientMaps* engine : engines_) --engine->uses_;
+}
+
+void ClientMaps::Use::add_locked(ClientMaps& engine) {
+    MapRegistry::instance().lock().assert_held();
+    if (engines_.insert(&engine).second) ++engine.uses_;
+}
+
+std::vector<Region> ClientMaps::parts(std::uintptr_t start, std::uintptr_t end, Use& use) {
     MapRegistry& registry = MapRegistry::instance();
-    for (bool decided = false; !decided; ::sched_yield()) {
+    MutexLock guard(registry.lock());
+    std::vector<Region> out = registry.known_parts_locked(start, end);
+    for (const Region& part : out) use.add_locked(*part.engine);
+    return out;
+}
+
+std::size_t ClientMaps::live() {
+    // Events are read at once. What cannot be looked at is kept.
+    constexpr std::chrono::seconds patience{1};
+    MapRegistry& registry = MapRegistry::instance();
+    const auto until = monotonic_now() + patience;
+    for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
-        decided = knows_all();
+        const bool decided = knows_all();
+        if (!decided && monotonic_now() < until) continue;
+        const std::size_t n = registry.count_locked(this) + uses_;
+        return decided ? n : std::max<std::size_t>(n, 1);
     }
-    return registry.count(this);
 }
 
 bool ClientMaps::knows_all() {
@@ -223,8 +251,8 @@ bool ClientMaps::knows_all() {
     registry.lock().assert_held();
     if (!is_settled()) return false;
     if (all_known_) return true;
-    const std::vector<Placement> files = files_placed_in(0, UINTPTR_MAX);
-    all_known_ = userfault_.settled() && registry.know_all_locked(this, files);
+    const std::optional<std::vector<Placement>> files = files_placed_in(0, UINTPTR_MAX);
+    all_known_ = files && userfault_.settled() && registry.know_all_locked(this, *files);
     if (all_known_)
         if (std::vector<Region> last = registry.forget_last_locked(this); !last.empty()) take_gone(std::move(last));
     return all_known_;

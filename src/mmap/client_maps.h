@@ -19,6 +19,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -42,6 +43,22 @@ public:
     ~ClientMaps();  // no map is left
     ClientMaps(const ClientMaps&) = delete;
 
+    // Whoever is no thread of an engine's, and found it by an address, keeps it: its maps may go meanwhile, and it with
+    // them. It outlives what was found, whose inodes are of the engine's file system.
+    class Use {
+    public:
+        Use() = default;
+        ~Use();
+        Use(const Use&) = delete;
+        Use& operator=(const Use&) = delete;
+        void add_locked(ClientMaps& engine);  // the registry is locked
+
+    private:
+        std::set<ClientMaps*> engines_;
+    };
+    // The parts of [start, end) that are maps, by address, with what they have become longer by.
+    static std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end, Use& use);
+
     const UserfaultOffer& offer() const { return userfault_.offer(); }
     void offer_less() { userfault_.offer_less(); }  // for tests, before a map
 
@@ -60,6 +77,7 @@ public:
     static bool touches_growth(const void* memory, std::size_t length);
 
     Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
+    // Maps, and uses of them. Not 0 where it cannot be told.
     std::size_t live();
     // The file system is thawed: stores that waited go on.
     void resume();
@@ -126,7 +144,9 @@ private:
     std::chrono::milliseconds time_to_meet(std::uintptr_t page);
     // The map that a page belongs to, also where no event has told of it: mremap(2) makes maps longer. `engine`: whose
     // map it is, where that is known.
-    static RegionRef map_of(std::uintptr_t page, ClientMaps* engine = nullptr);
+    static RegionRef map_of(std::uintptr_t page, Use& use, ClientMaps* engine = nullptr);
+    // Null where it is another engine's, whose inodes may go at any time.
+    RegionRef find_own(std::uintptr_t page);
     void assist();  // the helper's thread
 
     FaultServer& server_;
@@ -154,7 +174,9 @@ private:
     Mutex attach_lock_{Rank::Leaf, "ClientMaps::attached"};
     std::unordered_map<Inode*, Attached> attached_ UEXT4_GUARDED_BY(attach_lock_);
 
-    // Guarded by the registry's lock. What a map has become longer by is found when the library ends the map. Only an
+    // Guarded by the registry's lock.
+    std::size_t uses_ = 0;
+    // The same. What a map has become longer by is found when the library ends the map. Only an
     // event of the program's can leave memory that nothing leads to.
     bool all_known_ = true;
     // The same. An event was of more, or of something else, than what was known: some is known where it is not.

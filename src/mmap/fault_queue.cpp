@@ -19,6 +19,7 @@ constexpr std::size_t page_size = 4096;
 constexpr int space_attempts = 3;
 constexpr std::chrono::milliseconds shortest_meeting{1}, longest_meeting{20}, meeting_is_remembered{100};
 
+const void* page_at(std::uintptr_t page) { return reinterpret_cast<const void*>(page); }
 bool is_ours(const Placement& placed) { return placed.path.starts_with(fmt::format("/memfd:{}", ClientMemory::name)); }
 }  // namespace
 
@@ -59,11 +60,11 @@ bool ClientMaps::is_settled() {
     if (registry.is_open_locked(this)) take_gone(registry.settle_locked(this));
     if (!doubtful_) return true;
     // What is moved between two looks is seen neither where it was nor where it goes; its event waits then.
-    const std::vector<Placement> files = files_placed_in(0, UINTPTR_MAX);
-    if (!userfault_.settled()) return false;
-    if (std::vector<Region> stale = registry.forget_stale_locked(this, files); !stale.empty())
+    const std::optional<std::vector<Placement>> files = files_placed_in(0, UINTPTR_MAX);
+    if (!files || !userfault_.settled()) return false;
+    if (std::vector<Region> stale = registry.forget_stale_locked(this, *files); !stale.empty())
         take_gone(std::move(stale));
-    all_known_ = registry.know_all_locked(this, files);
+    all_known_ = registry.know_all_locked(this, *files);
     doubtful_ = false;
     return true;
 }
@@ -89,6 +90,7 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
         }
         case UFFD_EVENT_UNMAP: {
             all_known_ = false;
+            if (!keep_placements()) doubtful_ = true;
             const auto [start, end] = std::pair(message.arg.remove.start, message.arg.remove.end);
             registry.keep_growth_locked(start, end, this);
             if (!registry.is_known_to_go_locked(start, end, std::nullopt, this)) doubtful_ = true;
@@ -98,6 +100,7 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
         }
         case UFFD_EVENT_REMAP: {
             all_known_ = false;
+            if (!keep_placements()) doubtful_ = true;
             const auto moved = message.arg.remap;
             if (moved.len == 0) {
                 registry.double_locked(moved.from, moved.to, this);
@@ -154,7 +157,8 @@ std::optional<ClientMaps::Kind> ClientMaps::counts_as(const Region& region, Kind
 
 bool ClientMaps::admit(const void* address, bool store) {
     const std::uintptr_t page = round_down(reinterpret_cast<std::uintptr_t>(address), page_size);
-    const RegionRef region = map_of(page);
+    Use use;
+    const RegionRef region = map_of(page, use);
     return region && region->engine->admit_to(*region, page, store ? Kind::store : Kind::load);
 }
 
@@ -183,9 +187,10 @@ bool ClientMaps::admit_to(const Region& region, std::uintptr_t page, Kind kind) 
 }
 
 void ClientMaps::serve(Job job) {
-    RegionRef region = map_of(job.page, this);
+    Use use;  // outlives the reference
+    RegionRef region = map_of(job.page, use, this);
     // Another map lies there now, whose accesses ask for themselves.
-    if (region && job.life != 0 && region->life != job.life) return finish(job);
+    if (region && (region->engine != this || (job.life != 0 && region->life != job.life))) return finish(job);
     if (!region) return refuse_for_good(job);
     job.life = region->life;
     const std::optional<Kind> kind = counts_as(*region, job.kind);
@@ -240,18 +245,30 @@ Result<void> ClientMaps::serve_in(const Region& region, const Job& job, Kind kin
     });
 }
 
-RegionRef ClientMaps::map_of(std::uintptr_t page, ClientMaps* engine) {
+RegionRef ClientMaps::map_of(std::uintptr_t page, Use& use, ClientMaps* engine) {
     MapRegistry& registry = MapRegistry::instance();
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
-        if (RegionRef there = registry.find_locked(page)) return there;
-        if (engine && !engine->is_settled()) continue;
-        const RegionRef below = registry.below_locked(page);
-        if (!below && !engine) return nullptr;
-        if (below && !below->engine->is_settled()) continue;
-        registry.find_growth_locked(page, page + page_size);
-        return registry.find_locked(page);
+        RegionRef there = registry.find_locked(page);
+        if (!there) {
+            if (engine && !engine->is_settled()) continue;
+            const RegionRef below = registry.below_locked(page);
+            if (!below && !engine) return nullptr;
+            if (below && !below->engine->is_settled()) continue;
+            registry.find_growth_locked(page, page + page_size);
+            there = registry.find_locked(page);
+        }
+        // A thread of the engine's ends before the engine.
+        if (there && there->engine != engine) use.add_locked(*there->engine);
+        return there;
     }
+}
+
+RegionRef ClientMaps::find_own(std::uintptr_t page) {
+    MapRegistry& registry = MapRegistry::instance();
+    MutexLock guard(registry.lock());
+    RegionRef there = registry.find_locked(page);
+    return there && there->engine == this ? there : nullptr;
 }
 
 // By a system call that does nothing else, so that what cannot be read is no signal.
@@ -262,7 +279,10 @@ bool ClientMaps::touches_growth(const void* memory, std::size_t length) {
     constexpr std::size_t kernel_set_size = 8;
     const long read = ::syscall(SYS_rt_sigprocmask, no_such_change, page, nullptr, kernel_set_size);
     // Where only the program's own code faults, what has grown cannot be read in this way.
-    if (read != 0 && errno == EFAULT) (void)map_of(page);
+    if (read != 0 && errno == EFAULT) {
+        Use use;
+        (void)map_of(page, use);
+    }
     return MapRegistry::instance().overlaps(memory, length);
 }
 
@@ -287,8 +307,8 @@ void ClientMaps::refuse(const Job& job) {
     }
     {
         // Held no longer than this: whoever goes on may want the file's space.
-        const RegionRef region = registry.find(job.page);
-        if (region && region->life != job.life) return finish(job);
+        const RegionRef region = find_own(job.page);
+        if (region ? region->life != job.life : registry.overlaps(page_at(job.page), page_size)) return finish(job);
         can_poison = can_poison && region && region->shared;
         if (region && region->offset_of(job.page) >= region->inode->size_hint()) is_readable = false;
     }
@@ -320,6 +340,7 @@ void ClientMaps::refuse(const Job& job) {
 // Memory of a file that has no maps any more can show nothing, and nobody can say what it would be. Where the kernel
 // cannot refuse, and it is not told what lies there, nobody is asked for it again.
 void ClientMaps::refuse_for_good(const Job& job) {
+    bool cannot_be_told = false;
     const auto is_done = [&] {
         MapRegistry& registry = MapRegistry::instance();
         MutexLock guard(registry.lock());
@@ -331,7 +352,10 @@ void ClientMaps::refuse_for_good(const Job& job) {
         const std::optional<Placement> placed = placement_of(job.page);
         // What has no rights is a map in the making, or refuses by itself.
         const bool ours = placed && is_ours(*placed) && placed->protection != PROT_NONE;
-        if (!ours && placements_are_told()) return true;
+        if (!ours && placements_are_told()) {
+            cannot_be_told = !placed && is_mapped(job.page);
+            return true;
+        }
         if (offer().poison)
             if (const Result<bool> poisoned = userfault_.try_poison(job.page)) return *poisoned;
         void* page = reinterpret_cast<void*>(job.page);
@@ -340,11 +364,13 @@ void ClientMaps::refuse_for_good(const Job& job) {
         return true;
     };
     while (!is_done()) ::sched_yield();
+    // It is asked again, by the access.
+    if (cannot_be_told) this_thread::sleep(shortest_meeting);
     finish(job);
 }
 
 bool ClientMaps::is_still_refused(const Job& job) {
-    const RegionRef region = MapRegistry::instance().find(job.page);
+    const RegionRef region = find_own(job.page);
     if (!region) return true;
     const std::optional<Kind> kind = counts_as(*region, job.kind);
     if (!kind) return true;
@@ -452,7 +478,7 @@ void ClientMaps::assist() {
             settled_.notify_all();
         }
         for (const Job& job : hungry) {
-            if (const RegionRef region = MapRegistry::instance().find(job.page)) server_.make_room(*region->inode);
+            if (const RegionRef region = find_own(job.page)) server_.make_room(*region->inode);
             MutexLock guard(lock_);
             jobs_.push_back(job);
             jobs_changed_.notify_one();

@@ -92,7 +92,9 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
 
 std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
     std::vector<Span> known;
-    for (const Placement& placed : files_placed_in(unknown.first, unknown.second))
+    const std::optional<std::vector<Placement>> files = files_placed_in(unknown.first, unknown.second);
+    if (!files) return known;
+    for (const Placement& placed : *files)
         if (const Span span = know_placed_locked(placed, unknown, like); span.first < span.second)
             known.push_back(span);
     return known;
@@ -262,6 +264,10 @@ bool MapRegistry::is_leaving_locked(std::uintptr_t page) const {
 
 std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
+    return known_parts_locked(start, end);
+}
+
+std::vector<Region> MapRegistry::known_parts_locked(std::uintptr_t start, std::uintptr_t end) {
     std::vector<Region> out = parts_locked(start, end);
     std::size_t known = 0;
     for (const Region& part : out) known += part.length;

@@ -274,8 +274,7 @@ bool MapRegistry::uses(const MappedFile* file) const {
 // Its ranges are those of its regions, and of what of it is set aside.
 bool MapRegistry::uses_locked(const MappedFile* file) const { return file->is_seen(); }
 
-std::size_t MapRegistry::count(const ClientMaps* engine) const {
-    MutexLock guard(lock_);
+std::size_t MapRegistry::count_locked(const ClientMaps* engine) const {
     std::size_t n = 0;
     for (const auto& [start, region] : regions_) n += region->engine == engine;
     return n;

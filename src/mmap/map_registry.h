@@ -59,6 +59,7 @@ public:
     RegionRef find(std::uintptr_t address) const;
     // The parts of [start, end) that are maps, by address, with what they have become longer by.
     std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end);
+    std::vector<Region> known_parts_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     bool overlaps(const void* memory, std::size_t length) const;
     bool any_below(const void* memory) const;
     bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
@@ -77,7 +78,7 @@ public:
     std::vector<Region> forget_last_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // It is not to be found by its memory any more. Nothing: it has maps. The references go outside of the lock.
     std::optional<std::vector<Region>> forget_file(const MappedFile* file);
-    std::size_t count(const ClientMaps* engine) const;
+    std::size_t count_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
 
     // Events of the program's munmap are read and applied under it: an address that is given out again cannot be met by
     // the event of its former life.

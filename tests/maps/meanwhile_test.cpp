@@ -59,15 +59,27 @@ std::atomic<std::uintptr_t> marker{0};
 Hook<void()> at_marker;                                         // what is mapped has been looked at up to there
 Hook<bool(std::uintptr_t start, std::uintptr_t end)> at_watch;  // false: it fails
 Hook<void()> at_keep_out;
+Hook<void()> at_unwatch;
 Hook<void()> at_event;                    // it waits to be read
 std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
+std::atomic<bool> has_room{true};         // else there is no memory to tell what is mapped
+
+bool tells_placements(int fd) {
+    char path[64] = {};
+    const ssize_t n = ::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), path, sizeof path);
+    return n > 0 && std::string_view(path, static_cast<std::size_t>(n)).ends_with("/maps");
+}
 
 }  // namespace
 }  // namespace uext4
 
-extern "C" __attribute__((visibility("default"))) ssize_t read(int fd, void* memory, std::size_t size) {
+extern "C" __attribute__((visibility("default"))) ssize_t pread(int fd, void* memory, std::size_t size, off_t offset) {
     using namespace uext4;
-    const ssize_t n = ::syscall(SYS_read, fd, memory, size);
+    if (!has_room.load() && tells_placements(fd)) {
+        errno = ENOMEM;
+        return -1;
+    }
+    const ssize_t n = ::syscall(SYS_pread64, fd, memory, size, offset);
     if (n > 0 && at_marker.is_set()) {
         char line[32];
         std::snprintf(line, sizeof line, "%lx-", static_cast<unsigned long>(marker.load()));
@@ -91,7 +103,12 @@ extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned lon
             return -1;
         }
     }
+    if (request == UFFDIO_UNREGISTER && at_unwatch.take()) at_unwatch.run();
     const bool asks = request == placement_query;
+    if (asks && !has_room.load()) {
+        errno = ENOMEM;
+        return -1;
+    }
     if (asks && !answers_queries.load()) {
         errno = ENOTTY;
         return -1;
@@ -175,7 +192,8 @@ protected:
         registry.forget_locked(registry.parts_locked(address(memory), address(memory) + pages * page));
     }
     void TearDown() override {
-        at_marker.clear(), at_watch.clear(), at_keep_out.clear(), at_event.clear();
+        at_marker.clear(), at_watch.clear(), at_keep_out.clear(), at_unwatch.clear(), at_event.clear();
+        has_room.store(true);
         file.reset();
         if (fs) {
             auto done = fs->unmount();
@@ -286,6 +304,42 @@ TEST_P(Meanwhile, GrowsWhileItIsEnded) {
     EXPECT_EQ(signal_of([&] { seen = load(memory + 5 * page); }), 0);
     EXPECT_EQ(seen, 'f');
     unmap(memory + 4 * page, 4);
+}
+
+// The engine has to outlast whoever ends its last map.
+TEST_P(Meanwhile, IsUnmountedWhileItIsEnded) {
+    make();
+    char* memory = map(*file, 4);
+    NEED(memory);
+    std::size_t left = 0;
+    at_unwatch = [&] { left = fs->maps().live(); };
+    unmap(memory, 4);
+    EXPECT_NE(left, 0U);
+    EXPECT_EQ(fs->maps().live(), 0U);
+}
+
+// What cannot be looked at is not known to be gone.
+TEST_P(Meanwhile, CannotBeLookedAt) {
+    make();
+    char* memory = map(*file, 4);
+    NEED(memory);
+    char* longer = static_cast<char*>(::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE));
+    ASSERT_NE(longer, MAP_FAILED);
+    has_room.store(false);
+    ASSERT_EQ(::munmap(longer, 4 * page), 0);
+    while (is_known(longer)) std::this_thread::yield();
+    let_go();
+    EXPECT_NE(fs->maps().live(), 0U);
+    std::thread later([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        has_room.store(true);
+    });
+    char seen = 0;
+    EXPECT_EQ(signal_of([&] { seen = load(longer + 5 * page); }), 0);
+    EXPECT_EQ(seen, 'f');
+    later.join();
+    EXPECT_EQ(fs->maps().live(), 1U);
+    unmap(longer + 4 * page, 4);
 }
 
 // What the program has in the place of a map that it has ended is its own, also before the event of that is read.
