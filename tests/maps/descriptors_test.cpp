@@ -69,8 +69,8 @@ TEST_F(NoDescriptors, GrowthIsABuffer) {
     take_all();
     memory = grow(memory, 4, 8);
     // The library's own buffer, which it goes through, has a descriptor.
-    EXPECT_EQ(uext4_pread(file, memory + 5 * page, page, 0), -EMFILE);
-    give_back();
+    ::close(taken_.back());
+    taken_.pop_back();
     EXPECT_EQ(uext4_pread(file, memory + 5 * page, page, 0), static_cast<ssize_t>(page)) << uext4_strerror();
     EXPECT_EQ(read(file, 1, 5 * page), "a");
     EXPECT_EQ(uext4_unmap(memory, 8 * page), 0) << uext4_strerror();
