@@ -336,22 +336,28 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     const std::uint64_t end = offset + in.size();
     if (end > inode.size_hint() || any_cached(inode, offset, end)) return false;
     TRY(commit_moves(inode));
-    // Writeback moves what the device does not take: a folio may come while the data is on its way, and be gone since.
+    // A client map may bring a folio while the data is on its way, and the folio be gone again: written back over the
+    // data with what was there before, or to other blocks, as the device did not take these.
+    struct Seen {
+        BlockNr block;
+        std::uint64_t overwrites;
+        bool operator==(const Seen&) const = default;
+    };
     std::shared_ptr<const void> in_use;
-    const auto place = [&]() -> Result<std::optional<BlockNr>> {
+    const auto look = [&]() -> Result<std::optional<Seen>> {
         MutexLock map(inode.map_lock);
         const Mapping m = TRY(inode.places().lookup(offset, in.size()));
         if (m.place != Place::mapped || m.end() < end || end > inode.disk_size()) return std::nullopt;
         if (!in_use) in_use = inode.places().use();
-        return m.block + (offset - m.offset) / inode.fs().block_size();
+        return Seen{m.block + (offset - m.offset) / inode.fs().block_size(), inode.places().overwrites()};
     };
-    const std::optional<BlockNr> block = TRY(place());
-    if (!block) return false;
-    TRY(inode.fs().device.write(block->value * inode.fs().block_size(), in));
+    const std::optional<Seen> before = TRY(look());
+    if (!before) return false;
+    TRY(inode.fs().device.write(before->block.value * inode.fs().block_size(), in));
     // A reader or a client map may have begun before.
     TRY(refresh_cache(inode, offset, in, true));
-    return TRY(place())
-    == block;
+    return TRY(look())
+    == before;
 }
 
 Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {

@@ -168,6 +168,7 @@ private:
         } else if (m.place == Place::inline_data) {
             s.count = 1;
         }
+        if (s.place == Place::mapped) places.note_overwrite();
         if (!segments_.empty()) {
             Segment& last = segments_.back();
             if (last.place == s.place && s.place != Place::inline_data && last.first + last.count == s.first &&

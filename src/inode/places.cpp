@@ -315,6 +315,11 @@ void Places::data_arrived(LogicalBlock up_to) {
     ++cookie_;
 }
 
+Places::Uses::~Uses() {
+    for (std::shared_ptr<Uses> after = std::move(next); after && after.use_count() == 1;)
+        after = std::move(after->next);
+}
+
 std::shared_ptr<const void> Places::use() {
     if (!uses_) uses_ = std::make_shared<Uses>();
     return uses_;

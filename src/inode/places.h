@@ -37,6 +37,9 @@ public:
     // before that, a block that is moved away from goes to nobody else.
     std::shared_ptr<const void> use();
     void keep_until_unused(std::shared_ptr<const void> freed);
+    // How often the cache has written over what is on disk, or set out to.
+    std::uint64_t overwrites() const { return overwrites_; }
+    void note_overwrite() { ++overwrites_; }
     void forget_disk_run() { disk_run_.reset(); }
 
     // hole -> reserved, for every hole block of [first, first+count); blocks that live somewhere already stay. ENOSPC
@@ -128,6 +131,10 @@ private:
 
     // What was freed while somebody had it; those before keep those after, as who is there longer may have both.
     struct Uses {
+        Uses() = default;
+        Uses(const Uses&) = delete;
+        Uses& operator=(const Uses&) = delete;
+        ~Uses();  // however many follow
         std::vector<std::shared_ptr<const void>> freed;
         std::shared_ptr<Uses> next;
     };
@@ -139,6 +146,7 @@ private:
     std::uint64_t cookie_ = 1;
     LogicalBlock arriving_, arriving_end_;
     std::shared_ptr<Uses> uses_;
+    std::uint64_t overwrites_ = 0;
     std::optional<MappedRun> disk_run_;  // the newest lookup's answer, exact until changed()
 };
 

@@ -74,21 +74,33 @@ int query(int maps, std::uintptr_t page, Of of, std::span<char> name, Placement&
 }
 
 // Of this process, as the descriptor of a parent tells of the parent's maps: its number is left alone then, which may
-// be another file's by now.
+// be another file's by now. So it is where the program has closed it.
 struct Kept {
     pid_t process = 0;
     int descriptor = -1;
 };
 std::atomic<Kept> kept{};
 static_assert(std::atomic<Kept>::is_always_lock_free);
+// What it is, for as long as it is open: also by whom it is opened meanwhile.
+std::atomic<dev_t> kept_device{0};
+std::atomic<ino_t> kept_inode{0};
+
+bool is_open(const Kept& there) {
+    struct stat status{};
+    return ::fstat(there.descriptor, &status) == 0 && status.st_dev == kept_device.load() &&
+           status.st_ino == kept_inode.load();
+}
 
 // Below 0: the error, negated.
 int maps_descriptor() {
     const pid_t process = ::getpid();
     Kept there = kept.load();
-    if (there.process == process) return there.descriptor;
+    if (there.process == process && is_open(there)) return there.descriptor;
     const int opened = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    if (opened < 0) return -errno;
+    struct stat status{};
+    if (opened < 0 || ::fstat(opened, &status) != 0) return -errno;
+    kept_device.store(status.st_dev);
+    kept_inode.store(status.st_ino);
     if (kept.compare_exchange_strong(there, {process, opened})) return opened;
     ::close(opened);
     return there.descriptor;

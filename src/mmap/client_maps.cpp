@@ -258,10 +258,19 @@ bool ClientMaps::knows_all() {
     return all_known_;
 }
 
-bool ClientMaps::still_uses(const MappedFile* file) {
-    constexpr std::chrono::milliseconds patience{100};  // with the file locked
+bool ClientMaps::gets_to_know_all() {
+    constexpr std::chrono::milliseconds patience{100}, pause{1};
     MapRegistry& registry = MapRegistry::instance();
-    for (const auto until = monotonic_now() + patience; monotonic_now() < until; ::sched_yield()) {
+    for (const auto until = monotonic_now() + patience; monotonic_now() < until; this_thread::sleep(pause)) {
+        MutexLock guard(registry.lock());
+        if (knows_all()) return true;
+    }
+    return false;
+}
+
+bool ClientMaps::still_uses(const MappedFile* file) {
+    MapRegistry& registry = MapRegistry::instance();
+    {
         MutexLock guard(registry.lock());
         if (registry.uses_locked(file)) return true;
         if (knows_all()) return registry.uses_locked(file);
@@ -292,6 +301,8 @@ void ClientMaps::settle(bool removed_only) {
     }
     for (const Attached& one : all) {
         if (MapRegistry::instance().uses(one.file.get())) continue;
+        // Where maps come and go all the time that takes a while, for which nobody shall wait.
+        if (!gets_to_know_all()) return settle_soon();
         Inode& inode = *one.inode;
         std::optional<std::vector<Region>> last;
         Result<void> done = server_.exclusively(inode, [&]() -> Result<void> {

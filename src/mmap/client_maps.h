@@ -110,7 +110,9 @@ private:
     // With the registry locked: whether all that there is of the files' memory is known, but for what maps have become
     // longer by in their places. False: to be asked again, without the lock.
     bool knows_all();
-    // Where nothing of the file is known any more, what the kernel still has of its memory becomes known first.
+    bool gets_to_know_all();  // false: not so soon
+    // Where nothing of the file is known any more, what the kernel still has of its memory becomes known first. With
+    // the file locked: true where that cannot be told at once.
     bool still_uses(const MappedFile* file);
 
     void read_events();

@@ -347,8 +347,12 @@ public:
         if (in[0] == std::byte{'D'} && !waits.exchange(true)) {
             place = offset;
             on_its_way.release();
+            lands.acquire();
+            const Result<void> done = base_->write(offset, in);
+            landed.release();
             go_on.acquire();
-        } else if (waits && !refused && offset <= place && place < offset + in.size()) {
+            return done;
+        } else if (refuses && waits && !refused && offset <= place && place < offset + in.size()) {
             refused = true;
             return fail(EIO, "not now");
         }
@@ -358,9 +362,9 @@ public:
     bool read_only() const override { return false; }
     std::string name() const override { return base_->name(); }
 
-    std::atomic<bool> waits{false}, refused{false};
+    std::atomic<bool> refuses{true}, waits{false}, refused{false};
     std::atomic<std::uint64_t> place{0};
-    std::binary_semaphore on_its_way{0}, go_on{0};
+    std::binary_semaphore on_its_way{0}, lands{0}, landed{0}, go_on{0};
 
 private:
     std::shared_ptr<MemoryDevice> base_;
@@ -405,6 +409,7 @@ TEST(OneFile, WhatIsOnItsWayToABlockThatWasLeftReachesNobodyElse) {
         EXPECT_TRUE((*other)->sync(false));
         const auto& pages = (*file)->inode().pages();
         EXPECT_EQ(pages.next_cached(0).has_value(), !forgotten);
+        device->lands.release();
         device->go_on.release();
         writer.join();
         EXPECT_TRUE(maps.unmap(*map));
@@ -425,6 +430,60 @@ TEST(OneFile, WhatIsOnItsWayToABlockThatWasLeftReachesNobodyElse) {
         EXPECT_EQ(written, std::string(4096, 'D'));
         expect_sound(memory, "after the unmount");
     }
+}
+
+// It is on the device, and its request has not ended: a folio that came before is written back over it, and is gone.
+TEST(OneFile, AnOverwriteOutlivesAFolioThatCameMeanwhile) {
+    const auto memory = fresh_image("-b 4096 -J size=4");
+    const auto device = std::make_shared<OneWriteWaits>(memory);
+    device->refuses = false;
+    VolumeOptions options;
+    options.background = false;
+    options.cache_bytes = 1 << 20;
+    auto fs = FileSystem::mount_device(device, options);
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
+    auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
+         other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(direct && file && other);
+    ASSERT_TRUE((*file)->write(0, contents(4096, 'e')));
+    ASSERT_TRUE((*file)->sync(false));
+    SimulatedMaps maps((*fs)->maps());
+    MapRequest request;
+    request.inode = (*file)->inode_ref();
+    request.length = 4096;
+    request.protection = PROT_READ | PROT_WRITE;
+    request.may_store = true;
+    auto map = maps.map(request);
+    ASSERT_TRUE(map) << map.error().what;
+    std::thread writer([&] {
+        const auto put = (*direct)->write(0, contents(4096, 'D'));
+        EXPECT_TRUE(put && *put == 4096);
+    });
+    device->on_its_way.acquire();
+    EXPECT_TRUE(maps.store(**map, 7, contents(1, 'm'), SimulatedMaps::Source::program));
+    device->lands.release();
+    device->landed.acquire();
+    EXPECT_TRUE((*file)->sync(false));
+    EXPECT_EQ(place_of((*file)->inode()), device->place);
+    for (std::uint64_t end = 0; end < (8u << 20);) {
+        const auto put = (*other)->write(end, contents(1 << 20, 'h'));
+        ASSERT_TRUE(put);
+        end += *put;
+    }
+    EXPECT_FALSE((*file)->inode().pages().next_cached(0));
+    device->go_on.release();
+    writer.join();
+    EXPECT_TRUE(maps.unmap(*map));
+    map->reset();
+    EXPECT_TRUE((*fs)->sync());
+    file->reset(), direct->reset(), other->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    std::string written = read_all(memory, "/e");
+    ASSERT_EQ(written.size(), 4096u);
+    if (written[7] == 'm') written[7] = 'D';
+    EXPECT_TRUE(written == std::string(4096, 'D')) << written.substr(0, 16);
+    expect_sound(memory, "after the unmount");
 }
 
 // Whatever way the data comes, and whatever its place was.

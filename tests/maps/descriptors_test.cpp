@@ -2,6 +2,7 @@
 #include "mapped_image.h"
 
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include <utility>
 
@@ -109,6 +110,41 @@ TEST_F(NoDescriptors, GrowthThatIsLeftKeepsItsFile) {
     file = open("/f");
     EXPECT_EQ(read(file, 1, 6 * page), "S");
     EXPECT_EQ(uext4_unmap(memory + 4 * page, 4 * page), 0) << uext4_strerror();
+}
+
+// A program that closes all that is open, as a daemon does, and opens files of its own: twice.
+int live_twice(const char* image) {
+    for (int life = 0; life < 2; ++life) {
+        for (const bool by_library : {true, false}) {
+            uext4_fs* mounted = nullptr;
+            uext4_file* opened = nullptr;
+            if (uext4_mount(image, "", &mounted) != 0 || uext4_open(mounted, "/f", O_RDWR, 0, &opened) != 0) return 1;
+            void* memory = nullptr;
+            const int mapped = uext4_map(opened, 0, 8 * page, PROT_READ | PROT_WRITE, MAP_SHARED, &memory);
+            if (mapped != 0) return mapped == -EPERM || mapped == -EOPNOTSUPP ? 77 : 2;
+            static_cast<volatile char*>(memory)[1] = 'z';
+            if (by_library ? uext4_unmap(memory, 8 * page) != 0 : ::munmap(memory, 8 * page) != 0) return 3;
+            if (uext4_close(opened) != 0 || uext4_umount(mounted) != 0) return 4;
+        }
+        ::close_range(3, ~0u, 0);
+        for (int n = 0; n < 40; ++n)
+            if (::open("/etc/passwd", O_RDONLY | O_CLOEXEC) < 0) return 5;
+    }
+    return 0;
+}
+
+TEST_F(NoDescriptors, AreClosedByTheProgram) {
+    begin();
+    NEED_MAPS();
+    uext4_close(std::exchange(file, nullptr));
+    unmount();
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(live_twice(path_.c_str()));
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no maps in a child";
+    EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 }  // namespace
