@@ -214,11 +214,16 @@ TEST_P(InlineEdge, EveryDoorAtOnce) {
         }
     });
     const int steps = long_run() ? 6000 : 600;
+    constexpr std::uint64_t least_reclaimed = 20;
     std::vector<std::thread> crowd;
     for (unsigned t = 0; t < threads; ++t)
         crowd.emplace_back([&, t] {
             std::mt19937 random(first_seed() * 1000 + t);
-            for (int i = 0; i < steps && !failed_; ++i) step(random);
+            // On a busy machine the reader of the large file may have reclaimed before it each time.
+            const auto goes_on = [&](int i) {
+                return i < steps || (reclaimed_inside_ <= least_reclaimed && i < 10 * steps);
+            };
+            for (int i = 0; goes_on(i) && !failed_; ++i) step(random);
         });
     for (std::thread& thread : crowd) thread.join();
     stop = true;
@@ -230,7 +235,7 @@ TEST_P(InlineEdge, EveryDoorAtOnce) {
     }
     ballast.reset();
     EXPECT_FALSE(no_maps_) << "no stores through maps";
-    EXPECT_GT(reclaimed_inside_, 20u);
+    EXPECT_GT(reclaimed_inside_, least_reclaimed);
     EXPECT_GT(compared_, 1000u);
     for (unsigned f = 0; f < files; ++f) look(*fs, f, "afterwards");
     EXPECT_EQ(read(*open("/quiet", O_RDONLY), 200), quiet);
