@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
 namespace uext4 {
 
@@ -121,7 +123,19 @@ std::uintptr_t ClientMemory::first_own(std::uintptr_t start, std::uintptr_t end)
     return end;
 }
 
-std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) const {
+bool ClientMemory::is_resident(std::uint64_t offset, std::uint64_t length) {
+    std::array<unsigned char, 64> resident{};
+    const std::uint64_t pages = length / page;
+    MutexLock guard(lock_);
+    const auto shown = windows_.find(offset / window);
+    if (shown == windows_.end() || pages > resident.size()) return false;
+    if (::mincore(shown->second + offset % window, length, resident.data()) != 0) return false;
+    return std::ranges::all_of(std::span(resident).first(pages), [](unsigned char c) { return (c & 1) != 0; });
+}
+
+std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) {
+    // Most often. The kernel finds a hole by walking all the data before it.
+    if (is_resident(offset, length)) return 0;
     std::uint64_t out = 0;
     // Pages that are swapped out count as data.
     for (std::uint64_t at = offset; at < offset + length; at += page) {

@@ -35,7 +35,7 @@ public:
     // The pages go, in every map.
     void punch(std::uint64_t offset, std::uint64_t length);
     // The pages of [offset, offset + length) that are gone, one bit each.
-    std::uint64_t lost(std::uint64_t offset, std::uint64_t length) const;
+    std::uint64_t lost(std::uint64_t offset, std::uint64_t length);
     // The memory file reaches at least, or only, so far: an access of a client beyond its last folio ends with SIGBUS.
     // What is in that folio but not in the last page faults again, to be refused.
     void extend(std::uint64_t size);
@@ -45,6 +45,7 @@ public:
 
 private:
     ClientMemory(int fd, std::uint32_t unit);
+    bool is_resident(std::uint64_t offset, std::uint64_t length);
     void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
     Result<void> reach_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
