@@ -347,6 +347,8 @@ std::uint32_t FileSystem::get_flags(Inode& inode) { return visible_flags(inode);
 Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check) {
     TRY(changeable(inode));
     const bool extents = (flags & format::inode_flag::extents) != 0;
+    // Who saw the contents in the inode saw no kind of map, and asks for none: they may have left it since.
+    const bool any_map = !extents && (flags & format::inode_flag::inline_data) != 0;
     {
         ChangePass pass(maps_);
         const bool journal = (flags & format::inode_flag::journal_data) != 0;
@@ -354,14 +356,14 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
         if (switches && !who.capabilities.sys_resource) return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
         {
             WriteLock guard(inode.rw);
-            TRY(check_extents_flag(inode, extents));
+            if (!any_map) TRY(check_extents_flag(inode, extents));
             TRY(change_flags(inode, flags, who, check));
             if (flags & format::inode_flag::immutable) TRY(end_stores(inode));
         }
         if (switches) TRY(set_journal_flag(inode, journal));
         TRY(settle(inode));
     }
-    if (inode.has_flag(format::inode_flag::extents) == extents) return {};
+    if (any_map || inode.has_flag(format::inode_flag::extents) == extents) return {};
     return with_space([&]() -> Result<void> {
         ChangePass pass(maps_);
         TRY(set_extents_flag(inode, extents, is_privileged(volume_->fs(), who)));

@@ -334,7 +334,8 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
 
 Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in) {
     const std::uint64_t end = offset + in.size();
-    if (end > inode.size_hint() || any_cached(inode, offset, end)) return false;
+    if (end > inode.size_hint()) return false;
+    if (!UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end)) return false;
     TRY(commit_moves(inode));
     // A client map may bring a folio while the data is on its way, and the folio be gone again: written back over the
     // data with what was there before, or to other blocks, as the device did not take these.
@@ -352,12 +353,13 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
         return Seen{m.block + (offset - m.offset) / inode.fs().block_size(), inode.places().overwrites()};
     };
     const std::optional<Seen> before = TRY(look());
-    if (!before) return false;
+    // Asked after that: a folio whose data has begun on its way before it is still there, or its data has arrived.
+    if (!before || (UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end))) return false;
     TRY(inode.fs().device.write(before->block.value * inode.fs().block_size(), in));
     // A reader or a client map may have begun before.
-    TRY(refresh_cache(inode, offset, in, true));
-    return TRY(look())
-    == before;
+    if (UEXT4_SEAM(overwrites_refresh)) TRY(refresh_cache(inode, offset, in, true));
+    const std::optional<Seen> after = TRY(look());
+    return after == before;
 }
 
 Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {

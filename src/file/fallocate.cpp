@@ -108,7 +108,7 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
         BlockMask mask = 0;
         for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot)
             mask |= BlockMask{1} << slot;
-        detach_journaled_blocks(folio, mask);
+        if (UEXT4_SEAM(punch_detaches)) detach_journaled_blocks(folio, mask);
         std::memset(folio->data + from % fs, 0, to - from);
         pages.clear_dirty(folio, mask);
         folio->uptodate |= mask;
@@ -128,7 +128,8 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     const std::uint64_t bs = inode.fs().block_size();
     bool kept = false;
     {
-        WriteLock invalidate(inode.pages().invalidate);
+        UniqueWriteLock invalidate;
+        if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
         MutexLock flush(inode.flush_lock);
         TRY(forget_cached(inode, first, last));
         const unsigned credits = step_credits(inode);

@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 
@@ -7,7 +8,8 @@ Result<void> set_journal_flag(Inode& inode, bool on) {
     if (!inode.is_regular() && !inode.is_directory())
         return fail(EOPNOTSUPP, "inode {} is neither file nor directory", inode.number());
     WriteLock guard(inode.rw);
-    WriteLock invalidate(inode.pages().invalidate);
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(journal_flag_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     if (inode.has_flag(format::inode_flag::journal_data) == on) return {};
     Journal& journal = inode.fs().journal;
     TRY(write_back(inode));

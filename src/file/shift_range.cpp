@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 
 #include <algorithm>
@@ -49,7 +50,8 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     if (offset % unit(inode) != 0 || length % unit(inode) != 0)
         return fail(EINVAL, "collapse of {} bytes at {}: not in units of {}", length, offset, unit(inode));
     if (offset + length >= size) return fail(EINVAL, "collapse reaches the end of the file: use truncate");
-    WriteLock invalidate(inode.pages().invalidate);
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
     const unsigned credits = step_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(credits));
@@ -69,7 +71,8 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     if (offset >= size) return fail(EINVAL, "insert at or past the end of the file: use truncate");
     if (length > max_file_size(inode) - size)
         return fail(EFBIG, "inode {}: would have {} bytes", inode.number(), size + length);
-    WriteLock invalidate(inode.pages().invalidate);
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
     const unsigned credits = step_credits(inode);
     const auto delta = static_cast<std::int64_t>(length / bs);

@@ -276,10 +276,13 @@ private:
             if (!fs.allocator.publish(*handle, *grant)) return;
             Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh, &*tree);
             inode_.places().changed();
-            if (!old) return;
+            if (!old) {
+                (void)fs.allocator.free(*handle, fresh, 1);  // the bit of this handle is taken back
+                return;
+            }
             Result<std::shared_ptr<const void>> freed = fs.allocator.free_refused(*handle, *old);
+            if (freed) inode_.places().keep_until_unused(std::move(*freed));
             if (!freed || !inode_.store(*handle)) return;
-            inode_.places().keep_until_unused(std::move(*freed));
         }
         s.result = {};
     }

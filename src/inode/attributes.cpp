@@ -1,5 +1,6 @@
 #include "inode/attributes.h"
 
+#include "base/seam.h"
 #include "inode/acl.h"
 #include "inode/xattr.h"
 #include "sync/atomic_point.h"
@@ -170,7 +171,9 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
     settable &= ~f::journal_data;
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
-    inode.set_flags((old & ~settable) | (wanted & settable));
+    // Those of now: writeback may have taken the contents out of the inode since the look above.
+    const std::uint32_t now = UEXT4_SEAM(flags_are_fresh) ? inode.flags() : old;
+    inode.set_flags((now & ~settable) | (wanted & settable));
     inode.set_ctime(current_time());
     inode.bump_version();
     return inode.store(handle);

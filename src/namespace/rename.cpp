@@ -1,6 +1,7 @@
 // Rename. The locks, outer to inner: Topology when the directories differ; the two directories, an ancestor first, else
 // by number; then what moves and what is replaced, directories before others, by number. Under Topology no directory
 // changes its parent, so what was an ancestor before the locks still is.
+#include "base/seam.h"
 #include "inode/acl.h"
 #include "namespace/operations.h"
 
@@ -292,7 +293,7 @@ Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const Ino
     const bool replaces_file =
         move.target && !move.exchange() && move.target->is_regular() && move.source->is_regular();
     if (may_ask && replaces_file && move.source != flushed) return Attempt::flush_source;
-    lock_children(move, locks);
+    if (UEXT4_SEAM(rename_locks_children)) lock_children(move, locks);
     TRY(check_kinds(move));
     Handle handle = TRY(move.state.fs.journal.start(credits_for(move)));
     Held held = TRY(hold_all(handle, move));

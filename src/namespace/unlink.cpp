@@ -1,4 +1,5 @@
 // Taking names away. What has no name left becomes an orphan in the same handle; its last reference deletes it.
+#include "base/seam.h"
 #include "namespace/operations.h"
 
 namespace uext4 {
@@ -18,7 +19,7 @@ Result<void> remove_name(names::Tree& state, Inode& directory, std::string_view 
     if (want_directory && !victim->is_directory())
         return fail(ENOTDIR, "inode {} is not a directory", victim->number());
     if (!want_directory && victim->is_directory()) return fail(EISDIR, "inode {} is a directory", victim->number());
-    locks.add(*victim);
+    if (UEXT4_SEAM(removal_locks_victim)) locks.add(*victim);
     if (want_directory && !TRY(Directory(*victim).is_empty()))
         return fail(ENOTEMPTY, "directory {} is not empty", victim->number());
 

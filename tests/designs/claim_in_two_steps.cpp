@@ -10,7 +10,7 @@ const Register registered({.name = "claim-in-two-steps",
                            .change = "space is promised by a look and a store, and not in one step",
                            .seen = "an fsync finds no space for what was accepted",
                            .ends_as = {explore::Failure::wrong},
-                           .found = {{"last-promise", 6000}}});
+                           .found = {{"last-promise", 30000}}});
 
 }  // namespace
 }  // namespace uext4::designs

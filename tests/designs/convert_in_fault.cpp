@@ -12,7 +12,7 @@ const Register registered(
          "a store's fault makes the call by which fallocate takes the contents out of the inode, under Invalidate",
      .seen = "a deadlock: the call wants Inode, whose holder (a truncate) wants Invalidate",
      .ends_as = {explore::Failure::deadlock},
-     .found = {{"mapped-inline", 1000}}});
+     .found = {{"mapped-inline", 4000}}});
 
 }  // namespace
 }  // namespace uext4::designs

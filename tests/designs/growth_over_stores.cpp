@@ -11,9 +11,9 @@ const Register registered({.name = "growth-over-stores",
                            .seen = "a store that was made behind the end is in the file",
                            .ends_as = {explore::Failure::wrong},
                            .found = {{"mapped-tail", 500},
-                                     {"mapped-tail-allocate", 500},
+                                     {"mapped-tail-allocate", 2500},
                                      {"mapped-tail-append", 500},
-                                     {"mapped-tail-direct", 500},
+                                     {"mapped-tail-direct", 2500},
                                      {"mapped-tail-write", 500}}});
 
 }  // namespace

@@ -40,21 +40,24 @@ void run(World& w) {
     (void)w.read(*others, 0, cached_size);
     w.run({{"direct",
             [&] {
+                // Into the hole, and over what is then there.
                 auto memory = std::make_unique<Aligned>();
-                std::fill_n(memory->bytes, sizeof memory->bytes, std::byte{'d'});
-                w.expect(direct->write(page, memory->bytes), "direct write");
+                for (const char fill : {'d', 'e'}) {
+                    std::fill_n(memory->bytes, sizeof memory->bytes, static_cast<std::byte>(fill));
+                    w.expect(direct->write(page, memory->bytes), "direct write");
+                }
             }},
            {"read",
             [&] {
                 for (int i = 0; i < 2; ++i)
-                    w.require_bytes("a reader", w.read(*cached, 0, size), std::string_view("d\0", 2));
+                    w.require_bytes("a reader", w.read(*cached, 0, size), std::string_view("de\0", 3));
             }},
            {"reclaim", [&] {
                 for (std::size_t at = 0; at < cached_size; at += 8 * page) (void)w.read(*others, at, 2 * page);
             }}});
     const std::string bytes = w.read(*cached, 0, size);
     w.require_bytes("before it", bytes.substr(0, page), std::string_view("\0", 1));
-    w.require_bytes("what was written", bytes.substr(page, 2 * page), "d");
+    w.require_bytes("what was written", bytes.substr(page, 2 * page), "e");
     w.require_bytes("behind it", bytes.substr(3 * page), std::string_view("\0", 1));
     direct.reset(), cached.reset(), others.reset();
     w.remount();

@@ -183,6 +183,16 @@ int refuse(const std::string& why) {
     return 2;
 }
 
+// Why the scenario and the design that are asked for cannot be explored; empty when they can.
+std::string unknown(const Options& o) {
+    const Scenario* s = find_scenario(o.scenario);
+    if (!o.scenario.empty() && !s) return fmt::format("there is no scenario {}; --list names them", o.scenario);
+    if (s && !find_design(*s, o.design)) return fmt::format("scenario {} has no design {}", s->name, o.design);
+    if (std::ranges::none_of(scenarios(), [&](const Scenario& any) { return find_design(any, o.design); }))
+        return fmt::format("no scenario has a design {}; --list names them", o.design);
+    return {};
+}
+
 // Known before the search, which may take long.
 bool can_be_written(const std::string& path) {
     std::FILE* file = std::fopen(path.c_str(), "a");
@@ -202,6 +212,7 @@ int main(int count, char** arguments) {
     if (o->schedules == 0) return refuse("0 schedules show nothing");
     if (o->replay && !o->searching.empty())
         return refuse(fmt::format("--replay says all there is to say, so {} has no meaning beside it", o->searching));
+    if (const std::string why = unknown(*o); !why.empty()) return refuse(why);
     if (!o->html.empty() && !can_be_written(o->html)) return refuse(o->html + ": cannot be written");
     Explorer explorer;
     if (o->replay) return replay(explorer, *o);
@@ -209,18 +220,10 @@ int main(int count, char** arguments) {
     for (const Scenario& s : scenarios()) {
         if (!o->scenario.empty() && s.name != o->scenario) continue;
         const Design* d = find_design(s, o->design);
-        if (!d && o->scenario.empty()) continue;
-        if (!d) {
-            fmt::print(stderr, "explore: scenario {} has no design {}\n", s.name, o->design);
-            return 2;
-        }
+        if (!d) continue;
         Options now = *o;
         if (worst != 0) now.html.clear();  // the page is the first failure's
         worst = std::max(worst, explore_one(explorer, now, s, *d));
-    }
-    if (!o->scenario.empty() && !find_scenario(o->scenario)) {
-        fmt::print(stderr, "explore: there is no scenario {}; --list names them\n", o->scenario);
-        return 2;
     }
     return worst;
 }

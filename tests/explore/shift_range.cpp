@@ -128,6 +128,44 @@ void collapse_mapped(World& w) {
     w.unmount();
 }
 
+void insert_mapped(World& w) {
+    std::string seen;
+    {
+        auto inserting = w.open("/f"), synced = w.open("/f");
+        Mapped map(w, "/f", 5 * block);
+        w.run({{"insert",
+                [&] {
+                    w.expect(inserting->fallocate(FALLOC_FL_INSERT_RANGE, block, block), "insert");
+                    w.require_bytes("what was inserted", map.load(block, block), std::string_view("\0", 1));
+                    w.require_bytes("what moved", map.load(2 * block, block), "b");
+                }},
+               {"load",
+                [&] {
+                    for (int i = 0; i < 2; ++i) {
+                        w.require_bytes("page 1", map.load(block, 64), std::string_view("b\0", 2));
+                        w.require_bytes("page 2", map.load(2 * block, 64), "cb");
+                    }
+                }},
+               // In its old place or in its new one, and the page that it was made to stays as it is but for that.
+               {"store",
+                [&] {
+                    map.store(0, 8, 's');
+                    map.store(3 * block, 8, 't');
+                }},
+               {"sync", [&] { w.expect(synced->sync(false), "fsync"); }}});
+        seen = map.load(0, 5 * block);
+        const bool before = seen[4 * block] == 't';
+        std::string wanted = blocks({"a\0bcd", 5});
+        wanted.replace(0, 8, 8, 's').replace((before ? 4 : 3) * block, 8, 8, 't');
+        w.require(seen == wanted, "neither order of the store and the insertion");
+        w.require(w.read(*inserting, 0, 6 * block) == seen, "a read shows other bytes than the map");
+    }
+    w.remount();
+    w.require(w.read(*w.open("/f"), 0, 6 * block) == seen, "after a remount");
+    w.require_settled();
+    w.unmount();
+}
+
 constexpr const char* blocks_of_4k = "-t ext4 -b 4096 -N 64 -J size=4 24M";
 
 const Register punched({"punch-writeback", "B: a punch against the writeback of what is dirty there", blocks_of_4k,
@@ -140,6 +178,8 @@ const Register inserted({"insert-writeback", "an append meets what is moving awa
                          "noatime", prepare, insert});
 const Register mapped({"mapped-collapse", "B: a fault brings in what a collapse has moved, or a store is lost",
                        blocks_of_4k, "noatime", prepare_written, collapse_mapped});
+const Register mapped_behind({"mapped-insert", "B: a fault brings in what an insertion has moved, or a store is lost",
+                              blocks_of_4k, "noatime", prepare_written, insert_mapped});
 
 }  // namespace
 }  // namespace uext4::explore

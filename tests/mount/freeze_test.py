@@ -125,6 +125,28 @@ def stops_changes(scratch, options):
     print(f"{options or 'default'}: frozen and thawed", flush=True)
 
 
+def refusals_do_not_matter(scratch, options):
+    """What was written before its file became append-only is refused when it arrives; the rest is frozen all the same."""
+    image = scratch.image("image", "64M", "-t", "ext4")
+    directory = scratch.mount(image, options=options)
+    (directory / "kept").write_text("kept bytes")
+    file = os.open(directory / "file", os.O_RDWR | os.O_CREAT)
+    os.write(file, b"old" * 10000)
+    os.fsync(file)
+    mounting.run("chattr", "+a", directory / "file")
+    os.pwrite(file, b"new", 9000)
+    said = mounting.run(scratch.program, "freeze", directory).stdout
+    try:
+        check("what was refused" in said, f"freeze: {said}")
+        judge_copy(image, scratch.path("copy"))
+    finally:
+        mounting.run(scratch.program, "thaw", directory)
+    os.close(file)
+    mounting.run("chattr", "-a", directory / "file")
+    scratch.umount(directory)
+    mounting.clean(image)
+
+
 def judge_copy(image, copy):
     """The image as it is now has all that was acknowledged, and nothing to replay."""
     shutil.copyfile(image, copy)
@@ -184,6 +206,7 @@ def many_wait(scratch, options):
 def test(scratch):
     for options in ("data=ordered", "data=journal"):
         many_wait(scratch, options)
+        refusals_do_not_matter(scratch, options)
     for options in ("", "data=journal", "strictatime"):
         stops_changes(scratch, options)
 
