@@ -9,12 +9,17 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 SEEDED = ("ace1", "ace2", "ace3", "replace", "exerciser", "namespace")
 
 
+def call(checker, *options):
+    return subprocess.run([checker, *options], capture_output=True, text=True, check=False, timeout=600)
+
+
 def run(checker, *options):
-    return subprocess.run([checker, "--kernel", "0", *options], capture_output=True, text=True, check=False, timeout=600)
+    return call(checker, "--kernel", "0", *options)
 
 
 def told(checker, *options):
@@ -49,22 +54,49 @@ def check_seed(checker):
 
 def check_refusals(checker):
     """Exit status 2 for what cannot run or be told."""
-    few = ["--states", "3", "--workload", "ace1", "--format", "1k", "--mode", "ordered"]
-    for wrong in (["--states", "0"], ["--states", "-5"], ["--depth", "0"], ["--workload", "none"], ["--best"], ["--seed", "x"],
-                  *([*start, option, path] for start in (few, ["--faults"]) for option in ("--html", "--report")
-                    for path in ("/nonexistent/folder/page", "/")),
+    few = ["--kernel", "0", "--states", "3", "--workload", "ace1", "--format", "1k", "--mode", "ordered"]
+    unwritable = "/nonexistent/folder/page", "/"
+    for wrong in (["--states", "0"], ["--states", "-5"], ["--depth", "0"], ["--depth", "17"], ["--depth", "99999999999"],
+                  ["--failures", "0"], ["--seed", "99999999999999999999"],
+                  ["--workload", "none"], ["--best"], ["--seed", "x"],
+                  *([*few, option, path] for option in ("--html", "--report") for path in unwritable),
+                  *(["--faults", "--report", path] for path in unwritable),
+                  *([*few, "--keep", path] for path in ("/nonexistent/folder", "/dev/full", "/proc")),
+                  *(["--faults", *more] for more in (
+                      ["--workload", "ace1"], ["--format", "1k"], ["--mode", "ordered"], ["--states", "3"], ["--depth", "1"],
+                      ["--e2fsck", "0"], ["--kernel", "0"], ["--failures", "1"], ["--keep", "/tmp"], ["--json"],
+                      ["--html", "/dev/null"])),
                   [*few, "--html", "/dev/full"]):
-        done = run(checker, *wrong)
+        done = call(checker, *wrong)
         if done.returncode != 2 or not done.stderr:
             raise SystemExit(f"{wrong}: exit status 2 and a word were promised, not {done.returncode}, {done.stderr!r}")
     with tempfile.TemporaryDirectory() as folder:
         page, report = pathlib.Path(folder, "page"), pathlib.Path(folder, "report")
-        told(checker, *few, "--html", page, "--report", report)
+        kept = pathlib.Path(folder, "kept")
+        told(checker, *few, "--html", page, "--report", report, "--keep", kept)
+        if kept.exists():
+            raise SystemExit("a folder was made for no image")
         if "<table>" not in page.read_text(encoding="utf-8") or "| ace1 |" not in report.read_text(encoding="utf-8"):
             raise SystemExit("what was tried is not in the files that were asked for")
 
 
+def check_end(checker):
+    """Whoever ends it finds nothing of it left."""
+    run = subprocess.Popen([checker, "--states", "100000", "--e2fsck", "1", "--kernel", "0"], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True)
+    left = pathlib.Path("/dev/shm", f"uext4-crash-{run.pid}.e2fsck")
+    while not left.exists():
+        if run.poll() is not None:
+            raise SystemExit(f"it ends by itself: {run.stderr.read()}")
+        time.sleep(0.01)
+    run.terminate()
+    said = run.communicate(timeout=60)[1]
+    if run.returncode != 2 or "signal" not in said or list(left.parent.glob(f"uext4-crash-{run.pid}*")):
+        raise SystemExit(f"ended by a signal: exit {run.returncode}, {said!r}, {left.exists()}")
+
+
 def main():
+    check_end(sys.argv[1])
     check_refusals(sys.argv[1])
     check_seed(sys.argv[1])
     print("a seed is a run, and what cannot be done is said")

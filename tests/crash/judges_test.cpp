@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace uext4::crash {
@@ -57,6 +58,34 @@ TEST(Judges, OnlyTheAttributeBlockOfAnOrphanMayBeForgotten) {
     ASSERT_TRUE(damaged);
     state.image = std::shared_ptr<BlockDevice>(std::move(*damaged));
     EXPECT_NE(judge_by_e2fsck(state, "ordered", scratch, false), "");
+}
+
+// A deletion is committed; the commit record of what comes next is torn. To e2fsck that is damage, and it would forget
+// the deleted file.
+TEST(Judges, ATornCommitRecordLeavesWhatWasCommittedBefore) {
+    const std::string path = fmt::format("/dev/shm/uext4-judges-{}", ::getpid());
+    auto image = make_image(formats[0], path);
+    ASSERT_TRUE(image);
+    // One after whose setup the log is not empty where the record goes, so that what is torn shows.
+    const std::vector<Workload> all = ace_workloads(1, 1, 0);
+    const auto w = std::ranges::find(all, "unlink /A/c; fsync /A", &Workload::name);
+    ASSERT_NE(w, all.end());
+    auto recording = Recorder(*image, formats[0].name, "journal").record(*w, Between::write_back);
+    ASSERT_TRUE(recording) << recording.error().what;
+    ScratchFile scratch(path);
+    std::mt19937_64 random(1);
+    SeenImages seen;
+    int torn_records = 0;
+    auto visit = [&](const CrashState& state) -> Result<bool> {
+        // A commit record: one block, durable by itself.
+        if (!state.torn || state.torn->kind != RecordedWrite::Kind::Fua || state.torn->data.size() != 4096) return true;
+        ++torn_records;
+        EXPECT_EQ(judge_by_e2fsck(state, "journal", scratch, true), "") << state.what;
+        return !::testing::Test::HasFailure();
+    };
+    ASSERT_TRUE(
+        for_each_state(*recording, {.prefix_percent = 0, .subsets = 0, .torn = 2000, .lying = 0}, random, seen, visit));
+    EXPECT_GE(torn_records, 50);
 }
 
 }  // namespace

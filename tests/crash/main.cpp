@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -50,6 +52,7 @@ struct Options {
     std::uint64_t seed = 1;
     unsigned depth = 2;
     bool thorough = false, capped = false, json = false, list = false, faults = false;
+    std::string of_cuts{};  // an option that says something about cuts
 
     std::size_t one_in_for_e2fsck() const { return e2fsck.value_or(thorough ? 2 : 10); }
     void be_thorough() {
@@ -57,6 +60,10 @@ struct Options {
         states = std::max<std::size_t>(states, 120000);
     }
 };
+
+// Whoever ends it shall find nothing of it left.
+volatile std::sig_atomic_t ended = 0;
+void end_soon(int) { ended = 1; }
 
 int refuse(const std::string& why) {
     fmt::print(stderr, "crash: {}\n", why);
@@ -85,6 +92,7 @@ public:
         ::unlink(scratch_.c_str());
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         if (!ran) return refuse(ran.error().what);
+        if (ended) return refuse("ended by a signal");
         return finish(seconds);
     }
 
@@ -136,7 +144,7 @@ private:
         tallies_.back().sequences = all.size();
         Recorder recorder(TRY(make_image(format, scratch_)), format.name, mode);
         for (const Workload& workload : all) {
-            if (seen.size() >= counts_.most || failures_.size() >= o_.failures) break;
+            if (seen.size() >= counts_.most || failures_.size() >= o_.failures || ended) break;
             const auto between = static_cast<Between>(random_() % 4);
             const Recording recording = TRY(recorder.record(workload, between, random_() % 2));
             ++tallies_.back().recordings;
@@ -182,6 +190,7 @@ private:
             ++tally.by_kernel;
             problem = judge_by_kernel(recording, state, tree, scratch_);
         }
+        if (ended) return false;  // and so may have been whoever judged
         if (problem.empty()) return true;
         ++tally.failures;
         failed(recording, state, problem);
@@ -304,10 +313,20 @@ int run_faults(const Options& o) {
     return 2;
 }
 
+// What of these options a number may be. Nobody waits for as many cuts as that.
+constexpr unsigned most_depth = 16;
+
+bool takes(std::string_view option, unsigned long long value) {
+    if (option == "--depth") return value >= 1 && value <= most_depth;
+    return value != 0 || (option != "--failures" && option != "--states");
+}
+
 // False: not understood, and said so.
 bool parse(int argc, char** argv, Options& o) {
     for (int i = 1; i < argc; ++i) {
         const std::string option = argv[i];
+        if (option != "--faults" && option != "--seed" && option != "--long" && option != "--report")
+            o.of_cuts = option;
         if (option == "--long") o.be_thorough();
         else if (option == "--json") o.json = true;
         else if (option == "--list") o.list = true;
@@ -331,9 +350,10 @@ bool parse(int argc, char** argv, Options& o) {
                 continue;
             }
             char* end = nullptr;
+            errno = 0;
             const unsigned long long value = std::strtoull(argv[++i], &end, 10);
             const bool is_digit = *argv[i] >= '0' && *argv[i] <= '9';
-            if (!is_digit || *end != '\0' || (option == "--depth" && value == 0)) {
+            if (!is_digit || *end != '\0' || errno != 0 || !takes(option, value)) {
                 fmt::print(stderr, "crash: {}: '{}' is no number that it takes\n", option, argv[i]);
                 return false;
             }
@@ -360,10 +380,14 @@ int main(int argc, char** argv) {
     if (wanted && std::string(wanted) == "1") options.be_thorough();
     if (!parse(argc, argv, options)) return 2;
     if (options.list) return list(options.json);
-    if (options.states == 0) return refuse("0 states show nothing");
+    if (options.faults && !options.of_cuts.empty())
+        return refuse(fmt::format("--faults makes no cuts, so {} has no meaning beside it", options.of_cuts));
+    if (!options.keep.empty())
+        if (auto may = can_be_filled(options.keep); !may) return refuse(may.error().what);
     for (const std::string& path : {options.html, options.report})
         if (!path.empty())
             if (auto may = can_be_written(path); !may) return refuse(may.error().what);
     if (options.faults) return run_faults(options);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, end_soon);
     return Checker(options).run();
 }

@@ -126,11 +126,11 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {"creat",     "write",   "direct_write", "mapped_store", "truncate",     "replace",
-                                 "fallocate", "link",    "unlink",       "rename",       "exchange",     "mkdir",
-                                 "rmdir",     "symlink", "setxattr",     "removexattr",  "chmod",        "chown",
-                                 "mknod",     "utimens", "chattr",       "setfacl",      "journal_data", "fill",
-                                 "commit",    "fsync",   "fdatasync",    "sync"};
+constexpr const char* names[] = {"creat",     "write",      "direct_write", "mapped_store", "truncate",     "replace",
+                                 "fallocate", "link",       "unlink",       "rename",       "exchange",     "mkdir",
+                                 "rmdir",     "symlink",    "setxattr",     "removexattr",  "chmod",        "chown",
+                                 "mknod",     "utimens",    "chattr",       "setfacl",      "journal_data", "fill",
+                                 "commit",    "write_sync", "fsync",        "fdatasync",    "msync",        "sync"};
 
 }  // namespace
 
@@ -151,6 +151,7 @@ std::string describe(const Operation& o) {
     if (!o.other.empty()) text += " " + (o.other.size() > 40 ? o.other.substr(0, 37) + "..." : o.other);
     if (o.kind == Kind::Truncate || o.kind == Kind::Setxattr) text += fmt::format(" {}", o.length);
     else if (o.length) text += fmt::format(" {}+{}", o.offset, o.length);
+    if (o.kind == Kind::WriteSync && o.mode == 1) text += " data";
     if (o.kind == Kind::Fallocate) text += fmt::format(" mode {:#x}", o.mode);
     if (o.kind == Kind::Chmod || o.kind == Kind::Mknod) text += fmt::format(" {:o}", o.mode);
     if (o.kind == Kind::Mknod) text += fmt::format(" {:#x}", o.device);
@@ -164,6 +165,7 @@ std::string describe(const Operation& o) {
 Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
     switch (o.kind) {
         case Kind::Write: return write_through(fs, o, O_RDWR | O_CREAT, serial);
+        case Kind::WriteSync: return write_through(fs, o, O_RDWR | O_CREAT | (o.mode == 1 ? O_DSYNC : O_SYNC), serial);
         case Kind::Direct: return write_through(fs, o, O_RDWR | O_CREAT | O_DIRECT, serial);
         case Kind::Reopen: return write_through(fs, o, O_RDWR | O_CREAT | O_TRUNC, serial);
         case Kind::Rename:

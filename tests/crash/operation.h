@@ -36,24 +36,28 @@ struct Operation {
         JournalData,  // the file's flag j: its contents go through the log in data=ordered, too
         Fill,         // all free space but `length` bytes
         Commit,       // deletions and what is running, as the clock does it: nothing is written back for it
+        WriteSync,    // with O_SYNC, or where `mode` is 1 with O_DSYNC: a write and a sync of the file in one
         Fsync,
         Fdatasync,
+        Msync,  // of a file that has been stored to through a map
         Sync,
     };
     Kind kind = Kind::Sync;
     std::string path, other{};  // `other`: the new name, the target, the attribute
     std::uint64_t offset = 0, length = 0;
-    int mode = 0;  // of fallocate and chmod
+    int mode = 0;  // of fallocate, chmod and others
     std::uint32_t uid = 0, gid = 0;
     std::uint64_t device = 0;
 
-    bool persists() const { return kind >= Kind::Fsync; }
+    bool persists() const { return kind >= Kind::WriteSync; }
+    // What reads its data back needs, and no more.
+    bool persists_data_alone() const { return kind == Kind::Fdatasync || (kind == Kind::WriteSync && mode == 1); }
 };
 std::string describe(const Operation& operation);
 
 // Never zero, and another value for each write and each 512 bytes of the file: a byte tells who wrote it.
 std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std::uint64_t length);
-// All but stores through maps, for which see Session::perform.
+// All but what needs maps, for which see Session::perform.
 Result<void> perform(FileSystem& fs, const Operation& operation, unsigned serial);
 
 struct Workload {
@@ -64,7 +68,8 @@ struct Workload {
     std::vector<std::vector<Operation>> threads{};
 };
 
-// "ace1", "ace2": every sequence of one or two operations with each point of persistence; "ace3": `count` sampled ones.
+// "ace1", "ace2": every sequence of one or two operations with each point of persistence, between two as well; "ace3":
+// `count` sampled ones.
 std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::size_t count);
 // Bytes of a few files, by every operation on them.
 Workload exerciser(std::uint64_t seed, std::size_t steps);

@@ -73,7 +73,7 @@ private:
         const std::uint64_t inode = inode_at(tree, o.path == "/" ? "" : o.path);
         if (inode == 0) return;
         synced_[r_.files[now].at(inode)] = now;
-        low_ = std::max(low_, last_change(now, inode, o.kind == Operation::Kind::Fdatasync));
+        low_ = std::max(low_, last_change(now, inode, o.persists_data_alone()));
     }
 
     // The newest tree up to `now` that a sync of this file makes durable; with `data` alone, the one that has it.
@@ -165,7 +165,8 @@ private:
             // Closed by whoever opens it for writing next, it is on its way to the device if that one wrote.
             for (std::size_t w = in_place ? i : i + 1; w < r_.steps.size(); ++w) {
                 const Kind kind = r_.steps[w].operation.kind;
-                const bool writes = kind == Kind::Write || kind == Kind::Direct || kind == Kind::Reopen;
+                const bool writes =
+                    kind == Kind::Write || kind == Kind::WriteSync || kind == Kind::Direct || kind == Kind::Reopen;
                 if (!meets(w) || (!writes && kind != Kind::Fallocate && kind != Kind::MapStore)) continue;
                 if (writes && r_.steps[w].done) {
                     r.written = w + 1;

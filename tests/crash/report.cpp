@@ -1,6 +1,12 @@
 #include "tests/crash/report.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 
@@ -119,6 +125,21 @@ Result<void> write_text(const std::string& path, const std::string& text) {
 
 Result<void> can_be_written(const std::string& path) {
     if (!std::ofstream(path, std::ios::app)) return fail(EIO, "{}: cannot be written", path);
+    return {};
+}
+
+Result<void> can_be_filled(const std::string& folder) {
+    const bool made = ::mkdir(folder.c_str(), 0755) == 0;
+    if (!made && errno != EEXIST) return fail(EIO, "{}: {}", folder, std::strerror(errno));
+    std::string probe = folder + "/probe-XXXXXX";
+    const int fd = ::mkstemp(probe.data());
+    const int why = errno;
+    if (fd >= 0) {
+        ::close(fd);
+        ::unlink(probe.c_str());
+    }
+    if (made) ::rmdir(folder.c_str());
+    if (fd < 0) return fail(EIO, "{}: nothing can be kept there: {}", folder, std::strerror(why));
     return {};
 }
 

@@ -40,6 +40,8 @@ Result<void> write_between_marks(const std::string& path, const std::string& nam
 Result<void> write_text(const std::string& path, const std::string& text);
 // Nothing of it changes; it is made when it is not there.
 Result<void> can_be_written(const std::string& path);
+// Files can be made in the folder, or in one of its name that is not there yet.
+Result<void> can_be_filled(const std::string& folder);
 std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
 std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures);
 

@@ -61,9 +61,19 @@ Result<void> Session::store_through_map(const Operation& o, unsigned serial) {
     return maps_->store(*mapped.map, o.offset, bytes_of_write(serial, o.offset, end - o.offset));
 }
 
+Result<void> Session::sync_map(const Operation& o) {
+    auto file = TRY(fs_->open_path(o.path, O_RDONLY, 0, root));
+    {
+        std::unique_lock guard(lock_);
+        if (!mapped_.contains(file->inode().number().value)) return fail(EINVAL, "{} is not mapped", o.path);
+    }
+    return fs_->maps().sync(file->inode());
+}
+
 Result<void> Session::perform(const Operation& operation, unsigned serial) {
     advance_clock();
     if (operation.kind == Operation::Kind::MapStore) return store_through_map(operation, serial);
+    if (operation.kind == Operation::Kind::Msync) return sync_map(operation);
     return crash::perform(*fs_, operation, serial);
 }
 

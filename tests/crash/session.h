@@ -27,6 +27,7 @@ public:
 private:
     explicit Session(std::unique_ptr<FileSystem> fs) : fs_(std::move(fs)) {}
     Result<void> store_through_map(const Operation& o, unsigned serial);
+    Result<void> sync_map(const Operation& o);
     Result<void> unmap_all();
 
     struct Mapped {

@@ -119,7 +119,7 @@ private:
         return offer(kind, cut,
                      fmt::format("cut after {} of {} requests, flushed up to {}, lost:{}", cut, log_.size(), first,
                                  lost.empty() ? " none" : lost),
-                     image, sums.total, tear + 1 == cut ? cut - 1 : cut);
+                     image, sums.total, tear + 1 == cut ? cut - 1 : cut, kind == CutKind::torn ? &log_[tear] : nullptr);
     }
 
     // What was acknowledged as durable cannot be torn: only the last request of that kind, which may be under way.
@@ -141,9 +141,9 @@ private:
     }
 
     Result<bool> offer(CutKind kind, std::size_t cut, std::string what, std::shared_ptr<BlockDevice> image,
-                       std::uint64_t total, std::size_t acked) {
+                       std::uint64_t total, std::size_t acked, const RecordedWrite* torn = nullptr) {
         if (!seen_.insert(total)) return true;
-        const bool more = TRY(visit_({kind, std::move(what), cut, acked, std::move(image), total}));
+        const bool more = TRY(visit_({kind, std::move(what), cut, acked, std::move(image), total, torn}));
         return more && seen_.size() < counts_.most;
     }
 

@@ -21,6 +21,8 @@ struct CrashState {
     std::size_t acked = 0;  // no request from here on was acknowledged
     std::shared_ptr<BlockDevice> image;
     std::uint64_t hash = 0;  // of all its bytes
+    // The write that is torn in it, if one is; of the recording.
+    const RecordedWrite* torn = nullptr;
 };
 
 // Images seen, by a hash of all their bytes that is kept up to date by what changes.

@@ -29,11 +29,13 @@ std::vector<Operation> vocabulary() {
     return {
         {Kind::Create, "/new"},
         {Kind::Write, "/A/new", {}, 0, 5000},
-        {Kind::Write, "/a", {}, 9000, 6000},      // append
-        {Kind::Write, "/a", {}, 1000, 4000},      // overwrite
-        {Kind::Write, "/a", {}, 30000, 3000},     // past the end: a hole
-        {Kind::Write, "/A/s", {}, 40, 50},        // small stays small
-        {Kind::Write, "/A/s", {}, 40, 5000},      // small grows out of the inode
+        {Kind::Write, "/a", {}, 9000, 6000},   // append
+        {Kind::Write, "/a", {}, 1000, 4000},   // overwrite
+        {Kind::Write, "/a", {}, 30000, 3000},  // past the end: a hole
+        {Kind::Write, "/A/s", {}, 40, 50},     // small stays small
+        {Kind::Write, "/A/s", {}, 40, 5000},   // small grows out of the inode
+        {Kind::WriteSync, "/a", {}, 8000, 3000},
+        {Kind::WriteSync, "/A/s", {}, 40, 30, 1},
         {Kind::Direct, "/A/c", {}, 4096, 4096},   // in place
         {Kind::Direct, "/A/c", {}, 12288, 8192},  // direct append
         {Kind::MapStore, "/a", {}, 3000, 5500},
@@ -94,6 +96,7 @@ std::vector<Operation> persistence_after(const std::vector<Operation>& steps) {
         if (o.kind != Kind::Symlink) add(path);
         if (o.kind == Kind::Write || o.kind == Kind::Direct || o.kind == Kind::MapStore)
             out.push_back({Kind::Fdatasync, path});
+        if (o.kind == Kind::MapStore) out.push_back({Kind::Msync, path});
         if (moved) add(o.other.substr(0, std::max<std::size_t>(1, o.other.rfind('/'))));
     }
     if (std::ranges::any_of(steps, [](const Operation& o) {
@@ -109,12 +112,21 @@ std::string name_of(const std::vector<Operation>& steps) {
     return text;
 }
 
+void add(std::vector<Workload>& out, std::vector<Operation> steps, const Operation& last) {
+    steps.push_back(last);
+    out.push_back({name_of(steps), small_tree(), steps});
+}
+
 void add_with_persistence(std::vector<Workload>& out, const std::vector<Operation>& steps) {
-    for (const Operation& last : persistence_after(steps)) {
-        Workload w{"", small_tree(), steps};
-        w.steps.push_back(last);
-        w.name = name_of(w.steps);
-        out.push_back(std::move(w));
+    for (const Operation& last : persistence_after(steps)) add(out, steps, last);
+}
+
+// Between two operations there may be each point of persistence as well; those at the end take turns then.
+void add_pair(std::vector<Workload>& out, const Operation& a, const Operation& b) {
+    add_with_persistence(out, {a, b});
+    for (const Operation& between : persistence_after({a})) {
+        const auto last = persistence_after({a, b});
+        add(out, {a, between, b}, last[out.size() % last.size()]);
     }
 }
 
@@ -128,7 +140,7 @@ std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::si
         for (const Operation& a : words) add_with_persistence(out, {a});
     } else if (length == 2) {
         for (const Operation& a : words)
-            for (const Operation& b : words) add_with_persistence(out, {a, b});
+            for (const Operation& b : words) add_pair(out, a, b);
     } else {
         while (out.size() < count) {
             std::vector<Operation> steps;
@@ -158,7 +170,7 @@ Workload exerciser(std::uint64_t seed, std::size_t steps) {
     for (std::size_t i = 0; i < steps; ++i) {
         const std::string path = fmt::format("/f{}", below(4));
         const std::uint64_t at = below(24000), n = below(3) ? below(9000) + 1 : below(90) + 1;
-        switch (below(15)) {
+        switch (below(17)) {
             case 12:
             case 13: w.steps.push_back({Kind::MapStore, path, {}, at / 2, n}); break;
             case 0:
@@ -171,6 +183,8 @@ Workload exerciser(std::uint64_t seed, std::size_t steps) {
             case 7: w.steps.push_back({Kind::Fallocate, path, {}, at / 4096 * 4096, 4096, below(2) ? 8 : 32}); break;
             case 8: w.steps.push_back({Kind::Reopen, path, {}, 0, n}); break;
             case 9: w.steps.push_back({Kind::Fdatasync, path}); break;
+            case 14: w.steps.push_back({Kind::Msync, path}); break;
+            case 15: w.steps.push_back({Kind::WriteSync, path, {}, at, n, static_cast<int>(below(2))}); break;
             default: w.steps.push_back({Kind::Fsync, path}); break;
         }
     }

@@ -139,7 +139,7 @@ void CrashWorkloads::acknowledged(FileSystem& live, const crash::Operation& sync
     ASSERT_NE(same, got->end()) << when << ": inode " << node->inode << " is not there";
     EXPECT_TRUE(same->second.contents == node->contents)
         << when << ": " << same->second.contents.size() << " bytes, " << node->contents.size() << " acknowledged";
-    if (sync.kind == crash::Operation::Kind::Fdatasync) return;
+    if (sync.persists_data_alone()) return;
     EXPECT_EQ(crash::other_attributes(*node, same->second), "") << when;
     if (!directory) return;
     auto entries = [](const crash::Tree& in, const std::string& at) {
