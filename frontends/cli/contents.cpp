@@ -66,7 +66,9 @@ HostFiles to_write(const std::vector<std::string>& sources, const std::string& t
         const files::path above = files::path(name).parent_path();
         out.writable.push_back(above.empty() ? "." : above.string());
     }
-    out.give_away = o.recursive || o.owner || !o.map_owner.empty();
+    out.give_away = o.preserve || o.owner || !o.map_owner.empty();
+    out.trees = o.recursive;
+    out.special_modes = o.preserve || (o.mode && (*o.mode & ~0777u) != 0);
     return out;
 }
 

@@ -1,8 +1,8 @@
 #include "cli/copy.h"
+#include "sandbox/host_changes.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -14,6 +14,13 @@ namespace {
 
 void check(int result, const std::string& what) {
     if (result != 0) give_up(impossible, what + ": " + std::strerror(errno));
+}
+
+// What a link of /proc leads to may have no name: a pipe, say.
+std::string behind_links(const std::string& path) {
+    const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+    if (!real) return path;
+    return real.get();
 }
 
 }  // namespace
@@ -82,6 +89,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
                 // As a file that was there it stays who it is.
                 was_there = true;
                 attributes_too = changes_what_was_there();
+                if (::lstat(target.c_str(), &there) == 0 && S_ISLNK(there.st_mode)) made = behind_links(target);
             }
             break;
         case S_IFLNK: {
@@ -113,7 +121,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     progress_.finish(st);
     // Links to files below are still to be made, so the way to them stays open. Children come before their parents.
     if (S_ISDIR(st.st_mode) && attributes_too && (mode_out(st) & S_IRWXU) != S_IRWXU)
-        left_.push_back({source, target, st, was_there});
+        left_.push_back({source, made, st, was_there});
     else if (attributes_too) attributes(*inode, source, made, st, was_there);
 }
 
@@ -149,9 +157,7 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
         if (::stat(target.c_str(), &st) != 0)
             give_up(negative,
                     target + ": " + (errno == ENOENT ? "is a link that leads nowhere" : std::strerror(errno)));
-        // What a link of /proc leads to may have no name: a pipe, say.
-        const std::unique_ptr<char, decltype(&std::free)> real(::realpath(target.c_str(), nullptr), &std::free);
-        if (real) out.path = real.get();
+        out.path = behind_links(target);
         follow = 0;
     }
     out.was_there = ::stat(target.c_str(), &st) == 0;
@@ -224,7 +230,7 @@ bool CopyOut::own(const std::string& target, const struct stat& st) {
     const Owner owner = o_.owner_of(st);
     constexpr auto unchanged = static_cast<std::uint32_t>(-1);
     if (!owner.uid && !owner.gid) return true;
-    if (::lchown(target.c_str(), owner.uid.value_or(unchanged), owner.gid.value_or(unchanged)) == 0) return true;
+    if (change_owner(target, owner.uid.value_or(unchanged), owner.gid.value_or(unchanged)) == 0) return true;
     if (errno != EPERM) check(-1, target);
     // Who is not root cannot give files away. That is no news with -a, but an error where it was asked for.
     if (const Owner asked = o_.asked(st); asked.uid || asked.gid)
@@ -243,16 +249,15 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
         for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), at)) {
             const std::vector<std::byte> value =
                 need(from_.fs().get_xattr(inode, name, operator_identity(), false), at);
-            if (::lsetxattr(target.c_str(), name.c_str(), value.data(), value.size(), 0) != 0 && errno != EPERM &&
-                errno != EOPNOTSUPP)
+            if (change_attribute(target, name, value) != 0 && errno != EPERM && errno != EOPNOTSUPP)
                 outcome_.tell(progress_, negative, target + ": " + name + ": " + std::strerror(errno));
         }
     }
     if (!S_ISLNK(st.st_mode) && (!was_there || o_.preserve || o_.mode))
-        check(::chmod(target.c_str(), o_.mode ? *o_.mode : mode_out(st) & kept), target);
+        check(change_mode(target, o_.mode ? *o_.mode : mode_out(st) & kept), target);
     if (o_.preserve) {
         const timespec times[2] = {st.st_atim, st.st_mtim};
-        ::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW);
+        (void)change_times(target, times);
     }
 }
 

@@ -1,6 +1,7 @@
 // The program `uext4`.
 #include "cli/mount_helpers.h"
 #include "cli/session.h"
+#include "sandbox/descriptors.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -143,6 +144,7 @@ int main(int count, char** values) {
     ::signal(SIGXFSZ, SIG_IGN);
     std::set_terminate(uext4::cli::give_up_for_good);
     const std::vector<std::string> words(values + 1, values + count);
+    uext4::close_unnamed(words);
     try {
         if (const std::optional<int> code = uext4::cli::run_as_helper(values[0], words)) return *code;
         return uext4::cli::run_line(words);

@@ -21,12 +21,13 @@ void request(const std::string& directory, unsigned long what) {
     }
     if (what == UEXT4_IOC_FREEZE && ::syncfs(fd) != 0) {
         const int error = errno;
-        // What found no space has been told to its writers, or will be; it is no reason not to freeze the rest.
-        if (error != ENOSPC && error != EFBIG) {
+        // What found no space, or came after its file was made append-only or immutable, has been told to its writers,
+        // or will be; it is no reason not to freeze the rest.
+        if (error != ENOSPC && error != EFBIG && error != EPERM) {
             ::close(fd);
             give_up(impossible, directory + ": " + std::strerror(error));
         }
-        fmt::print(stderr, "uext4 freeze: {}: {}: what found no place is not in the image\n", told(directory),
+        fmt::print(stderr, "uext4 freeze: {}: {}: what was refused is not in the image\n", told(directory),
                    std::strerror(error));
     }
     const int result = ::ioctl(fd, what);

@@ -343,10 +343,10 @@ HostFiles files_of_a_shell(const std::string& image) {
     static const std::set<std::string> of_the_system = {"bin",    "boot", "dev", "etc",  "lib", "lib32", "lib64",
                                                         "libx32", "proc", "run", "sbin", "sys", "usr"};
     HostFiles out;
-    out.give_away = true;
+    out.give_away = out.special_modes = out.trees = true;
     out.readable = {"/"};
-    out.writable = {
-        parse_image_name(image).path, "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/null", "/dev/tty", "/dev/shm"};
+    out.opened = {parse_image_name(image).path, "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/null", "/dev/tty"};
+    out.writable = {"/dev/shm"};
     std::error_code error;
     if (files::current_path(error).has_relative_path()) out.writable.emplace_back(".");
     for (files::directory_iterator at("/", error); !error && at != files::directory_iterator(); at.increment(error))

@@ -191,8 +191,7 @@ private:
 };
 
 // A server in the background leaves its terminal and the directory it was started in once it is ready. What that takes
-// is opened before the sandbox. Descriptors beyond the three standard ones stay: whoever started the program may have
-// meant them to.
+// is opened before the sandbox.
 class Background {
 public:
     // `report`: where it says that it is ready; -1 for a server in the foreground.
@@ -238,10 +237,9 @@ Result<void> serve(Job& job, Log& log) {
 
     auto run = [&]() -> Result<void> {
         Background background(job.report);
-        const std::vector<int> unwanted = job.report >= 0 ? std::vector<int>{job.report} : std::vector<int>{};
         const bool sandbox = job.options.sandbox;
         Placement placement = job.options.placement ? Placement::start(sandbox) : Placement();
-        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options, unwanted));
+        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options));
         const auto tell = [&log](const std::string& text) { log.tell(text); };
         FileDeviceOptions device_options;
         device_options.writable = !job.options.volume.fs.read_only;

@@ -3,6 +3,7 @@
 #include "fuse/own_mount.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
+#include "sandbox/descriptors.h"
 #include "sandbox/sandbox.h"
 
 #include <fcntl.h>
@@ -222,8 +223,7 @@ void mount_for_server(int socket, const std::string& directory, const MountOptio
 
 }  // namespace
 
-Result<Supervisor> Supervisor::start(const std::string& directory, const MountOptions& options,
-                                     const std::vector<int>& unwanted) {
+Result<Supervisor> Supervisor::start(const std::string& directory, const MountOptions& options) {
     int ends[2], groups[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return fail(errno, "socketpair: {}", std::strerror(errno));
@@ -247,7 +247,7 @@ Result<Supervisor> Supervisor::start(const std::string& directory, const MountOp
     }
     close(ends[0]);
     close(groups[0]);
-    for (const int fd : unwanted) close(fd);
+    close_all_but({ends[1], groups[1]}, STDERR_FILENO + 1);  // the image's descriptor, if it was given as one, as well
     ignore_signals();
     if (chdir("/") != 0) _exit(1);
     if (options.sandbox && !keep_capabilities(own_capabilities)) _exit(1);

@@ -24,10 +24,9 @@ namespace uext4::fuse {
 class Supervisor {
 public:
     // Forks: to be called while the process has one thread. With `auto_unmount`, a server that died leaves no mount
-    // behind; with `sandbox`, the process keeps those of its capabilities that it needs. `unwanted`: descriptors that
-    // it must not keep open. What it has to say before it has mounted goes to stderr.
-    static Result<Supervisor> start(const std::string& directory, const MountOptions& options,
-                                    const std::vector<int>& unwanted);
+    // behind; with `sandbox`, the process keeps those of its capabilities that it needs. What it has to say before it
+    // has mounted goes to stderr; it keeps no other descriptor.
+    static Result<Supervisor> start(const std::string& directory, const MountOptions& options);
     Supervisor(Supervisor&& other) noexcept;
     ~Supervisor();  // the process ends, too
 

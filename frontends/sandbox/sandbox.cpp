@@ -1,5 +1,6 @@
 #include "sandbox/sandbox.h"
 
+#include "sandbox/host_changes.h"
 #include "sandbox/host_files.h"
 
 #include <cap-ng.h>
@@ -56,25 +57,42 @@ constexpr int source_calls[] = {SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP
                                 SCMP_SYS(readlink),   SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(getcwd),
                                 SCMP_SYS(getxattr),   SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),  SCMP_SYS(listxattr),
                                 SCMP_SYS(llistxattr), SCMP_SYS(flistxattr)};
-// To change them.
-constexpr int target_calls[] = {
-    SCMP_SYS(open),     SCMP_SYS(openat),    SCMP_SYS(umask),     SCMP_SYS(mkdir),       SCMP_SYS(mkdirat),
-    SCMP_SYS(rmdir),    SCMP_SYS(unlink),    SCMP_SYS(unlinkat),  SCMP_SYS(link),        SCMP_SYS(linkat),
-    SCMP_SYS(symlink),  SCMP_SYS(symlinkat), SCMP_SYS(mknod),     SCMP_SYS(mknodat),     SCMP_SYS(rename),
-    SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(chmod),     SCMP_SYS(fchmod),      SCMP_SYS(fchmodat),
-    SCMP_SYS(chown),    SCMP_SYS(lchown),    SCMP_SYS(fchown),    SCMP_SYS(fchownat),    SCMP_SYS(utimensat),
-    SCMP_SYS(setxattr), SCMP_SYS(lsetxattr), SCMP_SYS(fsetxattr), SCMP_SYS(removexattr), SCMP_SYS(lremovexattr)};
-// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists.
+// To make and remove them: what Landlock limits. What it does not (permissions, owners, times, attributes) is changed
+// by another process, host_changes.h.
+constexpr int target_calls[] = {SCMP_SYS(umask),  SCMP_SYS(rmdir),    SCMP_SYS(unlink),   SCMP_SYS(unlinkat),
+                                SCMP_SYS(link),   SCMP_SYS(linkat),   SCMP_SYS(symlink),  SCMP_SYS(symlinkat),
+                                SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2)};
+// Of them those with permissions, and where they have them.
+struct Making {
+    int call;
+    unsigned permissions;
+};
+constexpr Making making_calls[] = {{SCMP_SYS(open), 2},    {SCMP_SYS(openat), 3}, {SCMP_SYS(mkdir), 1},
+                                   {SCMP_SYS(mkdirat), 2}, {SCMP_SYS(mknod), 1},  {SCMP_SYS(mknodat), 2}};
+// Of that process.
+constexpr int fchmodat2 = 452;  // which libseccomp may not know by its name yet
+constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_SYS(chmod),    SCMP_SYS(fchmodat),
+                                fchmodat2,          SCMP_SYS(newfstatat), SCMP_SYS(fchownat), SCMP_SYS(utimensat),
+                                SCMP_SYS(setxattr), SCMP_SYS(lsetxattr)};
+// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists. FOWNER is for names in folders and
+// of files that are somebody else's (sticky ones, hard links).
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
-constexpr unsigned target_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
-constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,
-                                            CAP_CHOWN,        CAP_MKNOD,           CAP_SETFCAP, CAP_SYS_ADMIN};
+constexpr unsigned file_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID};
+constexpr unsigned tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
+constexpr unsigned reading_tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID,
+                                                  CAP_FOWNER,       CAP_MKNOD,           CAP_SYS_ADMIN};
+constexpr unsigned change_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
+constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
+                                            CAP_CHOWN,        CAP_SETFCAP,         CAP_SYS_ADMIN};
 
 std::span<const unsigned> capabilities_for(Reach reach, const HostFiles& files) {
     if (reach == Reach::sources) return source_capabilities;
+    if (reach == Reach::changes && files.give_away) return giving_capabilities;
+    if (reach == Reach::changes) return change_capabilities;
     if (reach != Reach::files) return {};
-    if (files.give_away) return giving_capabilities;
-    return target_capabilities;
+    if (!files.trees) return file_capabilities;
+    if (files.readable.empty()) return tree_capabilities;
+    return reading_tree_capabilities;
 }
 
 constexpr unsigned long fuse_clone = 0x8004e500;  // FUSE_DEV_IOC_CLONE: a second channel of the same mount
@@ -121,11 +139,16 @@ int allow_in_part(const Filter& f) {
     return bad;
 }
 
-int allow_files(const Filter& f, Reach reach) {
+int allow_files(const Filter& f, Reach reach, const HostFiles& files) {
     int bad = 0;
     for (const int call : source_calls) bad |= allow(f, call);
     if (reach == Reach::files) {
         for (const int call : target_calls) bad |= allow(f, call);
+        constexpr scmp_datum_t special = S_ISUID | S_ISGID | S_ISVTX;
+        for (const Making& making : making_calls)
+            bad |= files.special_modes
+                       ? allow(f, making.call)
+                       : allow(f, making.call, SCMP_CMP64(making.permissions, SCMP_CMP_MASKED_EQ, special, 0));
         return bad;
     }
     constexpr scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_TMPFILE;
@@ -135,12 +158,14 @@ int allow_files(const Filter& f, Reach reach) {
     return bad;
 }
 
-Result<void> filter_calls(Reach reach) {
+Result<void> filter_calls(Reach reach, const HostFiles& files) {
     const Filter f(seccomp_init(SCMP_ACT_ERRNO(EPERM)));
     if (!f) return fail(ENOMEM, "sandbox: no filter");
     int bad = seccomp_attr_set(f.get(), SCMP_FLTATR_CTL_TSYNC, 1);
     for (const int call : plain_calls) bad |= allow(f, call);
-    if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach);
+    if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach, files);
+    if (reach == Reach::changes)
+        for (const int call : change_calls) bad |= allow(f, call);
     if (reach == Reach::server) bad |= allow(f, SCMP_SYS(recvmsg));
     if (reach == Reach::table) bad |= allow(f, SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
     if (reach == Reach::threads) {
@@ -211,14 +236,15 @@ Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_
 Result<void> enter_sandbox(Reach reach, const HostFiles& files) {
     if (entered.load()) return {};
     const std::span<const unsigned> kept = capabilities_for(reach, files);
-    if (reach != Reach::threads) settle_output();
+    if (reach != Reach::threads && reach != Reach::changes) settle_output();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
+    if (reach == Reach::files) TRY(start_host_changes(files));
     const bool with_files = reach == Reach::files || reach == Reach::sources;
     TRY(limit_capabilities(kept));
     TRY(check_other_threads(kept, with_files));
     if (with_files) TRY(limit_files(files));
-    TRY(filter_calls(reach));
+    TRY(filter_calls(reach, files));
     entered.store(true);
     return {};
 }

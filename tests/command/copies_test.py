@@ -11,6 +11,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 
 from verbs import FINE, IMPOSSIBLE, NO, NOBODY, Verbs, check, in_terminal, mounting, prepare
 
@@ -214,6 +215,15 @@ def contents_of_directories(scratch):
     a("cp", "-r", ":/one/..", out)
     check(sorted(p.name for p in out.parent.iterdir()) == ["deep"], "a copy beside its target")
     check((out / "one" / "file").exists(), "the parent of a directory was not copied")
+    # A link to a directory leads to the one that is filled, and that gets the attributes.
+    beside = scratch.path("beside")
+    beside.mkdir()
+    mounting.run("rm", "-r", out / "two")
+    (out / "two").symlink_to(beside)
+    a("chown", "33:44", ":/two")
+    a("cp", "-a", ":/two", out)
+    check((beside / "file2").read_text() == "two/file2", "not copied behind a link")
+    check((beside.stat().st_uid, os.lstat(out / "two").st_uid) == (33, os.geteuid()), "not the owner of the directory")
     for verbs in (a, b):
         mounting.clean(verbs.image)
 
@@ -236,6 +246,84 @@ def closed_directories(scratch):
         check(os.stat(out / "f").st_nlink == 2 and (out / "zz").exists(), "the copy is not whole")
         check(stat.S_IMODE(os.stat(out / "d").st_mode) == 0o600, "the permissions of a directory")
         check(stat.S_IMODE(os.stat(out / "d" / "e").st_mode) == 0, "the permissions of a directory in it")
+
+
+# Runs a program under a filter that answers EPERM to a call that it does not know, as containers' filters do.
+FILTERED = """
+import ctypes, os, struct, sys
+number = int(sys.argv[1])
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+program = b"".join(struct.pack("=HBBI", *one) for one in code)
+buffer = ctypes.create_string_buffer(program)
+filter = struct.pack("=HxxxxxxQ", len(code), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(filter), 0, 0):
+    sys.exit(77)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+FCHMODAT2, CLOSE_RANGE = 452, 436
+
+
+def permissions_arrive(scratch, verbs):
+    """By whatever way the files are named, and whatever the process may call and look at."""
+    verbs("mkdir", ":/modes")
+    verbs("cp", "--mode", "604", "/etc/hostname", ":/modes/file")
+    dated = scratch.path("d")
+    dated.mkdir(mode=0o600)
+    os.utime(dated, (1e9, 1e9))
+    verbs("cp", "-a", dated, ":/modes/d")
+
+    def mode_of(path):
+        return stat.S_IMODE(os.stat(path).st_mode)
+
+    # Below a folder that may not be searched, by relative names.
+    above = scratch.path("not searched")
+    inner = above / "w"
+    inner.mkdir(parents=True)
+    os.chown(inner, NOBODY, NOBODY)
+    above.chmod(0o700)
+    image = os.open(verbs.image, os.O_RDONLY)
+    ran = subprocess.run([verbs.program, "cp", "-r", f"/dev/fd/{image}:/modes", "."], cwd=inner, user=NOBODY,
+                         group=NOBODY, extra_groups=[], pass_fds=(image,), capture_output=True, text=True, check=False)
+    check(ran.returncode == FINE, f"below a folder that may not be searched: {ran}")
+    check((mode_of(inner / "modes" / "file"), mode_of(inner / "modes" / "d")) == (0o604, 0o600), "by relative names")
+    # A file that has no name.
+    unnamed = os.open(scratch.path("unnamed"), os.O_RDWR | os.O_CREAT, 0o644)
+    scratch.path("unnamed").unlink()
+    ran = subprocess.run([verbs.program, "cp", "-a", f"/dev/fd/{image}:/modes/file", f"/dev/fd/{unnamed}"],
+                         pass_fds=(image, unnamed), capture_output=True, text=True, check=False)
+    check(ran.returncode == FINE and mode_of(unnamed) == 0o604, f"a file without a name: {ran}, {mode_of(unnamed):o}")
+    os.close(unnamed)
+    os.close(image)
+    # A folder that cannot be searched when its times are set.
+    target = inner / "target"
+    target.mkdir()
+    os.chown(target, NOBODY, NOBODY)
+    above.chmod(0o711)
+    verbs("cp", "-a", ":/modes/d/.", target, user=NOBODY)
+    check(mode_of(target) == 0o600 and target.stat().st_mtime == 1e9,
+          f"the times of a folder that cannot be searched: {target.stat()}")
+    # More files that are there than a process has descriptors.
+    many = scratch.path("many")
+    many.mkdir()
+    names = [f"{number}" for number in range(300)]
+    for name in names:
+        (many / name).touch()
+    verbs("mkdir", ":/many")
+    verbs("cp", *(many / name for name in names), ":/many")
+    ran = subprocess.run(["prlimit", "--nofile=200:200", verbs.program, "cp", "--mode", "641",
+                          *(f"{verbs.image}:/many/{name}" for name in names), many], capture_output=True, text=True,
+                         check=False)
+    check(ran.returncode == FINE and {mode_of(many / name) for name in names} == {0o641}, f"many files: {ran.stderr}")
+    for call in (FCHMODAT2, CLOSE_RANGE):
+        out = scratch.path(f"filtered {call}")
+        out.mkdir()
+        try:
+            ran = subprocess.run([sys.executable, "-c", FILTERED, str(call), verbs.program, "cp", "-r",
+                                  f"{verbs.image}:/modes", out], capture_output=True, text=True, check=False, timeout=60)
+        except subprocess.TimeoutExpired as late:
+            raise mounting.Failure(f"without call {call} a copy does not end") from late
+        check(ran.returncode == FINE and mode_of(out / "modes" / "file") == 0o604, f"without call {call}: {ran}")
 
 
 def owners(scratch, verbs):
@@ -311,6 +399,7 @@ def test(scratch):
     contents_of_no_files(scratch, verbs)
     contents_of_directories(scratch)
     closed_directories(scratch)
+    permissions_arrive(scratch, verbs)
     on_a_terminal(scratch, verbs)
     owners(scratch, verbs)
     places_are_named(scratch, verbs)

@@ -27,10 +27,14 @@ FAN_CLASS_CONTENT, FAN_CLOEXEC, FAN_REPORT_TID = 0x4, 0x1, 0x100
 FAN_MARK_ADD, FAN_ACCESS_PERM, FAN_ALLOW, AT_FDCWD = 0x1, 0x20000, 0x1, -100
 SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH = 21, 19, 2
 SUPERVISOR = 1 << SYS_ADMIN | 1 << SYS_PTRACE | 1 << DAC_READ_SEARCH
-# Over files: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP.
-FILES = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 27, 31))
+# Over files: DAC_OVERRIDE, DAC_READ_SEARCH, FSETID; over names in trees FOWNER and MKNOD as well; a shell also reads
+# trusted attributes (SYS_ADMIN).
 SOURCES = sum(1 << number for number in (2, 21))
-TARGETS = sum(1 << number for number in (1, 2, 3, 4))
+TARGETS = sum(1 << number for number in (1, 2, 4))
+TREES = TARGETS | sum(1 << number for number in (3, 27))
+FILES = TREES | 1 << SYS_ADMIN
+# Of the process that changes what these may not: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, SETFCAP.
+CHANGES = sum(1 << number for number in (0, 1, 2, 3, 4, 21, 31))
 
 
 def own_capabilities():
@@ -184,6 +188,13 @@ def verbs_are_closed(scratch):
         kept = FILES & own_capabilities()
         seen = closed_after_a_while(process, kept)
         await_names(process.pid, {"uext4-commit", "uext4-flush", "uext4-delete"}, kept, seen)
+        beside = below(process.pid)
+        check(len(beside) == 1, f"beside a shell there are {beside}")
+        await_filter(beside[0])
+        check_process(beside[0], CHANGES & own_capabilities())
+        image_number = image.stat().st_ino
+        held = [os.stat(f"/proc/{beside[0]}/fd/{fd}").st_ino for fd in os.listdir(f"/proc/{beside[0]}/fd")]
+        check(image_number not in held, "the process beside a shell has the image open")
     print("verbs: nothing left but rights over files where they copy", flush=True)
 
 
@@ -407,7 +418,7 @@ def copies_are_closed(scratch):
                                (("cp", "-a", folder, f"{first}:/"), first, SOURCES),
                                (("cp", f"{first}:/linked", folder), first, TARGETS),
                                (("cp", f"{first}:/linked", folder / "new"), first, TARGETS),
-                               (("cp", "-a", f"{first}:/linked", folder / "same"), first, FILES),
+                               (("cp", "-a", f"{first}:/linked", folder / "same"), first, TREES),
                                (("cp", f"{first}:/linked", f"{second}:/"), second, 0),
                                (("mkdir", f"{first}:/a", f"{second}:/b", f"{first}:/c"), second, 0)):
         with Readers(scratch.program, image, kept=kept) as readers:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The server's process: signals end it clean, the foreground stays, what the starting program left open stays open.
+"""The server's process: signals end it clean, the foreground stays, what the starting program left open is closed.
 
 Usage: server_test.py PROGRAM
 """
 
 import contextlib
+import fcntl
 import mmap
 import os
 import pathlib
@@ -211,30 +212,53 @@ def in_the_foreground(scratch):
     print("foreground: stays, and ends with 0", flush=True)
 
 
-def descriptors_stay_open(scratch):
-    """Somebody who hands the program a pipe may rely on it: it is open for as long as the server lives."""
+def await_nothing_held(process, *files):
+    """The processes beside the server close what they have a moment after their start."""
+    limit = time.monotonic() + LIMIT
+    while True:
+        held = {}
+        for fd in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                held[int(fd)] = os.readlink(f"/proc/{process}/fd/{fd}")
+        wrong = {fd: link for fd, link in held.items() if link in map(str, files)}
+        wrong |= {fd: held[fd] for fd in range(3) if held.get(fd, "/dev/null") != "/dev/null"}
+        directory = os.readlink(f"/proc/{process}/cwd")
+        if not wrong and directory == "/":
+            return
+        check(time.monotonic() < limit, f"{process} in {directory} has {wrong} open")
+        time.sleep(0.01)
+
+
+def descriptors_are_left(scratch):
+    """Of what the program was started with, a mount keeps the image that it was given, and nothing else: neither the
+    server nor a process beside it holds somebody's pipe, file or lock."""
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
     directory = scratch.path("mnt")
-    readable, writable = os.pipe()
-    mounting.run(scratch.program, "mount", image, directory, pass_fds=(writable,))
-    os.close(writable)
-    scratch.servers[directory] = pid = scratch.server_of(directory)
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    check(any(link.startswith("pipe:") for link in links), f"the pipe is closed in the server: {links}")
-    check(os.readlink(f"/proc/{pid}/cwd") == "/", "the server keeps its starting directory busy")
-    for fd in range(3):
-        check(os.readlink(f"/proc/{pid}/fd/{fd}") == "/dev/null", "the server keeps its terminal busy")
-    os.set_blocking(readable, False)
-    try:
-        os.read(readable, 1)
-        raise mounting.Failure("the pipe has ended while the server lives")
-    except BlockingIOError:
-        pass
-    scratch.umount(directory)
-    os.set_blocking(readable, True)
-    check(os.read(readable, 1) == b"", "the pipe has no end after the server's")
-    os.close(readable)
-    print("descriptors: stay open as long as the server", flush=True)
+    directory.mkdir(exist_ok=True)
+    theirs = scratch.path("theirs")
+    theirs.write_bytes(b"")
+    for by_descriptor in (False, True):
+        for options in ("", "nosandbox"):
+            readable, writable = os.pipe()
+            pipe = f"pipe:[{os.fstat(readable).st_ino}]"  # the server has some of its own
+            with open(theirs, "r+b") as file, open(image, "r+b") as source:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                name = f"/dev/fd/{source.fileno()}" if by_descriptor else image
+                words = ("-o", options, name) if options else (name,)
+                mounting.run(scratch.program, "mount", *words, directory,
+                             pass_fds=(writable, file.fileno(), source.fileno()))
+            os.close(writable)
+            scratch.servers[directory] = pid = scratch.server_of(directory)
+            for process in (pid, *children(pid)):
+                await_nothing_held(process, theirs, pipe, None if process == pid else image)
+            check(os.read(readable, 1) == b"", "the pipe has no end")
+            os.close(readable)
+            with open(theirs, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (directory / f"{by_descriptor}{options}").write_bytes(b"written")
+            scratch.umount(directory)
+    mounting.clean(image)
+    print("descriptors: none of somebody else's stays open", flush=True)
 
 
 def usable_at_once(scratch):
@@ -301,7 +325,7 @@ def test(scratch):
     works_from_the_start(scratch)
     sandboxed(scratch)
     in_the_foreground(scratch)
-    descriptors_stay_open(scratch)
+    descriptors_are_left(scratch)
     usable_at_once(scratch)
     root_syncs_all(scratch)
     unmounted_by_others(scratch)

@@ -1,0 +1,439 @@
+#include "sandbox/host_changes.h"
+
+#include "sandbox/descriptors.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace uext4 {
+
+namespace {
+
+// A change of what `name` leads to from the current directory; the last part of it is followed only on demand.
+struct Change {
+    ChangeRequest request;
+    std::string attribute;
+    std::span<const std::byte> value;
+
+    int make(const std::string& name, bool follow) const {
+        const int flags = follow ? 0 : AT_SYMLINK_NOFOLLOW;
+        const char* const path = name.c_str();
+        switch (request.kind) {
+            case ChangeRequest::owner: return ::fchownat(AT_FDCWD, path, request.uid, request.gid, flags);
+            case ChangeRequest::mode: return change_permissions(path, flags);
+            case ChangeRequest::times: {
+                const timespec times[2] = {{request.seconds[0], request.nanoseconds[0]},
+                                           {request.seconds[1], request.nanoseconds[1]}};
+                return ::utimensat(AT_FDCWD, path, times, flags);
+            }
+            case ChangeRequest::attribute:
+                return (follow ? ::setxattr : ::lsetxattr)(path, attribute.c_str(), value.data(), value.size(), 0);
+            default: errno = EINVAL; return -1;
+        }
+    }
+
+private:
+    int change_permissions(const char* path, int flags) const {
+        constexpr long fchmodat2 = 452;  // from Linux 6.6 on; the C library's fchmodat needs /proc for want of it
+        const long made = ::syscall(fchmodat2, AT_FDCWD, path, request.permissions, flags);
+        // Somebody's filter that does not know the call may say either.
+        if (made == 0 || (errno != ENOSYS && errno != EPERM)) return static_cast<int>(made);
+        return ::fchmodat(AT_FDCWD, path, request.permissions, flags);
+    }
+};
+
+struct Descriptor {
+    int number = -1;
+    explicit Descriptor(int fd) : number(fd) {}
+    Descriptor(Descriptor&& other) noexcept : number(std::exchange(other.number, -1)) {}
+    Descriptor& operator=(Descriptor&& other) noexcept {
+        std::swap(number, other.number);
+        return *this;
+    }
+    ~Descriptor() {
+        if (number >= 0) ::close(number);
+    }
+};
+
+// One of the places that may be written: both sides have the same ones in the same order.
+struct Root {
+    std::string given, real;
+    bool folder;
+};
+
+// It, or the folder that it is in and its name there: a file as long as it has one.
+struct OpenRoot {
+    Descriptor own;
+    std::shared_ptr<const Descriptor> above{};
+    std::string name{};
+};
+using Folders = std::map<std::string, std::shared_ptr<const Descriptor>>;
+
+bool is_same(int folder, const std::string& name, int other) {
+    struct stat one{}, two{};
+    return ::fstatat(folder, name.c_str(), &one, AT_SYMLINK_NOFOLLOW) == 0 &&
+           ::fstatat(other, "", &two, AT_EMPTY_PATH) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+// Many files of one folder take one descriptor.
+OpenRoot opened(Descriptor own, const Root& root, Folders& folders) {
+    OpenRoot out{std::move(own)};
+    const std::size_t slash = root.real.rfind('/');
+    if (slash == std::string::npos || slash + 1 == root.real.size()) return out;
+    const std::string path = slash == 0 ? "/" : root.real.substr(0, slash), name = root.real.substr(slash + 1);
+    std::shared_ptr<const Descriptor>& above = folders[path];
+    if (!above) above = std::make_shared<const Descriptor>(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (above->number < 0 || !is_same(above->number, name, out.own.number)) return out;
+    out.above = above;
+    out.name = name;
+    if (!root.folder) out.own = Descriptor(-1);
+    return out;
+}
+
+std::optional<std::string> real_path(const std::string& path) {
+    const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+    if (!real) return {};
+    return real.get();
+}
+
+// ---- The process that changes.
+
+constexpr std::size_t longest_message =
+    sizeof(ChangeRequest) + PATH_MAX + NAME_MAX + XATTR_NAME_MAX + XATTR_SIZE_MAX + 1;
+
+class Changer {
+public:
+    Changer(std::vector<Root> roots, std::vector<OpenRoot> open, const HostFiles& files)
+        : roots_(std::move(roots)),
+          open_(std::move(open)),
+          give_away_(files.give_away),
+          special_modes_(files.special_modes) {}
+
+    [[noreturn]] void serve(int socket) {
+        std::vector<std::byte> message(longest_message);
+        for (;;) {
+            const ssize_t got = ::recv(socket, message.data(), message.size(), 0);
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0) ::_exit(0);
+            const std::int32_t error = answer(std::span(message).first(static_cast<std::size_t>(got)));
+            if (::send(socket, &error, sizeof error, MSG_NOSIGNAL) != sizeof error) ::_exit(0);
+        }
+    }
+
+private:
+    std::int32_t answer(std::span<const std::byte> message) const {
+        Change change;
+        ChangeRequest& asked = change.request;
+        if (message.size() < sizeof asked) return EINVAL;
+        std::memcpy(&asked, message.data(), sizeof asked);
+        std::size_t at = sizeof asked;
+        if (asked.folder_size > PATH_MAX || asked.name_size > NAME_MAX || asked.attribute_size > XATTR_NAME_MAX ||
+            asked.value_size > XATTR_SIZE_MAX ||
+            message.size() != at + asked.folder_size + asked.name_size + asked.attribute_size + asked.value_size)
+            return EINVAL;
+        const auto next = [&](std::size_t size) {
+            const auto part = message.subspan(at, size);
+            at += size;
+            return part;
+        };
+        const auto text = [&](std::size_t size) {
+            const auto part = next(size);
+            return std::string(reinterpret_cast<const char*>(part.data()), part.size());
+        };
+        const std::string folder = text(asked.folder_size), name = text(asked.name_size);
+        change.attribute = text(asked.attribute_size);
+        change.value = next(asked.value_size);
+        for (const std::string* part : {&folder, &name, &std::as_const(change.attribute)})
+            if (part->find('\0') != std::string::npos) return EINVAL;
+        // What only those who give things away need is not to be had by others.
+        if (!give_away_ && asked.kind != ChangeRequest::mode) return EPERM;
+        if (!special_modes_ && (asked.permissions & ~0777u) != 0) return EPERM;
+        if (asked.permissions & ~07777u || asked.root >= roots_.size()) return EINVAL;
+        return make(change, folder, name);
+    }
+
+    std::int32_t make(const Change& change, const std::string& folder, const std::string& name) const {
+        const OpenRoot& there = open_[change.request.root];
+        const int root = there.own.number;
+        const bool file = !roots_[change.request.root].folder;
+        if (file && (!folder.empty() || !name.empty())) return EINVAL;
+        const bool itself = file || (folder.empty() && name == ".");
+        // By its name, which needs no right to search it, and no /proc.
+        if (itself && there.above && (file || is_same(there.above->number, there.name, root))) {
+            if (::fchdir(there.above->number) != 0) return errno;
+            return change.make(there.name, false) == 0 ? 0 : errno;
+        }
+        if (file) return change.make("/proc/self/fd/" + std::to_string(root), true) == 0 ? 0 : errno;
+        if (name.empty() || name == ".." || name.find('/') != std::string::npos) return EINVAL;
+        // Step by step: no link is followed, and nothing leads upwards.
+        Descriptor above{-1};
+        for (std::size_t at = 0; at < folder.size();) {
+            const std::size_t end = std::min(folder.find('/', at), folder.size());
+            const std::string step = folder.substr(at, end - at);
+            if (step.empty() || step == "." || step == "..") return EINVAL;
+            const int from = above.number < 0 ? root : above.number;
+            Descriptor next{::openat(from, step.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+            if (next.number < 0) return errno;
+            above = std::move(next);
+            at = end + 1;
+        }
+        if (::fchdir(above.number < 0 ? root : above.number) != 0) return errno;
+        return change.make(name, false) == 0 ? 0 : errno;
+    }
+
+    std::vector<Root> roots_;
+    std::vector<OpenRoot> open_;
+    bool give_away_, special_modes_;
+};
+
+// ---- The process that asks.
+
+bool lies_in(const std::string& path, const std::string& root) {
+    return root == "/" || path == root || (path.starts_with(root) && path[root.size()] == '/');
+}
+
+std::string rest_of(const std::string& path, const std::string& root) {
+    const std::size_t skipped = root == "/" ? 1 : root.size() + 1;
+    return path.substr(std::min(skipped, path.size()));
+}
+
+class Asker {
+public:
+    Asker(std::vector<Root> roots, int socket, pid_t other)
+        : roots_(std::move(roots)), socket_(socket), other_(other) {}
+    // It holds the folders that were named, and whoever waits for this process may want to unmount them.
+    ~Asker() {
+        ::close(socket_);
+        while (::waitpid(other_, nullptr, 0) < 0 && errno == EINTR) {
+        }
+    }
+    Asker(const Asker&) = delete;
+    Asker& operator=(const Asker&) = delete;
+
+    // By the names that were given, which hold where folders above are renamed, or cannot be searched by their names;
+    // where links are among them, by what they lead to.
+    int ask(Change change, const std::string& path) const {
+        std::string folder, name;
+        if (place_as_given(path, change.request.root, folder, name)) {
+            const int done = ask_for(change, folder, name);
+            if (done == 0 || (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)) return done;
+        }
+        if (place(path, change.request.root, folder, name)) return ask_for(change, folder, name);
+        errno = EACCES;
+        return -1;
+    }
+
+private:
+    int ask_for(Change& change, const std::string& folder, const std::string& name) const {
+        ChangeRequest& request = change.request;
+        request.folder_size = static_cast<std::uint32_t>(folder.size());
+        request.name_size = static_cast<std::uint32_t>(name.size());
+        request.attribute_size = static_cast<std::uint32_t>(change.attribute.size());
+        request.value_size = static_cast<std::uint32_t>(change.value.size());
+        std::string message(reinterpret_cast<const char*>(&request), sizeof request);
+        message += folder + name + change.attribute;
+        message.append(reinterpret_cast<const char*>(change.value.data()), change.value.size());
+        ssize_t done;
+        do done = ::send(socket_, message.data(), message.size(), MSG_NOSIGNAL);
+        while (done < 0 && errno == EINTR);
+        if (done < 0) return -1;
+        std::int32_t error = 0;
+        do done = ::recv(socket_, &error, sizeof error, 0);
+        while (done < 0 && errno == EINTR);
+        if (done != sizeof error) error = EIO;  // it has been killed
+        if (error == 0) return 0;
+        errno = error;
+        return -1;
+    }
+
+    bool place_as_given(const std::string& path, std::uint32_t& root, std::string& folder, std::string& name) const {
+        for (root = 0; root < roots_.size(); ++root) {
+            // A file may be another one by now, which has taken its name.
+            if (!roots_[root].folder || roots_[root].real.starts_with("/proc/")) continue;
+            std::string given = roots_[root].given;
+            while (given.size() > 1 && given.ends_with('/')) given.pop_back();
+            std::string_view rest = path;
+            if (given == "." && !path.starts_with('/')) {
+            } else if (path == given || path.starts_with(given + '/')) {
+                rest.remove_prefix(given.size());
+            } else {
+                continue;
+            }
+            if (within(rest, folder, name)) return true;
+        }
+        return false;
+    }
+    static bool within(std::string_view rest, std::string& folder, std::string& name) {
+        folder.clear();
+        name = ".";
+        while (!rest.empty()) {
+            const std::size_t end = std::min(rest.find('/'), rest.size());
+            const std::string_view step = rest.substr(0, end);
+            rest.remove_prefix(std::min(end + 1, rest.size()));
+            if (step == "..") return false;
+            if (step.empty() || step == ".") continue;
+            if (name != ".") folder += (folder.empty() ? "" : "/") + name;
+            name = step;
+        }
+        return true;
+    }
+    // By the names that the host has for them, without links.
+    bool place(const std::string& path, std::uint32_t& root, std::string& folder, std::string& name) const {
+        const std::size_t slash = path.rfind('/');
+        const std::string last = path.substr(slash == std::string::npos ? 0 : slash + 1);
+        if (!last.empty() && last != "." && last != "..") {
+            const std::string above = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+            if (const std::optional<std::string> real = real_path(above); real && in_folder(*real, root, folder)) {
+                name = last;
+                return true;
+            }
+        }
+        // One of the places itself, or a folder by a name that is none.
+        const std::optional<std::string> real = real_path(path);
+        if (real && in_folder(*real, root, folder)) {
+            const std::size_t end = folder.rfind('/');
+            name = folder.empty() ? "." : folder.substr(end == std::string::npos ? 0 : end + 1);
+            folder.resize(end == std::string::npos ? 0 : end);
+            return true;
+        }
+        for (root = 0; root < roots_.size(); ++root)
+            if (!roots_[root].folder && (roots_[root].given == path || (real && roots_[root].real == *real)))
+                return true;
+        return false;
+    }
+    bool in_folder(const std::string& real, std::uint32_t& root, std::string& folder) const {
+        for (root = 0; root < roots_.size(); ++root) {
+            // Names of descriptors are no names of files.
+            if (real.starts_with("/proc/")) continue;
+            if (!roots_[root].folder || !lies_in(real, roots_[root].real)) continue;
+            folder = rest_of(real, roots_[root].real);
+            return true;
+        }
+        return false;
+    }
+
+    std::vector<Root> roots_;
+    int socket_;
+    pid_t other_;
+};
+
+std::unique_ptr<Asker> asker;
+
+int change(const Change& wanted, const std::string& path) {
+    if (asker) return asker->ask(wanted, path);
+    // As any program does it, which others may stand in for (fakeroot).
+    if (wanted.request.kind == ChangeRequest::mode) return ::chmod(path.c_str(), wanted.request.permissions);
+    return wanted.make(path, false);
+}
+
+// Each place takes a descriptor or two.
+void allow_most_descriptors() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// In the child.
+[[noreturn]] void run_changer(int socket, const HostFiles& files, std::vector<Root> roots, std::vector<OpenRoot> open,
+                              pid_t parent) noexcept {
+    if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(1);
+    // What asks the other process to end is not for this one, which ends with it.
+    ::setsid();
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
+    std::vector<int> kept{socket};
+    for (const OpenRoot& root : open)
+        for (const int number : {root.own.number, root.above ? root.above->number : -1})
+            if (number >= 0) kept.push_back(number);
+    close_all_but(kept, 0);
+    if (!enter_sandbox(Reach::changes, files)) ::_exit(1);
+    Changer(std::move(roots), std::move(open), files).serve(socket);
+}
+
+}  // namespace
+
+int change_owner(const std::string& path, std::uint32_t uid, std::uint32_t gid) {
+    Change wanted{};
+    wanted.request.kind = ChangeRequest::owner;
+    wanted.request.uid = uid;
+    wanted.request.gid = gid;
+    return change(wanted, path);
+}
+
+int change_mode(const std::string& path, mode_t mode) {
+    Change wanted{};
+    wanted.request.kind = ChangeRequest::mode;
+    wanted.request.permissions = mode;
+    return change(wanted, path);
+}
+
+int change_times(const std::string& path, const timespec (&times)[2]) {
+    Change wanted{};
+    wanted.request.kind = ChangeRequest::times;
+    for (std::size_t i = 0; i < 2; ++i) {
+        wanted.request.seconds[i] = times[i].tv_sec;
+        wanted.request.nanoseconds[i] = times[i].tv_nsec;
+    }
+    return change(wanted, path);
+}
+
+int change_attribute(const std::string& path, const std::string& name, std::span<const std::byte> value) {
+    Change wanted{};
+    wanted.request.kind = ChangeRequest::attribute;
+    wanted.attribute = name;
+    wanted.value = value;
+    return change(wanted, path);
+}
+
+Result<void> start_host_changes(const HostFiles& files) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+        return fail(errno, "sandbox: socketpair: {}", std::strerror(errno));
+    allow_most_descriptors();
+    std::vector<Root> roots;
+    std::vector<OpenRoot> open;
+    Folders folders;
+    for (const std::string& path : files.writable) {
+        Descriptor root{::open(path.c_str(), O_PATH | O_CLOEXEC)};
+        struct stat info{};
+        // Names that lead nowhere are left out; devices and pipes stay what they are. What there are no descriptors for
+        // keeps what it has, and that is an error then.
+        if (root.number < 0 || ::fstat(root.number, &info) != 0) continue;
+        if (!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode)) continue;
+        roots.push_back({path, real_path(path).value_or(path), S_ISDIR(info.st_mode)});
+        open.push_back(opened(std::move(root), roots.back(), folders));
+    }
+    const pid_t parent = ::getpid();
+    const pid_t child = ::fork();
+    if (child == 0) ::close(ends[0]);  // the end of the other one is told by it
+    if (child == 0) run_changer(ends[1], files, std::move(roots), std::move(open), parent);
+    const int error = errno;
+    ::close(ends[1]);
+    if (child < 0) {
+        ::close(ends[0]);
+        return fail(error, "sandbox: fork: {}", std::strerror(error));
+    }
+    asker = std::make_unique<Asker>(std::move(roots), ends[0], child);
+    return {};
+}
+
+}  // namespace uext4
