@@ -96,18 +96,19 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
     TRY(file->contents().reach(std::min(wanted.offset + wanted.length, request.inode->size_hint())));
     MapRegistry& registry = MapRegistry::instance();
     std::uintptr_t start = 0;
+    MapRegistry::LeavingRef leaving;
     {
         // Who looks for what is not known does not find it before it is a map.
         MutexLock guard(registry.lock());
         start = reinterpret_cast<std::uintptr_t>(TRY(userfault_.map_watched(wanted)));
-        registry.set_leaving_locked(start, start + wanted.length);
+        leaving = registry.set_leaving_locked(start, start + wanted.length, {});
     }
     void* memory = reinterpret_cast<void*>(start);
     // The addresses may be those of a map that the program has just taken away: its event is not to meet this one.
     for (bool placed = false; !placed; ::sched_yield()) {
         MutexLock guard(registry.lock());
         if (!is_settled()) continue;
-        registry.set_left_locked(start, start + wanted.length);
+        registry.set_left_locked(leaving);
         registry.insert_locked({.start = start,
                                 .length = wanted.length,
                                 .offset = request.offset,
@@ -174,6 +175,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     TRY(keep_placements());
     Use use;
     std::vector<Region> gone;  // the last references to inodes go outside of the lock, and before the engines may
+    MapRegistry::LeavingRef leaving;
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
         // What an event that waits takes away may have given its address to other memory, which is to stay.
@@ -195,7 +197,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
         }
         for (const Region& part : gone) use.add_locked(*part.engine);
         registry.forget_locked(gone);
-        registry.set_leaving_locked(start, end);
+        leaving = registry.set_leaving_locked(start, end, gone);
         break;
     }
     for (const Region& part : gone) {
@@ -206,7 +208,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     }
     {
         MutexLock guard(registry.lock());
-        registry.set_left_locked(start, end);
+        registry.set_left_locked(leaving);
         registry.keep_behind_locked(gone);
     }
     for (const Region& part : gone) part.engine->settle_soon();

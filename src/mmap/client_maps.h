@@ -120,6 +120,7 @@ private:
     // then.
     bool is_settled();
     bool is_open();  // so that this has to be asked
+    bool has_gone_unknown(std::uintptr_t start, std::uintptr_t end) const;
     void take_gone(std::vector<Region> gone);
     void take_message(const uffd_msg& message, std::vector<Region>& gone);
     void take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid);
@@ -181,8 +182,12 @@ private:
     // The same. What a map has become longer by is found when the library ends the map. Only an
     // event of the program's can leave memory that nothing leads to.
     bool all_known_ = true;
-    // The same. An event was of more, or of something else, than what was known: some is known where it is not.
+    // The same. An event was of something else than what was known, or something unknown was moved: some is known where
+    // it is not.
     bool doubtful_ = false;
+    // The same. What went while nothing was known of it: a map had become longer by that; or it was moved there, by a
+    // call of another thread whose event waits still.
+    std::vector<std::pair<std::uintptr_t, std::uintptr_t>> unknown_gone_;
 
     Thread reader_, helper_;
     std::vector<Thread> workers_;

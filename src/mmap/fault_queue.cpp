@@ -57,6 +57,8 @@ bool ClientMaps::is_settled() {
     MapRegistry& registry = MapRegistry::instance();
     registry.lock().assert_held();
     if (!userfault_.settled()) return false;
+    unknown_gone_.clear();
+    if (registry.is_in_doubt_locked(this)) doubtful_ = true;
     if (registry.is_open_locked(this)) take_gone(registry.settle_locked(this));
     if (!doubtful_) return true;
     // What is moved between two looks is seen neither where it was nor where it goes; its event waits then.
@@ -69,10 +71,16 @@ bool ClientMaps::is_settled() {
     return true;
 }
 
+bool ClientMaps::has_gone_unknown(std::uintptr_t start, std::uintptr_t end) const {
+    MapRegistry::instance().lock().assert_held();
+    return std::ranges::any_of(unknown_gone_,
+                               [&](const auto& gone) { return gone.first < end && start < gone.second; });
+}
+
 bool ClientMaps::is_open() {
     MapRegistry& registry = MapRegistry::instance();
     registry.lock().assert_held();
-    return doubtful_ || registry.is_open_locked(this);
+    return doubtful_ || !unknown_gone_.empty() || registry.is_open_locked(this);
 }
 
 void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone) {
@@ -93,7 +101,9 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
             if (!keep_placements()) doubtful_ = true;
             const auto [start, end] = std::pair(message.arg.remove.start, message.arg.remove.end);
             registry.keep_growth_locked(start, end, this);
-            if (!registry.is_known_to_go_locked(start, end, std::nullopt, this)) doubtful_ = true;
+            const auto known = registry.known_to_go_locked(start, end, std::nullopt, this);
+            if (known == MapRegistry::Known::contrary) doubtful_ = true;
+            if (known == MapRegistry::Known::part) unknown_gone_.emplace_back(start, end);
             std::vector<Region> parts = registry.remove_locked(start, end, this);
             gone.insert(gone.end(), std::make_move_iterator(parts.begin()), std::make_move_iterator(parts.end()));
             return;
@@ -104,11 +114,17 @@ void ClientMaps::take_message(const uffd_msg& message, std::vector<Region>& gone
             const auto moved = message.arg.remap;
             if (moved.len == 0) {
                 registry.double_locked(moved.from, moved.to, this);
-                if (!registry.find_locked(moved.to)) doubtful_ = true;
+                if (!registry.find_locked(moved.to) || has_gone_unknown(moved.to, moved.to + page_size))
+                    doubtful_ = true;
                 return;
             }
             registry.keep_moved_growth_locked(moved.from, moved.to, moved.len, this);
-            if (!registry.is_known_to_go_locked(moved.from, moved.from + moved.len, moved.to, this)) doubtful_ = true;
+            if (registry.known_to_go_locked(moved.from, moved.from + moved.len, moved.to, this) !=
+                MapRegistry::Known::all)
+                doubtful_ = true;
+            if (has_gone_unknown(moved.from, moved.from + moved.len) ||
+                has_gone_unknown(moved.to, moved.to + moved.len))
+                doubtful_ = true;
             registry.move_locked(moved.from, moved.to, moved.len, this);
             registry.find_moved_locked(moved.from, moved.to, moved.len);
             return;

@@ -17,7 +17,7 @@ RegionRef MapRegistry::last_below_locked(std::uintptr_t address) const {
 std::uintptr_t MapRegistry::more_until_locked(const Region& region, std::uintptr_t start) const {
     std::uintptr_t limit = UINTPTR_MAX;
     if (const auto next = regions_.lower_bound(start); next != regions_.end()) limit = next->first;
-    for (const auto& [from, to] : leaving_)
+    for (const auto& [from, to, files] : leaving_)
         if (to > start) limit = std::min(limit, std::max(from, start));
     if (limit == start) return start;
     const std::uintptr_t end =
@@ -104,7 +104,7 @@ MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span 
     const std::uintptr_t start = std::max(placed.start, unknown.first);
     const Span nothing{start, start};
     std::uintptr_t end = std::min(placed.end, unknown.second);
-    for (const auto& [from, to] : leaving_)
+    for (const auto& [from, to, files] : leaving_)
         if (from < end && start < to) end = std::max(from, start);
     if (start >= end) return nothing;
     std::optional<Region> whole = likely_whole_locked(placed, start, like);
@@ -164,6 +164,8 @@ bool MapRegistry::know_all_locked(const ClientMaps* engine, const std::vector<Pl
         const auto file = known.find({placed.device, placed.inode});
         if (file == known.end()) continue;
         const std::uintptr_t end = file->second->contents().first_own(placed.start, placed.end);
+        // The event that takes another's away waits.
+        set_others_aside_locked(placed.start, end, engine);
         for (const Span& unknown : unknown_locked(placed.start, end))
             all = know_placed_locked(placed, unknown, nullptr) == unknown && all;
     }
@@ -251,15 +253,17 @@ void MapRegistry::double_locked(std::uintptr_t from, std::uintptr_t to, const Cl
     insert_locked(std::move(twin));
 }
 
-void MapRegistry::set_leaving_locked(std::uintptr_t start, std::uintptr_t end) { leaving_.emplace_back(start, end); }
-
-void MapRegistry::set_left_locked(std::uintptr_t start, std::uintptr_t end) {
-    const auto it = std::ranges::find(leaving_, std::pair(start, end));
-    if (it != leaving_.end()) leaving_.erase(it);
+MapRegistry::LeavingRef MapRegistry::set_leaving_locked(std::uintptr_t start, std::uintptr_t end,
+                                                        const std::vector<Region>& parts) {
+    Leaving leaving{.start = start, .end = end, .files = {}};
+    for (const Region& part : parts) leaving.files.push_back(part.file.get());
+    return leaving_.insert(leaving_.end(), std::move(leaving));
 }
 
+void MapRegistry::set_left_locked(LeavingRef leaving) { leaving_.erase(leaving); }
+
 bool MapRegistry::is_leaving_locked(std::uintptr_t page) const {
-    return std::ranges::any_of(leaving_, [&](const Span& span) { return span.first <= page && page < span.second; });
+    return std::ranges::any_of(leaving_, [&](const Leaving& l) { return l.start <= page && page < l.end; });
 }
 
 std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) {

@@ -42,23 +42,30 @@ MapRegistry& MapRegistry::instance() {
 void MapRegistry::put_locked(Region region) {
     region.file->add_range(range_of(region));
     const std::uintptr_t start = region.start;
+    region.by_another = false;
     regions_[start] = std::make_shared<const Region>(std::move(region));
     count_.store(regions_.size());
 }
 
 void MapRegistry::insert_locked(Region region) {
-    set_aside_locked(region.start, region.end());
+    set_aside_locked(region.start, region.end(), region.engine);
     region.life = ++lives_;
     put_locked(std::move(region));
 }
 
 // What is set aside keeps its place in its file: until its event is read, nothing can be asked for there.
-void MapRegistry::set_aside_locked(std::uintptr_t start, std::uintptr_t end) {
+void MapRegistry::set_aside_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* by) {
     for (Region& part : parts_locked(start, end)) {
         forget_locked({part});
         part.file->add_range(range_of(part));
+        part.by_another = part.engine != by;
         aside_.push_back(std::move(part));
     }
+}
+
+void MapRegistry::set_others_aside_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* by) {
+    for (const Region& part : parts_locked(start, end))
+        if (part.engine != by) set_aside_locked(part.start, part.end(), by);
 }
 
 std::vector<Region> MapRegistry::parts_locked(std::uintptr_t start, std::uintptr_t end) const {
@@ -206,7 +213,7 @@ void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_
     std::erase_if(layers, is_trace);
     const auto has_gone = [&](const Region& layer) { return is_there(layer, to + (layer.start - from)); };
     std::vector<Region> parts = take_locked(layers, has_gone);
-    set_aside_locked(to, to + length);
+    set_aside_locked(to, to + length, engine);
     for (Region& part : parts) {
         aside_.push_back({.life = ++lives_, .start = part.start, .length = part.length, .engine = part.engine});
         part.start = to + (part.start - from);
@@ -214,23 +221,29 @@ void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_
     }
 }
 
-bool MapRegistry::is_known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
-                                        const ClientMaps* engine) const {
+MapRegistry::Known MapRegistry::known_to_go_locked(std::uintptr_t start, std::uintptr_t end,
+                                                   std::optional<std::uintptr_t> to, const ClientMaps* engine) const {
     std::vector<Region> layers = layers_locked(start, end, engine);
     std::erase_if(layers, is_trace);
     std::ranges::sort(layers, {}, &Region::start);
     std::uintptr_t at = start;
+    bool all = true;
     for (const Region& layer : layers) {
-        if (layer.start != at || is_there(layer, layer.start)) return false;
-        if (to && !is_there(layer, *to + (layer.start - start))) return false;
+        if (layer.start < at || is_there(layer, layer.start)) return Known::contrary;
+        if (to && !is_there(layer, *to + (layer.start - start))) return Known::contrary;
+        all = all && layer.start == at;
         at = layer.end();
     }
-    return at == end;
+    return all && at == end ? Known::all : Known::part;
 }
 
 bool MapRegistry::is_open_locked(const ClientMaps* engine) const {
     const auto is_its = [&](const auto& one) { return one.engine == engine; };
     return std::ranges::any_of(removals_, is_its) || std::ranges::any_of(aside_, is_its);
+}
+
+bool MapRegistry::is_in_doubt_locked(const ClientMaps* engine) const {
+    return std::ranges::any_of(aside_, [&](const Region& one) { return one.engine == engine && one.by_another; });
 }
 
 std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
@@ -272,7 +285,11 @@ bool MapRegistry::uses(const MappedFile* file) const {
 }
 
 // Its ranges are those of its regions, and of what of it is set aside.
-bool MapRegistry::uses_locked(const MappedFile* file) const { return file->is_seen(); }
+bool MapRegistry::uses_locked(const MappedFile* file) const {
+    return file->is_seen() || std::ranges::any_of(leaving_, [&](const Leaving& leaving) {
+               return std::ranges::find(leaving.files, file) != leaving.files.end();
+           });
+}
 
 std::size_t MapRegistry::count_locked(const ClientMaps* engine) const {
     std::size_t n = 0;

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -44,6 +45,7 @@ struct Region {
     bool shared = false;     // MAP_SHARED
     bool may_store = false;  // the file was opened for writing
     bool may_use_reserve = false;
+    bool by_another = false;  // set aside by what is known of another engine's maps
 
     std::uintptr_t end() const { return start + length; }
     std::uint64_t offset_of(std::uintptr_t address) const { return offset + (address - start); }
@@ -71,9 +73,11 @@ public:
     // What of its maps is not where it is known to be is forgotten.
     std::vector<Region> forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files)
         UEXT4_REQUIRES(lock_);
-    // Whether what went, or was moved, is just what is known of it. Before remove_locked() and move_locked().
-    bool is_known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
-                               const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
+    // Of what went, or was moved: whether it is just what is known of it, or of a part of it nothing is known, or what
+    // the kernel shows says otherwise. Before remove_locked() and move_locked().
+    enum class Known : std::uint8_t { all, part, contrary };
+    Known known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
+                             const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     // What went before all was known tells nothing more. The references go outside of the lock.
     std::vector<Region> forget_last_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // It is not to be found by its memory any more. Nothing: it has maps. The references go outside of the lock.
@@ -100,6 +104,8 @@ public:
     // Whether it is still open which maps some events have taken away; every event of the engine's has been read, and
     // it is not.
     bool is_open_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
+    // Whether some of its maps is set aside by what was known of another engine's, which may be older than the map.
+    bool is_in_doubt_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     std::vector<Region> settle_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // What the maps of [start, end), or those that it may be more of, have become longer by is part of them from now
     // on: as far as it reaches, behind `end` as well. With all that is not known there yet.
@@ -115,9 +121,16 @@ public:
     void find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) UEXT4_REQUIRES(lock_);
     // The program has mapped what lies at `from` a second time.
     void double_locked(std::uintptr_t from, std::uintptr_t to, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
-    // What is being mapped or unmapped by us is no growth of what lies below. Until it is a map, or gone.
-    void set_leaving_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
-    void set_left_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    struct Leaving {
+        std::uintptr_t start = 0, end = 0;
+        std::vector<const MappedFile*> files;
+    };
+    using LeavingRef = std::list<Leaving>::const_iterator;
+    // What is being mapped or unmapped by us is no growth of what lies below. Until it is a map, or gone. The files of
+    // `parts` are in use until then: there may be more of them that is not known.
+    LeavingRef set_leaving_locked(std::uintptr_t start, std::uintptr_t end, const std::vector<Region>& parts)
+        UEXT4_REQUIRES(lock_);
+    void set_left_locked(LeavingRef leaving) UEXT4_REQUIRES(lock_);
     bool is_leaving_locked(std::uintptr_t page) const UEXT4_REQUIRES(lock_);
 
 private:
@@ -129,7 +142,8 @@ private:
     using LastKey = std::tuple<const MappedFile*, bool, bool, bool>;
     void set_last_locked(const Region& part) UEXT4_REQUIRES(lock_);
     void put_locked(Region region) UEXT4_REQUIRES(lock_);
-    void set_aside_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    void set_aside_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* by) UEXT4_REQUIRES(lock_);
+    void set_others_aside_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* by) UEXT4_REQUIRES(lock_);
     // All that the engine's maps have at the addresses, those that came first before the others.
     std::vector<Region> layers_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) const
         UEXT4_REQUIRES(lock_);
@@ -162,7 +176,7 @@ private:
     // Of the maps of each file that had the same rights the part that went last: more of it may be there that is not
     // known.
     std::map<LastKey, Region> last_ UEXT4_GUARDED_BY(lock_);
-    std::vector<std::pair<std::uintptr_t, std::uintptr_t>> leaving_ UEXT4_GUARDED_BY(lock_);
+    std::list<Leaving> leaving_ UEXT4_GUARDED_BY(lock_);
     std::uint64_t lives_ UEXT4_GUARDED_BY(lock_) = 0;
     std::atomic<std::size_t> count_{0};
 };

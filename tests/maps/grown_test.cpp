@@ -489,6 +489,41 @@ TEST_P(Grown, TakesThePlaceOfWhatIsBeingEnded) {
     end();
 }
 
+// Nobody touches what is added, and it is gone again: maps of other files do not wait for all that is mapped to be
+// looked at.
+TEST_P(Grown, AgainAndAgainKeepsNobodyElseWaiting) {
+    begin();
+    NEED_MAPS();
+    constexpr std::size_t others = 3000, pages = 400;
+    uext4_file* other = open("/other");
+    ASSERT_EQ(uext4_ftruncate(other, pages * page), 0);
+    std::vector<char*> maps;
+    for (std::size_t i = 0; i < others; ++i)
+        maps.push_back(map(file, page, static_cast<off_t>(i % file_pages * page), PROT_READ, GetParam().flags));
+    char* memory = map(other, pages * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+    void* changed = map(file, 4 * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
+    std::atomic<bool> over{false};
+    const Watchdog watchdog(std::chrono::seconds(30));
+    std::thread changing([&] {
+        while (!over.load()) {
+            void* const longer = ::mremap(changed, 4 * page, 8 * page, MREMAP_MAYMOVE);
+            if (longer != MAP_FAILED) changed = ::mremap(longer, 8 * page, 4 * page, 0);
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+        }
+    });
+    for (std::size_t p = 0; p < pages; ++p) {
+        memory[p * page] = 'x';
+        if (p % 16 == 0) EXPECT_EQ(uext4_fsync(other), 0);
+    }
+    over.store(true);
+    changing.join();
+    EXPECT_EQ(uext4_unmap(changed, 4 * page), 0);
+    EXPECT_EQ(uext4_unmap(memory, pages * page), 0);
+    for (char* one : maps) EXPECT_EQ(uext4_unmap(one, page), 0);
+    uext4_close(other);
+    end();
+}
+
 // Without /proc nobody knows what was added: it is refused, and not waited for.
 int grow_without_proc(const char* image, const Mode& mode) {
     if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
