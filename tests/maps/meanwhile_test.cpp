@@ -19,7 +19,9 @@
 #include <cstdarg>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
+#include <set>
 #include <string_view>
 #include <thread>
 
@@ -61,6 +63,7 @@ Hook<bool(std::uintptr_t start, std::uintptr_t end)> at_watch;  // false: it fai
 Hook<void()> at_keep_out;
 Hook<void()> at_unwatch;
 Hook<void()> at_event;                    // it waits to be read
+std::atomic<int> event_of{-1};            // that descriptor's events alone
 std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
 std::atomic<bool> has_room{true};         // else there is no memory to tell what is mapped
 
@@ -131,13 +134,23 @@ extern "C" __attribute__((visibility("default"))) int mprotect(void* memory, std
 extern "C" __attribute__((visibility("default"))) int poll(pollfd* all, nfds_t count, int milliseconds) {
     using namespace uext4;
     const int n = static_cast<int>(::syscall(SYS_poll, all, count, milliseconds));
-    if (n > 0 && at_event.take()) at_event.run();
+    const int of = event_of.load();
+    if (n > 0 && (of == -1 || all[0].fd == of) && at_event.take()) at_event.run();
     return n;
 }
 
 namespace uext4 {
 namespace {
 
+std::set<int> userfault_descriptors() {
+    std::set<int> out;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;
+        if (std::filesystem::read_symlink(entry, gone).string().contains("userfaultfd"))
+            out.insert(std::stoi(entry.path().filename()));
+    }
+    return out;
+}
 char load(const char* memory) { return *static_cast<const volatile char*>(memory); }
 std::uintptr_t address(const void* memory) { return reinterpret_cast<std::uintptr_t>(memory); }
 
@@ -195,6 +208,7 @@ protected:
         registry.forget_locked(registry.parts_locked(address(memory), address(memory) + pages * page));
     }
     void TearDown() override {
+        event_of.store(-1);
         at_marker.clear(), at_watch.clear(), at_keep_out.clear(), at_unwatch.clear(), at_event.clear();
         has_room.store(true);
         file.reset();
@@ -409,8 +423,12 @@ TEST_P(Meanwhile, IsWhereAnothersWas) {
         const std::string letters(4 * page, 'g');
         auto written = (*opened)->write(0, std::as_bytes(std::span(letters)));
         ASSERT_TRUE(written) << written.error().what;
+        const std::set<int> before = userfault_descriptors();
         char* others = map(**opened, 4);
         ASSERT_NE(others, nullptr);
+        for (const int fd : userfault_descriptors())
+            if (!before.contains(fd)) event_of.store(fd);
+        ASSERT_NE(event_of.load(), -1);
         char* const place =
             static_cast<char*>(::mmap(nullptr, 4 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         ASSERT_NE(place, MAP_FAILED);
