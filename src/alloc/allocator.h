@@ -106,6 +106,8 @@ public:
     Result<Grant> grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged, InodeNr owner = InodeNr());
     // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: publish_credits().
     Result<void> publish(Handle& handle, Grant& grant);
+    // What this handle has published is a grant again, as nothing names it: the inverse, which reads nothing.
+    Result<Grant> take_back(Handle& handle, BlockNr first, std::uint64_t count);
     // One block (one cluster) for metadata, marked used at once.
     Result<BlockNr> allocate_metadata(Handle& handle, BlockNr goal, Claim* paid, bool privileged);
     // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free

@@ -257,6 +257,35 @@ Result<void> Allocator::publish(Handle& handle, Grant& grant) {
     return {};
 }
 
+Result<Grant> Allocator::take_back(Handle& handle, BlockNr first, std::uint64_t count) {
+    State& s = *state_;
+    const GroupNr number = s.group_of(first);
+    Group& group = s.group(number);
+    const std::uint32_t index = s.cluster_index(first), clusters = static_cast<std::uint32_t>(count / s.ratio());
+    MutexLock guard(group.lock);
+    std::uint32_t offset = 0;
+    BufferRef desc = TRY(s.descriptor(number, offset));
+    TRY(handle.write_access(desc));
+    BufferRef bitmap = TRY(s.writable_block_bitmap(handle, number, desc, offset));
+    for (std::uint32_t i = index; i < index + clusters; ++i)
+        bitmap->data()[i / 8] &= ~(std::byte{1} << static_cast<int>(i % 8));
+    {
+        MutexLock change(desc->lock);
+        auto d = s.view(desc, offset);
+        d.set_free_clusters(d.free_clusters() + clusters);
+        d.sum_block_bitmap(s.geometry, bitmap->data());
+        d.set_checksum(s.geometry, number);
+    }
+    group.blocks->apart += clusters;
+    s.disk_free.fetch_add(clusters);
+    s.granted.fetch_add(clusters);
+    Grant out;
+    out.state_ = state_;
+    out.first_ = first;
+    out.count_ = count;
+    return out;
+}
+
 Result<BlockNr> Allocator::allocate_metadata(Handle& handle, BlockNr goal, Claim* paid, bool privileged) {
     if (paid && paid->clusters() == 0) paid = nullptr;
     Grant one = TRY(grant(goal, 1, paid, privileged));

@@ -29,8 +29,11 @@ public:
     virtual InodeNr number() const = 0;
     virtual std::uint32_t generation() const = 0;
     virtual bool uses_extents() const = 0;
-    virtual bool journals_data() const = 0;              // its data blocks are revoked when freed
-    virtual Bytes map_root() = 0;                        // i_block, 60 bytes
+    virtual bool journals_data() const = 0;  // its data blocks are revoked when freed
+    virtual Bytes map_root() = 0;            // i_block, 60 bytes
+    // Afterwards neither of the two below fails for a read: an error between the changes of a step would leave a map
+    // and bitmaps that disagree. Before a step changes anything.
+    virtual Result<void> join(Handle&) = 0;
     virtual Result<void> map_root_changed(Handle&) = 0;  // the inode is written to its table by this handle
     virtual Result<void> add_blocks(Handle&, std::int64_t fs_blocks) = 0;  // i_blocks grows or shrinks
     virtual void met_damage(const Error& error) const = 0;                 // EUCLEAN: of the map

@@ -58,6 +58,7 @@ void ExtentTree::seal(Bytes block) { format::set_extent_checksum(geometry(), see
 Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh,
                               Claim* paid, BlockNr goal) {
     const Plan steps = TRY(plan(path, i, j, fresh));
+    TRY(owner_.join(handle));
     std::vector<std::vector<BufferRef>> held;
     for (unsigned level = path.depth; level + 1 > std::max(steps.top, 1u); --level)
         if (steps.levels[level].parts == 0)
@@ -131,6 +132,7 @@ Result<void> ExtentTree::pull_up(Handle& handle) {
         const unsigned n = node_entries(child.bytes);
         if (n > format::extent_capacity(root.bytes.size())) return {};
         if (!handle.extend(4)) return {};
+        TRY(owner_.join(handle));
         const std::vector<BufferRef> held = TRY(blocks_.hold_for_release(child.buffer->block(), 1));
         const RawEntry* entries = &node_entry(child.bytes, 0);
         fill_node(root.bytes, n ? depth - 1 : 0, std::vector<RawEntry>(entries, entries + n));

@@ -16,7 +16,7 @@ constexpr std::uint64_t longest_revoked_step = 2048;
 
 // Frees what lay at [from, to), unmapped by now: whole clusters, except those another block or a pending grant uses.
 Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
-                                    const BlockMap::KeepsCluster& keeps_cluster) {
+                                    const FreeClusters& may_free) {
     if (ratio() == 1) return blocks_.release_data(handle, physical, to - from);
     const std::uint64_t r = ratio();
     const BlockNr base = physical - from % r;  // of the cluster that `from` lies in
@@ -28,14 +28,9 @@ Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uin
         return {};
     };
     for (std::uint64_t cluster = first_cluster; cluster < to; cluster += r) {
-        bool free = !keeps_cluster || !keeps_cluster(LogicalBlock(cluster));
-        const bool whole = cluster >= from && cluster + r <= to;
-        if (free && !whole) {
-            const std::uint64_t span = std::min(r, extent_limit - cluster);
-            const MappedRun rest = TRY(lookup(LogicalBlock(cluster), span));
-            free = rest.hole() && rest.count >= span;
-        }
-        if (!free) {
+        const bool is_first = cluster == first_cluster, is_last = cluster + r >= to;
+        if ((is_first && !may_free.first) || (is_last && !may_free.last) ||
+            (may_free.keeps && may_free.keeps(LogicalBlock(cluster)))) {
             TRY(flush());
             continue;
         }
@@ -43,6 +38,17 @@ Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uin
         run_count += r;
     }
     return flush();
+}
+
+// Whether nothing else of the cluster that `at` lies in is mapped, but for [from, to).
+Result<bool> ExtentTree::is_alone(std::uint64_t at, std::uint64_t from, std::uint64_t to) {
+    const std::uint64_t cluster = round_down(at, ratio()), end = std::min(cluster + ratio(), extent_limit);
+    for (const auto& [a, b] : {std::pair(cluster, std::min(from, end)), std::pair(std::max(to, cluster), end)}) {
+        if (a >= b) continue;
+        const MappedRun rest = TRY(lookup(LogicalBlock(a), b - a));
+        if (!rest.hole() || rest.count < b - a) return false;
+    }
+    return true;
 }
 
 Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, LogicalBlock to,
@@ -81,12 +87,19 @@ Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, Logic
         else if (empties) needed += path.depth * Allocator::publish_credits();
         if (!handle.extend(needed)) return to;
 
+        TRY(owner_.join(handle));
+        // Asked before anything changes: nothing is read in between.
+        FreeClusters may_free{.first = true, .last = true, .keeps = keeps_cluster};
+        if (ratio() > 1) {
+            may_free.first = TRY(is_alone(start, start, end));
+            may_free.last = TRY(is_alone(end - 1, start, end));
+        }
         const std::vector<BufferRef> held = TRY(blocks_.hold_for_release(e.start() + (start - e.block), end - start));
         ExtentList list;
         list.add_part(e, e.block, start);
         list.add_part(e, end, extent_end(e));
         TRY(rewrite(handle, path, pos, pos + 1, list, nullptr));
-        TRY(free_piece(handle, start, end, e.start() + (start - e.block), keeps_cluster));
+        TRY(free_piece(handle, start, end, e.start() + (start - e.block), may_free));
         to = LogicalBlock(start);
         if (from < to && handle.holds_much()) return to;
     }

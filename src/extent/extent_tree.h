@@ -75,8 +75,14 @@ private:
     Result<void> pull_up(Handle& handle);
 
     // ---- removing, shifting
+    // Of a piece's clusters: whether its first and its last hold nothing else, and which are kept for others.
+    struct FreeClusters {
+        bool first, last;
+        const BlockMap::KeepsCluster& keeps;
+    };
+    Result<bool> is_alone(std::uint64_t at, std::uint64_t from, std::uint64_t to);
     Result<void> free_piece(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
-                            const BlockMap::KeepsCluster& keeps_cluster);
+                            const FreeClusters& may_free);
     Result<bool> split_at(Handle& handle, std::uint64_t at);
     Result<bool> shift_down(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress);
     Result<bool> shift_up(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress);

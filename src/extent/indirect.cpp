@@ -95,15 +95,15 @@ Result<MappedRun> IndirectMap::lookup(LogicalBlock from, std::uint64_t max) {
     return run;
 }
 
-// Makes the indirect blocks on the way to `logical`; the new ones are noted in `linked`. Returns where the last array's
-// reach ends.
-Result<std::uint64_t> IndirectMap::build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid,
-                                         std::vector<Slot>& linked) {
+// Makes the indirect blocks on the way to `logical`, which is returned, its last array as one that `handle` changes;
+// the new ones are noted in `linked`.
+Result<IndirectMap::Way> IndirectMap::build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid,
+                                            std::vector<Slot>& linked) {
     while (true) {
         Way way = TRY(walk(logical));
         if (way.complete()) {
-            const Slot& slot = way.last();
-            return logical + ((slot.holder ? per_block() : direct) - slot.index);
+            if (const Slot& slot = way.last(); slot.holder) TRY(handle.write_access(slot.holder));
+            return way;
         }
         BufferRef fresh = TRY(blocks_.create(handle, goal, paid, BlockKind::indirect));
         if (auto done = set(handle, way.last(), static_cast<std::uint32_t>(fresh->block().value)); !done) {
@@ -140,24 +140,26 @@ Result<void> IndirectMap::insert(Handle& handle, const MappedRun& run, Claim* pa
     if (!there.hole() || there.count < run.count)
         return fail(EUCLEAN, "inode {}: blocks {}..{} are mapped already", owner_.number(), from, end);
 
-    // First what may fail for space, so that an error leaves nothing half mapped.
+    // First what may fail for space or for a read, so that an error leaves nothing half mapped.
+    TRY(owner_.join(handle));
     std::vector<Slot> linked;
+    std::vector<Way> ways;
+    const auto size_of = [&](const Slot& slot) { return slot.holder ? static_cast<unsigned>(per_block()) : direct; };
     for (std::uint64_t at = from; at < end;) {
         if (at != from) (void)handle.extend(credits());  // the first array's were promised
-        auto next = build(handle, at, run.physical, paid, linked);
-        if (!next) {
+        auto way = build(handle, at, run.physical, paid, linked);
+        if (!way) {
             (void)unlink(handle, linked);
-            return fail(std::move(next.error()));
+            return fail(std::move(way.error()));
         }
-        at = *next;
+        at += size_of(way->last()) - way->last().index;
+        ways.push_back(std::move(*way));
     }
-    for (std::uint64_t at = from; at < end;) {
-        Way way = TRY(walk(at));
-        Slot& slot = way.last();
-        if (slot.holder) TRY(handle.write_access(slot.holder));
+    std::uint64_t at = from;
+    for (Way& way : ways) {
+        const Slot& slot = way.last();
         const Bytes array = bytes_of_slot(slot);
-        const unsigned size = slot.holder ? static_cast<unsigned>(per_block()) : direct;
-        for (unsigned i = slot.index; i < size && at < end; ++i, ++at)
+        for (unsigned i = slot.index; i < size_of(slot) && at < end; ++i, ++at)
             view_as<Le32>(array, i * 4) = static_cast<std::uint32_t>(run.physical.value + (at - from));
         if (!slot.holder) TRY(owner_.map_root_changed(handle));
     }
@@ -170,6 +172,7 @@ Result<BlockNr> IndirectMap::replace(Handle& handle, LogicalBlock at, BlockNr wi
         return fail(EINVAL, "inode {}: block {} cannot be named by an indirect block", owner_.number(), with);
     if (at.value < limit()) {
         Way way = TRY(walk(at.value));
+        TRY(owner_.join(handle));
         if (const std::uint32_t old = way.complete() ? get(way.last()) : 0) {
             TRY(set(handle, way.last(), static_cast<std::uint32_t>(with.value)));
             return BlockNr(old);

@@ -63,8 +63,7 @@ private:
     Result<void> check_pointer(std::uint32_t value, BlockNr where, unsigned index);
     Result<BufferRef> read(std::uint32_t block);
     Result<Way> walk(std::uint64_t logical);
-    Result<std::uint64_t> build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid,
-                                std::vector<Slot>& linked);
+    Result<Way> build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid, std::vector<Slot>& linked);
     Result<void> unlink(Handle& handle, const std::vector<Slot>& linked);
     Result<void> drop_empty(Handle& handle, Way& way);
     Result<bool> find_last(std::uint64_t from, std::uint64_t to, Found& found);

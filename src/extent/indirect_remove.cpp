@@ -74,6 +74,7 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
         Found found;
         if (!TRY(find_last(from.value, to.value, found))) break;
         if (!handle.extend(step)) return to;
+        TRY(owner_.join(handle));
         Slot slot = found.way.last();
         std::vector<std::vector<BufferRef>> held;
         for (unsigned i = 1; i < found.way.known; ++i)

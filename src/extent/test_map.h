@@ -62,6 +62,10 @@ public:
     bool journals_data() const override { return journals; }
     void met_damage(const Error&) const override { ++damages; }
     Bytes map_root() override { return Bytes(disk().block, 60); }
+    Result<void> join(Handle& handle) override {
+        const auto place = TRY(allocator_.place_of(number()));
+        return handle.write_access(TRY(buffers_.read(place.block, "inode table")));
+    }
     Result<void> map_root_changed(Handle& handle) override {
         const auto place = TRY(allocator_.place_of(number()));
         const BufferRef table = TRY(buffers_.read(place.block, "inode table"));

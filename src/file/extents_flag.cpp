@@ -24,6 +24,7 @@ public:
     bool uses_extents() const override { return extents_; }
     bool journals_data() const override { return inode_.journals_data(); }
     Bytes map_root() override { return root_; }
+    Result<void> join(Handle&) override { return {}; }
     Result<void> map_root_changed(Handle&) override { return {}; }
     Result<void> add_blocks(Handle&, std::int64_t fs_blocks) override {
         blocks_ += fs_blocks;

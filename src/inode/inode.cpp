@@ -155,12 +155,22 @@ bool Inode::data_in_journal() const {
            !has_flag(format::inode_flag::ea_inode);
 }
 
-Result<void> Inode::store(Handle& handle, bool data) {
-    if (disk_size() > largest_small_file) TRY(need_large_file(fs_, handle));
+Result<BufferRef> Inode::join_table(Handle& handle) {
     // Asked for once: who has joined the inode's block to the transaction stores it without reading anything.
     if (!place_) place_ = TRY(fs_.allocator.place_of(number_));
     BufferRef buffer = TRY(fs_.buffers.read(place_->block, "inode table"));
     TRY(handle.write_access(buffer));
+    return buffer;
+}
+
+Result<void> Inode::join(Handle& handle) {
+    TRY(join_table(handle));
+    return {};
+}
+
+Result<void> Inode::store(Handle& handle, bool data) {
+    if (disk_size() > largest_small_file) TRY(need_large_file(fs_, handle));
+    BufferRef buffer = TRY(join_table(handle));
     format::set_inode_checksum(fs_.geometry, number_, raw());
     {
         MutexLock guard(buffer->lock);

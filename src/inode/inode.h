@@ -123,6 +123,7 @@ public:
         return data_in_journal() || !is_regular() || has_flag(format::inode_flag::ea_inode);
     }
     Bytes map_root() override;
+    Result<void> join(Handle& handle) override;
     Result<void> map_root_changed(Handle& handle) override { return store(handle); }
     Result<void> add_blocks(Handle& handle, std::int64_t fs_blocks) override;
     void met_damage(const Error& error) const override { (void)report(fs_, error); }
@@ -143,6 +144,7 @@ public:
     std::atomic<std::uint64_t> read_next{0}, read_window{0};
 
 private:
+    Result<BufferRef> join_table(Handle& handle);
     friend class InodeTable;
     friend class InodeRef;
     FsContext& fs_;

@@ -360,26 +360,32 @@ Result<void> Places::take_back(LogicalBlock first, std::uint64_t count) {
 
 // Sets the run's bits and extents in one handle. The inline area gives way to block 0.
 Result<void> Places::name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten) {
-    if (inode_.is_inline()) {
-        if (first != 0)
-            return fail(EIO, "inode {}: block {} would be named before block 0 of inline data", inode_.number(), first);
-        TRY(clear_inline(handle, inode_));
-    }
+    if (inode_.is_inline() && first != 0)
+        return fail(EIO, "inode {}: block {} would be named before block 0 of inline data", inode_.number(), first);
     std::uint64_t counted = 0;
     if (run.grant && *run.grant) {
         counted = run.grant->count();
         TRY(inode_.fs().allocator.publish(handle, *run.grant));
     }
     disk_run_.reset();
-    Claim* paid = tree_claim_.clusters() ? &tree_claim_ : nullptr;
-    Result<void> inserted =
-        inode_.map().insert(handle, MappedRun{LogicalBlock(first), run.count, run.block, unwritten}, paid, counted);
-    if (!inserted && counted) {
+    const auto name = [&]() -> Result<void> {
+        if (inode_.is_inline()) {
+            TRY(inode_.join(handle));  // the contents leave the inode only where nothing fails afterwards
+            TRY(clear_inline(handle, inode_));
+        }
+        Claim* paid = tree_claim_.clusters() ? &tree_claim_ : nullptr;
+        return inode_.map().insert(handle, MappedRun{LogicalBlock(first), run.count, run.block, unwritten}, paid,
+                                   counted);
+    };
+    Result<void> named = name();
+    if (!named && counted) {
         const BlockNr start = run.block - (ratio() > 1 ? first % ratio() : 0);
-        (void)inode_.fs().allocator.free(handle, start, counted);  // the bits of this handle are taken back
-        run.grant.reset();
+        // Whoever tries again names the same blocks, which have the data.
+        Result<Grant> again = inode_.fs().allocator.take_back(handle, start, counted);
+        if (again) *run.grant = std::move(*again);
+        else run.grant.reset();
     }
-    return inserted;
+    return named;
 }
 
 Result<LogicalBlock> Places::publish(Handle& handle, LogicalBlock first, std::uint64_t count) {

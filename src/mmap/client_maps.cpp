@@ -178,6 +178,7 @@ Result<void> ClientMaps::unmap(void* address, std::size_t length) {
     MapRegistry::LeavingRef leaving;
     for (;; ::sched_yield()) {
         MutexLock guard(registry.lock());
+        if (registry.is_partly_leaving_locked(start, end)) continue;
         // What an event that waits takes away may have given its address to other memory, which is to stay.
         std::set<ClientMaps*> engines;
         for (const Region& part : registry.parts_locked(start, end)) engines.insert(part.engine);
@@ -228,10 +229,13 @@ void ClientMaps::Use::add_locked(ClientMaps& engine) {
 
 std::vector<Region> ClientMaps::parts(std::uintptr_t start, std::uintptr_t end, Use& use) {
     MapRegistry& registry = MapRegistry::instance();
-    MutexLock guard(registry.lock());
-    std::vector<Region> out = registry.known_parts_locked(start, end);
-    for (const Region& part : out) use.add_locked(*part.engine);
-    return out;
+    for (;; ::sched_yield()) {
+        MutexLock guard(registry.lock());
+        if (registry.is_partly_leaving_locked(start, end)) continue;
+        std::vector<Region> out = registry.known_parts_locked(start, end);
+        for (const Region& part : out) use.add_locked(*part.engine);
+        return out;
+    }
 }
 
 std::size_t ClientMaps::live() {

@@ -266,6 +266,14 @@ bool MapRegistry::is_leaving_locked(std::uintptr_t page) const {
     return std::ranges::any_of(leaving_, [&](const Leaving& l) { return l.start <= page && page < l.end; });
 }
 
+bool MapRegistry::is_partly_leaving_locked(std::uintptr_t start, std::uintptr_t end) const {
+    if (leaving_.empty()) return false;
+    const std::vector<Span> unknown = unknown_locked(start, end);
+    return std::ranges::any_of(leaving_, [&](const Leaving& l) {
+        return std::ranges::any_of(unknown, [&](const Span& u) { return l.start < u.second && u.first < l.end; });
+    });
+}
+
 std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
     return known_parts_locked(start, end);

@@ -132,6 +132,8 @@ public:
         UEXT4_REQUIRES(lock_);
     void set_left_locked(LeavingRef leaving) UEXT4_REQUIRES(lock_);
     bool is_leaving_locked(std::uintptr_t page) const UEXT4_REQUIRES(lock_);
+    // Some of it, of which nothing is known, is: more of another map may have come there already.
+    bool is_partly_leaving_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
 
 private:
     struct Removal {

@@ -62,6 +62,7 @@ Hook<void()> at_marker;                                         // what is mappe
 Hook<bool(std::uintptr_t start, std::uintptr_t end)> at_watch;  // false: it fails
 Hook<void()> at_keep_out;
 Hook<void()> at_unwatch;
+Hook<void()> at_munmap;                   // its addresses are free
 Hook<void()> at_event;                    // it waits to be read
 std::atomic<int> event_of{-1};            // that descriptor's events alone
 std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
@@ -129,6 +130,12 @@ extern "C" __attribute__((visibility("default"))) int mprotect(void* memory, std
     using namespace uext4;
     if (protection == PROT_NONE && at_keep_out.take()) at_keep_out.run();
     return static_cast<int>(::syscall(SYS_mprotect, memory, length, protection));
+}
+
+extern "C" __attribute__((visibility("default"))) int munmap(void* memory, std::size_t length) noexcept {
+    const auto result = static_cast<int>(::syscall(SYS_munmap, memory, length));
+    if (uext4::at_munmap.take()) uext4::at_munmap.run();
+    return result;
 }
 
 extern "C" __attribute__((visibility("default"))) int poll(pollfd* all, nfds_t count, int milliseconds) {
@@ -209,6 +216,7 @@ protected:
     }
     void TearDown() override {
         event_of.store(-1);
+        at_munmap.clear();
         at_marker.clear(), at_watch.clear(), at_keep_out.clear(), at_unwatch.clear(), at_event.clear();
         has_room.store(true);
         file.reset();
@@ -339,6 +347,38 @@ TEST_P(Meanwhile, GrowsWhileItIsEndedAndLooksUnused) {
     EXPECT_EQ(signal_of([&] { seen = load(memory + 5 * page); }), 0);
     EXPECT_EQ(seen, 'f');
     unmap(memory + 4 * page, 4);
+}
+
+// Another map comes, longer than it was, to addresses that are just being left: what is asked of it then is asked of
+// all of it.
+TEST_P(Meanwhile, GrowsToWhereAnotherIsBeingEnded) {
+    make();
+    char* leaving = map(*file, 12);
+    NEED(leaving);
+    char* memory = map(*file, 2);
+    ASSERT_NE(memory, nullptr);
+    memory[page] = 'S';
+    std::thread other;
+    std::atomic<bool> synced{false}, is_asked{false};
+    at_munmap = [&] {
+        ASSERT_EQ(::mremap(memory, 2 * page, 12 * page, MREMAP_MAYMOVE | MREMAP_FIXED, leaving), leaving);
+        other = std::thread([&] {
+            is_asked.store(true);
+            auto done = fs->sync_maps(leaving, 12 * page, true);
+            EXPECT_TRUE(done) << done.error().what;
+            synced.store(true);
+            unmap(leaving, 12);
+        });
+        // Nobody can answer before this is over.
+        while (!is_asked.load()) std::this_thread::yield();
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        EXPECT_FALSE(synced.load());
+    };
+    unmap(leaving, 12);
+    ASSERT_FALSE(at_munmap.is_set());
+    other.join();
+    EXPECT_EQ(fs->maps().live(), 0U);
+    EXPECT_FALSE(is_mapped(address(leaving) + 5 * page));
 }
 
 // The engine has to outlast whoever ends its last map.
