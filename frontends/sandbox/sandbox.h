@@ -30,8 +30,8 @@ struct HostFiles {
     std::vector<std::string> readable, writable;
     // Opened to be written, and nothing else: no permissions, owners, times or attributes of these are changed.
     std::vector<std::string> opened;
-    bool give_away = false;  // owners, times, attributes: the capabilities for that
-    bool trees = false;      // devices, and what is in the way in folders of others: the same
+    bool give_away = false;      // owners, times, attributes: the capabilities for that
+    bool trees = false;          // devices, and what is in the way in folders of others: the same
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };
 

@@ -4,8 +4,10 @@
 crash_tool_test.py CHECKER
 """
 
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,6 +72,13 @@ def check_refusals(checker):
         done = call(checker, *wrong)
         if done.returncode != 2 or not done.stderr:
             raise SystemExit(f"{wrong}: exit status 2 and a word were promised, not {done.returncode}, {done.stderr!r}")
+    # Every state would fail else, and be kept.
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "mke2fs").symlink_to(shutil.which("mke2fs"))
+        done = subprocess.run([checker, *few], capture_output=True, text=True, check=False, timeout=600,
+                              env={**os.environ, "PATH": folder})
+        if done.returncode != 2 or "e2fsck" not in done.stderr:
+            raise SystemExit(f"without e2fsck: {done.returncode}, {done.stderr!r}")
     with tempfile.TemporaryDirectory() as folder:
         page, report = pathlib.Path(folder, "page"), pathlib.Path(folder, "report")
         kept = pathlib.Path(folder, "kept")

@@ -288,6 +288,12 @@ std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, Sc
     return status == 0 ? "" : "e2fsck -fn after our recovery:\n" + out;
 }
 
+std::string e2fsck_is_missing() {
+    std::string out;
+    const int status = run("exec e2fsck -V", out);
+    return status == 0 ? "" : fmt::format("e2fsck cannot run (status {}); --e2fsck 0 goes without: {}", status, out);
+}
+
 bool kernel_can_mount(const std::string& scratch) {
     std::string out;
     if (::geteuid() != 0) return false;

@@ -49,6 +49,8 @@ private:
 std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours);
 
 // The kernel's recovery of a copy gives the same tree. Whether the machine lets us mount:
+// Nothing, or why e2fsck can judge nothing here.
+std::string e2fsck_is_missing();
 bool kernel_can_mount(const std::string& scratch);
 std::string judge_by_kernel(const Recording& recording, const CrashState& state, const Tree& wanted,
                             const std::string& scratch);

@@ -75,6 +75,8 @@ public:
     explicit Checker(Options options) : o_(std::move(options)) {}
 
     int run() {
+        if (o_.one_in_for_e2fsck() != 0)
+            if (const std::string missing = e2fsck_is_missing(); !missing.empty()) return refuse(missing);
         if (o_.kernel) kernel_ = kernel_can_mount(scratch_);
         const auto start = std::chrono::steady_clock::now();
         std::size_t cells = 0, done = 0;
