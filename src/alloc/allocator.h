@@ -119,6 +119,9 @@ public:
     // For who replays what others allocated: the first free run of clusters within these blocks, which begin with one;
     // no grant when none is free.
     Result<Grant> grant_within(BlockNr first, std::uint64_t count);
+    // What freeing these blocks reads, for as long as it is held; what is wrong with them is told when they are freed.
+    Result<std::vector<BufferRef>> hold_for_free(BlockNr first, std::uint64_t count);
+    Result<std::vector<BufferRef>> hold_for_free(InodeNr number);
     static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;

@@ -294,6 +294,43 @@ Result<BlockNr> Allocator::allocate_metadata(Handle& handle, BlockNr goal, Claim
     return block;
 }
 
+Result<std::vector<BufferRef>> Allocator::hold_for_free(BlockNr first, std::uint64_t count) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    std::vector<BufferRef> held;
+    if (count == 0 || !g.valid_block(first) || count > g.blocks_count - first.value) return held;
+    const GroupNr last = g.group_of(first + (count - 1));
+    for (GroupNr group = g.group_of(first); group <= last; group = GroupNr(group.value + 1)) {
+        std::uint32_t offset = 0;
+        BufferRef desc = TRY(s.descriptor(group, offset));
+        BlockNr bitmap;
+        {
+            MutexLock guard(desc->lock);
+            const auto d = s.view(desc, offset);
+            if (!(d.flags() & format::group_flag::block_uninit)) bitmap = d.block_bitmap();
+        }
+        held.push_back(std::move(desc));
+        if (bitmap && g.valid_block(bitmap)) held.push_back(TRY(s.buffers.read(bitmap, "block bitmap")));
+    }
+    return held;
+}
+
+Result<std::vector<BufferRef>> Allocator::hold_for_free(InodeNr number) {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    std::uint32_t offset = 0;
+    std::vector<BufferRef> held;
+    held.push_back(TRY(s.descriptor(g.group_of(number), offset)));
+    BlockNr bitmap;
+    {
+        MutexLock guard(held.front()->lock);
+        const auto d = s.view(held.front(), offset);
+        if (!(d.flags() & format::group_flag::inode_uninit)) bitmap = d.inode_bitmap();
+    }
+    if (bitmap && g.valid_block(bitmap)) held.push_back(TRY(s.buffers.read(bitmap, "inode bitmap")));
+    return held;
+}
+
 // The bits and counts of the disk; what comes back in memory is the caller's.
 Result<void> Allocator::free_within_group(Handle& handle, BlockNr first, std::uint64_t count) {
     State& s = *state_;

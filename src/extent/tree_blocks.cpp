@@ -41,24 +41,7 @@ Result<std::vector<BufferRef>> MapBlocks::create_all(Handle& handle, std::uint64
 }
 
 Result<std::vector<BufferRef>> MapBlocks::hold_for_release(BlockNr first, std::uint64_t count) {
-    const format::Geometry& g = context.allocator.geometry();
-    std::vector<BufferRef> held;
-    // Giving them back says what is wrong with them.
-    if (count == 0 || !g.valid_block(first) || count > g.blocks_count - first.value) return held;
-    const GroupNr last = g.group_of(first + (count - 1));
-    for (GroupNr group = g.group_of(first); group <= last; group = GroupNr(group.value + 1)) {
-        const auto place = g.descriptor_place(group);
-        BufferRef buffer = TRY(context.buffers.read(place.block, "group descriptors"));
-        BlockNr bitmap;
-        {
-            MutexLock guard(buffer->lock);
-            const format::GroupDescView desc(buffer->data().subspan(place.offset), g.desc_size);
-            if (!(desc.flags() & format::group_flag::block_uninit)) bitmap = desc.block_bitmap();
-        }
-        held.push_back(std::move(buffer));
-        if (bitmap && g.valid_block(bitmap)) held.push_back(TRY(context.buffers.read(bitmap, "block bitmap")));
-    }
-    return held;
+    return context.allocator.hold_for_free(first, count);
 }
 
 Result<void> MapBlocks::release(Handle& handle, BlockNr block) {

@@ -108,14 +108,44 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
 Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(open_value(table, number));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+    TRY(inode->join(handle));
     set_references(*inode, references(*inode) + 1);
     return inode->store(handle);
+}
+
+Result<InodeRef> hold_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
+    InodeRef inode = TRY(open_value(table, number));
+    UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+    TRY(inode->join(handle));
+    return inode;
+}
+
+Result<HeldValue> hold_for_drop(Handle& handle, InodeTable& table, InodeNr number) {
+    HeldValue held {
+        .inode = TRY(hold_value_inode(handle, table, number))
+        , .buffers = {}
+    };
+    Allocator& allocator = held.inode->fs().allocator;
+    Result<void> read;
+    const auto hold = [&](Result<std::vector<BufferRef>> buffers) {
+        if (!buffers) read = fail(buffers.error());
+        else held.buffers.insert(held.buffers.end(), buffers->begin(), buffers->end());
+        return read.has_value();
+    };
+    hold(allocator.hold_for_free(number));
+    UniqueLock map = UniqueLock::lock_ordered(held.inode->map_lock, 1);
+    TRY(held.inode->map().for_each(
+        LogicalBlock(0), [&](const MappedRun& run) { return hold(allocator.hold_for_free(run.physical, run.count)); }));
+    TRY(held.inode->map().for_each_tree_block([&](BlockNr block) { return hold(allocator.hold_for_free(block, 1)); }));
+    TRY(std::move(read));
+    return held;
 }
 
 Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(open_value(table, number));
     {
         UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
+        TRY(inode->join(handle));
         const std::uint64_t n = references(*inode);
         if (n > 1) {
             set_references(*inode, n - 1);

@@ -16,6 +16,14 @@ struct ValueInode {
 };
 Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value);
 // One reference more. The owner's map_lock may be held, if the inode is in memory already.
+// Its block has joined the transaction: the two below read nothing of it for as long as it is held.
+Result<InodeRef> hold_value_inode(Handle& handle, InodeTable& table, InodeNr number);
+// The same of all that drop_value_inode() reads, and what holds it in memory.
+struct HeldValue {
+    InodeRef inode;
+    std::vector<BufferRef> buffers;
+};
+Result<HeldValue> hold_for_drop(Handle& handle, InodeTable& table, InodeNr number);
 Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number);
 // One reference less; freed with the last. The owner's map_lock must not be held.
 Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number);

@@ -78,6 +78,7 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     const auto contents =
         std::ranges::find_if(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
     if (contents != body.end()) std::rotate(body.begin(), contents, contents + 1);
+    TRY(inode.join(handle));  // nothing fails for a read when something has changed
     const ConstBytes area = body_area(inode);
     const std::vector<std::byte> before(area.begin(), area.end());
     const std::int64_t charge =
@@ -150,6 +151,7 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
     if (value && value->size() > format::xattr_max_value)
         return fail(E2BIG, "attribute value of {} bytes", value->size());
     FsContext& fs = inode.fs();
+    std::optional<InodeNr> former;  // where the value is that goes
     {
         MutexLock map(inode.map_lock);
         const Found found = TRY(find_item(inode, name));
@@ -160,9 +162,12 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
         // The value that is there already is not written again, and no time moves. As in the kernel, a value in an
         // inode of its own is not compared.
         if (found.exists && value && !found.item.value_inode && std::ranges::equal(found.item.value, *value)) return {};
+        if (found.exists && found.item.value_inode) former = InodeNr(found.item.value_inode);
     }
     if (name.index == XattrIndex::security) inode.unprivileged.store(false, std::memory_order_relaxed);
     const std::vector<InodeRef> pinned = TRY(pin_values(inode));
+    HeldValue held;
+    if (former) held = TRY(hold_for_drop(handle, inode.table(), *former));
     const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode) && value && !value->empty() &&
                           may_have_value_inodes(inode);
     XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
@@ -322,6 +327,7 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
             std::vector<XattrToStore> body = TRY(copy_body(inode))
             , block = TRY(read_xattr_block(inode));
             const std::int64_t charged = blocks_of_values(inode.fs(), body) + blocks_of_values(inode.fs(), block);
+            TRY(inode.join(handle));
             const auto has_value = [](const XattrToStore& i) { return i.value_inode != 0; };
             if (auto it = std::ranges::find_if(body, has_value); it != body.end()) {
                 surplus.push_back(it->value_inode);

@@ -33,6 +33,11 @@ Result<BufferRef> verified_block(Inode& inode) {
 
 Result<BufferRef> open_block(Inode& inode) { return reported(inode.fs(), verified_block(inode)); }
 
+BlockNr cluster_of(const FsContext& fs, BlockNr block) {
+    const std::uint64_t first = fs.geometry.first_data_block;
+    return BlockNr(first + round_down(block.value - first, fs.geometry.cluster_ratio));
+}
+
 bool is_shared(const BufferRef& buffer) {
     MutexLock guard(buffer->lock);
     return view_as<format::XattrBlockHeader>(std::as_const(*buffer).data()).refcount != 1;
@@ -53,8 +58,7 @@ Result<bool> give_up_block(Handle& handle, FsContext& fs, const BufferRef& buffe
     }
     const std::uint32_t ratio = fs.geometry.cluster_ratio;
     TRY(handle.forget(buffer->block()));
-    const std::uint64_t first = fs.geometry.first_data_block;
-    TRY(fs.allocator.free(handle, BlockNr(first + round_down(buffer->block().value - first, ratio)), ratio));
+    TRY(fs.allocator.free(handle, cluster_of(fs, buffer->block()), ratio));
     return true;
 }
 
@@ -140,6 +144,10 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
     const std::vector<std::uint32_t> former = value_inodes(TRY(read_xattr_block(inode)));
     BufferRef old;
     if (inode.xattr_block()) old = TRY(open_block(inode));
+    // All that is read, before anything changes.
+    TRY(inode.join(handle));
+    std::vector<BufferRef> held;
+    if (old) held = TRY(fs.allocator.hold_for_free(cluster_of(fs, old->block()), ratio));
 
     if (items.empty()) {
         const bool last = TRY(give_up_block(handle, fs, old));
@@ -164,11 +172,16 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
     // Values in inodes count the blocks that name them: the copy counts once more before the old block can lose its
     // last user to somebody else.
     const std::vector<std::uint32_t> copied = select(named, former, true);
+    std::vector<InodeRef> values;
+    for (std::uint32_t number : copied) values.push_back(TRY(hold_value_inode(handle, inode.table(), InodeNr(number))));
     const BlockNr block =
         TRY(fs.allocator.allocate_metadata(handle, fs.allocator.goal_for(inode.number()), nullptr, true));
-    BufferRef fresh = TRY(fs.buffers.get(block, "attribute block"));
-    TRY(handle.create_access(fresh));
-    fill(fresh);
+    Result<BufferRef> fresh = fs.buffers.get(block, "attribute block");
+    if (Result<void> access = fresh ? handle.create_access(*fresh) : fail(fresh.error()); !access) {
+        (void)fs.allocator.free(handle, cluster_of(fs, block), ratio);
+        return fail(access.error());
+    }
+    fill(*fresh);
     for (std::uint32_t number : copied) TRY(share_value_inode(handle, inode.table(), InodeNr(number)));
     std::vector<std::uint32_t> surplus;
     if (old && TRY(give_up_block(handle, fs, old))) surplus = former;
