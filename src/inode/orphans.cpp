@@ -92,6 +92,11 @@ const std::vector<std::string>& Orphans::left_out() const { return state_->left_
 
 bool Orphans::uses_file() const { return !state_->blocks.empty(); }
 
+bool Orphans::file_is_empty() const {
+    MutexLock guard(state_->lock);
+    return state_->in_file.empty();
+}
+
 bool Orphans::contains(const Inode& inode) const {
     MutexLock guard(state_->lock);
     return state_->in_file.contains(inode.number().value) || state_->in_chain.contains(inode.number().value);

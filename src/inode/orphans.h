@@ -29,6 +29,7 @@ public:
     // The flag of the orphan file: set while it may have entries (mounted), cleared at a clean unmount.
     Result<void> mark_present(Handle& handle, bool present);
     bool uses_file() const;
+    bool file_is_empty() const;
 
 private:
     Result<void> load_file(std::vector<InodeNr>& found);

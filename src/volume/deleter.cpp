@@ -50,7 +50,7 @@ void Deleter::queue(InodeRef inode) {
 }
 
 void Deleter::destroy(InodeRef inode) {
-    FreezeGate::Pass pass(gate_);
+    FreezeGate::InnerPass pass(gate_);
     if (Result<void> r = delete_inode(*inode, inodes_, orphans_); !r) {
         // It stays an orphan: the next mount tries again. Without the mark its last reference would come back here.
         if (!fs_.journal.aborted()) {

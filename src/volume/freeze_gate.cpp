@@ -10,6 +10,12 @@ void FreezeGate::enter() {
     come_in();
 }
 
+void FreezeGate::enter_inner() {
+    MutexLock guard(lock_);
+    while (state_ == State::sealed || state_ == State::frozen) changed_.wait(lock_);
+    come_in();
+}
+
 bool FreezeGate::try_enter() {
     MutexLock guard(lock_);
     if (state_ != State::open) return false;
@@ -19,7 +25,7 @@ bool FreezeGate::try_enter() {
 
 bool FreezeGate::enter_unless_frozen() {
     MutexLock guard(lock_);
-    while (state_ == State::closed) changed_.wait(lock_);
+    while (state_ == State::closed || state_ == State::sealed) changed_.wait(lock_);
     if (state_ == State::frozen) return false;
     come_in();
     return true;
@@ -46,6 +52,12 @@ void FreezeGate::leave() {
 void FreezeGate::close() {
     MutexLock guard(lock_);
     state_ = State::closed;
+    while (inside_ > 0) changed_.wait(lock_);
+}
+
+void FreezeGate::seal() {
+    MutexLock guard(lock_);
+    state_ = State::sealed;
     while (inside_ > 0) changed_.wait(lock_);
 }
 

@@ -25,6 +25,21 @@ public:
         RankGuard rank_;
     };
 
+    // What operations have left to be done, which a freeze waits for when nobody else is inside any more.
+    class InnerPass {
+    public:
+        explicit InnerPass(FreezeGate& gate) : gate_(&gate), rank_(Rank::Freeze, "freeze gate") {
+            gate_->enter_inner();
+        }
+        ~InnerPass() { gate_->leave(); }
+        InnerPass(const InnerPass&) = delete;
+        InnerPass& operator=(const InnerPass&) = delete;
+
+    private:
+        FreezeGate* gate_;
+        RankGuard rank_;
+    };
+
     // The same without waiting: false while it is closed.
     class TryPass {
     public:
@@ -62,8 +77,9 @@ public:
         std::optional<RankGuard> rank_;
     };
 
-    void close();           // waits until nobody is inside
-    void all_is_durable();  // after close(): the file system is frozen
+    void close();           // waits until nobody is inside; InnerPass is let in still
+    void seal();            // after close(): that is not, either
+    void all_is_durable();  // after seal(): the file system is frozen
     void open();
     bool closed() const;
     // How often who waits for something else looks whether it has closed.
@@ -81,8 +97,9 @@ public:
     void end_watch();
 
 private:
-    enum class State : std::uint8_t { open, closed, frozen };
+    enum class State : std::uint8_t { open, closed, sealed, frozen };
     void enter();
+    void enter_inner();
     bool try_enter();
     bool enter_unless_frozen();
     void leave();

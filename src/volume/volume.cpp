@@ -127,13 +127,18 @@ Result<void> Volume::freeze() {
     if (s.options.fs.read_only) return fail(EROFS, "a read-only file system needs no freezing");
     MutexLock guard(s.freeze_lock);
     if (s.frozen) return fail(EBUSY, "the file system is frozen already");
+    // Most of it while others go on; what they have deleted meanwhile when they are out.
     if (s.deleter) s.deleter->finish();
     s.gate.close();
+    if (s.deleter) s.deleter->finish();
+    s.gate.seal();
     auto settle = [&]() -> Result<void> {
         TRY(s.write_everything());
         TRY(s.fs().journal.checkpoint_all());
+        const bool no_orphans = s.orphans->uses_file() && s.orphans->file_is_empty();
         return s.announce([&](format::SuperBlock& super) {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
+            if (no_orphans) super.feature_ro_compat = super.feature_ro_compat & ~format::ro_compat::orphan_present;
             if (!geometry().has_compat(format::compat::has_journal))
                 super.state = static_cast<std::uint16_t>(super.state | format::super_state::valid);
             super.set_free_blocks(s.fs().allocator.super_free_blocks());
@@ -153,6 +158,8 @@ Result<void> Volume::thaw() {
     if (!s.frozen) return fail(EINVAL, "the file system is not frozen");
     s.frozen = false;
     Result<void> marked = s.announce([&](format::SuperBlock& super) {
+        if (s.orphans->uses_file())
+            super.feature_ro_compat = super.feature_ro_compat | format::ro_compat::orphan_present;
         if (geometry().has_compat(format::compat::has_journal))
             super.feature_incompat = super.feature_incompat | format::incompat::recover;
         else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);

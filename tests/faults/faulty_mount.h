@@ -84,6 +84,18 @@ public:
 
 inline int code_of(const Result<void>& result) { return result ? 0 : result.error().code; }
 
+// e2fsck's opinion of an image as it is.
+inline void expect_clean(MemoryDevice& image, const std::string& what) {
+    const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
+    ASSERT_TRUE(image.save(path));
+    std::string out;
+    FILE* pipe = ::popen(("e2fsck -fn " + path + " 2>&1").c_str(), "r");
+    char buffer[4096];
+    for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
+    EXPECT_EQ(WEXITSTATUS(::pclose(pipe)), 0) << what << "\n" << out;
+    ::unlink(path.c_str());
+}
+
 // e2fsck's opinion of an image, after our recovery of a copy.
 inline void expect_sound(const std::shared_ptr<MemoryDevice>& image, const std::string& what) {
     std::shared_ptr<MemoryDevice> copy = image->clone();
@@ -92,14 +104,7 @@ inline void expect_sound(const std::shared_ptr<MemoryDevice>& image, const std::
     auto closed = (*fs)->unmount();
     EXPECT_TRUE(closed) << what << ": " << closed.error().what;
     fs->reset();
-    const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
-    ASSERT_TRUE(copy->save(path));
-    std::string out;
-    FILE* pipe = ::popen(("e2fsck -fn " + path + " 2>&1").c_str(), "r");
-    char buffer[4096];
-    for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
-    EXPECT_EQ(WEXITSTATUS(::pclose(pipe)), 0) << what << "\n" << out;
-    ::unlink(path.c_str());
+    expect_clean(*copy, what);
 }
 
 }  // namespace uext4::faults

@@ -2,6 +2,9 @@
 #include "format/superblock.h"
 #include "tests/faults/faulty_mount.h"
 
+#include <atomic>
+#include <thread>
+
 namespace uext4::faults {
 namespace {
 
@@ -24,9 +27,9 @@ bool needs_replay(MemoryDevice& image) {
     return (feature & recover) != std::byte{};
 }
 
-class Freeze : public testing::TestWithParam<std::tuple<const char*, bool, Failing>> {};
+class FailingFreeze : public testing::TestWithParam<std::tuple<const char*, bool, Failing>> {};
 
-TEST_P(Freeze, HasEverythingOrIsNone) {
+TEST_P(FailingFreeze, HasEverythingOrIsNone) {
     const auto& [options, for_good, failing] = GetParam();
     const auto image = fresh_image("-b 1024");
     unsigned failed = 0;
@@ -75,14 +78,41 @@ TEST_P(Freeze, HasEverythingOrIsNone) {
     EXPECT_GE(failed, 2u);
 }
 
-std::string name_of(const testing::TestParamInfo<Freeze::ParamType>& one) {
+std::string name_of(const testing::TestParamInfo<FailingFreeze::ParamType>& one) {
     const auto& [options, for_good, failing] = one.param;
     return fmt::format("{}{}{}", failing.name, for_good ? "s" : "", *options ? "Journal" : "");
 }
-INSTANTIATE_TEST_SUITE_P(Faults, Freeze,
+INSTANTIATE_TEST_SUITE_P(Faults, FailingFreeze,
                          testing::Combine(testing::Values("", "data=journal"), testing::Bool(),
                                           testing::ValuesIn(ways)),
                          name_of);
+
+// Files that are closed and without a name when a freeze begins are gone when it has ended, as in the kernel.
+TEST(Freeze, LeavesNothingToDelete) {
+    for (const char* format : {"-b 1024", "-b 1024 -O orphan_file"}) {
+        FaultyMount m(fresh_image(format));
+        ASSERT_TRUE(m.mount("", true));
+        std::atomic<bool> over{false};
+        std::thread churn([&] {
+            const auto top = m.fs->root();
+            for (int i = 0; !over.load(); ++i) {
+                const std::string name = fmt::format("n{}", i % 20);
+                ASSERT_TRUE(m.open("/" + name)->write(0, std::vector<std::byte>(3000)));
+                ASSERT_TRUE(m.fs->unlink(**top, name, root, false));
+            }
+        });
+        for (int i = 0; i < 30 && !testing::Test::HasFailure(); ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(3));
+            auto frozen = m.fs->freeze();
+            EXPECT_TRUE(frozen) << frozen.error().what;
+            expect_clean(*m.memory->clone(), fmt::format("{}: freeze {}", format, i));
+            EXPECT_TRUE(m.fs->thaw());
+        }
+        over.store(true);
+        churn.join();
+        EXPECT_TRUE(m.fs->unmount());
+    }
+}
 
 }  // namespace
 }  // namespace uext4::faults
