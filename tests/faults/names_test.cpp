@@ -37,6 +37,12 @@ const Change changes[] = {
     {"FileInAFullFolder", [](FaultyMount& m) { return make(m, std::string(250, 'n'), S_IFREG | 0644, "", "/full"); }},
     {"FileInAFolderOfOneBlock",
      [](FaultyMount& m) { return make(m, std::string(250, 'n'), S_IFREG | 0644, "", "/block"); }},
+    {"FileInADeepFolder", [](FaultyMount& m) { return make(m, std::string(250, 'n'), S_IFREG | 0644, "", "/deep"); }},
+    {"UnlinkInADeepFolder",
+     [](FaultyMount& m) {
+         return in_folder(
+             m, [&](Inode& inode) { return m.fs->unlink(inode, fmt::format("{:0>250}", 250), root, false); }, "/deep");
+     }},
     {"Folder", [](FaultyMount& m) { return make(m, "new", S_IFDIR | 0755); }},
     {"ShortLink", [](FaultyMount& m) { return make(m, "new", S_IFLNK | 0777, "there"); }},
     {"LongLink", [](FaultyMount& m) { return make(m, "new", S_IFLNK | 0777, std::string(900, 'l')); }},
@@ -106,10 +112,16 @@ const Change of_values[] = {
 void PrintTo(const Change& c, std::ostream* out) { *out << c.name; }
 
 void fill(FaultyMount& m) {
-    for (const char* folder : {"folder", "full", "block", "acl"}) ASSERT_TRUE(make(m, folder, S_IFDIR | 0755, "", "/"));
+    for (const char* folder : {"folder", "full", "block", "deep", "acl"})
+        ASSERT_TRUE(make(m, folder, S_IFDIR | 0755, "", "/"));
     ASSERT_TRUE(make(m, "sub", S_IFDIR | 0755));
     for (int i = 0; i < 60; ++i) ASSERT_TRUE(make(m, fmt::format("{:0>200}", i), S_IFREG | 0644, "", "/full"));
     for (int i = 0; i < 3; ++i) ASSERT_TRUE(make(m, fmt::format("{:0>250}", i), S_IFREG | 0644, "", "/block"));
+    // Its index has two levels, where directories have indexes.
+    ASSERT_TRUE(make(m, "target", S_IFREG | 0644, "", "/"));
+    auto deep = m.fs->resolve("/deep", root), target = m.fs->resolve("/target", root);
+    ASSERT_TRUE(deep && target);
+    for (int i = 0; i < 500; ++i) ASSERT_TRUE(m.fs->link(**target, **deep, fmt::format("{:0>250}", i), root, false));
     ASSERT_TRUE(m.open("/f")->write(0, value(5000, 'f')));
     ASSERT_TRUE(m.open("/short")->write(0, value(40, 's')));
     for (const char* name : {"has attributes", "shares them"}) {
@@ -149,8 +161,8 @@ TEST_P(Names, AreThereOrNotWhicheverReadFails) {
         ASSERT_TRUE(m.mount());
         const std::string what = fmt::format("reads fail after {}", skip);
         std::vector<InodeRef> known;  // in memory, so that their blocks are read in the change
-        for (const char* path :
-             {"/", "/folder", "/full", "/block", "/acl", "/f", "/short", "/folder/has attributes", "/folder/big"}) {
+        for (const char* path : {"/", "/folder", "/full", "/block", "/deep", "/acl", "/f", "/short",
+                                 "/folder/has attributes", "/folder/big"}) {
             auto inode = m.fs->resolve(path, root);
             ASSERT_TRUE(inode);
             known.push_back(*inode);
