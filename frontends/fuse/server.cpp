@@ -241,6 +241,8 @@ void Server::freeze(fuse_req_t request) {
         fuse_reply_err(request, EBUSY);
         return;
     }
+    // What was unlinked before is deleted before.
+    read_what_is_let_go();
     control_.add([this, request] {
         const Result<void> done = fs_.freeze();
         freeze_state_.store(done ? FreezeState::frozen : FreezeState::open);

@@ -159,5 +159,24 @@ TEST(AllocLimit, FullGroupsAreNotRead) {
     EXPECT_EQ(space.allocator->map_bytes(), one_map);
 }
 
+TEST(AllocLimit, WhatWasPublishedIsTakenBackAfterItsMapHasGone) {
+    TestSpace space("-t ext4 -b 1024", "96M", true);
+    space.allocator->limit_maps(one_map);
+    {
+        Handle handle = space.start();
+        std::vector<BlockRun> runs;
+        for (std::uint64_t g = 0; g < groups; ++g) {
+            Grant grant = must(space.allocator->grant(in_group(space, g), 20, nullptr, false));
+            runs.emplace_back(grant.first(), grant.count());
+            must(space.allocator->publish(handle, grant));
+        }
+        for (const BlockRun& run : runs) {
+            const Grant back = must(space.allocator->take_back(handle, run.first, run.count));
+            EXPECT_EQ(back.first(), run.first);
+        }
+    }
+    space.judge();
+}
+
 }  // namespace
 }  // namespace uext4

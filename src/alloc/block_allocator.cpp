@@ -263,6 +263,7 @@ Result<Grant> Allocator::take_back(Handle& handle, BlockNr first, std::uint64_t 
     Group& group = s.group(number);
     const std::uint32_t index = s.cluster_index(first), clusters = static_cast<std::uint32_t>(count / s.ratio());
     MutexLock guard(group.lock);
+    TRY(s.load_blocks(number, group));
     std::uint32_t offset = 0;
     BufferRef desc = TRY(s.descriptor(number, offset));
     TRY(handle.write_access(desc));

@@ -42,10 +42,17 @@ Result<void> FileSystem::unmount() {
     return volume_->close();
 }
 
+// Whether it has gone well or not: where the gate is open, stores that waited go on, or end.
+Result<void> FileSystem::freeze() {
+    Result<void> done = volume_->freeze();
+    if (!done) maps_.resume();
+    return done;
+}
+
 Result<void> FileSystem::thaw() {
-    TRY(volume_->thaw());
+    Result<void> done = volume_->thaw();
     maps_.resume();
-    return {};
+    return done;
 }
 
 Result<void> FileSystem::writable() const {

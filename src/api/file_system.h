@@ -147,7 +147,7 @@ public:
     // ---- the whole
     Result<void> sync();
     Result<struct statvfs> statistics();
-    Result<void> freeze() { return volume_->freeze(); }
+    Result<void> freeze();
     Result<void> thaw();
     // Gives free space in runs of at least so many bytes back to the device; bytes given. EOPNOTSUPP where it takes
     // none.

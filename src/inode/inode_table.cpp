@@ -338,6 +338,8 @@ bool InodeTable::shrink_some(Evict what) {
     return gone.size() == most_evicted;
 }
 
+bool InodeTable::has_crowd() const { return state_->times_crowd.load(std::memory_order_relaxed); }
+
 std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
     State& s = *state_;
     std::vector<InodeRef> found;

@@ -4,21 +4,19 @@
 
 namespace uext4 {
 
-namespace {
-
 Result<BufferRef> super_buffer(FsContext& fs) {
     return fs.buffers.read(BlockNr(fs.super_offset / fs.block_size()), "superblock");
 }
 
-std::size_t offset_in(FsContext& fs) { return fs.super_offset % fs.block_size(); }
-
-}  // namespace
+format::SuperBlock& super_in(FsContext& fs, Buffer& buffer) {
+    return view_as<format::SuperBlock>(buffer.data(), fs.super_offset % fs.block_size());
+}
 
 Result<void> change_super(FsContext& fs, Handle& handle, const std::function<void(format::SuperBlock&)>& change) {
     BufferRef buffer = TRY(super_buffer(fs));
     TRY(handle.write_access(buffer));
     MutexLock guard(buffer->lock);
-    auto& super = view_as<format::SuperBlock>(buffer->data(), offset_in(fs));
+    format::SuperBlock& super = super_in(fs, *buffer);
     change(super);
     format::set_super_checksum(super);
     return {};
@@ -27,7 +25,7 @@ Result<void> change_super(FsContext& fs, Handle& handle, const std::function<voi
 Result<format::SuperBlock> read_super(FsContext& fs) {
     BufferRef buffer = TRY(super_buffer(fs));
     MutexLock guard(buffer->lock);
-    return view_as<format::SuperBlock>(buffer->data(), offset_in(fs));
+    return super_in(fs, *buffer);
 }
 
 }  // namespace uext4

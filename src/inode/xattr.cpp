@@ -322,6 +322,7 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
         const std::vector<InodeRef> pinned = TRY(pin_values(inode));
         std::vector<std::uint32_t> surplus;
         bool done = false;
+        HeldValue held;  // all that is read comes before the entry goes
         {
             MutexLock map(inode.map_lock);
             std::vector<XattrToStore> body = TRY(copy_body(inode))
@@ -330,6 +331,7 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
             TRY(inode.join(handle));
             const auto has_value = [](const XattrToStore& i) { return i.value_inode != 0; };
             if (auto it = std::ranges::find_if(body, has_value); it != body.end()) {
+                held = TRY(hold_for_drop(handle, inode.table(), InodeNr(it->value_inode)));
                 surplus.push_back(it->value_inode);
                 const std::int64_t charge = blocks_of_values(inode.fs(), {*it});
                 body.erase(it);
@@ -338,6 +340,7 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
                 TRY(inode.add_blocks(handle, -charge));
             } else if (auto last = std::ranges::find_if(block, has_value);
                        last != block.end() && TRY(owns_xattr_block(inode))) {
+                held = TRY(hold_for_drop(handle, inode.table(), InodeNr(last->value_inode)));
                 const std::int64_t charge = blocks_of_values(inode.fs(), {*last});
                 block.erase(last);
                 surplus = TRY(write_xattr_block(handle, inode, std::move(block)));

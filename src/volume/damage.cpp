@@ -1,4 +1,5 @@
 // Damage, and errors=: what was met is told once, marked in the superblock, and answered as the policy says.
+#include "inode/super_access.h"
 #include "sync/condition.h"
 #include "volume/volume_state.h"
 
@@ -152,7 +153,19 @@ Result<void> Volume::State::write_super(const std::function<void(format::SuperBl
 }
 
 Result<void> Volume::State::announce(const std::function<void(format::SuperBlock&)>& change) {
-    Result<void> written = write_super(change);
+    auto write = [&]() -> Result<void> {
+        const BufferRef known = TRY(super_buffer(fs()));
+        format::SuperBlock written;
+        TRY(write_super([&](format::SuperBlock& super) {
+            change(super);
+            written = super;
+        }));
+        format::set_super_checksum(written);
+        MutexLock guard(known->lock);
+        super_in(fs(), *known) = written;
+        return {};
+    };
+    Result<void> written = write();
     if (!written) fs().journal.abort(written.error());
     return written;
 }
@@ -166,7 +179,7 @@ Result<void> Volume::State::take_over_journal_error() {
     if (options.fs.read_only) return {};
     note_error(Error{code, "journal: aborted by an earlier mount"});
     damaged.store(true);
-    TRY(mark_errors());
+    TRY(announce([this](format::SuperBlock& s) { fill_in_errors(s); }));
     return layers->journal->forget_recorded_error();
 }
 

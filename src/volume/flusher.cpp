@@ -62,6 +62,18 @@ void Flusher::finish_pass() {
     }
 }
 
+void Flusher::leave() {
+    MutexLock guard(lock_);
+    while (in_pass_) changed_.wait(lock_);
+}
+
+void Flusher::end_pass() {
+    MutexLock guard(lock_);
+    in_pass_ = false;
+    ++passes_;
+    changed_.notify_all();
+}
+
 Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log) {
     constexpr std::uint64_t most_named = 32;
     Result<void> first;
@@ -81,26 +93,27 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
 
 void Flusher::run() {
     std::uint64_t times_due = 0;  // when the times of files without dirty data are stored; 0: none were seen to wait
+    bool pressed = false;         // the cache has asked
     for (int idle = 0;; ++idle) {
         // Nothing becomes dirty but inside the gate.
         const auto has_work = [this] { return fs_.pages.dirty() != 0 && !fs_.read_only.load(); };
         if (has_work() || times_due != 0) idle = 0;
         else if (idle >= last_looks) gate_.wait_for_entry(has_work), idle = 0;
-        bool pressed = false;
         {
             MutexLock guard(lock_);
             if (!stop_ && !woken_) changed_.wait_for(lock_, period);
             if (stop_) return;
-            pressed = std::exchange(woken_, false);
-        }
-        if (fs_.read_only.load() || gate_.closed()) continue;
-        {
-            MutexLock guard(lock_);
+            pressed = std::exchange(woken_, false) || pressed;
             in_pass_ = true;
+        }
+        // Who closes the gate waits for the end of a pass that has begun by then.
+        if (fs_.read_only.load() || gate_.closed()) {
+            end_pass();
+            continue;
         }
         const std::uint64_t now = steady_milliseconds();
         const bool store_times = times_due != 0 && times_due <= now;
-        bool times_wait = false;
+        bool times_wait = false, shut = false;
         inodes_.for_each([&](InodeRef inode) {
             const std::uint64_t since = inode->pages().oldest_dirty();
             const bool due = since != 0 && since + old_enough_ms <= now;
@@ -112,7 +125,9 @@ void Flusher::run() {
                 times_wait = true;
                 return;
             }
-            FreezeGate::Pass pass(gate_);
+            const FreezeGate::TryPass pass(gate_);
+            shut = shut || !pass;
+            if (shut) return;
             Result<void> r;
             if (due || wanted) r = write_back(*inode);
             // With them comes a commit, and a flush of the device: also for data that was written in its place.
@@ -120,12 +135,9 @@ void Flusher::run() {
             // What an aborted journal keeps from being written was told of when it was aborted.
             if (!r && !fs_.journal.aborted()) fs_.log(fmt::format("writeback: {}", r.error().what));
         });
-        {
-            MutexLock guard(lock_);
-            in_pass_ = false;
-            ++passes_;
-            changed_.notify_all();
-        }
+        end_pass();
+        if (shut) continue;
+        pressed = false;
         if (!times_wait) times_due = 0;
         else if (times_due == 0 || store_times) times_due = now + old_enough_ms;
         inodes_.shrink();

@@ -18,12 +18,15 @@ public:
     // Until the pass over all files that is under way is over, if one is: what it looks at is held meanwhile, and what
     // was removed is not deleted before. Not while the gate is closed, which a pass waits for.
     void finish_pass();
+    // While the gate is closed: until nothing is held any more that a pass has looked at.
+    void leave();
     // Every file's dirty data and pending times. The first error, after all files were tried; `log`, where given, is
     // told which files failed.
     static Result<void> flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log = {});
 
 private:
     void run();
+    void end_pass();
 
     FsContext& fs_;
     InodeTable& inodes_;

@@ -28,7 +28,7 @@ public:
     // What operations have left to be done, which a freeze waits for when nobody else is inside any more.
     class InnerPass {
     public:
-        explicit InnerPass(FreezeGate& gate) : gate_(&gate), rank_(Rank::Freeze, "freeze gate") {
+        explicit InnerPass(FreezeGate& gate) : gate_(&gate), rank_(Rank::Freeze, "freeze gate", 1) {
             gate_->enter_inner();
         }
         ~InnerPass() { gate_->leave(); }

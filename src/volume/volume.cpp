@@ -23,9 +23,9 @@ Result<void> Volume::close() {
     State& s = *state_;
     if (std::exchange(s.closed, true)) return {};
     if (s.options.fs.read_only) return {};
-    s.flusher.reset();
     Result<void> first;
     if (s.frozen) first = thaw();  // the deleter may have waited for it
+    s.flusher.reset();
     if (Result<void> r = Flusher::flush_all(*s.layers->inodes); !r && first) first = std::move(r);
     s.deleter.reset();
     // What failed is tried once more, and told of if it still does.
@@ -94,10 +94,10 @@ void Volume::store_times_of_crowd() {
     constexpr std::size_t at_a_time = 64;
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
-    const std::vector<InodeRef> waiting = s.layers->inodes->waiting_for_times(at_a_time);
-    if (waiting.empty() || s.fs().read_only.load()) return;
+    if (!s.layers->inodes->has_crowd() || s.fs().read_only.load()) return;
     const FreezeGate::TryPass pass(s.gate);
     if (!pass) return;
+    const std::vector<InodeRef> waiting = s.layers->inodes->waiting_for_times(at_a_time);
     // What cannot be stored waits on, for who syncs and is told.
     for (const InodeRef& inode : waiting)
         if (!store_pending_times(*inode)) return;
@@ -130,11 +130,13 @@ Result<void> Volume::freeze() {
     // Most of it while others go on; what they have deleted meanwhile when they are out.
     if (s.deleter) s.deleter->finish();
     s.gate.close();
+    if (s.flusher) s.flusher->leave();
     if (s.deleter) s.deleter->finish();
     s.gate.seal();
     auto settle = [&]() -> Result<void> {
         TRY(s.write_everything());
         TRY(s.fs().journal.checkpoint_all());
+        s.fs().allocator.finish_discards();
         const bool no_orphans = s.orphans->uses_file() && s.orphans->file_is_empty();
         return s.announce([&](format::SuperBlock& super) {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;

@@ -71,7 +71,7 @@ struct Volume::State {
     MetError first_error UEXT4_GUARDED_BY(told_lock), last_error UEXT4_GUARDED_BY(told_lock);
     std::uint64_t unreadable UEXT4_GUARDED_BY(told_lock) = 0;  // blocks, since:
     std::chrono::nanoseconds unreadable_since UEXT4_GUARDED_BY(told_lock){};
-    Mutex freeze_lock{Rank::Topology, "Volume::freeze"};
+    Mutex freeze_lock{Rank::Freeze, "Volume::freeze", 0};
     bool frozen = false;
     bool closed = false;
     bool supersedes = false;  // the log that is opened holds fast commits that were replayed

@@ -77,9 +77,9 @@ public:
     std::shared_ptr<MemoryDevice> initial, memory;
     std::shared_ptr<RecordingDevice> recorder;
     std::shared_ptr<FaultyDevice> faulty;
-    std::unique_ptr<FileSystem> fs;
     Mutex log_lock{Rank::Leaf, "FaultyMount::log_lock"};
     std::string log;
+    std::unique_ptr<FileSystem> fs;
 };
 
 inline int code_of(const Result<void>& result) { return result ? 0 : result.error().code; }

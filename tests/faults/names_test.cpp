@@ -90,7 +90,7 @@ const Change changes[] = {
     {"InlineGrows",
      [](FaultyMount& m) -> Result<void> {
          auto file = TRY(m.fs->open_path("/short", O_RDWR, 0, root));
-         TRY(file->write(30, value(3000, 'i')));
+         (void)TRY(file->write(30, value(3000, 'i')));
          return file->sync(false);
      }},
 };
@@ -167,6 +167,8 @@ TEST_P(Names, AreThereOrNotWhicheverReadFails) {
             ASSERT_TRUE(inode);
             known.push_back(*inode);
         }
+        // What loses its name has nobody else who keeps it from being deleted at once.
+        if (std::string_view(change.name).starts_with("Unlink")) known.clear();
         m.fs->volume().fs().buffers.drop_all_clean();
         const auto fault = m.faulty->fail_reads(EIO, DeviceFault::for_good, skip);
         auto result = change.make(m);

@@ -47,7 +47,7 @@ const Change changes[] = {
     {"Write",
      [](FaultyMount& m) {
          return on_file(m, [](OpenFile& f) -> Result<void> {
-             TRY(f.write(51 * block, std::vector<std::byte>(300 * block)));
+             (void)TRY(f.write(51 * block, std::vector<std::byte>(300 * block)));
              return f.sync(false);
          });
      }},
@@ -61,7 +61,7 @@ const Change changes[] = {
      [](FaultyMount& m) {
          return on_file(m, [&m](OpenFile& f) -> Result<void> {
              TRY(change_flag(m, f, format::inode_flag::journal_data, true));
-             TRY(f.write(51 * block, std::vector<std::byte>(300 * block)));
+             (void)TRY(f.write(51 * block, std::vector<std::byte>(300 * block)));
              TRY(f.sync(false));
              return change_flag(m, f, format::inode_flag::journal_data, false);
          });
@@ -79,7 +79,7 @@ const Change changes[] = {
      [](FaultyMount& m) -> Result<void> {
          auto file = TRY(m.fs->open_path("/f", O_RDWR | O_DIRECT, 0, root));
          alignas(4096) static std::byte bytes[300 * block];
-         TRY(file->write(51 * block, bytes));
+         (void)TRY(file->write(51 * block, bytes));
          return file->sync(false);
      }},
     {"ZeroRange",
@@ -91,8 +91,8 @@ const Change changes[] = {
      [](FaultyMount& m) {
          return on_file(m, [](OpenFile& f) -> Result<void> {
              TRY(f.fallocate(FALLOC_FL_KEEP_SIZE, 20 * block, 900 * block));
-             TRY(f.write(101 * block + 9, std::vector<std::byte>(50 * block)));
-             TRY(f.write(221 * block, std::vector<std::byte>(block)));
+             (void)TRY(f.write(101 * block + 9, std::vector<std::byte>(50 * block)));
+             (void)TRY(f.write(221 * block, std::vector<std::byte>(block)));
              return f.sync(false);
          });
      }},

@@ -4,6 +4,7 @@
 Usage: freeze_test.py PROGRAM
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ if sys.argv[2] == "syncfs":
     sys.exit(0 if ctypes.CDLL(None).syncfs(fd) == 0 else 1)
 os.fsync(fd)
 """
+
+IOC_FREEZE, IOC_THAW = 0x5540, 0x5541  # _IO('U', ...)
 
 # More than a server would have threads.
 WAITING = 60
@@ -203,10 +206,38 @@ def many_wait(scratch, options):
     print(f"{options}: {WAITING} changes waited, and were done", flush=True)
 
 
+def what_is_unlinked_is_gone(scratch, options):
+    """What one process has unlinked and closed before it freezes, though the kernel tells of that late."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image, options=options)
+    root = os.open(top, os.O_RDONLY)
+    try:
+        for number in range(40):
+            for late in (False, True):
+                file = os.open(top / str(number), os.O_RDWR | os.O_CREAT)
+                os.write(file, b"contents" * 500)
+                if late:
+                    os.unlink(top / str(number))
+                os.close(file)
+                if not late:
+                    os.unlink(top / str(number))
+            fcntl.ioctl(root, IOC_FREEZE)
+            try:
+                mounting.clean(mounting.copy_image(image, scratch.path("copy")))
+            finally:
+                fcntl.ioctl(root, IOC_THAW)
+    finally:
+        os.close(root)
+    scratch.umount(top)
+    mounting.clean(image)
+    print(f"{options}: frozen without what was unlinked", flush=True)
+
+
 def test(scratch):
     for options in ("data=ordered", "data=journal"):
         many_wait(scratch, options)
         refusals_do_not_matter(scratch, options)
+        what_is_unlinked_is_gone(scratch, options)
     for options in ("", "data=journal", "strictatime"):
         stops_changes(scratch, options)
 
