@@ -63,7 +63,9 @@ public:
         const std::uint32_t first = layout.ring_end() + 1;
         for (std::uint32_t index = first; index < layout.length; ++index) {
             TRY(log_.read(index, block_));
-            if (!scan_block(index, index == first)) break;
+            const bool goes_on = scan_block(index, index == first);
+            TRY(std::move(understood_));
+            if (!goes_on) break;
         }
         return std::move(found_);
     }
@@ -92,7 +94,14 @@ private:
         if (type == format::fc_head) {
             if (value.size() < sizeof(format::FastCommitHead)) return false;
             const auto& head = view_as<format::FastCommitHead>(value);
-            return head.features == 0u && head.tid == found_.tid;
+            if (head.tid != found_.tid) return false;
+            // To pass over what was synced would be to lose it.
+            if (head.features != 0u)
+                understood_ = fail(EOPNOTSUPP,
+                                   "journal: block {}: fast commits have features that are not known ({:#x}): only "
+                                   "noload shows the image, as it is",
+                                   index, std::uint32_t{head.features});
+            return head.features == 0u;
         }
         if (type == format::fc_tail) return take_tail(value);
         FastCommitOperation operation;
@@ -119,6 +128,7 @@ private:
     }
 
     const LogReader& log_;
+    Result<void> understood_;
     std::vector<std::byte> block_;
     std::uint32_t sum_ = 0;
     std::vector<FastCommitOperation> pending_;

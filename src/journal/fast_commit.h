@@ -36,7 +36,7 @@ struct FastCommits {
 };
 
 // The finished fast commits of the transaction `tid`, in order; they end at the first tag that is none, has a wrong
-// length, another transaction or a wrong checksum. What
+// length, another transaction or a wrong checksum. EOPNOTSUPP where they have features that nobody here knows. What
 // tags say of inodes and blocks is not judged here.
 Result<FastCommits> read_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t block_size);
 const char* fast_commit_tag_name(std::uint16_t type);
