@@ -65,7 +65,8 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         std::uint64_t freed = 0, passed = 0;
         for (auto it = checkpoints.begin(); it != end; it = checkpoints.erase(it)) {
             for (const auto& [number, buffer] : it->second.buffers) {
-                if (buffer->checkpoint_ == it->first) buffer->checkpoint_ = 0;
+                buffer->checkpoint_ = 0;
+                not_home.erase(number);
                 if (buffer->kind() == BlockKind::journaled_data) {
                     buffer->set_kind(BlockKind::unchecked);
                     data_blocks.emplace_back(number);

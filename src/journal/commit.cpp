@@ -67,11 +67,10 @@ void JournalState::commit_running(MutexLock& guard) {
         home.sequence = log_sequence++;
         home.log_blocks = used;
         for (auto& [number, buffer] : t.buffers) {
-            if (buffer->checkpoint_)
-                if (auto older = checkpoints.find(buffer->checkpoint_); older != checkpoints.end())
-                    older->second.buffers.erase(number);
+            take_off_checkpoints(number);
             buffer->checkpoint_ = t.tid;
             home.buffers.emplace(number, buffer);
+            not_home.emplace(number, t.tid);
         }
         ++counters.commits;
         counters.blocks_logged += images.size();
@@ -81,15 +80,7 @@ void JournalState::commit_running(MutexLock& guard) {
         counters.blocks_logged += images.size();
     }
     // Freed blocks: older images of theirs need not go home any more.
-    for (const std::uint64_t number : t.forgotten) {
-        for (auto& [tid, checkpoint] : checkpoints) {
-            if (tid > t.tid) break;
-            if (auto it = checkpoint.buffers.find(number); it != checkpoint.buffers.end()) {
-                it->second->checkpoint_ = 0;
-                checkpoint.buffers.erase(it);
-            }
-        }
-    }
+    for (const std::uint64_t number : t.forgotten) take_off_checkpoints(number);
     std::unique_ptr<Transaction> done = std::move(committing);
     const std::vector<std::function<void()>> actions = std::move(done->actions);
     guard.unlock();
@@ -110,6 +101,16 @@ void JournalState::commit_running(MutexLock& guard) {
     // Whoever waited for it finds what it freed free.
     durable_tid = done->tid;
     changed.notify_all();
+}
+
+void JournalState::take_off_checkpoints(std::uint64_t block) {
+    const auto in = not_home.find(block);
+    if (in == not_home.end()) return;
+    auto& buffers_of = checkpoints.at(in->second).buffers;
+    const auto it = buffers_of.find(block);
+    it->second->checkpoint_ = 0;
+    buffers_of.erase(it);
+    not_home.erase(in);
 }
 
 // Without a log: the blocks go home at once. Sorted by block; adjoining ones in one request.

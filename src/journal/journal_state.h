@@ -84,6 +84,7 @@ struct JournalState {
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
     std::map<Tid, Checkpoint> checkpoints;
+    std::unordered_map<std::uint64_t, Tid> not_home;  // of which of them a block is
     std::uint64_t log_free = 0;
     bool tail_moving = false;  // what left `checkpoints` is added to log_free once the superblock tells of it
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
@@ -111,6 +112,7 @@ struct JournalState {
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
+    void take_off_checkpoints(std::uint64_t block);                         // lists held
     void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
     Result<void> write_home(const std::vector<LogImage>& images);
     // ---- log_writer.cpp

@@ -134,6 +134,30 @@ void remove_file(const Work& w) {
     need(w.fs.unlink(*top, w.path.substr(1), root, false));
 }
 
+constexpr std::uint64_t punched = 16384;  // blocks
+
+// Commits that are not home yet. Their files are journaled, and so is another, whose space was never written.
+void make_commits(const Work& w) {
+    auto large = need(w.fs.open_path(w.path, O_CREAT | O_RDWR, 0644, root));
+    need(large->fallocate(0, 0, punched * 4096));
+    auto file = need(w.fs.open_path(w.path + "-appended", O_CREAT | O_RDWR, 0644, root));
+    for (const auto* f : {&large, &file})
+        need(w.fs.set_flags((*f)->inode(), w.fs.get_flags((*f)->inode()) | format::inode_flag::journal_data, root,
+                            false));
+    const std::vector<std::byte> bytes(100, std::byte{'a'});
+    for (std::uint64_t i = 0; i < w.count; ++i) {
+        need(file->write(i * bytes.size(), bytes));
+        need(file->sync(false));
+    }
+}
+
+void punch_after_commits(const Work& w) {
+    make_commits(w);
+    auto large = need(w.fs.open_path(w.path, O_RDWR, 0644, root));
+    need(large->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, punched * 4096));
+    need(large->sync(false));
+}
+
 // Files without a name, all open at once.
 void keep_orphans(const Work& w) {
     std::vector<std::unique_ptr<OpenFile>> kept;
@@ -142,8 +166,9 @@ void keep_orphans(const Work& w) {
 }
 
 const std::map<std::string, std::function<void(const Work&)>> works = {
-    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},     {"unlink", remove_entries},
-    {"list", list_entries},          {"holes", make_holes},      {"remove", remove_file}, {"orphans", keep_orphans}};
+    {"nothing", [](const Work&) {}}, {"create", create_entries},    {"lookup", look_up},     {"unlink", remove_entries},
+    {"list", list_entries},          {"holes", make_holes},         {"remove", remove_file}, {"orphans", keep_orphans},
+    {"commits", make_commits},       {"punch", punch_after_commits}};
 
 }  // namespace
 }  // namespace uext4

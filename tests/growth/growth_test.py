@@ -25,6 +25,8 @@ ENTRIES = (10_000, 100_000, 1_000_000) if LONG else (5_000, 20_000, 80_000)
 HOLES = (10_000, 100_000, 1_310_720) if LONG else (1_000, 10_000, 40_000)  # 1,310,720 are those of 10 GiB
 ORPHANS_IN_A_BLOCK = 254  # of 1 KiB
 ORPHAN_BLOCKS = (1, 4, 16)
+COMMITS = (100, 400, 1_600) if LONG else (50, 200, 800)
+PUNCHED = 16384  # blocks, as the driver does
 SIZES = ("1G", "64G", "1T", "16T")
 OPERATIONS = 50
 FEW = 1.0  # blocks an operation: what one operation may differ by from chance
@@ -142,6 +144,26 @@ def orphans(driver, scratch):
             "|---|" + "---|" * len(ORPHAN_BLOCKS), f"| O_TMPFILE | {described(costs)} |"]
 
 
+def punches(driver, scratch):
+    """Space of a journaled file is given back while transactions wait to go home."""
+    costs = []
+    for count in COMMITS:
+        images = [scratch.image(name, "512M", "-t", "ext4", "-b", "4096", "-J", "size=128", "-N", "64") for name in "abcd"]
+        without, seen = driver.run(images[0], "commits", "/f", 0, count), driver.run(images[1], "punch", "/f", 0, count)
+        base, instructions = (driver.instructions(image, work, "/f", 0, count)
+                              for image, work in zip(images[2:], ("commits", "punch")))
+        for image in images:
+            mounting.clean(image)
+            image.unlink()
+        costs.append(((seen["read"] - without["read"]) / PUNCHED, (seen["written"] - without["written"]) / PUNCHED,
+                      (instructions - base) / PUNCHED))
+        print(f"| punching after {count:,} commits | {described(costs[-1:])} |", flush=True)
+    grows_slowly("a punch of journaled blocks", COMMITS, costs)
+    sizes = " | ".join(f"{count:,} commits" for count in COMMITS)
+    return [f"| a block of {PUNCHED:,} that are punched, after so many | {sizes} |", "|---|" + "---|" * len(COMMITS),
+            f"| punch | {described(costs)} |"]
+
+
 def descriptor_blocks(image):
     groups = math.ceil(image.stat().st_size / (32768 * 4096))
     return math.ceil(groups * 64 / 4096)
@@ -184,7 +206,7 @@ def write(document, tables):
 def test(scratch):
     mounting.need("mke2fs", "e2fsck", "valgrind")
     driver = Driver(sys.argv[1], scratch)
-    tables = {part.__name__: part(driver, scratch) for part in (directories, holes, orphans, mounts)}
+    tables = {part.__name__: part(driver, scratch) for part in (directories, holes, orphans, punches, mounts)}
     if sys.argv[2:3] == ["--write"]:
         write(sys.argv[3], tables)
 
