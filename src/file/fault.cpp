@@ -107,17 +107,20 @@ Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, 
 
 Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& install) {
     FileCache& pages = inode.pages();
-    TRY(read_ahead(inode, index));
+    const std::uint64_t window = TRY(read_ahead(inode, index));
     {
         LockedFolio folio = TRY(pages.lock(index, true));
         TRY(fill_folio(inode, folio));
         TRY(show(inode, folio, install, false));
     }
-    for (std::uint64_t next = index + 1; next < index + pages_around; ++next) {
+    std::uint64_t next = index + 1;
+    for (; next < index + pages_around; ++next) {
         LockedFolio folio = pages.try_lock(next);
-        if (!folio || !folio_is_full(folio)) return {};
+        if (!folio || !folio_is_full(folio)) break;
         TRY(show(inode, folio, install, false));
     }
+    // The next fault of who goes on comes behind what it sees now.
+    inode.readers.note(index, next, window);
     return {};
 }
 
@@ -161,6 +164,11 @@ Result<void> end_stores(Inode& inode) {
     TRY(write_back(inode));
     if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
     return {};
+}
+
+void between_stores_to(Inode& inode, const std::function<void()>& change) {
+    WriteLock invalidate(inode.pages().invalidate);
+    change();
 }
 
 void make_room_for(Inode& inode) {

@@ -113,18 +113,16 @@ Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
     return {};
 }
 
-// How many folios to read at a miss: the request, and more when the reader goes forward.
-std::uint64_t window_for(Inode& inode, std::uint64_t index, std::uint64_t wanted, std::uint64_t end_index) {
+// How many folios to read at a miss at `index`, in a request that begins at `first` and wants so many more: these, and
+// more when the reader goes forward.
+std::uint64_t window_for(Inode& inode, std::uint64_t first, std::uint64_t index, std::uint64_t wanted,
+                         std::uint64_t end_index) {
     std::uint64_t window = wanted;
     const std::uint64_t limit = std::max<std::uint64_t>(
         1, std::min(largest_window, inode.pages().cache().limit() / 8 / inode.pages().folio_size()));
-    if (inode.read_next.load(std::memory_order_relaxed) == index) {
-        const std::uint64_t last = inode.read_window.load(std::memory_order_relaxed);
-        window = std::max(wanted, std::clamp<std::uint64_t>(last * 2, first_window, largest_window));
-    }
-    window = std::min({window, limit, end_index - index});
-    inode.read_window.store(window, std::memory_order_relaxed);
-    return std::max<std::uint64_t>(1, window);
+    if (const std::optional<std::uint64_t> last = inode.readers.expected(first))
+        window = std::max(wanted, std::clamp(std::max(*last, wanted) * 2, first_window, largest_window));
+    return std::max<std::uint64_t>(1, std::min({window, limit, end_index - index}));
 }
 
 }  // namespace
@@ -134,11 +132,15 @@ bool folio_is_full(const LockedFolio& folio) {
     return folio->uptodate == (blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1);
 }
 
-Result<void> read_ahead(Inode& inode, std::uint64_t index) {
+Result<std::uint64_t> read_ahead(Inode& inode, std::uint64_t index) {
+    {
+        LockedFolio folio = TRY(inode.pages().lock(index, false));
+        if (folio && folio_is_full(folio)) return std::uint64_t{0};
+    }
     const std::uint64_t end = divide_up(inode.size_hint(), inode.pages().folio_size());
-    TRY(read_in(inode, index, window_for(inode, index, 1, std::max(end, index + 1))));
-    inode.read_next.store(index + 1, std::memory_order_relaxed);
-    return {};
+    const std::uint64_t window = window_for(inode, index, index, 1, std::max(end, index + 1));
+    TRY(read_in(inode, index, window));
+    return window;
 }
 
 Result<void> fill_folio(Inode& inode, LockedFolio& folio) {
@@ -156,6 +158,8 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
     const std::size_t total = std::min<std::uint64_t>(out.size(), size - offset);
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), end_index = divide_up(size, fs);
+    const std::uint64_t first = offset / fs;
+    std::uint64_t window = 0;
     std::size_t done = 0;
     while (done < total) {
         const std::uint64_t at = offset + done, index = at / fs, inside = at % fs;
@@ -170,12 +174,13 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
             if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
             ReadLock guard(pages.invalidate);
             const std::uint64_t wanted = divide_up(inside + (total - done), fs);
-            TRY(read_in(inode, index, window_for(inode, index, wanted, std::max(end_index, index + 1))));
+            window = window_for(inode, first, index, wanted, std::max(end_index, index + 1));
+            TRY(read_in(inode, index, window));
             continue;
         }
         done += n;
     }
-    inode.read_next.store(divide_up(offset + done, fs), std::memory_order_relaxed);
+    inode.readers.note(first, divide_up(offset + done, fs), window);
     return done;
 }
 

@@ -16,6 +16,7 @@
 #include "format/inode.h"
 #include "inode/context.h"
 #include "inode/places.h"
+#include "inode/read_streams.h"
 #include "pagecache/file_cache.h"
 #include "sync/mutex.h"
 
@@ -140,8 +141,7 @@ public:
     // A write has nothing to take away: no set-id bits, no security.capability (remove_privileges() found none).
     // Cleared by whoever may bring them.
     std::atomic<bool> unprivileged{false};
-    // Where a sequential reader would go on, in folios, and how far the last readahead went.
-    std::atomic<std::uint64_t> read_next{0}, read_window{0};
+    ReadStreams readers;
 
 private:
     Result<BufferRef> join_table(Handle& handle);

@@ -1,0 +1,141 @@
+// What goes from one end of a file to the other is read ahead, several readers at once and maps too.
+#include "api/file_system.h"
+#include "device/memory_device.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <span>
+
+namespace uext4 {
+namespace {
+
+const Credentials root = Credentials::root();
+constexpr std::uint64_t page = 4096, pages = 2048;
+
+class CountingDevice final : public BlockDevice {
+public:
+    explicit CountingDevice(std::unique_ptr<MemoryDevice> memory) : memory_(std::move(memory)) {}
+    std::uint64_t requests = 0, bytes = 0;  // of reads
+
+    std::uint64_t size() const override { return memory_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return readv(offset, std::span(&out, 1)); }
+    Result<void> readv(std::uint64_t offset, std::span<const Bytes> parts) override {
+        ++requests;
+        for (const Bytes& part : parts) bytes += part.size();
+        return memory_->readv(offset, parts);
+    }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override { return memory_->write(offset, in); }
+    Result<void> flush() override { return memory_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return "counting"; }
+
+private:
+    std::unique_ptr<MemoryDevice> memory_;
+};
+
+class Readahead : public testing::Test {
+protected:
+    void SetUp() override {
+        const std::string path = fmt::format("/dev/shm/uext4-readahead-{}", ::getpid());
+        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 64M", path).c_str()), 0);
+        auto memory = MemoryDevice::load(path);
+        ::unlink(path.c_str());
+        ASSERT_TRUE(memory);
+        device_ = std::make_shared<CountingDevice>(std::move(*memory));
+        mount();
+        auto file = open();
+        const std::vector<std::byte> bytes(pages * page, std::byte{'r'});
+        ASSERT_TRUE(file->write(0, bytes));
+        file.reset();
+        ASSERT_TRUE(fs_->unmount());
+        mount();
+    }
+    void mount() {
+        VolumeOptions options;
+        options.background = false;
+        auto fs = FileSystem::mount_device(device_, options);
+        ASSERT_TRUE(fs) << fs.error().what;
+        fs_ = std::move(*fs);
+    }
+    std::unique_ptr<OpenFile> open() {
+        auto file = fs_->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+        EXPECT_TRUE(file);
+        return std::move(*file);
+    }
+    // How many requests of the device `work` takes.
+    template <class Work>
+    std::uint64_t reads(Work work) {
+        const std::uint64_t before = device_->requests;
+        work();
+        return device_->requests - before;
+    }
+    static void read_page(OpenFile& file, std::uint64_t number) {
+        std::byte bytes[page];
+        const auto n = file.read(number * page, bytes);
+        ASSERT_TRUE(n && *n == page);
+        ASSERT_EQ(bytes[number % page], std::byte{'r'});
+    }
+
+    std::shared_ptr<CountingDevice> device_;
+    std::unique_ptr<FileSystem> fs_;
+};
+
+constexpr std::uint64_t few = pages / 32;
+
+TEST_F(Readahead, OfOneReader) {
+    auto file = open();
+    EXPECT_LT(reads([&] {
+                  for (std::uint64_t i = 0; i < pages; ++i) read_page(*file, i);
+              }),
+              few);
+}
+
+TEST_F(Readahead, OfThreeReadersByTurns) {
+    auto file = open();
+    EXPECT_LT(reads([&] {
+                  for (std::uint64_t i = 0; i < pages / 3; ++i)
+                      for (std::uint64_t reader = 0; reader < 3; ++reader) read_page(*file, reader * (pages / 3) + i);
+              }),
+              3 * few);
+}
+
+TEST_F(Readahead, OfAReaderBesideOneWhoReadsHereAndThere) {
+    auto file = open();
+    constexpr std::uint64_t half = pages / 2;
+    const std::uint64_t n = reads([&] {
+        for (std::uint64_t i = 0; i < half; ++i) {
+            read_page(*file, i);
+            if (i % 8 == 0) read_page(*file, half + i * 389 % half);
+        }
+    });
+    EXPECT_LT(n, half / 8 + few);
+}
+
+TEST_F(Readahead, NotOfWhoReadsHereAndThere) {
+    auto file = open();
+    constexpr std::uint64_t step = 389, some = 100;
+    const std::uint64_t before = device_->bytes;
+    for (std::uint64_t i = 1; i <= some; ++i) read_page(*file, i * step % pages);
+    EXPECT_LT(device_->bytes - before, 2 * some * page);
+}
+
+TEST_F(Readahead, OfAMap) {
+    auto file = open();
+    const auto memory = file->map(0, pages * page, PROT_READ, MAP_SHARED);
+    if (!memory) GTEST_SKIP() << memory.error().what;
+    const auto* bytes = static_cast<const volatile char*>(*memory);
+    EXPECT_LT(reads([&] {
+                  for (std::uint64_t i = 0; i < pages; ++i) ASSERT_EQ(bytes[i * page], 'r');
+              }),
+              few);
+    ASSERT_TRUE(ClientMaps::unmap(*memory, pages * page));
+}
+
+}  // namespace
+}  // namespace uext4

@@ -1,0 +1,58 @@
+// Where readers of a file would go on if they read it from one end to the other: a few of them, each with how far was
+// read ahead for it last. A guess: who is overtaken by another thread reads a little more or less.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+namespace uext4 {
+
+class ReadStreams {
+public:
+    // Whoever reads from folio `first` on was expected there: the folios of its last window, 0 if it had none.
+    std::optional<std::uint64_t> expected(std::uint64_t first) const {
+        for (const std::atomic<std::uint64_t>& stream : streams_) {
+            const std::uint64_t seen = stream.load(std::memory_order_relaxed);
+            if (is_at(seen, first)) return seen & window_mask;
+        }
+        return {};
+    }
+
+    // Somebody has read from folio `first` on and goes on at `next`. `window`: what was read ahead for it; 0: nothing.
+    void note(std::uint64_t first, std::uint64_t next, std::uint64_t window) {
+        for (std::atomic<std::uint64_t>& stream : streams_) {
+            const std::uint64_t seen = stream.load(std::memory_order_relaxed);
+            if (!is_at(seen, first)) continue;
+            const std::uint64_t now = next << window_bits | (window ? window & window_mask : seen & window_mask);
+            if (now != seen) stream.store(now, std::memory_order_relaxed);
+            return;
+        }
+        // Who reads here and there does not take the place of those that go on.
+        const std::uint32_t turn = turn_.fetch_add(1, std::memory_order_relaxed);
+        std::size_t place = turn % streams_.size();
+        for (std::size_t i = 0; i < streams_.size(); ++i) {
+            const std::size_t one = (turn + i) % streams_.size();
+            if (streams_[one].load(std::memory_order_relaxed) & window_mask) continue;
+            place = one;
+            break;
+        }
+        streams_[place].store(next << window_bits, std::memory_order_relaxed);
+    }
+
+private:
+    static constexpr unsigned window_bits = 16;
+    static constexpr std::uint64_t window_mask = (std::uint64_t{1} << window_bits) - 1;
+    // Of the folio before it may have read a part.
+    static bool is_at(std::uint64_t stream, std::uint64_t first) {
+        const std::uint64_t next = stream >> window_bits;
+        return next == first || next == first + 1;
+    }
+
+    std::array<std::atomic<std::uint64_t>, 4> streams_{};  // the folio where it goes on, and its window
+    std::atomic<std::uint32_t> turn_{0};
+};
+
+}  // namespace uext4
