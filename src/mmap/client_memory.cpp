@@ -94,7 +94,14 @@ void ClientMemory::cut(std::uint64_t size) {
     MutexLock guard(lock_);
     const std::uint64_t wanted = round_up(size, unit_), shown = round_up(size, page);
     if (wanted < size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
-    if (shown < wanted) punch(shown, wanted - shown);
+    if (shown >= wanted || shown >= size_) return;
+    // The copies of private maps go when the memory file ends before them, and stay when a hole is made. Of what is
+    // beyond in the folio nobody makes use meanwhile: it is locked, or not in the cache.
+    rlimit limit{};
+    ::getrlimit(RLIMIT_FSIZE, &limit);
+    if (size_ <= limit.rlim_cur && ::ftruncate(fd_, static_cast<off_t>(shown)) == 0 && lengthen(fd_, size_) == 0)
+        return;
+    punch(shown, wanted - shown);
 }
 
 Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) {

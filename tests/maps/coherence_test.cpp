@@ -221,5 +221,35 @@ INSTANTIATE_TEST_SUITE_P(Formats, Coherence,
                                          Format{"journaled_inline", "-t ext4 -b 4096 -O inline_data", "data=journal"}),
                          [](const auto& format) { return std::string(format.param.name); });
 
+// As the kernel's: what a private map has stored goes with the pages, also where a block is larger than a page.
+class PrivateMaps : public MappedImage, public testing::WithParamInterface<const char*> {};
+
+TEST_P(PrivateMaps, LoseTheirCopiesToATruncate) {
+    make(std::string("-t ext4 ") + GetParam());
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, pattern(8 * page, 1));
+    char* memory = map(file, 8 * page, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    const auto at = [&](std::size_t offset) -> volatile char& { return const_cast<volatile char*>(memory)[offset]; };
+    volatile char seen = 0;
+    for (const std::size_t offset : {std::size_t{0}, page, 2 * page + 7, 5 * page}) at(offset) = 'z';
+    ASSERT_EQ(uext4_ftruncate(file, page + 100), 0);
+    EXPECT_EQ(at(0), 'z');
+    EXPECT_EQ(at(page), 'z');
+    EXPECT_TRUE(refused([&] { seen = at(2 * page + 7); }));
+    EXPECT_TRUE(refused([&] { seen = at(5 * page); }));
+    ASSERT_EQ(uext4_ftruncate(file, 8 * page), 0);
+    EXPECT_EQ(at(2 * page + 7), 0);
+    EXPECT_EQ(at(5 * page), 0);
+    EXPECT_EQ(at(page), 'z');
+    EXPECT_EQ(seen, 0);
+    EXPECT_EQ(read(file, 1, page), pattern(page + 1, 1).substr(page));
+    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+INSTANTIATE_TEST_SUITE_P(Blocks, PrivateMaps, testing::Values("-b 1024", "-b 4096", "-b 16384", "-b 65536"));
+
 }  // namespace
 }  // namespace uext4::test
