@@ -4,6 +4,11 @@
 
 namespace uext4 {
 
+void FileMaps::end_stores() {
+    MutexLock guard(lock_);
+    if (engine_) engine_->end_stores();
+}
+
 ClientMaps* FileMaps::engine() {
     MutexLock guard(lock_);
     return engine_.get();
@@ -78,6 +83,8 @@ Result<void> FileMaps::sync(Inode& inode) {
 Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>& change) {
     return quiesce_file(inode, change);
 }
+
+void FileMaps::between_stores(Inode& inode, const std::function<void()>& change) { between_stores_to(inode, change); }
 
 Result<void> FileMaps::holding(Inode& inode, const std::function<Result<void>()>& look) {
     WriteLock guard(inode.rw);

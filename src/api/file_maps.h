@@ -20,6 +20,9 @@ public:
     // EOPNOTSUPP or EPERM where the kernel or the privilege does not allow maps, with a sentence that says what to do.
     Result<void*> map(const MapRequest& request);
     std::size_t live();
+    // The file system has become read-only: stores are refused, those too that went through without a fault before.
+    // Waits for nothing.
+    void end_stores();
     // Stores that met a frozen file system go on.
     void resume();
     // Files without maps and without a name are held no longer, so that their space comes back. Nothing is held by the
@@ -34,6 +37,7 @@ public:
     void make_room(Inode& inode) override;
     Result<void> sync(Inode& inode) override;
     Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) override;
+    void between_stores(Inode& inode, const std::function<void()>& change) override;
     Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) override;
     Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
 
@@ -41,7 +45,7 @@ private:
     ClientMaps* engine();
 
     Volume& volume_;
-    Mutex lock_{Rank::Leaf, "FileMaps"};
+    Mutex lock_{Rank::Leaf, "FileMaps", 1};
     std::unique_ptr<ClientMaps> engine_ UEXT4_GUARDED_BY(lock_);
     std::atomic<bool> offers_less_{false};
 };

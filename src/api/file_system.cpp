@@ -35,7 +35,12 @@ Result<std::unique_ptr<FileSystem>> FileSystem::mount_device(std::shared_ptr<Blo
     return std::unique_ptr<FileSystem>(new FileSystem(std::move(volume)));
 }
 
-FileSystem::~FileSystem() = default;
+FileSystem::FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {
+    // What stores leave from then on would be lost, and nobody be told.
+    volume_->when_read_only([this] { maps_.end_stores(); });
+}
+
+FileSystem::~FileSystem() { volume_->when_read_only({}); }
 
 Result<void> FileSystem::unmount() {
     TRY(maps_.stop());

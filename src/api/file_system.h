@@ -166,7 +166,7 @@ private:
     // Changes of what has the flag sync, and of a directory with dirsync, are durable when they return.
     Result<void> settle(Inode& inode);
     friend class OpenFile;
-    explicit FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {}
+    explicit FileSystem(std::unique_ptr<Volume> volume);
 
     // Does it again, a number of times, if there was no space, but some is on its way back: others may be faster at
     // taking it, several times over. Nothing is held here: a deletion in the background may wait for a thaw.

@@ -329,6 +329,23 @@ void ClientMaps::settle(bool removed_only) {
     }
 }
 
+void ClientMaps::end_stores() {
+    MutexLock guard(lock_);
+    end_wanted_ = true;
+    chores_changed_.notify_all();
+}
+
+void ClientMaps::protect_all() {
+    std::vector<Attached> all;
+    {
+        MutexLock guard(attach_lock_);
+        for (const auto& [inode, attached] : attached_) all.push_back(attached);
+    }
+    for (const Attached& one : all)
+        server_.between_stores(*one.inode,
+                               [&] { one.file->protect(0, round_down(std::uint64_t{INT64_MAX}, page_size)); });
+}
+
 void ClientMaps::settle_soon() {
     MutexLock guard(lock_);
     settle_wanted_ = true;

@@ -79,6 +79,9 @@ public:
     Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
     // Maps, and uses of them. Not 0 where it cannot be told.
     std::size_t live();
+    // The file system has become read-only: soon each page's next store is served again, and refused. Waits for
+    // nothing.
+    void end_stores();
     // The file system is thawed: stores that waited go on.
     void resume();
     // What the helper is about to do for removed files, at once: those without maps are held no longer.
@@ -151,12 +154,13 @@ private:
     // Null where it is another engine's, whose inodes may go at any time.
     RegionRef find_own(std::uintptr_t page);
     void assist();  // the helper's thread
+    void protect_all();
 
     FaultServer& server_;
     Userfault userfault_;
     int stop_event_ = -1;
 
-    Mutex lock_{Rank::Leaf, "ClientMaps"};
+    Mutex lock_{Rank::Leaf, "ClientMaps", 2};
     CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"}, thawed_{"the thaw"},
         settled_{"files without maps"};
     bool stop_ UEXT4_GUARDED_BY(lock_) = false;
@@ -165,6 +169,7 @@ private:
     std::uint64_t thaws_ UEXT4_GUARDED_BY(lock_) = 0;
     std::deque<Job> no_space_ UEXT4_GUARDED_BY(lock_);  // the helper makes room for them
     bool settle_wanted_ UEXT4_GUARDED_BY(lock_) = false;
+    bool end_wanted_ UEXT4_GUARDED_BY(lock_) = false;   // of stores
     bool settling_ UEXT4_GUARDED_BY(lock_) = false;     // the helper
     std::vector<Region> gone_ UEXT4_GUARDED_BY(lock_);  // unmapped by the program: their inodes are let go
     std::map<Key, std::vector<pid_t>> waiting_ UEXT4_GUARDED_BY(lock_);  // being served: who waits

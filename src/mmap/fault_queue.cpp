@@ -477,15 +477,17 @@ void ClientMaps::assist() {
     for (;;) {
         std::deque<Job> hungry;
         std::vector<Region> gone;
-        bool settling = false;
+        bool settling = false, ending = false;
         {
             MutexLock guard(lock_);
-            while (no_space_.empty() && !settle_wanted_ && !stop_) chores_changed_.wait(lock_);
+            while (no_space_.empty() && !settle_wanted_ && !end_wanted_ && !stop_) chores_changed_.wait(lock_);
             if (stop_) return;
             hungry.swap(no_space_);
             gone.swap(gone_);
             settling = settling_ = std::exchange(settle_wanted_, false);
+            ending = std::exchange(end_wanted_, false);
         }
+        if (ending) protect_all();
         if (settling) {
             gone.clear();
             settle();

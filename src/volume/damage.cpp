@@ -86,8 +86,10 @@ void Volume::State::met_corruption(const Error& error) {
     damaged.store(true);
     if (errors == ErrorPolicy::panic) panic();
     if (errors == ErrorPolicy::remount_ro) closed_by_damage.store(true);
-    if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true))
+    if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true)) {
         log("errors=remount-ro: the file system is read-only now");
+        became_read_only();
+    }
 }
 
 // In place of the function that e2fsck would name stands the beginning of the sentence.

@@ -59,6 +59,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         if (layers && layers->fs) layers->fs->read_only.store(true);
         log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
         if (errors == ErrorPolicy::panic) panic();
+        became_read_only();
     };
     j.after_fast_commits = supersedes;
     if (with_log) l.journal = TRY(Journal::open(*l.buffers, log_runs, std::move(j)));

@@ -103,6 +103,16 @@ void Volume::store_times_of_crowd() {
         if (!store_pending_times(*inode)) return;
 }
 
+void Volume::when_read_only(std::function<void()> tell) {
+    MutexLock guard(state_->read_only_lock);
+    state_->tell_read_only = std::move(tell);
+}
+
+void Volume::State::became_read_only() {
+    MutexLock guard(read_only_lock);
+    if (tell_read_only) tell_read_only();
+}
+
 SpaceCounts Volume::counts() const { return state_->layers->allocator->counts(); }
 
 std::uint64_t Volume::overhead_blocks() {

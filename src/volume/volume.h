@@ -43,6 +43,9 @@ public:
     // After what may have noted a time, with Call held at most: whoever reads or changes more files than memory is to
     // hold stores times of others, in the transaction that runs. Does nothing while frozen.
     void store_times_of_crowd();
+    // Told once the file system has become read-only by damage, or by the end of the journal: by any thread, with locks
+    // held, so that `tell` must not wait. Empty: nobody.
+    void when_read_only(std::function<void()> tell);
     SpaceCounts counts() const;
     std::uint64_t overhead_blocks();  // the file system's own structures (statfs)
     // Nothing changes on the device until thaw(); the image, copied, needs no replay. Does not nest: EBUSY for what is

@@ -76,6 +76,9 @@ struct Volume::State {
     bool closed = false;
     bool supersedes = false;  // the log that is opened holds fast commits that were replayed
 
+    Mutex read_only_lock{Rank::Leaf, "Volume::tell_read_only", 0};
+    std::function<void()> tell_read_only UEXT4_GUARDED_BY(read_only_lock);
+
     FsContext& fs() { return *layers->fs; }
 
     Result<void> assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount);
@@ -89,6 +92,7 @@ struct Volume::State {
     // that, nothing goes there any more.
     Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
     Result<void> write_everything();
+    void became_read_only();
     void met_corruption(const Error& error);
     void tell_damage(const Error& error);
     void tell_rest_of_damage();

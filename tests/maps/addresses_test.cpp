@@ -250,6 +250,15 @@ TEST_F(Addresses, NothingIsSyncedAfterAnAbort) {
         ASSERT_EQ(uext4_mkdir(fs, "/d", 0755), -EROFS);
         EXPECT_EQ(uext4_fsync(file), -EROFS);
         EXPECT_EQ(uext4_msync(memory, page, MS_SYNC), -EROFS);
+        // Also where stores went through without being asked about.
+        bool ended = false;
+        for (int i = 0; i < 1000 && !ended; ++i) {
+            ended = refused([&] { const_cast<volatile char*>(memory)[0] = 'D'; });
+            if (!ended) ::usleep(10'000);
+        }
+        EXPECT_TRUE(ended) << "stores go on";
+        EXPECT_TRUE(refused([&] { const_cast<volatile char*>(memory)[page] = 'D'; }));
+        EXPECT_EQ(const_cast<volatile char*>(memory)[page], 'A');
         EXPECT_EQ(uext4_unmap(memory, 4 * page), 0);
         uext4_close(file);
         uext4_close(other);
