@@ -1,5 +1,5 @@
 // Problem H: the folio in which a file ends, for blocks smaller than a page and pages smaller than a folio. Whatever is
-// stored behind the end, it is zeros when the file grows, and zeros on the device at all times (P4).
+// stored behind the end, it is zeros when the file grows, and zeros on the device after a sync (P4, docs/adr/0010).
 #include "settled_image.h"
 
 #include <random>
