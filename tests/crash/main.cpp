@@ -151,17 +151,18 @@ private:
             const Recording recording = TRY(recorder.record(workload, between, random_() % 2));
             ++tallies_.back().recordings;
             bool good = true;
-            TRY(for_each_state(recording, counts_, random_, seen, [&](const CrashState& state) -> Result<bool> {
-                good = judge(recording, state);
+            const auto visit = [&](const CrashState& state) -> Result<bool> {
+                good = TRY(judge(recording, state));
                 return good;  // one failure tells enough of a recording
-            }));
+            };
+            TRY(for_each_state(recording, counts_, random_, seen, visit));
         }
         if (!o_.json) fmt::print("{}\n", line_of(tallies_.back()));
         std::fflush(stdout);
         return {};
     }
 
-    bool judge(const Recording& recording, const CrashState& state) {
+    Result<bool> judge(const Recording& recording, const CrashState& state) {
         Tally& tally = tallies_.back();
         ++tally.states[static_cast<int>(state.kind)];
         ++judged_;
@@ -185,12 +186,12 @@ private:
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
         const std::size_t one_in = o_.one_in_for_e2fsck();
         if (problem.empty() && one_in && (tally.all_states() - 1) % one_in == 0) {
-            problem = judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0);
+            problem = TRY(judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0));
             ++tally.by_e2fsck;
         }
         if (problem.empty() && by_kernel) {
             ++tally.by_kernel;
-            problem = judge_by_kernel(recording, state, tree, scratch_);
+            problem = TRY(judge_by_kernel(recording, state, tree, scratch_));
         }
         if (ended) return false;  // and so may have been whoever judged
         if (problem.empty()) return true;
