@@ -162,6 +162,7 @@ private:
                 return good;  // one failure tells enough of a recording
             };
             TRY(for_each_state(recording, counts_, random_, seen, visit));
+            tallies_.back().at_limit += good && counts_.ends_recordings && seen.size() >= counts_.most;
         }
         if (!o_.json) fmt::print("{}\n", line_of(tallies_.back()));
         std::fflush(stdout);

@@ -68,6 +68,7 @@ void Tally::add(const Tally& other) {
     by_e2fsck += other.by_e2fsck;
     by_kernel += other.by_kernel;
     failures += other.failures;
+    at_limit += other.at_limit;
     lying_opened += other.lying_opened;
     lying_sound += other.lying_sound;
     lying_kept += other.lying_kept;
@@ -123,7 +124,11 @@ std::string prefixes_of(const std::vector<Tally>& tallies) {
         out += percent == 100 ? "all" : fmt::format("{} % drawn by the seed", percent);
         if (by_percent.size() > 1) out += fmt::format(" of {}", fmt::join(names, " and "));
     }
-    return by_percent.empty() ? out + "none" : out;
+    if (by_percent.empty()) return out + "none";
+    const Tally sum = sum_of(tallies);
+    if (sum.at_limit != 0)
+        out += fmt::format("; {} of {} sequences ended early, at the limit of states", sum.at_limit, sum.recordings);
+    return out;
 }
 
 std::string judges_of(const std::vector<Tally>& tallies, Kernel kernel) {

@@ -19,6 +19,7 @@ struct Tally {
     std::uint64_t trace = 0;        // of all images, in their order
     bool repeated = true;           // the same each time
     unsigned prefix_percent = 100;  // of the prefixes of a sequence that was run, those that were tried
+    std::size_t at_limit = 0;       // sequences that ended where the number of states did
     // On a device whose flush lies nothing is promised; what held all the same.
     std::size_t lying_opened = 0, lying_sound = 0, lying_kept = 0;
 
