@@ -50,7 +50,9 @@ bool parse_schedule(std::string_view text, Schedule& out) {
         out.push_back(d);
         at = read.ptr;
         if (at == end) break;
-        if (*at != ',' || ++at == end) return false;
+        if (*at != ',') return false;
+        ++at;
+        if (at == end) return false;
     }
     return !out.empty();
 }
