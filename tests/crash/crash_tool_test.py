@@ -4,6 +4,7 @@
 crash_tool_test.py CHECKER
 """
 
+import json
 import os
 import pathlib
 import re
@@ -39,7 +40,8 @@ def check_seed(checker):
     """Two runs are the same one; another seed is another; a cell alone does what it does among others."""
     one, two, other = (told(checker, "--states", "280", "--format", form, "--mode", mode, "--seed", seed)
                        for form, mode, seed in (("1k", "journal", "5"), ("1k", "journal", "5"), ("1k", "journal", "6")))
-    lines = [[line for line in text.splitlines() if not line.startswith(("reuse ", "wrap ", "stress ")) and " distinct" not in line]
+    others = "reuse ", "wrap ", "stress ", "e2fsck judged ", "of ", "prefixes "
+    lines = [[line for line in text.splitlines() if not line.startswith(others) and " distinct" not in line]
              for text, _ in (one, two)]
     if lines[0] != lines[1] or one[1] != two[1]:
         raise SystemExit(f"the same seed, and not the same run:\n{one[0]}\n{two[0]}")
@@ -67,7 +69,10 @@ def check_refusals(checker):
                   *(["--faults", *more] for more in (
                       ["--workload", "ace1"], ["--format", "1k"], ["--mode", "ordered"], ["--states", "3"], ["--depth", "1"],
                       ["--e2fsck", "0"], ["--kernel", "0"], ["--failures", "1"], ["--keep", "/tmp"], ["--json"],
-                      ["--html", "/dev/null"])),
+                      ["--html", "/dev/null"], ["--each-prefix"])),
+                  *([*few, option, ""] for option in ("--html", "--report", "--keep")),
+                  *(["--list", *more] for more in (["--workload", "ace1"], ["--long"], ["--seed", "1"], ["--faults"],
+                                                   ["--each-prefix"], ["--html", "/dev/null"])),
                   [*few, "--html", "/dev/full"]):
         done = call(checker, *wrong)
         if done.returncode != 2 or not done.stderr:
@@ -89,6 +94,89 @@ def check_refusals(checker):
             raise SystemExit("what was tried is not in the files that were asked for")
 
 
+def program(path, body):
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="ascii")
+    path.chmod(0o755)
+
+
+def check_killed_judge(checker):
+    """An e2fsck that a signal ends is no pass, whatever it was asked; and what cannot be kept is said."""
+    real = shutil.which("e2fsck")
+    for ends in ("-E journal_only", "-fn"):
+        with tempfile.TemporaryDirectory() as folder:
+            program(pathlib.Path(folder, "e2fsck"), f'case "$*" in *"{ends}"*) kill -9 $$;; esac\nexec {real} "$@"')
+            kept = pathlib.Path(folder, "kept")
+            kept.mkdir()
+            kept.joinpath("1.img").symlink_to("/dev/full")
+            options = ("--kernel", "0", "--states", "3", "--workload", "ace1", "--format", "1k", "--mode", "ordered",
+                       "--e2fsck", "1", "--keep", str(kept))
+            environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+            done = subprocess.run([checker, *options], capture_output=True, text=True, check=False, timeout=600,
+                                  env=environment)
+            if done.returncode != 1 or "e2fsck was ended by a signal (KILL)" not in done.stdout:
+                raise SystemExit(f"e2fsck {ends} was killed: exit {done.returncode}\n{done.stdout}{done.stderr}")
+            if "  not kept: " not in done.stdout or kept.joinpath("1.img").is_symlink():
+                raise SystemExit(f"an image that cannot be kept:\n{done.stdout}")
+            # The call leads to the failure.
+            again = re.search(r"^  again: \./dev crash (.* --states 3 .*)$", done.stdout, re.M)
+            if not again or subprocess.run([checker, *again[1].split(), "--keep", str(kept)], capture_output=True, check=False,
+                                           timeout=600, env=environment).returncode != 1:
+                raise SystemExit(f"the same again does not fail:\n{done.stdout}")
+
+
+def check_no_room(checker):
+    """A full /dev/shm is an error, and nothing is left there."""
+    in_own = ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m"]
+    if subprocess.run([*in_own, "mount", "-t", "tmpfs", "none", "/dev/shm"], capture_output=True, check=False).returncode:
+        print("no /dev/shm of its own to fill up: not tried")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # The image has room, as most of it is a hole; its copy has not.
+        program(pathlib.Path(folder, "mke2fs"),
+                f'for word; do case $word in /dev/shm/*) image=$word;; esac; done\n'
+                f'{shutil.which("mke2fs")} "$@" && truncate -s 64M "$image"')
+        done = subprocess.run(
+            [*in_own, "sh", "-c", 'mount -t tmpfs -o size=6m none /dev/shm && "$@"; status=$?; ls /dev/shm; exit $status', "-",
+             checker, "--kernel", "0", "--e2fsck", "1", "--states", "5", "--workload", "ace1", "--format", "1k",
+             "--mode", "ordered"],
+            capture_output=True, text=True, check=False, timeout=600,
+            env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+        if done.returncode != 2 or "no room" not in done.stderr or done.stdout:
+            raise SystemExit(f"no room: exit {done.returncode}\n{done.stdout}{done.stderr}")
+
+
+def check_reports(checker):
+    """What was not asked, what was sampled and what a lying flush leaves are told, for people and for programs."""
+    few = ["--workload", "ace1", "--format", "1k", "--mode", "ordered", "--states", "120", "--e2fsck", "50"]
+    begin = "images of a device whose flush lies,"
+    with tempfile.TemporaryDirectory() as folder:
+        page, report = pathlib.Path(folder, "page"), pathlib.Path(folder, "report")
+        printed = told(checker, *few, "--html", page, "--report", report)[0]
+        spoken = json.loads(run(checker, *few, "--json").stdout)
+        for text in (printed, page.read_text(encoding="utf-8"), report.read_text(encoding="utf-8"),
+                     " ".join(spoken["said"])):
+            for said in ("30 % drawn by the seed", "e2fsck judged 3 of 120 images, the kernel was not asked",
+                         f"of {spoken['lying']['images']} {begin} {spoken['lying']['opened']} opened"):
+                if said not in text:
+                    raise SystemExit(f"not told: {said}\n{text}")
+        if (spoken["e2fsck"], spoken["kernel"]) != (3, 0) or not spoken["lying"]["images"]:
+            raise SystemExit(f"--json: {spoken}")
+
+
+def check_prefixes(checker):
+    """Each prefix, if that is asked for: as many as there are requests that write, but for images that were seen."""
+    few = ["--workload", "namespace", "--format", "1k", "--mode", "ordered", "--states", "1", "--e2fsck", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        tried = []
+        for more in ([], ["--each-prefix"]):
+            report = pathlib.Path(folder, "report")
+            told(checker, *few, *more, "--report", report)
+            text = report.read_text(encoding="utf-8")
+            tried.append(int(re.search(r"^\| namespace (?:\|[^|]*){3}\| (\d+) \|", text, re.M)[1]))
+        if tried[0] > 1 or tried[1] < 20 or "was run: all." not in text:
+            raise SystemExit(f"prefixes of one sequence: {tried}\n{text}")
+
+
 def check_end(checker):
     """Whoever ends it finds nothing of it left."""
     run = subprocess.Popen([checker, "--states", "100000", "--e2fsck", "1", "--kernel", "0"], stdout=subprocess.PIPE,
@@ -107,6 +195,10 @@ def check_end(checker):
 def main():
     check_end(sys.argv[1])
     check_refusals(sys.argv[1])
+    check_killed_judge(sys.argv[1])
+    check_no_room(sys.argv[1])
+    check_reports(sys.argv[1])
+    check_prefixes(sys.argv[1])
     check_seed(sys.argv[1])
     print("a seed is a run, and what cannot be done is said")
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <regex>
@@ -16,15 +17,34 @@ namespace uext4::crash {
 
 namespace {
 
-// Runs a command; its output and exit status.
+constexpr int ended_without_status = -1;
+
+// Runs a command; its output and exit status. Without a status, the output ends with why there is none.
 int run(const std::string& command, std::string& out) {
     out.clear();
     FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-    if (!pipe) return -1;
+    if (!pipe) {
+        out = fmt::format("could not be started: {}\n", std::strerror(errno));
+        return ended_without_status;
+    }
     char buffer[4096];
     for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
     const int status = ::pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (status >= 0 && WIFEXITED(status)) return WEXITSTATUS(status);
+    const char* name = status >= 0 && WIFSIGNALED(status) ? ::sigabbrev_np(WTERMSIG(status)) : nullptr;
+    out += fmt::format("was ended by a signal ({})\n", name ? name : "unknown");
+    return ended_without_status;
+}
+
+// Of these it says that it did what it was asked to. Whatever else it ends with, it judged nothing: an operational
+// error, a usage error, a signal.
+bool judged(int status, int most) { return 0 <= status && status <= most; }
+constexpr int e2fsck_corrected = 1, e2fsck_uncorrected = 4;
+
+int run_e2fsck(const std::string& words, std::string& out) {
+    const int status = run("exec e2fsck " + words, out);
+    if (status == ended_without_status) out.insert(out.rfind('\n', out.size() - 2) + 1, "e2fsck ");
+    return status;
 }
 
 // Read-only: check, and what is there.
@@ -226,12 +246,18 @@ Result<void> ScratchFile::make(std::uint64_t size) {
     remove();
     const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file < 0) return fail(errno, "{}: cannot be made", path_);
+    // All of its space at once: what a map finds no space for later is a signal, and no error.
+    int why = ::posix_fallocate(file, 0, static_cast<off_t>(size));
     void* map = MAP_FAILED;
-    if (::ftruncate(file, static_cast<off_t>(size)) == 0)
+    if (why == 0) {
         map = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    const int why = errno;
+        if (map == MAP_FAILED) why = errno;
+    }
     ::close(file);
-    if (map == MAP_FAILED) return fail(why, "{}: cannot be mapped", path_);
+    if (map == MAP_FAILED) {
+        ::unlink(path_.c_str());
+        return fail(why, "{}: no room for {} bytes: {}", path_, size, std::strerror(why));
+    }
     bytes_ = static_cast<std::byte*>(map);
     size_ = size;
     return {};
@@ -252,26 +278,26 @@ Result<void> ScratchFile::hold(BlockDevice& image) {
     return {};
 }
 
-std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours) {
+Result<std::string> judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours) {
     std::string out;
-    if (auto held = scratch.hold(*state.image); !held) return held.error().what;
-    const auto replay = [&] { return run("exec e2fsck -E journal_only -y " + scratch.path(), out) <= 1; };
+    TRY(scratch.hold(*state.image));
+    const auto replay = [&] {
+        return judged(run_e2fsck("-E journal_only -y " + scratch.path(), out), e2fsck_corrected);
+    };
     bool replayed = replay();
     // A torn commit record that nobody was told of: e2fsck takes the file system for damaged then and forgets its
     // orphans. Without the record the log ends where it says.
     if (state.torn && out.find("was corrupt, replay was aborted") != std::string::npos) {
         auto without = std::make_shared<OverlayDevice>(state.image);
-        if (auto r = without->write(state.torn->offset, std::vector<std::byte>(state.torn->data.size())); !r)
-            return r.error().what;
-        if (auto held = scratch.hold(*without); !held) return held.error().what;
+        TRY(without->write(state.torn->offset, std::vector<std::byte>(state.torn->data.size())));
+        TRY(scratch.hold(*without));
         replayed = replay();
     }
     if (!replayed) return "e2fsck -E journal_only:\n" + out;
     const std::string cleared = out;
-    if (run("exec e2fsck -fn " + scratch.path(), out) != 0) {
-        auto loaded = MemoryDevice::load(scratch.path());
-        if (!loaded) return loaded.error().what;
-        const std::shared_ptr<BlockDevice> image = std::move(*loaded);
+    if (const int status = run_e2fsck("-fn " + scratch.path(), out); status != 0) {
+        if (!judged(status, e2fsck_uncorrected)) return "e2fsck -fn after its own replay:\n" + out;
+        const std::shared_ptr<BlockDevice> image = TRY(MemoryDevice::load(scratch.path()));
         auto orphans = orphans_of(image);
         if (!orphans) return orphans.error().what;
         const Result<bool> known = is_forgotten_attributes(image, cleared, out);
@@ -280,12 +306,12 @@ std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, Sc
         if (const std::string left = *known ? "" : unexplained(out, *orphans); !left.empty())
             return "e2fsck -fn after its own replay:\n" + left;
     }
-    if (!ours) return {};
+    if (!ours) return std::string();
     auto recovered = std::make_shared<OverlayDevice>(state.image);
     if (auto tree = recover_and_capture(recovered, mode); !tree) return tree.error().what;
-    if (auto held = scratch.hold(*recovered); !held) return held.error().what;
-    const int status = run("exec e2fsck -fn " + scratch.path(), out);
-    return status == 0 ? "" : "e2fsck -fn after our recovery:\n" + out;
+    TRY(scratch.hold(*recovered));
+    const int status = run_e2fsck("-fn " + scratch.path(), out);
+    return status == 0 ? std::string() : "e2fsck -fn after our recovery:\n" + out;
 }
 
 std::string e2fsck_is_missing() {
@@ -305,10 +331,10 @@ bool kernel_can_mount(const std::string& scratch) {
     return status == 0;
 }
 
-std::string judge_by_kernel(const Recording& recording, const CrashState& state, const Tree& wanted,
-                            const std::string& scratch) {
+Result<std::string> judge_by_kernel(const Recording& recording, const CrashState& state, const Tree& wanted,
+                                    const std::string& scratch) {
     std::string out;
-    if (auto saved = save_image(*state.image, scratch); !saved) return saved.error().what;
+    TRY(save_image(*state.image, scratch));
     const std::string place = scratch + ".mnt";
     ::mkdir(place.c_str(), 0700);
     const int mounted = run(fmt::format("mount -t ext4 -o loop,noatime {} {}", scratch, place), out);
@@ -320,14 +346,15 @@ std::string judge_by_kernel(const Recording& recording, const CrashState& state,
     if (mounted != 0) return "the kernel does not mount it: " + out;
     auto image = MemoryDevice::load(scratch);
     ::unlink(scratch.c_str());
-    if (!image) return image.error().what;
+    if (!image) return fail(image.error());
     auto tree = look(std::shared_ptr<BlockDevice>(std::move(*image)), "ordered", false);
     if (!tree) return "after the kernel's recovery: " + tree.error().what;
     const std::string other = difference(wanted, *tree, true);
-    if (other.empty()) return {};
+    if (other.empty()) return std::string();
     // Of a torn commit record that nobody was told of, Linux from 6.12 on is content with the first sector; e2fsck and
     // we are not. Either way the tree must be one that the workload allows.
-    if (state.kind == CutKind::torn && broken_promise(recording, state.acked, state.cut, *tree).empty()) return {};
+    if (state.kind == CutKind::torn && broken_promise(recording, state.acked, state.cut, *tree).empty())
+        return std::string();
     return "the kernel recovers another tree: " + other;
 }
 

@@ -45,15 +45,17 @@ private:
 };
 
 // On copies: e2fsck replays the journal and looks at everything; if `ours`, it looks at what our recovery left as well.
-// Complaints about an inode that waits on the orphan list are what that list is for; no other is passed over.
-std::string judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours);
+// Complaints about an inode that waits on the orphan list are what that list is for; no other is passed over. Error:
+// nothing could be judged, as there is no room for the copies.
+Result<std::string> judge_by_e2fsck(const CrashState& state, const std::string& mode, ScratchFile& scratch, bool ours);
 
-// The kernel's recovery of a copy gives the same tree. Whether the machine lets us mount:
 // Nothing, or why e2fsck can judge nothing here.
 std::string e2fsck_is_missing();
+// Whether the machine lets us mount.
 bool kernel_can_mount(const std::string& scratch);
-std::string judge_by_kernel(const Recording& recording, const CrashState& state, const Tree& wanted,
-                            const std::string& scratch);
+// The kernel's recovery of a copy gives the same tree. Error: as above.
+Result<std::string> judge_by_kernel(const Recording& recording, const CrashState& state, const Tree& wanted,
+                                    const std::string& scratch);
 
 Result<void> save_image(BlockDevice& device, const std::string& path);
 

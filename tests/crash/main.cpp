@@ -51,8 +51,9 @@ struct Options {
     std::optional<std::size_t> e2fsck{};  // as asked for
     std::uint64_t seed = 1;
     unsigned depth = 2;
-    bool thorough = false, capped = false, json = false, list = false, faults = false;
-    std::string of_cuts{};  // an option that says something about cuts
+    bool thorough = false, capped = false, json = false, list = false, faults = false, each_prefix = false;
+    std::string of_cuts{};      // an option that says something about cuts
+    std::string beside_list{};  // one that a list takes no notice of
 
     std::size_t one_in_for_e2fsck() const { return e2fsck.value_or(thorough ? 2 : 10); }
     void be_thorough() {
@@ -77,7 +78,7 @@ public:
     int run() {
         if (o_.one_in_for_e2fsck() != 0)
             if (const std::string missing = e2fsck_is_missing(); !missing.empty()) return refuse(missing);
-        if (o_.kernel) kernel_ = kernel_can_mount(scratch_);
+        if (o_.kernel) kernel_ = kernel_can_mount(scratch_) ? Kernel::judges : Kernel::cannot_mount;
         const auto start = std::chrono::steady_clock::now();
         std::size_t cells = 0, done = 0;
         (void)each_cell(
@@ -113,8 +114,12 @@ private:
 
     // Tried per sequence: all prefixes of the long run's few, some of its many.
     StateCounts counts_for(const Known& known) const {
-        if (!o_.thorough) return {30, 4, 3, 1};
-        return known.name == std::string("ace2") ? StateCounts{5, 1, 1, 0} : StateCounts{};
+        StateCounts counts;
+        if (!o_.thorough) counts = {30, 4, 3, 1};
+        else if (known.name == std::string("ace2")) counts = {5, 1, 1, 0};
+        if (o_.each_prefix) counts.prefix_percent = 100;
+        counts.ends_recordings = !o_.each_prefix;
+        return counts;
     }
 
     std::vector<Workload> sequences(const std::string& name) const {
@@ -138,6 +143,7 @@ private:
     Result<void> cell(const Known& known, const Format& format, const char* mode) {
         tallies_.push_back({known.name, format.name, mode});
         tallies_.back().repeated = known.is_repeated;
+        tallies_.back().prefix_percent = counts_.prefix_percent;
         const std::string names = fmt::format("{} {} {} {}", o_.seed, known.name, format.name, mode);
         std::seed_seq seed(names.begin(), names.end());
         random_.seed(seed);
@@ -151,17 +157,19 @@ private:
             const Recording recording = TRY(recorder.record(workload, between, random_() % 2));
             ++tallies_.back().recordings;
             bool good = true;
-            TRY(for_each_state(recording, counts_, random_, seen, [&](const CrashState& state) -> Result<bool> {
-                good = judge(recording, state);
+            const auto visit = [&](const CrashState& state) -> Result<bool> {
+                good = TRY(judge(recording, state));
                 return good;  // one failure tells enough of a recording
-            }));
+            };
+            TRY(for_each_state(recording, counts_, random_, seen, visit));
+            tallies_.back().at_limit += good && counts_.ends_recordings && seen.size() >= counts_.most;
         }
         if (!o_.json) fmt::print("{}\n", line_of(tallies_.back()));
         std::fflush(stdout);
         return {};
     }
 
-    bool judge(const Recording& recording, const CrashState& state) {
+    Result<bool> judge(const Recording& recording, const CrashState& state) {
         Tally& tally = tallies_.back();
         ++tally.states[static_cast<int>(state.kind)];
         ++judged_;
@@ -170,7 +178,7 @@ private:
         // Drawn whether they are needed or not, so that who judges does not change what is judged.
         std::mt19937_64 of_recovery(random_());
         const bool cut_again = random_() % 5 == 0, grows = random_() % 4 == 0;
-        const bool by_kernel = random_() % std::max<std::size_t>(o_.kernel, 1) == 0 && kernel_;
+        const bool by_kernel = random_() % std::max<std::size_t>(o_.kernel, 1) == 0 && kernel_ == Kernel::judges;
         Tree tree;
         std::string problem = judge_ourselves(recording, state, tree);
         if (state.kind == CutKind::lying) {
@@ -185,12 +193,12 @@ private:
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
         const std::size_t one_in = o_.one_in_for_e2fsck();
         if (problem.empty() && one_in && (tally.all_states() - 1) % one_in == 0) {
-            problem = judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0);
+            problem = TRY(judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0));
             ++tally.by_e2fsck;
         }
         if (problem.empty() && by_kernel) {
             ++tally.by_kernel;
-            problem = judge_by_kernel(recording, state, tree, scratch_);
+            problem = TRY(judge_by_kernel(recording, state, tree, scratch_));
         }
         if (ended) return false;  // and so may have been whoever judged
         if (problem.empty()) return true;
@@ -216,16 +224,29 @@ private:
         for (const Operation& o : recording.workload.setup) f.steps.push_back("before: " + describe(o));
         tell_steps(recording, f.steps);
         for (const Recording& thread : recording.threads) tell_steps(thread, f.steps);
+        keep(*state.image, f);
+        if (!o_.json) fmt::print("{}", text_of(f));
+        failures_.push_back(std::move(f));
+    }
+
+    void keep(BlockDevice& image, Failure& f) {
         if (o_.keep.empty()) {
             char folder[] = "/tmp/uext4-crash-XXXXXX";
-            if (::mkdtemp(folder)) o_.keep = folder;
+            if (!::mkdtemp(folder)) {
+                f.not_kept = fmt::format("{}: {}", folder, std::strerror(errno));
+                return;
+            }
+            o_.keep = folder;
         } else {
             ::mkdir(o_.keep.c_str(), 0755);
         }
         const std::string path = fmt::format("{}/{}.img", o_.keep, failures_.size() + 1);
-        if (save_image(*state.image, path)) f.image = path;
-        if (!o_.json) fmt::print("{}", text_of(f));
-        failures_.push_back(std::move(f));
+        if (const Result<void> saved = save_image(image, path); saved) {
+            f.image = path;
+        } else {
+            ::unlink(path.c_str());  // a part of an image misleads
+            f.not_kept = saved.error().what;
+        }
     }
 
     // What runs this cell again, with the same judges.
@@ -234,9 +255,12 @@ private:
                                        t.format, t.mode);
         const Options usual;
         if (o_.thorough) call += " --long";
+        if (o_.capped) call += fmt::format(" --states {}", o_.states);  // behind --long, which asks for more
+        if (o_.each_prefix) call += " --each-prefix";
         if (o_.depth != usual.depth) call += fmt::format(" --depth {}", o_.depth);
         if (o_.e2fsck) call += fmt::format(" --e2fsck {}", *o_.e2fsck);
         if (o_.kernel != usual.kernel) call += fmt::format(" --kernel {}", o_.kernel);
+        if (o_.failures != usual.failures) call += fmt::format(" --failures {}", o_.failures);
         return call;
     }
 
@@ -262,17 +286,18 @@ private:
 
     int finish(double seconds) {
         Result<void> told;
-        if (!o_.html.empty()) told = write_text(o_.html, html(tallies_, failures_));
+        if (!o_.html.empty()) told = write_text(o_.html, html(tallies_, failures_, kernel_));
         if (!o_.report.empty()) {
             const std::string tables = markdown(tallies_, distinct_.size(), seconds, kernel_);
             if (Result<void> r = write_between_marks(o_.report, "crash", tables); !r) told = std::move(r);
         }
-        if (o_.json) fmt::print("{}", json(tallies_, failures_));
+        if (o_.json) fmt::print("{}", json(tallies_, failures_, kernel_));
         else
             fmt::print(
-                "trace {:016x} of what is the same each time\n{} states, {} distinct, {:.0f} a second, {} failures\n",
-                trace_of_all(), judged_, distinct_.size(), static_cast<double>(judged_) / std::max(seconds, 0.001),
-                failures_.size());
+                "{}\n{}\n{}\ntrace {:016x} of what is the same each time\n{} states, {} distinct, {:.0f} a second, {} "
+                "failures\n",
+                prefixes_of(tallies_), judges_of(tallies_, kernel_), lying_of(tallies_), trace_of_all(), judged_,
+                distinct_.size(), static_cast<double>(judged_) / std::max(seconds, 0.001), failures_.size());
         if (!told) return refuse(told.error().what);
         return failures_.empty() ? 0 : 1;
     }
@@ -286,7 +311,7 @@ private:
     std::size_t judged_ = 0;  // told apart within their cell
     std::vector<Tally> tallies_;
     std::vector<Failure> failures_;
-    bool kernel_ = false;
+    Kernel kernel_ = Kernel::not_asked;
 };
 
 int list(bool as_json) {
@@ -329,7 +354,9 @@ bool parse(int argc, char** argv, Options& o) {
         const std::string option = argv[i];
         if (option != "--faults" && option != "--seed" && option != "--long" && option != "--report")
             o.of_cuts = option;
+        if (option != "--list" && option != "--json") o.beside_list = option;
         if (option == "--long") o.be_thorough();
+        else if (option == "--each-prefix") o.each_prefix = true;
         else if (option == "--json") o.json = true;
         else if (option == "--list") o.list = true;
         else if (option == "--faults") o.faults = true;
@@ -343,7 +370,7 @@ bool parse(int argc, char** argv, Options& o) {
                                                        : nullptr;
             const bool number = option == "--states" || option == "--seed" || option == "--depth" ||
                                 option == "--e2fsck" || option == "--kernel" || option == "--failures";
-            if ((!text && !number) || i + 1 == argc) {
+            if ((!text && !number) || i + 1 == argc || (text && !*argv[i + 1])) {
                 fmt::print(stderr, "crash: {}: {}\n", option, text || number ? "needs a value" : "no such option");
                 return false;
             }
@@ -381,6 +408,8 @@ int main(int argc, char** argv) {
     const char* wanted = std::getenv("UEXT4_LONG");
     if (wanted && std::string(wanted) == "1") options.be_thorough();
     if (!parse(argc, argv, options)) return 2;
+    if (options.list && !options.beside_list.empty())
+        return refuse(fmt::format("--list tells of everything, so {} has no meaning beside it", options.beside_list));
     if (options.list) return list(options.json);
     if (options.faults && !options.of_cuts.empty())
         return refuse(fmt::format("--faults makes no cuts, so {} has no meaning beside it", options.of_cuts));

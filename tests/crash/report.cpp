@@ -1,5 +1,6 @@
 #include "tests/crash/report.h"
 
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <set>
 #include <sstream>
 
 namespace uext4::crash {
@@ -65,6 +68,7 @@ void Tally::add(const Tally& other) {
     by_e2fsck += other.by_e2fsck;
     by_kernel += other.by_kernel;
     failures += other.failures;
+    at_limit += other.at_limit;
     lying_opened += other.lying_opened;
     lying_sound += other.lying_sound;
     lying_kept += other.lying_kept;
@@ -76,10 +80,11 @@ std::string text_of(const Failure& f) {
     out += fmt::format("  {}: {}\n  {}\n", f.kind, f.cut, f.problem);
     if (!f.again.empty()) out += "  again: " + f.again + "\n";
     if (!f.image.empty()) out += "  kept: " + f.image + "\n";
+    if (!f.not_kept.empty()) out += "  not kept: " + f.not_kept + "\n";
     return out;
 }
 
-std::string markdown(const std::vector<Tally>& tallies, std::size_t distinct, double seconds, bool kernel) {
+std::string markdown(const std::vector<Tally>& tallies, std::size_t distinct, double seconds, Kernel kernel) {
     std::string out = "|", line = "|";
     for (const char* column : columns) {
         out += fmt::format(" {} |", column);
@@ -102,17 +107,47 @@ std::string markdown(const std::vector<Tally>& tallies, std::size_t distinct, do
     Tally sum = sum_of(tallies);
     sum.workload = "all";
     out += row(sum, "| ", " | ", " |\n");
-    const std::size_t lying = sum.states[static_cast<int>(CutKind::lying)];
-    out += fmt::format(
-        "\n{} distinct images in {:.0f} s, {:.0f} a second; {}.\n\nOf {} images of a device whose flush lies, {} "
-        "opened, "
-        "in {} every structure was sound, and in {} everything synced was there: nothing may be expected of such a "
-        "device, "
-        "and none made the program fail.\n",
-        distinct, seconds, static_cast<double>(distinct) / std::max(seconds, 0.001),
-        kernel ? "the kernel recovered a sample" : "this machine could not mount, so the kernel judged none", lying,
-        sum.lying_opened, sum.lying_sound, sum.lying_kept);
+    out += fmt::format("\n{} distinct images in {:.0f} s, {:.0f} a second; {}. {}.\n\n{}.\n", distinct, seconds,
+                       static_cast<double>(distinct) / std::max(seconds, 0.001), judges_of(tallies, kernel),
+                       prefixes_of(tallies), lying_of(tallies));
     return out;
+}
+
+std::string prefixes_of(const std::vector<Tally>& tallies) {
+    std::map<unsigned, std::set<std::string>> by_percent;
+    for (const Tally& t : tallies)
+        if (t.recordings != 0) by_percent[t.prefix_percent].insert(t.workload);
+    std::string out = "prefixes tried of each sequence that was run: ";
+    for (bool first = true; const auto& [percent, names] : by_percent) {
+        if (!first) out += ", ";
+        first = false;
+        out += percent == 100 ? "all" : fmt::format("{} % drawn by the seed", percent);
+        if (by_percent.size() > 1) out += fmt::format(" of {}", fmt::join(names, " and "));
+    }
+    if (by_percent.empty()) return out + "none";
+    const Tally sum = sum_of(tallies);
+    if (sum.at_limit != 0)
+        out += fmt::format("; {} of {} sequences ended early, at the limit of states", sum.at_limit, sum.recordings);
+    return out;
+}
+
+std::string judges_of(const std::vector<Tally>& tallies, Kernel kernel) {
+    const Tally sum = sum_of(tallies);
+    std::string out = fmt::format("e2fsck judged {} of {} images, the kernel ", sum.by_e2fsck, sum.all_states());
+    switch (kernel) {
+        case Kernel::not_asked: return out + "was not asked";
+        case Kernel::cannot_mount: return out + "none, as this machine could not mount";
+        case Kernel::judges: break;
+    }
+    return out + std::to_string(sum.by_kernel);
+}
+
+std::string lying_of(const std::vector<Tally>& tallies) {
+    const Tally sum = sum_of(tallies);
+    return fmt::format(
+        "of {} images of a device whose flush lies, {} opened, in {} every structure was sound, and in {} everything "
+        "synced was there: nothing may be expected of such a device, and none made the program fail",
+        sum.states[static_cast<int>(CutKind::lying)], sum.lying_opened, sum.lying_sound, sum.lying_kept);
 }
 
 Result<void> write_text(const std::string& path, const std::string& text) {
@@ -154,7 +189,7 @@ Result<void> write_between_marks(const std::string& path, const std::string& nam
     return write_text(path, all);
 }
 
-std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures) {
+std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& failures, Kernel kernel) {
     std::string out =
         "<!doctype html><meta charset=utf-8><title>Crash states</title><style>body{font:14px sans-serif;margin:2em}"
         "table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .6em;text-align:right}"
@@ -162,22 +197,32 @@ std::string html(const std::vector<Tally>& tallies, const std::vector<Failure>& 
     for (const char* column : columns) out += fmt::format("<th>{}", column);
     for (const Tally& t : tallies) out += row(t, "<tr><td>", "<td>", "\n");
     out += "</table>";
+    for (const std::string& sentence : {prefixes_of(tallies), judges_of(tallies, kernel), lying_of(tallies)})
+        out += "<p>" + escaped(sentence) + ".\n";
     out += failures.empty() ? "<p>No failure." : fmt::format("<h2>{} failures</h2>", failures.size());
     for (const Failure& f : failures) out += "<pre>" + escaped(text_of(f)) + "</pre>";
     return out + "\n";
 }
 
-std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures) {
+std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& failures, Kernel kernel) {
     std::string out = "{\"cells\": [";
     for (std::size_t i = 0; i < tallies.size(); ++i) {
         const Tally& t = tallies[i];
         out += fmt::format(
             "{}{{\"workload\": {}, \"image\": {}, \"mode\": {}, \"recordings\": {}, \"states\": {}, "
-            "\"cut_recoveries\": {}, \"e2fsck\": {}, \"kernel\": {}, \"failures\": {}, \"trace\": \"{:016x}\"}}",
+            "\"prefix_percent\": {}, \"cut_recoveries\": {}, \"e2fsck\": {}, \"kernel\": {}, \"failures\": {}, "
+            "\"trace\": \"{:016x}\"}}",
             i ? ", " : "", quoted(t.workload), quoted(t.format), quoted(t.mode), t.recordings, t.all_states(),
-            t.cut_recoveries, t.by_e2fsck, t.by_kernel, t.failures, t.trace);
+            t.prefix_percent, t.cut_recoveries, t.by_e2fsck, t.by_kernel, t.failures, t.trace);
     }
-    out += fmt::format("], \"states\": {}, \"failures\": [", sum_of(tallies).all_states());
+    const Tally sum = sum_of(tallies);
+    out += fmt::format(
+        "], \"states\": {}, \"e2fsck\": {}, \"kernel\": {}, \"lying\": {{\"images\": {}, \"opened\": {}, \"sound\": "
+        "{}, "
+        "\"kept\": {}}}, \"said\": [{}, {}, {}], \"failures\": [",
+        sum.all_states(), sum.by_e2fsck, sum.by_kernel, sum.states[static_cast<int>(CutKind::lying)], sum.lying_opened,
+        sum.lying_sound, sum.lying_kept, quoted(prefixes_of(tallies)), quoted(judges_of(tallies, kernel)),
+        quoted(lying_of(tallies)));
     for (std::size_t i = 0; i < failures.size(); ++i) out += (i ? ", " : "") + quoted(text_of(failures[i]));
     return out + "]}\n";
 }

@@ -144,7 +144,7 @@ private:
                        std::uint64_t total, std::size_t acked, const RecordedWrite* torn = nullptr) {
         if (!seen_.insert(total)) return true;
         const bool more = TRY(visit_({kind, std::move(what), cut, acked, std::move(image), total, torn}));
-        return more && seen_.size() < counts_.most;
+        return more && (!counts_.ends_recordings || seen_.size() < counts_.most);
     }
 
     const Recording& recording_;

@@ -47,6 +47,7 @@ struct StateCounts {
     unsigned prefix_percent = 100;                   // of the prefixes of a recording
     std::size_t subsets = 20, torn = 12, lying = 3;  // tried per recording
     std::size_t most = ~std::size_t{0};              // distinct states in all
+    bool ends_recordings = true;                     // `most` also ends the recording that it is reached in
 };
 
 // Calls visit for each state whose image was not seen before, until it returns false. The state lives during the call.

@@ -114,7 +114,12 @@ def check_tool(explorer, first):
     Outcome(explorer, *replay)
     some = ["--scenario", scenario, "--schedules", "3"]
     for wrong in (["--scenario", "none"], ["--replay", "x"], ["--scheduler", "best"], ["--schedules", "0"],
-                  ["--replay", ""], ["--json"], ["--design", "nonsuch"], ["--scenario", scenario, "--design", "nonsuch"],
+                  ["--replay", ""], ["--html", ""], ["--scenario", ""], ["--json"],
+                  *(["--list", *more] for more in (["--scenario", scenario], ["--design", "shipped"], ["--seed", "1"],
+                                                   ["--schedules", "1"], ["--scheduler", "pct"], replay,
+                                                   ["--html", "/dev/null"])),
+                  *(["--replay", f"{scenario}/shipped:{cut}"] for cut in ("", "1", "1.", "1.4,", "1.4,2")),
+                  ["--design", "nonsuch"], ["--scenario", scenario, "--design", "nonsuch"],
                   ["--scenario", "renames", "--design", design],
                   ["--replay", "mapped-punch/shipped:9999.3"], ["--replay", "mapped-punch/shipped:1.99"],
                   *([*replay, *more] for more in (["--scenario", scenario], ["--design", "shipped"], ["--seed", "1"],

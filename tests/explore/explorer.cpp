@@ -5,36 +5,74 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <unordered_set>
 
 namespace uext4::explore {
 
 namespace {
 
-constexpr unsigned seconds_a_schedule = 60;
+// A schedule is stuck when it has had so much processor time, or has been looked at so often: by the clock on the wall
+// alone, a process that was suspended or starved would be.
+constexpr unsigned seconds_between_looks = 60, seconds_of_processor = 30, most_looks = 11;
 
 Shared* shared_for_signals = nullptr;
+std::atomic<const TokenScheduler*> scheduler_for_signals = nullptr;
+volatile std::sig_atomic_t looks = 0, processor_before = 0;  // of the schedule under way
+
+unsigned processor_seconds() {
+    timespec now{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<unsigned>(now.tv_sec);
+}
 
 // The design that this process runs; null for the shipped one.
 const designs::WrongDesign* wrong_design = nullptr;
 
+// Only what a signal handler may do from here to died(): no memory is allocated, nothing is locked.
+void tell_signal(int signal) {
+    const std::span<char> text = std::span(shared_for_signals->text).first(shared_for_signals->text.size() - 1);
+    std::span<char> rest = text;
+    if (signal == SIGALRM) {
+        rest = put(rest, "stuck (ALRM): no end of the schedule after ");
+        rest = put(put(rest, static_cast<unsigned>(looks) * seconds_between_looks), " s, in which it used ");
+        rest = put(put(rest, processor_seconds() - static_cast<unsigned>(processor_before)), " s of the processor");
+    } else {
+        const char* name = ::sigabbrev_np(signal);
+        rest = put(put(rest, "ended by a signal: "), name ? name : "unknown");
+    }
+    rest.front() = 0;  // in case that nothing can be told of the threads
+    if (const TokenScheduler* scheduler = scheduler_for_signals.load()) {
+        const std::span<char> turn = put(rest, "\n");
+        scheduler->tell_turn(turn).front() = 0;
+    }
+}
+
 // What the process wrote to its error output is the reason: the caller of the child reads it.
 void died(int signal) {
+    if (signal == SIGALRM) {
+        looks = looks + 1;
+        const unsigned used = processor_seconds() - static_cast<unsigned>(processor_before);
+        if (used < seconds_of_processor && static_cast<unsigned>(looks) < most_looks) {
+            ::alarm(seconds_between_looks);
+            return;
+        }
+    }
     shared_for_signals->failure.store(signal == SIGABRT   ? Failure::lock_order
                                       : signal == SIGALRM ? Failure::livelock
                                                           : Failure::crash);
-    if (!shared_for_signals->text[0]) {
-        const char* name = ::sigabbrev_np(signal);
-        shared_for_signals->set_text(name ? name : "signal");
-    }
+    if (!shared_for_signals->text[0]) tell_signal(signal);
     ::_exit(1);
 }
 
@@ -45,8 +83,11 @@ void watch_signals(Shared& shared) {
 
 void run_once(const Scenario& scenario, const MemoryDevice& image, Picker& picker, Shared& shared, bool record,
               std::unordered_set<std::uint64_t>& seen) {
-    ::alarm(seconds_a_schedule);
     TokenScheduler scheduler(picker, shared, record);
+    scheduler_for_signals = &scheduler;
+    looks = 0;
+    processor_before = static_cast<std::sig_atomic_t>(processor_seconds());
+    ::alarm(seconds_between_looks);
     {
         World world(scenario, image.clone(), &scheduler);
         world.mount();
@@ -62,6 +103,7 @@ void run_once(const Scenario& scenario, const MemoryDevice& image, Picker& picke
     c.trace_hash = c.trace_hash * 0x100000001b3 ^ scheduler.order_hash();
     if (seen.insert(scheduler.order_hash()).second) ++c.distinct;
     picker.end(scheduler.steps());
+    scheduler_for_signals = nullptr;
 }
 
 std::string contents(int fd) {
@@ -102,12 +144,14 @@ Found Explorer::in_child(const Scenario& scenario, const Design& design, Picker&
     shared_->deviation_count = 0;
     const int words = ::memfd_create("explore-stderr", MFD_CLOEXEC);
     std::fflush(nullptr);
-    const pid_t child = ::fork();
+    const pid_t parent = ::getpid(), child = ::fork();
     if (child < 0) {
         std::perror("fork");
         std::_Exit(2);
     }
     if (child == 0) {
+        // Nobody waits for it when this process is killed; which it may have been already.
+        if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(2);
         ::dup2(words, 2);
         watch_signals(*shared_);
         // One at a time is all that ever runs: on one processor the token changes hands quicker.

@@ -19,7 +19,9 @@ struct Options {
     Algorithm algorithm = Algorithm::random;
     std::uint64_t schedules = 1000, seed = 1;
     bool list = false, json = false;
-    std::string searching{};  // an option that says what to search
+    std::string searching{};    // an option that says what to search
+    std::string beside_list{};  // one that a list takes no notice of
+    std::string empty{};        // one whose value is
 };
 
 // Also read by ./dev, which judges the options before anything is built.
@@ -43,6 +45,8 @@ std::optional<Options> parse(int count, char** arguments) {
         }
         if (i + 1 == count) return std::nullopt;
         const char* value = arguments[++i];
+        o.beside_list = a;
+        if (!*value) o.empty = a;
         if (a != "--replay" && a != "--html") o.searching = a;
         if (a == "--scenario") o.scenario = value;
         else if (a == "--design") o.design = value;
@@ -207,6 +211,9 @@ int main(int count, char** arguments) {
         fmt::print(stderr, "{}\n", usage);
         return 2;
     }
+    if (!o->empty.empty()) return refuse(o->empty + ": needs a value");
+    if (o->list && !o->beside_list.empty())
+        return refuse(fmt::format("--list tells of everything, so {} has no meaning beside it", o->beside_list));
     if (o->list) return list(o->json);
     if (o->json) return refuse("--json is for --list");
     if (o->schedules == 0) return refuse("0 schedules show nothing");

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <iterator>
+#include <limits>
 
 namespace uext4::explore {
 
@@ -50,8 +52,21 @@ bool parse_schedule(std::string_view text, Schedule& out) {
         if (at == end) break;
         if (*at != ',') return false;
         ++at;
+        if (at == end) return false;
     }
     return !out.empty();
+}
+
+std::span<char> put(std::span<char> out, std::string_view text) {
+    const std::size_t n = std::min(out.size(), text.size());
+    std::memcpy(out.data(), text.data(), n);
+    return out.subspan(n);
+}
+
+std::span<char> put(std::span<char> out, unsigned number) {
+    char digits[std::numeric_limits<unsigned>::digits10 + 1];
+    const auto end = std::to_chars(std::begin(digits), std::end(digits), number).ptr;
+    return put(out, std::string_view(digits, end));
 }
 
 void Shared::set_text(std::string_view message) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -69,6 +70,10 @@ struct Counters {
     std::uint64_t errors = 0;         // requests that were made to fail
     std::uint64_t trace_hash = 0;     // of everything that was chosen, all schedules
 };
+
+// Into `out`, as far as it has room; the rest of it is returned. For signal handlers: nothing is allocated.
+std::span<char> put(std::span<char> out, std::string_view text);
+std::span<char> put(std::span<char> out, unsigned number);
 
 struct Shared {
     static constexpr std::size_t max_deviations = 1 << 17, max_events = 1 << 17, max_names = 1 << 12;

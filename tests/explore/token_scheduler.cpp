@@ -35,7 +35,8 @@ TokenScheduler::TokenScheduler(Picker& picker, Shared& shared, bool record)
     shared_.event_count = shared_.name_count = shared_.thread_count = 0;
     Task& main = add(this, "main");
     main.counts = true;
-    self() = running_ = &main;
+    running_ = &main;
+    self() = &main;
     set_scheduler(this);
 }
 
@@ -287,6 +288,19 @@ void TokenScheduler::thread_exiting(const void* thread) {
 }
 
 // ---- failures
+
+std::span<char> TokenScheduler::tell_turn(std::span<char> out) const {
+    const Task* task = running_.load();
+    if (!task) return out;
+    out = put(put(put(out, "thread "), static_cast<unsigned>(task->number)), " ");
+    out = put(out, task->name);
+    if (task->where.line() == 0) return put(out, " has the turn, and has met no point yet");
+    out = put(out, " has the turn; its last point: \"");
+    out = put(out, task->what ? task->what : "");
+    out = put(out, "\" at ");
+    out = put(out, base_name(task->where.file_name()));
+    return put(put(out, ":"), task->where.line());
+}
 
 std::string TokenScheduler::describe_threads() const {
     std::string text;

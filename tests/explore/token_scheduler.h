@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -35,6 +36,9 @@ public:
 
     // Ends the process with this failure.
     [[noreturn]] void fail(Failure kind, const std::string& text);
+    // Who has the turn and where it was last, into `out`, of which the rest is returned. For signal handlers: what
+    // changes meanwhile may be told of two moments.
+    std::span<char> tell_turn(std::span<char> out) const;
     // The choices so far, into `shared`. Called by signal handlers as well.
     void save_choices();
 
@@ -99,7 +103,7 @@ private:
     std::mutex tasks_lock_;  // a thread that starts looks itself up while another one runs
     std::map<const void*, Task*> by_thread_;
     std::vector<std::unique_ptr<Task>> tasks_;
-    Task* running_ = nullptr;
+    std::atomic<Task*> running_ = nullptr;
     std::chrono::nanoseconds now_ = std::chrono::seconds(1);
     std::uint32_t step_ = 0, sub_ = 0, atomics_ = 0;
     unsigned idle_timers_ = 0;

@@ -208,6 +208,7 @@ protected:
     }
     // In a child, since nothing brings the rights back.
     static void in_child(const std::function<std::vector<std::string>()>& body) {
+        std::fflush(nullptr);  // or what the test's own output holds back is the child's to write as well
         const auto failures =
             hostile::run_in_batches(1, [](std::size_t) { return "sandboxed"; }, [&](std::size_t) { return body(); });
         for (const std::string& failure : failures) ADD_FAILURE() << failure;
