@@ -41,7 +41,7 @@ def main():
         # What the program knows, and what the list says of it.
         source = (dev.parent / "tests" / verb / "main.cpp").read_text(encoding="utf-8")
         listed = usage.options_of(dev.parent / "tests" / verb / "usage.inc")
-        if set(re.findall(r'"(--[a-z0-9]+)"', source)) - {"--help"} != set(listed):
+        if set(re.findall(r'"(--[a-z0-9-]+)"', source)) - {"--help"} != set(listed):
             bad.append(f"tests/{verb}/usage.inc lists {', '.join(listed)}")
         expect(2, "no such option", verb, "--no-such-option")
         expect(2, "needs a value", verb, "--list", "--seed")
