@@ -131,7 +131,13 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
     atomic_point("FileCache::client_maps", &pages);
-    if (ClientMapsHook* maps = pages.client_maps()) maps->cut(size);
+    if (ClientMapsHook* maps = pages.client_maps()) {
+        // Of a folio above a page a part is away for a moment, and a commit looks without the folio's lock.
+        constexpr std::uint64_t page = 4096;
+        if (tail.folio && folio_size > page)
+            detach_journaled_blocks(tail.folio, ~BlockMask{0} << size % folio_size / bs);
+        maps->cut(size);
+    }
     const bool was_orphan = orphans.contains(inode);
     const unsigned credits =
         step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;

@@ -3,6 +3,7 @@
 
 #include <sys/wait.h>
 
+#include <atomic>
 #include <thread>
 
 namespace uext4::test {
@@ -245,6 +246,30 @@ TEST_P(PrivateMaps, LoseTheirCopiesToATruncate) {
     EXPECT_EQ(seen, 0);
     EXPECT_EQ(read(file, 1, page), pattern(page + 1, 1).substr(page));
     EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
+    uext4_close(file);
+    unmount();
+}
+
+// A commit copies the block in which the file ends while the file is cut inside of it.
+TEST_P(PrivateMaps, AreCutBesideCommits) {
+    make(std::string("-t ext4 -J size=64 ") + GetParam(), "data=journal", "256M");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    write(file, pattern(30 * page, 1));
+    char* memory = map(file, 32 * page, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    std::atomic<bool> over{false};
+    std::thread syncing([&] {
+        while (!over.load()) EXPECT_EQ(uext4_fsync(file), 0);
+    });
+    for (unsigned i = 0; i < 400; ++i) {
+        const std::size_t size = (1 + i * 7 % 29) * page - i % 3 * 100;
+        write(file, pattern(30 * page, i));
+        ASSERT_EQ(uext4_ftruncate(file, static_cast<off_t>(size)), 0);
+        ASSERT_EQ(read(file, 32 * page), pattern(30 * page, i).substr(0, size));
+    }
+    over.store(true);
+    syncing.join();
+    EXPECT_EQ(uext4_unmap(memory, 32 * page), 0);
     uext4_close(file);
     unmount();
 }
