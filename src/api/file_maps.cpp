@@ -40,8 +40,13 @@ void FileMaps::resume() {
     if (ClientMaps* maps = engine()) maps->resume();
 }
 
-Result<void> FileMaps::stop() {
+Result<void> FileMaps::may_stop() {
     if (const std::size_t n = live()) return fail(EBUSY, "{} memory maps of files are left: unmap them first", n);
+    return {};
+}
+
+Result<void> FileMaps::stop() {
+    TRY(may_stop());
     std::unique_ptr<ClientMaps> ended;
     MutexLock guard(lock_);
     ended.swap(engine_);
@@ -84,7 +89,7 @@ Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>
     return quiesce_file(inode, change);
 }
 
-void FileMaps::between_stores(Inode& inode, const std::function<void()>& change) { between_stores_to(inode, change); }
+void FileMaps::take_stores(Inode& inode) { take_stores_of(inode); }
 
 Result<void> FileMaps::holding(Inode& inode, const std::function<Result<void>()>& look) {
     WriteLock guard(inode.rw);

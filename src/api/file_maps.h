@@ -28,6 +28,7 @@ public:
     // Files without maps and without a name are held no longer, so that their space comes back. Nothing is held by the
     // caller.
     void let_go();
+    Result<void> may_stop();  // EBUSY: maps are left
     // Ends the engine; no map may be left. EBUSY.
     Result<void> stop();
     // For tests: as on a kernel whose faults cannot be told apart (Linux before 6.4).
@@ -37,7 +38,7 @@ public:
     void make_room(Inode& inode) override;
     Result<void> sync(Inode& inode) override;
     Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) override;
-    void between_stores(Inode& inode, const std::function<void()>& change) override;
+    void take_stores(Inode& inode) override;
     Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) override;
     Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
 

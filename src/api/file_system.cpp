@@ -43,12 +43,18 @@ FileSystem::FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volum
 FileSystem::~FileSystem() { volume_->when_read_only({}); }
 
 Result<void> FileSystem::unmount() {
+    TRY(maps_.may_stop());
+    // What files without maps are held for waits for the thaw.
+    Result<void> thawed;
+    if (volume_->gate().closed()) thawed = thaw();
     TRY(maps_.stop());
-    return volume_->close();
+    Result<void> closed = volume_->close();
+    return closed ? thawed : closed;
 }
 
 // Whether it has gone well or not: where the gate is open, stores that waited go on, or end.
 Result<void> FileSystem::freeze() {
+    if (!volume_->gate().closed()) maps_.let_go();  // what was removed is not there any more
     Result<void> done = volume_->freeze();
     if (!done) maps_.resume();
     return done;

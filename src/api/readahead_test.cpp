@@ -96,13 +96,19 @@ TEST_F(Readahead, OfOneReader) {
               few);
 }
 
-TEST_F(Readahead, OfThreeReadersByTurns) {
-    auto file = open();
-    EXPECT_LT(reads([&] {
-                  for (std::uint64_t i = 0; i < pages / 3; ++i)
-                      for (std::uint64_t reader = 0; reader < 3; ++reader) read_page(*file, reader * (pages / 3) + i);
-              }),
-              3 * few);
+TEST_F(Readahead, OfReadersByTurns) {
+    for (const std::uint64_t readers : {3, 8}) {
+        ASSERT_TRUE(fs_->unmount());
+        mount();
+        auto file = open();
+        const std::uint64_t each = pages / readers;
+        EXPECT_LT(reads([&] {
+                      for (std::uint64_t i = 0; i < each; ++i)
+                          for (std::uint64_t reader = 0; reader < readers; ++reader)
+                              read_page(*file, reader * each + i);
+                  }),
+                  readers * 20);
+    }
 }
 
 TEST_F(Readahead, OfAReaderBesideOneWhoReadsHereAndThere) {

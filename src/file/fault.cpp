@@ -147,7 +147,8 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
 
 Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& change) {
     WriteLock invalidate(inode.pages().invalidate);
-    if (!inode.fs().read_only.load()) {
+    // Also where errors=remount-ro has ended changes: what was written before that is written still.
+    if (!inode.fs().options.read_only && !inode.fs().journal.aborted()) {
         TRY(write_back(inode));
         // Folios that a transaction owns are its own until it has copied them.
         if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
@@ -166,9 +167,14 @@ Result<void> end_stores(Inode& inode) {
     return {};
 }
 
-void between_stores_to(Inode& inode, const std::function<void()>& change) {
-    WriteLock invalidate(inode.pages().invalidate);
-    change();
+void take_stores_of(Inode& inode) {
+    FileCache& pages = inode.pages();
+    WriteLock invalidate(pages.invalidate);
+    // Not all of the map at once: the kernel makes page tables for it.
+    for (auto index = pages.next_cached(0); index; index = pages.next_cached(*index + 1)) {
+        Result<LockedFolio> folio = pages.lock(*index, false);
+        if (folio && *folio) pages.protect(*folio);
+    }
 }
 
 void make_room_for(Inode& inode) {

@@ -16,8 +16,8 @@ Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& cha
 
 // Every store through a client map is a fault again, and asks whether it may. Inode exclusive held.
 Result<void> end_stores(Inode& inode);
-// Calls `change` while no store through a map of the file is being served.
-void between_stores_to(Inode& inode, const std::function<void()>& change);
+// The same where nothing can be written any more. Nothing is held.
+void take_stores_of(Inode& inode);
 
 // What frees space that is only pending. Inode may not be held.
 void make_room_for(Inode& inode);

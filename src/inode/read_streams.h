@@ -51,7 +51,7 @@ private:
         return next == first || next == first + 1;
     }
 
-    std::array<std::atomic<std::uint64_t>, 4> streams_{};  // the folio where it goes on, and its window
+    std::array<std::atomic<std::uint64_t>, 16> streams_{};  // the folio where it goes on, and its window
     std::atomic<std::uint32_t> turn_{0};
 };
 

@@ -341,9 +341,7 @@ void ClientMaps::protect_all() {
         MutexLock guard(attach_lock_);
         for (const auto& [inode, attached] : attached_) all.push_back(attached);
     }
-    for (const Attached& one : all)
-        server_.between_stores(*one.inode,
-                               [&] { one.file->protect(0, round_down(std::uint64_t{INT64_MAX}, page_size)); });
+    for (const Attached& one : all) server_.take_stores(*one.inode);
 }
 
 void ClientMaps::settle_soon() {

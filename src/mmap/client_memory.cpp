@@ -99,9 +99,8 @@ void ClientMemory::cut(std::uint64_t size) {
     // beyond in the folio nobody makes use meanwhile: it is locked, or not in the cache.
     rlimit limit{};
     ::getrlimit(RLIMIT_FSIZE, &limit);
-    if (size_ <= limit.rlim_cur && ::ftruncate(fd_, static_cast<off_t>(shown)) == 0 && lengthen(fd_, size_) == 0)
-        return;
-    punch(shown, wanted - shown);
+    if (size_ > limit.rlim_cur || ::ftruncate(fd_, static_cast<off_t>(shown)) != 0) return punch(shown, wanted - shown);
+    if (lengthen(fd_, size_) != 0) size_ = shown;
 }
 
 Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) {

@@ -32,8 +32,8 @@ public:
     virtual Result<void> sync(Inode& inode) = 0;
     // Calls `change` while the file is all on the device, nothing of it is cached, and nobody can bring it back.
     virtual Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) = 0;
-    // Calls `change` while no store to the file is being served.
-    virtual void between_stores(Inode& inode, const std::function<void()>& change) = 0;
+    // Each page of the file asks again before it is stored to.
+    virtual void take_stores(Inode& inode) = 0;
     // Calls `look`, which changes nothing of the file, with Inode held exclusively, also while the file system is
     // frozen.
     virtual Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) = 0;

@@ -264,5 +264,30 @@ TEST(Freeze, LetsStoresGoWhenTheThawFails) {
     EXPECT_TRUE(storing.goes_on()) << "they wait";
 }
 
+// A file that had maps is held a moment longer: neither the unmount waits for that, nor is it an orphan when it is
+// gone.
+TEST(Freeze, OfFilesThatHadMaps) {
+    constexpr std::size_t page = 4096;
+    for (const char* format : {"-b 4096", "-b 4096 -O orphan_file"})
+        for (int round = 0; round < 10; ++round) {
+            FaultyMount m(fresh_image(format));
+            ASSERT_TRUE(m.mount("", true));
+            for (const char* name : {"stays", "goes"}) {
+                auto file = m.open(std::string("/") + name);
+                ASSERT_TRUE(file->truncate(page));
+                auto memory = file->map(0, page, PROT_READ | PROT_WRITE, MAP_SHARED);
+                if (!memory) GTEST_SKIP() << memory.error().what;
+                static_cast<volatile char*>(*memory)[0] = 'm';
+                ASSERT_TRUE(ClientMaps::unmap(*memory, page));
+            }
+            const auto top = m.fs->root();
+            ASSERT_TRUE(m.fs->unlink(**top, "goes", root, false));
+            ASSERT_TRUE(m.fs->freeze());
+            expect_clean(*m.memory->clone(), format);
+            ASSERT_TRUE(m.fs->unmount());
+            expect_clean(*m.memory, format);
+        }
+}
+
 }  // namespace
 }  // namespace uext4::faults

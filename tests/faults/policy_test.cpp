@@ -4,6 +4,8 @@
 #include "inode/xattr.h"
 #include "tests/faults/faulty_mount.h"
 
+#include <sys/mman.h>
+
 #include <functional>
 
 namespace uext4::faults {
@@ -217,6 +219,35 @@ TEST(Policy, PanicOfTheSuperblockIsForWhoeverWrites) {
     ASSERT_TRUE(m.mount());
     EXPECT_DEATH((void)read_data(*m.fs), "");
     (void)m.fs->unmount();
+}
+
+// Damage that ends changes does not take what was written before, by whatever way.
+TEST(Policy, WhatWasWrittenBeforeDamageStays) {
+    constexpr std::size_t page = 4096;
+    FaultyMount m(fresh_image("-b 4096"));
+    ASSERT_TRUE(m.mount("errors=remount-ro", true));
+    const std::vector<std::byte> bytes(page, std::byte{'w'});
+    {
+        auto written = m.open("/written"), mapped = m.open("/mapped");
+        ASSERT_TRUE(written->write(0, bytes));
+        ASSERT_TRUE(mapped->write(0, bytes));
+        auto memory = mapped->map(0, page, PROT_READ | PROT_WRITE, MAP_SHARED);
+        if (!memory) GTEST_SKIP() << memory.error().what;
+        static_cast<volatile char*>(*memory)[1] = 's';
+        m.fs->volume().fs().corruption(Error{EUCLEAN, "damage"});
+        EXPECT_TRUE(m.fs->read_only());
+        ASSERT_TRUE(ClientMaps::unmap(*memory, page));
+    }
+    EXPECT_TRUE(m.fs->unmount());
+    FaultyMount after(m.memory);
+    ASSERT_TRUE(after.mount());
+    for (const char* name : {"/written", "/mapped"}) {
+        std::vector<std::byte> got(page);
+        auto n = after.open(name, O_RDONLY)->read(0, got);
+        EXPECT_TRUE(n && *n == page) << name;
+        EXPECT_EQ(got[0], std::byte{'w'}) << name;
+        EXPECT_EQ(got[1], static_cast<std::byte>(name == std::string("/mapped") ? 's' : 'w')) << name;
+    }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <fstream>
 
 #include <atomic>
 #include <chrono>
@@ -229,6 +230,18 @@ TEST_F(Addresses, AMapBecomesLonger) {
     unmount();
 }
 
+std::size_t page_tables() {
+    std::ifstream status("/proc/self/status");
+    for (std::string word; status >> word;)
+        if (word == "VmPTE:") {
+            std::size_t kib = 0;
+            status >> kib;
+            return kib;
+        }
+    ADD_FAILURE() << "no VmPTE";
+    return 0;
+}
+
 // What stores left behind an abort will not become durable, and msync says so, as fsync does.
 TEST_F(Addresses, NothingIsSyncedAfterAnAbort) {
     for (const char* options : {"errors=remount-ro", "errors=remount-ro,data=journal"}) {
@@ -243,6 +256,12 @@ TEST_F(Addresses, NothingIsSyncedAfterAnAbort) {
         memory[0] = 'B';
         EXPECT_EQ(uext4_msync(memory, page, MS_SYNC), 0);
         memory[0] = 'C';
+        uext4_file* sparse = open("/sparse");
+        constexpr std::size_t far = std::size_t{8} << 30;
+        ASSERT_EQ(uext4_ftruncate(sparse, far), 0);
+        char* wide = map(sparse, far);
+        wide[0] = 'w';
+        const std::size_t tables = page_tables();
         broken = true;
         write(other, "x");
         EXPECT_LT(uext4_fsync(other), 0);
@@ -258,6 +277,10 @@ TEST_F(Addresses, NothingIsSyncedAfterAnAbort) {
         }
         EXPECT_TRUE(ended) << "stores go on";
         EXPECT_TRUE(refused([&] { const_cast<volatile char*>(memory)[page] = 'D'; }));
+        EXPECT_TRUE(refused([&] { const_cast<volatile char*>(wide)[far / 2] = 'D'; }));
+        EXPECT_LT(page_tables(), tables + 4096) << "KiB";
+        EXPECT_EQ(uext4_unmap(wide, far), 0);
+        uext4_close(sparse);
         EXPECT_EQ(const_cast<volatile char*>(memory)[page], 'A');
         EXPECT_EQ(uext4_unmap(memory, 4 * page), 0);
         uext4_close(file);
