@@ -16,7 +16,7 @@ public:
     ~Flusher();
     void wake();
     // Until the pass over all files that is under way is over, if one is: what it looks at is held meanwhile, and what
-    // was removed is not deleted before. Not while the gate is closed, which a pass waits for.
+    // was removed is not deleted before. Not while the gate is closed, which ends a pass.
     void finish_pass();
     // While the gate is closed: until nothing is held any more that a pass has looked at.
     void leave();
