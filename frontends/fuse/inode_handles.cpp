@@ -28,29 +28,52 @@ void InodeHandles::Known::note(const struct stat& attributes, pid_t by) {
     asker = by;
 }
 
-void InodeHandles::add(const InodeRef& inode, const struct stat& attributes, pid_t asker) {
+void InodeHandles::Known::tell(bool grows) {
+    if (grows) told_while_written = true;
+    else told_for_long = true;
+}
+
+InodeHandles::More* InodeHandles::more(std::uint64_t node) {
+    const auto known = known_.find(node);
+    return known != known_.end() && known->second.has_more ? &more_.at(node) : nullptr;
+}
+
+InodeHandles::More* InodeHandles::more_for_known(std::uint64_t node) {
+    const auto known = known_.find(node);
+    if (known == known_.end()) return nullptr;
+    More& found = more_[node];
+    known->second.has_more = true;
+    return &found;
+}
+
+void InodeHandles::add(const Inode& inode, const struct stat& attributes, pid_t asker) {
+    const std::uint64_t node = node_of(inode.number());
     const std::lock_guard guard(lock_);
-    Known& known = known_[node_of(inode->number())];
-    if (!known.inode) known.inode = inode;
+    Known& known = known_[node];
     ++known.lookups;
     known.note(attributes, asker);
-    if (!S_ISREG(attributes.st_mode)) return;
-    (writers_.contains(node_of(inode->number())) ? known.told_while_written : known.told_for_long) = true;
+    if (S_ISREG(attributes.st_mode)) known.tell(writers_.contains(node));
 }
 
-void InodeHandles::add_root(const InodeRef& inode) {
+void InodeHandles::add_root() {
     const std::lock_guard guard(lock_);
-    known_[root_node] = Known{.inode = inode, .lookups = 1};
+    known_[root_node].lookups = 1;
 }
 
-InodeRef InodeHandles::find(std::uint64_t node) {
+bool InodeHandles::knows(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    return it == known_.end() ? InodeRef() : it->second.inode;
+    return known_.contains(node);
+}
+
+bool InodeHandles::keep_unlinked(const InodeRef& inode) {
+    const std::lock_guard guard(lock_);
+    More* const found = more_for_known(node_of(inode->number()));
+    if (found) found->unlinked = inode;
+    return found != nullptr;
 }
 
 void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
-    InodeRef last;  // dropped after the lock: it may queue a deletion
+    More last;  // dropped after the lock: it may queue a deletion
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
     if (it == known_.end()) return;
@@ -58,7 +81,11 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
         it->second.lookups -= count;
         return;
     }
-    last = std::move(it->second.inode);
+    if (it->second.has_more) {
+        const auto found = more_.find(node);
+        last = std::move(found->second);
+        more_.erase(found);
+    }
     known_.erase(it);
 }
 
@@ -66,8 +93,11 @@ bool InodeHandles::told_to_others(std::uint64_t node, pid_t changer) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
     if (it == known_.end()) return false;
-    const pid_t asker = std::exchange(it->second.asker, 0);
-    return std::exchange(it->second.several_askers, false) || (asker != 0 && asker != changer);
+    Known& known = it->second;
+    const bool told = known.several_askers || (known.asker != 0 && known.asker != changer);
+    known.several_askers = false;
+    known.asker = 0;
+    return told;
 }
 
 double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker) {
@@ -77,7 +107,7 @@ double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attr
     if (it != known_.end() ? it->second.had_several_names : has_several_names(attributes)) return 0;
     if (!S_ISREG(attributes.st_mode)) return cache_timeout;
     const bool grows = writers_.contains(node);
-    if (it != known_.end()) (grows ? it->second.told_while_written : it->second.told_for_long) = true;
+    if (it != known_.end()) it->second.tell(grows);
     return grows ? growing_timeout : cache_timeout;
 }
 
@@ -86,8 +116,10 @@ bool InodeHandles::note_write(std::uint64_t node) {
     const auto it = known_.find(node);
     if (it == known_.end()) return false;
     it->second.written = true;
-    it->second.last_time.reset();  // by a descriptor that was open
-    return std::exchange(it->second.told_for_long, false);
+    if (More* const found = more(node)) found->last_time.reset();  // by a descriptor that was open
+    const bool told = it->second.told_for_long;
+    it->second.told_for_long = false;
+    return told;
 }
 
 void InodeHandles::opened_to_write(std::uint64_t node) {
@@ -108,41 +140,46 @@ bool InodeHandles::has_writers(std::uint64_t node) {
 bool InodeHandles::told_while_written(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
-    return it != known_.end() && std::exchange(it->second.told_while_written, false);
+    if (it == known_.end() || !it->second.told_while_written) return false;
+    it->second.told_while_written = false;
+    return true;
 }
 
 bool InodeHandles::take_note_of_write(std::uint64_t node, const timespec& mtime) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
     if (it == known_.end()) return false;
-    const std::optional<timespec>& last = it->second.last_time;
+    const More* const found = more(node);
+    const std::optional<timespec> last = found ? found->last_time : std::nullopt;
     const bool late =
         last && (mtime.tv_sec > last->tv_sec || (mtime.tv_sec == last->tv_sec && mtime.tv_nsec > last->tv_nsec));
-    return std::exchange(it->second.written, false) && !late;
+    const bool written = it->second.written;
+    it->second.written = false;
+    return written && !late;
 }
 
 void InodeHandles::forbid_times_after(std::uint64_t node, const timespec& last) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.last_time = last;
+    if (More* const found = more_for_known(node)) found->last_time = last;
 }
 
 void InodeHandles::note_failure(std::uint64_t node, int error) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.failure = error;
+    // 0 makes no record.
+    if (More* const found = error == 0 ? more(node) : more_for_known(node)) found->failure = error;
 }
 
 int InodeHandles::failure(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    return it == known_.end() ? 0 : it->second.failure;
+    const More* const found = more(node);
+    return found ? found->failure : 0;
 }
 
 void InodeHandles::clear() {
-    std::unordered_map<std::uint64_t, Known> all;
-    {
-        const std::lock_guard guard(lock_);
-        all.swap(known_);
-    }
+    std::unordered_map<std::uint64_t, More> last;
+    const std::lock_guard guard(lock_);
+    last.swap(more_);
+    known_.clear();
 }
 
 }  // namespace uext4::fuse

@@ -1,7 +1,9 @@
-// The inodes that the kernel knows, each held as long as it does.
+// What the server remembers of each inode that the kernel knows, until the kernel forgets it.
 //
-// Node ids are inode numbers, but for the root: FUSE calls it 1, ext4 calls it 2. (ext4's inode 1 never has a name.) An
-// inode that is held keeps its number, so a node id means one file until the kernel forgets it.
+// Node ids are inode numbers, but for the root: FUSE calls it 1, ext4 calls it 2. (ext4's inode 1 never has a name.)
+// The kernel may know more inodes than the server has memory for, so those that have names are not held: they are read
+// again. One whose last name is gone is held here, and so keeps its number: a node id means one file until the kernel
+// forgets it.
 #pragma once
 
 #include "inode/inode.h"
@@ -28,10 +30,11 @@ InodeNr number_of(std::uint64_t node);
 class InodeHandles {
 public:
     // One more lookup that the kernel was told of, by a request of thread `asker`, with these attributes.
-    void add(const InodeRef& inode, const struct stat& attributes, pid_t asker);
-    void add_root(const InodeRef& inode);
-    // Empty when the kernel should not know it.
-    InodeRef find(std::uint64_t node);
+    void add(const Inode& inode, const struct stat& attributes, pid_t asker);
+    void add_root();
+    bool knows(std::uint64_t node);
+    // The last reference to an inode without names is going. True: the kernel knows it, so it is held.
+    bool keep_unlinked(const InodeRef& inode);
     // The kernel dropped `count` lookups.
     void forget(std::uint64_t node, std::uint64_t count);
     void clear();
@@ -67,21 +70,32 @@ public:
     int failure(std::uint64_t node);
 
 private:
+    // There may be millions.
     struct Known {
-        InodeRef inode;
         std::uint64_t lookups = 0;
-        bool written = false;
-        std::optional<timespec> last_time;  // forbid_times_after()
-        bool told_for_long = false;         // a regular file's attributes
-        bool told_while_written = false;
-        bool had_several_names = false;
         pid_t asker = 0;  // of a directory's attributes
-        bool several_askers = false;
-        int failure = 0;
+        bool several_askers : 1 = false;
+        bool written : 1 = false;
+        bool told_for_long : 1 = false;  // a regular file's attributes
+        bool told_while_written : 1 = false;
+        bool had_several_names : 1 = false;
+        bool has_more : 1 = false;
         void note(const struct stat& attributes, pid_t by);
+        void tell(bool grows);  // attributes of a regular file, which is written to or not
     };
+    static_assert(sizeof(Known) == 16);
+    // What few have.
+    struct More {
+        InodeRef unlinked;
+        std::optional<timespec> last_time;  // forbid_times_after()
+        int failure = 0;
+    };
+    More* more(std::uint64_t node);            // null: it has none. lock_ held, as for the next.
+    More* more_for_known(std::uint64_t node);  // null: the kernel does not know it
+
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;
+    std::unordered_map<std::uint64_t, More> more_;
     std::unordered_map<std::uint64_t, std::uint64_t> writers_;
 };
 

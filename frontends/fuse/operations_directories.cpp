@@ -84,7 +84,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         if (needed > size - used) break;
         used += needed;
         if (!inode) continue;
-        server.inodes().add(inode, param.attr, asker_of(request));
+        server.inodes().add(*inode, param.attr, asker_of(request));
         told.push_back(std::move(inode));
     }
     if (used == 0 && !entries.empty()) {

@@ -66,7 +66,7 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
         }
         UEXT4_FUSE_TRY(request,
                        open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate, takes_set_ids));
-        server.inodes().add(inode, entry.attr, asker_of(request));
+        server.inodes().add(*inode, entry.attr, asker_of(request));
         if (fuse_reply_create(request, &entry, &answer) == 0) return;
         server.drop(answer.fh);
         server.inodes().forget(entry.ino, 1);

@@ -77,7 +77,8 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
     if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
     closed_ = epoll_create1(EPOLL_CLOEXEC);  // can neither be read nor written
     if (closed_ < 0) return fail(errno, "epoll_create1: {}", std::strerror(errno));
-    inodes_.add_root(TRY(fs_.root()));
+    TRY(fs_.root());
+    inodes_.add_root();
 
     fuse_lowlevel_ops table{};
     table.init = &Server::greet;
@@ -100,6 +101,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
         return fail(error < 0 ? -error : EINVAL, "FUSE does not let its requests be looked at");
     }
     mounted_ = true;
+    fs_.ask_who_keeps([this](const InodeRef& inode) { return inodes_.keep_unlinked(inode); });
     return {};
 }
 
@@ -198,15 +200,15 @@ void Server::detach() {
         open.swap(open_);
     }
     for (OpenHandle* handle : open) delete handle;
+    fs_.ask_who_keeps({});
     inodes_.clear();
 }
 
 Result<InodeRef> Server::inode(fuse_ino_t node) {
-    if (InodeRef known = inodes_.find(node)) return known;
     const InodeNr number = number_of(node);
     if (number.value != format::special_inode::root && number.value < fs_.volume().geometry().first_inode)
         return fail(ESTALE, "node {} is no file", node);
-    return fs_.inode(number);
+    return fs_.inode(number, inodes_.knows(node));
 }
 
 void Server::change(std::function<void()> job) {

@@ -359,6 +359,22 @@ TEST_P(ManyFiles, ReadOnceLeaveMemoryAgain) {
     }
 }
 
+// Those that came first have folios, which are not taken for what only asks for an inode.
+TEST_P(ManyFiles, LookedAtLeaveMemoryThoughOthersAreCached) {
+    ASSERT_NO_FATAL_FAILURE(make_files());
+    constexpr int kept = 4096, slack = 1024;  // of such a cache
+    mount("cache=16M,noatime");
+    for (int i = 0; i < kept; ++i) {
+        auto file = open(name(i), O_RDONLY);
+        ASSERT_TRUE(file);
+        std::byte byte{};
+        ASSERT_EQ(file->read(0, Bytes(&byte, 1)).value_or(0), 1u);
+    }
+    for (int i = kept; i < files; ++i) ASSERT_TRUE(fs->resolve(name(i), root));
+    EXPECT_LE(in_memory(), kept + 2 * slack);
+    unmount();
+}
+
 TEST_P(ManyFiles, ChangedOnceLeaveMemoryAgain) {
     ASSERT_NO_FATAL_FAILURE(make_files());
     const ConstBytes byte = std::as_bytes(std::span("y", 1));

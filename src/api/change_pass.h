@@ -13,7 +13,7 @@ public:
     ~ChangePass() {
         pass_.reset();
         ForbiddenPages::instance().wait_for_those_now(maps_);
-        maps_.volume().store_times_of_crowd();
+        maps_.volume().thin_out_inodes();
     }
     ChangePass(const ChangePass&) = delete;
     ChangePass& operator=(const ChangePass&) = delete;

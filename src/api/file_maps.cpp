@@ -16,7 +16,7 @@ ClientMaps* FileMaps::engine() {
 
 Result<void*> FileMaps::map(const MapRequest& request) {
     // Stores to it will change times, and who serves them pays for nobody else's.
-    volume_.store_times_of_crowd();
+    volume_.thin_out_inodes();
     if (!engine()) {
         std::unique_ptr<ClientMaps> started = TRY(ClientMaps::start(*this));
         if (offers_less_.load()) started->offer_less();

@@ -104,9 +104,13 @@ Result<void> has_contents(const Inode& inode) {
 }  // namespace
 
 Result<InodeRef> FileSystem::root() { return volume_->inodes().get(InodeNr(format::special_inode::root)); }
-Result<InodeRef> FileSystem::inode(InodeNr number) { return volume_->inodes().get(number); }
+Result<InodeRef> FileSystem::inode(InodeNr number, bool unlinked) {
+    volume_->thin_out_inodes();
+    return volume_->inodes().get(number, unlinked);
+}
 
 Result<InodeRef> FileSystem::lookup(Inode& directory, std::string_view name, const Credentials& who, bool check) {
+    volume_->thin_out_inodes();
     return volume_->names().lookup(directory, name, check ? &who : nullptr);
 }
 
@@ -236,14 +240,14 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
 Result<std::string> FileSystem::read_link(Inode& inode) {
     std::string target = TRY(volume_->names().read_link(inode));
     touch_atime(inode);
-    volume_->store_times_of_crowd();
+    volume_->thin_out_inodes();
     return target;
 }
 
 Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie,
                                         const std::function<bool(const DirectoryEntry&)>& visit) {
     TRY(volume_->names().read(directory, cookie, visit));
-    volume_->store_times_of_crowd();
+    volume_->thin_out_inodes();
     return {};
 }
 
@@ -415,8 +419,10 @@ Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_of
     std::vector<std::byte> buffer(std::min<std::size_t>(length, std::size_t{1} << 20));
     std::size_t done = 0;
     while (done < length) {
-        const std::size_t n =
-            TRY(from.read(from_offset + done, Bytes(buffer).first(std::min(buffer.size(), length - done))));
+        const Result<std::size_t> read =
+            from.read(from_offset + done, Bytes(buffer).first(std::min(buffer.size(), length - done)));
+        if (!read && done) return done;
+        const std::size_t n = TRY(read);
         if (n == 0) break;
         Result<std::size_t> written = to.write(to_offset + done, ConstBytes(buffer).first(n), who);
         if (!written) {

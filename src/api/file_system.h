@@ -61,6 +61,8 @@ public:
 private:
     friend class FileSystem;
     Result<std::size_t> read_into(std::uint64_t offset, Bytes out);
+    // What lies before that which cannot be read; its error, if nothing does.
+    Result<std::size_t> read_front(std::uint64_t offset, Bytes out);
     Result<std::size_t> read_part(std::uint64_t offset, Bytes out);
     WriteRequest request_of(const Credentials& who) const;
     Result<bool> overwritten(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
@@ -95,7 +97,8 @@ public:
 
     // ---- by inode. `check`: permissions of `who` are enforced (a mount leaves them to the kernel).
     Result<InodeRef> root();
-    Result<InodeRef> inode(InodeNr number);  // ESTALE when not in use
+    // ESTALE when not in use; `unlinked`: one whose last name is gone, but which is not deleted yet, is.
+    Result<InodeRef> inode(InodeNr number, bool unlinked = false);
     Result<InodeRef> lookup(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<struct stat> attributes(Inode& inode);
     format::Timestamp birth_time(Inode& inode);
@@ -159,6 +162,10 @@ public:
     // For whoever holds inodes and files on behalf of others, and learns late that they were let go: called with
     // nothing held before an operation that met no space is tried again, by the thread that called it.
     void when_short_of_space(std::function<void()> let_go) { let_go_ = std::move(let_go); }
+    // For whoever answers for inodes by number without references to them: asked when the last reference to one without
+    // names goes, by any thread, with a lock held. True: it was copied, and the copy will go when nobody can ask for
+    // the inode any more; then this is asked once more. Empty: nobody.
+    void ask_who_keeps(std::function<bool(const InodeRef&)> keeps) { volume_->ask_who_keeps(std::move(keeps)); }
     Result<std::string> label();
     Result<void> set_label(std::string_view label);  // at most 16 bytes
 

@@ -30,7 +30,24 @@ OpenFile::~OpenFile() {
 
 Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
     if (flags_ & O_DIRECT) return read_direct(*inode_, offset, out);
-    return kernel_cached_ ? read_around_cache(*inode_, offset, out) : read_file(*inode_, offset, out);
+    // All or an error: what is missing of a short answer the kernel takes for a hole.
+    if (kernel_cached_) return read_around_cache(*inode_, offset, out);
+    Result<std::size_t> all = read_file(*inode_, offset, out);
+    return all ? all : read_front(offset, out);
+}
+
+Result<std::size_t> OpenFile::read_front(std::uint64_t offset, Bytes out) {
+    const std::uint64_t fs = inode_->pages().folio_size();
+    std::size_t done = 0;
+    while (done < out.size()) {
+        const std::uint64_t at = offset + done;
+        const Result<std::size_t> n =
+            read_file(*inode_, at, out.subspan(done, std::min(out.size() - done, fs - at % fs)));
+        if (!n && done) break;
+        done += TRY(n);
+        if (*n == 0) break;
+    }
+    return done;
 }
 
 Result<std::size_t> OpenFile::read_part(std::uint64_t offset, Bytes out) {
@@ -57,7 +74,7 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
     }
     call.reset();
     if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
-    fs_.volume().store_times_of_crowd();
+    fs_.volume().thin_out_inodes();
     return done;
 }
 
@@ -149,7 +166,7 @@ Result<void> OpenFile::sync(bool data_only) {
         const FreezeGate::SyncPass pass(fs_.volume().gate());
         if (pass) now = sync_file(*inode_, data_only);
     }
-    fs_.volume().store_times_of_crowd();
+    fs_.volume().thin_out_inodes();
     // An error of background writeback is reported once to each who has the file open.
     atomic_point("Inode::writeback_errors", &inode_->writeback_errors);
     const std::uint64_t errors = inode_->writeback_errors.load();

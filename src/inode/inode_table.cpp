@@ -52,8 +52,9 @@ struct InodeTable::State {
     // Deleted, still referenced, and their numbers given to new inodes already.
     std::unordered_map<Inode*, std::unique_ptr<Inode>> departed;
     std::size_t limit = 32768;
-    std::size_t vain_until = 0;            // with fewer slots than this there is nothing to evict: it was looked for
-    std::atomic<bool> times_crowd{false};  // there are too many, and times of some are to be stored
+    std::size_t vain_until = 0;             // with fewer slots than this there is nothing to evict: it was looked for
+    std::atomic<bool> times_crowd{false};   // there are too many, and times of some are to be stored,
+    std::atomic<bool> cached_crowd{false};  // or some have folios
     std::function<void(InodeRef)> deleter;
 
     // Why an inode that nobody uses has to stay.
@@ -311,7 +312,7 @@ bool InodeTable::shrink_some(Evict what) {
     std::vector<std::unique_ptr<Inode>> gone;
     // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
     const Tid durable = s.fs.journal.durable_tid();
-    std::size_t kept = 0, waits_for_commit = 0, waits_for_times = 0;
+    std::size_t kept = 0, waits_for_commit = 0, waits_for_times = 0, cached = 0;
     MutexLock guard(s.lock);
     std::size_t budget = s.idle.size();
     while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
@@ -325,6 +326,7 @@ bool InodeTable::shrink_some(Evict what) {
             ++kept;
             waits_for_times += why == State::Stays::for_times;
             waits_for_commit += !has_folios && why == State::Stays::for_more;
+            cached += has_folios && why == State::Stays::not_at_all;
             continue;
         }
         s.idle.pop_front();
@@ -333,12 +335,16 @@ bool InodeTable::shrink_some(Evict what) {
     }
     s.vain_until = s.slots.size() > s.limit ? s.slots.size() + slack : 0;
     if (kept == most_kept && waits_for_times != 0) s.times_crowd.store(true, std::memory_order_relaxed);
+    if (what == Evict::any) s.cached_crowd.store(false, std::memory_order_relaxed);
+    else if (cached != 0 && s.vain_until != 0) s.cached_crowd.store(true, std::memory_order_relaxed);
     guard.unlock();
     if (kept == most_kept && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
     return gone.size() == most_evicted;
 }
 
-bool InodeTable::has_crowd() const { return state_->times_crowd.load(std::memory_order_relaxed); }
+bool InodeTable::has_crowd(Crowd which) const {
+    return (which == Crowd::cached ? state_->cached_crowd : state_->times_crowd).load(std::memory_order_relaxed);
+}
 
 std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
     State& s = *state_;

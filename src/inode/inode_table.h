@@ -43,7 +43,10 @@ public:
     // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. Who gets or makes
     // inodes evicts too, but only such that have no folios, as a handle may be open there.
     void shrink();
-    bool has_crowd() const;  // of such as the next tells; no lock is taken
+    // There are more than the limit because of such that have folios, or whose times wait to be stored. No lock is
+    // taken.
+    enum class Crowd { cached, waits_for_times };
+    bool has_crowd(Crowd which) const;
     // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, the oldest.
     std::vector<InodeRef> waiting_for_times(std::size_t most);
     // Visits inodes in memory (referenced while visited). For sync, statistics.

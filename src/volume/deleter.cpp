@@ -34,7 +34,16 @@ Deleter::~Deleter() {
     inodes_.set_deleter({});
 }
 
+void Deleter::ask_who_keeps(std::function<bool(const InodeRef&)> keeps) {
+    MutexLock guard(lock_);
+    keeps_ = std::move(keeps);
+}
+
 void Deleter::queue(InodeRef inode) {
+    {
+        MutexLock guard(lock_);
+        if (keeps_ && keeps_(inode)) return;
+    }
     const bool large = inode->size_hint() > large_file;
     // Who has the lock now writes it back; then the deletion itself will count it.
     if (inode->map_lock.try_lock()) {

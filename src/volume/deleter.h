@@ -7,6 +7,7 @@
 #include "volume/freeze_gate.h"
 
 #include <deque>
+#include <functional>
 
 namespace uext4 {
 
@@ -19,6 +20,10 @@ public:
     // The same for who may be the one that is to thaw: not while the gate is closed, which deletions wait for.
     void finish_unless_frozen();
     bool busy();
+    // Asked of each inode before it is queued: true if a reference to it was kept, and will be given up when nobody can
+    // ask for the inode any more, which is then asked of again. Any thread, with a lock of rank Leaf held. Empty: none
+    // is kept.
+    void ask_who_keeps(std::function<bool(const InodeRef&)> keeps);
 
 private:
     void run();
@@ -31,6 +36,7 @@ private:
     FreezeGate& gate_;
     Mutex lock_{Rank::Leaf, "Deleter"};
     CondVar changed_{"deleter"};
+    std::function<bool(const InodeRef&)> keeps_;
     std::deque<InodeRef> doomed_;
     std::uint64_t queued_ = 0, done_ = 0;  // how many so far
     bool stop_ = false;

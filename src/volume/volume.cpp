@@ -90,14 +90,16 @@ Result<void> Volume::sync() {
     return pass ? s.write_everything() : Result<void>();
 }
 
-void Volume::store_times_of_crowd() {
+void Volume::thin_out_inodes() {
     constexpr std::size_t at_a_time = 64;
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
-    if (!s.layers->inodes->has_crowd() || s.fs().read_only.load()) return;
+    InodeTable& inodes = *s.layers->inodes;
+    if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
+    if (!inodes.has_crowd(InodeTable::Crowd::waits_for_times) || s.fs().read_only.load()) return;
     const FreezeGate::TryPass pass(s.gate);
     if (!pass) return;
-    const std::vector<InodeRef> waiting = s.layers->inodes->waiting_for_times(at_a_time);
+    const std::vector<InodeRef> waiting = inodes.waiting_for_times(at_a_time);
     // What cannot be stored waits on, for who syncs and is told.
     for (const InodeRef& inode : waiting)
         if (!store_pending_times(*inode)) return;
@@ -182,6 +184,10 @@ Result<void> Volume::thaw() {
 
 void Volume::finish_deletions() {
     if (state_->deleter) state_->deleter->finish();
+}
+
+void Volume::ask_who_keeps(std::function<bool(const InodeRef&)> keeps) {
+    if (state_->deleter) state_->deleter->ask_who_keeps(std::move(keeps));
 }
 
 }  // namespace uext4

@@ -40,9 +40,9 @@ public:
 
     // All dirty data, then one commit.
     Result<void> sync();
-    // After what may have noted a time, with Call held at most: whoever reads or changes more files than memory is to
-    // hold stores times of others, in the transaction that runs. Does nothing while frozen.
-    void store_times_of_crowd();
+    // For whoever uses more files than memory is to hold, with Call held at most: lets go of what is cached of others,
+    // and of these, and stores times that keep others, in the transaction that runs (but not while frozen).
+    void thin_out_inodes();
     // Told once the file system has become read-only by damage, or by the end of the journal: by any thread, with locks
     // held, so that `tell` must not wait. Empty: nobody.
     void when_read_only(std::function<void()> tell);
@@ -55,6 +55,8 @@ public:
     // Until all is deleted that is queued now (close and freeze do it as well). Nothing may be held: the deleter may
     // wait for a thaw.
     void finish_deletions();
+    // For whoever answers for inodes without references to them: Deleter::ask_who_keeps().
+    void ask_who_keeps(std::function<bool(const InodeRef&)> keeps);
     // For who met ENOSPC, with nothing held: waits for what gives space back (deletions, writeback of promised data, a
     // commit of what was freed, discards), each for what there is of it now. `given_back`: times_space_was_given_back()
     // before the attempt. False when there is nothing to gain by another attempt.
