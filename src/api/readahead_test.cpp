@@ -10,6 +10,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <span>
 
 namespace uext4 {
@@ -22,13 +23,18 @@ class CountingDevice final : public BlockDevice {
 public:
     explicit CountingDevice(std::unique_ptr<MemoryDevice> memory) : memory_(std::move(memory)) {}
     std::uint64_t requests = 0, bytes = 0;  // of reads
+    std::optional<std::byte> refused;       // blocks that begin with it cannot be read
 
     std::uint64_t size() const override { return memory_->size(); }
     Result<void> read(std::uint64_t offset, Bytes out) override { return readv(offset, std::span(&out, 1)); }
     Result<void> readv(std::uint64_t offset, std::span<const Bytes> parts) override {
         ++requests;
         for (const Bytes& part : parts) bytes += part.size();
-        return memory_->readv(offset, parts);
+        TRY(memory_->readv(offset, parts));
+        for (const Bytes& part : parts)
+            for (std::size_t at = 0; at < part.size(); at += page)
+                if (refused && part[at] == *refused) return fail(EIO, "refused");
+        return {};
     }
     Result<void> write(std::uint64_t offset, ConstBytes in) override { return memory_->write(offset, in); }
     Result<void> flush() override { return memory_->flush(); }
@@ -141,6 +147,91 @@ TEST_F(Readahead, OfAMap) {
               }),
               few);
     ASSERT_TRUE(ClientMaps::unmap(*memory, pages * page));
+}
+
+TEST_F(Readahead, OfStoresThroughAMap) {
+    auto file = open();
+    const auto memory = file->map(0, pages * page, PROT_READ | PROT_WRITE, MAP_SHARED);
+    if (!memory) GTEST_SKIP() << memory.error().what;
+    auto* bytes = static_cast<volatile char*>(*memory);
+    EXPECT_LT(reads([&] {
+                  for (std::uint64_t i = 0; i < pages; ++i) bytes[i * page] = 's';
+              }),
+              few);
+    ASSERT_TRUE(ClientMaps::unmap(*memory, pages * page));
+}
+
+// A block that cannot be read is an error for who reads it, not for who comes near.
+class ReadaheadOverABadBlock : public Readahead {
+protected:
+    void SetUp() override {
+        Readahead::SetUp();
+        const std::vector<std::byte> other(page, std::byte{'b'});
+        ASSERT_TRUE(open()->write(bad * page, other));
+        ASSERT_TRUE(fs_->unmount());
+        device_->refused = std::byte{'b'};
+        mount();
+    }
+    static constexpr std::uint64_t bad = 1000;
+};
+
+TEST_F(ReadaheadOverABadBlock, OfOneReader) {
+    auto file = open();
+    for (std::uint64_t i = 0; i < 1500; ++i) {
+        std::byte bytes[page];
+        const auto n = file->read(i * page, bytes);
+        if (i == bad) {
+            ASSERT_FALSE(n);
+            EXPECT_EQ(n.error().code, EIO);
+        } else {
+            ASSERT_TRUE(n) << "page " << i << ": " << n.error().what;
+            EXPECT_EQ(*n, page);
+        }
+    }
+}
+
+TEST_F(ReadaheadOverABadBlock, OfARequestThatReachesIt) {
+    auto file = open();
+    constexpr std::uint64_t before = 5;
+    std::vector<std::byte> bytes(16 * page);
+    const auto n = file->read((bad - before) * page, bytes);
+    ASSERT_TRUE(n) << n.error().what;
+    EXPECT_EQ(*n, before * page);
+    for (std::uint64_t i = 0; i < before; ++i) EXPECT_EQ(bytes[i * page], std::byte{'r'});
+    const auto none = file->read(bad * page, bytes);
+    ASSERT_FALSE(none);
+    EXPECT_EQ(none.error().code, EIO);
+    const auto behind = file->read((bad + 1) * page, bytes);
+    ASSERT_TRUE(behind) << behind.error().what;
+    EXPECT_EQ(*behind, bytes.size());
+}
+
+TEST_F(ReadaheadOverABadBlock, OfAMap) {
+    auto file = open();
+    for (const int protection : {PROT_READ, PROT_READ | PROT_WRITE}) {
+        const auto memory = file->map(0, pages * page, protection, MAP_SHARED);
+        if (!memory) GTEST_SKIP() << memory.error().what;
+        int ends[2];
+        ASSERT_EQ(::pipe(ends), 0);
+        for (std::uint64_t i = 0; i < 1500; ++i) {
+            char* at = static_cast<char*>(*memory) + i * page;
+            // The kernel looks at the memory: EFAULT where the program would get SIGBUS.
+            const bool can = protection == PROT_READ ? ::write(ends[1], at, 1) == 1
+                                                     : ::write(ends[1], "s", 1) == 1 && ::read(ends[0], at, 1) == 1;
+            EXPECT_EQ(can, i != bad) << "page " << i;
+            if (can == (protection == PROT_READ)) {
+                char byte = 0;
+                ASSERT_EQ(::read(ends[0], &byte, 1), 1);
+            }
+        }
+        ::close(ends[0]);
+        ::close(ends[1]);
+        ASSERT_TRUE(ClientMaps::unmap(*memory, pages * page));
+        file.reset();
+        ASSERT_TRUE(fs_->unmount());
+        mount();
+        file = open();
+    }
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, 
     FileCache& pages = inode.pages();
     TRY(may_be_stored_to(inode));
     LockedFolio folio = TRY(pages.lock_for_change(index, true));
-    TRY(fill_folio(inode, folio));
+    const std::uint64_t window = TRY(fill_ahead(inode, folio));
     // The file grows only with this folio locked, when it ends in it; it shrinks only with Invalidate exclusive.
     const std::uint64_t size = inode.size_hint();
     if (fault.offset >= size) return fail(EFAULT, "inode {}: offset {} is past the end", inode.number(), fault.offset);
@@ -102,15 +102,16 @@ Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, 
     if (inode.data_in_journal() && !in_inode(inode))
         TRY(store_journaled(inode, folio, span, fault.may_use_reserve, handle));
     else TRY(store_ordered(inode, folio, span, fault.may_use_reserve));
+    inode.readers.note(index, index + 1, window);
     return show(inode, folio, install, true);
 }
 
 Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& install) {
     FileCache& pages = inode.pages();
-    const std::uint64_t window = TRY(read_ahead(inode, index));
+    std::uint64_t window = 0;
     {
         LockedFolio folio = TRY(pages.lock(index, true));
-        TRY(fill_folio(inode, folio));
+        window = TRY(fill_ahead(inode, folio));
         TRY(show(inode, folio, install, false));
     }
     std::uint64_t next = index + 1;

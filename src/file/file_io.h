@@ -28,8 +28,8 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out);
 // Makes all blocks of the folio up to date. Folio locked, Invalidate held (shared will do) or Inode exclusive.
 Result<void> fill_folio(Inode& inode, LockedFolio& folio);
 bool folio_is_full(const LockedFolio& folio);  // all blocks are up to date
-// Reads the folio in, and more when the reader goes forward. Invalidate held. How many folios; 0: it was there.
-Result<std::uint64_t> read_ahead(Inode& inode, std::uint64_t index);
+// The same, and as many folios behind it as a reader that goes forward will want. How many folios; 0: it was full.
+Result<std::uint64_t> fill_ahead(Inode& inode, LockedFolio& folio);
 // A read, by the rules of atime, relatime and noatime; and whether it would change anything.
 void touch_atime(Inode& inode);
 bool read_moves_atime(Inode& inode);

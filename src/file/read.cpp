@@ -93,23 +93,40 @@ void finish_folio(Inode& inode, LockedFolio& folio) {
     folio->uptodate = blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1;
 }
 
-// Reads [first, first+count) folios that are not cached in as few requests as possible. Invalidate held.
-Result<void> read_in(Inode& inode, std::uint64_t first, std::uint64_t count) {
-    std::vector<LockedFolio> folios;
-    std::vector<Piece> pieces;
+// Fills a folio, and up to count - 1 behind it that are not cached, in as few requests as possible. The error of one
+// behind it is left to who asks for that. Invalidate held.
+Result<void> fill_many(Inode& inode, LockedFolio& first, std::uint64_t count) {
     FileCache& pages = inode.pages();
-    for (std::uint64_t i = first; i < first + count; ++i) {
-        LockedFolio folio = TRY(pages.lock(i, true));
-        if (folio_is_full(folio)) break;
+    const std::uint64_t index = first->index;
+    std::vector<Piece> pieces;
+    const auto plan = [&](LockedFolio& folio) -> Result<void> {
         TRY(plan_folio(inode, folio, pieces));
-        if (!UEXT4_SEAM(mapping_is_fresh)) {
-            folio.unlock();
-            folio = TRY(pages.lock(i, true));
+        if (UEXT4_SEAM(mapping_is_fresh)) return {};
+        const std::uint64_t again = folio->index;
+        folio.unlock();
+        folio = TRY(pages.lock(again, true));
+        return {};
+    };
+    TRY(plan(first));
+    std::vector<LockedFolio> behind;
+    while (behind.size() + 1 < count) {
+        Result<LockedFolio> folio = pages.lock(index + 1 + behind.size(), true);
+        if (!folio || folio_is_full(*folio)) break;
+        const std::size_t planned = pieces.size();
+        if (!plan(*folio)) {
+            pieces.erase(pieces.begin() + static_cast<std::ptrdiff_t>(planned), pieces.end());
+            break;
         }
-        folios.push_back(std::move(folio));
+        behind.push_back(std::move(*folio));
     }
-    TRY(read_pieces(inode, pieces));
-    for (LockedFolio& folio : folios) finish_folio(inode, folio);
+    if (read_pieces(inode, std::move(pieces))) {
+        finish_folio(inode, first);
+        for (LockedFolio& folio : behind) finish_folio(inode, folio);
+        return {};
+    }
+    TRY(fill_folio(inode, first));
+    for (LockedFolio& folio : behind)
+        if (!fill_folio(inode, folio)) break;
     return {};
 }
 
@@ -132,14 +149,11 @@ bool folio_is_full(const LockedFolio& folio) {
     return folio->uptodate == (blocks == 64 ? ~BlockMask{0} : (BlockMask{1} << blocks) - 1);
 }
 
-Result<std::uint64_t> read_ahead(Inode& inode, std::uint64_t index) {
-    {
-        LockedFolio folio = TRY(inode.pages().lock(index, false));
-        if (folio && folio_is_full(folio)) return std::uint64_t{0};
-    }
-    const std::uint64_t end = divide_up(inode.size_hint(), inode.pages().folio_size());
+Result<std::uint64_t> fill_ahead(Inode& inode, LockedFolio& folio) {
+    if (folio_is_full(folio)) return std::uint64_t{0};
+    const std::uint64_t index = folio->index, end = divide_up(inode.size_hint(), inode.pages().folio_size());
     const std::uint64_t window = window_for(inode, index, index, 1, std::max(end, index + 1));
-    TRY(read_in(inode, index, window));
+    TRY(fill_many(inode, folio, window));
     return window;
 }
 
@@ -147,7 +161,7 @@ Result<void> fill_folio(Inode& inode, LockedFolio& folio) {
     if (folio_is_full(folio)) return {};
     std::vector<Piece> pieces;
     TRY(plan_folio(inode, folio, pieces));
-    TRY(read_pieces(inode, pieces));
+    TRY(read_pieces(inode, std::move(pieces)));
     finish_folio(inode, folio);
     return {};
 }
@@ -175,7 +189,9 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
             ReadLock guard(pages.invalidate);
             const std::uint64_t wanted = divide_up(inside + (total - done), fs);
             window = window_for(inode, first, index, wanted, std::max(end_index, index + 1));
-            TRY(read_in(inode, index, window));
+            LockedFolio folio = TRY(pages.lock(index, true));
+            if (folio_is_full(folio)) continue;
+            TRY(fill_many(inode, folio, window));
             continue;
         }
         done += n;
