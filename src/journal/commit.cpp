@@ -43,6 +43,7 @@ void JournalState::commit_running(MutexLock& guard) {
     }
     t.data.clear();
     committing = std::move(running);
+    committing_log_blocks = has_log ? log_blocks_for(t, images.size()) : 0;
     changed.notify_all();
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
 

@@ -50,16 +50,33 @@ bool JournalState::full(const Transaction& t, unsigned credits) const {
     return weight(t) + t.outstanding + credits > max_credits || t.bytes(block_size) >= 2 * options.close_at_bytes;
 }
 
+bool JournalState::has_room(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const {
+    return (!has_log || log_free >= max_log_blocks + committed_blocks) &&
+           waiting_bytes() + committed_bytes <= options.waiting_bytes;
+}
+
+void JournalState::commit_with_room(MutexLock& guard) {
+    const Tid tid = running->tid;
+    const auto leaves_room = [this](const Transaction& t) {
+        return has_room(log_blocks_for(t, t.blocks() + t.outstanding), t.bytes(block_size));
+    };
+    while (!checkpoints.empty() && !leaves_room(*running)) {
+        checkpoint_oldest(guard);
+        if (aborted.load() || !running || running->tid != tid) return;
+    }
+    commit_running(guard);
+}
+
 // One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller
 // is the writer.
 bool JournalState::do_work(MutexLock& guard) {
     if (running && commit_wanted >= running->tid) {
-        commit_running(guard);
+        commit_with_room(guard);
         return true;
     }
     if (running && options.commit_interval.count() > 0 && running->started.count() != 0 &&
         monotonic_now() - running->started >= options.commit_interval) {
-        commit_running(guard);
+        commit_with_room(guard);
         return true;
     }
     if (!checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || crowded())) {
@@ -134,7 +151,7 @@ void JournalState::run() {
 // By the caller's own thread, unless somebody writes already. lists held.
 void JournalState::commit_here(MutexLock& guard) {
     writing = true;
-    commit_running(guard);
+    commit_with_room(guard);
     writing = false;
     changed.notify_all();
     if (thread_waits || crowded()) work.notify_all();
@@ -238,10 +255,8 @@ Result<Handle> Journal::start(unsigned credits) {
         }
         if (!s.running) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
-            const std::uint64_t needed = s.has_log ? s.max_log_blocks * (s.committing ? 2 : 1) : 0;
-            const bool short_of_room =
-                s.log_free < needed || s.waiting_bytes() + s.logging_bytes() > s.options.waiting_bytes;
-            if (short_of_room && UEXT4_SEAM(start_awaits_room)) {
+            if (!s.has_room(s.committing ? s.committing_log_blocks : 0, s.logging_bytes()) &&
+                UEXT4_SEAM(start_awaits_room)) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();

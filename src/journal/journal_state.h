@@ -83,6 +83,7 @@ struct JournalState {
     bool thread_sleeps = false;    // it waits without a time limit: start_clock() wakes it
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
+    std::uint64_t committing_log_blocks = 0;  // what it takes of log_free at most
     std::map<Tid, Checkpoint> checkpoints;
     std::unordered_map<std::uint64_t, Tid> not_home;  // of which of them a block is
     std::uint64_t log_free = 0;
@@ -105,10 +106,14 @@ struct JournalState {
     void run();
     bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;      // lists held; given up meanwhile
     void commit_here(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
-    bool crowded() const;                                                // the log or memory: checkpoints are due
-    std::uint64_t waiting_bytes() const;                                 // images that are not home yet
-    std::uint64_t logging_bytes() const;                                 // those of the transaction that is committed
-    bool full(const Transaction& t, unsigned credits) const;             // no handle of so many joins it
+    // Commits what runs, once there is room for the next transaction to begin meanwhile; unless another did it while
+    // room was made. The same.
+    void commit_with_room(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    bool has_room(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const;  // to begin a transaction
+    bool crowded() const;                                     // the log or memory: checkpoints are due
+    std::uint64_t waiting_bytes() const;                      // images that are not home yet
+    std::uint64_t logging_bytes() const;                      // those of the transaction that is committed
+    bool full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp

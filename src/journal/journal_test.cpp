@@ -88,6 +88,52 @@ TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
     EXPECT_EQ(byte_of(*device, shape, 10), 2u);
 }
 
+// Whatever the device is at, and however full the log, another thread may begin a change: transactions of all sizes
+// that are not full, one behind the other, in blocks that no younger one changes.
+TEST(JournalLife, AHandleIsHadWhileTheDeviceFlushes) {
+    const LogShape shape;
+    const auto device = std::make_shared<FaultyDevice>(make_log(shape));
+    Mounted m(*device, shape);
+    constexpr unsigned hot = 5, first = 10, last = 1900, rounds = 300;  // more blocks than the log holds
+    std::atomic<unsigned> flushes{0}, refused{0};
+    std::vector<Thread> waiting;
+    DeviceFault look;
+    look.kinds = {DeviceRequest::Kind::Flush, DeviceRequest::Kind::Fua};
+    look.predicate = [&](const DeviceRequest&) {
+        ++flushes;
+        std::atomic<bool> had{false};
+        Thread other("other", [&] {
+            EXPECT_TRUE(m.journal->start(1));
+            had = true;
+        });
+        for (unsigned ms = 0; ms < 2000 && !had; ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        if (had) return false;
+        // It waits for what this thread is about to do: it is waited for later.
+        ++refused;
+        waiting.push_back(std::move(other));
+        return false;
+    };
+    device->add(look);
+    const unsigned most = m.journal->max_credits() - 3;
+    unsigned next = first;
+    for (unsigned round = 0; round < rounds && refused == 0; ++round) {
+        const unsigned blocks = 1 + round * 37 % (most - 1);
+        if (next + blocks > last) next = first;
+        Handle handle = m.start(blocks + 1);
+        for (unsigned k = 0; k < blocks; ++k) m.put(handle, next + k, round);
+        m.put(handle, hot, round);
+        next += blocks;
+        const Tid tid = handle.tid();
+        handle.stop();
+        ASSERT_TRUE(m.journal->commit(tid));
+    }
+    EXPECT_EQ(refused, 0u) << "of " << flushes;
+    device->clear();
+    waiting.clear();
+    ASSERT_TRUE(m.journal->close());
+    EXPECT_GT(m.journal->counters().checkpoints, rounds / 2);
+}
+
 TEST(JournalLife, ARequestForAFutureTransactionAsksForNothing) {
     const LogShape shape;
     auto device = make_log(shape);
