@@ -136,6 +136,33 @@ TEST(Freeze, DeletesWithoutThreads) {
     ASSERT_TRUE(m.fs->unmount());
 }
 
+// What is on its way to be discarded is so before the file system is frozen: a frozen image does not change.
+TEST(Freeze, WaitsForDiscards) {
+    FaultyMount m(fresh_image("-b 1024"));
+    ASSERT_TRUE(m.mount("discard", true));
+    ASSERT_TRUE(m.open("/f")->write(0, std::vector<std::byte>(200'000, std::byte{'x'})));
+    ASSERT_TRUE(m.fs->sync());
+    DeviceFault stick;
+    stick.effect = DeviceFault::Effect::Stick;
+    stick.kinds = {DeviceRequest::Kind::Discard};
+    m.faulty->add(stick);
+    const auto top = m.fs->root();
+    ASSERT_TRUE(m.fs->unlink(**top, "f", root, false));
+    std::atomic<bool> frozen{false};
+    std::thread freezer([&] {
+        EXPECT_TRUE(m.fs->freeze());
+        frozen.store(true);
+    });
+    while (m.faulty->stuck() == 0 && !frozen) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_FALSE(frozen.load());
+    m.faulty->clear();
+    freezer.join();
+    expect_clean(*m.memory->clone(), "frozen");
+    EXPECT_TRUE(m.fs->thaw());
+    EXPECT_TRUE(m.fs->unmount());
+}
+
 // Freezing and thawing change it in its place on the device. Who reads it meanwhile does not bring back what it said.
 TEST(Freeze, KnowsItsSuperblock) {
     for (const char* format : {"-b 1024", "-b 4096", "-b 1024 -O orphan_file", "-b 1024 -O ^has_journal"}) {
