@@ -30,6 +30,9 @@ void request(const std::string& directory, unsigned long what) {
         fmt::print(stderr, "uext4 freeze: {}: {}: what was refused is not in the image\n", told(directory),
                    std::strerror(error));
     }
+    const char* const busy = what == UEXT4_IOC_FREEZE
+                                 ? "frozen already"
+                                 : "a freeze is on its way, or another host has taken the file system";
     const int result = ::ioctl(fd, what);
     const int error = errno;
     ::close(fd);
@@ -37,7 +40,7 @@ void request(const std::string& directory, unsigned long what) {
     if (error == ENOTTY || error == ENOSYS) give_up(impossible, directory + ": no mount of uext4");
     give_up(error == EINVAL || error == EBUSY ? negative : impossible, directory + ": " +
                                                                            (error == EINVAL  ? "not frozen"
-                                                                            : error == EBUSY ? "frozen already"
+                                                                            : error == EBUSY ? busy
                                                                                              : std::strerror(error)));
 }
 

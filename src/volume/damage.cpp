@@ -85,6 +85,7 @@ void Volume::State::met_corruption(const Error& error) {
     }
     damaged.store(true);
     if (errors == ErrorPolicy::panic) panic();
+    error_marker.wanted();
     if (errors == ErrorPolicy::remount_ro) closed_by_damage.store(true);
     if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true)) {
         log("errors=remount-ro: the file system is read-only now");
@@ -120,6 +121,21 @@ void Volume::State::fill_in_errors(format::SuperBlock& super) {
 
 Result<void> Volume::State::mark_errors() {
     return write_super([this](format::SuperBlock& s) { fill_in_errors(s); });
+}
+
+Result<void> Volume::State::mark_errors_logged() {
+    {
+        MutexLock guard(told_lock);
+        if (errors_met == 0) return {};
+    }
+    Handle handle = TRY(fs().journal.start(1));
+    return change_super(fs(), handle, [this](format::SuperBlock& s) { fill_in_errors(s); });
+}
+
+// What cannot be marked is told of by the journal, which is aborted then.
+void Volume::State::mark_errors_now() {
+    const FreezeGate::SyncPass pass(gate);
+    if (pass && mark_errors_logged()) (void)fs().journal.commit_all();
 }
 
 // The end of the process, as errors=panic asks for; the mark of it comes first. Whatever locks the caller holds, this

@@ -91,20 +91,53 @@ void MultipleMount::keep_alive() {
     while (!stop_) {
         changed_.wait_for(lock_, std::chrono::seconds(std::max<std::uint32_t>(1, interval_ / 2)));
         if (stop_) return;
+        if (paused_ || renews_) continue;
+        if (taken_over_) return;
+        renews_ = true;
         guard.unlock();
-        const Result<void> renewed = renew();
+        const Result<void> renewed = renew_and_tell();
         guard.lock();
-        if (renewed) continue;
-        if (renewed.error().code != EBUSY) {
-            log_(renewed.error().what);
-            continue;
-        }
-        taken_over_ = renewed.error();
-        const std::function<void(const Error&)> told = told_;
-        guard.unlock();
-        if (told) told(renewed.error());
-        return;
+        renews_ = false;
+        changed_.notify_all();
+        if (!renewed && renewed.error().code == EBUSY) return;
     }
+}
+
+Result<void> MultipleMount::renew_and_tell() {
+    Result<void> renewed = renew();
+    if (renewed) return renewed;
+    if (renewed.error().code != EBUSY) {
+        log_(renewed.error().what);
+        return renewed;
+    }
+    std::function<void(const Error&)> told;
+    {
+        MutexLock guard(lock_);
+        taken_over_ = renewed.error();
+        told = told_;
+    }
+    if (told) told(renewed.error());
+    return renewed;
+}
+
+void MultipleMount::pause() {
+    MutexLock guard(lock_);
+    paused_ = true;
+    while (renews_) changed_.wait(lock_);
+}
+
+Result<void> MultipleMount::resume() {
+    {
+        MutexLock guard(lock_);
+        if (!std::exchange(paused_, false)) return {};
+        if (taken_over_) return fail(*taken_over_);
+        renews_ = true;
+    }
+    Result<void> renewed = renew_and_tell();
+    MutexLock guard(lock_);
+    renews_ = false;
+    changed_.notify_all();
+    return renewed;
 }
 
 void MultipleMount::watch(std::function<void(const Error&)> taken_over) {

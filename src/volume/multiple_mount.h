@@ -22,6 +22,10 @@ public:
     // Who is told, once, when another host has taken the file system: EBUSY names it. Nothing may be written from then
     // on; the block is left as it is.
     void watch(std::function<void(const Error&)> taken_over);
+    // Between these the block stays as it is: the file system is frozen. resume() makes sure, before anything else is
+    // written, that nobody has taken it meanwhile, and tells as watch() says (EBUSY).
+    void pause();
+    Result<void> resume();
     void release();  // marks it clean, and nobody is told any more
 
 private:
@@ -31,6 +35,7 @@ private:
     Result<void> write(format::MmpBlock block);
     void keep_alive();
     Result<void> renew();  // EBUSY: somebody else has it
+    Result<void> renew_and_tell();
 
     BlockDevice& device_;
     format::Geometry geometry_;
@@ -38,7 +43,8 @@ private:
     std::uint32_t sequence_ = 0, interval_ = 5;
     Mutex lock_{Rank::Leaf, "MultipleMount"};
     CondVar changed_{"multiple mount"};
-    bool stop_ = false;
+    bool stop_ = false, paused_ = false;
+    bool renews_ = false;  // the thread is at it
     std::function<void(const Error&)> told_;
     std::optional<Error> taken_over_;
     Thread thread_;

@@ -185,7 +185,10 @@ Result<void> Volume::State::open() {
             TRY(orphans->mark_present(handle, true));
         }
         deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
-        if (options.background) flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
+        if (options.background) {
+            flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
+            error_marker.start([this] { mark_errors_now(); });
+        }
     }
     // Also by what was met before these layers.
     if (closed_by_damage.load()) fs().read_only.store(true);
@@ -304,6 +307,7 @@ Result<std::unique_ptr<Volume>> Volume::open(std::shared_ptr<BlockDevice> device
     if (Result<void> opened = volume->state_->open(); !opened) {
         volume->state_->closed = true;  // nothing to write back
         State& s = *volume->state_;
+        s.error_marker.stop();
         s.flusher.reset();
         s.deleter.reset();
         if (s.layers && s.layers->journal && !options.fs.read_only) s.layers->journal->abort(opened.error());

@@ -10,6 +10,7 @@ Volume::~Volume() {
     if (Result<void> r = close(); !r) state_->log(fmt::format("close: {}", r.error().what));
     State& s = *state_;
     s.tell_rest_of_damage();
+    s.error_marker.stop();
     s.flusher.reset();
     s.deleter.reset();
     if (s.layers && s.layers->inodes) s.layers->inodes->evict_all();  // opening may have failed half-way
@@ -25,6 +26,7 @@ Result<void> Volume::close() {
     if (s.options.fs.read_only) return {};
     Result<void> first;
     if (s.frozen) first = thaw();  // the deleter may have waited for it
+    s.error_marker.stop();
     s.flusher.reset();
     if (Result<void> r = Flusher::flush_all(*s.layers->inodes); !r && first) first = std::move(r);
     s.deleter.reset();
@@ -74,6 +76,7 @@ Result<void> Volume::State::write_everything() {
         if (!fs().journal.aborted()) log(line);
     };
     Result<void> first = Flusher::flush_all(*layers->inodes, tell);
+    (void)mark_errors_logged();  // what cannot be marked now is at the next one
     Result<void> committed = fs().journal.commit_all();
     if (committed) {
         committed = device->flush();
@@ -139,6 +142,15 @@ Result<void> Volume::freeze() {
     if (s.options.fs.read_only) return fail(EROFS, "a read-only file system needs no freezing");
     MutexLock guard(s.freeze_lock);
     if (s.frozen) return fail(EBUSY, "the file system is frozen already");
+    // Also where memory runs out on the way.
+    struct Reopens {
+        State& s;
+        ~Reopens() {
+            if (s.frozen) return;
+            if (s.mmp) (void)s.mmp->resume();  // who has taken it has been told of
+            s.gate.open();
+        }
+    } const reopens{s};
     // Most of it while others go on; what they have deleted meanwhile when they are out.
     if (s.deleter) s.deleter->finish();
     s.gate.close();
@@ -159,10 +171,10 @@ Result<void> Volume::freeze() {
             super.free_inodes_count = s.fs().allocator.super_free_inodes();
         });
     };
+    if (s.mmp) s.mmp->pause();
     Result<void> done = settle();
     s.frozen = done.has_value();
     if (s.frozen) s.gate.all_is_durable();
-    else s.gate.open();
     return done;
 }
 
@@ -171,7 +183,13 @@ Result<void> Volume::thaw() {
     MutexLock guard(s.freeze_lock);
     if (!s.frozen) return fail(EINVAL, "the file system is not frozen");
     s.frozen = false;
+    Result<void> kept = s.mmp ? s.mmp->resume() : Result<void>();
+    if (!kept && kept.error().code == EBUSY) {
+        s.gate.open();
+        return kept;
+    }
     Result<void> marked = s.announce([&](format::SuperBlock& super) {
+        if (s.damaged.load()) s.fill_in_errors(super);  // met meanwhile
         if (s.orphans->uses_file())
             super.feature_ro_compat = super.feature_ro_compat | format::ro_compat::orphan_present;
         if (geometry().has_compat(format::compat::has_journal))

@@ -3,6 +3,7 @@
 
 #include "device/fenced_device.h"
 #include "volume/deleter.h"
+#include "volume/error_marker.h"
 #include "volume/flusher.h"
 #include "volume/multiple_mount.h"
 #include "volume/volume.h"
@@ -53,6 +54,7 @@ struct Volume::State {
     std::unique_ptr<Orphans> orphans;
     std::unique_ptr<Namespace> names;
     FreezeGate gate;
+    ErrorMarker error_marker;  // not without background threads
     std::unique_ptr<Deleter> deleter;
     std::unique_ptr<Flusher> flusher;
     RecoveryReport recovery;
@@ -98,7 +100,9 @@ struct Volume::State {
     void tell_rest_of_damage();
     void note_error(const Error& error);
     void fill_in_errors(format::SuperBlock& super);
-    Result<void> mark_errors();
+    Result<void> mark_errors();         // on the device, past the journal: for who ends
+    Result<void> mark_errors_logged();  // in the running transaction, if there are any; not from outside of the gate
+    void mark_errors_now();             // and durable; not while frozen
     [[noreturn]] void panic();
     // One damage is met on several levels of an operation, and by each one that comes by.
     bool is_news(const Error& error);

@@ -126,6 +126,74 @@ TEST(Policy, DamageInAFilesBlocks) {
     }
 }
 
+// As after a crash: what the device has, and what its log brings back.
+format::SuperBlock super_after_replay(std::shared_ptr<MemoryDevice> image) {
+    FaultyMount m(image);
+    EXPECT_TRUE(m.mount());
+    (void)m.fs->unmount();
+    return super_of(*image);
+}
+
+// e2fsck is to look at the image though it is never unmounted.
+TEST(Policy, DamageIsMarkedBeforeACrash) {
+    for (const char* errors : {"errors=continue", "errors=remount-ro"})
+        for (const char* format : {"-b 4096", "-b 4096 -O ^has_journal"}) {
+            const Structure what{"", format, tree_block, read_data};
+            auto image = fresh_image(format);
+            const BlockNr block = prepare(image, what);
+            ASSERT_TRUE(image->write(block.value * 4096, std::vector<std::byte>(4096, std::byte{0xa5})));
+            const auto marked = [](const format::SuperBlock& super) {
+                return (super.state & format::super_state::errors) != 0 && super.error_count != 0u;
+            };
+            {
+                FaultyMount m(image->clone());
+                ASSERT_TRUE(m.mount(errors, true));
+                EXPECT_FALSE(read_data(*m.fs));
+                const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+                while (!marked(super_after_replay(m.durable()))) {
+                    ASSERT_LT(std::chrono::steady_clock::now(), limit) << errors << ", " << format;
+                    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                }
+                (void)m.fs->unmount();
+                EXPECT_EQ(super_of(*m.memory).error_count, 1u) << "counted twice";
+            }
+            // Without threads: by a sync, and in a frozen image.
+            FaultyMount m(image->clone());
+            ASSERT_TRUE(m.mount(errors));
+            EXPECT_FALSE(read_data(*m.fs));
+            if (std::string_view(errors) == "errors=continue") {
+                EXPECT_TRUE(m.fs->sync());
+                EXPECT_TRUE(marked(super_after_replay(m.durable()))) << errors << ", " << format;
+            }
+            ASSERT_TRUE(m.fs->freeze());
+            EXPECT_TRUE(marked(super_of(*m.durable()))) << errors << ", " << format;
+            // Met while it is frozen: after the thaw.
+            EXPECT_FALSE(read_data(*m.fs));
+            EXPECT_TRUE(m.fs->thaw());
+            (void)m.fs->unmount();
+            EXPECT_EQ(super_of(*m.memory).error_count, 1u) << "counted twice";
+        }
+}
+
+TEST(Policy, DamageThatAFrozenFileSystemMeetsIsMarkedByTheThaw) {
+    const Structure what{"", "-b 4096", tree_block, read_data};
+    auto image = fresh_image(what.format);
+    const BlockNr block = prepare(image, what);
+    ASSERT_TRUE(image->write(block.value * 4096, std::vector<std::byte>(4096, std::byte{0xa5})));
+    for (const bool background : {false, true}) {
+        FaultyMount m(image->clone());
+        ASSERT_TRUE(m.mount("errors=continue", background));
+        ASSERT_TRUE(m.fs->freeze());
+        const auto frozen = m.memory->clone();
+        EXPECT_FALSE(read_data(*m.fs));
+        std::this_thread::sleep_for(std::chrono::milliseconds(background ? 100 : 0));
+        EXPECT_FALSE(super_of(*m.memory).state & format::super_state::errors) << "a frozen image has changed";
+        ASSERT_TRUE(m.fs->thaw());
+        EXPECT_TRUE(super_of(*m.durable()).state & format::super_state::errors);
+        (void)m.fs->unmount();
+    }
+}
+
 // A device that is gone: the log gets the first lines, and how many more there were.
 TEST(Policy, ADeviceThatCannotBeReadIsToldOfInFewLines) {
     auto image = fresh_image("-b 1024 -N 2048");

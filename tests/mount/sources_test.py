@@ -370,6 +370,45 @@ def multiple_mount_protection(scratch):
     print("mmp: kept alive and released", flush=True)
 
 
+def frozen(scratch):
+    """A frozen image does not change, mmp's block included; if another host takes it meanwhile, the thaw says so."""
+    image = scratch.image("frozen", "64M", "-t", "ext4", "-b", "4096", "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=1")
+    directory = scratch.mount(image)
+    (directory / "before").write_bytes(b"before")
+    block = int(next(line for line in run("dumpe2fs", "-h", image).stdout.splitlines() if "MMP block number" in line)
+                .split(":")[1])
+    run(scratch.program, "freeze", directory)
+    before = image.read_bytes()
+    time.sleep(6)  # it is kept alive every two seconds
+    check(image.read_bytes() == before, "the image changes while it is frozen")
+    run(scratch.program, "thaw", directory)
+    limit = time.monotonic() + 20
+    at = slice(block * 4096, block * 4096 + 4096)
+    while image.read_bytes()[at] == before[at]:
+        check(time.monotonic() < limit, "mmp is not kept alive after the thaw")
+        time.sleep(0.1)
+    run(scratch.program, "freeze", directory)
+    with open(image, "r+b") as file:
+        file.seek(block * 4096 + 4)
+        file.write((0x12345).to_bytes(4, "little"))
+    taken = image.read_bytes()
+    told = run(scratch.program, "thaw", directory, accept=(1, 2)).stdout
+    check("another host" in told, f"thaw: {told}")
+    try:
+        os.mkdir(directory / "after")
+        raise mounting.Failure("a directory is made in a file system that another host has")
+    except OSError as error:
+        check(error.errno == errno.EROFS, f"mkdir after the takeover: {error}")
+    pid = scratch.servers.pop(directory)
+    run("umount", directory)
+    limit = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        check(time.monotonic() < limit, f"the server {pid} lives on")
+        time.sleep(0.1)
+    check(image.read_bytes() == taken, "the image is written after it was taken over")
+    print("mmp: still while frozen, and looked at by the thaw", flush=True)
+
+
 def taken_over(scratch):
     """Another host takes the file system: nothing more is written, not even to the block that says so."""
     image = scratch.image("taken", "64M", "-t", "ext4", "-b", "4096", "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=1")
@@ -415,6 +454,7 @@ def taken_over(scratch):
 
 def test(scratch):
     taken_over(scratch)
+    frozen(scratch)
     mounting.need("sfdisk", "losetup", "dd", "dumpe2fs")
     use(scratch, scratch.image("image", "64M", "-t", "ext4", "-b", "4096"), "a file")
     partitions(scratch)
