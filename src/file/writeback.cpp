@@ -57,6 +57,7 @@ public:
         items_.clear();
         segments_.clear();
         reach_ = ~std::uint64_t{0};
+        FailsUnlessFinished guard{*this};
         collect();
         if (items_.empty()) return false;
         Result<void> chosen = choose();
@@ -72,6 +73,7 @@ public:
         }
         if (chosen && UEXT4_SEAM(data_before_mapping)) named = name();
         finish(!chosen || !named);
+        guard.finished = true;
         if (!chosen) return fail(chosen.error());
         if (!named) return fail(named.error());
         for (const Segment& s : segments_)
@@ -80,6 +82,15 @@ public:
     }
 
 private:
+    // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
+    struct FailsUnlessFinished {
+        Pass& pass;
+        bool finished = false;
+        ~FailsUnlessFinished() {
+            if (!finished) pass.finish(true);
+        }
+    };
+
     void collect() {
         const std::uint64_t most = std::max<std::uint64_t>(1, std::min(pass_bytes, pages_.cache().limit() / 4) / fs_);
         while (items_.size() < most) {

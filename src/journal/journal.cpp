@@ -60,11 +60,31 @@ void JournalState::commit_with_room(MutexLock& guard) {
     const auto leaves_room = [this](const Transaction& t) {
         return has_room(log_blocks_for(t, t.blocks() + t.outstanding), t.bytes(block_size));
     };
-    while (!checkpoints.empty() && !leaves_room(*running)) {
+    while (UEXT4_SEAM(log_has_room) && !checkpoints.empty() && !leaves_room(*running)) {
         checkpoint_oldest(guard);
         if (aborted.load() || !running || running->tid != tid) return;
     }
     commit_running(guard);
+}
+
+template <class Work>
+bool JournalState::write(MutexLock& guard, Work work) {
+    writing = true;
+    bool done = true;
+    try {
+        done = work();
+    } catch (const std::exception& e) {
+        if (guard.is_held()) guard.unlock();
+        try {
+            abort(Error{ENOMEM, e.what()});
+        } catch (const std::exception&) {  // told to nobody, then
+        }
+        guard.lock();
+    }
+    writing = false;
+    // Somebody may wait to commit what ran meanwhile, or for the journal's thread to be idle.
+    changed.notify_all();
+    return done;
 }
 
 // One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller
@@ -128,12 +148,7 @@ void JournalState::run() {
             work.wait(lists);
             continue;
         }
-        writing = true;
-        const bool done = do_work(guard);
-        writing = false;
-        // Somebody may wait to commit what ran meanwhile, or for this thread to be idle.
-        changed.notify_all();
-        if (done) continue;
+        if (write(guard, [&] { return do_work(guard); })) continue;
         if (stop) break;
         if (options.commit_interval.count() > 0 && running && running->started.count() != 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
@@ -150,10 +165,10 @@ void JournalState::run() {
 
 // By the caller's own thread, unless somebody writes already. lists held.
 void JournalState::commit_here(MutexLock& guard) {
-    writing = true;
-    commit_with_room(guard);
-    writing = false;
-    changed.notify_all();
+    write(guard, [&] {
+        commit_with_room(guard);
+        return true;
+    });
     if (thread_waits || crowded()) work.notify_all();
 }
 
@@ -256,7 +271,7 @@ Result<Handle> Journal::start(unsigned credits) {
         if (!s.running) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             if (!s.has_room(s.committing ? s.committing_log_blocks : 0, s.logging_bytes()) &&
-                UEXT4_SEAM(start_awaits_room)) {
+                UEXT4_SEAM(log_has_room)) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 s.work.notify_all();

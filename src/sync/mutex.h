@@ -139,6 +139,7 @@ public:
         mutex_.lock(where);
         held_ = true;
     }
+    bool is_held() const { return held_; }
 
 private:
     Mutex& mutex_;

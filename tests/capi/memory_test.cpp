@@ -170,4 +170,49 @@ TEST_F(Memory, UsedUpInAChange) {
     }
 }
 
+// In the middle of making something durable: the file system may end, but nobody waits for it for ever, and what it
+// leaves is recovered.
+TEST_F(Memory, UsedUpByACommitOrAFreeze) {
+    ASSERT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+    ASSERT_EQ(uext4_umount(std::exchange(fs, nullptr)), 0);
+    const std::function<long(uext4_file*, uext4_fs*)> calls[] = {
+        [](uext4_file* f, uext4_fs*) { return uext4_fsync(f); },
+        [](uext4_file*, uext4_fs* whole) { return uext4_syncfs(whole); },
+        [](uext4_file*, uext4_fs* whole) { return uext4_freeze(whole); },
+    };
+    for (const char* mode : {"data=ordered", "data=journal"})
+        for (const auto& call : calls)
+            for (long n = 0;; ++n) {
+                ASSERT_LT(n, 1000);
+                ::alarm(120);  // ends the test where something waits
+                uext4_fs* whole = nullptr;
+                uext4_file* one = nullptr;
+                ASSERT_EQ(uext4_mount(path.c_str(), mode, &whole), 0) << uext4_strerror();
+                ASSERT_EQ(uext4_open(whole, "/d/f", O_CREAT | O_RDWR, 0644, &one), 0);
+                const std::string bytes(300000, static_cast<char>('a' + n % 26));
+                ASSERT_EQ(uext4_pwrite(one, bytes.data(), bytes.size(), 0), 300000);
+                failed = false;
+                until_failure = n;
+                const long result = call(one, whole);
+                until_failure = -1;
+                if (!failed) {
+                    EXPECT_EQ(result, 0) << uext4_strerror();
+                }
+                // Done, or an error; and each call that follows ends.
+                if (result == 0) uext4_thaw(whole);
+                (void)uext4_mkdir(whole, "/more", 0755);
+                (void)uext4_rmdir(whole, "/more");
+                (void)uext4_fsync(one);
+                (void)uext4_close(one);
+                (void)uext4_umount(whole);
+                ::alarm(0);
+                const std::string judge =
+                    "(e2fsck -E journal_only -y " + path + "; e2fsck -fn " + path + ") >/dev/null 2>&1";
+                EXPECT_EQ(std::system(judge.c_str()), 0) << mode << ", allocation " << n;
+                if (!failed) break;
+                ++allocations;
+            }
+    EXPECT_GT(allocations, 5);
+}
+
 }  // namespace

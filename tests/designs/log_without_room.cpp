@@ -6,8 +6,8 @@ namespace {
 
 const Register registered({.name = "log-without-room",
                            .problem = "-",
-                           .seams = {"start_awaits_room"},
-                           .change = "a transaction begins without waiting for room in the log",
+                           .seams = {"log_has_room"},
+                           .change = "neither who begins a transaction nor who commits it waits for room in the log",
                            .seen = "a commit that does not fit, and the journal is aborted",
                            .ends_as = {explore::Failure::wrong},
                            .found = {{"log-full", 500}}});
