@@ -102,4 +102,13 @@ Result<void> FileMaps::exclusively(Inode& inode, const std::function<Result<void
     return change();
 }
 
+Result<void> FileMaps::try_exclusively(Inode& inode, const std::function<Result<void>()>& change) {
+    const FreezeGate::TryPass pass(volume_.gate());
+    if (!pass) return fail(EAGAIN, "the file system is frozen");
+    WriteLock guard(inode.rw);
+    return change();
+}
+
+bool FileMaps::is_freezing() { return volume_.gate().closed(); }
+
 }  // namespace uext4

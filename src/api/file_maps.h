@@ -41,6 +41,8 @@ public:
     void take_stores(Inode& inode) override;
     Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) override;
     Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
+    Result<void> try_exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
+    bool is_freezing() override;
 
 private:
     ClientMaps* engine();

@@ -40,7 +40,10 @@ FileSystem::FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volum
     volume_->when_read_only([this] { maps_.end_stores(); });
 }
 
-FileSystem::~FileSystem() { volume_->when_read_only({}); }
+FileSystem::~FileSystem() {
+    volume_->when_read_only({});
+    if (volume_->gate().closed()) (void)volume_->thaw();  // the maps' helper may wait for it
+}
 
 Result<void> FileSystem::unmount() {
     TRY(maps_.may_stop());

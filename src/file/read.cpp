@@ -119,10 +119,12 @@ Result<void> fill_many(Inode& inode, LockedFolio& first, std::uint64_t count) {
         }
         behind.push_back(std::move(*folio));
     }
-    if (read_pieces(inode, std::move(pieces))) {
+    if (const Result<void> read = read_pieces(inode, std::move(pieces)); read) {
         finish_folio(inode, first);
         for (LockedFolio& folio : behind) finish_folio(inode, folio);
         return {};
+    } else if (behind.empty()) {
+        return read;
     }
     TRY(fill_folio(inode, first));
     for (LockedFolio& folio : behind)
@@ -133,11 +135,11 @@ Result<void> fill_many(Inode& inode, LockedFolio& first, std::uint64_t count) {
 // How many folios to read at a miss at `index`, in a request that begins at `first` and wants so many more: these, and
 // more when the reader goes forward.
 std::uint64_t window_for(Inode& inode, std::uint64_t first, std::uint64_t index, std::uint64_t wanted,
-                         std::uint64_t end_index) {
+                         std::uint64_t end_index, ReadStreams::Reader reader) {
     std::uint64_t window = wanted;
     const std::uint64_t limit = std::max<std::uint64_t>(
         1, std::min(largest_window, inode.pages().cache().limit() / 8 / inode.pages().folio_size()));
-    if (const std::optional<std::uint64_t> last = inode.readers.expected(first))
+    if (const std::optional<std::uint64_t> last = inode.readers.expected(first, reader))
         window = std::max(wanted, std::clamp(std::max(*last, wanted) * 2, first_window, largest_window));
     return std::max<std::uint64_t>(1, std::min({window, limit, end_index - index}));
 }
@@ -152,7 +154,8 @@ bool folio_is_full(const LockedFolio& folio) {
 Result<std::uint64_t> fill_ahead(Inode& inode, LockedFolio& folio) {
     if (folio_is_full(folio)) return std::uint64_t{0};
     const std::uint64_t index = folio->index, end = divide_up(inode.size_hint(), inode.pages().folio_size());
-    const std::uint64_t window = window_for(inode, index, index, 1, std::max(end, index + 1));
+    const std::uint64_t window =
+        window_for(inode, index, index, 1, std::max(end, index + 1), ReadStreams::Reader::of_pages);
     TRY(fill_many(inode, folio, window));
     return window;
 }
@@ -188,7 +191,8 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
             if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
             ReadLock guard(pages.invalidate);
             const std::uint64_t wanted = divide_up(inside + (total - done), fs);
-            window = window_for(inode, first, index, wanted, std::max(end_index, index + 1));
+            window =
+                window_for(inode, first, index, wanted, std::max(end_index, index + 1), ReadStreams::Reader::of_bytes);
             LockedFolio folio = TRY(pages.lock(index, true));
             if (folio_is_full(folio)) continue;
             TRY(fill_many(inode, folio, window));

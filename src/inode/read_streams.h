@@ -12,11 +12,14 @@ namespace uext4 {
 
 class ReadStreams {
 public:
+    enum class Reader : bool { of_bytes, of_pages };  // who reads bytes may have read a part of the folio before
+
     // Whoever reads from folio `first` on was expected there: the folios of its last window, 0 if it had none.
-    std::optional<std::uint64_t> expected(std::uint64_t first) const {
+    std::optional<std::uint64_t> expected(std::uint64_t first, Reader reader) const {
         for (const std::atomic<std::uint64_t>& stream : streams_) {
             const std::uint64_t seen = stream.load(std::memory_order_relaxed);
-            if (is_at(seen, first)) return seen & window_mask;
+            if (reader == Reader::of_bytes ? is_at(seen, first) : seen >> window_bits == first)
+                return seen & window_mask;
         }
         return {};
     }

@@ -293,9 +293,13 @@ void ClientMaps::let_go() {
     }
     gone.clear();
     settle(true);
-    // The helper may hold some of them, on the way.
-    MutexLock guard(lock_);
-    while (settling_ && !stop_) settled_.wait(lock_);
+    // The helper may hold some of them, on the way, unless it waits for a thaw.
+    constexpr std::chrono::milliseconds glance{10};
+    while (!server_.is_freezing()) {
+        MutexLock guard(lock_);
+        if (!settling_ || stop_) return;
+        settled_.wait_for(lock_, glance);
+    }
 }
 
 void ClientMaps::settle(bool removed_only) {
@@ -311,7 +315,8 @@ void ClientMaps::settle(bool removed_only) {
         if (!gets_to_know_all()) return settle_soon();
         Inode& inode = *one.inode;
         std::optional<std::vector<Region>> last;
-        Result<void> done = server_.exclusively(inode, [&]() -> Result<void> {
+        const auto hold = removed_only ? &FaultServer::try_exclusively : &FaultServer::exclusively;
+        Result<void> done = (server_.*hold)(inode, [&]() -> Result<void> {
             // Another thread may have done it, and the file have maps again.
             if (attached(inode) != one.file || still_uses(one.file.get())) return {};
             TRY(server_.quiesce(inode, [&]() -> Result<void> {

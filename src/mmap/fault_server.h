@@ -39,6 +39,9 @@ public:
     virtual Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) = 0;
     // Calls `change` with Inode held exclusively, in a file system that is not frozen.
     virtual Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) = 0;
+    // The same without waiting for a thaw: EAGAIN where a freeze has begun.
+    virtual Result<void> try_exclusively(Inode& inode, const std::function<Result<void>()>& change) = 0;
+    virtual bool is_freezing() = 0;  // or frozen
 };
 
 }  // namespace uext4

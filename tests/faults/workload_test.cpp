@@ -57,12 +57,18 @@ protected:
     // After a step that failed, or in part: what there is now is the newest version. False if it cannot be read.
     bool look_again(OpenFile& file, const std::string& path) {
         std::vector<std::byte> bytes(1 << 19);
-        const auto n = file.read(0, bytes);
-        if (!n) {
-            unknown.insert(path);
-            return false;
+        // Short at the end of the file, and before what cannot be read.
+        std::size_t size = 0;
+        for (;;) {
+            const auto n = file.read(size, Bytes(bytes).subspan(size));
+            if (!n) {
+                unknown.insert(path);
+                return false;
+            }
+            if (*n == 0) break;
+            size += *n;
         }
-        std::string shown(reinterpret_cast<const char*>(bytes.data()), *n);
+        std::string shown(reinterpret_cast<const char*>(bytes.data()), size);
         if (fault().honest) expect_mixture(path, shown, "while it fails");
         may[path].push_back(std::move(shown));
         unknown.erase(path);
