@@ -58,8 +58,16 @@ Result<void> FileSystem::unmount() {
 // Whether it has gone well or not: where the gate is open, stores that waited go on, or end.
 Result<void> FileSystem::freeze() {
     if (!volume_->gate().closed()) maps_.let_go();  // what was removed is not there any more
+    // Also where memory runs out.
+    struct Resumes {
+        FileMaps& maps;
+        bool frozen = false;
+        ~Resumes() {
+            if (!frozen) maps.resume();
+        }
+    } stores{maps_};
     Result<void> done = volume_->freeze();
-    if (!done) maps_.resume();
+    stores.frozen = done.has_value();
     return done;
 }
 

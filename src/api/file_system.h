@@ -27,10 +27,9 @@ class OpenFile {
 public:
     ~OpenFile();
     OpenFile(const OpenFile&) = delete;
-    // Positioned; short only at the end of the file (read) or when space ran out (write). O_APPEND, O_DIRECT, O_SYNC
-    // and O_DSYNC mean what they mean. EBADF against the access mode.
-    // A vector of parts is one call: others see all of a write or nothing, but for reads through the cache; so do
-    // direct reads.
+    // Positioned; short only at the end of the file or before what cannot be read (read), or when space ran out
+    // (write). O_APPEND, O_DIRECT, O_SYNC and O_DSYNC mean what they mean. EBADF against the access mode. A vector of
+    // parts is one call: others see all of a write or nothing, but for reads through the cache; so do direct reads.
     Result<std::size_t> read(std::uint64_t offset, Bytes out) { return read(offset, std::span<const Bytes>(&out, 1)); }
     Result<std::size_t> read(std::uint64_t offset, std::span<const Bytes> parts);
     // `who` acts, which decides on set-id bits and reserved blocks; without one, who opened the file.

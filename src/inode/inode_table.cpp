@@ -315,6 +315,7 @@ bool InodeTable::shrink_some(Evict what) {
     std::size_t kept = 0, waits_for_commit = 0, waits_for_times = 0, cached = 0;
     MutexLock guard(s.lock);
     std::size_t budget = s.idle.size();
+    if (s.slots.size() > s.limit) gone.reserve(std::min(s.slots.size() - s.limit, most_evicted));
     while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
         const InodeNr number = s.idle.front();
         auto it = s.slots.find(number.value);

@@ -86,6 +86,11 @@ Result<std::byte*> PageCache::allocate_memory() {
         arena_->released.pop_back();
     }
     if (arena_->free.empty()) {
+        // For all folios at once: giving one back, which destructors do, asks for no memory.
+        const std::size_t chunks = arena_->chunks.size() + 1, folios = chunks * (chunk_bytes / folio_size_);
+        arena_->chunks.reserve(chunks);
+        arena_->free.reserve(folios);
+        arena_->released.reserve(folios);
         void* chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (chunk == MAP_FAILED) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
         arena_->chunks.push_back(chunk);

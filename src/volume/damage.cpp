@@ -79,13 +79,14 @@ void Volume::State::note_error(const Error& error) {
 }
 
 void Volume::State::met_corruption(const Error& error) {
-    if (is_news(error)) {
+    const bool news = is_news(error);
+    if (news) {
         note_error(error);
         tell_damage(error);
     }
     damaged.store(true);
     if (errors == ErrorPolicy::panic) panic();
-    error_marker.wanted();
+    if (news) error_marker.wanted();  // and not for what keeps it from being marked, over and over
     if (errors == ErrorPolicy::remount_ro) closed_by_damage.store(true);
     if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true)) {
         log("errors=remount-ro: the file system is read-only now");
@@ -123,19 +124,20 @@ Result<void> Volume::State::mark_errors() {
     return write_super([this](format::SuperBlock& s) { fill_in_errors(s); });
 }
 
-Result<void> Volume::State::mark_errors_logged() {
+Result<bool> Volume::State::mark_errors_logged() {
     {
         MutexLock guard(told_lock);
-        if (errors_met == 0) return {};
+        if (errors_met == 0) return false;
     }
     Handle handle = TRY(fs().journal.start(1));
-    return change_super(fs(), handle, [this](format::SuperBlock& s) { fill_in_errors(s); });
+    TRY(change_super(fs(), handle, [this](format::SuperBlock& s) { fill_in_errors(s); }));
+    return true;
 }
 
-// What cannot be marked is told of by the journal, which is aborted then.
+// What cannot be marked now is by the next sync, or is told of by the journal, which is aborted then.
 void Volume::State::mark_errors_now() {
     const FreezeGate::SyncPass pass(gate);
-    if (pass && mark_errors_logged()) (void)fs().journal.commit_all();
+    if (pass && mark_errors_logged().value_or(false)) (void)fs().journal.commit_all();
 }
 
 // The end of the process, as errors=panic asks for; the mark of it comes first. Whatever locks the caller holds, this

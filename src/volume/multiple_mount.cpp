@@ -133,11 +133,15 @@ Result<void> MultipleMount::resume() {
         if (taken_over_) return fail(*taken_over_);
         renews_ = true;
     }
-    Result<void> renewed = renew_and_tell();
-    MutexLock guard(lock_);
-    renews_ = false;
-    changed_.notify_all();
-    return renewed;
+    struct Renewed {
+        MultipleMount& m;
+        ~Renewed() {
+            MutexLock guard(m.lock_);
+            m.renews_ = false;
+            m.changed_.notify_all();
+        }
+    } const end{*this};
+    return renew_and_tell();
 }
 
 void MultipleMount::watch(std::function<void(const Error&)> taken_over) {

@@ -22,8 +22,9 @@ public:
     // Who is told, once, when another host has taken the file system: EBUSY names it. Nothing may be written from then
     // on; the block is left as it is.
     void watch(std::function<void(const Error&)> taken_over);
-    // Between these the block stays as it is: the file system is frozen. resume() makes sure, before anything else is
-    // written, that nobody has taken it meanwhile, and tells as watch() says (EBUSY).
+    // Between these the block stays as it is: the file system is frozen. resume() looks, before anything else is
+    // written, whether somebody has taken it meanwhile, and tells as watch() says (EBUSY); where it cannot be read, the
+    // log.
     void pause();
     Result<void> resume();
     void release();  // marks it clean, and nobody is told any more

@@ -98,7 +98,10 @@ void Volume::thin_out_inodes() {
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
     InodeTable& inodes = *s.layers->inodes;
-    if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
+    try {
+        if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
+    } catch (const std::bad_alloc&) {  // then they stay; it may be the end of a call that is done
+    }
     if (!inodes.has_crowd(InodeTable::Crowd::waits_for_times) || s.fs().read_only.load()) return;
     const FreezeGate::TryPass pass(s.gate);
     if (!pass) return;
@@ -163,6 +166,7 @@ Result<void> Volume::freeze() {
         s.fs().allocator.finish_discards();
         const bool no_orphans = s.orphans->uses_file() && s.orphans->file_is_empty();
         return s.announce([&](format::SuperBlock& super) {
+            if (s.damaged.load()) s.fill_in_errors(super);  // met by readers since
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
             if (no_orphans) super.feature_ro_compat = super.feature_ro_compat & ~format::ro_compat::orphan_present;
             if (!geometry().has_compat(format::compat::has_journal))
@@ -171,8 +175,8 @@ Result<void> Volume::freeze() {
             super.free_inodes_count = s.fs().allocator.super_free_inodes();
         });
     };
-    if (s.mmp) s.mmp->pause();
     Result<void> done = settle();
+    if (done && s.mmp) s.mmp->pause();
     s.frozen = done.has_value();
     if (s.frozen) s.gate.all_is_durable();
     return done;
@@ -182,22 +186,22 @@ Result<void> Volume::thaw() {
     State& s = *state_;
     MutexLock guard(s.freeze_lock);
     if (!s.frozen) return fail(EINVAL, "the file system is not frozen");
+    Result<void> thawed = s.mmp ? s.mmp->resume() : Result<void>();
+    // Where the block cannot be read, the log has it, as when it cannot be renewed.
+    if (thawed || thawed.error().code != EBUSY)
+        thawed = s.announce([&](format::SuperBlock& super) {
+            if (s.damaged.load()) s.fill_in_errors(super);  // met meanwhile
+            if (s.orphans->uses_file())
+                super.feature_ro_compat = super.feature_ro_compat | format::ro_compat::orphan_present;
+            if (geometry().has_compat(format::compat::has_journal))
+                super.feature_incompat = super.feature_incompat | format::incompat::recover;
+            else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);
+        });
+    // Not before: what throws can be tried again.
     s.frozen = false;
-    Result<void> kept = s.mmp ? s.mmp->resume() : Result<void>();
-    if (!kept && kept.error().code == EBUSY) {
-        s.gate.open();
-        return kept;
-    }
-    Result<void> marked = s.announce([&](format::SuperBlock& super) {
-        if (s.damaged.load()) s.fill_in_errors(super);  // met meanwhile
-        if (s.orphans->uses_file())
-            super.feature_ro_compat = super.feature_ro_compat | format::ro_compat::orphan_present;
-        if (geometry().has_compat(format::compat::has_journal))
-            super.feature_incompat = super.feature_incompat | format::incompat::recover;
-        else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);
-    });
     s.gate.open();
-    return marked;
+    if (s.damaged.load()) s.error_marker.wanted();
+    return thawed;
 }
 
 void Volume::finish_deletions() {

@@ -100,9 +100,10 @@ struct Volume::State {
     void tell_rest_of_damage();
     void note_error(const Error& error);
     void fill_in_errors(format::SuperBlock& super);
-    Result<void> mark_errors();         // on the device, past the journal: for who ends
-    Result<void> mark_errors_logged();  // in the running transaction, if there are any; not from outside of the gate
-    void mark_errors_now();             // and durable; not while frozen
+    Result<void> mark_errors();  // on the device, past the journal: for who ends
+    // In the running transaction, from inside of the gate. False: there are none.
+    Result<bool> mark_errors_logged();
+    void mark_errors_now();  // and durable; not while frozen
     [[noreturn]] void panic();
     // One damage is met on several levels of an operation, and by each one that comes by.
     bool is_news(const Error& error);

@@ -5,13 +5,16 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <functional>
 #include <new>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -213,6 +216,91 @@ TEST_F(Memory, UsedUpByACommitOrAFreeze) {
                 ++allocations;
             }
     EXPECT_GT(allocations, 5);
+}
+
+// What is let go of at the end of a call that is done is no reason for it to fail.
+TEST_F(Memory, UsedUpBesideACrowdOfInodes) {
+    ASSERT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+    ASSERT_EQ(uext4_umount(std::exchange(fs, nullptr)), 0);
+    ASSERT_EQ(std::system(("mke2fs -q -F -t ext4 -b 4096 -N 20000 " + path + " 128M >/dev/null 2>&1").c_str()), 0);
+    constexpr int kept = 4090, all = 12000;  // of such a cache
+    ASSERT_EQ(uext4_mount(path.c_str(), "cache=16M,noatime", &fs), 0) << uext4_strerror();
+    for (int i = 0; i < all; ++i) {
+        ASSERT_EQ(uext4_open(fs, ("/c" + std::to_string(i)).c_str(), O_CREAT | O_RDWR, 0644, &file), 0);
+        ASSERT_EQ(uext4_pwrite(file, "x", 1, 0), 1);
+        ASSERT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+    }
+    ASSERT_EQ(uext4_umount(std::exchange(fs, nullptr)), 0);
+    for (long n = 0; n < 4; ++n) {
+        ASSERT_EQ(uext4_mount(path.c_str(), "cache=16M,noatime", &fs), 0) << uext4_strerror();
+        for (int i = 0; i < kept; ++i) {
+            char byte = 0;
+            ASSERT_EQ(uext4_open(fs, ("/c" + std::to_string(i)).c_str(), O_RDONLY, 0, &file), 0);
+            ASSERT_EQ(uext4_pread(file, &byte, 1, 0), 1);
+            ASSERT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+        }
+        bool ended = false;  // by half a change
+        for (int i = kept; i < all && !ended; ++i) {
+            until_failure = n;
+            failed = false;
+            const int result = uext4_chmod(fs, ("/c" + std::to_string(i)).c_str(), 0600);
+            until_failure = -1;
+            ended = result == -EROFS;
+            ASSERT_TRUE(ended || result == 0 || (failed && result == -ENOMEM)) << i << ": " << uext4_strerror();
+        }
+        ended = ended || uext4_mkdir(fs, ("/d" + std::to_string(n)).c_str(), 0755) == -EROFS;
+        EXPECT_EQ(uext4_umount(std::exchange(fs, nullptr)) == 0, !ended);
+        ASSERT_EQ(std::system(("e2fsck -E journal_only -y " + path + " >/dev/null 2>&1").c_str()), 0);
+    }
+}
+
+// Stores through a map that a freeze has stopped go on when it fails, or are refused.
+TEST_F(Memory, UsedUpByAFreezeBesideStores) {
+    ASSERT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
+    ASSERT_EQ(uext4_umount(std::exchange(fs, nullptr)), 0);
+    constexpr std::size_t pages = 16, page = 4096;
+    const int zeros = ::open("/dev/zero", O_RDONLY);
+    for (long n = 0; n == 0 || failed; ++n) {
+        ::alarm(120);  // ends the test where something waits
+        uext4_fs* whole = nullptr;
+        uext4_file* one = nullptr;
+        ASSERT_EQ(uext4_mount(path.c_str(), nullptr, &whole), 0) << uext4_strerror();
+        ASSERT_EQ(uext4_open(whole, "/d/f", O_RDWR, 0, &one), 0);
+        void* address = nullptr;
+        if (uext4_map(one, 0, pages * page, PROT_READ | PROT_WRITE, MAP_SHARED, &address) != 0)
+            GTEST_SKIP() << uext4_strerror();
+        std::atomic<unsigned> stores{0};
+        std::atomic<bool> over{false};
+        std::thread storing([&] {
+            // By the kernel, which answers EFAULT where a store is refused.
+            for (unsigned i = 0; !over; ++i, ++stores)
+                (void)!::read(zeros, static_cast<char*>(address) + i % pages * page, 1);
+        });
+        const std::string bytes(600000, static_cast<char>('a' + n % 26));
+        ASSERT_EQ(uext4_pwrite(one, bytes.data(), bytes.size(), pages * page), 600000);
+        failed = false;
+        until_failure = n;
+        const int result = uext4_freeze(whole);
+        until_failure = -1;
+        if (result == 0) {
+            EXPECT_EQ(uext4_thaw(whole), 0);
+        } else {
+            EXPECT_TRUE(failed) << result;
+            ++allocations;
+        }
+        const unsigned before = stores;
+        for (int ms = 0; ms < 20000 && stores < before + 2; ++ms) ::usleep(1000);
+        EXPECT_GE(stores, before + 2) << "allocation " << n << ": " << result;
+        over = true;
+        storing.join();
+        EXPECT_EQ(uext4_unmap(address, pages * page), 0);
+        (void)uext4_close(one);
+        (void)uext4_umount(whole);
+        ::alarm(0);
+        EXPECT_EQ(std::system(("e2fsck -E journal_only -y " + path + " >/dev/null 2>&1").c_str()), 0);
+    }
+    ::close(zeros);
+    EXPECT_GT(allocations, 0);
 }
 
 }  // namespace

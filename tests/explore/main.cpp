@@ -125,7 +125,11 @@ bool draw_default(Explorer& explorer, const Scenario& s, const Design& d, const 
     return draw(html, s, d, run, {}, explorer);
 }
 
-int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d) {
+struct Sum {
+    std::uint64_t schedules = 0, failures = 0;
+};
+
+int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d, Sum& sum) {
     const auto start = std::chrono::steady_clock::now();
     const Found found = explorer.explore({&s, &d, o.algorithm, o.schedules, o.seed});
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -141,6 +145,8 @@ int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const D
         static_cast<double>(c.schedules) / std::max(seconds, 1e-9), c.trace_hash);
     fmt::print("{} {}: {} schedules, {} failures\n", s.name, d.name, c.schedules, failed ? 1 : 0);
     std::fflush(stdout);
+    sum.schedules += c.schedules;
+    sum.failures += failed;
     if (!drawn) return 2;
     return failed ? 1 : 0;
 }
@@ -224,14 +230,16 @@ int main(int count, char** arguments) {
     Explorer explorer;
     if (o->replay) return replay(explorer, *o);
     int worst = 0;
+    Sum sum;
     for (const Scenario& s : scenarios()) {
         if (!o->scenario.empty() && s.name != o->scenario) continue;
         const Design* d = find_design(s, o->design);
         if (!d) continue;
         Options now = *o;
         if (worst != 0) now.html.clear();  // the page is the first failure's
-        worst = std::max(worst, explore_one(explorer, now, s, *d));
+        worst = std::max(worst, explore_one(explorer, now, s, *d, sum));
     }
+    if (o->scenario.empty()) fmt::print("all {}: {} schedules, {} failures\n", o->design, sum.schedules, sum.failures);
     return worst;
 }
 

@@ -6,7 +6,11 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <functional>
+#include <thread>
 
 namespace uext4::faults {
 namespace {
@@ -167,8 +171,6 @@ TEST(Policy, DamageIsMarkedBeforeACrash) {
             }
             ASSERT_TRUE(m.fs->freeze());
             EXPECT_TRUE(marked(super_of(*m.durable()))) << errors << ", " << format;
-            // Met while it is frozen: after the thaw.
-            EXPECT_FALSE(read_data(*m.fs));
             EXPECT_TRUE(m.fs->thaw());
             (void)m.fs->unmount();
             EXPECT_EQ(super_of(*m.memory).error_count, 1u) << "counted twice";
@@ -187,11 +189,63 @@ TEST(Policy, DamageThatAFrozenFileSystemMeetsIsMarkedByTheThaw) {
         const auto frozen = m.memory->clone();
         EXPECT_FALSE(read_data(*m.fs));
         std::this_thread::sleep_for(std::chrono::milliseconds(background ? 100 : 0));
-        EXPECT_FALSE(super_of(*m.memory).state & format::super_state::errors) << "a frozen image has changed";
+        std::vector<std::byte> before(1 << 20), now(before.size());
+        for (std::uint64_t at = 0; at < frozen->size(); at += before.size()) {
+            ASSERT_TRUE(frozen->read(at, before));
+            ASSERT_TRUE(m.memory->read(at, now));
+            ASSERT_EQ(before, now) << "a frozen image has changed, in its MiB from " << at;
+        }
         ASSERT_TRUE(m.fs->thaw());
         EXPECT_TRUE(super_of(*m.durable()).state & format::super_state::errors);
         (void)m.fs->unmount();
     }
+}
+
+// Whoever comes by damage that is known already costs nobody a commit.
+TEST(Policy, KnownDamageIsMarkedOnce) {
+    const Structure what{"", "-b 4096", tree_block, read_data};
+    auto image = fresh_image(what.format);
+    const BlockNr block = prepare(image, what);
+    ASSERT_TRUE(image->write(block.value * 4096, std::vector<std::byte>(4096, std::byte{0xa5})));
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount("errors=continue", true));
+    const auto flushes = [&] {
+        const auto log = m.recorder->log();
+        return std::ranges::count_if(log, [](const RecordedWrite& w) { return w.kind != RecordedWrite::Kind::Write; });
+    };
+    EXPECT_FALSE(read_data(*m.fs));
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!(super_after_replay(m.durable()).state & format::super_state::errors))
+        ASSERT_LT(std::chrono::steady_clock::now(), limit);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const auto before = flushes();
+    for (int i = 0; i < 200; ++i) {
+        EXPECT_FALSE(read_data(*m.fs));
+        m.open(fmt::format("/n{}", i));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(flushes(), before);
+    (void)m.fs->unmount();
+}
+
+// Nor does the superblock that cannot be read keep a thread busy.
+TEST(Policy, AMarkThatCannotBeMadeIsNotTriedForEver) {
+    FaultyMount m(fresh_image("-b 1024"));
+    ASSERT_TRUE(m.mount("errors=continue", true));
+    const auto top = m.fs->root();
+    ASSERT_TRUE(m.fs->freeze());
+    ASSERT_TRUE(m.fs->thaw());
+    m.fs->volume().fs().buffers.drop_all_clean();
+    std::atomic<std::uint64_t> reads{0};
+    DeviceFault fault;
+    fault.kinds = {DeviceRequest::Kind::Read};
+    fault.predicate = [&](const DeviceRequest&) { return ++reads != 0; };
+    m.faulty->add(fault);
+    EXPECT_FALSE(m.fs->open_path("/new", O_CREAT | O_RDWR, 0644, root));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_LT(reads.load(), 100u);
+    m.faulty->clear();
+    (void)m.fs->unmount();
 }
 
 // A device that is gone: the log gets the first lines, and how many more there were.
