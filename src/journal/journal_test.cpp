@@ -101,13 +101,13 @@ TEST(JournalLife, AHandleIsHadWhileTheDeviceFlushes) {
     look.kinds = {DeviceRequest::Kind::Flush, DeviceRequest::Kind::Fua};
     look.predicate = [&](const DeviceRequest&) {
         ++flushes;
-        std::atomic<bool> had{false};
-        Thread other("other", [&] {
+        const auto had = std::make_shared<std::atomic<bool>>(false);
+        Thread other("other", [&m, had] {
             EXPECT_TRUE(m.journal->start(1));
-            had = true;
+            *had = true;
         });
-        for (unsigned ms = 0; ms < 2000 && !had; ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        if (had) return false;
+        for (unsigned ms = 0; ms < 10000 && !*had; ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        if (*had) return false;
         // It waits for what this thread is about to do: it is waited for later.
         ++refused;
         waiting.push_back(std::move(other));

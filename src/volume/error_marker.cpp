@@ -1,5 +1,6 @@
 #include "volume/error_marker.h"
 
+#include <new>
 #include <utility>
 
 namespace uext4 {
@@ -17,10 +18,10 @@ void ErrorMarker::wanted() {
 }
 
 void ErrorMarker::begin() {
-    if (thread_.joinable()) {
-        changed_.notify_all();
-    } else if (Result<Thread> started = Thread::start("uext4-mark", [this] { run(); })) {
-        thread_ = std::move(*started);
+    if (thread_.joinable()) return changed_.notify_all();
+    try {
+        if (Result<Thread> started = Thread::start("uext4-mark", [this] { run(); })) thread_ = std::move(*started);
+    } catch (const std::bad_alloc&) {  // by the next sync, then
     }
 }
 
@@ -32,7 +33,10 @@ void ErrorMarker::run() {
             continue;
         }
         guard.unlock();
-        mark_();
+        try {
+            mark_();
+        } catch (const std::bad_alloc&) {  // by the next sync, then
+        }
         guard.lock();
     }
 }

@@ -98,17 +98,18 @@ void Volume::thin_out_inodes() {
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
     InodeTable& inodes = *s.layers->inodes;
-    try {
-        if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
-    } catch (const std::bad_alloc&) {  // then they stay; it may be the end of a call that is done
-    }
+    if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
     if (!inodes.has_crowd(InodeTable::Crowd::waits_for_times) || s.fs().read_only.load()) return;
     const FreezeGate::TryPass pass(s.gate);
     if (!pass) return;
-    const std::vector<InodeRef> waiting = inodes.waiting_for_times(at_a_time);
-    // What cannot be stored waits on, for who syncs and is told.
-    for (const InodeRef& inode : waiting)
-        if (!store_pending_times(*inode)) return;
+    try {
+        const std::vector<InodeRef> waiting = inodes.waiting_for_times(at_a_time);
+        // What cannot be stored waits on, for who syncs and is told.
+        for (const InodeRef& inode : waiting)
+            if (!store_pending_times(*inode)) return;
+    } catch (
+        const std::bad_alloc&) {  // told by the journal, if it ended by that: here is the end of a call that is done
+    }
 }
 
 void Volume::when_read_only(std::function<void()> tell) {
@@ -150,7 +151,6 @@ Result<void> Volume::freeze() {
         State& s;
         ~Reopens() {
             if (s.frozen) return;
-            if (s.mmp) (void)s.mmp->resume();  // who has taken it has been told of
             s.gate.open();
         }
     } const reopens{s};
@@ -186,6 +186,13 @@ Result<void> Volume::thaw() {
     State& s = *state_;
     MutexLock guard(s.freeze_lock);
     if (!s.frozen) return fail(EINVAL, "the file system is not frozen");
+    // Where memory runs out it stays frozen, and can be thawed again.
+    struct Pauses {
+        State& s;
+        ~Pauses() {
+            if (s.frozen && s.mmp) s.mmp->pause();
+        }
+    } const pauses{s};
     Result<void> thawed = s.mmp ? s.mmp->resume() : Result<void>();
     // Where the block cannot be read, the log has it, as when it cannot be renewed.
     if (thawed || thawed.error().code != EBUSY)
@@ -197,7 +204,6 @@ Result<void> Volume::thaw() {
                 super.feature_incompat = super.feature_incompat | format::incompat::recover;
             else super.state = static_cast<std::uint16_t>(super.state & ~format::super_state::valid);
         });
-    // Not before: what throws can be tried again.
     s.frozen = false;
     s.gate.open();
     if (s.damaged.load()) s.error_marker.wanted();
