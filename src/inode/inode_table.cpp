@@ -54,7 +54,8 @@ struct InodeTable::State {
     std::size_t limit = 32768;
     std::size_t vain_until = 0;             // with fewer slots than this there is nothing to evict: it was looked for
     std::atomic<bool> times_crowd{false};   // there are too many, and times of some are to be stored,
-    std::atomic<bool> cached_crowd{false};  // or some have folios
+    std::atomic<bool> cached_crowd{false};  // or some have folios, or are behind
+    std::atomic<bool> behind{false};        // far too many, as the commit that was asked for does not keep up
     std::function<void(InodeRef)> deleter;
 
     // Why an inode that nobody uses has to stay.
@@ -297,7 +298,12 @@ void InodeRef::reset() {
     s.idle.splice(s.idle.end(), it->second.place);
 }
 
-void InodeTable::shrink() { shrink(Evict::any); }
+void InodeTable::shrink() {
+    shrink(Evict::any);
+    if (!state_->behind.exchange(false)) return;
+    (void)state_->fs.journal.commit_all();  // an error is told by who waits for what it was to make durable
+    shrink(Evict::any);
+}
 
 void InodeTable::shrink(Evict what) {
     try {
@@ -330,17 +336,20 @@ bool InodeTable::shrink_some(Evict what) {
             ++kept;
             waits_for_times += why == State::Stays::for_times;
             waits_for_commit += !has_folios && why == State::Stays::for_more;
-            cached += has_folios && why == State::Stays::not_at_all;
+            cached += has_folios;
             continue;
         }
         s.idle.pop_front();
         gone.push_back(std::move(it->second.inode));
         s.slots.erase(it);
     }
-    s.vain_until = s.slots.size() > s.limit ? s.slots.size() + slack : 0;
+    const bool behind = kept == most_kept && waits_for_commit != 0 && s.slots.size() > s.limit + 2 * slack;
+    if (behind) s.behind.store(true, std::memory_order_relaxed);
+    if (s.slots.size() <= s.limit) s.vain_until = 0;
+    else if (what == Evict::without_folios) s.vain_until = s.slots.size() + slack;
     if (kept == most_kept && waits_for_times != 0) s.times_crowd.store(true, std::memory_order_relaxed);
     if (what == Evict::any) s.cached_crowd.store(false, std::memory_order_relaxed);
-    else if (cached != 0 && s.vain_until != 0) s.cached_crowd.store(true, std::memory_order_relaxed);
+    else if ((cached != 0 || behind) && s.vain_until != 0) s.cached_crowd.store(true, std::memory_order_relaxed);
     guard.unlock();
     if (kept == most_kept && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
     return gone.size() == most_evicted;
