@@ -41,10 +41,11 @@ public:
     // stored yet.
     void set_limit(std::size_t inodes);
     // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. Who gets or makes
-    // inodes evicts too, but only such that have no folios, as a handle may be open there.
+    // inodes evicts too, but only such that have no folios, as a handle may be open there. Nothing is held: where far
+    // too many wait for a commit, it is waited for.
     void shrink();
-    // There are more than the limit because of such that have folios, or whose times wait to be stored. No lock is
-    // taken.
+    // There are more than the limit, and looking for some to evict was in vain: because of such that have folios (or
+    // whose commit is awaited), which shrink() may help, or of such whose times wait to be stored. No lock is taken.
     enum class Crowd { cached, waits_for_times };
     bool has_crowd(Crowd which) const;
     // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, the oldest.

@@ -68,7 +68,7 @@ void JournalState::commit_with_room(MutexLock& guard) {
 }
 
 template <class Work>
-bool JournalState::write(MutexLock& guard, Work work) {
+bool JournalState::as_writer(MutexLock& guard, Work work) {
     writing = true;
     bool done = true;
     try {
@@ -148,7 +148,7 @@ void JournalState::run() {
             work.wait(lists);
             continue;
         }
-        if (write(guard, [&] { return do_work(guard); })) continue;
+        if (as_writer(guard, [&] { return do_work(guard); })) continue;
         if (stop) break;
         if (options.commit_interval.count() > 0 && running && running->started.count() != 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
@@ -165,7 +165,7 @@ void JournalState::run() {
 
 // By the caller's own thread, unless somebody writes already. lists held.
 void JournalState::commit_here(MutexLock& guard) {
-    write(guard, [&] {
+    as_writer(guard, [&] {
         commit_with_room(guard);
         return true;
     });

@@ -106,9 +106,10 @@ struct JournalState {
     void run();
     bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;      // lists held; given up meanwhile
     void commit_here(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
-    // As the writer. Where memory runs out in the middle, the journal is aborted: a transaction may be half committed.
+    // Does a piece of work while nobody else writes. Where memory runs out in the middle, the journal is aborted: a
+    // transaction may be half committed.
     template <class Work>
-    bool write(MutexLock& guard, Work work) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    bool as_writer(MutexLock& guard, Work work) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
     // Commits what runs, once there is room for the next transaction to begin meanwhile; unless another did it while
     // room was made. The same.
     void commit_with_room(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;

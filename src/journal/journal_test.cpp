@@ -89,7 +89,8 @@ TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
 }
 
 // Whatever the device is at, and however full the log, another thread may begin a change: transactions of all sizes
-// that are not full, one behind the other, in blocks that no younger one changes.
+// that are not full, one behind the other, in blocks that are home when they are changed again, but for one that each
+// of them changes.
 TEST(JournalLife, AHandleIsHadWhileTheDeviceFlushes) {
     const LogShape shape;
     const auto device = std::make_shared<FaultyDevice>(make_log(shape));

@@ -45,7 +45,7 @@ private:
     Mutex lock_{Rank::Leaf, "MultipleMount"};
     CondVar changed_{"multiple mount"};
     bool stop_ = false, paused_ = false;
-    bool renews_ = false;  // the thread is at it
+    bool renews_ = false;  // the thread, or who resumes, is at it
     std::function<void(const Error&)> told_;
     std::optional<Error> taken_over_;
     Thread thread_;

@@ -107,8 +107,8 @@ void Volume::thin_out_inodes() {
         // What cannot be stored waits on, for who syncs and is told.
         for (const InodeRef& inode : waiting)
             if (!store_pending_times(*inode)) return;
-    } catch (
-        const std::bad_alloc&) {  // told by the journal, if it ended by that: here is the end of a call that is done
+    } catch (const std::bad_alloc&) {
+        // If the journal ended by that it tells: the call at whose end this is done has succeeded.
     }
 }
 
@@ -150,8 +150,7 @@ Result<void> Volume::freeze() {
     struct Reopens {
         State& s;
         ~Reopens() {
-            if (s.frozen) return;
-            s.gate.open();
+            if (!s.frozen) s.gate.open();
         }
     } const reopens{s};
     // Most of it while others go on; what they have deleted meanwhile when they are out.

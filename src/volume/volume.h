@@ -41,7 +41,8 @@ public:
     // All dirty data, then one commit.
     Result<void> sync();
     // For whoever uses more files than memory is to hold, with Call held at most: lets go of what is cached of others,
-    // and of these, and stores times that keep others, in the transaction that runs (but not while frozen).
+    // and of these, and stores times that keep others, in the transaction that runs (but not while frozen). Waits for a
+    // commit where far too many wait for one.
     void thin_out_inodes();
     // Told once the file system has become read-only by damage, or by the end of the journal: by any thread, with locks
     // held, so that `tell` must not wait. Empty: nobody.

@@ -1,6 +1,6 @@
 // A program that has no memory for what it asks gets -ENOMEM from the C interface, never an exception: each large
-// allocation of a call that moves bytes fails once. (Where small ones fail, or those of writeback, nothing is
-// promised.)
+// allocation of a call that moves bytes fails once. Where those of a commit, a writeback or a freeze fail, the file
+// system may end, and nobody waits for ever. (Where small ones fail, nothing is promised.)
 #include <uext4/uext4.h>
 
 #include <fcntl.h>

@@ -346,12 +346,26 @@ def in_use(scratch):
     print("images in use: refused; readers share", flush=True)
 
 
+def mmp_block(image):
+    told = run("dumpe2fs", "-h", image).stdout.splitlines()
+    return int(next(line for line in told if "MMP block number" in line).split(":")[1])
+
+
+def leave(scratch, directory):
+    """Unmounts what another host has taken, and waits for the end of the server."""
+    pid = scratch.servers.pop(directory)
+    run("umount", directory)
+    limit = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        check(time.monotonic() < limit, f"the server {pid} lives on")
+        time.sleep(0.1)
+
+
 def multiple_mount_protection(scratch):
     """An image with mmp says that it is in use, and goes on saying so."""
     image = scratch.image("mmp", "64M", "-t", "ext4", "-b", "4096", "-O", "mmp", "-E", "mmp_update_interval=1")
     directory = scratch.mount(image)
-    block = int(next(line for line in run("dumpe2fs", "-h", image).stdout.splitlines() if "MMP block number" in line)
-                .split(":")[1])
+    block = mmp_block(image)
 
     def sequence():
         with open(image, "rb") as file:
@@ -375,8 +389,7 @@ def frozen(scratch):
     image = scratch.image("frozen", "64M", "-t", "ext4", "-b", "4096", "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=1")
     directory = scratch.mount(image)
     (directory / "before").write_bytes(b"before")
-    block = int(next(line for line in run("dumpe2fs", "-h", image).stdout.splitlines() if "MMP block number" in line)
-                .split(":")[1])
+    block = mmp_block(image)
     run(scratch.program, "freeze", directory)
     before = image.read_bytes()
     time.sleep(6)  # it is kept alive every two seconds
@@ -399,12 +412,7 @@ def frozen(scratch):
         raise mounting.Failure("a directory is made in a file system that another host has")
     except OSError as error:
         check(error.errno == errno.EROFS, f"mkdir after the takeover: {error}")
-    pid = scratch.servers.pop(directory)
-    run("umount", directory)
-    limit = time.monotonic() + 20
-    while os.path.exists(f"/proc/{pid}"):
-        check(time.monotonic() < limit, f"the server {pid} lives on")
-        time.sleep(0.1)
+    leave(scratch, directory)
     check(image.read_bytes() == taken, "the image is written after it was taken over")
     print("mmp: still while frozen, and looked at by the thaw", flush=True)
 
@@ -417,8 +425,7 @@ def taken_over(scratch):
     fd = os.open(directory, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
-    block = int(next(line for line in run("dumpe2fs", "-h", image).stdout.splitlines() if "MMP block number" in line)
-                .split(":")[1])
+    block = mmp_block(image)
     with open(image, "r+b") as file:
         file.seek(block * 4096 + 4)
         file.write((0x12345).to_bytes(4, "little"))
@@ -442,12 +449,7 @@ def taken_over(scratch):
     before = digest()
     time.sleep(4)
     check(digest() == before, "the image is written after it was taken over")
-    pid = scratch.servers.pop(directory)
-    run("umount", directory)
-    limit = time.monotonic() + 20
-    while os.path.exists(f"/proc/{pid}"):
-        check(time.monotonic() < limit, f"the server {pid} lives on")
-        time.sleep(0.1)
+    leave(scratch, directory)
     check(digest() == before, "the image is written by the unmount after it was taken over")
     print("mmp: taken over, nothing is written", flush=True)
 
