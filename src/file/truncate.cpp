@@ -127,6 +127,8 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     if (UEXT4_SEAM(truncate_invalidates)) invalidate = UniqueWriteLock(pages.invalidate);
     MutexLock flush(inode.flush_lock);
     Tail tail = TRY(cut_tail(inode, size));
+    // What is cut off is in the cache alone perhaps: whatever cannot be read is met before that is gone.
+    const std::vector<BufferRef> held = TRY(orphans.hold_for_add(inode));
     const LogicalBlock first(divide_up(size, bs));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});

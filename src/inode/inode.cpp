@@ -155,10 +155,14 @@ bool Inode::data_in_journal() const {
            !has_flag(format::inode_flag::ea_inode);
 }
 
-Result<BufferRef> Inode::join_table(Handle& handle) {
+Result<BufferRef> Inode::read_table() {
     // Asked for once: who has joined the inode's block to the transaction stores it without reading anything.
     if (!place_) place_ = TRY(fs_.allocator.place_of(number_));
-    BufferRef buffer = TRY(fs_.buffers.read(place_->block, "inode table"));
+    return fs_.buffers.read(place_->block, "inode table");
+}
+
+Result<BufferRef> Inode::join_table(Handle& handle) {
+    BufferRef buffer = TRY(read_table());
     TRY(handle.write_access(buffer));
     return buffer;
 }

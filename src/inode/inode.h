@@ -102,6 +102,8 @@ public:
     Result<void> store(Handle& handle, bool data = true);
     // The inode's block, and the superblock's if the size needs a feature.
     static constexpr unsigned store_credits() { return 2; }
+    // The block of the table that it goes to. While somebody holds it, store() reads nothing.
+    Result<BufferRef> read_table();
     void note_times_pending() { times_pending_ = true; }
     bool times_pending() const { return times_pending_; }
     Tid last_tid() const { return last_tid_; }

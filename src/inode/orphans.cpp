@@ -102,6 +102,17 @@ bool Orphans::contains(const Inode& inode) const {
     return state_->in_file.contains(inode.number().value) || state_->in_chain.contains(inode.number().value);
 }
 
+Result<std::vector<BufferRef>> Orphans::hold_for_add(Inode& inode) {
+    State& s = *state_;
+    std::vector<BufferRef> held;
+    MutexLock map(inode.map_lock);
+    held.push_back(TRY(inode.read_table()));
+    MutexLock guard(s.lock);
+    if (!s.roomy.empty()) held.push_back(TRY(s.fs.buffers.read(s.blocks[s.roomy.back()].block, "orphan file")));
+    else held.push_back(TRY(super_buffer(s.fs)));
+    return held;
+}
+
 Result<void> Orphans::add(Handle& handle, Inode& inode) {
     State& s = *state_;
     MutexLock map(inode.map_lock);

@@ -191,6 +191,45 @@ TEST_P(Space, IsOneFilesOrNobodysWhicheverWriteFails) {
     }
 }
 
+class Truncate : public testing::TestWithParam<const char*> {};
+
+TEST_P(Truncate, ThatIsNoneLosesNothingThatWasNotWrittenYet) {
+    const auto image = fresh_image(GetParam());
+    constexpr std::uint64_t kept = 3 * block + 7;
+    std::uint64_t skip = 0, refused = 0;
+    for (bool hit = true; hit && !HasFailure(); ++skip) {
+        ASSERT_LT(skip, 200u);
+        FaultyMount m(image->clone());
+        ASSERT_TRUE(m.mount());
+        auto file = m.open("/f");
+        ASSERT_TRUE(file->write(0, std::vector<std::byte>(20 * block, std::byte{'o'})));
+        ASSERT_TRUE(m.fs->sync());
+        ASSERT_TRUE(file->write(2 * block, std::vector<std::byte>(90 * block, std::byte{'n'})));
+        const std::vector<std::byte> before = contents(m);
+        m.fs->volume().fs().buffers.drop_all_clean();
+        DeviceFault wanted;
+        wanted.kinds = {DeviceRequest::Kind::Read};
+        wanted.skip = skip;
+        wanted.times = DeviceFault::for_good;
+        const auto fault = m.faulty->add(wanted);
+        const auto result = file->truncate(kept);
+        hit = m.faulty->hits(fault) != 0;
+        m.faulty->clear();
+        EXPECT_TRUE(result || hit) << result.error().what;
+        const std::uint64_t size = file->inode().size_hint();
+        ASSERT_TRUE(size == kept || (!result && size == before.size())) << size;
+        refused += size != kept ? 1 : 0;
+        EXPECT_TRUE(std::ranges::equal(contents(m), std::span(before).first(size))) << "after " << skip;
+        file.reset();
+        EXPECT_TRUE(m.fs->unmount());
+        expect_sound(m.memory, fmt::format("after {}", skip));
+    }
+    EXPECT_GE(refused, 1u);
+}
+INSTANTIATE_TEST_SUITE_P(Formats, Truncate,
+                         testing::Values("-b 1024", "-b 1024 -O orphan_file", "-b 4096", "-b 1024 -O ^extents,^64bit"),
+                         [](const auto& one) { return fmt::format("Format{}", one.index); });
+
 std::vector<Change> all_but(std::initializer_list<std::string_view> names) {
     std::vector<Change> out(std::begin(changes), std::end(changes));
     std::erase_if(out, [&](const Change& c) { return std::ranges::find(names, c.name) != names.end(); });
