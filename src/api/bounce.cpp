@@ -93,6 +93,8 @@ std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool store
         if (refusals == 1 && was_forbidden(program + done, n - done)) continue;
         if (!ClientMaps::admit(program + done, stores)) break;
     }
+    // What the program does next to the page that was refused is answered by itself.
+    if (done < n) (void)was_forbidden(program + done, n - done);
     return done;
 }
 

@@ -127,9 +127,10 @@ Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end)
 Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t last, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size();
     bool kept = false;
+    // To the end: what the blocks hold is not read again before it is zeros.
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     {
-        UniqueWriteLock invalidate;
-        if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
         MutexLock flush(inode.flush_lock);
         TRY(forget_cached(inode, first, last));
         const unsigned credits = step_credits(inode);
@@ -176,10 +177,9 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 }
 
 // ENOSPC where a split of the tree finds no block; then the cache has forgotten, and the blocks are still there.
+// Invalidate held.
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
-    UniqueWriteLock invalidate;
-    if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     MutexLock flush(inode.flush_lock);
     TRY(forget_cached(inode, first, end));
     Handle handle = TRY(inode.fs().journal.start(step_credits(inode) + Orphans::credits()));
@@ -206,6 +206,8 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     TRY(zero_part(inode, offset, std::min(first, end)));
     if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
     if (first >= whole_end) return {};
+    UniqueWriteLock invalidate;
+    if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     Result<void> removed = punch_blocks(inode, first, whole_end);
     if (!removed && removed.error().code == ENOSPC) removed = zero_contents(inode, first, std::min(whole_end, end));
     return removed;

@@ -106,6 +106,34 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
     return {};
 }
 
+// Whole folios that follow each other are locked, promised and marked together. How many bytes were written: none where
+// each folio is to be taken alone, as the contents are journaled or in the inode, or space is short.
+Result<std::size_t> write_run(Inode& inode, std::uint64_t index, ConstBytes in, const WriteRequest& request) {
+    if (inode.data_in_journal()) return std::size_t{0};
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), bs = pages.block_size();
+    const std::uint64_t start = index * fs, old_size = inode.size_hint();
+    // The folio in which the file ends stays locked until the file has grown. In the run, it is written as a whole.
+    LockedFolio straddle;
+    if (start > old_size && old_size % fs != 0) straddle = TRY(zero_straddle(inode));
+    LockedRun run = TRY(pages.lock_run_for_change(index, in.size() / fs));
+    const std::size_t bytes = run.size() * fs;
+    MutexLock guard(inode.map_lock);
+    if (inode.is_inline() || !inode.places().reserve(LogicalBlock(start / bs), bytes / bs, request.may_use_reserve))
+        return std::size_t{0};
+    const BlockMask all = blocks_of(0, fs, bs);
+    for (std::size_t i = 0; i < run.size(); ++i) {
+        Folio& folio = *run.folios()[i];
+        std::memcpy(folio.data, in.data() + i * fs, fs);
+        folio.uptodate |= all;
+    }
+    if (!request.keep_times) note_change(inode);
+    // Dirty before the file grows, as above.
+    pages.mark_dirty(run, all);
+    if (start + bytes > inode.size()) inode.set_size(start + bytes);
+    return bytes;
+}
+
 }  // namespace
 
 std::uint64_t max_file_size(const Inode& inode) {
@@ -180,6 +208,16 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         if (cache.used() > cache.limit()) cache.reclaim();
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);
+        if (inside == 0 && in.size() - done >= 2 * fs) {
+            const std::size_t whole = std::min<std::uint64_t>((in.size() - done) / fs, LockedRun::most) * fs;
+            const Result<std::size_t> written = write_run(inode, at / fs, in.subspan(done, whole), request);
+            if (!written) {
+                if (done) return done;
+                return fail(written.error());
+            }
+            done += *written;
+            if (*written != 0) continue;
+        }
         const std::uint64_t given_back = inode.fs().allocator.times_given_back();
         Result<void> r = write_in_folio(inode, at / fs, inside, in.subspan(done, n), request);
         if (!r && r.error().code == ENOSPC && attempts++ < space_attempts && make_room(inode, given_back)) continue;

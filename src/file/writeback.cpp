@@ -13,7 +13,9 @@
 #include "sync/atomic_point.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <utility>
 
 namespace uext4 {
 
@@ -123,7 +125,6 @@ private:
             }
             items_.push_back({&*folio, folio->dirty});
             pages_.begin_writeback(folio);
-            pages_.clear_dirty(folio, folio->dirty);
         }
     }
 
@@ -405,14 +406,16 @@ private:
     }
 
     void finish(bool all_failed) {
+        std::array<Folio*, 64> ended{};
+        std::size_t count = 0;
         for (Item& item : items_) {
-            if (item.failed && !still_under_writeback(item)) continue;
+            if (item.failed) continue;  // fail_writeback() has ended it already
             if (all_failed) pages_.fail_writeback(*item.folio, item.blocks);
-            else pages_.end_writeback(*item.folio);
+            else ended[count++] = item.folio;
+            if (count == ended.size()) pages_.end_writeback(std::span(ended).first(std::exchange(count, 0)));
         }
+        if (count != 0) pages_.end_writeback(std::span(ended).first(count));
     }
-    // fail_writeback() has ended it already.
-    static bool still_under_writeback(const Item& item) { return !item.failed; }
 
     Inode& inode_;
     FileCache& pages_;

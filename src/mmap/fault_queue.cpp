@@ -438,7 +438,7 @@ bool ClientMaps::refuse_by_poison(const Job& job) {
     });
     if (!poisoned) return false;
     userfault_.wake(job.page, page_size);
-    this_thread::sleep(time_to_meet(job.page));
+    ForbiddenPages::instance().let_meet(job.page, time_to_meet(job.page));
     undo_on_the_map(job, offset, [&](std::uintptr_t page) { return userfault_.try_clear(page); });
     return true;
 }
@@ -462,7 +462,7 @@ void ClientMaps::refuse_by_rights(const Job& job) {
     });
     if (!changed) return;
     userfault_.wake(job.page, page_size);
-    this_thread::sleep(time_to_meet(job.page));
+    ForbiddenPages::instance().let_meet(job.page, time_to_meet(job.page));
     undo_on_the_map(job, offset, [&](std::uintptr_t page) {
         const std::optional<Placement> placed = placement_of(page);
         // Others than those that it was left with are the program's. What is not there any more has none.

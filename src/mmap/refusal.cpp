@@ -97,8 +97,17 @@ bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {
     assert_nothing_held_at_or_below(Rank::Freeze);
     MutexLock guard(lock_);
     if (!any_locked(start, end)) return false;
+    if (const auto first = pages_.find(start / page_size * page_size); first != pages_.end()) {
+        first->second.met = true;
+        changed_.notify_all();
+    }
     while (any_locked(start, end)) changed_.wait(lock_);
     return true;
+}
+
+void ForbiddenPages::let_meet(std::uintptr_t page, std::chrono::nanoseconds most) {
+    MutexLock guard(lock_);
+    (void)changed_.wait_for(lock_, most, [&]() UEXT4_REQUIRES(lock_) { return pages_.at(page).met; });
 }
 
 }  // namespace uext4

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -49,8 +50,11 @@ public:
     // Who forbids a page takes what a fault takes, to ask once more. Both of these wait with Call at most, which no
     // fault takes.
     //
-    // Until none of the pages of [start, end) is forbidden. False when none was.
+    // Until none of the pages of [start, end) is forbidden. False when none was. By whoever has met the refusal of the
+    // first of them: it need not last for him.
     bool wait(std::uintptr_t start, std::uintptr_t end);
+    // By whoever forbids it: until somebody says so, or for so long.
+    void let_meet(std::uintptr_t page, std::chrono::nanoseconds most);
     // Until every page of this file system's that is forbidden now has been allowed once: what was refused before a
     // change is not refused after it. Others' have nothing to do with it, and may wait for it: their device may be a
     // file of this one.
@@ -60,6 +64,7 @@ private:
     struct Forbidden {
         const FaultServer* server = nullptr;
         std::uint64_t number = 0;  // its own
+        bool met = false;
     };
     void add(std::uintptr_t page, const FaultServer& server);
     void remove(std::uintptr_t page);

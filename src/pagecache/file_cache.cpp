@@ -2,7 +2,9 @@
 
 #include "sync/atomic_point.h"
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace uext4 {
 
@@ -29,10 +31,16 @@ LockedFolio& LockedFolio::operator=(LockedFolio&& other) noexcept {
 }
 
 void LockedFolio::unlock() {
-    if (Folio* folio = std::exchange(folio_, nullptr)) folio->file->unlock(*folio);
+    if (Folio* folio = std::exchange(folio_, nullptr)) folio->file->unlock({&folio, 1});
 }
 
 Bytes LockedFolio::bytes() const { return {folio_->data, folio_->file->folio_size()}; }
+
+LockedRun::LockedRun(LockedRun&& other) noexcept : folios_(other.folios_), count_(std::exchange(other.count_, 0)) {}
+
+void LockedRun::unlock() {
+    if (const std::size_t count = std::exchange(count_, 0)) folios_[0]->file->unlock({folios_.data(), count});
+}
 
 // ---- FileCache
 
@@ -40,11 +48,6 @@ FileCache::FileCache(PageCache& cache, std::uint64_t order)
     : invalidate(Rank::Invalidate, "FileCache::invalidate", order), cache_(cache), in_dirty_row_{order} {}
 
 FileCache::~FileCache() { remove(0, ~std::uint64_t{0}); }
-
-Folio* FileCache::find(std::uint64_t index) const {
-    auto it = folios_.find(index);
-    return it == folios_.end() ? nullptr : it->second.get();
-}
 
 // Clean blocks are read anew. What was not written back yet, and only there, is zeros as in a hole that was punched; it
 // is written so. What is on its way is zeros until it is there, and then what the device got.
@@ -76,31 +79,50 @@ void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
     }
 }
 
+// tree_lock held.
+Result<Folio*> FileCache::make(std::uint64_t index) {
+    auto made = std::make_unique<Folio>();
+    made->file = this;
+    made->index = index;
+    struct TakenBack {
+        FolioTree& folios;
+        Folio* folio;
+        ~TakenBack() {
+            if (folio) (void)folios.take(folio->index);
+        }
+    };
+    TakenBack unless_it_has_memory{folios_, &folios_.add(std::move(made))};
+    Folio& folio = *unless_it_has_memory.folio;
+    if (ClientMapsHook* maps = client_maps()) {
+        folio.data = TRY(maps->memory(index));
+        folio.in_client_memory = true;
+        cache_.account_client_memory(folio_size());
+    } else {
+        folio.data = TRY(cache_.allocate_memory());
+    }
+    unless_it_has_memory.folio = nullptr;
+    cache_.link(folio);
+    return &folio;
+}
+
+// tree_lock held.
+void FileCache::note_locked(Folio& folio) {
+    folio.locked = true;
+    folio.used.store(true, std::memory_order_relaxed);
+    rank_checker::push_rank(Rank::Folio, &folio, "folio", folio.index, false, SourceLocation::current());
+}
+
 Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
     rank_checker::check_rank(Rank::Folio, this, "folio", index, SourceLocation::current());
     MutexLock guard(tree_lock_);
     for (;;) {
-        Folio* folio = find(index);
+        Folio* folio = folios_.find(index);
         if (!folio) {
             if (!create) return LockedFolio();
-            auto made = std::make_unique<Folio>();
-            made->file = this;
-            made->index = index;
-            if (ClientMapsHook* maps = client_maps()) {
-                made->data = TRY(maps->memory(index));
-                made->in_client_memory = true;
-                cache_.account_client_memory(folio_size());
-            } else {
-                made->data = TRY(cache_.allocate_memory());
-            }
-            folio = made.get();
-            folios_.emplace(index, std::move(made));
-            cache_.link(*folio);
+            folio = TRY(make(index));
         }
         if (!folio->locked) {
-            folio->locked = true;
-            folio->used.store(true, std::memory_order_relaxed);
-            rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
+            note_locked(*folio);
             const BlockMask writing = folio->writing;
             guard.unlock();
             notice_lost_memory(*folio, writing);
@@ -112,7 +134,7 @@ Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
 
 LockedFolio FileCache::try_lock(std::uint64_t index) {
     MutexLock guard(tree_lock_);
-    Folio* folio = find(index);
+    Folio* folio = folios_.find(index);
     if (!folio || folio->locked) return {};
     folio->locked = true;
     rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
@@ -122,10 +144,10 @@ LockedFolio FileCache::try_lock(std::uint64_t index) {
     return LockedFolio(folio);
 }
 
-void FileCache::unlock(Folio& folio) {
-    rank_checker::pop_rank(Rank::Folio, &folio);
+void FileCache::unlock(std::span<Folio* const> folios) {
+    for (Folio* folio : folios) rank_checker::pop_rank(Rank::Folio, folio);
     MutexLock guard(tree_lock_);
-    folio.locked = false;
+    for (Folio* folio : folios) folio->locked = false;
     changed_.notify_all();
 }
 
@@ -133,6 +155,31 @@ Result<LockedFolio> FileCache::lock_for_change(std::uint64_t index, bool create)
     LockedFolio folio = TRY(lock(index, create));
     if (folio) wait_for_writeback(folio);
     return folio;
+}
+
+Result<LockedRun> FileCache::lock_run_for_change(std::uint64_t index, std::size_t count) {
+    LockedFolio first = TRY(lock_for_change(index, true));
+    LockedRun run;
+    run.folios_[run.count_++] = std::exchange(first.folio_, nullptr);
+    count = std::min(count, LockedRun::most);
+    if (count <= 1) return run;
+    {
+        MutexLock guard(tree_lock_);
+        while (run.count_ < count) {
+            const std::uint64_t next = index + run.count_;
+            Folio* folio = folios_.find(next);
+            if (!folio) {
+                const Result<Folio*> made = make(next);
+                if (!made) break;
+                folio = *made;
+            }
+            if (folio->locked || folio->writeback) break;
+            note_locked(*folio);
+            run.folios_[run.count_++] = folio;
+        }
+    }
+    for (Folio* folio : run.folios().subspan(1)) notice_lost_memory(*folio, 0);
+    return run;
 }
 
 void FileCache::wait_for_writeback(LockedFolio& folio) {
@@ -144,69 +191,75 @@ void FileCache::wait_for_writeback(std::uint64_t first, std::uint64_t end) {
     RankGuard rank(Rank::Writeback, "writeback");
     MutexLock guard(tree_lock_);
     for (;;) {
-        auto it = writeback_.lower_bound(first);
-        if (it == writeback_.end() || *it >= end) return;
+        const auto next = folios_.next(FolioTree::Mark::writeback, first);
+        if (!next || *next >= end) return;
         changed_.wait(tree_lock_);
     }
 }
 
 void FileCache::insert_dirty(Folio& folio) {
     folio.dirty_since = steady_milliseconds();
-    if (dirty_.empty()) cache_.link_dirty(*this);
-    dirty_.insert(folio.index);
+    if (folios_.count(FolioTree::Mark::dirty) == 0) cache_.link_dirty(*this);
+    folios_.set(FolioTree::Mark::dirty, folio.index);
+    cache_.account_dirty(folio_size());
 }
 
 void FileCache::erase_dirty(Folio& folio) {
-    if (dirty_.erase(folio.index) && dirty_.empty()) cache_.unlink_dirty(*this);
+    folios_.clear(FolioTree::Mark::dirty, folio.index);
+    if (folios_.count(FolioTree::Mark::dirty) == 0) cache_.unlink_dirty(*this);
+    cache_.account_dirty(-static_cast<std::int64_t>(folio_size()));
 }
 
 void FileCache::mark_dirty(LockedFolio& folio, BlockMask blocks) {
     const bool was = folio->dirty != 0;
     folio->dirty |= blocks;
     if (was || !blocks) return;
-    {
-        MutexLock guard(tree_lock_);
-        insert_dirty(*folio);
+    MutexLock guard(tree_lock_);
+    insert_dirty(*folio);
+}
+
+void FileCache::mark_dirty(LockedRun& run, BlockMask blocks) {
+    MutexLock guard(tree_lock_);
+    for (Folio* folio : run.folios()) {
+        const bool was = folio->dirty != 0;
+        folio->dirty |= blocks;
+        if (!was && blocks) insert_dirty(*folio);
     }
-    cache_.account_dirty(folio_size());
 }
 
 void FileCache::clear_dirty(LockedFolio& folio, BlockMask blocks) {
     const bool was = folio->dirty != 0;
     folio->dirty &= ~blocks;
     if (!was || folio->dirty) return;
-    {
-        MutexLock guard(tree_lock_);
-        erase_dirty(*folio);
-    }
-    cache_.account_dirty(-static_cast<std::int64_t>(folio_size()));
+    MutexLock guard(tree_lock_);
+    erase_dirty(*folio);
 }
 
 void FileCache::begin_writeback(LockedFolio& folio) {
     MutexLock guard(tree_lock_);
     folio->writeback = true;
-    folio->writing = folio->dirty;
-    writeback_.insert(folio->index);
+    folio->writing = std::exchange(folio->dirty, 0);
+    folios_.set(FolioTree::Mark::writeback, folio->index);
+    if (folio->writing) erase_dirty(*folio);
 }
 
-void FileCache::end_writeback(Folio& folio) {
+void FileCache::end_writeback(std::span<Folio* const> folios) {
     MutexLock guard(tree_lock_);
-    folio.writeback = false;
-    folio.writing = 0;
-    writeback_.erase(folio.index);
+    for (Folio* folio : folios) {
+        folio->writeback = false;
+        folio->writing = 0;
+        folios_.clear(FolioTree::Mark::writeback, folio->index);
+    }
     changed_.notify_all();
 }
 
 void FileCache::fail_writeback(Folio& folio, BlockMask blocks) {
     MutexLock guard(tree_lock_);
-    if (!folio.dirty) {
-        insert_dirty(folio);
-        cache_.account_dirty(folio_size());
-    }
+    if (!folio.dirty) insert_dirty(folio);
     folio.dirty |= blocks;
     folio.writeback = false;
     folio.writing = 0;
-    writeback_.erase(folio.index);
+    folios_.clear(FolioTree::Mark::writeback, folio.index);
     changed_.notify_all();
 }
 
@@ -241,9 +294,7 @@ void FileCache::destroy(Folio& folio) {
     std::unique_ptr<Folio> owned;
     {
         MutexLock guard(tree_lock_);
-        auto it = folios_.find(folio.index);
-        owned = std::move(it->second);
-        folios_.erase(it);
+        owned = folios_.take(folio.index);
         changed_.notify_all();
     }
     if (owned->in_client_memory) cache.account_client_memory(-std::int64_t{cache.folio_size()});
@@ -274,49 +325,46 @@ void FileCache::protect(LockedFolio& folio) {
 
 std::optional<std::uint64_t> FileCache::next_dirty(std::uint64_t from) const {
     MutexLock guard(tree_lock_);
-    auto it = dirty_.lower_bound(from);
-    if (it == dirty_.end()) return std::nullopt;
-    return *it;
+    return folios_.next(FolioTree::Mark::dirty, from);
 }
 
 std::optional<std::uint64_t> FileCache::next_cached(std::uint64_t from) const {
     MutexLock guard(tree_lock_);
-    auto it = folios_.lower_bound(from);
-    if (it == folios_.end()) return std::nullopt;
-    return it->first;
+    return folios_.next(FolioTree::Mark::present, from);
 }
 
 std::optional<std::uint64_t> FileCache::next_busy(std::uint64_t from) const {
     MutexLock guard(tree_lock_);
-    auto dirty = dirty_.lower_bound(from);
-    auto writing = writeback_.lower_bound(from);
-    if (dirty == dirty_.end() && writing == writeback_.end()) return std::nullopt;
-    if (dirty == dirty_.end()) return *writing;
-    if (writing == writeback_.end()) return *dirty;
-    return std::min(*dirty, *writing);
+    const auto dirty = folios_.next(FolioTree::Mark::dirty, from);
+    const auto writing = folios_.next(FolioTree::Mark::writeback, from);
+    return dirty && writing ? std::min(*dirty, *writing) : dirty ? dirty : writing;
 }
 
 std::uint64_t FileCache::dirty_folios() const {
     MutexLock guard(tree_lock_);
-    return dirty_.size();
+    return folios_.count(FolioTree::Mark::dirty);
 }
 
 std::uint64_t FileCache::cached_folios() const {
     MutexLock guard(tree_lock_);
-    return folios_.size();
+    return folios_.count(FolioTree::Mark::present);
 }
 
 std::uint64_t FileCache::oldest_dirty() const {
     MutexLock guard(tree_lock_);
-    if (dirty_.empty()) return 0;
-    return find(*dirty_.begin())->dirty_since;
+    const auto first = folios_.next(FolioTree::Mark::dirty, 0);
+    return first ? folios_.find(*first)->dirty_since : 0;
 }
 
 bool FileCache::idle() const {
     MutexLock guard(tree_lock_);
-    if (!dirty_.empty() || !writeback_.empty()) return false;
-    for (const auto& [index, folio] : folios_)
-        if (folio->locked || folio->pins || folio->journaled.load()) return false;
+    if (folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0) return false;
+    for (auto at = folios_.next(FolioTree::Mark::present, 0); at;
+         at = folios_.next(FolioTree::Mark::present, *at + 1)) {
+        const Folio& folio = *folios_.find(*at);
+        if (folio.locked || folio.pins || folio.journaled.load()) return false;
+        if (*at == ~std::uint64_t{0}) break;
+    }
     return true;
 }
 
@@ -325,9 +373,9 @@ void FileCache::remove(std::uint64_t first, std::uint64_t end) {
     for (;;) {
         {
             MutexLock guard(tree_lock_);
-            auto it = folios_.lower_bound(index);
-            if (it == folios_.end() || it->first >= end) return;
-            index = it->first;
+            const auto next = folios_.next(FolioTree::Mark::present, index);
+            if (!next || *next >= end) return;
+            index = *next;
         }
         Result<LockedFolio> folio = lock(index, false);
         if (folio && *folio) {

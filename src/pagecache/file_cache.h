@@ -10,16 +10,17 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "pagecache/folio_tree.h"
 #include "pagecache/page_cache.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
+#include <array>
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
-#include <set>
+#include <span>
 
 namespace uext4 {
 
@@ -71,8 +72,27 @@ public:
 
 private:
     friend class FileCache;
+    friend class LockedRun;
     explicit LockedFolio(Folio* folio);
     Folio* folio_ = nullptr;
+};
+
+// The same of some that follow each other.
+class LockedRun {
+public:
+    static constexpr std::size_t most = 16;
+    LockedRun() = default;
+    LockedRun(LockedRun&& other) noexcept;
+    LockedRun& operator=(LockedRun&&) = delete;
+    ~LockedRun() { unlock(); }
+    std::span<Folio* const> folios() const { return {folios_.data(), count_}; }
+    std::size_t size() const { return count_; }
+    void unlock();
+
+private:
+    friend class FileCache;
+    std::array<Folio*, most> folios_{};
+    std::size_t count_ = 0;
 };
 
 // What the maps of client programs must do when folios change (implemented in mmap). None of it waits for a lock of
@@ -115,16 +135,21 @@ public:
     LockedFolio try_lock(std::uint64_t index);
     // For a change: also waits until its writeback has ended.
     Result<LockedFolio> lock_for_change(std::uint64_t index, bool create);
+    // The folios from `index` on, made where there are none; at least the first, for which it waits, and at most
+    // `count` (or LockedRun::most): the run ends at one that is locked by somebody or under writeback.
+    Result<LockedRun> lock_run_for_change(std::uint64_t index, std::size_t count);
     void wait_for_writeback(LockedFolio& folio);
     // Waits for the writeback of every folio in [first, end).
     void wait_for_writeback(std::uint64_t first, std::uint64_t end);
 
     // ---- states; the folio is locked
     void mark_dirty(LockedFolio& folio, BlockMask blocks);
+    void mark_dirty(LockedRun& run, BlockMask blocks);  // the same blocks of each
     void clear_dirty(LockedFolio& folio, BlockMask blocks);
+    // Of its dirty blocks, which are clean from now on.
     void begin_writeback(LockedFolio& folio);
-    // By whoever began it; the folio is not locked.
-    void end_writeback(Folio& folio);
+    // By whoever began it; the folios are not locked.
+    void end_writeback(std::span<Folio* const> folios);
     // Its writeback failed: these blocks are dirty again.
     void fail_writeback(Folio& folio, BlockMask blocks);
     void drop(LockedFolio&& folio);  // removed from the cache, dirty or not; its writeback has ended
@@ -151,9 +176,11 @@ public:
 
 private:
     friend class LockedFolio;
+    friend class LockedRun;
     friend class PageCache;
-    Folio* find(std::uint64_t index) const;
-    void unlock(Folio& folio);
+    Result<Folio*> make(std::uint64_t index);
+    void note_locked(Folio& folio);
+    void unlock(std::span<Folio* const> folios);
     void notice_lost_memory(Folio& folio, BlockMask writing);
     void insert_dirty(Folio& folio);
     void erase_dirty(Folio& folio);
@@ -164,8 +191,7 @@ private:
     PageCache& cache_;
     mutable Mutex tree_lock_{Rank::Device, "FileCache::tree_lock"};  // outside the cache's list lock
     CondVar changed_{"folio"};                                       // a folio was unlocked, or its writeback ended
-    std::map<std::uint64_t, std::unique_ptr<Folio>> folios_;
-    std::set<std::uint64_t> dirty_, writeback_;
+    FolioTree folios_;
     std::atomic<ClientMapsHook*> client_maps_{nullptr};
     struct InDirtyRow {
         std::uint64_t order;

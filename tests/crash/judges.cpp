@@ -338,9 +338,13 @@ Result<std::string> judge_by_kernel(const Recording& recording, const CrashState
     const std::string place = scratch + ".mnt";
     ::mkdir(place.c_str(), 0700);
     const int mounted = run(fmt::format("mount -t ext4 -o loop,noatime {} {}", scratch, place), out);
-    if (mounted == 0) {
-        std::string more;
-        if (run("umount " + place, more) != 0) out = more;
+    if (mounted == 0 && run("umount " + place, out) != 0) {
+        // What it has not written back would be missing. The mount goes when nobody has it any more.
+        std::string ignored;
+        (void)run("umount -l " + place, ignored);
+        ::rmdir(place.c_str());
+        ::unlink(scratch.c_str());
+        return fail(EBUSY, "the kernel's mount could not be ended: {}", out);
     }
     ::rmdir(place.c_str());
     if (mounted != 0) return "the kernel does not mount it: " + out;

@@ -193,8 +193,9 @@ private:
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
         const std::size_t one_in = o_.one_in_for_e2fsck();
         if (problem.empty() && one_in && (tally.all_states() - 1) % one_in == 0) {
-            problem = TRY(judge_by_e2fsck(state, recording.mode, e2fsck_file_, tally.by_e2fsck % 5 == 0));
-            ++tally.by_e2fsck;
+            const bool ours = tally.by_e2fsck++ % 5 == 0;
+            tally.ours_by_e2fsck += ours;
+            problem = TRY(judge_by_e2fsck(state, recording.mode, e2fsck_file_, ours));
         }
         if (problem.empty() && by_kernel) {
             ++tally.by_kernel;

@@ -215,6 +215,8 @@ private:
     // Sizes move in steps of an operation, or of the blocks (in data=journal the folios) of a write that has several.
     std::size_t unit() const { return r_.journals_data() ? 4096 : 1024; }
 
+    static constexpr std::size_t sector = 512;
+
     std::string misfit(const Versions& may, const std::string& got) const {
         if (std::ranges::any_of(may, [&](const std::string* s) { return *s == got; })) return {};
         std::size_t least = ~std::size_t{0}, most = 0;
@@ -226,14 +228,28 @@ private:
         }
         if (!exact && (got.size() < least || got.size() > most || got.size() % unit() != 0))
             return fmt::format("{} bytes, which it never had since its last sync ({} to {})", got.size(), least, most);
+        const auto was = [&](std::size_t i) {
+            return std::ranges::any_of(may, [&](const std::string* s) { return i < s->size() && (*s)[i] == got[i]; });
+        };
         for (std::size_t i = 0; i < got.size(); ++i) {
-            if (std::ranges::any_of(may, [&](const std::string* s) { return i < s->size() && (*s)[i] == got[i]; }))
-                continue;
+            if (was(i)) continue;
             return fmt::format("byte {} of {} is {:#04x}, which no state since its last sync had ({})", i, got.size(),
                                static_cast<unsigned char>(got[i]),
                                got[i] == 0                                  ? "zero"
                                : static_cast<unsigned char>(got[i]) == 0xdb ? "never written"
                                                                             : "stale");
+        }
+        // A device writes sectors: each is of one moment, but for what the file did not reach to in that moment.
+        for (std::size_t start = 0; start < got.size(); start += sector) {
+            const std::size_t end = std::min(start + sector, got.size());
+            const auto is_of = [&](const std::string* s) {
+                for (std::size_t i = start; i < end; ++i)
+                    if (i < s->size() && (*s)[i] != got[i]) return false;
+                return s->size() > start;
+            };
+            if (std::ranges::any_of(may, is_of)) continue;
+            return fmt::format("the bytes {} to {} are of several states since its last sync, and of none as a whole",
+                               start, end);
         }
         return {};
     }

@@ -49,14 +49,15 @@ std::string row(const Tally& t, const char* open, const char* between, const cha
     for (const std::size_t n : t.states) cell(std::to_string(n));
     cell(std::to_string(t.cut_recoveries));
     cell(std::to_string(t.by_e2fsck));
+    cell(std::to_string(t.ours_by_e2fsck));
     cell(std::to_string(t.by_kernel));
     cell(std::to_string(t.failures));
     return out + close;
 }
 
-constexpr const char* columns[] = {"workload",         "image",     "data",          "sequences",
-                                   "prefixes",         "subsets",   "torn",          "lying flush",
-                                   "recovery cut too", "by e2fsck", "by the kernel", "failures"};
+constexpr const char* columns[] = {"workload",       "image",         "data",        "sequences",        "prefixes",
+                                   "subsets",        "torn",          "lying flush", "recovery cut too", "by e2fsck",
+                                   "ours by e2fsck", "by the kernel", "failures"};
 
 }  // namespace
 
@@ -66,6 +67,7 @@ void Tally::add(const Tally& other) {
     for (int i = 0; i < cut_kinds; ++i) states[i] += other.states[i];
     cut_recoveries += other.cut_recoveries;
     by_e2fsck += other.by_e2fsck;
+    ours_by_e2fsck += other.ours_by_e2fsck;
     by_kernel += other.by_kernel;
     failures += other.failures;
     at_limit += other.at_limit;
@@ -133,7 +135,8 @@ std::string prefixes_of(const std::vector<Tally>& tallies) {
 
 std::string judges_of(const std::vector<Tally>& tallies, Kernel kernel) {
     const Tally sum = sum_of(tallies);
-    std::string out = fmt::format("e2fsck judged {} of {} images, the kernel ", sum.by_e2fsck, sum.all_states());
+    std::string out = fmt::format("e2fsck judged {} of {} images, {} of them after our recovery too, the kernel ",
+                                  sum.by_e2fsck, sum.all_states(), sum.ours_by_e2fsck);
     switch (kernel) {
         case Kernel::not_asked: return out + "was not asked";
         case Kernel::cannot_mount: return out + "none, as this machine could not mount";

@@ -100,22 +100,23 @@ protected:
     std::string path_, reason_;
 };
 
-// True when `access` ends with SIGBUS (or SIGSEGV).
+// The signal that `access` ends with, SIGBUS or SIGSEGV; 0 when it is made.
 inline thread_local sigjmp_buf refused_at;
 template <class Access>
-bool refused(Access access) {
+int refused_by(Access access) {
     struct sigaction action{}, old_bus{}, old_segv{};
-    action.sa_handler = [](int) { siglongjmp(refused_at, 1); };
+    action.sa_handler = [](int number) { siglongjmp(refused_at, number); };
     sigaction(SIGBUS, &action, &old_bus);
     sigaction(SIGSEGV, &action, &old_segv);
-    volatile bool out = true;
-    if (sigsetjmp(refused_at, 1) == 0) {
-        access();
-        out = false;
-    }
+    const int met = sigsetjmp(refused_at, 1);
+    if (met == 0) access();
     sigaction(SIGBUS, &old_bus, nullptr);
     sigaction(SIGSEGV, &old_segv, nullptr);
-    return out;
+    return met;
+}
+template <class Access>
+bool refused(Access access) {
+    return refused_by(access) != 0;
 }
 
 }  // namespace uext4::test

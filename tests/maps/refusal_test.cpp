@@ -16,6 +16,11 @@ constexpr std::size_t page = 4096;
 
 class Refusal : public MappedImage {};
 
+// ThreadSanitizer holds a lock of its own during an atomic store, and who loads from there would wait for it as well.
+__attribute__((no_sanitize("thread"))) void store_unseen(char* to, char byte) {
+    *static_cast<volatile char*>(to) = byte;
+}
+
 TEST_F(Refusal, ArgumentsAreChecked) {
     make("-t ext4 -b 4096");
     NEED_MAPS();
@@ -205,6 +210,35 @@ TEST_F(Refusal, ASystemCallGetsEfault) {
     unmount();
 }
 
+// While a call is refused a page of a map, the page has a right less: not beyond the call.
+TEST_F(Refusal, AStoreBehindACallThatWasRefusedIsSigbus) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* source = open("/source");
+    write(source, std::string(page, 's'));
+    uext4_file* file = open("/f");
+    constexpr std::size_t pages = 40;
+    ASSERT_EQ(uext4_ftruncate(file, pages * page), 0);
+    for (const int kind : {MAP_SHARED, MAP_PRIVATE}) {
+        char* memory = map(file, pages * page, 0, PROT_READ | PROT_WRITE, kind);
+        unsigned int flags = 0;
+        ASSERT_EQ(uext4_getflags(fs, "/f", &flags), 0);
+        ASSERT_EQ(uext4_setflags(fs, "/f", flags | FS_IMMUTABLE_FL), 0) << uext4_strerror();
+        for (std::size_t p = 0; p < pages; ++p) {
+            const ssize_t count = uext4_pread(source, memory + p * page + 10, 100, 0);
+            EXPECT_EQ(count, kind == MAP_SHARED ? -EFAULT : 100);
+            EXPECT_EQ(refused_by([&] { store_unseen(memory + p * page + 10, 'x'); }), kind == MAP_SHARED ? SIGBUS : 0);
+        }
+        ASSERT_EQ(uext4_setflags(fs, "/f", flags), 0);
+        memory[0] = 'd';
+        EXPECT_EQ(uext4_unmap(memory, pages * page), 0);
+    }
+    EXPECT_EQ(read(file, 1), "d");
+    uext4_close(source);
+    uext4_close(file);
+    unmount();
+}
+
 TEST_F(Refusal, AnImmutableFileRefusesTheNextStore) {
     make("-t ext4 -b 4096");
     NEED_MAPS();
@@ -224,11 +258,6 @@ TEST_F(Refusal, AnImmutableFileRefusesTheNextStore) {
     EXPECT_EQ(uext4_unmap(memory, 2 * page), 0);
     uext4_close(file);
     unmount();
-}
-
-// ThreadSanitizer holds a lock of its own during an atomic store, and who loads from there would wait for it as well.
-__attribute__((no_sanitize("thread"))) void store_unseen(char* to, char byte) {
-    *static_cast<volatile char*>(to) = byte;
 }
 
 TEST_F(Refusal, FrozenStoresWaitForTheThaw) {
