@@ -106,8 +106,10 @@ bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {
 }
 
 void ForbiddenPages::let_meet(std::uintptr_t page, std::chrono::nanoseconds most) {
+    const std::chrono::nanoseconds end = monotonic_now() + most;
     MutexLock guard(lock_);
-    (void)changed_.wait_for(lock_, most, [&]() UEXT4_REQUIRES(lock_) { return pages_.at(page).met; });
+    for (auto now = monotonic_now(); now < end && !pages_.at(page).met; now = monotonic_now())
+        (void)changed_.wait_for(lock_, end - now);
 }
 
 }  // namespace uext4
