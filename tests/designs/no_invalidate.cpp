@@ -14,7 +14,8 @@ const Register registered({.name = "no-invalidate",
                                      {"punch-read", 500},
                                      {"mapped-zero", 600},
                                      {"mapped-collapse", 300},
-                                     {"mapped-insert", 300}}});
+                                     {"mapped-insert", 300},
+                                     {"collapse-writeback", 600}}});
 
 }  // namespace
 }  // namespace uext4::designs

@@ -15,7 +15,8 @@ const Register registered({.name = "no-zeroing",
                                      {"mapped-tail-append", 500},
                                      {"mapped-tail-direct", 500},
                                      {"mapped-tail-write", 500},
-                                     {"truncate-tail", 100}}});
+                                     {"truncate-tail", 100},
+                                     {"truncate-writeback", 3000}}});
 
 }  // namespace
 }  // namespace uext4::designs

@@ -10,7 +10,7 @@ const Register registered({.name = "truncate-in-sight",
                            .change = "the truncate does not take the invalidate lock",
                            .seen = "what was stored behind the cut is in the file that grows again",
                            .ends_as = {explore::Failure::wrong},
-                           .found = {{"mapped-truncate-grow", 500}}});
+                           .found = {{"mapped-truncate-grow", 500}, {"truncate-writeback", 1500}}});
 
 }  // namespace
 }  // namespace uext4::designs

@@ -168,6 +168,16 @@ bool World::done_write(OpenFile& file, std::uint64_t offset, std::size_t length,
     return done(n, "write") && *n == length;
 }
 
+std::vector<std::string> World::names(std::string_view path) {
+    std::vector<std::string> names;
+    const InodeRef directory = expect(fs().resolve(path, Credentials::root()), "a directory");
+    expect(
+        fs().read_directory(*directory, 0, [&](const DirectoryEntry& e) { return names.emplace_back(e.name), true; }),
+        "readdir");
+    std::ranges::sort(names);
+    return names;
+}
+
 std::string World::read(OpenFile& file, std::uint64_t offset, std::size_t length) {
     std::string bytes(length, '?');
     bytes.resize(expect(file.read(offset, std::as_writable_bytes(std::span(bytes))), "read"));

@@ -42,6 +42,7 @@ public:
     std::unique_ptr<OpenFile> open(std::string_view path, int flags = 2);
     void write(OpenFile& file, std::uint64_t offset, std::size_t length, char fill);
     std::string read(OpenFile& file, std::uint64_t offset, std::size_t length);
+    std::vector<std::string> names(std::string_view path);  // in a directory, in their order
     template <class T>
     T expect(Result<T> result, const char* what) {
         if (!result) wrong(std::string(what) + ": " + result.error().what);
