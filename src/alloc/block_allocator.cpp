@@ -332,6 +332,15 @@ Result<std::vector<BufferRef>> Allocator::hold_for_free(InodeNr number) {
     return held;
 }
 
+Result<void> Allocator::check_group_of(BlockNr block) {
+    State& s = *state_;
+    if (!s.geometry.valid_block(block)) return fail(EUCLEAN, "there is no block {}", block);
+    const GroupNr number = s.group_of(block);
+    Group& group = s.group(number);
+    MutexLock guard(group.lock);
+    return s.load_blocks(number, group);
+}
+
 // The bits and counts of the disk; what comes back in memory is the caller's.
 Result<void> Allocator::free_within_group(Handle& handle, BlockNr first, std::uint64_t count) {
     State& s = *state_;

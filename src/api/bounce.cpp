@@ -94,7 +94,7 @@ std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool store
         if (!ClientMaps::admit(program + done, stores)) break;
     }
     // What the program does next to the page that was refused is answered by itself.
-    if (done < n) (void)was_forbidden(program + done, n - done);
+    if (done < n) (void)was_forbidden(program + done, 1);
     return done;
 }
 

@@ -42,6 +42,11 @@ Result<BlockNr> BlockMap::replace(Handle& handle, LogicalBlock at, BlockNr with,
     return told(IndirectMap(context_, owner_).replace(handle, at, with));
 }
 
+Result<std::vector<BufferRef>> BlockMap::hold_for_replace(LogicalBlock at) {
+    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).hold(at));
+    return told(IndirectMap(context_, owner_).hold(at));
+}
+
 Result<LogicalBlock> BlockMap::remove(Handle& handle, LogicalBlock from, LogicalBlock to,
                                       const KeepsCluster& keeps_cluster) {
     if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).remove(handle, from, to, keeps_cluster));

@@ -64,6 +64,8 @@ public:
     Result<MappedRun> extent_at(LogicalBlock at);
     // Swaps the block behind one mapped logical block (truncate's zero-tailed copy, failed overwrite); returns the old.
     Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid);
+    // The nodes that lead to it. While they are held, replace() reads the map no more, but where it needs a new node.
+    Result<std::vector<BufferRef>> hold_for_replace(LogicalBlock at);
     // Unmaps [from, to) from the END backwards and frees the blocks (data clusters only when no other block of the
     // logical cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle
     // has no room: returns where the unmapped part begins, i.e. `from` when done, `to` when nothing was done.

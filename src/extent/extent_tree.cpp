@@ -125,4 +125,12 @@ Result<BlockNr> ExtentTree::replace(Handle& handle, LogicalBlock at, BlockNr wit
     return e.start() + (at.value - e.block);
 }
 
+Result<std::vector<BufferRef>> ExtentTree::hold(LogicalBlock at) {
+    ExtentPath path = TRY(descend(at));
+    std::vector<BufferRef> held;
+    for (unsigned n = 0; n <= path.depth; ++n)
+        if (path.nodes[n].buffer) held.push_back(path.nodes[n].buffer);
+    return held;
+}
+
 }  // namespace uext4

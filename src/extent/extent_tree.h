@@ -41,6 +41,7 @@ public:
     Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
     Result<MappedRun> extent_at(LogicalBlock at);
     Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid);
+    Result<std::vector<BufferRef>> hold(LogicalBlock at);
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to,
                                 const BlockMap::KeepsCluster& keeps_cluster);
     Result<bool> shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress);

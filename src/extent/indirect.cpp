@@ -181,6 +181,15 @@ Result<BlockNr> IndirectMap::replace(Handle& handle, LogicalBlock at, BlockNr wi
     return fail(EUCLEAN, "inode {}: block {} is not mapped, it cannot be replaced", owner_.number(), at);
 }
 
+Result<std::vector<BufferRef>> IndirectMap::hold(LogicalBlock at) {
+    std::vector<BufferRef> held;
+    if (at.value >= limit()) return held;
+    const Way way = TRY(walk(at.value));
+    for (unsigned n = 0; n < way.known; ++n)
+        if (way.slots[n].holder) held.push_back(way.slots[n].holder);
+    return held;
+}
+
 unsigned IndirectMap::credits() const {
     // Three blocks of a way, two more where a run goes on in the next array; for each its bitmap and descriptor; the
     // inode.

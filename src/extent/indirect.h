@@ -23,6 +23,7 @@ public:
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
     Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
     Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
+    Result<std::vector<BufferRef>> hold(LogicalBlock at);
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to);
     Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);

@@ -23,7 +23,8 @@ unsigned step_credits(Inode& inode) {
 struct TailSwap {
     LogicalBlock at;
     Grant grant;
-    Claim tree;  // for the extent that the swap splits
+    Claim tree;                   // for the extent that the swap splits
+    std::vector<BufferRef> held;  // what the swap reads
 };
 
 struct Tail {
@@ -43,8 +44,19 @@ void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
     pages.clear_dirty(folio, gone);
 }
 
+// What a swap of the two reads. map_lock is not held.
+Result<std::vector<BufferRef>> hold_for_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr fresh) {
+    TRY(inode.fs().allocator.check_group_of(old));
+    std::vector<BufferRef> held;
+    for (const BlockNr block : {old, fresh})
+        for (BufferRef& buffer : TRY(inode.fs().allocator.hold_for_free(block, 1))) held.push_back(std::move(buffer));
+    MutexLock guard(inode.map_lock);
+    for (BufferRef& buffer : TRY(inode.map().hold_for_replace(at))) held.push_back(std::move(buffer));
+    return held;
+}
+
 // The block's zero-tailed copy goes to a block of its own, to a second one where the first cannot be written. Nothing
-// where there is none.
+// where there is none, or where what the swap reads cannot be read.
 Result<std::optional<TailSwap>> write_copy(Inode& inode, LogicalBlock at, BlockNr old, ConstBytes copy) {
     FsContext& fs = inode.fs();
     if (fs.geometry.cluster_ratio != 1) return std::nullopt;
@@ -54,8 +66,10 @@ Result<std::optional<TailSwap>> write_copy(Inode& inode, LogicalBlock at, BlockN
     for (;;) {
         Result<Grant> grant = fs.allocator.grant(old, 1, nullptr, true);
         if (!grant) return std::nullopt;
+        Result<std::vector<BufferRef>> held = hold_for_swap(inode, at, old, grant->first());
+        if (!held) return std::nullopt;
         if (Result<void> written = fs.device.write(grant->first().value * fs.block_size(), copy); written)
-            return TailSwap{at, std::move(*grant), std::move(*tree)};
+            return TailSwap{at, std::move(*grant), std::move(*tree), std::move(*held)};
         else if (unwritable) return fail(written.error());
         unwritable = std::move(*grant);
     }
@@ -126,9 +140,10 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(truncate_invalidates)) invalidate = UniqueWriteLock(pages.invalidate);
     MutexLock flush(inode.flush_lock);
-    Tail tail = TRY(cut_tail(inode, size));
-    // What is cut off is in the cache alone perhaps: whatever cannot be read is met before that is gone.
+    // What is cut off is in the cache alone perhaps, and the tail is zeroed in its place where there is no other:
+    // whatever cannot be read is met before.
     const std::vector<BufferRef> held = TRY(orphans.hold_for_add(inode));
+    Tail tail = TRY(cut_tail(inode, size));
     const LogicalBlock first(divide_up(size, bs));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
@@ -145,11 +160,14 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
         step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
+    if (tail.swap) {
+        MutexLock guard(inode.map_lock);
+        TRY(swap_tail(inode, handle, *tail.swap));
+    }
     if (tail.folio) TRY(zero_tail(handle, inode, size, tail));
     {
         MutexLock guard(inode.map_lock);
         inode.places().drop_pending(first, LogicalBlock(~std::uint64_t{0}));
-        if (tail.swap) TRY(swap_tail(inode, handle, *tail.swap));
         inode.set_size(size);
         const std::vector<std::byte> old = inode.is_inline() ? TRY(read_inline(inode)) : std::vector<std::byte>();
         inode.set_disk_size(std::min(inode.disk_size(), size));

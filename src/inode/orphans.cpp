@@ -108,8 +108,11 @@ Result<std::vector<BufferRef>> Orphans::hold_for_add(Inode& inode) {
     MutexLock map(inode.map_lock);
     held.push_back(TRY(inode.read_table()));
     MutexLock guard(s.lock);
-    if (!s.roomy.empty()) held.push_back(TRY(s.fs.buffers.read(s.blocks[s.roomy.back()].block, "orphan file")));
-    else held.push_back(TRY(super_buffer(s.fs)));
+    const InodeNr ino = inode.number();
+    if (s.in_file.contains(ino.value) || s.in_chain.contains(ino.value)) return held;
+    held.push_back(TRY(super_buffer(s.fs)));
+    for (auto it = s.roomy.rbegin(); it != s.roomy.rend() && held.size() < 4; ++it)
+        held.push_back(TRY(s.fs.buffers.read(s.blocks[*it].block, "orphan file")));
     return held;
 }
 

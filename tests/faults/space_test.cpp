@@ -226,8 +226,52 @@ TEST_P(Truncate, ThatIsNoneLosesNothingThatWasNotWrittenYet) {
     }
     EXPECT_GE(refused, 1u);
 }
+// What is in the block in which the file then ends was synced, and is not in the cache any more.
+TEST_P(Truncate, ThatIsNoneLosesNothingOfTheLastBlock) {
+    const auto image = fresh_image(GetParam());
+    std::uint64_t skip = 0, refused = 0;
+    for (bool hit = true; hit && !HasFailure(); ++skip) {
+        ASSERT_LT(skip, 200u);
+        FaultyMount m(image->clone());
+        ASSERT_TRUE(m.mount());
+        auto file = m.open("/f");
+        // A tree of blocks, and synced a while ago.
+        for (std::uint64_t i = 0; i < 700; ++i)
+            ASSERT_TRUE(file->write(i * 8 * block, std::vector<std::byte>(4 * block, std::byte{'o'})));
+        const std::vector<std::byte> before = contents(m);
+        file.reset();
+        ASSERT_TRUE(m.fs->unmount());
+        m.fs.reset();
+        ASSERT_TRUE(m.mount());
+        file = m.open("/f");
+        m.fs->volume().fs().buffers.drop_all_clean();
+        DeviceFault wanted;
+        wanted.kinds = {DeviceRequest::Kind::Read};
+        wanted.skip = skip;
+        wanted.times = DeviceFault::for_good;
+        const auto fault = m.faulty->add(wanted);
+        const auto result = file->truncate(600 * 8 * block + 7);
+        hit = m.faulty->hits(fault) != 0;
+        m.faulty->clear();
+        EXPECT_TRUE(result || hit) << result.error().what;
+        const std::uint64_t size = file->inode().size_hint();
+        refused += size == before.size() ? 1 : 0;
+        EXPECT_TRUE(m.fs->sync());
+        file.reset();
+        (void)m.fs->unmount();
+        m.fs.reset();
+        ASSERT_TRUE(m.mount());
+        EXPECT_TRUE(std::ranges::equal(contents(m), std::span(before).first(size))) << "after " << skip;
+        EXPECT_TRUE(m.fs->unmount());
+        m.fs.reset();
+        expect_sound(m.memory, fmt::format("after {}", skip));
+    }
+    EXPECT_GE(refused, 1u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Truncate,
-                         testing::Values("-b 1024", "-b 1024 -O orphan_file", "-b 4096", "-b 1024 -O ^extents,^64bit"),
+                         testing::Values("-b 1024 -O bigalloc -C 4096", "-b 1024", "-b 1024 -O orphan_file", "-b 4096",
+                                         "-b 1024 -O ^extents,^64bit"),
                          [](const auto& one) { return fmt::format("Format{}", one.index); });
 
 std::vector<Change> all_but(std::initializer_list<std::string_view> names) {
