@@ -19,8 +19,8 @@ public:
     Result<void> add(Handle& handle, Inode& inode);
     Result<void> remove(Handle& handle, Inode& inode);
     bool contains(const Inode& inode) const;
-    // While these are held, add() reads nothing, unless others fill two blocks of the orphan file meanwhile: for who could
-    // not go back from where it fails. Takes map_lock, Orphan.
+    // While these are held, add() reads nothing, unless others fill two blocks of the orphan file meanwhile: for who
+    // could not go back from where it fails. Takes map_lock, Orphan.
     Result<std::vector<BufferRef>> hold_for_add(Inode& inode);
     static constexpr unsigned credits() { return 4; }
 
