@@ -191,7 +191,18 @@ TEST_P(Space, IsOneFilesOrNobodysWhicheverWriteFails) {
     }
 }
 
-class Truncate : public testing::TestWithParam<const char*> {};
+class Truncate : public testing::TestWithParam<const char*> {
+protected:
+    // What is clean has left the cache, and after `skip` reads of the device all fail.
+    static auto no_read_after(FaultyMount& m, std::uint64_t skip) {
+        m.fs->volume().fs().buffers.drop_all_clean();
+        DeviceFault wanted;
+        wanted.kinds = {DeviceRequest::Kind::Read};
+        wanted.skip = skip;
+        wanted.times = DeviceFault::for_good;
+        return m.faulty->add(wanted);
+    }
+};
 
 TEST_P(Truncate, ThatIsNoneLosesNothingThatWasNotWrittenYet) {
     const auto image = fresh_image(GetParam());
@@ -206,12 +217,7 @@ TEST_P(Truncate, ThatIsNoneLosesNothingThatWasNotWrittenYet) {
         ASSERT_TRUE(m.fs->sync());
         ASSERT_TRUE(file->write(2 * block, std::vector<std::byte>(90 * block, std::byte{'n'})));
         const std::vector<std::byte> before = contents(m);
-        m.fs->volume().fs().buffers.drop_all_clean();
-        DeviceFault wanted;
-        wanted.kinds = {DeviceRequest::Kind::Read};
-        wanted.skip = skip;
-        wanted.times = DeviceFault::for_good;
-        const auto fault = m.faulty->add(wanted);
+        const auto fault = no_read_after(m, skip);
         const auto result = file->truncate(kept);
         hit = m.faulty->hits(fault) != 0;
         m.faulty->clear();
@@ -226,6 +232,7 @@ TEST_P(Truncate, ThatIsNoneLosesNothingThatWasNotWrittenYet) {
     }
     EXPECT_GE(refused, 1u);
 }
+
 // What is in the block in which the file then ends was synced, and is not in the cache any more.
 TEST_P(Truncate, ThatIsNoneLosesNothingOfTheLastBlock) {
     const auto image = fresh_image(GetParam());
@@ -244,12 +251,7 @@ TEST_P(Truncate, ThatIsNoneLosesNothingOfTheLastBlock) {
         m.fs.reset();
         ASSERT_TRUE(m.mount());
         file = m.open("/f");
-        m.fs->volume().fs().buffers.drop_all_clean();
-        DeviceFault wanted;
-        wanted.kinds = {DeviceRequest::Kind::Read};
-        wanted.skip = skip;
-        wanted.times = DeviceFault::for_good;
-        const auto fault = m.faulty->add(wanted);
+        const auto fault = no_read_after(m, skip);
         const auto result = file->truncate(600 * 8 * block + 7);
         hit = m.faulty->hits(fault) != 0;
         m.faulty->clear();
