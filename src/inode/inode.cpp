@@ -9,6 +9,10 @@
 
 namespace uext4 {
 
+namespace {
+constexpr std::uint64_t in_memory = sizeof(Inode) + 512;  // with what is on disk of it and its place in the table
+}
+
 Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw)
     : rw(Rank::Inode, "Inode::rw", number.value),
       fs_(fs),
@@ -23,9 +27,10 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
     size_ = disk_size();
     flags_.store(disk().flags, std::memory_order_relaxed);
     has_links_.store(disk().links_count != 0, std::memory_order_release);
+    fs_.inode_bytes.fetch_add(in_memory, std::memory_order_relaxed);
 }
 
-Inode::~Inode() = default;
+Inode::~Inode() { fs_.inode_bytes.fetch_sub(in_memory, std::memory_order_relaxed); }
 
 const format::InodeDisk& Inode::disk() const { return view_as<format::InodeDisk>(ConstBytes(raw_)); }
 format::InodeDisk& Inode::disk() { return view_as<format::InodeDisk>(Bytes(raw_)); }

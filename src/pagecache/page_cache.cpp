@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -66,8 +67,8 @@ struct PageCache::Arena {
     }
 };
 
-PageCache::PageCache(std::uint64_t limit, std::uint32_t folio_size, std::uint32_t block_size)
-    : limit_(limit), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
+PageCache::PageCache(std::uint64_t most, std::uint32_t folio_size, std::uint32_t block_size)
+    : most_(most), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
 
 PageCache::~PageCache() {
     for (void* chunk : arena_->chunks) ::munmap(chunk, chunk_bytes);
@@ -77,6 +78,13 @@ void PageCache::set_flusher(std::function<void()> wake) { wake_ = std::move(wake
 
 void PageCache::wake_flusher() {
     if (wake_) wake_();
+}
+
+void PageCache::set_others(std::function<std::uint64_t()> bytes) { others_ = std::move(bytes); }
+
+std::uint64_t PageCache::limit() const {
+    const std::uint64_t least = most_ / 4;
+    return most_ - (others_ ? std::min(others_(), most_ - least) : 0);
 }
 
 Result<std::byte*> PageCache::allocate_memory() {
@@ -111,9 +119,13 @@ void PageCache::free_memory(std::byte* memory) {
 }
 
 void PageCache::account_client_memory(std::int64_t bytes) {
-    const std::uint64_t used = used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed) +
-                               static_cast<std::uint64_t>(bytes);
-    if (bytes > 0) arena_->keep_idle(limit_ > used ? limit_ - used : 0, folio_size_);
+    used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
+    if (bytes > 0) give_back_idle();
+}
+
+void PageCache::give_back_idle() {
+    const std::uint64_t most = limit(), now = used();
+    arena_->keep_idle(most > now ? most - now : 0, folio_size_);
 }
 
 void PageCache::link(Folio& folio) {
@@ -149,7 +161,7 @@ std::optional<std::uint64_t> PageCache::next_dirty_file() {
 std::uint64_t PageCache::reclaim() {
     std::uint64_t freed = 0;
     std::uint64_t looked_at = 0;
-    while (used() > limit_) {
+    while (used() > limit()) {
         std::vector<Folio*> victims;
         {
             MutexLock guard(arena_->lock);
@@ -183,6 +195,7 @@ std::uint64_t PageCache::reclaim() {
             folio->file->destroy_reclaimed(*folio);
             freed += folio_size_;
         }
+        if (others_) give_back_idle();  // what is theirs is not to stay here
     }
     return freed;
 }

@@ -20,23 +20,27 @@ struct Folio;
 
 class PageCache {
 public:
-    // limit: bytes of file contents; folio_size: bytes, a power of two, at least 4096 and the block size.
-    PageCache(std::uint64_t limit, std::uint32_t folio_size, std::uint32_t block_size);
+    // most: bytes of file contents; folio_size: bytes, a power of two, at least 4096 and the block size.
+    PageCache(std::uint64_t most, std::uint32_t folio_size, std::uint32_t block_size);
     ~PageCache();
     PageCache(const PageCache&) = delete;
 
     std::uint32_t folio_size() const { return folio_size_; }
     std::uint32_t block_size() const { return block_size_; }
-    std::uint64_t limit() const { return limit_; }
+    // What it was made with, less what others have taken of it (set_others); at least a quarter.
+    std::uint64_t limit() const;
     std::uint64_t used() const { return used_.load(std::memory_order_relaxed); }
     std::uint64_t dirty() const { return dirty_.load(std::memory_order_relaxed); }
     // Above this much dirty data writers write back themselves before they add more.
-    std::uint64_t dirty_limit() const { return limit_ / 4; }
-    std::uint64_t background_limit() const { return limit_ / 8; }
+    std::uint64_t dirty_limit() const { return most_ / 4; }
+    std::uint64_t background_limit() const { return most_ / 8; }
 
     // Called (no lock of ours held, perhaps many times) when background writeback should start.
     void set_flusher(std::function<void()> wake);
     void wake_flusher();
+    // Asked, whatever locks are held, how many bytes of the cache's memory are in use for something else. Before there
+    // are users.
+    void set_others(std::function<std::uint64_t()> bytes);
     // Of the files with dirty folios the one (its `order`) that is first in their row; it goes to the row's end.
     std::optional<std::uint64_t> next_dirty_file();
     // Folios that reclaim has looked at since the cache was made.
@@ -44,6 +48,8 @@ public:
     // Frees clean folios until `used` is at most the limit; try-locks only, never writes back. Bytes freed. Where
     // nothing could be freed it looks again only when a little more is used than was then.
     std::uint64_t reclaim();
+    // Memory that no folio is in goes back to the system, but for as much as folios may still take.
+    void give_back_idle();
 
 private:
     friend class FileCache;
@@ -60,14 +66,15 @@ private:
     void link_dirty(FileCache& file);
     void unlink_dirty(FileCache& file);
     // So much more than was used when it looked in vain makes reclaim look again.
-    std::uint64_t step() const { return limit_ / 64 / folio_size_ * folio_size_; }
+    std::uint64_t step() const { return most_ / 64 / folio_size_ * folio_size_; }
 
     struct Arena;
-    std::uint64_t limit_;
+    const std::uint64_t most_;
     std::uint32_t folio_size_, block_size_;
     std::atomic<std::uint64_t> used_{0}, dirty_{0}, looked_at_{0};
     std::unique_ptr<Arena> arena_;
     std::function<void()> wake_;
+    std::function<std::uint64_t()> others_;
 };
 
 }  // namespace uext4

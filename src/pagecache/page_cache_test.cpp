@@ -4,10 +4,20 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <fstream>
+
 namespace uext4 {
 namespace {
 
 constexpr std::uint32_t size = 4096;
+
+std::uint64_t resident_bytes() {
+    std::uint64_t all = 0, resident = 0;
+    std::ifstream("/proc/self/statm") >> all >> resident;
+    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
 
 class Reclaim : public testing::Test {
 protected:
@@ -53,6 +63,43 @@ TEST_F(Reclaim, GoesByWhatIsUsedNow) {
         most_used = std::max(most_used, cache.used());
     }
     EXPECT_LE(most_used, cache.limit() + cache.limit() / 32);
+}
+
+// What others have taken of the cache's memory is not there for folios; a quarter of it is, always. What folios have
+// left goes back to the system.
+TEST_F(Reclaim, LeavesWhatOthersHaveTaken) {
+    std::uint64_t others = 0;
+    PageCache shared(most * size, size, size);
+    shared.set_others([&others] { return others; });
+    FileCache mine(shared, 7);
+    const auto fill = [&](std::uint64_t from) {
+        for (std::uint64_t i = from; i < from + 2 * most; ++i) {
+            if (shared.used() > shared.limit()) shared.reclaim();
+            Result<LockedFolio> folio = mine.lock(i, true);
+            ASSERT_TRUE(folio && *folio);
+            (*folio)->data[0] = std::byte{1};
+        }
+    };
+    ASSERT_NO_FATAL_FAILURE(fill(0));
+    EXPECT_GE(shared.used(), most * size / 2);
+    const std::uint64_t before = resident_bytes();
+    others = most * size / 2;
+    EXPECT_EQ(shared.limit(), most * size / 2);
+    ASSERT_NO_FATAL_FAILURE(fill(2 * most));
+    EXPECT_LE(shared.used(), most * size / 2 + size);
+    EXPECT_LE(resident_bytes(), before - most * size / 4);
+    others = 100 * most * size;
+    EXPECT_EQ(shared.limit(), most * size / 4);
+    EXPECT_EQ(shared.dirty_limit(), most * size / 4);  // what is dirty is never more than there is room for
+    // What is idle goes back as well.
+    others = 0;
+    ASSERT_NO_FATAL_FAILURE(fill(4 * most));
+    mine.remove(0, 6 * most);
+    EXPECT_EQ(shared.used(), 0U);
+    const std::uint64_t idle = resident_bytes();
+    others = most * size;
+    shared.give_back_idle();
+    EXPECT_LE(resident_bytes(), idle - most * size / 2);
 }
 
 }  // namespace

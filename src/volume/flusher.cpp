@@ -141,6 +141,7 @@ void Flusher::run() {
         if (!times_wait) times_due = 0;
         else if (times_due == 0 || store_times) times_due = now + old_enough_ms;
         inodes_.shrink();
+        fs_.pages.give_back_idle();
     }
 }
 

@@ -16,6 +16,14 @@ std::uint64_t metadata_limit(const VolumeOptions& o) {
     return std::clamp<std::uint64_t>(o.cache_bytes / 4, std::uint64_t{4} << 20, std::uint64_t{64} << 20);
 }
 
+// What metadata and inodes may have in memory beside the cache. What they have above that is taken from the cache.
+constexpr std::uint64_t beside_cache = std::uint64_t{32} << 20;
+
+// What is committed and not home yet, in bytes.
+std::uint64_t waiting_limit(const VolumeOptions& o) {
+    return std::max(o.cache_bytes / 2, std::min(o.cache_bytes, std::uint64_t{16} << 20));
+}
+
 // An inode takes about 1.5 KiB, so those that nobody uses take at most three eighths of what the cache may take.
 std::size_t inodes_kept(const VolumeOptions& o) { return std::clamp<std::size_t>(o.cache_bytes / 4096, 1024, 32768); }
 
@@ -52,8 +60,8 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     j.barrier = options.barrier;
     j.checksums = l.geometry.metadata_csum();
     j.wide = l.geometry.has_incompat(format::incompat::bit64);
-    j.close_at_bytes = std::max<std::uint64_t>(options.cache_bytes / 4, std::uint64_t{1} << 20);
-    j.waiting_bytes = std::max<std::uint64_t>(options.cache_bytes, std::uint64_t{1} << 20);
+    j.waiting_bytes = waiting_limit(options);
+    j.close_at_bytes = std::max<std::uint64_t>(j.waiting_bytes / 4, std::uint64_t{1} << 20);
     j.on_abort = [this](const Error& why) {
         atomic_point("FsContext::read_only", &layers);
         if (layers && layers->fs) layers->fs->read_only.store(true);
@@ -77,6 +85,10 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
                              [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
+    l.pages->set_others([fs = l.fs.get()] {
+        const std::uint64_t bytes = fs->buffers.cached_bytes() + fs->inode_bytes.load(std::memory_order_relaxed);
+        return bytes - std::min(bytes, beside_cache);
+    });
     if (options.backup_super) l.fs->super_offset = *options.backup_super * 1024;
     l.inodes = std::make_unique<InodeTable>(*l.fs);
     l.inodes->set_limit(inodes_kept(options));
