@@ -119,12 +119,15 @@ void PageCache::free_memory(std::byte* memory) {
 }
 
 void PageCache::account_client_memory(std::int64_t bytes) {
-    used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
-    if (bytes > 0) give_back_idle();
+    const std::uint64_t most = limit(),
+                        now = used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed) +
+                              static_cast<std::uint64_t>(bytes);
+    if (bytes > 0) arena_->keep_idle(most > now ? most - now : 0, folio_size_);
 }
 
 void PageCache::give_back_idle() {
     const std::uint64_t most = limit(), now = used();
+    if (most == most_) return;
     arena_->keep_idle(most > now ? most - now : 0, folio_size_);
 }
 
@@ -195,7 +198,7 @@ std::uint64_t PageCache::reclaim() {
             folio->file->destroy_reclaimed(*folio);
             freed += folio_size_;
         }
-        if (others_) give_back_idle();  // what is theirs is not to stay here
+        give_back_idle();
     }
     return freed;
 }

@@ -48,7 +48,7 @@ public:
     // Frees clean folios until `used` is at most the limit; try-locks only, never writes back. Bytes freed. Where
     // nothing could be freed it looks again only when a little more is used than was then.
     std::uint64_t reclaim();
-    // Memory that no folio is in goes back to the system, but for as much as folios may still take.
+    // Where others have some of the cache, memory that no folio is in is the system's, but for what folios may take.
     void give_back_idle();
 
 private:
