@@ -82,6 +82,22 @@ public:
     std::unique_ptr<FileSystem> fs;
 };
 
+inline std::vector<std::byte> filled(std::size_t size, int value) { return {size, static_cast<std::byte>(value)}; }
+
+inline std::string read_all(FileSystem& fs, const std::string& path) {
+    auto file = fs.open_path(path, O_RDONLY, 0, root);
+    if (!file) return "error: " + file.error().what;
+    std::vector<std::byte> bytes(1 << 17);
+    auto n = (*file)->read(0, bytes);
+    if (!n) return "error: " + n.error().what;
+    return {reinterpret_cast<const char*>(bytes.data()), *n};
+}
+inline std::string read_all(const std::shared_ptr<MemoryDevice>& image, const std::string& path) {
+    auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(image->clone()), {});
+    if (!fs) return "error: " + fs.error().what;
+    return read_all(**fs, path);
+}
+
 inline int code_of(const Result<void>& result) { return result ? 0 : result.error().code; }
 
 // e2fsck's opinion of an image as it is.

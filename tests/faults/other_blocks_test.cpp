@@ -1,0 +1,421 @@
+// What writeback does where a block cannot be written, or none be found: other blocks, and nobody else suffers.
+#include "format/superblock.h"
+#include "inode/inode.h"
+#include "mmap/simulated_maps.h"
+#include "tests/faults/faulty_mount.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <semaphore>
+#include <thread>
+
+namespace uext4::faults {
+namespace {
+
+using Kind = DeviceRequest::Kind;
+
+// Reads of group 0's block bitmap.
+DeviceFault bitmap_fault(const format::Geometry&, std::uint64_t block, std::uint64_t times) {
+    DeviceFault fault;
+    fault.kinds = {Kind::Read};
+    fault.predicate = [at = block * 4096](const DeviceRequest& r) { return r.offset <= at && at < r.offset + 4096; };
+    fault.times = times;
+    return fault;
+}
+
+TEST(Bitmaps, WhatFoundNoBlocksStaysDirtyAndIsWrittenLater) {
+    auto image = fresh_image("-b 4096");
+    format::SuperBlock super;
+    format::GroupDesc group;
+    ASSERT_TRUE(image->read(1024, std::as_writable_bytes(std::span(&super, 1))));
+    ASSERT_TRUE(image->read(4096, std::as_writable_bytes(std::span(&group, 1))));
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount());
+    const auto fault = m.faulty->add(bitmap_fault(m.fs->volume().geometry(), group.block_bitmap_lo, 1));
+    auto file = m.open("/f");
+    ASSERT_TRUE(file->write(0, filled(8192, 'a')));
+    EXPECT_EQ(code_of(file->sync(false)), EIO);
+    EXPECT_EQ(m.faulty->hits(fault), 1u);
+    ASSERT_TRUE(file->write(100, filled(8192, 'b'))) << "nothing is left under writeback";
+    auto synced = file->sync(false);
+    ASSERT_TRUE(synced) << synced.error().what;
+    EXPECT_EQ(read_all(m.durable(), "/f"), std::string(100, 'a') + std::string(8192, 'b'));
+    file.reset();
+    EXPECT_TRUE(m.fs->unmount());
+    EXPECT_EQ(m.fs->volume().fs().allocator.granted_clusters(), 0u);
+    expect_sound(m.memory, "after the unmount");
+}
+
+// The only group has a damaged bitmap: nothing can be stored, and everybody is told.
+TEST(Bitmaps, ADamagedOneIsToldOfAndKeepsNobodyWaiting) {
+    for (const std::string policy : {"continue", "remount-ro"}) {
+        auto image = fresh_image("-b 4096");
+        format::GroupDesc group;
+        ASSERT_TRUE(image->read(4096, std::as_writable_bytes(std::span(&group, 1))));
+        const std::uint64_t at = group.block_bitmap_lo * std::uint64_t{4096} + 600;
+        std::byte flipped{};
+        ASSERT_TRUE(image->read(at, Bytes(&flipped, 1)));
+        flipped ^= std::byte{4};
+        ASSERT_TRUE(image->write(at, ConstBytes(&flipped, 1)));
+        FaultyMount m(image);
+        ASSERT_TRUE(m.mount("errors=" + policy));
+        auto file = m.open("/f");
+        ASSERT_TRUE(file->write(0, filled(8192, 'a')));
+        EXPECT_EQ(code_of(file->sync(false)), EUCLEAN);
+        EXPECT_EQ(m.said("group 0: block bitmap: bad checksum"), 1u) << m.log;
+        const auto again = file->write(100, filled(8192, 'b'));
+        if (policy == "continue") {
+            EXPECT_FALSE(file->sync(false)) << "it is still not stored";
+            EXPECT_EQ(m.fs->volume().counts().free_blocks, 0u) << "nothing of the group is promised any more";
+            const auto more = m.open("/g")->write(0, filled(100000, 'c'));
+            EXPECT_EQ(more ? 0 : more.error().code, ENOSPC);
+        } else {
+            EXPECT_EQ(again ? 0 : again.error().code, EROFS);
+        }
+        file.reset();
+        EXPECT_FALSE(m.fs->unmount()) << "what could not be written is told";
+        format::SuperBlock super;
+        ASSERT_TRUE(image->read(1024, std::as_writable_bytes(std::span(&super, 1))));
+        EXPECT_TRUE(super.state & format::super_state::errors);
+    }
+}
+
+// Where bitmaps have no checksums, the counts in the descriptor tell: nothing is taken from a bitmap of zeros, which
+// would be what others have.
+TEST(Bitmaps, WithoutChecksumsAreHeldAgainstTheCounts) {
+    for (const bool inodes : {false, true}) {
+        for (const std::byte value : {std::byte{0}, std::byte{0xff}}) {
+            auto image = fresh_image("-b 4096 -O ^metadata_csum,^uninit_bg");
+            {
+                FaultyMount first(image);
+                ASSERT_TRUE(first.mount());
+                ASSERT_TRUE(first.open("/old")->write(0, filled(8192, 'o')));
+                ASSERT_TRUE(first.fs->unmount());
+            }
+            format::GroupDesc group;
+            ASSERT_TRUE(image->read(4096, std::as_writable_bytes(std::span(&group, 1))));
+            const std::uint64_t block = inodes ? group.inode_bitmap_lo : group.block_bitmap_lo;
+            ASSERT_TRUE(image->write(block * 4096, std::vector<std::byte>(512, value)));
+            FaultyMount m(image);
+            ASSERT_TRUE(m.mount("errors=remount-ro"));
+            auto made = m.fs->open_path("/new", O_CREAT | O_RDWR, 0644, root);
+            if (made) {
+                EXPECT_TRUE((*made)->write(0, filled(8192, 'n')));
+                EXPECT_EQ(code_of((*made)->sync(false)), EUCLEAN);
+                made->reset();
+            }
+            EXPECT_EQ(made.has_value(), !inodes);
+            EXPECT_EQ(m.said(inodes ? "group 0: inode bitmap" : "group 0: block bitmap"), 1u) << m.log;
+            EXPECT_TRUE(m.fs->volume().read_only());
+            EXPECT_EQ(read_all(*m.fs, "/old"), std::string(8192, 'o'));
+            (void)m.fs->unmount();
+        }
+    }
+}
+
+// A device on which the contents of one file, whose bytes begin with 'E', cannot be written anywhere.
+class OneFileFails final : public BlockDevice {
+public:
+    explicit OneFileFails(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        if (fails && in.size() >= 4096 && in[0] == std::byte{'E'}) {
+            ++refused;
+            return fail(EIO, "not this");
+        }
+        return base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<bool> fails{true};
+    std::atomic<int> refused{0};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+// Others write on, in a cache that is full of what cannot be written, and their writes do not cost it new blocks.
+TEST(OneFile, ThatCannotBeWrittenLeavesTheOthersTheirSpace) {
+    const auto memory = fresh_image("-b 4096 -J size=4");
+    const auto device = std::make_shared<OneFileFails>(memory);
+    VolumeOptions options;
+    options.cache_bytes = 1u << 20;
+    auto fs = FileSystem::mount_device(device, options);
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto ill = (*fs)->open_path("/e", O_CREAT | O_RDWR, 0644, root);
+    auto sound = (*fs)->open_path("/g", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(ill && sound);
+    const std::vector<std::byte> bytes = filled(std::size_t{400} << 10, 'E'), others = filled(20000, 'g');
+    std::size_t written = 0;
+    while (written < bytes.size()) {
+        const auto n = (*ill)->write(written, ConstBytes(bytes).subspan(written));
+        if (!n) break;
+        written += *n;
+    }
+    EXPECT_GT(written, 0u) << "what was taken is a count, and no error";
+    const std::uint64_t before = (*fs)->statistics()->f_bfree;
+    const int refused = device->refused;
+    for (int i = 0; i < 200; ++i) EXPECT_TRUE((*sound)->write(static_cast<std::uint64_t>(i % 50) * 20000, others));
+    EXPECT_LE(device->refused, refused + 2) << "the flusher tries it again when it is old enough";
+    EXPECT_TRUE((*sound)->sync(false));
+    EXPECT_FALSE((*ill)->sync(false));
+    EXPECT_GE((*fs)->statistics()->f_bfree + 50 * 20000 / 4096 + 1, before);
+    device->fails = false;
+    EXPECT_TRUE((*ill)->sync(false));
+    EXPECT_EQ(read_all(**fs, "/e"), std::string(std::min(written, std::size_t{1} << 17), 'E'));
+    ill->reset(), sound->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    expect_sound(memory, "after the unmount");
+}
+
+// A device with a stretch on which nothing can be written.
+class BadStretch final : public BlockDevice {
+public:
+    explicit BadStretch(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        if (offset < end && offset + in.size() > first) return fail(EIO, "a bad stretch");
+        return base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<std::uint64_t> first{0}, end{0};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+// Where its first byte lies on the device.
+std::uint64_t place_of(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    const auto placed = inode.places().lookup(0, 1);
+    EXPECT_TRUE(placed && placed->block);
+    return placed ? placed->block.value * inode.fs().block_size() : 0;
+}
+
+TEST(OneFile, LeavesABadStretchBehind) {
+    const auto memory = fresh_image("-b 1024 -J size=4");
+    const auto device = std::make_shared<BadStretch>(memory);
+    auto fs = FileSystem::mount_device(device, {});
+    ASSERT_TRUE(fs) << fs.error().what;
+    const std::uint64_t free = (*fs)->statistics()->f_bfree;
+    auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(file);
+    const std::vector<std::byte> bytes = filled(std::size_t{100} << 10, 'f');
+    ASSERT_TRUE((*file)->write(0, bytes));
+    ASSERT_TRUE((*file)->sync(false));
+    const std::uint64_t at = place_of((*file)->inode());
+    // Behind it: several times what is written at once.
+    device->first = at + bytes.size(), device->end = at + bytes.size() + (1000u << 10);
+    ASSERT_TRUE((*file)->write(bytes.size(), bytes));
+    int attempts = 1;
+    for (; attempts < 20 && !(*file)->sync(false); ++attempts) {
+    }
+    EXPECT_LT(attempts, 10);
+    EXPECT_EQ(read_all(**fs, "/f"), std::string(std::size_t{1} << 17, 'f'));
+    // They are given up where nothing else is left.
+    auto other = (*fs)->open_path("/other", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(other);
+    EXPECT_GE((*fs)->statistics()->f_bfree + 220, free);
+    device->end = 0;
+    const auto rest = (*fs)->statistics();
+    const Result<void> all = (*other)->fallocate(0, 0, (rest->f_bavail - 16) * 1024);
+    EXPECT_TRUE(all) << all.error().what;
+    file->reset(), other->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    expect_sound(memory, "after the unmount");
+}
+
+// A direct overwrite is on its way to a block that the device refuses to another writer meanwhile.
+class OneWriteWaits final : public BlockDevice {
+public:
+    explicit OneWriteWaits(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        if (in[0] == std::byte{'D'} && !waits.exchange(true)) {
+            place = offset;
+            on_its_way.release();
+            lands.acquire();
+            const Result<void> done = base_->write(offset, in);
+            landed.release();
+            go_on.acquire();
+            return done;
+        } else if (refuses && waits && !refused && offset <= place && place < offset + in.size()) {
+            refused = true;
+            return fail(EIO, "not now");
+        }
+        return base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<bool> refuses{true}, waits{false}, refused{false};
+    std::atomic<std::uint64_t> place{0};
+    std::binary_semaphore on_its_way{0}, lands{0}, landed{0}, go_on{0};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+TEST(OneFile, WhatIsOnItsWayToABlockThatWasLeftReachesNobodyElse) {
+    for (const bool forgotten : {false, true}) {
+        SCOPED_TRACE(forgotten ? "its folio is gone" : "its folio is there");
+        const auto memory = fresh_image("-b 4096 -J size=4");
+        const auto device = std::make_shared<OneWriteWaits>(memory);
+        VolumeOptions options;
+        options.background = false;
+        if (forgotten) options.cache_bytes = 1 << 20;
+        auto fs = FileSystem::mount_device(device, options);
+        ASSERT_TRUE(fs) << fs.error().what;
+        auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
+        auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
+             other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(direct && file && other);
+        ASSERT_TRUE((*file)->write(0, filled(4096, 'e')));
+        ASSERT_TRUE((*file)->sync(false));
+        SimulatedMaps maps((*fs)->maps());
+        MapRequest request;
+        request.inode = (*file)->inode_ref();
+        request.length = 4096;
+        request.protection = PROT_READ | PROT_WRITE;
+        request.may_store = true;
+        auto map = maps.map(request);
+        ASSERT_TRUE(map) << map.error().what;
+        std::thread writer([&] {
+            const auto put = (*direct)->write(0, filled(4096, 'D'));
+            EXPECT_TRUE(put && *put == 4096);
+        });
+        device->on_its_way.acquire();
+        EXPECT_TRUE(maps.store(**map, 7, filled(1, 'm'), SimulatedMaps::Source::program));
+        EXPECT_TRUE((*file)->sync(false));
+        EXPECT_TRUE(device->refused) << "and so it is somewhere else now";
+        EXPECT_NE(place_of((*file)->inode()), device->place);
+        // All that there is; none of it is where the write goes.
+        std::uint64_t end = 0;
+        while (const auto put = (*other)->write(end, filled(4096, 'h'))) end += *put;
+        EXPECT_TRUE((*other)->sync(false));
+        const auto& pages = (*file)->inode().pages();
+        EXPECT_EQ(pages.next_cached(0).has_value(), !forgotten);
+        device->lands.release();
+        device->go_on.release();
+        writer.join();
+        EXPECT_TRUE(maps.unmap(*map));
+        map->reset();
+        EXPECT_TRUE((*fs)->sync());
+        file->reset(), direct->reset(), other->reset();
+        EXPECT_TRUE((*fs)->unmount());
+        EXPECT_EQ(read_all(memory, "/h"), std::string(1 << 17, 'h'));
+        auto again = FileSystem::mount_device(std::shared_ptr<BlockDevice>(memory->clone()), {});
+        ASSERT_TRUE(again);
+        auto whole = (*again)->open_path("/h", O_RDONLY, 0, root);
+        std::vector<std::byte> bytes(end);
+        ASSERT_TRUE(whole && (*whole)->read(0, bytes));
+        EXPECT_EQ(std::ranges::count(bytes, std::byte{'h'}), static_cast<std::ptrdiff_t>(end));
+        std::string written = read_all(memory, "/e");
+        ASSERT_EQ(written.size(), 4096u);
+        if (written[7] == 'm') written[7] = 'D';
+        EXPECT_EQ(written, std::string(4096, 'D'));
+        expect_sound(memory, "after the unmount");
+    }
+}
+
+// It is on the device, and its request has not ended: a folio that came before is written back over it, and is gone.
+TEST(OneFile, AnOverwriteOutlivesAFolioThatCameMeanwhile) {
+    const auto memory = fresh_image("-b 4096 -J size=4");
+    const auto device = std::make_shared<OneWriteWaits>(memory);
+    device->refuses = false;
+    VolumeOptions options;
+    options.background = false;
+    options.cache_bytes = 1 << 20;
+    auto fs = FileSystem::mount_device(device, options);
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
+    auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
+         other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(direct && file && other);
+    ASSERT_TRUE((*file)->write(0, filled(4096, 'e')));
+    ASSERT_TRUE((*file)->sync(false));
+    SimulatedMaps maps((*fs)->maps());
+    MapRequest request;
+    request.inode = (*file)->inode_ref();
+    request.length = 4096;
+    request.protection = PROT_READ | PROT_WRITE;
+    request.may_store = true;
+    auto map = maps.map(request);
+    ASSERT_TRUE(map) << map.error().what;
+    std::thread writer([&] {
+        const auto put = (*direct)->write(0, filled(4096, 'D'));
+        EXPECT_TRUE(put && *put == 4096);
+    });
+    device->on_its_way.acquire();
+    EXPECT_TRUE(maps.store(**map, 7, filled(1, 'm'), SimulatedMaps::Source::program));
+    device->lands.release();
+    device->landed.acquire();
+    EXPECT_TRUE((*file)->sync(false));
+    EXPECT_EQ(place_of((*file)->inode()), device->place);
+    for (std::uint64_t end = 0; end < (8u << 20);) {
+        const auto put = (*other)->write(end, filled(1 << 20, 'h'));
+        ASSERT_TRUE(put);
+        end += *put;
+    }
+    EXPECT_FALSE((*file)->inode().pages().next_cached(0));
+    device->go_on.release();
+    writer.join();
+    EXPECT_TRUE(maps.unmap(*map));
+    map->reset();
+    EXPECT_TRUE((*fs)->sync());
+    file->reset(), direct->reset(), other->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    std::string written = read_all(memory, "/e");
+    ASSERT_EQ(written.size(), 4096u);
+    if (written[7] == 'm') written[7] = 'D';
+    EXPECT_TRUE(written == std::string(4096, 'D')) << written.substr(0, 16);
+    expect_sound(memory, "after the unmount");
+}
+
+// Whatever way the data comes, and whatever its place was.
+TEST(OneFile, LeavesABadPlaceBehind) {
+    constexpr std::size_t length = 64u << 10;
+    for (const char* format : {"-b 4096", "-b 1024", "-b 4096 -O ^extents,^64bit"}) {
+        for (const bool fallocated : {false, true}) {
+            for (const int direct : {0, O_DIRECT}) {
+                if (fallocated && std::string(format).contains("^extents")) continue;
+                SCOPED_TRACE(fmt::format("{}, {}, {}", format, fallocated, direct));
+                const auto memory = fresh_image(format);
+                const auto device = std::make_shared<BadStretch>(memory);
+                auto fs = FileSystem::mount_device(device, {});
+                ASSERT_TRUE(fs) << fs.error().what;
+                auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR | direct, 0644, root);
+                ASSERT_TRUE(file);
+                if (fallocated) ASSERT_TRUE((*file)->fallocate(0, 0, length));
+                else ASSERT_TRUE((*file)->write(0, filled(length, 'a')));
+                ASSERT_TRUE((*file)->sync(false));
+                device->first = place_of((*file)->inode()), device->end = device->first + length;
+                auto put = (*file)->write(0, filled(length, 'b'));
+                EXPECT_TRUE(put && *put == length);
+                auto synced = (*file)->sync(true);
+                EXPECT_TRUE(synced) << synced.error().what;
+                // And once more, where it is now.
+                put = (*file)->write(0, filled(length, 'c'));
+                EXPECT_TRUE(put && *put == length);
+                EXPECT_TRUE((*file)->sync(true));
+                EXPECT_EQ(read_all(memory, "/f"), std::string(length, 'c')) << "is on the device";
+                file->reset();
+                EXPECT_TRUE((*fs)->unmount());
+                expect_sound(memory, "after the unmount");
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace uext4::faults

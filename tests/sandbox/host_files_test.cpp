@@ -1,0 +1,341 @@
+// A verb that copies reaches the files of the host that are named, and no others, whatever it is made to ask for.
+#include "device/file_device.h"
+#include "sandbox/host_changes.h"
+#include "sandbox/sandbox.h"
+#include "tests/sandbox/sandboxed.h"
+
+#include <fcntl.h>
+#include <linux/landlock.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+namespace uext4::sandboxed {
+namespace {
+
+// With files of the host within reach everything else is shut as well, and so is what was not named.
+class HostFilesTest : public Sandbox {
+protected:
+    void SetUp() override {
+        Sandbox::SetUp();
+        folder = path + "-folder";
+        ASSERT_EQ(::mkdir(folder.c_str(), 0755), 0);
+        ASSERT_EQ(::symlink(folder.c_str(), (folder + "/link").c_str()), 0);
+    }
+    void TearDown() override {
+        std::filesystem::remove_all(folder);
+        Sandbox::TearDown();
+    }
+    static bool has_landlock() {
+        return ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 2;
+    }
+    static std::vector<std::string> others_that_are_open() {
+        static const std::set<std::string> of_files{"open",
+                                                    "openat",
+                                                    "creat",
+                                                    "unlink",
+                                                    "mkdir",
+                                                    "rename",
+                                                    "stat",
+                                                    "lstat",
+                                                    "newfstatat",
+                                                    "newfstatat of a link",
+                                                    "newfstatat of the current directory",
+                                                    "newfstatat beside AT_EMPTY_PATH",
+                                                    "statx",
+                                                    "access",
+                                                    "faccessat",
+                                                    "faccessat2",
+                                                    "readlink",
+                                                    "readlinkat",
+                                                    "statfs",
+                                                    "getcwd",
+                                                    "getxattr",
+                                                    "listxattr"};
+        std::vector<std::string> wrong;
+        for (const Way& way : ways_out()) {
+            if (of_files.contains(way.name)) continue;
+            const long result = way.go();
+            if (result >= 0 || (errno != EPERM && way.name != std::string("clone3")))
+                wrong.push_back(fmt::format("{} gave {} ({})", way.name, result, std::strerror(errno)));
+        }
+        if (::chroot("/") == 0 || ::sethostname("hostile", 7) == 0) wrong.emplace_back("a capability is left");
+        return wrong;
+    }
+    // Opens that have to fail, as far as they have not.
+    static void expect_shut(std::vector<std::string>& wrong, const std::string& place, int flags) {
+        const int fd = ::open(place.c_str(), flags | O_CLOEXEC, 0600);
+        if (fd < 0 && (errno == EACCES || errno == EPERM)) return;
+        wrong.push_back(fmt::format("open of {} with {:o}: {}", place, flags, std::strerror(fd < 0 ? errno : 0)));
+        if (fd >= 0) ::close(fd);
+    }
+    std::string folder;
+};
+
+TEST_F(HostFilesTest, SourcesAreReadAndNothingElse) {
+    in_child([&]() -> std::vector<std::string> {
+        HostFiles named;
+        named.readable = {path, folder, "/dev/null", path + "-none"};
+        if (auto entered = enter_sandbox(Reach::sources, named); !entered) return {entered.error().what};
+        std::vector<std::string> wrong = others_that_are_open();
+        struct stat info{};
+        char text[4096];
+        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || ::read(fd, text, sizeof text) != sizeof text) wrong.emplace_back("the source cannot be read");
+        if (::stat(path.c_str(), &info) != 0 || info.st_size != 1 << 20) wrong.emplace_back("it has no size");
+        std::error_code error;
+        if (std::filesystem::directory_iterator(folder, error) == std::filesystem::directory_iterator())
+            wrong.emplace_back("a folder cannot be listed");
+        for (const int flags : {O_WRONLY, O_RDWR, O_RDONLY | O_TRUNC, O_RDONLY | O_CREAT, O_WRONLY | O_APPEND})
+            expect_shut(wrong, path, flags);
+        expect_shut(wrong, folder, O_TMPFILE | O_RDWR);
+        expect_shut(wrong, folder + "/new", O_CREAT | O_RDWR);
+        for (const char* place : {"/proc/sys/kernel/core_pattern", "/proc/self/mem", "/etc/shadow"})
+            expect_shut(wrong, place, O_WRONLY);
+        if (has_landlock())
+            for (const char* place : {"/etc/passwd", "/proc/self/maps", "/dev/zero", "/"})
+                expect_shut(wrong, place, O_RDONLY);
+        if (::chmod(path.c_str(), 0640) == 0) wrong.emplace_back("chmod");
+        if (::unlink((folder + "/link").c_str()) == 0) wrong.emplace_back("unlink");
+        if (::mkdir((folder + "/made").c_str(), 0700) == 0) wrong.emplace_back("mkdir");
+        return wrong;
+    });
+}
+
+TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
+    for (const bool give_away : {false, true}) {
+        in_child([&]() -> std::vector<std::string> {
+            HostFiles named;
+            named.writable = {folder};
+            named.give_away = named.trees = named.special_modes = give_away;
+            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            std::vector<std::string> wrong = others_that_are_open();
+            const std::string made = fmt::format("{}/made-{}", folder, give_away), below = made + "/below";
+            const int fd = ::mkdir(made.c_str(), 0700) == 0
+                               ? ::open(below.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)
+                               : -1;
+            if (fd < 0 || ::write(fd, "x", 1) != 1 || change_mode(below, 0640) != 0 ||
+                ::link(below.c_str(), (made + "-linked").c_str()) != 0 || ::unlink(below.c_str()) != 0)
+                wrong.push_back(fmt::format("the target cannot be written: {}", std::strerror(errno)));
+            // A program that runs as somebody else, or a folder that keeps others' names, is nothing that a copy of
+            // bytes makes.
+            const std::string special = made + "-special";
+            const int set_id = ::open(special.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 04700);
+            if ((set_id >= 0) != give_away) wrong.emplace_back("a file with a set-id bit");
+            if (set_id >= 0) ::close(set_id);
+            if ((::mkdir((special + "-folder").c_str(), 01700) == 0) != give_away)
+                wrong.emplace_back("a sticky folder");
+            if ((change_mode(made, 02750) == 0) != give_away) wrong.emplace_back("a set-id bit");
+            const std::string device = made + "-device";
+            const bool node = ::mknod(device.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0;
+            if (::geteuid() == 0 && node != give_away) wrong.emplace_back(node ? "mknod" : "mknod is refused");
+            if (!give_away && change_owner(folder, ::geteuid(), ::getegid()) == 0) wrong.emplace_back("chown");
+            if (!has_landlock()) return wrong;
+            for (const char* place : {"/proc/sys/kernel/core_pattern", "/proc/self/mem", "/etc/shadow",
+                                      "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/null"})
+                expect_shut(wrong, place, O_WRONLY);
+            expect_shut(wrong, "/root", O_TMPFILE | O_RDWR);
+            expect_shut(wrong, path, O_WRONLY);
+            expect_shut(wrong, path + "-new", O_WRONLY | O_CREAT);
+            for (const char* place : {"/etc/passwd", "/proc/self/maps", "/"}) expect_shut(wrong, place, O_RDONLY);
+            if (::unlink(path.c_str()) == 0 || ::rename(path.c_str(), (folder + "/moved").c_str()) == 0 ||
+                ::link(path.c_str(), (folder + "/linked").c_str()) == 0)
+                wrong.emplace_back("what is beside the target can be removed, moved or linked");
+            return wrong;
+        });
+    }
+}
+
+// With -a, whatever a tree holds gets its owners, permissions, times and attributes; without, its permissions.
+TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
+    const bool root = ::geteuid() == 0;
+    for (const bool give_away : {false, true}) {
+        in_child([&]() -> std::vector<std::string> {
+            HostFiles named;
+            named.readable = {folder};          // keeps the right to read trusted attributes
+            named.writable = {folder, victim};  // a file as well: it is there and stays
+            named.give_away = named.trees = give_away;
+            if (::chdir(folder.c_str()) != 0) return {"chdir"};
+            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            std::vector<std::string> wrong;
+            const std::string tree = fmt::format("{}/tree-{}", folder, give_away);
+            ::mkdir(tree.c_str(), 0700);
+            ::close(::open((tree + "/file").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+            ::symlink(victim, (tree + "/symlink").c_str());
+            ::mknod((tree + "/fifo").c_str(), S_IFIFO | 0600, 0);
+            ::mknod((tree + "/socket").c_str(), S_IFSOCK | 0600, 0);
+            std::vector<std::string> names{tree, tree + "/.", tree + "/file", tree + "/fifo", tree + "/socket"};
+            names.push_back(fmt::format("tree-{}/../tree-{}/file", give_away, give_away));
+            if (root && give_away) {
+                ::mknod((tree + "/device").c_str(), S_IFCHR | 0600, makedev(1, 3));
+                names.push_back(tree + "/device");
+            }
+            const timespec times[2] = {{1000, 1}, {2000, 2}};
+            const std::uint32_t owner = root ? 12 : ::geteuid(), group = root ? 34 : ::getegid();
+            for (const bool link : {false, true})
+                for (const std::string& name : link ? std::vector{tree + "/symlink"} : names) {
+                    const auto done = [&](int result, bool expected, const char* what) {
+                        if ((result == 0) != expected)
+                            wrong.push_back(fmt::format("{} of {}, {}: {}", what, name, give_away, result));
+                    };
+                    done(change_owner(name, owner, group), give_away, "owner");
+                    done(change_mode(name, 0740), !link, "permissions");
+                    done(change_times(name, times), give_away, "times");
+                    if (root)
+                        done(change_attribute(name, "trusted.name", std::as_bytes(std::span("value", 5))), give_away,
+                             "an attribute");
+                    struct stat now{};
+                    if (::lstat(name.c_str(), &now) != 0) wrong.push_back(name + " is not there");
+                    if (!link && (now.st_mode & 07777) != 0740) wrong.push_back(name + ": other permissions");
+                    if (!give_away) continue;
+                    if (now.st_uid != owner || now.st_gid != group) wrong.push_back(name + ": other owners");
+                    if (now.st_atim.tv_sec != 1000 || now.st_mtim.tv_nsec != 2) wrong.push_back(name + ": other times");
+                    char value[8];
+                    if (root && !named.readable.empty() &&
+                        ::lgetxattr(name.c_str(), "trusted.name", value, sizeof value) != 5)
+                        wrong.push_back(name + ": no attribute");
+                }
+            // A folder that was named is changed itself, and a file that was.
+            if (change_mode(folder, 0750) != 0 || change_mode(victim, victims.st_mode & 07777) != 0)
+                wrong.push_back(fmt::format("what was named is not changed: {}", std::strerror(errno)));
+            return wrong;
+        });
+        ASSERT_EQ(::stat(victim, &victims), 0);
+    }
+}
+
+// The one socket that a process in the sandbox has: to the process that makes the changes.
+int socket_of_changes() {
+    for (int fd = 3; fd < 64; ++fd)
+        if (struct stat info{}; ::syscall(SYS_fstat, fd, &info) == 0 && S_ISSOCK(info.st_mode)) return fd;
+    return -1;
+}
+
+struct Asked {
+    const char* what;
+    ChangeRequest request;
+    std::string folder, name, attribute;
+    bool whole = true;
+};
+
+// The answer; -1 where there is none.
+int answer_to(int socket, Asked asked) {
+    asked.request.folder_size += static_cast<std::uint32_t>(asked.folder.size());
+    asked.request.name_size += static_cast<std::uint32_t>(asked.name.size());
+    asked.request.attribute_size += static_cast<std::uint32_t>(asked.attribute.size());
+    std::string message(reinterpret_cast<const char*>(&asked.request), sizeof asked.request);
+    message += asked.folder + asked.name + asked.attribute;
+    if (!asked.whole) message.pop_back();
+    std::int32_t error = 0;
+    if (::send(socket, message.data(), message.size(), MSG_NOSIGNAL) < 0) return -1;
+    return ::recv(socket, &error, sizeof error, 0) == sizeof error ? error : -1;
+}
+
+ChangeRequest request(std::uint32_t kind, std::uint32_t root = 0, std::uint32_t mode = 04777) {
+    ChangeRequest out;
+    out.kind = kind;
+    out.root = root;
+    out.permissions = mode;
+    out.uid = out.gid = ::geteuid();
+    return out;
+}
+
+// Whoever has taken the process over asks for what it likes, with the calls or past them.
+TEST_F(HostFilesTest, NothingBesideTheTargetIsChanged) {
+    const std::string last = victims_name.substr(victims_name.rfind('/') + 1), beside = path + "-beside";
+    const std::string link = folder + "/to the victim", way = folder + "/way out";
+    ASSERT_EQ(::mkdir(beside.c_str(), 0755), 0);
+    ASSERT_EQ(::symlink(victim, link.c_str()), 0);
+    ASSERT_EQ(::symlink("/dev/shm", way.c_str()), 0);
+    for (const bool give_away : {false, true}) {
+        in_child([&]() -> std::vector<std::string> {
+            HostFiles named;
+            named.writable = {folder, path};
+            named.give_away = give_away;
+            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            std::vector<std::string> wrong;
+            const timespec times[2]{};
+            for (const std::string& name : {victims_name, folder + "/../" + last, way + "/" + last, beside,
+                                            std::string("/etc/passwd"), std::string("/"), folder + "/.."}) {
+                if (change_mode(name, 04777) == 0) wrong.push_back("permissions of " + name);
+                if (change_owner(name, ::geteuid(), ::getegid()) == 0) wrong.push_back("owner of " + name);
+                if (change_times(name, times) == 0) wrong.push_back("times of " + name);
+                if (change_attribute(name, "user.hostile", {}) == 0) wrong.push_back("an attribute of " + name);
+            }
+            const int socket = socket_of_changes();
+            constexpr std::uint32_t mode = ChangeRequest::mode, attribute = ChangeRequest::attribute;
+            const std::string nul = std::string("a") + '\0' + "b";
+            ChangeRequest long_folder = request(mode), long_value = request(attribute), huge = request(mode);
+            long_folder.folder_size = 1u << 31;
+            long_value.value_size = 1u << 20;
+            huge.folder_size = huge.name_size = 1u << 31;
+            const Asked all[] = {
+                {"nothing", request(mode), "", "", ""},
+                {"upwards", request(mode), "..", last, ""},
+                {"upwards by a name", request(mode), "", "..", ""},
+                {"down and upwards", request(mode), "x/../..", last, ""},
+                {"a path for a name", request(mode), "", "../" + last, ""},
+                {"the whole path", request(mode), "/dev/shm", last, ""},
+                {"the whole name", request(mode), "", victims_name, ""},
+                {"through a link", request(mode), "way out", last, ""},
+                {"through a link, with a slash", request(mode), "way out/", last, ""},
+                {"what a link leads to", request(mode), "", "to the victim", ""},
+                {"through links of /proc", request(mode), "proc/self/root/dev/shm", last, ""},
+                {"no such place", request(mode, 2), "", "link", ""},
+                {"no place at all", request(mode, ~0u), "", "link", ""},
+                {"below a file", request(mode, 1), "", last, ""},
+                {"above a file", request(mode, 1), "..", last, ""},
+                {"more than permissions", request(mode, 1, S_IFCHR | 0600), "", "", ""},
+                {"a kind that there is not", request(17), "", "link", ""},
+                {"NUL in a name", request(mode), "", nul, ""},
+                {"NUL in a folder", request(mode), nul, "link", ""},
+                {"NUL in an attribute", request(attribute), "", "link", "user." + nul},
+                {"too long a folder", long_folder, "", "link", ""},
+                {"too long a value", long_value, "", "link", "user.x"},
+                {"sizes that add up to nothing", huge, "", "link", ""},
+                {"less than it says", request(mode), "", "link", "", false},
+            };
+            for (const Asked& asked : all)
+                if (const int error = answer_to(socket, asked); error <= 0)
+                    wrong.push_back(fmt::format("{}: {}", asked.what, error));
+            char answer[4096];
+            if (::send(socket, "x", 1, MSG_NOSIGNAL) != 1 || ::recv(socket, answer, sizeof answer, 0) != 4)
+                wrong.emplace_back("a short message has no answer");
+            if (change_mode(path, 0600) != 0) wrong.emplace_back("nothing is changed after all that");
+            return wrong;
+        });
+    }
+    std::filesystem::remove(beside);
+}
+
+// A name of somebody else's file in the target would be a way to change it.
+TEST_F(HostFilesTest, NothingFromBesideGetsANameInTheTarget) {
+    if (!has_landlock()) GTEST_SKIP() << "this kernel does not limit links";
+    in_child([&]() -> std::vector<std::string> {
+        HostFiles named;
+        named.writable = {folder};
+        named.give_away = true;
+        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        std::vector<std::string> wrong;
+        const int held = ::open(victim, O_PATH | O_CLOEXEC);
+        const std::string made = folder + "/made", by_proc = fmt::format("/proc/self/fd/{}", held);
+        if (::linkat(held, "", AT_FDCWD, made.c_str(), AT_EMPTY_PATH) == 0) wrong.emplace_back("a descriptor");
+        if (::linkat(opened_before, "", AT_FDCWD, made.c_str(), AT_EMPTY_PATH) == 0) wrong.emplace_back("an open one");
+        if (::linkat(AT_FDCWD, by_proc.c_str(), AT_FDCWD, made.c_str(), AT_SYMLINK_FOLLOW) == 0)
+            wrong.emplace_back("a descriptor by /proc");
+        if (::link(victim, made.c_str()) == 0) wrong.emplace_back("a name");
+        return wrong;
+    });
+}
+
+}  // namespace
+}  // namespace uext4::sandboxed
