@@ -27,11 +27,19 @@ Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uin
         run_count = 0;
         return {};
     };
+    // What a cluster keeps for its other blocks may be written again with no copy in the log winning over it.
+    auto forget_in = [&](std::uint64_t cluster) -> Result<void> {
+        if (!owner_.journals_data()) return {};
+        const std::uint64_t end = std::min(cluster + r, to);
+        for (std::uint64_t b = std::max(cluster, from); b < end; ++b) TRY(handle.forget(physical + (b - from)));
+        return {};
+    };
     for (std::uint64_t cluster = first_cluster; cluster < to; cluster += r) {
         const bool is_first = cluster == first_cluster, is_last = cluster + r >= to;
         if ((is_first && !may_free.first) || (is_last && !may_free.last) ||
             (may_free.keeps && may_free.keeps(LogicalBlock(cluster)))) {
             TRY(flush());
+            TRY(forget_in(cluster));
             continue;
         }
         if (run_count == 0) run_start = cluster - first_cluster;

@@ -24,7 +24,9 @@ BlockMask blocks_of(std::uint64_t from, std::uint64_t to, std::uint64_t bs) {
 // came back since `given_back`, and nothing will; what the whole file system has is the caller's caller's to wait for.
 bool make_room(Inode& inode, std::uint64_t given_back) {
     const Allocator& space = inode.fs().allocator;
-    if (!space.has_space_later()) return space.times_given_back() != given_back;
+    // What was freed and is in the file again may be zeroed when that is durable.
+    const bool waits = inode.data_in_journal() && inode.fs().journal.has_fresh_frees();
+    if (!space.has_space_later() && !waits) return space.times_given_back() != given_back;
     (void)write_back(inode);
     return inode.fs().journal.commit_all().has_value();
 }

@@ -401,6 +401,23 @@ JournalCounters Journal::counters() const {
     return state_->counters;
 }
 
+bool Journal::has_fresh_frees(BlockNr first, std::uint64_t count) const {
+    const JournalState& s = *state_;
+    MutexLock guard(s.lists);
+    for (const Transaction* t : {s.running.get(), s.committing.get()}) {
+        if (!t || t->forgotten.empty()) continue;
+        for (std::uint64_t i = 0; i < count; ++i)
+            if (t->forgotten.contains(first.value + i)) return true;
+    }
+    return false;
+}
+
+bool Journal::has_fresh_frees() const {
+    const JournalState& s = *state_;
+    MutexLock guard(s.lists);
+    return (s.running && !s.running->forgotten.empty()) || (s.committing && !s.committing->forgotten.empty());
+}
+
 bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) {
     JournalState& s = *state_;
     BufferRef buffer;

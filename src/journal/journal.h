@@ -152,6 +152,10 @@ public:
     // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from
     // the device would be stale. Copies `out.size()` bytes from `offset` in the block.
     bool copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out);
+    // One of these blocks was freed by a transaction that is not durable yet: its old contents may still be wanted, and
+    // an older image of it may still go home or answer a read. Not to be written to but through the journal (J5).
+    bool has_fresh_frees(BlockNr first, std::uint64_t count) const;
+    bool has_fresh_frees() const;  // any block
 
 private:
     friend class Handle;
