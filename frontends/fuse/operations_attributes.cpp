@@ -77,15 +77,26 @@ Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int 
     return {};
 }
 
-void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes, int which, fuse_file_info*) {
+// The kernel moves the times of what it is about to change before it asks, and sends them with a handle, which it never
+// does with a program's times. Where a flag forbids the change there is nothing to note, and no reason that the next
+// sync fails.
+bool are_times_of_nothing(const Inode& inode, int which, bool by_kernel) {
+    namespace flag = format::inode_flag;
+    return by_kernel && which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) &&
+           (inode.has_flag(flag::immutable) || inode.has_flag(flag::append));
+}
+
+void set_attributes(fuse_req_t request, fuse_ino_t node, struct stat* attributes, int which, fuse_file_info* handle) {
     Server& server = server_of(request);
+    const bool by_kernel = handle != nullptr;
     const bool takes_set_ids = server.takes_set_ids() && (which & FUSE_SET_ATTR_SIZE);
-    server.change([&server, request, node, wanted = *attributes, which, takes_set_ids] {
+    server.change([&server, request, node, wanted = *attributes, which, takes_set_ids, by_kernel] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         const bool of_write = which == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME) &&
                               server.inodes().take_note_of_write(node, wanted.st_mtim);
-        UEXT4_FUSE_TRY(request,
-                       apply(server, *inode, wanted, which, changer_of(request, *inode, takes_set_ids), of_write));
+        if (of_write || !are_times_of_nothing(*inode, which, by_kernel))
+            UEXT4_FUSE_TRY(request,
+                           apply(server, *inode, wanted, which, changer_of(request, *inode, takes_set_ids), of_write));
         reply_attributes(request, server, *inode);
     });
 }

@@ -385,6 +385,45 @@ def flags_after_a_write(top):
         os.close(reader)
 
 
+def refused_calls_with_flags(top):
+    """What a flag forbids is refused each time, and neither the next call nor fsync fails for a time of it."""
+    class Time(ctypes.Structure):
+        _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+    def call(function, *arguments):
+        return 0 if function(*arguments) >= 0 else ctypes.get_errno()
+
+    def punch(fd):
+        return call(LIBC.fallocate, fd, 3, ctypes.c_int64(0), ctypes.c_int64(4096))
+
+    source = os.open(top / "source", os.O_RDWR | os.O_CREAT, 0o644)
+    os.write(source, b"another")
+    for flag in (0x10, 0x20):  # immutable, append-only
+        path = top / f"refuses{flag}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.write(fd, bytes(8192))
+        os.fsync(fd)
+        flags = struct.unpack("q", fcntl.ioctl(fd, 0x80086601, bytes(8)))[0]
+        fcntl.ioctl(fd, 0x40086602, struct.pack("q", flags | flag))
+        is_immutable = flag == 0x10
+        answers = [punch(fd), punch(fd), call(LIBC.fallocate, fd, 16, ctypes.c_int64(0), ctypes.c_int64(4096)), punch(fd)]
+        if is_immutable:
+            answers.append(call(LIBC.copy_file_range, source, ctypes.byref(ctypes.c_int64(0)), fd,
+                                ctypes.byref(ctypes.c_int64(0)), ctypes.c_size_t(7), 0))
+        check(answers == [errno.EPERM] * len(answers), f"flag {flag:#x}: the calls answer {answers}")
+        os.fsync(fd)
+        # A program's own times are refused, with a descriptor or a name.
+        for change in (0x3fffffff, 1):  # now, or a time; and leave the time of the last access (UTIME_OMIT) alone
+            two = (Time * 2)(Time(0, 0x3ffffffe), Time(1, change))
+            check(call(LIBC.futimens, fd, two) == errno.EPERM, f"flag {flag:#x}: futimens with {change:#x}")
+            check(call(LIBC.utimensat, -100, bytes(path), two, 0) == errno.EPERM, f"utimensat with {change:#x}")
+        fcntl.ioctl(fd, 0x40086602, struct.pack("q", flags))
+        check(punch(fd) == 0, "a call fails when the flag is gone")
+        os.fsync(fd)
+        os.close(fd)
+    os.close(source)
+
+
 def appends_only(top):
     """The kernel's part does not know that a file only grows: an overwrite is refused when it comes, and gone again."""
     path = top / "grows"
@@ -442,7 +481,7 @@ def test(scratch):
     top = scratch.mount(image)
     for part in (names_that_are_too_long, requests_go_by_inode, handles_outlive_the_cache, directories_have_places,
                  groups_and_modes, times, attributes, sizes, ranges, locks, blocks_while_written,
-                 flags_after_a_write, appends_only):
+                 flags_after_a_write, refused_calls_with_flags, appends_only):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
     the_root_syncs_everything(scratch, top, image)
