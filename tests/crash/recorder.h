@@ -24,6 +24,7 @@ inline constexpr Format formats[] = {
     {"1k", "-b 1024 -J size=1", "4M"},
     {"inline-4k", "-b 4096 -J size=4 -O inline_data -I 256", "10M"},
     {"inline-1k", "-b 1024 -J size=1 -O inline_data -I 256", "4M"},
+    {"bigalloc", "-b 1024 -C 4096 -O bigalloc -J size=1", "4M"},
 };
 
 // What may happen between two steps without anybody asking.
