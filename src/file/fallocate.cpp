@@ -42,7 +42,7 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
         Handle handle = TRY(inode.fs().journal.start(credits));
         MutexLock guard(inode.map_lock);
         const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
-        Result<LogicalBlock> reached = inode.places().allocate(handle, LogicalBlock(at), n, true, reserve);
+        Result<LogicalBlock> reached = inode.places().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
         if (!reached) result = fail(reached.error());
         else at = reached->value;
         const std::uint64_t done = std::min(at * bs, end);
@@ -150,7 +150,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 inode.places().changed();
                 at = to;
             } else if (m.place == Place::hole) {
-                at = TRY(inode.places().allocate(handle, LogicalBlock(at / bs), (to - at) / bs, true, reserve))
+                at = TRY(inode.places().allocate_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, reserve))
                 .value* bs;
             } else {
                 at = to;

@@ -65,10 +65,7 @@ Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span,
     handle = TRY(inode.fs().journal.start(credits * blocks + blocks + 4));
     {
         MutexLock guard(inode.map_lock);
-        const LogicalBlock reached =
-            TRY(inode.places().allocate(handle, LogicalBlock(span.first), span.count, false, may_use_reserve));
-        if (reached.value != span.first + span.count)
-            return fail(ENOSPC, "inode {}: no room in the journal for one folio", inode.number());
+        TRY(inode.places().allocate_for_contents(handle, LogicalBlock(span.first), span.count, may_use_reserve));
         note_change(inode);
         TRY(inode.store(handle));
     }

@@ -106,8 +106,12 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     if (UEXT4_SEAM(zeroes_tails))
         std::fill(copy.begin() + static_cast<std::ptrdiff_t>(size % bs), copy.end(), std::byte{0});
     out.swap = TRY(write_copy(inode, LogicalBlock(size / bs), m.block, copy));
-    // No block to swap with: the tail is zeroed in place before the size changes.
-    if (!out.swap) TRY(fs.device.write(m.block.value * bs, copy));
+    if (!out.swap) {
+        // No block to swap with: the tail is zeroed in place before the size changes. Whatever fails from here on, a
+        // part of the old bytes may be gone from the device: they are written back then.
+        pages.mark_dirty(out.folio, BlockMask{1} << (inside / bs));
+        TRY(fs.device.write(m.block.value * bs, copy));
+    }
     out.on_device = true;
     return out;
 }

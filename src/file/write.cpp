@@ -75,10 +75,7 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
         const bool stays_inline = inode.is_inline() && !inode.places().has_pending() && end <= inline_capacity(inode);
         if (!stays_inline) {
             if (journaled) {
-                const LogicalBlock reached =
-                    TRY(inode.places().allocate(handle, LogicalBlock(first), count, false, request.may_use_reserve));
-                if (reached.value != first + count)
-                    return fail(ENOSPC, "inode {}: no room in the journal for one folio", inode.number());
+                TRY(inode.places().allocate_for_contents(handle, LogicalBlock(first), count, request.may_use_reserve));
             } else {
                 TRY(inode.places().reserve(LogicalBlock(first), count, request.may_use_reserve));
             }
@@ -168,7 +165,7 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next
         {
             MutexLock guard(inode.map_lock);
             if (!inode.is_inline()) return {};
-            TRY(inode.places().allocate(handle, LogicalBlock(0), 1, false, may_use_reserve));
+            TRY(inode.places().allocate_for_contents(handle, LogicalBlock(0), 1, may_use_reserve));
             TRY(inode.store(handle));
         }
         TRY(journal_folio_blocks(handle, inode, folio, 1));

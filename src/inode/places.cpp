@@ -189,7 +189,13 @@ void Places::trim_claims() {
 }
 
 Result<void> Places::reserve(LogicalBlock first, std::uint64_t count, bool privileged) {
-    std::vector<std::pair<std::uint64_t, std::uint64_t>> made;
+    TRY(reserve_holes(first, count, privileged));
+    return {};
+}
+
+// What is newly reserved.
+Result<std::vector<Places::Range>> Places::reserve_holes(LogicalBlock first, std::uint64_t count, bool privileged) {
+    std::vector<Range> made;
     Result<void> result;
     std::uint64_t at = first.value;
     const std::uint64_t end = at + count;
@@ -215,19 +221,26 @@ Result<void> Places::reserve(LogicalBlock first, std::uint64_t count, bool privi
             }
             data_claim_.merge(std::move(*claim));
             add_run(at, Pending{run->count, Place::reserved, BlockNr(), nullptr});
-            made.emplace_back(at, run->count);
+            made.push_back({at, run->count});
         }
         at += run->count;
     }
-    if (made.empty()) return result;
-    ++cookie_;
-    if (result) result = cover_tree(privileged);
+    if (!made.empty()) ++cookie_;
+    if (result && !made.empty()) result = cover_tree(privileged);
     if (!result) {
-        for (auto [start, n] : made) drop_pending(LogicalBlock(start), LogicalBlock(start + n));
-        return result;
+        for (const Range& r : made) drop_pending(LogicalBlock(r.first), LogicalBlock(r.end()));
+        return fail(result.error());
     }
-    for (auto [start, n] : made) merge_around(start);
-    return {};
+    for (const Range& r : made) merge_around(r.first);
+    return made;
+}
+
+// For data that had a promise. Where there is no room for one any more it is dirty without, and asks again when it is
+// written back.
+Result<void> Places::promise_again(const Range& range) {
+    Result<void> promised = reserve(LogicalBlock(range.first), range.count, true);
+    if (!promised && promised.error().code == ENOSPC) return {};
+    return promised;
 }
 
 Result<void> Places::reserve_over_inline(bool privileged) {
@@ -406,20 +419,17 @@ Result<LogicalBlock> Places::publish(Handle& handle, LogicalBlock first, std::ui
     return LogicalBlock(end);
 }
 
-Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
-                                      bool privileged) {
-    // All of it or nothing: a part that is mapped and never written would show what its blocks held before.
-    const std::uint64_t end = first.value + count;
+Result<LogicalBlock> Places::name_holes(Handle& handle, LogicalBlock first, LogicalBlock end, bool unwritten,
+                                        bool privileged, std::vector<Range>& named) {
     std::uint64_t at = first.value;
-    if (!unwritten) TRY(prepare_contents(handle, first, count, privileged));
-    while (at < end) {
+    while (at < end.value) {
         auto it = split_at(at);
         const bool here = it != pending_.end() && it->first == at;
         if (here && it->second.place != Place::reserved) {
             at += it->second.count;
             continue;
         }
-        std::uint64_t n = end - at;
+        std::uint64_t n = end.value - at;
         if (here) {
             n = std::min(n, it->second.count);
         } else {
@@ -435,16 +445,27 @@ Result<LogicalBlock> Places::allocate(Handle& handle, LogicalBlock first, std::u
         Pending run;
         const Granted granted = TRY(grant_run(
             LogicalBlock(at), n, here && data_claim_.clusters() ? &data_claim_ : nullptr, privileged || here, run));
-        TRY(name_blocks(handle, at, run, unwritten));
         if (here) {
             split_at(at + granted.count);
             erase_run(pending_.find(at));
         }
+        if (Result<void> done = name_blocks(handle, at, run, unwritten); !done) {
+            run.grant.reset();
+            if (here) TRY(promise_again({at, granted.count}));
+            return fail(done.error());
+        }
+        named.push_back({at, granted.count});
         at += granted.count;
         ++cookie_;
     }
     trim_claims();
-    return LogicalBlock(end);
+    return end;
+}
+
+Result<LogicalBlock> Places::allocate_unwritten(Handle& handle, LogicalBlock first, std::uint64_t count,
+                                                bool privileged) {
+    std::vector<Range> named;
+    return name_holes(handle, first, LogicalBlock(first.value + count), true, privileged, named);
 }
 
 void Places::drop_pending(LogicalBlock first, LogicalBlock end) {
@@ -472,6 +493,32 @@ void Places::drop_pending(LogicalBlock first, LogicalBlock end) {
 }
 
 Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalBlock end) {
+    if (ratio() > 1 && !inode_.is_inline()) {
+        TRY(leave_used_cluster(first.value / ratio()));
+        TRY(leave_used_cluster(end.value / ratio()));
+    }
+    return unmap(handle, first, end);
+}
+
+// Blocks of a cluster that is in use already, chosen for data that could not be written or named, are a promise again:
+// the cluster goes with its last named block.
+Result<void> Places::leave_used_cluster(std::uint64_t cluster) {
+    const std::uint64_t r = ratio(), end = cluster > ~std::uint64_t{0} / r - 1 ? ~std::uint64_t{0} : (cluster + 1) * r;
+    for (auto it = run_at_or_after(cluster * r); it != pending_.end() && it->first < end;) {
+        const std::uint64_t start = it->first, n = it->second.count;
+        if (it->second.place != Place::granted || (it->second.grant && *it->second.grant)) {
+            ++it;
+            continue;
+        }
+        erase_run(it);
+        ++cookie_;
+        TRY(promise_again({start, n}));
+        it = run_at_or_after(start + n);
+    }
+    return {};
+}
+
+Result<LogicalBlock> Places::unmap(Handle& handle, LogicalBlock first, LogicalBlock end) {
     if (inode_.is_inline()) return first;
     changed();
     const std::uint64_t r = ratio();

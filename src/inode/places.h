@@ -69,16 +69,17 @@ public:
     // mapped ones stay. What else before `reach` has been written is marked as such already. Returns the first block
     // not done when the handle has no room.
     Result<LogicalBlock> name(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach);
-    // hole or reserved -> mapped at once under the handle (data=journal, fallocate: `unwritten`). Returns the first
-    // block not done when the handle has no room. What gets contents (data=journal) is paid for before, or fails as a
-    // whole, and unwritten blocks of it become written.
-    Result<LogicalBlock> allocate(Handle& handle, LogicalBlock first, std::uint64_t count, bool unwritten,
-                                  bool privileged);
+    // hole or reserved -> unwritten at once under the handle (fallocate). Returns the first block not done when the
+    // handle has no room.
+    Result<LogicalBlock> allocate_unwritten(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged);
+    // hole, reserved or unwritten -> mapped at once under the handle, which journals the contents (data=journal). All
+    // of it or nothing: what is mapped and never written would show what its blocks held before.
+    Result<void> allocate_for_contents(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged);
     // reserved -> hole, granted -> hole (I/O has ended), for all of [first, end).
     void drop_pending(LogicalBlock first, LogicalBlock end);
-    // Unmaps on-disk blocks of [first, end), as BlockMap::remove.
+    // Unmaps on-disk blocks of [first, end), as BlockMap::remove. No I/O to granted blocks is on its way.
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock first, LogicalBlock end);
-    // Credits for one publish, convert, allocate or remove step.
+    // Credits for one publish, convert, allocate_* or remove step.
     unsigned credits();
 
     bool has_pending() const { return !pending_.empty(); }
@@ -92,6 +93,10 @@ public:
     Result<void> reserve_over_inline(bool privileged);
 
 private:
+    struct Range {
+        std::uint64_t first = 0, count = 0;
+        std::uint64_t end() const { return first + count; }
+    };
     struct Pending {
         std::uint64_t count = 0;
         Place place = Place::reserved;
@@ -124,7 +129,20 @@ private:
     std::uint64_t end_of_written(std::uint64_t from, std::uint64_t to);
     Result<void> zero_unwritten(const MappedRun& extent);
     Result<std::vector<MappedRun>> unwritten_runs(LogicalBlock first, std::uint64_t count);
-    Result<void> prepare_contents(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged);
+    Result<std::vector<Range>> reserve_holes(LogicalBlock first, std::uint64_t count, bool privileged);
+    // hole or reserved -> mapped or unwritten under the handle; what it names is added to `named`.
+    Result<LogicalBlock> name_holes(Handle& handle, LogicalBlock first, LogicalBlock end, bool unwritten,
+                                    bool privileged, std::vector<Range>& named);
+    // The steps of allocate_for_contents(), and the way back from where one fails.
+    struct Undo {
+        std::vector<Range> reserved, named, converted;
+    };
+    Result<void> convert_for_contents(Handle& handle, const std::vector<MappedRun>& unwritten, Result<Claim> paid,
+                                      Undo& done);
+    Result<void> take_back_contents(Handle& handle, const Undo& done);
+    Result<LogicalBlock> unmap(Handle& handle, LogicalBlock first, LogicalBlock end);
+    Result<void> promise_again(const Range& range);
+    Result<void> leave_used_cluster(std::uint64_t cluster);
     Result<void> cover_tree(bool privileged);
     void trim_claims();
     void merge_around(std::uint64_t block);

@@ -1,4 +1,5 @@
 // The checks before an operation on names, the locks around it and the bookkeeping after it.
+#include "base/seam.h"
 #include "inode/attributes.h"
 #include "namespace/operations.h"
 
@@ -68,6 +69,21 @@ void LockedInodes::add(Inode& inode) {
     if (std::ranges::any_of(held_, same)) return;
     held_.emplace_back(&inode, UniqueWriteLock::lock_ordered(inode.rw, held_.size() + 1));
 }
+
+bool LockedInodes::try_add(Inode& inode) {
+    const auto same = [&](const auto& entry) { return entry.first == &inode; };
+    if (std::ranges::any_of(held_, same)) return true;
+    if (!UEXT4_SEAM(directories_are_tried)) {
+        add(inode);
+        return true;
+    }
+    UniqueWriteLock lock = UniqueWriteLock::try_lock_ordered(inode.rw, held_.size() + 1);
+    if (!lock) return false;
+    held_.emplace_back(&inode, std::move(lock));
+    return true;
+}
+
+void LockedInodes::wait_for(Inode& inode) { const WriteLock until_free(inode.rw); }
 
 void LockedInodes::release() {
     while (!held_.empty()) held_.pop_back();

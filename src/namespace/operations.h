@@ -39,6 +39,10 @@ Result<void> may_remove_from(Inode& directory, const Inode& victim, const Creden
 class LockedInodes {
 public:
     void add(Inode& inode);
+    // A directory below one that is held is not waited for, as in a damaged image it may lie above it as well: false
+    // where somebody has it. The caller then gives up what he holds, waits, and begins again.
+    [[nodiscard]] bool try_add(Inode& inode);
+    static void wait_for(Inode& inode);  // nothing held
     void release();
     ~LockedInodes() { release(); }
     LockedInodes() = default;

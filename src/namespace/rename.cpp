@@ -1,6 +1,8 @@
 // Rename. The locks, outer to inner: Topology when the directories differ; the two directories, an ancestor first, else
 // by number; then what moves and what is replaced, directories before others, by number. Under Topology no directory
-// changes its parent, so what was an ancestor before the locks still is.
+// changes its parent, so what was an ancestor before the locks still is. Only the second of the two directories is
+// waited for with another one held; and as nobody else who holds one waits for one, that is so whatever a damaged image
+// says.
 #include "base/seam.h"
 #include "inode/acl.h"
 #include "namespace/operations.h"
@@ -60,6 +62,7 @@ struct Move {
 
     InodeRef source, target;  // target: what has the new name now, if anything
     InodeRef whiteout;        // what takes the old name
+    InodeRef busy;            // a directory that moves or is replaced, which somebody has
     References kept;
     bool crossing() const { return &from_dir != &to_dir; }
     bool exchange() const { return (flags & RENAME_EXCHANGE) != 0; }
@@ -78,16 +81,25 @@ void lock_directories(Move& move, LockedInodes& locks) {
     if (move.crossing()) locks.add(*second);
 }
 
-void lock_children(Move& move, LockedInodes& locks) {
-    std::array<Inode*, 2> children{move.source.get(), move.target.get()};
-    if (children[0] == children[1]) children[1] = nullptr;
-    std::ranges::sort(children, [](Inode* a, Inode* b) {
-        if (!a || !b) return a != nullptr && b == nullptr;
+// False where one of them is busy.
+bool lock_children(Move& move, LockedInodes& locks) {
+    std::array<InodeRef, 2> children{move.source, move.target};
+    if (children[0] == children[1]) children[1].reset();
+    std::ranges::sort(children, [](const InodeRef& a, const InodeRef& b) {
+        if (!a || !b) return a && !b;
         if (a->is_directory() != b->is_directory()) return a->is_directory();
         return a->number() < b->number();
     });
-    for (Inode* child : children)
-        if (child && child != &move.from_dir && child != &move.to_dir) locks.add(*child);
+    for (const InodeRef& child : children) {
+        if (!child || child.get() == &move.from_dir || child.get() == &move.to_dir) continue;
+        if (!child->is_directory()) {
+            locks.add(*child);
+        } else if (!locks.try_add(*child)) {
+            move.busy = child;
+            return false;
+        }
+    }
+    return true;
 }
 
 // Finds source and target; the directories are locked.
@@ -279,9 +291,10 @@ Result<void> move_entry(Handle& handle, Move& move, Held& held) {
     return names::change_ctime(handle, source);
 }
 
-enum class Attempt { done, flush_source };
+enum class Attempt { done, flush_source, wait_for_busy };
 
-// One try with all locks; flush_source asks for the source's data first, unless the source is `flushed`.
+// One try with all locks; flush_source asks for the source's data first, unless the source is `flushed`, wait_for_busy
+// for another try when `busy` is free.
 Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const InodeRef& flushed) {
     lock_directories(move, locks);
     TRY(names::check_alive(move.from_dir));
@@ -293,7 +306,7 @@ Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const Ino
     const bool replaces_file =
         move.target && !move.exchange() && move.target->is_regular() && move.source->is_regular();
     if (may_ask && replaces_file && move.source != flushed) return Attempt::flush_source;
-    if (UEXT4_SEAM(rename_locks_children)) lock_children(move, locks);
+    if (UEXT4_SEAM(rename_locks_children) && !lock_children(move, locks)) return Attempt::wait_for_busy;
     TRY(check_kinds(move));
     Handle handle = TRY(move.state.fs.journal.start(credits_for(move)));
     Held held = TRY(hold_all(handle, move));
@@ -324,8 +337,8 @@ Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to
     // times.
     constexpr int most_flushes = 4;
     InodeRef flushed;
-    for (int round = 0;; ++round) {
-        Move move{*state_, from_dir, to_dir, from, to, flags, who, check, {}, {}, {}, {}, {}, {}};
+    for (int round = 0;;) {
+        Move move{*state_, from_dir, to_dir, from, to, flags, who, check, {}, {}, {}, {}, {}, {}, {}};
         Result<Attempt> result = Attempt::done;
         {
             UniqueLock topology;
@@ -340,7 +353,12 @@ Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to
         }
         if (!result) return std::unexpected(report(state_->fs, std::move(result.error())));
         if (*result == Attempt::done) return {};
+        if (*result == Attempt::wait_for_busy) {
+            LockedInodes::wait_for(*move.busy);
+            continue;
+        }
         TRY(before_replace(*flushed));
+        ++round;
     }
 }
 

@@ -8,8 +8,10 @@ namespace {
 
 using names::LockedInodes;
 
-Result<void> remove_name(names::Tree& state, Inode& directory, std::string_view name, const Credentials& who,
-                         bool check, bool want_directory, InodeRef& victim, LockedInodes& locks) {
+enum class Removal { done, victim_is_busy };
+
+Result<Removal> remove_name(names::Tree& state, Inode& directory, std::string_view name, const Credentials& who,
+                            bool check, bool want_directory, InodeRef& victim, LockedInodes& locks) {
     locks.add(directory);
     TRY(names::check_alive(directory));
     victim = TRY(names::find_inode(state, directory, name));
@@ -19,7 +21,10 @@ Result<void> remove_name(names::Tree& state, Inode& directory, std::string_view 
     if (want_directory && !victim->is_directory())
         return fail(ENOTDIR, "inode {} is not a directory", victim->number());
     if (!want_directory && victim->is_directory()) return fail(EISDIR, "inode {} is a directory", victim->number());
-    if (UEXT4_SEAM(removal_locks_victim)) locks.add(*victim);
+    if (UEXT4_SEAM(removal_locks_victim)) {
+        if (!want_directory) locks.add(*victim);
+        else if (!locks.try_add(*victim)) return Removal::victim_is_busy;
+    }
     if (want_directory && !TRY(Directory(*victim).is_empty()))
         return fail(ENOTEMPTY, "directory {} is not empty", victim->number());
 
@@ -31,7 +36,8 @@ Result<void> remove_name(names::Tree& state, Inode& directory, std::string_view 
     (void)TRY(names::prepare_drop(state, handle, *victim));
     TRY(entries.remove(handle, entry));
     TRY(names::touch_directory(handle, directory, want_directory ? -1 : 0));
-    return names::drop_link(state, handle, *victim);
+    TRY(names::drop_link(state, handle, *victim));
+    return Removal::done;
 }
 
 }  // namespace
@@ -41,16 +47,24 @@ Result<void> Namespace::unlink(Inode& directory, std::string_view name, const Cr
     if (names::is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
     InodeRef victim;  // dropped after the locks: the last reference queues the deletion
     LockedInodes locks;
-    return reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks));
+    TRY(reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks)));
+    return {};
 }
 
 Result<void> Namespace::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
     TRY(names::check_name(name));
     if (name == ".") return fail(EINVAL, "\".\" cannot be removed");
     if (name == "..") return fail(ENOTEMPTY, "\"..\" cannot be removed");
-    InodeRef victim;
-    LockedInodes locks;
-    return reported(state_->fs, remove_name(*state_, directory, name, who, check, true, victim, locks));
+    for (;;) {
+        InodeRef victim;
+        {
+            LockedInodes locks;
+            if (TRY(reported(state_->fs, remove_name(*state_, directory, name, who, check, true, victim, locks))) ==
+                Removal::done)
+                return {};
+        }
+        LockedInodes::wait_for(*victim);
+    }
 }
 
 }  // namespace uext4

@@ -79,11 +79,11 @@ void SharedMutex::lock_ordered(std::uint64_t order, SourceLocation where) UEXT4_
     rank_checker::push_rank(rank_, this, name_, order, false, where);
 }
 
-bool SharedMutex::try_lock(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+bool SharedMutex::try_lock_ordered(std::uint64_t order, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     if (Scheduler* s = scheduler_here()) [[unlikely]]
         s->point(Point::TryLock, this, name_, where);
     if (pthread_rwlock_trywrlock(&native_) != 0) return false;
-    rank_checker::push_rank(rank_, this, name_, order_, false, where);
+    rank_checker::push_rank(rank_, this, name_, order, false, where);
     return true;
 }
 

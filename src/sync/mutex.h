@@ -86,7 +86,11 @@ public:
 
     void lock(SourceLocation where = SourceLocation::current()) UEXT4_ACQUIRE() { lock_ordered(order_, where); }
     void lock_ordered(std::uint64_t order, SourceLocation where = SourceLocation::current()) UEXT4_ACQUIRE();
-    [[nodiscard]] bool try_lock(SourceLocation where = SourceLocation::current()) UEXT4_TRY_ACQUIRE(true);
+    [[nodiscard]] bool try_lock(SourceLocation where = SourceLocation::current()) UEXT4_TRY_ACQUIRE(true) {
+        return try_lock_ordered(order_, where);
+    }
+    [[nodiscard]] bool try_lock_ordered(std::uint64_t order, SourceLocation where = SourceLocation::current())
+        UEXT4_TRY_ACQUIRE(true);
     void unlock(SourceLocation where = SourceLocation::current()) UEXT4_RELEASE();
 
     void lock_shared(SourceLocation where = SourceLocation::current()) UEXT4_ACQUIRE_SHARED() {
@@ -228,6 +232,14 @@ public:
         if constexpr (Shared) lockable.lock_shared_ordered(order, where);
         else lockable.lock_ordered(order, where);
         return MovableLock(lockable, std::adopt_lock);
+    }
+
+    static MovableLock try_lock_ordered(Lockable& lockable, std::uint64_t order,
+                                        SourceLocation where = SourceLocation::current())
+        UEXT4_NO_THREAD_SAFETY_ANALYSIS
+        requires(!Shared)
+    {
+        return lockable.try_lock_ordered(order, where) ? MovableLock(lockable, std::adopt_lock) : MovableLock();
     }
 
     // Unlocks if it holds something.

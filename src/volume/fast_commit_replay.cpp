@@ -7,6 +7,7 @@
 #include <cstring>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace uext4 {
 
@@ -338,10 +339,10 @@ private:
 
     // A directory must not come to lie below itself.
     Result<void> check_not_above(Inode& parent, InodeNr number) {
-        InodeNr at = parent.number();
-        for (std::uint64_t steps = 0; at.value != format::special_inode::root; ++steps) {
+        std::unordered_set<std::uint64_t> seen;
+        for (InodeNr at = parent.number(); at.value != format::special_inode::root;) {
             if (at == number) return fail(EUCLEAN, "directory {} would lie below itself", number);
-            if (steps > fs_.geometry.inodes_count) return fail(EUCLEAN, "directory {} is not below the root", at);
+            if (!seen.insert(at.value).second) return fail(EUCLEAN, "directory {} is not below the root", at);
             InodeRef directory = TRY(inodes_.get(at));
             if (!directory->is_directory()) return fail(EUCLEAN, "inode {} is no directory", at);
             at = TRY(Directory(*directory).parent());
