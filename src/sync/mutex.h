@@ -236,9 +236,7 @@ public:
 
     static MovableLock try_lock_ordered(Lockable& lockable, std::uint64_t order,
                                         SourceLocation where = SourceLocation::current())
-        UEXT4_NO_THREAD_SAFETY_ANALYSIS
-        requires(!Shared)
-    {
+        UEXT4_NO_THREAD_SAFETY_ANALYSIS {
         return lockable.try_lock_ordered(order, where) ? MovableLock(lockable, std::adopt_lock) : MovableLock();
     }
 
