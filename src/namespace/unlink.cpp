@@ -47,7 +47,7 @@ Result<void> Namespace::unlink(Inode& directory, std::string_view name, const Cr
     if (names::is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
     InodeRef victim;  // dropped after the locks: the last reference queues the deletion
     LockedInodes locks;
-    TRY(reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks)));
+    (void)TRY(reported(state_->fs, remove_name(*state_, directory, name, who, check, false, victim, locks)));
     return {};
 }
 
