@@ -107,8 +107,10 @@ TEST(TakenBack, BlocksOfAJournaledWriteThatWereNamed) {
         std::uint64_t end = 0;
         for (std::uint64_t piece : {1u << 20, 1u << 16, 1u << 10})
             while (big->fallocate(0, end, piece)) end += piece;
+        for (std::uint64_t at = 0; at < end; at += 1 << 16)
+            ASSERT_TRUE(big->write(at, filled(std::min<std::uint64_t>(1 << 16, end - at), 'S')));
         ASSERT_TRUE(big->sync(false));
-        // Blocks are free again here and there, a few of them in each of some groups.
+        // Blocks are free again here and there, in some of the groups, and hold what nobody may see.
         for (std::uint64_t at = 1 << 20; at + 4096 < end; at += 1 << 20)
             ASSERT_TRUE(big->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, 1024));
         ASSERT_TRUE(big->sync(false));
