@@ -495,7 +495,7 @@ void Places::drop_pending(LogicalBlock first, LogicalBlock end) {
 Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalBlock end) {
     if (ratio() > 1 && !inode_.is_inline()) {
         TRY(leave_used_cluster(first.value / ratio()));
-        TRY(leave_used_cluster(end.value / ratio()));
+        TRY(leave_used_cluster((end.value - 1) / ratio()));
     }
     return unmap(handle, first, end);
 }

@@ -64,15 +64,17 @@ Result<void> may_remove_from(Inode& directory, const Inode& victim, const Creden
     return {};
 }
 
+bool LockedInodes::holds(const Inode& inode) const {
+    return std::ranges::any_of(held_, [&](const auto& entry) { return entry.first == &inode; });
+}
+
 void LockedInodes::add(Inode& inode) {
-    const auto same = [&](const auto& entry) { return entry.first == &inode; };
-    if (std::ranges::any_of(held_, same)) return;
+    if (holds(inode)) return;
     held_.emplace_back(&inode, UniqueWriteLock::lock_ordered(inode.rw, held_.size() + 1));
 }
 
 bool LockedInodes::try_add(Inode& inode) {
-    const auto same = [&](const auto& entry) { return entry.first == &inode; };
-    if (std::ranges::any_of(held_, same)) return true;
+    if (holds(inode)) return true;
     if (!UEXT4_SEAM(directories_are_tried)) {
         add(inode);
         return true;

@@ -50,6 +50,8 @@ public:
     LockedInodes& operator=(const LockedInodes&) = delete;
 
 private:
+    bool holds(const Inode& inode) const;
+
     std::vector<std::pair<Inode*, UniqueWriteLock>> held_;
 };
 
