@@ -38,11 +38,8 @@ bool JournalState::crowded() const {
            (log_free < (layout.ring_end() - layout.first) / 2 || waiting_bytes() > options.waiting_bytes / 2);
 }
 
-std::uint64_t JournalState::waiting_bytes() const {
-    std::uint64_t blocks = 0;
-    for (const auto& [tid, checkpoint] : checkpoints) blocks += checkpoint.buffers.size();
-    return blocks * block_size;
-}
+// Each handle asks: small transactions that are not home yet may be thousands.
+std::uint64_t JournalState::waiting_bytes() const { return not_home.size() * block_size; }
 
 std::uint64_t JournalState::logging_bytes() const { return committing ? committing->bytes(block_size) : 0; }
 

@@ -85,7 +85,7 @@ struct JournalState {
     std::unique_ptr<Transaction> committing;
     std::uint64_t committing_log_blocks = 0;  // what it takes of log_free at most
     std::map<Tid, Checkpoint> checkpoints;
-    std::unordered_map<std::uint64_t, Tid> not_home;  // of which of them a block is
+    std::unordered_map<std::uint64_t, Tid> not_home;  // of which of them a block is: all blocks of all of them
     std::uint64_t log_free = 0;
     bool tail_moving = false;  // what left `checkpoints` is added to log_free once the superblock tells of it
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;

@@ -42,10 +42,11 @@ public:
     Promises(const Recording& recording, std::size_t acked, std::size_t cut) : r_(recording) {
         for (std::size_t i = 0; i < r_.steps.size(); ++i) {
             const Step& step = r_.steps[i];
-            if (step.begin < cut) high_ = i + 1;
-            if (step.end <= acked && step.done && step.operation.persists()) note_sync(i);
+            // What a sync has answered for began before it, also where neither made a request of the device.
+            const bool answered = step.end <= acked && step.done && step.operation.persists();
+            if (step.begin < cut || answered) high_ = i + 1;
+            if (answered) note_sync(i);
         }
-        high_ = std::max(high_, low_);
     }
 
     std::string judge(const Tree& got) const {

@@ -61,5 +61,20 @@ TEST(Promises, NoByteIsOfNoState) {
     EXPECT_NE(judged(""), "");
 }
 
+// What was to be synced had gone to the device before: the sync makes no request, and so begins where the log ends.
+TEST(Promises, ASyncThatMakesNoRequest) {
+    Recording r = written();
+    r.trees.push_back(r.trees.back());
+    r.files.push_back(r.files.back());
+    Step sync;
+    sync.operation.kind = Operation::Kind::Fsync;
+    sync.operation.path = "/f";
+    sync.begin = sync.end = 1;
+    sync.done = true;
+    r.steps.push_back(sync);
+    EXPECT_EQ(broken_promise(r, 1, 1, r.trees.back()), "");
+    EXPECT_NE(broken_promise(r, 1, 1, r.trees.front()), "");
+}
+
 }  // namespace
 }  // namespace uext4::crash
