@@ -1,5 +1,6 @@
 #include "fuse/placement.h"
 
+#include "fuse/placement_choice.h"
 #include "fuse/signals.h"
 #include "sandbox/sandbox.h"
 
@@ -13,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -151,17 +153,24 @@ void Placement::keep_awake(Shared& shared) {
 }
 
 void Placement::follow(Shared& shared, pid_t server) {
+    using Clock = std::chrono::steady_clock;
     Follower follower;
+    PlacementChoice choice;
     std::uint32_t seen = shared.requests.load();
+    Clock::time_point last = Clock::now();
     int quiet = 0, same = 0;
     while (shared.ended.load() == 0) {
         const std::uint32_t now = shared.requests.load();
+        const Clock::time_point moment = Clock::now();
+        choice.saw(now - seen, std::chrono::duration_cast<PlacementChoice::Time>(moment - last));
+        last = moment;
         const pid_t thread = shared.thread.load(), caller = shared.caller.load();
         // What the server says is not believed: only a thread of its own is moved.
         if (now != seen && thread != 0 && caller != 0 && syscall(SYS_tgkill, server, thread, 0) == 0) {
             seen = now;
             quiet = 0;
-            same = follower.look(thread, caller) ? same + 1 : 0;
+            if (choice.is_beside()) same = follower.look(thread, caller) ? same + 1 : 0;
+            else follower.let_go(thread);
             const std::optional<int> other = follower.other_cpu();
             const std::uint32_t awake = other ? static_cast<std::uint32_t>(*other) + 1 : 0;
             if (shared.awake.exchange(awake) != awake) wake_one(shared.awake);
@@ -171,10 +180,12 @@ void Placement::follow(Shared& shared, pid_t server) {
             wait_for_change(shared.requests, now);
             shared.asleep.store(0);
             seen = shared.requests.load() - 1;
+            last = Clock::now();
             quiet = same = 0;
             continue;
         }
-        nanosleep(same >= settled ? &long_look : &short_look, nullptr);
+        const bool often = choice.is_trying() || (choice.is_beside() && same < settled);
+        nanosleep(often ? &short_look : &long_look, nullptr);
     }
 }
 

@@ -3,8 +3,9 @@
 // A request that crosses CPUs wakes an idle one twice, which on a virtual machine costs ten times what the request
 // itself does; on one CPU the two threads just alternate, and the kernel does not bring them together by itself. So a
 // small process looks now and then where the last caller runs, and binds the reading thread to that CPU while requests
-// keep coming. A process of its own, because looking at a caller can wait for it, and the caller for us: nothing of the
-// server ever waits for this process, nor holds it a descriptor of the server's.
+// keep coming, if this machine is one where that helps (placement_choice.h). A process of its own, because looking at a
+// caller can wait for it, and the caller for us: nothing of the server ever waits for this process, nor holds it a
+// descriptor of the server's.
 //
 // A caller that is answered is woken on an idle CPU if there is one, away from us. Where there are just two, a second
 // process keeps the other from being idle while requests keep coming: it takes only time that nobody wants (SCHED_IDLE,
