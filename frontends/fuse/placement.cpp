@@ -237,8 +237,8 @@ void Placement::place_this_thread() {
 }
 
 void Placement::called_by(pid_t caller) {
-    if (!shared_ || caller == 0) return;
-    shared_->caller.store(caller, std::memory_order_relaxed);
+    if (!shared_) return;
+    if (caller != 0) shared_->caller.store(caller, std::memory_order_relaxed);
     shared_->requests.fetch_add(1);
     if (shared_->asleep.load() != 0 && shared_->asleep.exchange(0) != 0) wake_one(shared_->requests);
 }

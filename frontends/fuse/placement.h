@@ -34,7 +34,8 @@ public:
 
     // The calling thread is the one to place.
     void place_this_thread();
-    // A request that this thread of the system waits for; 0 is nobody.
+    // A request that this thread of the system waits for; 0 is the kernel, for the last one most likely: what it writes
+    // back it takes from maps first, on their CPU or by interrupting it.
     void called_by(pid_t caller);
 
 private:

@@ -38,7 +38,7 @@ bool moves_much(std::uint32_t opcode, const void* body, std::size_t size) {
 }  // namespace
 
 void Protocol::note(const fuse_buf& request) {
-    caller_ = 0;
+    caller_.reset();
     takes_set_ids_ = false;
     if ((request.flags & FUSE_BUF_IS_FD) || request.size < sizeof(fuse_in_header)) return;
     const auto header = leading<fuse_in_header>(request.mem, request.size);

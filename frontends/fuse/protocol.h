@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 namespace uext4::fuse {
 
@@ -23,9 +24,9 @@ public:
     void note(const fuse_buf& request);
     // It only says what the kernel holds no longer: of no request read before it.
     static bool lets_go(const fuse_buf& request);
-    // Of the request noted last: the thread that waits for the answer (0: none; what the kernel does on its own, and
-    // much data, which it asks for ahead), and whether the change that it asks for takes set-id bits.
-    pid_t caller() const { return caller_; }
+    // Of the request noted last: the thread that waits for the answer (0: what the kernel does on its own; none of much
+    // data, which it asks for ahead), and whether the change that it asks for takes set-id bits.
+    std::optional<pid_t> caller() const { return caller_; }
     bool takes_set_ids() const { return takes_set_ids_; }
     // In the place of writev(2), for all that libfuse sends.
     ssize_t send(int fd, iovec* parts, int count);
@@ -34,7 +35,7 @@ private:
     // Adds to the greeting what was agreed on.
     void complete(iovec* parts, int count);
 
-    pid_t caller_ = 0;
+    std::optional<pid_t> caller_;
     bool takes_set_ids_ = false;
     bool kernel_agrees_ = false;
     std::uint64_t greeting_ = 0;        // its number

@@ -115,7 +115,7 @@ void Server::wait_for_request() {
 
 void Server::work_on(const fuse_buf& request) {
     protocol_.note(request);
-    placement_.called_by(protocol_.caller());
+    if (const std::optional<pid_t> caller = protocol_.caller()) placement_.called_by(*caller);
     fuse_session_process_buf(session_, &request);
 }
 
