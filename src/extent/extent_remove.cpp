@@ -7,13 +7,6 @@ namespace uext4 {
 
 using format::ExtentLeaf;
 
-namespace {
-
-// Revokes of journaled data go to the log too, so that one step must not make too many.
-constexpr std::uint64_t longest_revoked_step = 2048;
-
-}  // namespace
-
 // Frees what lay at [from, to), unmapped by now: whole clusters, except those another block or a pending grant uses.
 Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
                                     const FreeClusters& may_free) {
@@ -85,8 +78,8 @@ Result<LogicalBlock> ExtentTree::remove(Handle& handle, LogicalBlock from, Logic
         const BlockNr last = e.start() + (end - 1 - e.block);
         const BlockNr group_start = geometry().first_block(geometry().group_of(last));
         if (group_start > e.start()) start = std::max(start, e.block + (group_start - e.start()));
-        if (owner_.journals_data() && end - start > longest_revoked_step)
-            start = std::max(start, round_down(end - longest_revoked_step, ratio()));
+        if (owner_.journals_data() && end - start > Handle::longest_revoked_step)
+            start = std::max(start, round_down(end - Handle::longest_revoked_step, ratio()));
 
         const bool splits = start > e.block && end < extent_end(e);
         const bool empties = start == e.block && end == extent_end(e) && path.count() == 1;

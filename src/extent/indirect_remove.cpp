@@ -69,7 +69,6 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
     to = std::min(to, LogicalBlock(limit()));
     // An array that changes, and it and two above it perhaps freed; the data's bitmap and descriptor; the inode.
     constexpr unsigned step = 3 * (1 + Allocator::publish_credits()) + Allocator::publish_credits() + 1;
-    constexpr std::uint64_t longest_revoked_step = 2048;
     while (from < to) {
         Found found;
         if (!TRY(find_last(from.value, to.value, found))) break;
@@ -92,7 +91,7 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
         const BlockNr group_start = geometry().first_block(geometry().group_of(BlockNr(last)));
         std::uint64_t count = 1;
         while (count <= slot.index && found.logical - count >= from.value && last - count >= group_start.value &&
-               count < longest_revoked_step &&
+               count < Handle::longest_revoked_step &&
                get({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
             ++count;
         held.push_back(TRY(blocks_.hold_for_release(BlockNr(last - (count - 1)), count)));

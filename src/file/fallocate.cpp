@@ -139,8 +139,9 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
             MutexLock guard(inode.map_lock);
             if (at == first) inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
             const Mapping m = TRY(inode.places().lookup(at, last - at));
-            const std::uint64_t to = std::min(m.end(), last);
+            std::uint64_t to = std::min(m.end(), last);
             if (m.place == Place::mapped) {
+                if (inode.data_in_journal()) to = std::min(to, at + Handle::longest_revoked_step * bs);
                 const Result<void> done =
                     inode.map().set_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, true, nullptr);
                 if (!done && done.error().code != ENOSPC) return done;

@@ -127,8 +127,12 @@ Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& i
 Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
     Inode& inode = *fault.inode;
     FileCache& pages = inode.pages();
-    // A store adds to what is dirty as a write does, and pays for it as one. Errors are noted with the file.
-    if (fault.store) (void)make_room_for_dirty(inode);
+    // A store adds to what is dirty as a write does, and pays for it as one: what the device does not take may fill the
+    // cache no further.
+    if (fault.store) {
+        const Result<void> room = make_room_for_dirty(inode);
+        if (!room && pages.cache().dirty() > pages.cache().dirty_limit()) return fail(room.error());
+    }
     if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
     if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode))
         return fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr);

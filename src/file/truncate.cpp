@@ -37,10 +37,11 @@ struct Tail {
 
 void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
     const std::uint64_t bs = pages.block_size(), folio_size = pages.folio_size();
-    std::memset(folio->data + inside, 0, folio_size - inside);
-    // Blocks wholly behind the end are nowhere now: zeros, clean.
+    // Blocks wholly behind the end are nowhere now: zeros, clean, and no transaction's, which would keep the folio.
     BlockMask gone = 0;
     for (std::uint64_t slot = divide_up(inside, bs); slot < folio_size / bs; ++slot) gone |= BlockMask{1} << slot;
+    detach_journaled_blocks(folio, gone);
+    std::memset(folio->data + inside, 0, folio_size - inside);
     pages.clear_dirty(folio, gone);
 }
 

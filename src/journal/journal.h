@@ -55,6 +55,10 @@ public:
     Handle& operator=(Handle&&) noexcept;
     ~Handle() { stop(); }
 
+    // Revokes go to the log as well, and credits do not count them: one step frees at most so many blocks that may have
+    // been journaled. The transaction's weight knows them when the next step begins.
+    static constexpr std::uint64_t longest_revoked_step = 2048;
+
     explicit operator bool() const { return transaction_ != nullptr; }
     Tid tid() const;
     unsigned credits() const { return credits_; }  // blocks it may still add

@@ -44,8 +44,7 @@ Result<void> MultipleMount::write(format::MmpBlock block) {
     const std::string name = device_.name();
     std::memcpy(block.device, name.data(), std::min(name.size(), sizeof block.device - 1));
     format::set_mmp_checksum(geometry_, block);
-    TRY(device_.write(geometry_.mmp_block * geometry_.block_size, bytes_of(block)));
-    return device_.flush();
+    return device_.write_fua(geometry_.mmp_block * geometry_.block_size, bytes_of(block));
 }
 
 Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device, const format::Geometry& g,
@@ -76,14 +75,14 @@ Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device,
     return m;
 }
 
-Result<void> MultipleMount::renew() {
+Result<format::MmpBlock> MultipleMount::next() {
     format::MmpBlock block = TRY(read());
     if (block.sequence != sequence_)
         return fail(EBUSY, "mmp block {}: taken over by {} on {}", geometry_.mmp_block, text_of(block.node),
                     text_of(block.device));
     sequence_ = sequence_ >= format::mmp_highest_sequence ? 1 : sequence_ + 1;
     block.sequence = sequence_;
-    return write(block);
+    return block;
 }
 
 void MultipleMount::keep_alive() {
@@ -104,19 +103,21 @@ void MultipleMount::keep_alive() {
 }
 
 Result<void> MultipleMount::renew_and_tell() {
-    Result<void> renewed = renew();
-    if (renewed) return renewed;
-    if (renewed.error().code != EBUSY) {
-        log_(renewed.error().what);
-        return renewed;
+    Result<format::MmpBlock> block = next();
+    if (!block && block.error().code != EBUSY) {
+        log_(block.error().what);
+        return fail(block.error());
     }
+    Result<void> renewed = block ? write(*block) : fail(block.error());
+    if (renewed) return renewed;
     std::function<void(const Error&)> told;
     {
         MutexLock guard(lock_);
-        taken_over_ = renewed.error();
+        if (!block) taken_over_ = renewed.error();
         told = told_;
     }
     if (told) told(renewed.error());
+    else log_(renewed.error().what);
     return renewed;
 }
 
@@ -144,13 +145,13 @@ Result<void> MultipleMount::resume() {
     return renew_and_tell();
 }
 
-void MultipleMount::watch(std::function<void(const Error&)> taken_over) {
+void MultipleMount::watch(std::function<void(const Error&)> told) {
     {
         MutexLock guard(lock_);
-        told_ = taken_over;
+        told_ = told;
         if (!taken_over_) return;
     }
-    taken_over(*taken_over_);
+    told(*taken_over_);
 }
 
 void MultipleMount::release() {

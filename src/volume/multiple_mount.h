@@ -19,9 +19,10 @@ public:
     static Result<std::unique_ptr<MultipleMount>> claim(BlockDevice& device, const format::Geometry& geometry,
                                                         std::function<void(const std::string&)> log);
     ~MultipleMount() { release(); }
-    // Who is told, once, when another host has taken the file system: EBUSY names it. Nothing may be written from then
-    // on; the block is left as it is.
-    void watch(std::function<void(const Error&)> taken_over);
+    // Who is told when another host has taken the file system, once: EBUSY names it. Nothing may be written from then
+    // on; the block is left as it is. And when the device did not make the block durable: it may have dropped anything
+    // that was written before, and tells that to one caller only.
+    void watch(std::function<void(const Error&)> told);
     // Between these the block stays as it is: the file system is frozen. resume() looks, before anything else is
     // written, whether somebody has taken it meanwhile, and tells as watch() says (EBUSY); where it cannot be read, the
     // log.
@@ -35,7 +36,7 @@ private:
     Result<format::MmpBlock> read();
     Result<void> write(format::MmpBlock block);
     void keep_alive();
-    Result<void> renew();  // EBUSY: somebody else has it
+    Result<format::MmpBlock> next();  // what is to be written now; EBUSY: somebody else has it
     Result<void> renew_and_tell();
 
     BlockDevice& device_;

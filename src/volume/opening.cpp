@@ -206,7 +206,7 @@ Result<void> Volume::State::open() {
     if (closed_by_damage.load()) fs().read_only.store(true);
     if (mmp)
         mmp->watch([this](const Error& why) {
-            fence->close(why);
+            if (why.code == EBUSY) fence->close(why);
             layers->journal->abort(why);
         });
     return {};

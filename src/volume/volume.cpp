@@ -33,7 +33,7 @@ Result<void> Volume::close() {
     // What failed is tried once more, and told of if it still does.
     if (Result<void> r = Flusher::flush_all(*s.layers->inodes, s.log); !r && first) first = std::move(r);
     FsContext& fs = s.fs();
-    if (s.orphans->uses_file() && !fs.journal.aborted()) {
+    if (s.orphans->uses_file() && s.orphans->file_is_empty() && !fs.journal.aborted()) {
         Result<Handle> handle = fs.journal.start(2);
         if (handle) (void)s.orphans->mark_present(*handle, false);
     }

@@ -144,5 +144,28 @@ TEST_F(Zeroing, WhileOthersStore) {
     }
 }
 
+// Each block that was journaled is revoked, and the log has to have room for that.
+TEST_F(Zeroing, OfJournaledFilesAtOnceFitsTheLog) {
+    constexpr int files = 4;
+    constexpr std::uint64_t size = std::uint64_t{64} << 20;
+    make("-b 1024 -J size=1 -G 64", "", "600M");
+    std::vector<std::unique_ptr<OpenFile>> opened;
+    for (int i = 0; i < files; ++i) {
+        auto file = open(fmt::format("/{}", i));
+        ok(file->fallocate(0, 0, size));
+        for (std::uint64_t at = 0; at < size; at += 1 << 20) write(*file, std::string(1 << 20, 'z'), at);
+        ok(file->sync(false));
+        const std::uint32_t flags = file->inode().flags() | format::inode_flag::journal_data;
+        ok(fs->set_flags(file->inode(), flags, root, false));
+        opened.push_back(std::move(file));
+    }
+    std::vector<std::thread> threads;
+    for (auto& file : opened) threads.emplace_back([&file] { ok(file->fallocate(FALLOC_FL_ZERO_RANGE, 0, size)); });
+    for (std::thread& t : threads) t.join();
+    for (auto& file : opened) EXPECT_EQ(read(*file, 3, size / 2), std::string(3, '\0'));
+    opened.clear();
+    settle();
+}
+
 }  // namespace
 }  // namespace uext4::problems
