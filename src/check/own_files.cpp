@@ -6,6 +6,7 @@
 #include "format/orphan.h"
 #include "volume/journal_location.h"
 
+#include <unordered_set>
 #include <utility>
 
 namespace uext4 {
@@ -53,8 +54,11 @@ void Checker::check_orphan_file() {
     MutexLock map(inode.map_lock);
     const std::uint64_t size = inode.disk_size();
     if (size == 0 || size % g_.block_size != 0) return problem(where, "inode {}: i_size is {}", number, size);
+    if (size / g_.block_size > g_.blocks_count)
+        return problem(where, "inode {}: i_size is {}, the file system has {} blocks", number, size, g_.blocks_count);
     const std::uint32_t seed = format::inode_seed(g_, number, inode.generation());
     const bool present = super_.has_ro_compat(format::ro_compat::orphan_present) || volume_.orphans().uses_file();
+    std::unordered_set<std::uint64_t> met;
     for (std::uint64_t b = 0; b < size / g_.block_size; ++b) {
         const Result<MappedRun> run = inode.map().lookup(LogicalBlock(b), 1);
         if (!run) return new_problem(where, run.error().what);
@@ -62,6 +66,8 @@ void Checker::check_orphan_file() {
             new_problem(where, fmt::format("block {} is a hole", b));
             continue;
         }
+        if (!met.insert(run->physical.value).second)
+            return new_problem(where, fmt::format("block {} is block {}, as one before it", b, run->physical));
         Result<BufferRef> buffer = fs_.buffers.read(run->physical, where);
         if (!buffer) {
             new_problem(where, buffer.error().what);

@@ -230,6 +230,32 @@ void lie(const std::string& options, bool extents) {
 TEST(MapLies, Extents) { lie("-t ext4 -b 1024 -O ^has_journal,^metadata_csum", true); }
 TEST(MapLies, Indirect) { lie("-t ext4 -b 1024 -O ^has_journal,^extent,^64bit", false); }
 
+// All pointers of a block name one block, down to zeros or to one block of data: 256 ^ 3 slots in three blocks.
+TEST(MapLies, IndirectBlocksThatAreShared) {
+    for (const bool zeros : {true, false}) {
+        MapUnderTest t("-t ext4 -b 1024 -O ^has_journal,^extent,^64bit");
+        t.insert(268 + 65536);
+        const std::vector<BlockNr> nodes = t.tree_blocks();  // from the top
+        ASSERT_EQ(nodes.size(), 3u);
+        for (std::size_t n = 0; n < 3; ++n) {
+            const BufferRef buffer = must(t.fs.buffers->read(nodes[n], "test"));
+            const std::uint32_t below = n < 2 ? static_cast<std::uint32_t>(nodes[n + 1].value) : 0;
+            for (unsigned i = n == 2 && !zeros; i < 256; ++i) view_as<Le32>(buffer->data(), i * 4) = below;
+            buffer->set_kind(BlockKind::unchecked);
+        }
+        std::uint64_t seen = 0;
+        const auto listed = t.map.for_each(LogicalBlock(0), [&](const MappedRun&) { return ++seen, true; });
+        ASSERT_FALSE(listed);
+        EXPECT_EQ(listed.error().code, EUCLEAN);
+        EXPECT_EQ(listed.error().what, fmt::format("inode 12: indirect block {} is named twice", nodes[2]));
+        EXPECT_EQ(seen, zeros ? 0u : 1u);
+        // Who looks for the end of a hole.
+        const auto hole = t.map.lookup(LogicalBlock(268 + 65536 + 1), std::uint64_t{1} << 40);
+        EXPECT_EQ(hole ? 0 : hole.error().code, zeros ? EUCLEAN : 0);
+        if (hole) EXPECT_EQ(hole->count, 255u);
+    }
+}
+
 // Changes to a tree that lies end in an answer too. The bitmaps may suffer, the process may not.
 void change_lies(const std::string& options, bool extents) {
     std::mt19937 random(5);

@@ -42,7 +42,7 @@ Result<BufferRef> IndirectMap::read(std::uint32_t block) {
     return buffer;
 }
 
-Result<IndirectMap::Way> IndirectMap::walk(std::uint64_t logical) {
+Result<IndirectMap::Way> IndirectMap::walk(std::uint64_t logical, Met* met) {
     Way way;
     way.known = 1;
     std::uint64_t base = 0;  // first block below the current slot
@@ -63,18 +63,23 @@ Result<IndirectMap::Way> IndirectMap::walk(std::uint64_t logical) {
         way.span_end = base + span(height);
         const std::uint32_t block = get(way.last());
         if (height == 0 || block == 0) return way;
+        if (met && met->try_emplace(block, base).first->second != base)
+            return fail(EUCLEAN, "inode {}: indirect block {} is named twice", owner_.number(), block);
         const std::uint64_t below = span(height - 1), index = (logical - base) / below;
         way.slots[way.known++] = { TRY(read(block)), static_cast<unsigned>(index) };
         base += index * below;
     }
 }
 
-Result<MappedRun> IndirectMap::lookup(LogicalBlock from, std::uint64_t max) {
+Result<MappedRun> IndirectMap::lookup(LogicalBlock from, std::uint64_t max) { return lookup(from, max, nullptr); }
+
+Result<MappedRun> IndirectMap::lookup(LogicalBlock from, std::uint64_t max, Met* met) {
+    Met own;  // of a run that goes on past its first array, which most do not
     MappedRun run{from, 0, BlockNr(), false};
     const std::uint64_t end = limit();
     if (from.value >= end) return MappedRun{from, max, BlockNr(), false};
     while (run.count < max && from.value + run.count < end) {
-        Way way = TRY(walk(from.value + run.count));
+        Way way = TRY(walk(from.value + run.count, met ? met : run.count ? &own : nullptr));
         if (!way.complete()) {
             if (!run.hole()) break;
             run.count = std::min(max, way.span_end - from.value);

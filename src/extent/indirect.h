@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 namespace uext4 {
@@ -55,6 +56,10 @@ private:
         Way way;
     };
 
+    // The indirect blocks that a walk over the map has met, each with the first logical block below it. One that is met
+    // with another is named twice: such walks would go on for as long as pointers can repeat each other.
+    using Met = std::unordered_map<std::uint32_t, std::uint64_t>;
+
     const format::Geometry& geometry() const { return context_.allocator.geometry(); }
     std::uint64_t per_block() const { return geometry().block_size / 4; }
     std::uint64_t span(unsigned height) const;  // blocks below one pointer of this height
@@ -63,7 +68,9 @@ private:
     Result<void> set(Handle& handle, const Slot& slot, std::uint32_t value);
     Result<void> check_pointer(std::uint32_t value, BlockNr where, unsigned index);
     Result<BufferRef> read(std::uint32_t block);
-    Result<Way> walk(std::uint64_t logical);
+    Result<Way> walk(std::uint64_t logical, Met* met = nullptr);
+    // As the public one, as part of a walk over more; without one, `met` is null.
+    Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max, Met* met);
     Result<Way> build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid, std::vector<Slot>& linked);
     Result<void> unlink(Handle& handle, const std::vector<Slot>& linked);
     Result<void> drop_empty(Handle& handle, Way& way);

@@ -110,8 +110,9 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
 Result<void> IndirectMap::for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit) {
     const std::uint64_t end = limit();
     std::uint64_t mapped = 0;  // pointers that repeat each other could go on for hours
+    Met met;
     while (from.value < end) {
-        const MappedRun run = TRY(lookup(from, end - from.value));
+        const MappedRun run = TRY(lookup(from, end - from.value, &met));
         if (!run.hole() && (mapped += run.count) > geometry().blocks_count)
             return fail(EUCLEAN, "inode {}: indirect blocks map more blocks than there are", owner_.number());
         if (!run.hole() && !visit(run)) return {};

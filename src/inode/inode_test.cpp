@@ -1,4 +1,6 @@
 // The table of inodes, device numbers, orphans.
+#include "format/extent.h"
+#include "format/orphan.h"
 #include "inode/super_access.h"
 #include "inode/test_volume.h"
 
@@ -318,6 +320,68 @@ TEST(OrphanFile, IsFilledBeforeTheList) {
     volume.reopen();
     EXPECT_TRUE(value_of(volume.orphans().load()).empty());
     volume.check();
+}
+
+// An inode is served once, however often the file names it; so is a block of the file, and none that cannot be there.
+TEST(OrphanFile, NamesNothingTwice) {
+    TestVolume volume("-b 4096 -N 2000 -O orphan_file -E orphan_file_size=2");
+    EXPECT_TRUE(value_of(volume.orphans().load()).empty());
+    const InodeNr number = volume.make()->number(), own(volume.fs().geometry.orphan_file_inode);
+    const auto change = [&](auto&& what) {
+        {
+            InodeRef file = volume.get(own);
+            Handle handle = volume.start();
+            MutexLock map(file->map_lock);
+            what(handle, *file);
+        }
+        volume.reopen();
+    };
+    change([&](Handle& handle, Inode& file) {
+        const BlockNr block = value_of(file.map().lookup(LogicalBlock(0), 1)).physical;
+        BufferRef buffer = value_of(volume.fs().buffers.read(block, "orphan file"));
+        expect_ok(handle.write_access(buffer));
+        for (unsigned slot : {3u, 5u, 7u})
+            view_as<Le32>(buffer->data(), slot * 4) = static_cast<std::uint32_t>(number.value);
+        const format::Geometry& g = volume.fs().geometry;
+        format::set_orphan_checksum(g, format::inode_seed(g, own, file.generation()), block, buffer->data());
+    });
+    EXPECT_EQ(value_of(volume.orphans().load()), std::vector<InodeNr>{number});
+    ASSERT_EQ(volume.orphans().left_out().size(), 2u);
+    EXPECT_EQ(volume.orphans().left_out()[1],
+              fmt::format("orphan file: block 0 slot 7: inode {} is there twice", number));
+
+    BlockNr block;
+    change([&](Handle& handle, Inode& file) {
+        block = value_of(file.map().lookup(LogicalBlock(0), 1)).physical;
+        auto& header = view_as<format::ExtentHeader>(file.map_root());
+        ASSERT_EQ(header.depth, 0u);
+        header.entries = 2u;
+        for (std::uint32_t i = 0; i < 2; ++i) {
+            auto& leaf = view_as<format::ExtentLeaf>(file.map_root(), 12 + i * 12);
+            leaf = view_as<format::ExtentLeaf>(file.map_root(), 12);
+            leaf.block = i;
+            leaf.len = 1u;
+        }
+        expect_ok(file.store(handle));
+    });
+    const std::string why = fmt::format("orphan file: block 1 is block {}, as one before it", block);
+    const auto loaded = volume.orphans().load();
+    ASSERT_EQ(code_of(loaded), EUCLEAN);
+    EXPECT_EQ(loaded.error().what, why);
+    volume.reopen();
+    volume.fs().options.read_only = true;
+    EXPECT_EQ(value_of(volume.orphans().load()), std::vector<InodeNr>{number});
+    EXPECT_EQ(volume.orphans().left_out().back(), why);
+    volume.fs().options.read_only = false;
+
+    change([&](Handle& handle, Inode& file) {
+        file.set_size(30000 * 4096);
+        file.set_disk_size(30000 * 4096);
+        expect_ok(file.store(handle));
+    });
+    const auto larger = volume.orphans().load();
+    ASSERT_EQ(code_of(larger), EUCLEAN);
+    EXPECT_EQ(larger.error().what, "orphan file: 30000 blocks");
 }
 
 // Images of 128-byte inodes that were widened say that no byte more is in use.

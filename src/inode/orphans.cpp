@@ -5,6 +5,7 @@
 
 #include <list>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace uext4 {
 
@@ -194,10 +195,18 @@ Result<void> Orphans::load_file(std::vector<InodeNr>& found) {
     MutexLock map(file->map_lock);
     s.seed = format::inode_seed(g, file->number(), file->generation());
     const std::uint64_t count = file->size() / g.block_size;
-    if (count == 0 || count > 1u << 16) return fail(EUCLEAN, "orphan file: {} blocks", count);
+    if (count == 0 || count > 1u << 16 || count > g.blocks_count) return fail(EUCLEAN, "orphan file: {} blocks", count);
     std::vector<State::FileBlock> blocks;
+    std::unordered_set<std::uint64_t> met;
     for (std::uint64_t b = 0; b < count; ++b) {
         const Result<MappedRun> run = file->map().lookup(LogicalBlock(b), 1);
+        if (run && !run->hole() && !met.insert(run->physical.value).second) {
+            // The map is wrong, so what follows in it is not to be trusted either.
+            std::string why = fmt::format("orphan file: block {} is block {}, as one before it", b, run->physical);
+            if (!only_looks) return fail(EUCLEAN, "{}", why);
+            s.leave_out(std::move(why));
+            break;
+        }
         Result<BufferRef> read = !run          ? fail(run.error())
                                  : run->hole() ? fail(EUCLEAN, "orphan file: block {} is a hole", b)
                                                : s.fs.buffers.read(run->physical, "orphan file");
@@ -223,7 +232,10 @@ Result<void> Orphans::load_file(std::vector<InodeNr>& found) {
                 s.leave_out(fmt::format("orphan file: block {} slot {}: inode {} is out of range", b, i, ino));
                 continue;
             }
-            s.in_file[ino] = b * s.per_block() + i;
+            if (!s.in_file.emplace(ino, b * s.per_block() + i).second) {
+                s.leave_out(fmt::format("orphan file: block {} slot {}: inode {} is there twice", b, i, ino));
+                continue;
+            }
             found.emplace_back(ino);
         }
     }

@@ -153,6 +153,10 @@ Result<std::uint64_t> dir_block_count(Inode& directory) {
     const std::uint32_t block_size = directory.fs().block_size();
     if (size == 0 || size % block_size != 0)
         return fail(EUCLEAN, "directory {}: size {} is not a number of blocks", directory.number(), size);
+    // It has no holes, so that many blocks have to be there.
+    if (const std::uint64_t most = directory.fs().geometry.blocks_count; size / block_size > most)
+        return fail(EUCLEAN, "directory {}: size {} is more than the {} blocks of the file system", directory.number(),
+                    size, most);
     return size / block_size;
 }
 
@@ -178,6 +182,13 @@ Result<DirBuffer> read_dir_block(Inode& directory, LogicalBlock logical, DirBloc
         TRY(check_bounds(spot, buffer->data(), what));
     }
     return DirBuffer{std::move(buffer), logical};
+}
+
+Result<void> DirBlocksMet::add(const Inode& directory, const DirBuffer& block) {
+    const BlockNr place = block.buffer->block();
+    if (places_.insert(place.value).second) return {};
+    return fail(EUCLEAN, "directory {}: block {}: it is block {}, as one before it", directory.number(), block.logical,
+                place);
 }
 
 Result<Bytes> change_dir_block(Handle& handle, const DirBuffer& block) {

@@ -3,6 +3,8 @@
 
 #include "inode/inode.h"
 
+#include <unordered_set>
+
 namespace uext4 {
 
 // What a block of a directory must be.
@@ -22,8 +24,19 @@ struct DirBuffer {
 // The directory's rw held in any mode. EUCLEAN for a hole, a block past the size, a bad checksum or a malformed block:
 // names inode, block and offset.
 Result<DirBuffer> read_dir_block(Inode& directory, LogicalBlock logical, DirBlock what);
-// The number of blocks by the size. EUCLEAN when the size is not a multiple of the block size.
+// The number of blocks by the size. EUCLEAN when the size is not a multiple of the block size, or more than the file
+// system has.
 Result<std::uint64_t> dir_block_count(Inode& directory);
+
+// What one walk over a directory has read: a block that comes again, by an index or a map that repeats itself, would
+// give the same names for as long as the size says.
+class DirBlocksMet {
+public:
+    Result<void> add(const Inode& directory, const DirBuffer& block);  // EUCLEAN: it is there already
+
+private:
+    std::unordered_set<std::uint64_t> places_;  // on the device
+};
 
 // rw held exclusively from here on.
 // A zeroed block at the end of the file (of any kind of inode whose contents are metadata), size and blocks accounted

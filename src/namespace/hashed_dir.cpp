@@ -76,8 +76,10 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
     if (!order.visit_dots(dotdot ? dotdot->inode : InodeNr(), visit)) return {};
     IndexPath path = TRY(IndexPath::to(directory, order.first_hash()));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
+    DirBlocksMet met;
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
         const DirBuffer leaf = TRY(path.read_leaf(directory));
+        TRY(met.add(directory, leaf));
         const auto next = path.next_start();
         // The next leaf may start inside this one's last run of equal hashes: then the run is sorted as a whole.
         const bool continued = next && (*next & 1) != 0;

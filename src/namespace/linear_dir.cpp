@@ -103,8 +103,10 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
     if (keeps_hash_order(directory)) return iterate_by_hash(directory, cookie, visit);
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     const std::uint32_t block_size = directory.fs().block_size();
+    DirBlocksMet met;
     for (std::uint64_t i = cookie / block_size; i < blocks; ++i) {
         const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
+        TRY(met.add(directory, block));
         const EntryList list = list_of(directory, block);
         for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
             const std::uint64_t at = i * block_size + entry->offset;

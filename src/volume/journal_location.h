@@ -7,7 +7,7 @@
 
 namespace uext4 {
 
-// Of the journal inode: no holes, a regular file. EUCLEAN names what is wrong.
+// Of the journal inode: no holes, a regular file, no block twice. EUCLEAN names what is wrong.
 Result<std::vector<BlockRun>> locate_journal(InodeTable& inodes, const format::Geometry& geometry);
 
 }  // namespace uext4

@@ -176,6 +176,50 @@ TEST(Shapes, ListsOfOrphansThatGoRound) {
     judge(shapes);
 }
 
+// Maps that name one block again and again, and sizes that only such maps could fill.
+TEST(Shapes, FilesLargerThanTheImage) {
+    std::vector<Shape> shapes;
+    for (const SeedKind kind : {SeedKind::bare, SeedKind::checksums, SeedKind::indirect}) {
+        auto fs = mount_seed(seed(kind).copy(), "ro");
+        ASSERT_TRUE(fs) << fs.error().what;
+        const auto of = [&](const char* structure, std::uint64_t number) -> const Place* {
+            for (const Place* place : all(kind, structure))
+                if (place->words.front() == fmt::format("inode {}", number)) return place;
+            return nullptr;
+        };
+        for (const char* path : {"journal", "/linear", "/hashed"}) {
+            const bool journal = path[0] != '/';
+            const std::uint64_t number = journal ? 8 : (*(*fs)->resolve(path, Credentials::root()))->number().value;
+            const Place* inode = of("inode", number);
+            ASSERT_TRUE(inode) << path;
+            auto device = seed(kind).copy();
+            set(*device, *inode, "i_size_lo", 12289 * 1024);
+            shapes.push_back({fmt::format("{}: {} of 12289 blocks", seed_name(kind), path),
+                              device,
+                              {journal ? "journal inode 8: 12289 blocks, there can be 12288"
+                                       : fmt::format("directory {}: size 12583936 is more than", number)}});
+            const Place* pointers = of("block_pointers", number);
+            if (!pointers || path == std::string_view("/hashed")) continue;
+            device = seed(kind).copy();
+            const std::uint64_t first = get(*device, *pointers, "i_block[0]");
+            set(*device, *pointers, "i_block[1]", first);
+            if (!journal) set(*device, *inode, "i_size_lo", 2048);
+            shapes.push_back({fmt::format("{}: {} has block {} twice", seed_name(kind), path, first),
+                              device,
+                              {journal ? fmt::format("journal inode 8: block {} is named twice", first)
+                                       : fmt::format("directory {}: block 1: it is block {}", number, first)}});
+        }
+        // The second pair of the root names what the first one does.
+        const auto roots = all(kind, "index_root"), pairs = all(kind, "index_pair");
+        ASSERT_FALSE(roots.empty() || pairs.empty());
+        auto device = seed(kind).copy();
+        set(*device, *pairs[0], "block", get(*device, *roots[0], "block"));
+        shapes.push_back(
+            {fmt::format("{}: an index with a block twice", seed_name(kind)), device, {"as one before it"}});
+    }
+    judge(shapes);
+}
+
 TEST(Shapes, ImagesThatWereCutShort) {
     std::vector<Shape> shapes;
     for (std::size_t k = 0; k < seed_kind_count; ++k) {
