@@ -78,45 +78,41 @@ struct DirectProgress {
     bool refused = false;        // by the device, at `written`
 };
 
-// Where the bytes at `progress.written` lie, up to the first change of place, with a block to write to.
-Result<Mapping> place_to_write(Inode& inode, std::uint64_t end, bool may_use_reserve, DirectProgress& progress) {
-    const std::uint64_t bs = inode.fs().block_size(), at = progress.written;
-    const LogicalBlock first(at / bs);
+// Looks at the next run, which gets a block to write to if it has none.
+Result<void> look_with_block(Inode& inode, RangeIterator& range, bool may_use_reserve, DirectProgress& progress) {
+    const std::uint64_t bs = inode.fs().block_size();
+    const LogicalBlock first(range.at() / bs);
     MutexLock guard(inode.map_lock);
     Places& places = inode.places();
-    Mapping m = TRY(places.lookup(at, end - at));
-    if (m.place == Place::hole) {
-        const std::uint64_t count = std::min(m.length, end - at) / bs;
-        TRY(places.reserve(first, count, may_use_reserve));
-        progress.promised = at + count * bs;
-        m = TRY(places.lookup(at, end - at));
+    TRY(range.look_held());
+    if (range.run().place == Place::hole) {
+        TRY(places.reserve(first, range.length() / bs, may_use_reserve));
+        progress.promised = range.run_end();
+        TRY(range.look_held());
     }
-    if (m.place == Place::reserved) {
-        const Places::Granted g = TRY(places.grant(first, std::min(m.length, end - at) / bs, may_use_reserve));
+    if (range.run().place == Place::reserved) {
+        const Places::Granted g = TRY(places.grant(first, range.length() / bs, may_use_reserve));
         // Others look into the file meanwhile, and must not see what the device has there.
         if (UEXT4_SEAM(new_blocks_expect_data)) places.expect_data(first, first + g.count);
-        m.place = Place::granted;
-        m.length = g.count * bs;
-        m.block = g.block;
+        TRY(range.look_held());
     }
-    return m;
+    return {};
 }
 
 // Block-aligned bytes of [progress.written, end) to wherever they live. Inode exclusive, and Flush.
 Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
                           DirectProgress& progress) {
-    const std::uint64_t bs = inode.fs().block_size(), end = offset + in.size();
-    while (progress.written < end) {
-        const std::uint64_t at = progress.written;
-        const Mapping m = TRY(place_to_write(inode, end, request.may_use_reserve, progress));
-        const std::uint64_t n = std::min(end, m.end()) - at;
-        const std::uint64_t device = (m.block.value + (at - m.offset) / bs) * bs;
-        if (Result<void> written = inode.fs().device.write(device, in.subspan(at - offset, n)); !written) {
+    const std::uint64_t bs = inode.fs().block_size();
+    for (RangeIterator range(inode, progress.written, offset + in.size()); !range.done();) {
+        TRY(look_with_block(inode, range, request.may_use_reserve, progress));
+        const ConstBytes data = in.subspan(range.at() - offset, range.length());
+        if (Result<void> written = inode.fs().device.write(range.device_offset(), data); !written) {
             progress.refused = true;
-            TRY(forget_cached(inode, at, at + n));
+            TRY(forget_cached(inode, range.at(), range.run_end()));
             return written;
         }
-        progress.written += n;
+        range.next();
+        progress.written = range.at();
         const MutexLock guard(inode.map_lock);
         inode.places().data_arrived(LogicalBlock(progress.written / bs));
     }
@@ -165,11 +161,8 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
     {
         MutexLock guard(inode.map_lock);
         credits = inode.places().credits() + Inode::store_credits();
-        for (std::uint64_t at = offset; at < end && !change;) {
-            const Mapping m = TRY(inode.places().lookup(at, end - at));
-            change = m.place != Place::mapped;
-            at = m.end();
-        }
+        for (RangeIterator range(inode, offset, end); !change && TRY(range.look_held()); range.next())
+            change = range.run().place != Place::mapped;
         change = change || stable_size(inode, InFlight::absent, end) != inode.disk_size();
     }
     if (!change) return {};
@@ -214,29 +207,27 @@ Result<void> take_into_file(Inode& inode, std::uint64_t offset, ConstBytes in, c
 
 // Into the caller's memory, from wherever the bytes live; what is only in the cache comes from there. Inode held.
 Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
-    const std::uint64_t size = inode.size_hint(), bs = inode.fs().block_size();
+    const std::uint64_t size = inode.size_hint();
     if (offset >= size) return std::size_t{0};
     if (inode.is_inline()) return read_file(inode, offset, out);
     const std::uint64_t end = std::min<std::uint64_t>(offset + out.size(), size);
     std::shared_ptr<const void> in_use;
-    for (std::uint64_t at = offset; at < end;) {
-        Mapping m;
+    for (RangeIterator range(inode, offset, end); !range.done(); range.next()) {
         {
             MutexLock map(inode.map_lock);
-            m = TRY(inode.places().lookup(at, end - at));
+            TRY(range.look_held());
             if (!in_use) in_use = inode.places().use();
         }
-        const std::uint64_t n = std::min(m.end(), end) - at;
-        const Bytes into = out.subspan(at - offset, n);
-        if (m.place == Place::reserved || m.place == Place::granted) {
-            const std::size_t got = TRY(read_file(inode, at, into));
-            if (got < into.size()) return at + got - offset;
-        } else if (m.reads_device()) {
-            TRY(inode.fs().device.read(m.block.value * bs + (at - m.offset), into));
+        const Place place = range.run().place;
+        const Bytes into = out.subspan(range.at() - offset, range.length());
+        if (place == Place::reserved || place == Place::granted) {
+            const std::size_t got = TRY(read_file(inode, range.at(), into));
+            if (got < into.size()) return range.at() + got - offset;
+        } else if (range.run().reads_device()) {
+            TRY(inode.fs().device.read(range.device_offset(), into));
         } else {
             std::memset(into.data(), 0, into.size());
         }
-        at += n;
     }
     return static_cast<std::size_t>(end - offset);
 }
@@ -287,19 +278,14 @@ Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<con
     TRY(write_back(inode, offset, end));
     ReadLock guard(inode.rw);
     for (const Bytes& part : parts) {
-        const std::uint64_t part_end = offset + part.size();
-        while (offset < part_end) {
-            Mapping m;
-            {
-                MutexLock map(inode.map_lock);
-                m = TRY(inode.places().lookup(offset, part_end - offset));
-            }
-            // Also beyond the end of the file, as far as the last block goes.
-            const std::uint64_t n = std::min(m.end(), part_end) - offset;
-            const bool has_data = m.place != Place::hole && m.place != Place::unwritten;
-            if (has_data && (offset | n) % sector != 0) return not_in_sectors(inode, offset, n);
-            offset += n;
+        // Also beyond the end of the file, as far as the last block goes.
+        RangeIterator range(inode, offset, offset + part.size());
+        for (; TRY(range.look()); range.next()) {
+            const bool has_data = range.run().place != Place::hole && range.run().place != Place::unwritten;
+            if (has_data && (range.at() | range.length()) % sector != 0)
+                return not_in_sectors(inode, range.at(), range.length());
         }
+        offset = range.end();
     }
     return {};
 }
@@ -339,27 +325,24 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     TRY(commit_moves(inode));
     // A client map may bring a folio while the data is on its way, and the folio be gone again: written back over the
     // data with what was there before, or to other blocks, as the device did not take these.
-    struct Seen {
-        BlockNr block;
-        std::uint64_t overwrites;
-        bool operator==(const Seen&) const = default;
-    };
     std::shared_ptr<const void> in_use;
-    const auto look = [&]() -> Result<std::optional<Seen>> {
+    std::uint64_t overwrites = 0;
+    RangeIterator range(inode, offset, end);
+    {
         MutexLock map(inode.map_lock);
-        const Mapping m = TRY(inode.places().lookup(offset, in.size()));
-        if (m.place != Place::mapped || m.end() < end || end > inode.disk_size()) return std::nullopt;
-        if (!in_use) in_use = inode.places().use();
-        return Seen{m.block + (offset - m.offset) / inode.fs().block_size(), inode.places().overwrites()};
-    };
-    const std::optional<Seen> before = TRY(look());
+        TRY(range.look_held());
+        if (range.run().place != Place::mapped || range.run_end() < end || end > inode.disk_size()) return false;
+        in_use = inode.places().use();
+        overwrites = inode.places().overwrites();
+    }
     // Asked after that: a folio whose data has begun on its way before it is still there, or its data has arrived.
-    if (!before || (UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end))) return false;
-    TRY(inode.fs().device.write(before->block.value * inode.fs().block_size(), in));
+    if (UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end)) return false;
+    TRY(inode.fs().device.write(range.device_offset(), in));
     // A reader or a client map may have begun before.
     if (UEXT4_SEAM(overwrites_refresh)) TRY(refresh_cache(inode, offset, in, true));
-    const std::optional<Seen> after = TRY(look());
-    return after == before;
+    MutexLock map(inode.map_lock);
+    return !TRY(range.moved_held())
+    &&inode.places().overwrites() == overwrites&& end <= inode.disk_size();
 }
 
 Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {

@@ -83,16 +83,8 @@ Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
 // Zeros in the blocks of [offset, end) that have contents, where the tree finds no block for what would make them none.
 Result<void> zero_contents(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     constexpr std::uint64_t piece = 1 << 20;
-    for (std::uint64_t at = offset; at < end;) {
-        Mapping m;
-        {
-            MutexLock guard(inode.map_lock);
-            m = TRY(inode.places().lookup(at, std::min(piece, end - at)));
-        }
-        const std::uint64_t to = std::min(m.end(), end);
-        if (m.place == Place::mapped) TRY(zero_part(inode, at, to));
-        at = to;
-    }
+    for (RangeIterator range(inode, offset, end); TRY(range.look(piece)); range.next())
+        if (range.run().place == Place::mapped) TRY(zero_part(inode, range.at(), range.run_end()));
     return {};
 }
 
@@ -134,27 +126,27 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
         MutexLock flush(inode.flush_lock);
         TRY(forget_cached(inode, first, last));
         const unsigned credits = step_credits(inode);
-        for (std::uint64_t at = first; at < last;) {
+        for (RangeIterator range(inode, first, last); !range.done();) {
             Handle handle = TRY(inode.fs().journal.start(credits));
             MutexLock guard(inode.map_lock);
+            const std::uint64_t at = range.at();
             if (at == first) inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
-            const Mapping m = TRY(inode.places().lookup(at, last - at));
-            std::uint64_t to = std::min(m.end(), last);
-            if (m.place == Place::mapped) {
-                if (inode.data_in_journal()) to = std::min(to, at + Handle::longest_revoked_step * bs);
-                const Result<void> done =
-                    inode.map().set_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, true, nullptr);
+            TRY(range.look_held());
+            const LogicalBlock block(at / bs);
+            std::uint64_t blocks = range.length() / bs;
+            if (range.run().place == Place::mapped) {
+                if (inode.data_in_journal()) blocks = std::min(blocks, Handle::longest_revoked_step);
+                const Result<void> done = inode.map().set_unwritten(handle, block, blocks, true, nullptr);
                 if (!done && done.error().code != ENOSPC) return done;
                 kept = kept || !done;
                 if (done && inode.data_in_journal())
-                    for (std::uint64_t b = 0; b < (to - at) / bs; ++b) TRY(handle.forget(m.block + b));
+                    for (std::uint64_t b = 0; b < blocks; ++b) TRY(handle.forget(range.block() + b));
                 inode.places().changed();
-                at = to;
-            } else if (m.place == Place::hole) {
-                at = TRY(inode.places().allocate_unwritten(handle, LogicalBlock(at / bs), (to - at) / bs, reserve))
-                .value* bs;
+                range.go_to(at + blocks * bs);
+            } else if (range.run().place == Place::hole) {
+                range.go_to(TRY(inode.places().allocate_unwritten(handle, block, blocks, reserve)).value * bs);
             } else {
-                at = to;
+                range.next();
             }
             TRY(inode.store(handle));
         }

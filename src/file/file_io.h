@@ -7,6 +7,7 @@
 #include "inode/inode.h"
 #include "inode/inode_table.h"
 #include "inode/orphans.h"
+#include "inode/range_iterator.h"
 #include "iomap/mapping.h"
 
 #include <functional>

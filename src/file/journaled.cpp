@@ -105,16 +105,17 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
     const std::uint64_t start = folio->index * inode.pages().folio_size();
     for (std::uint32_t slot = 0; slot < std::numeric_limits<BlockMask>::digits && blocks >> slot; ++slot) {
         if (!(blocks >> slot & 1)) continue;
-        Mapping m;
+        const std::uint64_t at = start + std::uint64_t{slot} * bs;
+        RangeIterator range(inode, at, at + bs);
         {
             MutexLock guard(inode.map_lock);
-            m = TRY(inode.places().lookup(start + std::uint64_t{slot} * bs, bs));
+            TRY(range.look_held());
             inode.note_tid(handle.tid(), true);
         }
-        if (m.place != Place::mapped)
-            return fail(EIO, "inode {}: journaled block {} is {}", inode.number(), m.offset / bs, place_name(m.place));
-        owner->add(m.block, slot);
-        TRY(handle.journal_data(m.block, owner));
+        if (const Place place = range.run().place; place != Place::mapped)
+            return fail(EIO, "inode {}: journaled block {} is {}", inode.number(), at / bs, place_name(place));
+        owner->add(range.block(), slot);
+        TRY(handle.journal_data(range.block(), owner));
     }
     return {};
 }

@@ -26,29 +26,26 @@ Result<void> plan_folio(Inode& inode, LockedFolio& folio, std::vector<Piece>& pi
     const std::uint64_t bs = inode.fs().block_size(), fs = folio->file->folio_size();
     const std::uint64_t start = folio->index * fs;
     MutexLock guard(inode.map_lock);
-    for (std::uint64_t at = 0; at < fs;) {
-        if (folio->uptodate >> (at / bs) & 1) {
-            at += bs;
+    for (RangeIterator range(inode, start, start + fs); !range.done();) {
+        if (folio->uptodate >> ((range.at() - start) / bs) & 1) {
+            range.go_to(range.at() + bs);
             continue;
         }
-        const Mapping m = TRY(inode.places().lookup(start + at, fs - at));
-        const std::uint64_t length = std::min(m.end() - (start + at), fs - at);
-        for (std::uint64_t done = 0; done < length; done += bs) {
-            const std::uint64_t where = at + done;
+        TRY(range.look_held());
+        for (const std::uint64_t run_end = range.run_end(); range.at() < run_end; range.go_to(range.at() + bs)) {
+            const std::uint64_t where = range.at() - start;
             if (folio->uptodate >> (where / bs) & 1) continue;
             Bytes into(folio->data + where, bs);
-            if (m.place == Place::inline_data) {
+            if (range.run().place == Place::inline_data) {
                 const std::vector<std::byte> contents = TRY(read_inline(inode));
                 std::memset(into.data(), 0, bs);
                 std::memcpy(into.data(), contents.data(), std::min<std::size_t>(contents.size(), bs));
-            } else if (m.reads_device()) {
-                const BlockNr block = m.block + (start + where - m.offset) / bs;
-                pieces.push_back({block.value * bs, into, block});
+            } else if (range.run().reads_device()) {
+                pieces.push_back({range.device_offset(), into, range.block()});
             } else {
                 std::memset(into.data(), 0, bs);
             }
         }
-        at += length;
     }
     return {};
 }

@@ -21,26 +21,21 @@ Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data) {
     ReadLock guard(inode.rw);
     const std::uint64_t size = inode.size_hint();
     if (offset >= size) return fail(ENXIO, "inode {}: offset {} is past the end", inode.number(), offset);
-    for (std::uint64_t at = offset; at < size;) {
-        Mapping m;
-        {
-            MutexLock map(inode.map_lock);
-            m = TRY(inode.places().lookup(at, size - at));
-        }
-        std::uint64_t end = std::min(m.end(), size);
-        if (m.place == Place::inline_data) end = size;
-        const bool here = m.place != Place::hole && m.place != Place::unwritten;
-        if (m.place == Place::unwritten) {
+    for (RangeIterator range(inode, offset, size); TRY(range.look());) {
+        const std::uint64_t at = range.at();
+        const Place place = range.run().place;
+        if (place == Place::unwritten) {
             std::uint64_t where = 0;
-            if (cached_data_at(inode, at, end, where)) {
+            if (cached_data_at(inode, at, range.run_end(), where)) {
                 if (data) return where;
                 if (where > at) return at;
-                at = std::min(end, round_down(at, inode.pages().folio_size()) + inode.pages().folio_size());
+                const std::uint64_t folio = inode.pages().folio_size();
+                range.go_to(std::min(range.run_end(), round_down(at, folio) + folio));
                 continue;
             }
         }
-        if (here == data) return at;
-        at = end;
+        if ((place != Place::hole && place != Place::unwritten) == data) return at;
+        range.next();
     }
     if (data) return fail(ENXIO, "inode {}: no data at or after {}", inode.number(), offset);
     return size;
@@ -50,7 +45,8 @@ Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t leng
                           const std::function<bool(const Mapping&)>& visit) {
     constexpr std::size_t at_a_time = 256;
     std::vector<Mapping> found;
-    for (std::uint64_t at = offset, end = 0;;) {
+    RangeIterator range(inode, offset, 0);
+    do {
         found.clear();
         {
             ReadLock guard(inode.rw);
@@ -60,14 +56,10 @@ Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t leng
                 MutexLock map(inode.map_lock);
                 limit = std::max(limit, inode.map().limit().value * inode.fs().block_size());
             }
-            end = length > limit || offset > limit - length ? limit : offset + length;
-            while (at < end && found.size() < at_a_time) {
-                Mapping m;
-                {
-                    MutexLock map(inode.map_lock);
-                    m = TRY(inode.places().lookup(at, end - at));
-                }
-                at = m.length == 0 ? end : m.end();
+            const std::uint64_t end = length > limit || offset > limit - length ? limit : offset + length;
+            range.set_end(end);
+            for (; found.size() < at_a_time && TRY(range.look()); range.next()) {
+                Mapping m = range.run();
                 // An inode has room for more than the bytes of its file.
                 if (m.place == Place::inline_data) m.length = std::min(m.length, size - std::min(size, m.offset));
                 if (m.place != Place::hole && m.length > 0) found.push_back(m);
@@ -75,8 +67,8 @@ Result<void> list_extents(Inode& inode, std::uint64_t offset, std::uint64_t leng
         }
         for (const Mapping& m : found)
             if (!visit(m)) return {};
-        if (at >= end) return {};
-    }
+    } while (!range.done());
+    return {};
 }
 
 }  // namespace uext4

@@ -33,8 +33,9 @@ Result<BlockNr> last_block(Inode& inode) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock guard(inode.map_lock);
     if (inode.size() % bs == 0) return BlockNr();
-    const Mapping m = TRY(inode.places().lookup(inode.size(), 1));
-    return m.place == Place::mapped ? m.block : BlockNr();
+    RangeIterator last(inode, inode.size(), inode.size() + 1);
+    TRY(last.look_held());
+    return last.run().place == Place::mapped ? last.block() : BlockNr();
 }
 
 }  // namespace

@@ -82,23 +82,21 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     const std::uint64_t bs = fs.block_size(), folio_size = pages.folio_size();
     Tail out;
     if (size % folio_size == 0) return out;
-    Mapping m;
-    {
-        MutexLock guard(inode.map_lock);
-        m = TRY(inode.places().lookup(size, 1));
-    }
+    RangeIterator last(inode, size, size + 1);
+    TRY(last.look());
+    const Place place = last.run().place;
     const bool partial = size % bs != 0;
-    out.folio = TRY(pages.lock_for_change(size / folio_size, partial && m.place != Place::hole));
+    out.folio = TRY(pages.lock_for_change(size / folio_size, partial && place != Place::hole));
     if (!out.folio) return out;
-    if (partial && m.place != Place::hole) TRY(fill_folio(inode, out.folio));
+    if (partial && place != Place::hole) TRY(fill_folio(inode, out.folio));
     pages.protect(out.folio);
     if (inode.data_in_journal() && !inode.is_inline()) {
-        out.journaled = partial && m.place == Place::mapped;
+        out.journaled = partial && place == Place::mapped;
         return out;
     }
     if (!partial) return out;
-    if (m.place != Place::mapped) {
-        out.dirty = m.place == Place::written;
+    if (place != Place::mapped) {
+        out.dirty = place == Place::written;
         return out;
     }
     const std::uint64_t inside = size % folio_size;
@@ -106,12 +104,12 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     std::vector<std::byte> copy(contents.begin(), contents.end());
     if (UEXT4_SEAM(zeroes_tails))
         std::fill(copy.begin() + static_cast<std::ptrdiff_t>(size % bs), copy.end(), std::byte{0});
-    out.swap = TRY(write_copy(inode, LogicalBlock(size / bs), m.block, copy));
+    out.swap = TRY(write_copy(inode, LogicalBlock(size / bs), last.block(), copy));
     if (!out.swap) {
         // No block to swap with: the tail is zeroed in place before the size changes. Whatever fails from here on, a
         // part of the old bytes may be gone from the device: they are written back then.
         pages.mark_dirty(out.folio, BlockMask{1} << (inside / bs));
-        TRY(fs.device.write(m.block.value * bs, copy));
+        TRY(fs.device.write(last.block().value * bs, copy));
     }
     out.on_device = true;
     return out;

@@ -165,19 +165,20 @@ private:
 
     Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item) {
         Places& places = inode_.places();
-        Mapping m = TRY(places.lookup(logical * bs_, count * bs_));
-        if (m.place == Place::hole) {
+        RangeIterator range(inode_, logical * bs_, (logical + count) * bs_);
+        TRY(range.look_held());
+        if (range.run().place == Place::hole) {
             // Dirty without a promise: an earlier write to its blocks failed and gave them back.
-            TRY(places.reserve(LogicalBlock(logical), std::min(count, m.length / bs_), true));
-            m = TRY(places.lookup(logical * bs_, count * bs_));
+            TRY(places.reserve(LogicalBlock(logical), range.length() / bs_, true));
+            TRY(range.look_held());
         }
-        Segment s{logical, std::min(count, m.length / bs_), m.place, m.block, item};
-        if (m.place == Place::reserved) {
+        Segment s{logical, range.length() / bs_, range.run().place, range.run().block, item};
+        if (s.place == Place::reserved) {
             const Places::Granted g = TRY(places.grant(LogicalBlock(logical), s.count, true));
             s.count = g.count;
             s.block = g.block;
             s.place = Place::granted;
-        } else if (m.place == Place::inline_data) {
+        } else if (s.place == Place::inline_data) {
             s.count = 1;
         }
         if (s.place == Place::mapped) places.note_overwrite();
@@ -366,22 +367,22 @@ private:
 
     Result<void> name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
         if (s.place == Place::mapped) return {};
-        LogicalBlock at(s.first);
-        const LogicalBlock end(s.first + s.count);
-        for (;;) {
+        for (RangeIterator range(inode_, s.first * bs_, (s.first + s.count) * bs_);;) {
             {
                 MutexLock guard(inode_.map_lock);
                 if (s.place == Place::inline_data) return name_inline(handle, s);
                 // Run by run: where one finds no space, the size has what is named already.
                 for (bool has_room = true; has_room;) {
-                    const Mapping m = TRY(inode_.places().lookup(at.value * bs_, (end.value - at.value) * bs_));
-                    const LogicalBlock next(m.end() / bs_);
-                    at = TRY(inode_.places().name(handle, at, next.value - at.value, reach));
+                    TRY(range.look_held());
+                    const LogicalBlock next(range.run_end() / bs_);
+                    const LogicalBlock at =
+                        TRY(inode_.places().name(handle, LogicalBlock(range.at() / bs_), range.length() / bs_, reach));
+                    range.go_to(at.value * bs_);
                     if (const std::uint64_t size = size_with(at.value); size != inode_.disk_size()) {
                         inode_.set_disk_size(size);
                         TRY(inode_.store(handle));
                     }
-                    if (at >= end) return {};
+                    if (range.done()) return {};
                     has_room = at >= next;
                 }
                 TRY(inode_.store(handle));  // a valid file before the restart

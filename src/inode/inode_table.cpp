@@ -71,6 +71,14 @@ struct InodeTable::State {
         return times ? Stays::for_times : Stays::not_at_all;
     }
     static bool clean(Inode& inode, Tid durable) { return stays(inode, durable) == Stays::not_at_all; }
+    // Looks at no folio: a large file has many.
+    static bool unwritten(Inode& inode) {
+        if (!inode.map_lock.try_lock()) return true;
+        const bool here = inode.times_pending() || inode.places().has_pending() ||
+                          (inode.is_regular() && inode.size() != inode.disk_size());
+        inode.map_lock.unlock();
+        return here || inode.pages().has_unwritten();
+    }
 
     bool crowded() const { return slots.size() > std::max(limit + slack, vain_until); }
 
@@ -380,7 +388,7 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
     {
         MutexLock guard(s.lock);
         for (const auto& [number, slot] : s.slots)
-            if (slot.inode && (!slot.is_idle() || !State::clean(*slot.inode, ~Tid{0}))) numbers.push_back(number);
+            if (slot.inode && (!slot.is_idle() || State::unwritten(*slot.inode))) numbers.push_back(number);
     }
     for (std::uint64_t number : numbers)
         if (InodeRef inode = find(InodeNr(number))) visit(std::move(inode));

@@ -50,7 +50,7 @@ public:
     bool has_crowd(Crowd which) const;
     // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, the oldest.
     std::vector<InodeRef> waiting_for_times(std::size_t most);
-    // Visits inodes in memory (referenced while visited). For sync, statistics.
+    // Visits inodes in memory that are in use or have something to write back (referenced while visited).
     void for_each(const std::function<void(InodeRef)>& visit);
     void evict_all();  // at unmount: everything is clean and unreferenced
 

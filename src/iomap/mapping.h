@@ -18,9 +18,9 @@ enum class Place : std::uint8_t {
 };
 const char* place_name(Place place);
 
-// A run of bytes that live alike and contiguously. The cookie is the sequence number of the inode's map at the lookup.
-// Nobody has to compare it: walks hold the folio, or what excludes its change, from the look on
-// (docs/adr/0011-one-lookup.md).
+// A run of bytes that live alike and contiguously. The cookie is the sequence number of the inode's map at the lookup:
+// while it is the same, every run is where it was. Who holds the folio, or what excludes its change, from the look on
+// need not compare it (docs/adr/0011-one-iterator.md).
 struct Mapping {
     Place place = Place::hole;
     std::uint64_t offset = 0;  // bytes, a multiple of the block size (0 for inline data)

@@ -190,16 +190,15 @@ std::unique_ptr<Journal> Journal::create_none(BufferCache& buffers, JournalOptio
     return journal;
 }
 
-Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, std::vector<BlockRun> log,
+Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::vector<BlockRun>& log,
                                                JournalOptions options) {
     auto state = std::make_unique<JournalState>(buffers, std::move(options));
     JournalState* s = state.get();
     s->has_log = true;
-    s->log = std::move(log);
-    std::uint64_t blocks = 0;
-    for (const BlockRun& run : s->log) blocks += run.count;
+    s->log = LogMap(log);
+    const std::uint64_t blocks = s->log.blocks();
     s->super_bytes.resize(s->block_size);
-    const BlockNr first = TRY(s->log_block(0));
+    const BlockNr first = TRY(s->log.place(0));
     TRY(s->device.read(first.value * s->block_size, s->super_bytes));
     s->layout = TRY(
         format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));

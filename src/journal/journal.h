@@ -118,7 +118,7 @@ struct JournalCounters {
 class Journal {
 public:
     // A clean log (recover() has run). `super` is where the journal's superblock lies in `log` (block 0 of it).
-    static Result<std::unique_ptr<Journal>> open(BufferCache& buffers, std::vector<BlockRun> log,
+    static Result<std::unique_ptr<Journal>> open(BufferCache& buffers, const std::vector<BlockRun>& log,
                                                  JournalOptions options);
     static std::unique_ptr<Journal> create_none(BufferCache& buffers, JournalOptions options);
     ~Journal();

@@ -6,6 +6,7 @@
 #include "base/large_buffer.h"
 #include "format/journal.h"
 #include "journal/journal.h"
+#include "journal/log_map.h"
 #include "sync/condition.h"
 #include "sync/thread.h"
 
@@ -65,7 +66,7 @@ struct JournalState {
 
     // The log; only the writer changes head, and reads or writes these.
     bool has_log = false;
-    std::vector<BlockRun> log;
+    LogMap log;
     format::JournalLayout layout;
     std::vector<std::byte> super_bytes;  // the journal's superblock as it is on disk
     std::atomic<bool> marked = false;    // its s_start is not 0
@@ -129,7 +130,6 @@ struct JournalState {
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
     Result<void> write_abort_mark();                                               // s_errno
     std::uint64_t log_blocks_for(const Transaction& t, std::size_t images) const;  // an upper bound
-    Result<BlockNr> log_block(std::uint32_t index) const;                          // where a block of the log lies
     // ---- checkpoint.cpp
     // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.
     void checkpoint_oldest(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;

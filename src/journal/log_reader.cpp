@@ -4,17 +4,8 @@ namespace uext4 {
 
 namespace j = format::journal;
 
-Result<BlockNr> LogReader::place(std::uint32_t index) const {
-    std::uint64_t left = index;
-    for (const BlockRun& run : log_) {
-        if (left < run.count) return run.first + left;
-        left -= run.count;
-    }
-    return fail(EUCLEAN, "journal: block {} lies past its end", index);
-}
-
 Result<void> LogReader::read(std::uint32_t index, Bytes out) const {
-    const BlockNr block = TRY(place(index));
+    const BlockNr block = TRY(map_.place(index));
     return device_->read(block.value * block_size_, out);
 }
 
@@ -35,12 +26,11 @@ Result<LogReader> LogReader::open(BlockDevice& device, std::uint32_t block_size,
     LogReader r;
     r.device_ = &device;
     r.block_size_ = block_size;
-    r.log_ = log;
-    std::uint64_t blocks = 0;
-    for (const BlockRun& run : log) blocks += run.count;
+    r.map_ = LogMap(log);
     std::vector<std::byte> bytes(block_size);
     TRY(r.read(0, bytes));
-    r.layout_ = TRY(format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(bytes)), block_size, blocks));
+    r.layout_ =
+        TRY(format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(bytes)), block_size, r.map_.blocks()));
     return r;
 }
 

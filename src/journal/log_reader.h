@@ -3,6 +3,7 @@
 
 #include "format/journal.h"
 #include "journal/journal.h"
+#include "journal/log_map.h"
 
 #include <functional>
 #include <vector>
@@ -34,7 +35,7 @@ public:
     const format::JournalLayout& layout() const { return layout_; }
     // Reads block `index` of the log.
     Result<void> read(std::uint32_t index, Bytes out) const;
-    Result<BlockNr> place(std::uint32_t index) const;
+    const LogMap& map() const { return map_; }
     // Visits records from the tail, in order, until something is not of the expected sequence. `visit` false: stop.
     // EUCLEAN when a block has the right sequence but a bad checksum or makes no sense. Bounded by the log's length.
     Result<void> walk(const std::function<Result<bool>(const LogRecord&)>& visit) const;
@@ -47,7 +48,7 @@ private:
 
     BlockDevice* device_ = nullptr;
     std::uint32_t block_size_ = 0;
-    std::vector<BlockRun> log_;
+    LogMap map_;
     format::JournalLayout layout_;
 };
 

@@ -9,21 +9,12 @@ namespace uext4 {
 
 namespace j = format::journal;
 
-Result<BlockNr> JournalState::log_block(std::uint32_t index) const {
-    std::uint64_t left = index;
-    for (const BlockRun& run : log) {
-        if (left < run.count) return run.first + left;
-        left -= run.count;
-    }
-    return fail(EUCLEAN, "journal: block {} lies past its end", index);
-}
-
 Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequence) {
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     super.start = start;
     super.sequence = sequence;
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
-    const BlockNr first = TRY(log_block(0));
+    const BlockNr first = TRY(log.place(0));
     TRY(device.write_fua(first.value * block_size, super_bytes));
     marked = start != 0;
     return {};
@@ -49,7 +40,7 @@ public:
     Run(JournalState& s) : s_(s), next_(s.head) {}
 
     Result<void> add(ConstBytes block) {
-        const BlockNr place = TRY(s_.log_block(next_));
+        const BlockNr place = TRY(s_.log.place(next_));
         if (!parts_.empty() && (place != start_ + parts_.size() || parts_.size() >= 512)) TRY(write());
         if (parts_.empty()) start_ = place;
         parts_.push_back(block);
@@ -192,7 +183,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
     } else if (layout.tail_bytes()) {
         record.checksum[0] = format::journal_commit_checksum(layout, commit);
     }
-    const BlockNr place = TRY(log_block(run.next()));
+    const BlockNr place = TRY(log.place(run.next()));
     if (options.barrier) TRY(device.write_fua(place.value * block_size, commit));
     else TRY(device.write(place.value * block_size, commit));
     head = run.next() + 1 >= layout.ring_end() ? layout.first : run.next() + 1;

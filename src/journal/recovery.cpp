@@ -75,9 +75,8 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
 using Revoked = std::unordered_map<std::uint64_t, std::uint32_t>;  // block -> newest transaction that revoked it
 
 // Every image that is to go home, in order, checked; `block` holds its contents.
-Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count,
-                        const std::vector<BlockRun>& runs, const Revoked& revoked, Bytes block,
-                        const std::function<Result<void>(const LogTag&)>& visit) {
+Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count, const Revoked& revoked,
+                        Bytes block, const std::function<Result<void>(const LogTag&)>& visit) {
     const format::JournalLayout& layout = log.layout();
     return log.walk([&](const LogRecord& r) -> Result<bool> {
         if (later_or_same(r.sequence, end)) return false;
@@ -85,10 +84,9 @@ Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t b
             if (tag.home.value >= blocks_count)
                 return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home,
                             blocks_count);
-            for (const BlockRun& run : runs)
-                if (tag.home >= run.first && tag.home - run.first < run.count)
-                    return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block,
-                                tag.home);
+            if (log.map().contains(tag.home))
+                return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block,
+                            tag.home);
             if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence))
                 continue;
             if (Result<void> got = log.read(tag.log_block, block); !got) return fail(got.error());
@@ -145,8 +143,8 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
 
         // All images are checked before the first goes home: a log that lies leaves the file system as the crash did.
         std::vector<std::byte> block(block_size);
-        TRY(each_image(log, end, blocks_count, runs, revoked, block, [](const LogTag&) -> Result<void> { return {}; }));
-        TRY(each_image(log, end, blocks_count, runs, revoked, block, [&](const LogTag& tag) -> Result<void> {
+        TRY(each_image(log, end, blocks_count, revoked, block, [](const LogTag&) -> Result<void> { return {}; }));
+        TRY(each_image(log, end, blocks_count, revoked, block, [&](const LogTag& tag) -> Result<void> {
             ++report.blocks;
             return device.write(tag.home.value * block_size, block);
         }));
@@ -164,7 +162,7 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     super.start = fast ? next : 0u;
     super.sequence = fast ? end : end + 1;
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
-    const BlockNr place = TRY(log.place(0));
+    const BlockNr place = TRY(log.map().place(0));
     TRY(device.write(place.value * block_size, bytes));
     TRY(device.flush());
     return report;

@@ -356,6 +356,11 @@ std::uint64_t FileCache::oldest_dirty() const {
     return first ? folios_.find(*first)->dirty_since : 0;
 }
 
+bool FileCache::has_unwritten() const {
+    MutexLock guard(tree_lock_);
+    return folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0;
+}
+
 bool FileCache::idle() const {
     MutexLock guard(tree_lock_);
     if (folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0) return false;

@@ -163,6 +163,7 @@ public:
     std::uint64_t dirty_folios() const;
     std::uint64_t cached_folios() const;
     std::uint64_t oldest_dirty() const;  // steady ms, 0 when clean
+    bool has_unwritten() const;          // something is dirty or under writeback
     bool idle() const;                   // nothing cached is dirty, under writeback, pinned or locked
 
     // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
