@@ -4,9 +4,16 @@ if(NOT CMAKE_BUILD_TYPE)
     set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
 
-# A debug build is mostly there to run tests, and unoptimised it would run them several times slower.
-set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
-set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
+# A debug build is mostly there to run tests, and unoptimised it would run them several times slower. Lines and function
+# names suffice for their traces, and variables cost a third of the time to compile: -DUEXT4_VARIABLES=ON for a debugger.
+option(UEXT4_VARIABLES "Debug builds tell a debugger of variables and types" OFF)
+if(UEXT4_VARIABLES)
+    set(uext4_debug "-O1 -g")
+else()
+    set(uext4_debug "-O1 -g1")
+endif()
+set(CMAKE_C_FLAGS_DEBUG "${uext4_debug}")
+set(CMAKE_CXX_FLAGS_DEBUG "${uext4_debug}")
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
 
