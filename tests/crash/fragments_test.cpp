@@ -75,6 +75,32 @@ TEST_P(Fragments, AShiftIsCutInItsMiddle) {
     }
 }
 
+// A truncation, or a deletion, goes on where it was cut, also as e2fsck judges it.
+TEST_P(Fragments, ACutTruncationIsFinished) {
+    const auto& [format, mode] = GetParam();
+    const std::string path = fmt::format("/dev/shm/uext4-fragments-{}", ::getpid());
+    auto image = make_image(format, path);
+    ASSERT_TRUE(image) << image.error().what;
+    Workload w = fragments(1);
+    std::erase_if(w.steps, [](const Operation& o) {
+        return o.kind != Operation::Kind::Truncate && o.kind != Operation::Kind::Unlink &&
+               o.kind != Operation::Kind::Commit;
+    });
+    auto recording = Recorder(*image, format.name, mode).record(w, Between::nothing);
+    ASSERT_TRUE(recording) << recording.error().what;
+    ScratchFile scratch(path);
+    std::mt19937_64 random(1);
+    SeenImages seen;
+    auto visit = [&](const CrashState& state) -> Result<bool> {
+        Tree tree;
+        EXPECT_EQ(judge_ourselves(*recording, state, tree), "") << state.what;
+        EXPECT_EQ(TRY(judge_by_e2fsck(state, mode, scratch, true)), "") << state.what;
+        return !HasFailure();
+    };
+    ASSERT_TRUE(
+        for_each_state(*recording, {.prefix_percent = 4, .subsets = 5, .torn = 5, .lying = 0}, random, seen, visit));
+}
+
 INSTANTIATE_TEST_SUITE_P(SmallLogs, Fragments,
                          testing::Combine(testing::ValuesIn(small_logs()), testing::Values("ordered", "journal")),
                          [](const auto& p) {

@@ -167,7 +167,9 @@ private:
         for (const Workload& workload : all) {
             if (seen.size() >= counts_.most || failures_.size() >= o_.failures || ended) break;
             const auto between = static_cast<Between>(random_() % 4);
-            const Recording recording = TRY(recorder.record(workload, between, random_() % 2));
+            // Of files in pieces each piece would be a write of its own.
+            const bool poisons = random_() % 2 && !known.small_log;
+            const Recording recording = TRY(recorder.record(workload, between, poisons));
             ++tallies_.back().recordings;
             bool good = true;
             const auto visit = [&](const CrashState& state) -> Result<bool> {
