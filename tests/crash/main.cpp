@@ -27,6 +27,7 @@ struct Known {
     const char *name, *looks_for;
     bool complete = false;    // in a long run none of its sequences is left out
     bool is_repeated = true;  // its images are the same each time
+    bool small_log = false;   // on images with a small log, and on no others
 };
 constexpr Known workloads[] = {
     {"ace1", "every single operation on a small tree, with each way to make it durable", true},
@@ -41,6 +42,8 @@ constexpr Known workloads[] = {
      false},
     {"wrap", "contents that fill the log several times, and names: what goes home beside a running transaction", false,
      false},
+    {"fragments", "files in hundreds of pieces, in a small log: each change of them takes several transactions", false,
+     false, true},
     {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile", false,
      false},
 };
@@ -83,13 +86,15 @@ public:
         std::size_t cells = 0, done = 0;
         (void)each_cell(
             [&](const Known&, const Format&, const char*) { return ++cells, Result<void>(); });  // cannot fail
-        if (cells == 0) return refuse("no workload, format or mode of that name; --list and --help tell them");
+        if (cells == 0)
+            return refuse(
+                "no workload, format or mode of that name, or no such image for it; --list and --help tell them");
         const Result<void> ran = each_cell([&](const Known& w, const Format& f, const char* mode) -> Result<void> {
             counts_ = counts_for(w);
             const std::size_t left = o_.states - std::min(o_.states, judged_), share = left / (cells - done++);
             counts_.most = share;
             if (o_.thorough && !o_.capped)
-                counts_.most = w.complete ? ~std::size_t{0} : std::max<std::size_t>(share, 1500);
+                counts_.most = is_complete(w, f) ? ~std::size_t{0} : std::max<std::size_t>(share, 1500);
             return cell(w, f, mode);
         });
         ::unlink(scratch_.c_str());
@@ -104,6 +109,7 @@ private:
         for (const Known& w : workloads)
             for (const Format& f : formats)
                 for (const char* mode : {"ordered", "journal"}) {
+                    if (w.small_log != (f.log_blocks != 0)) continue;
                     if (!o_.workload.empty() && o_.workload != w.name) continue;
                     if (!o_.format.empty() && o_.format != f.name) continue;
                     if (!o_.mode.empty() && o_.mode != mode) continue;
@@ -112,29 +118,36 @@ private:
         return {};
     }
 
+    static bool is_complete(const Known& known, const Format& format) {
+        return known.complete && !(format.samples_pairs && known.name == std::string("ace2"));
+    }
+
     // Tried per sequence: all prefixes of the long run's few, some of its many.
     StateCounts counts_for(const Known& known) const {
         StateCounts counts;
         if (!o_.thorough) counts = {30, 4, 3, 1};
         else if (known.name == std::string("ace2")) counts = {5, 1, 1, 0};
+        // A sequence has hundreds of requests, and what matters is several of them.
+        if (known.small_log) counts.prefix_percent = o_.thorough ? 10 : 2;
         if (o_.each_prefix) counts.prefix_percent = 100;
         counts.ends_recordings = !o_.each_prefix;
         return counts;
     }
 
-    std::vector<Workload> sequences(const std::string& name) const {
-        if (name == "ace1") return ace_workloads(1, o_.seed, 0);
-        if (name == "ace2") return ace_workloads(2, o_.seed, 0);
-        if (name == "ace3") return ace_workloads(3, o_.seed, 20000);
+    std::vector<Workload> sequences(const std::string& name, bool large_values) const {
+        if (name == "ace1") return ace_workloads(1, o_.seed, 0, large_values);
+        if (name == "ace2") return ace_workloads(2, o_.seed, 0, large_values);
+        if (name == "ace3") return ace_workloads(3, o_.seed, 20000, large_values);
         if (name == "replace") return replacements();
         std::vector<Workload> out;
         for (std::uint64_t i = 0; i < 200; ++i) {
             const std::uint64_t seed = o_.seed * 1000 + i;
-            out.push_back(name == "exerciser" ? exerciser(seed, 40)
-                          : name == "stress"  ? stress(seed, 40)
-                          : name == "reuse"   ? reuse(seed)
-                          : name == "wrap"    ? wrap(seed)
-                                              : namespace_stress(seed, 60));
+            out.push_back(name == "exerciser"   ? exerciser(seed, 40)
+                          : name == "stress"    ? stress(seed, 40)
+                          : name == "reuse"     ? reuse(seed, large_values)
+                          : name == "wrap"      ? wrap(seed)
+                          : name == "fragments" ? fragments(seed)
+                                                : namespace_stress(seed, 60, large_values));
         }
         return out;
     }
@@ -148,13 +161,15 @@ private:
         std::seed_seq seed(names.begin(), names.end());
         random_.seed(seed);
         SeenImages seen;
-        const std::vector<Workload> all = sequences(known.name);
+        const std::vector<Workload> all = sequences(known.name, format.large_values);
         tallies_.back().sequences = all.size();
         Recorder recorder(TRY(make_image(format, scratch_)), format.name, mode);
         for (const Workload& workload : all) {
             if (seen.size() >= counts_.most || failures_.size() >= o_.failures || ended) break;
             const auto between = static_cast<Between>(random_() % 4);
-            const Recording recording = TRY(recorder.record(workload, between, random_() % 2));
+            // Of files in pieces each piece would be a write of its own.
+            const bool poisons = random_() % 2 && !known.small_log;
+            const Recording recording = TRY(recorder.record(workload, between, poisons));
             ++tallies_.back().recordings;
             bool good = true;
             const auto visit = [&](const CrashState& state) -> Result<bool> {

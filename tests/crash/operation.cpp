@@ -43,7 +43,31 @@ Result<void> fill(FileSystem& fs, const Operation& o) {
     const std::uint64_t bytes = free.f_bavail * free.f_frsize;
     if (bytes <= o.length) return fail(ENOSPC, "{} bytes are free", bytes);
     auto file = TRY(fs.open_path(o.path, O_CREAT | O_RDWR, 0644, root));
-    return file->fallocate(FALLOC_FL_KEEP_SIZE, 0, bytes - o.length);
+    const Result<void> reserved = file->fallocate(FALLOC_FL_KEEP_SIZE, 0, bytes - o.length);
+    if (reserved || reserved.error().code != EOPNOTSUPP) return reserved;
+    file.reset();
+    // Without extents, room for the indirect blocks stays.
+    return write_through(fs, {Kind::Write, o.path, {}, 0, (bytes - o.length) / 128 * 127}, O_RDWR, 0);
+}
+
+// What lies between is another file's until it is done. From its end, so that nodes of the tree are split in the
+// middle.
+Result<void> scatter(FileSystem& fs, const Operation& o, unsigned serial) {
+    const std::uint64_t block = fs.volume().geometry().block_size, pieces = o.length / block;
+    const std::string between = o.path + ".between";
+    auto write = [&](const std::string& path, std::uint64_t at, std::uint64_t length) {
+        return write_through(fs, {Kind::Direct, path, {}, at, length}, O_RDWR | O_CREAT | O_DIRECT, serial);
+    };
+    for (std::uint64_t n = pieces; n-- > 0;) {
+        TRY(write(between, (pieces - 1 - n) * o.offset, o.offset));
+        TRY(write(o.path, n * block, block));
+        for (const char* more : {".1", ".2", ".3"})
+            if (n % 8 == 0) TRY(write(o.path + more, n / 8 * block, block));
+    }
+    auto parent = TRY(fs.resolve_parent(between, root));
+    TRY(fs.unlink(*parent.directory, parent.name, root, true));
+    fs.volume().finish_deletions();
+    return {};
 }
 
 Result<void> rename_path(FileSystem& fs, const Operation& o) {
@@ -126,11 +150,11 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {"creat",     "write",      "direct_write", "mapped_store", "truncate",     "replace",
-                                 "fallocate", "link",       "unlink",       "rename",       "exchange",     "mkdir",
-                                 "rmdir",     "symlink",    "setxattr",     "removexattr",  "chmod",        "chown",
-                                 "mknod",     "utimens",    "chattr",       "setfacl",      "journal_data", "fill",
-                                 "commit",    "write_sync", "fsync",        "fdatasync",    "msync",        "sync"};
+constexpr const char* names[] = {
+    "creat",  "write",  "direct_write", "mapped_store", "truncate",  "replace", "fallocate",    "link",
+    "unlink", "rename", "exchange",     "mkdir",        "rmdir",     "symlink", "setxattr",     "removexattr",
+    "chmod",  "chown",  "mknod",        "utimens",      "chattr",    "setfacl", "journal_data", "scatter",
+    "fill",   "commit", "write_sync",   "fsync",        "fdatasync", "msync",   "sync"};
 
 }  // namespace
 
@@ -151,7 +175,8 @@ std::string describe(const Operation& o) {
     if (!o.other.empty()) text += " " + (o.other.size() > 40 ? o.other.substr(0, 37) + "..." : o.other);
     if (o.kind == Kind::Truncate || o.kind == Kind::Setxattr) text += fmt::format(" {}", o.length);
     else if (o.length) text += fmt::format(" {}+{}", o.offset, o.length);
-    if (o.kind == Kind::WriteSync && o.mode == 1) text += " data";
+    if (o.kind == Kind::WriteSync && o.mode & Operation::data_alone) text += " data";
+    if (o.kind == Kind::WriteSync && o.mode & Operation::direct) text += " direct";
     if (o.kind == Kind::Fallocate) text += fmt::format(" mode {:#x}", o.mode);
     if (o.kind == Kind::Chmod || o.kind == Kind::Mknod) text += fmt::format(" {:o}", o.mode);
     if (o.kind == Kind::Mknod) text += fmt::format(" {:#x}", o.device);
@@ -165,7 +190,11 @@ std::string describe(const Operation& o) {
 Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
     switch (o.kind) {
         case Kind::Write: return write_through(fs, o, O_RDWR | O_CREAT, serial);
-        case Kind::WriteSync: return write_through(fs, o, O_RDWR | O_CREAT | (o.mode == 1 ? O_DSYNC : O_SYNC), serial);
+        case Kind::WriteSync:
+            return write_through(fs, o,
+                                 O_RDWR | O_CREAT | (o.mode & Operation::data_alone ? O_DSYNC : O_SYNC) |
+                                     (o.mode & Operation::direct ? O_DIRECT : 0),
+                                 serial);
         case Kind::Direct: return write_through(fs, o, O_RDWR | O_CREAT | O_DIRECT, serial);
         case Kind::Reopen: return write_through(fs, o, O_RDWR | O_CREAT | O_TRUNC, serial);
         case Kind::Rename:
@@ -177,6 +206,7 @@ Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
         case Kind::Link:
         case Kind::Unlink:
         case Kind::Rmdir: return make(fs, o);
+        case Kind::Scatter: return scatter(fs, o, serial);
         case Kind::Fill: return fill(fs, o);
         case Kind::Commit: fs.volume().finish_deletions(); return fs.volume().fs().journal.commit_all();
         case Kind::Fsync:

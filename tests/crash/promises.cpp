@@ -1,5 +1,7 @@
 #include "tests/crash/promises.h"
 
+#include <linux/falloc.h>
+
 #include <algorithm>
 #include <list>
 #include <set>
@@ -37,6 +39,46 @@ const Node* node_of(const Tree& tree, std::uint64_t inode) {
     return nullptr;
 }
 
+bool zeros(const std::string& bytes, std::size_t from, std::size_t to) {
+    return std::all_of(bytes.begin() + static_cast<std::ptrdiff_t>(from),
+                       bytes.begin() + static_cast<std::ptrdiff_t>(to), [](char c) { return c == 0; });
+}
+
+constexpr std::size_t least_block = 1024;
+
+// [at, at + length) is removed first, from its end on; then each block behind it moves down, until everything before
+// `moved` has.
+bool fits_half_collapse(const std::string& before, std::size_t at, std::size_t length, const std::string& got) {
+    const std::size_t size = before.size(), end = at + length;
+    if (got.size() != size || got.compare(0, at, before, 0, at) != 0) return false;
+    if (got.compare(end, size, before, end, size) == 0) {
+        std::size_t removed = end;
+        while (removed > at && zeros(got, removed - least_block, removed)) removed -= least_block;
+        return got.compare(at, removed - at, before, at, removed - at) == 0;
+    }
+    std::size_t moved = end;
+    while (moved < size && got[moved - length] == before[moved]) ++moved;
+    // With the last block goes the size.
+    for (moved = round_down(std::min(moved, size - 1), least_block); moved > end; moved -= least_block)
+        if (got.compare(moved, size, before, moved, size) == 0 && zeros(got, moved - length, moved)) return true;
+    return false;
+}
+
+// The file grows first, then each block moves up, until everything from `moved` on has.
+bool fits_half_insert(const std::string& before, std::size_t at, std::size_t length, const std::string& got) {
+    const std::size_t size = before.size();
+    if (got.size() != size + length) return false;
+    std::size_t moved = 0;
+    while (moved < size && got[moved] == before[moved]) ++moved;
+    moved = moved == size ? round_up(moved, least_block) : round_down(moved, least_block);
+    for (; moved >= at; moved -= least_block) {
+        const std::size_t from = std::min(moved, size), hole_end = std::min(moved + length, got.size());
+        if (zeros(got, from, hole_end) && got.compare(hole_end, size, before, from, size) == 0) return true;
+        if (moved == 0) break;
+    }
+    return false;
+}
+
 class Promises {
 public:
     Promises(const Recording& recording, std::size_t acked, std::size_t cut) : r_(recording) {
@@ -55,6 +97,7 @@ public:
             std::string wrong = difference(r_.trees[k], got, false, !r_.other_numbers);
             const bool names_fit = wrong.empty();
             if (names_fit) wrong = judge_contents(k, got);
+            if (names_fit && wrong.empty()) wrong = judge_times(k, got);
             if (wrong.empty()) return {};
             (names_fit ? closest : others) += fmt::format("  after step {}: {}\n", k, wrong);
         }
@@ -75,6 +118,7 @@ private:
         const std::uint64_t inode = inode_at(tree, o.path == "/" ? "" : o.path);
         if (inode == 0) return;
         synced_[r_.files[now].at(inode)] = now;
+        if (!o.persists_data_alone()) times_synced_[r_.files[now].at(inode)] = now;
         low_ = std::max(low_, last_change(now, inode, o.persists_data_alone()));
     }
 
@@ -103,16 +147,60 @@ private:
                 wrong = misfit(may, got.at(path).contents);
                 if (wrong.empty()) break;
             }
-            if (!wrong.empty()) return path + ": " + wrong;
+            if (!wrong.empty() && !is_half_shifted(k, node.inode, got.at(path).contents)) return path + ": " + wrong;
         }
         return {};
+    }
+
+    // Of a collapse or insert that takes several transactions a cut may leave what only the first ones did. Everything
+    // before it was on the device then, and nothing behind it is there.
+    bool is_half_shifted(std::size_t k, std::uint64_t inode, const std::string& got) const {
+        if (!r_.workload.in_several_transactions) return false;
+        const unsigned file = r_.files[k].at(inode);
+        const auto synced = synced_.find(file);
+        const std::size_t oldest = std::max(all_, synced == synced_.end() ? std::size_t{0} : synced->second);
+        for (const std::size_t i : {k - 1, k}) {
+            if (i >= high_ || i + 1 <= oldest || !has_file(i, inode, file)) continue;
+            const Operation& o = r_.steps[i].operation;
+            if (!is_shift(i) || r_.steps[i].in_one_transaction() || inode_at(r_.trees[i], o.path) != inode) continue;
+            const auto fits = o.mode == FALLOC_FL_COLLAPSE_RANGE ? fits_half_collapse : fits_half_insert;
+            if (fits(node_of(r_.trees[i], inode)->contents, o.offset, o.length, got)) return true;
+        }
+        return false;
+    }
+
+    // The names are those of trees[k], and so are the times of all but regular files. Those are stored with any change
+    // of the inode, or by a sync: both come from one state, no older than that. What is changed by several threads may
+    // have times that no tree shows, as the clock goes on during a step.
+    std::string judge_times(std::size_t k, const Tree& got) const {
+        if (!r_.directory.empty()) return {};
+        for (const auto& [path, node] : r_.trees[k]) {
+            const std::string wrong = times_misfit(k, node, got.at(path));
+            if (!wrong.empty()) return (path.empty() ? "/" : path) + ": " + wrong;
+        }
+        return {};
+    }
+
+    std::string times_misfit(std::size_t k, const Node& node, const Node& got) const {
+        std::string wrong = other_times_of_change(node, got);
+        if (!S_ISREG(node.mode)) return wrong;
+        const unsigned file = r_.files[k].at(node.inode);
+        const auto synced = times_synced_.find(file);
+        const std::size_t oldest = std::max(all_, synced == times_synced_.end() ? std::size_t{0} : synced->second);
+        if (wrong.empty() && k >= oldest) return {};
+        if (wrong.empty()) wrong = other_times_of_change(*node_of(r_.trees[oldest], node.inode), got);
+        for (std::size_t j = oldest; j <= high_; ++j)
+            if (has_file(j, node.inode, file) && other_times_of_change(*node_of(r_.trees[j], node.inode), got).empty())
+                return {};
+        return wrong + fmt::format(", nor any that it had after step {} (synced) or later", oldest);
     }
 
     using Versions = std::vector<const std::string*>;
 
     // What a file of trees[k] may hold: a mixture of one of these lists. Its data goes ahead of its names or after
     // them, but never back before a sync; in data=journal it goes with them, and only a newest step that a commit came
-    // into may be cut. What replaces the contents is seen whole or not at all, so it begins another list.
+    // into may be cut. What replaces the contents is seen whole or not at all, so it begins another list; so does what
+    // moves them along, as the data before it is on the device, and that behind it waits for its commit.
     std::vector<Versions> versions(std::size_t k, std::uint64_t inode) const {
         static const std::string empty;
         const unsigned file = r_.files[k].at(inode);
@@ -133,6 +221,7 @@ private:
                 continue;
             }
             bool hidden = false;
+            if (j > oldest && is_shift(j - 1) && touches(j, inode)) out.emplace_back();
             for (const Replacement& r : replacements) {
                 if (j == r.emptied || (j == r.written && !r.cut)) out.emplace_back();
                 if (j == r.written && r.cut) out.back().push_back(&empty);
@@ -144,6 +233,12 @@ private:
             if (!hidden && (out.back().empty() || *out.back().back() != *contents)) out.back().push_back(contents);
         }
         return out;
+    }
+
+    bool is_shift(std::size_t i) const {
+        const Operation& o = r_.steps[i].operation;
+        return o.kind == Operation::Kind::Fallocate && r_.steps[i].done &&
+               (o.mode == FALLOC_FL_COLLAPSE_RANGE || o.mode == FALLOC_FL_INSERT_RANGE);
     }
 
     // Contents that are emptied and written again: trees[emptied] is the first without the old ones, trees[written]
@@ -277,9 +372,9 @@ private:
 
     const Recording& r_;
     std::size_t low_ = 0, high_ = 0;
-    std::size_t all_ = 0;                     // every file is at least as in this tree
-    std::map<unsigned, std::size_t> synced_;  // by file
-    mutable std::list<std::string> zeroed_;   // contents that no step has, but a cut may show
+    std::size_t all_ = 0;                                    // every file is at least as in this tree
+    std::map<unsigned, std::size_t> synced_, times_synced_;  // by file; the second not where its data alone was
+    mutable std::list<std::string> zeroed_;                  // contents that no step has, but a cut may show
 };
 
 }  // namespace

@@ -4,7 +4,9 @@
 #include "tests/crash/poisoning_device.h"
 #include "tests/crash/session.h"
 #include "volume/flusher.h"
+#include "volume/journal_location.h"
 
+#include "format/journal.h"
 #include "sync/thread.h"
 
 #include <fcntl.h>
@@ -51,6 +53,26 @@ void number_files(Recording& recording) {
     recording.files.push_back(std::move(now));
 }
 
+// mke2fs makes none of less than 1,024 blocks.
+Result<void> shorten_log(const std::shared_ptr<MemoryDevice>& image, std::uint32_t blocks) {
+    VolumeOptions options;
+    options.background = false;
+    options.fs.read_only = true;
+    std::uint64_t place = 0;
+    std::vector<std::byte> bytes;
+    {
+        auto fs = TRY(FileSystem::mount_device(image, options));
+        const auto runs = TRY(locate_journal(fs->volume().inodes(), fs->volume().geometry()));
+        bytes.resize(fs->volume().geometry().block_size);
+        place = runs.front().first.value * bytes.size();
+    }
+    TRY(image->read(place, bytes));
+    auto& super = view_as<format::JournalSuper>(Bytes(bytes));
+    super.maxlen = blocks;
+    if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
+    return image->write(place, bytes);
+}
+
 }  // namespace
 
 const char* between_name(Between between) {
@@ -79,7 +101,9 @@ Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std
     auto device = MemoryDevice::load(scratch);
     ::unlink(scratch.c_str());
     if (!device) return fail(device.error());
-    return std::shared_ptr<MemoryDevice>(std::move(*device));
+    const std::shared_ptr<MemoryDevice> image = std::move(*device);
+    if (format.log_blocks != 0) TRY(shorten_log(image, format.log_blocks));
+    return image;
 }
 
 VolumeOptions mount_options(const std::string& mode) {

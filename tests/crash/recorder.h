@@ -13,11 +13,14 @@ namespace uext4::crash {
 
 class Session;
 
-// A way to make an image, and the mount options that go with it.
+// A way to make an image.
 struct Format {
     const char* name;
     const char* mke2fs;
     const char* size;
+    bool samples_pairs = false;    // not every sequence of two operations, in a long run neither
+    bool large_values = false;     // attributes that a block does not hold are inodes
+    std::uint32_t log_blocks = 0;  // of the log no more is used, so that a change takes several transactions
 };
 inline constexpr Format formats[] = {
     {"4k", "-b 4096 -J size=4", "10M"},
@@ -25,6 +28,13 @@ inline constexpr Format formats[] = {
     {"inline-4k", "-b 4096 -J size=4 -O inline_data -I 256", "10M"},
     {"inline-1k", "-b 1024 -J size=1 -O inline_data -I 256", "4M"},
     {"bigalloc", "-b 1024 -C 4096 -O bigalloc -J size=1", "4M"},
+    {"ea-inode", "-b 1024 -J size=1 -O ea_inode -I 256", "4M", true, true},
+    {"indirect", "-b 1024 -J size=1 -O ^extents,^64bit,^metadata_csum,^flex_bg,^huge_file,^extra_isize -I 128", "4M",
+     true},
+    {"orphan-file", "-b 4096 -J size=4 -O orphan_file", "10M", true},
+    // Many groups: each has a bitmap of its own that a change of a file all over the image joins.
+    {"small-log", "-b 1024 -g 256 -J size=1", "44M", true, false, 350},
+    {"small-log-indirect", "-b 1024 -g 256 -J size=1 -O ^extents,^64bit,^metadata_csum", "44M", true, false, 450},
 };
 
 // What may happen between two steps without anybody asking.

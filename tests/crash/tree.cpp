@@ -23,6 +23,7 @@ Result<Node> look_at(FileSystem& fs, const InodeRef& inode) {
     if (S_ISREG(info.st_mode)) node.flags &= ~(format::inode_flag::inline_data | format::inode_flag::extents);
     node.atime = info.st_atim;
     node.mtime = info.st_mtim;
+    node.ctime = info.st_ctim;
     node.links = info.st_nlink;
     for (const std::string& name : TRY(fs.list_xattrs(*inode, root, false)))
         node.xattrs[name] = text_of(TRY(fs.get_xattr(*inode, name, root, false)));
@@ -37,9 +38,9 @@ Result<Node> look_at(FileSystem& fs, const InodeRef& inode) {
     return node;
 }
 
-bool other_time(const timespec& wanted, const timespec& got) {
-    return is_set_by_hand(wanted) && (wanted.tv_sec != got.tv_sec || wanted.tv_nsec != got.tv_nsec);
-}
+bool differ(const timespec& a, const timespec& b) { return a.tv_sec != b.tv_sec || a.tv_nsec != b.tv_nsec; }
+
+bool other_time(const timespec& wanted, const timespec& got) { return is_set_by_hand(wanted) && differ(wanted, got); }
 
 std::string text_of(const timespec& time) { return fmt::format("{}.{:09}", time.tv_sec, time.tv_nsec); }
 
@@ -104,9 +105,15 @@ std::string other_attributes(const Node& wanted, const Node& got) {
     if (other_time(wanted.atime, got.atime))
         return fmt::format("time of access {}, not {}", text_of(got.atime), text_of(wanted.atime));
     if (other_time(wanted.mtime, got.mtime))
-        return fmt::format("time of change {}, not {}", text_of(got.mtime), text_of(wanted.mtime));
+        return fmt::format("time of modification {}, not {}", text_of(got.mtime), text_of(wanted.mtime));
     if (got.xattrs != wanted.xattrs) return "other extended attributes";
     return {};
+}
+
+std::string other_times_of_change(const Node& wanted, const Node& got) {
+    if (!differ(wanted.mtime, got.mtime) && !differ(wanted.ctime, got.ctime)) return {};
+    return fmt::format("times of modification and change {} and {}, not {} and {}", text_of(got.mtime),
+                       text_of(got.ctime), text_of(wanted.mtime), text_of(wanted.ctime));
 }
 
 std::string difference(const Tree& wanted, const Tree& got, bool contents, bool numbers) {

@@ -10,8 +10,8 @@
 
 namespace uext4::crash {
 
-// Times that operations set by themselves are the clock's, which stands in this century: they come to the device in
-// their time. All others were set by hand.
+// Times that operations set by themselves are the clock's, which stands in this century: those of a file come to the
+// device in their time. All others were set by hand.
 bool is_set_by_hand(const timespec& time);
 
 // Everything but contents and sizes is what one metadata operation after the other changes.
@@ -21,7 +21,7 @@ struct Node {
     std::uint64_t links = 0;
     std::uint64_t device = 0;  // of a device node
     std::uint32_t flags = 0;   // lsattr's, without those that follow the contents
-    timespec atime{}, mtime{};
+    timespec atime{}, mtime{}, ctime{};
     std::string target;                         // of a symbolic link
     std::map<std::string, std::string> xattrs;  // bytes
     std::string contents;                       // of a regular file
@@ -38,6 +38,8 @@ Result<Tree> capture(FileSystem& fs, const std::string& directory);
 Tree part_of(const Tree& tree, const std::string& directory);
 // How the second one's attributes differ from those that are wanted: all but links, names and contents. Empty: not.
 std::string other_attributes(const Node& wanted, const Node& got);
+// How its times of change differ, whoever set them.
+std::string other_times_of_change(const Node& wanted, const Node& got);
 // The first path where the names or attributes differ, and how; empty when they are equal.
 // `numbers`: inodes have the same numbers; else it is enough that the same names are links to one inode.
 std::string difference(const Tree& wanted, const Tree& got, bool contents, bool numbers = true);

@@ -25,8 +25,8 @@ std::vector<Operation> small_tree() {
             {Kind::Sync}};
 }
 
-std::vector<Operation> vocabulary() {
-    return {
+std::vector<Operation> vocabulary(bool large_values) {
+    std::vector<Operation> words = {
         {Kind::Create, "/new"},
         {Kind::Write, "/A/new", {}, 0, 5000},
         {Kind::Write, "/a", {}, 9000, 6000},   // append
@@ -35,9 +35,11 @@ std::vector<Operation> vocabulary() {
         {Kind::Write, "/A/s", {}, 40, 50},     // small stays small
         {Kind::Write, "/A/s", {}, 40, 5000},   // small grows out of the inode
         {Kind::WriteSync, "/a", {}, 8000, 3000},
-        {Kind::WriteSync, "/A/s", {}, 40, 30, 1},
-        {Kind::Direct, "/A/c", {}, 4096, 4096},   // in place
-        {Kind::Direct, "/A/c", {}, 12288, 8192},  // direct append
+        {Kind::WriteSync, "/A/s", {}, 40, 30, Operation::data_alone},
+        {Kind::WriteSync, "/A/c", {}, 4096, 4096, Operation::direct},
+        {Kind::WriteSync, "/A/c", {}, 8192, 8192, Operation::direct | Operation::data_alone},  // in place and behind
+        {Kind::Direct, "/A/c", {}, 4096, 4096},                                                // in place
+        {Kind::Direct, "/A/c", {}, 12288, 8192},                                               // direct append
         {Kind::MapStore, "/a", {}, 3000, 5500},
         {Kind::MapStore, "/A/s", {}, 10, 20},  // stays in the inode
         {Kind::Truncate, "/a", {}, 0, 4500},
@@ -74,6 +76,13 @@ std::vector<Operation> vocabulary() {
         {.kind = Kind::Chattr, .path = "/a", .mode = flag::noatime | flag::nodump},
         {.kind = Kind::Setfacl, .path = "/A/s", .other = "access", .mode = 5, .uid = 70001},
     };
+    if (large_values) {
+        words.push_back({Kind::Setxattr, "/a", "user.value", 0, 5000});  // in an inode of its own
+        words.push_back({Kind::Setxattr, "/A/c", "user.value", 0, 9000});
+        words.push_back({Kind::Setxattr, "/a", "user.value", 0, 70});  // and back
+        words.push_back({Kind::Removexattr, "/a", "user.value"});
+    }
+    return words;
 }
 
 // What may be made durable after a sequence: what its operations touched, their parents, everything. What replaces may
@@ -132,8 +141,8 @@ void add_pair(std::vector<Workload>& out, const Operation& a, const Operation& b
 
 }  // namespace
 
-std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::size_t count) {
-    const std::vector<Operation> words = vocabulary();
+std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::size_t count, bool large_values) {
+    const std::vector<Operation> words = vocabulary(large_values);
     std::vector<Workload> out;
     std::mt19937_64 random(seed);
     if (length == 1) {
@@ -163,6 +172,15 @@ std::vector<Workload> ace_workloads(unsigned length, std::uint64_t seed, std::si
     return out;
 }
 
+namespace {
+
+Operation synchronous_write(const std::string& path, std::uint64_t at, std::uint64_t n, int mode) {
+    if (mode & Operation::direct) at = at / 4096 * 4096, n = round_up(n, std::uint64_t{4096});
+    return {Kind::WriteSync, path, {}, at, n, mode};
+}
+
+}  // namespace
+
 Workload exerciser(std::uint64_t seed, std::size_t steps) {
     Workload w{fmt::format("exerciser, seed {}", seed), {}, {}};
     std::mt19937_64 random(seed);
@@ -184,7 +202,7 @@ Workload exerciser(std::uint64_t seed, std::size_t steps) {
             case 8: w.steps.push_back({Kind::Reopen, path, {}, 0, n}); break;
             case 9: w.steps.push_back({Kind::Fdatasync, path}); break;
             case 14: w.steps.push_back({Kind::Msync, path}); break;
-            case 15: w.steps.push_back({Kind::WriteSync, path, {}, at, n, static_cast<int>(below(2))}); break;
+            case 15: w.steps.push_back(synchronous_write(path, at, n, static_cast<int>(below(4)))); break;
             default: w.steps.push_back({Kind::Fsync, path}); break;
         }
     }
@@ -236,7 +254,7 @@ Operation attribute_change(std::mt19937_64& random, const std::string& path) {
 
 }  // namespace
 
-Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
+Workload namespace_stress(std::uint64_t seed, std::size_t steps, bool large_values) {
     Workload w{fmt::format("namespace stress, seed {}", seed), {{Kind::Mkdir, "/d0"}, {Kind::Mkdir, "/d1"}}, {}};
     w.setup.push_back({Kind::Sync});
     std::mt19937_64 random(seed);
@@ -258,7 +276,8 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps) {
             case 7: w.steps.push_back({Kind::Unlink, name()}); break;
             case 8: w.steps.push_back({Kind::Symlink, name(), std::string(below(2) ? 20 : 200, 's')}); break;
             case 9:
-                w.steps.push_back({Kind::Setxattr, name(), fmt::format("user.x{}", below(3)), 0, below(600) + 1});
+                w.steps.push_back({Kind::Setxattr, name(), fmt::format("user.x{}", below(3)), 0,
+                                   below(large_values ? 6000 : 600) + 1});
                 break;
             case 10: w.steps.push_back({Kind::Removexattr, name(), fmt::format("user.x{}", below(3))}); break;
             case 11: w.steps.push_back({Kind::Fsync, below(2) ? name() : "/d0"}); break;
@@ -327,87 +346,6 @@ std::vector<Workload> replacements() {
                 out.push_back(std::move(w));
             }
     return out;
-}
-
-// Each round makes blocks of one kind or several, changes them, frees them and gives three quarters of the space to
-// data, which makes room for the next round's. Commits come in between, or do not.
-Workload reuse(std::uint64_t seed) {
-    constexpr std::uint64_t room = 160 << 10;
-    Workload w{
-        fmt::format("reuse, seed {}", seed), {{Kind::Mkdir, "/m"}, {Kind::Create, "/j"}, {Kind::Create, "/x"}}, {}};
-    w.setup.push_back({Kind::JournalData, "/j"});
-    w.setup.push_back({Kind::Fill, "/ballast", {}, 0, room});
-    w.setup.push_back({Kind::Sync});
-    std::mt19937_64 random(seed);
-    auto below = [&](std::uint64_t n) { return random() % n; };
-    auto step = [&](Operation o) { w.steps.push_back(std::move(o)); };
-    auto perhaps_commit = [&] {
-        if (below(2)) step({below(4) ? Kind::Commit : Kind::Sync});
-    };
-    for (int round = 0; round < 2; ++round) {
-        if (round > 0) {
-            step({Kind::Unlink, fmt::format("/data{}", round - 1)});
-            step({Kind::Commit});
-        }
-        const std::uint64_t directories = below(3) ? 4 + below(4) : 0;
-        const bool nodes = below(2), attributes = below(2), journaled = below(2) || directories == 0;
-        auto directory = [](std::uint64_t i) { return fmt::format("/m/d{}", i); };
-        for (std::uint64_t i = 0; i < directories; ++i) step({Kind::Mkdir, directory(i)});
-        if (nodes) {
-            // More extents than the inode has room for.
-            step({Kind::Create, "/m/e"});
-            for (std::uint64_t i = 0; i < 6; ++i) step({Kind::Fallocate, "/m/e", {}, i * 16384, 4096});
-        }
-        if (attributes) step({Kind::Setxattr, "/x", "user.large", 0, 800});
-        if (journaled) step({Kind::Write, "/j", {}, 0, 20000}), step({Kind::Fsync, "/j"});
-        perhaps_commit();
-        for (std::uint64_t i = 0; i < directories; i += 2) step({Kind::Create, directory(i) + "/f"});
-        if (nodes) step({Kind::Fallocate, "/m/e", {}, 7 * 16384, 4096});
-        if (attributes) step({Kind::Setxattr, "/x", "user.large", 0, 900});
-        if (journaled) step({Kind::Write, "/j", {}, 3000, 9000}), step({Kind::Fsync, "/j"});
-        perhaps_commit();
-        for (std::uint64_t i = 0; i < directories; ++i) {
-            if (i % 2 == 0) step({Kind::Unlink, directory(i) + "/f"});
-            step({Kind::Rmdir, directory(i)});
-        }
-        if (nodes) step({Kind::Unlink, "/m/e"});
-        if (attributes) step({Kind::Removexattr, "/x", "user.large"});
-        if (journaled) step({Kind::Truncate, "/j", {}, 0, 0});
-        step({Kind::Commit});  // freed now
-        perhaps_commit();
-        const std::string data = fmt::format("/data{}", round);
-        step({below(3) ? Kind::Write : Kind::Direct, data, {}, 0, 120 << 10});
-        if (below(4)) step({below(2) ? Kind::Fsync : Kind::Sync, data});
-        perhaps_commit();
-    }
-    step({Kind::Sync});
-    return w;
-}
-
-// Contents that go through the log, several times as much as it holds, and names between them, so that what is
-// committed goes home beside a transaction that changes the same blocks.
-Workload wrap(std::uint64_t seed) {
-    constexpr std::uint64_t large = 300 << 10;
-    Workload w{
-        fmt::format("wrap, seed {}", seed), {{Kind::Mkdir, "/d"}, {Kind::Create, "/j"}, {Kind::Create, "/k"}}, {}};
-    for (const char* file : {"/j", "/k"}) {
-        w.setup.push_back({Kind::JournalData, file});
-        w.setup.push_back({Kind::Write, file, {}, 0, large});
-    }
-    w.setup.push_back({Kind::Sync});
-    std::mt19937_64 random(seed);
-    auto below = [&](std::uint64_t n) { return random() % n; };
-    for (std::uint64_t round = 0; round < 16; ++round) {
-        const std::string name = fmt::format("/d/n{}", round), file = below(2) ? "/j" : "/k";
-        w.steps.push_back({Kind::Create, name});
-        if (below(2)) w.steps.push_back({Kind::Setxattr, name, "user.small", 0, 40});
-        w.steps.push_back({Kind::Write, file, {}, 4096 * below(4), large - 4096 * below(20) - 16384});
-        if (round > 2 && below(2)) w.steps.push_back({Kind::Unlink, fmt::format("/d/n{}", round - 2 - round % 2)});
-        if (below(2)) w.steps.push_back({below(3) ? Kind::Commit : Kind::Fsync, file});
-        if (below(3) == 0) w.steps.push_back({Kind::Write, name, {}, 0, 100 + below(6000)});
-    }
-    w.steps.push_back({Kind::Sync});
-    return w;
 }
 
 }  // namespace uext4::crash

@@ -162,6 +162,25 @@ TEST_P(Order, AppendAndFsync) {
     EXPECT_EQ(std::ranges::count(order, 'D'), journaled() ? 0 : 2) << order;
 }
 
+// What a descriptor writes past the cache is flushed as well, be it named already or not.
+TEST_P(Order, DirectWritesThatSyncAreFlushed) {
+    alignas(block_size) static std::byte memory[block_size];
+    std::ranges::fill(memory, std::byte{0xd7});
+    for (const int flags : {O_SYNC, O_DSYNC}) {
+        auto file = open("/a", O_CREAT | O_RDWR | O_TRUNC | O_DIRECT | flags);
+        for (const bool in_place : {false, true}) {
+            settle();
+            auto written = file->write(0, ConstBytes(memory));
+            ASSERT_TRUE(written) << written.error().what;
+            // In place it is the times that are in a commit; O_DSYNC needs none.
+            EXPECT_THAT(happened(), testing::MatchesRegex(journaled()                    ? "m*L+FC"
+                                                          : in_place && flags == O_DSYNC ? "DF"
+                                                                                         : "Dm*L+FC"))
+                << (flags == O_DSYNC ? "O_DSYNC" : "O_SYNC") << (in_place ? " in place" : "");
+        }
+    }
+}
+
 TEST_P(Order, NothingIsWrittenForWhatIsCommitted) {
     auto file = open("/a");
     write(*file, 0, 8192);
