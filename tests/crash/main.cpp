@@ -193,7 +193,8 @@ private:
         // Drawn whether they are needed or not, so that who judges does not change what is judged.
         std::mt19937_64 of_recovery(random_());
         const bool cut_again = random_() % 5 == 0, grows = random_() % 4 == 0;
-        const bool by_kernel = random_() % std::max<std::size_t>(o_.kernel, 1) == 0 && kernel_ == Kernel::judges;
+        const bool by_kernel = random_() % std::max<std::size_t>(o_.kernel, 1) == 0 && kernel_ == Kernel::judges &&
+                               kernel_mounts(recording.format);
         Tree tree;
         std::string problem = judge_ourselves(recording, state, tree);
         if (state.kind == CutKind::lying) {

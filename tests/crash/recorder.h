@@ -6,6 +6,7 @@
 #include "tests/crash/operation.h"
 #include "tests/crash/tree.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -36,6 +37,11 @@ inline constexpr Format formats[] = {
     {"small-log", "-b 1024 -g 256 -J size=1", "44M", true, false, 350},
     {"small-log-indirect", "-b 1024 -g 256 -J size=1 -O ^extents,^64bit,^metadata_csum", "44M", true, false, 450},
 };
+
+// Linux takes no log of fewer than 1024 blocks.
+inline bool kernel_mounts(const std::string& format) {
+    return std::ranges::none_of(formats, [&](const Format& f) { return f.name == format && f.log_blocks != 0; });
+}
 
 // What may happen between two steps without anybody asking.
 enum class Between : std::uint8_t { nothing, commit, write_back, both };
