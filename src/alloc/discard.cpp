@@ -22,8 +22,32 @@ void Allocator::finish_discards() {
     MutexLock guard(s.discard_lock);
     // Not those that are queued from now on, which may never end.
     const std::uint64_t last = s.discards_done + s.to_discard.size() + (s.discard_busy ? 1 : 0);
-    while (s.discards_done < last && !s.stop) s.discard_done.wait(s.discard_lock);
+    const std::uint64_t trims = s.trims_begun;
+    while ((s.discards_done < last || s.trims_ended < trims) && !s.stop) s.discard_done.wait(s.discard_lock);
 }
+
+namespace {
+
+// A group's free space is held while this lives: who finds no space meanwhile waits for that (finish_discards).
+class TrimsGroup {
+public:
+    explicit TrimsGroup(AllocatorState& s) : s_(s) {
+        MutexLock guard(s_.discard_lock);
+        ++s_.trims_begun;
+    }
+    ~TrimsGroup() {
+        MutexLock guard(s_.discard_lock);
+        ++s_.trims_ended;
+        s_.discard_done.notify_all();
+    }
+    TrimsGroup(const TrimsGroup&) = delete;
+    TrimsGroup& operator=(const TrimsGroup&) = delete;
+
+private:
+    AllocatorState& s_;
+};
+
+}  // namespace
 
 // Freed clusters whose transaction is durable. On the commit thread: must not block.
 void AllocatorState::released(BlockNr first, std::uint64_t blocks) {
@@ -63,6 +87,7 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
     for (std::uint64_t n = 0; n < s.geometry.group_count; ++n) {
         const GroupNr number(n);
         Group& group = s.group(number);
+        const TrimsGroup trims(s);
         std::vector<std::pair<std::uint32_t, std::uint32_t>> runs;
         Claim held;  // what is discarded cannot be promised meanwhile
         {

@@ -1,6 +1,7 @@
 #include "api/file_system.h"
 
 #include "api/change_pass.h"
+#include "base/seam.h"
 #include "device/open_device.h"
 #include "device/slice_device.h"
 #include "inode/own_inode.h"
@@ -139,7 +140,8 @@ format::Timestamp FileSystem::birth_time(Inode& inode) {
 Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who,
                                         bool check) {
     TRY(changeable(inode));
-    ChangePass pass(maps_);
+    std::optional<ChangePass> pass;
+    if (UEXT4_SEAM(setattr_waits_for_thaw)) pass.emplace(maps_);
     {
         WriteLock guard(inode.rw);
         TRY(change_attributes(inode, change, who, check));

@@ -173,7 +173,8 @@ Result<void> FaultyDevice::write_with(Writer writer, Kind kind, std::uint64_t of
         switch (fault.effect) {
             case Effect::Fail: return injected(fault, *this, request);
             case Effect::Torn:
-                TRY(base_->write(to, in.first(std::min<std::uint64_t>(fault.bytes, in.size()))));
+                TRY(transfer(&BlockDevice::write, Kind::Write, to,
+                             in.first(std::min<std::uint64_t>(fault.bytes, in.size()))));
                 return injected(fault, *this, request);
             case Effect::Lose: return {};
             case Effect::TearSilent: in = in.first(std::min<std::uint64_t>(fault.bytes, in.size())); break;
@@ -189,7 +190,42 @@ Result<void> FaultyDevice::write_with(Writer writer, Kind kind, std::uint64_t of
             case Effect::Stick: break;  // over by now
         }
     }
-    return ((*base_).*writer)(to, in);
+    return transfer(writer, kind, to, in);
+}
+
+Result<void> FaultyDevice::transfer(Writer writer, Kind kind, std::uint64_t offset, ConstBytes in) {
+    const bool within = offset <= size() && in.size() <= size() - offset;
+    if (failed_flush_ == FailedFlush::Keeps || !within) return ((*base_).*writer)(offset, in);
+    MutexLock guard(cache_lock_);
+    TRY(keep_flushed(offset, in.size()));
+    TRY(((*base_).*writer)(offset, in));
+    if (kind == Kind::Fua) flushed_.write(offset, in);
+    return {};
+}
+
+Result<void> FaultyDevice::keep_flushed(std::uint64_t offset, std::uint64_t length) {
+    SparsePages::Page page{};
+    const std::uint64_t end = divide_up(offset + length, SparsePages::page_size);
+    for (std::uint64_t index = offset / SparsePages::page_size; index < end; ++index) {
+        if (flushed_.has_page(index)) continue;
+        const std::uint64_t at = index * SparsePages::page_size;
+        const Bytes whole = Bytes(page).first(std::min(SparsePages::page_size, size() - at));
+        TRY(base_->read(at, whole));
+        flushed_.write(at, whole);
+    }
+    return {};
+}
+
+Result<void> FaultyDevice::drop_unflushed() {
+    if (failed_flush_ == FailedFlush::Keeps) return {};
+    MutexLock guard(cache_lock_);
+    Result<void> dropped;
+    flushed_.for_each([&](std::uint64_t index, const SparsePages::Page& page) {
+        const std::uint64_t at = index * SparsePages::page_size;
+        if (dropped) dropped = base_->write(at, ConstBytes(page).first(std::min(SparsePages::page_size, size() - at)));
+    });
+    if (dropped) flushed_.erase(0, round_up(size(), SparsePages::page_size));
+    return dropped;
 }
 
 Result<void> FaultyDevice::read(std::uint64_t offset, Bytes out) { return read_with(&BlockDevice::read, offset, out); }
@@ -209,10 +245,17 @@ Result<void> FaultyDevice::write_fua(std::uint64_t offset, ConstBytes in) {
 Result<void> FaultyDevice::flush() {
     const DeviceRequest request{Kind::Flush, 0, 0};
     for (const DeviceFault& fault : faults_for(request)) {
-        if (fault.effect == Effect::Fail || fault.effect == Effect::Torn) return injected(fault, *this, request);
+        if (fault.effect == Effect::Fail || fault.effect == Effect::Torn) {
+            TRY(drop_unflushed());
+            return injected(fault, *this, request);
+        }
         if (fault.effect == Effect::Lose) return {};
     }
-    return base_->flush();
+    if (failed_flush_ == FailedFlush::Keeps) return base_->flush();
+    MutexLock guard(cache_lock_);
+    TRY(base_->flush());
+    flushed_.erase(0, round_up(size(), SparsePages::page_size));
+    return {};
 }
 
 Result<void> FaultyDevice::discard(std::uint64_t offset, std::uint64_t length) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device/block_device.h"
+#include "device/sparse_pages.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
@@ -25,7 +26,7 @@ struct DeviceRequest {
 // `skip` pass and the next `times` are hit.
 struct DeviceFault {
     enum class Effect : std::uint8_t {
-        Fail,        // nothing is transferred, the error is `code`
+        Fail,        // nothing is transferred, the error is `code`; a flush: see FailedFlush
         Torn,        // the first `bytes` of a write are written, then the error is `code`
         Lose,        // a write or flush succeeds and does nothing
         TearSilent,  // the first `bytes` of a write are written and it succeeds
@@ -49,9 +50,16 @@ struct DeviceFault {
     std::chrono::nanoseconds delay{0};
 };
 
+// What a device does, when a flush fails, with all that was written since the last one that did not.
+enum class FailedFlush : std::uint8_t {
+    Keeps,  // it is there still, and durable by the next flush
+    Drops,  // it is gone, and reads show what was flushed: a cache that was lost
+};
+
 class FaultyDevice final : public BlockDevice {
 public:
-    explicit FaultyDevice(std::shared_ptr<BlockDevice> base) : base_(std::move(base)) {}
+    explicit FaultyDevice(std::shared_ptr<BlockDevice> base, FailedFlush failed_flush = FailedFlush::Keeps)
+        : base_(std::move(base)), failed_flush_(failed_flush) {}
 
     // Returns a number for remove().
     std::uint64_t add(DeviceFault fault);
@@ -96,8 +104,15 @@ private:
     void wait_until_released(std::uint64_t id);
     Result<void> read_with(Reader reader, std::uint64_t offset, Bytes out);
     Result<void> write_with(Writer writer, DeviceRequest::Kind kind, std::uint64_t offset, ConstBytes in);
+    Result<void> transfer(Writer writer, DeviceRequest::Kind kind, std::uint64_t offset, ConstBytes in);
+    Result<void> keep_flushed(std::uint64_t offset, std::uint64_t length) UEXT4_REQUIRES(cache_lock_);
+    Result<void> drop_unflushed();
 
     std::shared_ptr<BlockDevice> base_;
+    const FailedFlush failed_flush_;
+    Mutex cache_lock_{Rank::Device, "FaultyDevice::cache"};
+    // Of the pages that were written since the last flush, what it made durable.
+    SparsePages flushed_ UEXT4_GUARDED_BY(cache_lock_);
     mutable Mutex lock_{Rank::Device, "FaultyDevice::lock"};
     CondVar released_{"FaultyDevice::released"};
     std::vector<Armed> armed_ UEXT4_GUARDED_BY(lock_);

@@ -123,6 +123,32 @@ TEST_F(FaultyDeviceTest, TornLostMisdirectedAndFlipped) {
     EXPECT_EQ(b, std::byte{5});
 }
 
+TEST_F(FaultyDeviceTest, AFailedFlushDropsWhatWasNotFlushed) {
+    FaultyDevice cached(base, FailedFlush::Drops);
+    auto write = [&](std::uint64_t offset, int value, bool durable = false) {
+        const auto data = filled(1000, value);
+        ASSERT_TRUE(durable ? cached.write_fua(offset, data) : cached.write(offset, data));
+    };
+    write(0, 1);
+    ASSERT_TRUE(cached.flush());
+    write(0, 2);
+    write(500, 3, true);
+    write(9000, 4);
+    write(base->size() - 1000, 5);
+    cached.fail_flushes(EIO, 1);
+    EXPECT_FALSE(cached.flush());
+    EXPECT_EQ(at(499), std::byte{1});
+    EXPECT_EQ(at(500), std::byte{3});
+    EXPECT_EQ(at(9000), std::byte{0});
+    EXPECT_EQ(at(base->size() - 1), std::byte{0});
+    // What is written afterwards is kept by a flush that succeeds.
+    write(9000, 6);
+    EXPECT_TRUE(cached.flush());
+    cached.die();
+    EXPECT_FALSE(cached.flush());
+    EXPECT_EQ(at(9000), std::byte{6});
+}
+
 TEST_F(FaultyDeviceTest, SlowAndStuck) {
     DeviceFault fault;
     fault.effect = Effect::Slow;

@@ -1,4 +1,5 @@
 // A volume that is open: sync, freeze and close.
+#include "base/seam.h"
 #include "volume/volume_state.h"
 
 namespace uext4 {
@@ -160,7 +161,7 @@ Result<void> Volume::freeze() {
     if (s.deleter) s.deleter->finish();
     s.gate.seal();
     auto settle = [&]() -> Result<void> {
-        TRY(s.write_everything());
+        if (UEXT4_SEAM(freeze_writes_back)) TRY(s.write_everything());
         TRY(s.fs().journal.checkpoint_all());
         s.fs().allocator.finish_discards();
         const bool no_orphans = s.orphans->uses_file() && s.orphans->file_is_empty();
@@ -193,6 +194,7 @@ Result<void> Volume::thaw() {
         }
     } const pauses{s};
     Result<void> thawed = s.mmp ? s.mmp->resume() : Result<void>();
+    if (!UEXT4_SEAM(thaw_marks_first)) s.gate.open();
     // Where the block cannot be read, the log has it, as when it cannot be renewed.
     if (thawed || thawed.error().code != EBUSY)
         thawed = s.announce([&](format::SuperBlock& super) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The schedule explorer finds every wrong design, and nothing in the shipped one.
 
-explore_test.py EXPLORER PRODUCT...          the test; UEXT4_LONG=1 for a million schedules
+explore_test.py EXPLORER designs PRODUCT...  the wrong designs, old bugs and the tool
+explore_test.py EXPLORER shipped I/N         the Ith of N parts of the shipped one; UEXT4_LONG=1 for a million schedules
 explore_test.py EXPLORER --write PROOF.md [SCENARIO...]    writes the tables of the document, or the rows of some
 """
 
@@ -233,33 +234,46 @@ def write_tables(path, text, some):
     document.write_text(new, encoding="utf-8")
 
 
-def main():
-    explorer, *rest = sys.argv[1:]
-    designs = designs_of(explorer)
-    writes = rest[:1] == ["--write"]
-    if not writes:
-        check_products(rest)
-        check_designs(designs)
-        check_regressions(explorer)
-        check_tool(explorer, next(d for d in designs if d[2]))
-    some = set(rest[2:]) if writes else set()
-    if some - {scenario for scenario, _, _ in designs}:
-        raise SystemExit(f"there is no such scenario: {some}")
-    designs = [d for d in designs if not some or d[0] in some]
+def explore_all(explorer, designs, workers):
+    """(the rows of wrong designs, those of the shipped one)"""
     failures = []
-    # The suite runs other tests beside this one; who asks for more wants the whole machine.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() if LONG or writes else 1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         wrong = {(scenario, design): pool.submit(check_wrong, explorer, scenario, design, limit)
                  for scenario, design, limit in designs if limit}
         shipped = {scenario: pool.submit(check_shipped, explorer, scenario, failures)
                    for scenario, _, limit in designs if not limit}
-    wrong, shipped = ({key: done.result() for key, done in rows.items()} for rows in (wrong, shipped))
-    text = tables(wrong, shipped)
-    print(text)
-    if writes:
-        write_tables(rest[1], text, some)
+    rows = tuple({key: done.result() for key, done in part.items()} for part in (wrong, shipped))
+    print(tables(*rows))
     if failures:
         raise SystemExit("\n".join(failures))
+    return rows
+
+
+def write(explorer, designs, path, some):
+    if some - {scenario for scenario, _, _ in designs}:
+        raise SystemExit(f"there is no such scenario: {some}")
+    rows = explore_all(explorer, [d for d in designs if not some or d[0] in some], os.cpu_count())
+    write_tables(path, tables(*rows), some)
+
+
+def main():
+    explorer, part, *rest = sys.argv[1:]
+    designs = designs_of(explorer)
+    # Each part is a test beside which the suite runs others; who asks for more wants the whole machine.
+    workers = os.cpu_count() if LONG else 1
+    if part == "--write":
+        write(explorer, designs, rest[0], set(rest[1:]))
+    elif part == "shipped":
+        number, parts = map(int, rest[0].split("/"))
+        explore_all(explorer, [d for d in designs if not d[2]][number - 1::parts], workers)
+    elif part == "designs":
+        check_products(rest)
+        check_designs(designs)
+        check_regressions(explorer)
+        check_tool(explorer, next(d for d in designs if d[2]))
+        explore_all(explorer, [d for d in designs if d[2]], workers)
+    else:
+        raise SystemExit(__doc__)
 
 
 main()

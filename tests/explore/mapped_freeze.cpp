@@ -1,10 +1,8 @@
 // Problem K: stores through maps stop at a freeze, and go on at the thaw.
+#include "tests/explore/freezing.h"
 #include "tests/explore/mapped.h"
 
 #include <fcntl.h>
-#include <linux/falloc.h>
-
-#include <optional>
 
 namespace uext4::explore {
 namespace {
@@ -14,30 +12,25 @@ constexpr std::size_t size = 8192;
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
 
 void run(World& w) {
+    Freezing freezing(w);
     {
         Mapped mapped(w, "/f", size);
         mapped.store(0, 1, '0');
         w.run({{"freeze",
                 [&] {
-                    w.expect(w.fs().freeze(), "freeze");
-                    w.cut_power();
-                    const std::string frozen = w.read(mapped.file(), 0, size);
-                    w.pause();
-                    w.cut_power();
-                    w.require(frozen == w.read(mapped.file(), 0, size), "a frozen file changed");
-                    w.expect(w.fs().thaw(), "thaw");
+                    freezing.freeze_and_thaw();
                     mapped.resume();
                 }},
                {"store",
                 [&] {
-                    mapped.store(0, 4, '1');
-                    mapped.store(4096, 4, '2');
+                    freezing.store([&] { mapped.store(0, 4, '1'); });
+                    freezing.store([&] { mapped.store(4096, 4, '2'); });
                 }},
                {"load", [&] { w.require_bytes("a load", mapped.load(0, 4), "a01"); }}});
         w.require_bytes("the first store", w.read(mapped.file(), 0, 4), "1");
         w.require_bytes("the second store", w.read(mapped.file(), 4096, 4), "2");
     }
-    w.compare_cuts_clean();
+    freezing.judge();
     w.remount();
     w.require_bytes("the second store", w.read(*w.open("/f"), 4096, 4), "2");
     w.unmount();

@@ -6,6 +6,7 @@
 #include "tests/designs/design.h"
 #include "tests/explore/failing_device.h"
 #include "tests/explore/token_scheduler.h"
+#include "tests/explore/watched_device.h"
 
 #include <functional>
 #include <map>
@@ -68,12 +69,17 @@ public:
     void require_bytes(std::string_view what, std::string_view bytes, std::string_view allowed);
     // Yields: other threads may go first here.
     void pause();
+    // No choices meanwhile, and no steps: for a body that judges.
+    void quietly(const std::function<void()>& look);
+    // A write to the device is wrong.
+    void forbid_writes(bool on) { watched_->forbid_writes(on); }
 
     // ---- what the device holds now, as a power cut would leave it: mounted, judged and looked at after the run
     void cut_power();
-    // The cuts so far are of a frozen device: all alike, sound without a replay.
-    void compare_cuts_clean();
     void after_cut(const std::function<void(World&)>& look);
+    std::shared_ptr<MemoryDevice> image() const { return device_->clone(); }
+    // In a world of its own, which is not mounted.
+    void on(std::shared_ptr<MemoryDevice> image, const std::function<void(World&)>& look);
 
     // ---- afterwards
     void unmount();  // and checks the image
@@ -91,6 +97,7 @@ public:
     }
     // Unmounts and mounts, which bodies may do: nothing of the file system may be open. The image is not checked.
     void reopen();
+    // Sound as it is, and closed.
     void check_image();
 
 private:
@@ -99,6 +106,7 @@ private:
     std::shared_ptr<MemoryDevice> device_;
     TokenScheduler* scheduler_;
     std::shared_ptr<FailingDevice> failing_;
+    std::shared_ptr<WatchedDevice> watched_;
     bool healed_ = false;
     std::unique_ptr<FileSystem> fs_;
     std::vector<std::shared_ptr<MemoryDevice>> cuts_;

@@ -14,6 +14,7 @@
 #include <span>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace uext4::explore {
@@ -28,7 +29,7 @@ public:
     static constexpr unsigned idle_timer_limit = 400;
 
     // While quiet, threads are switched only when they must be, and nothing counts as a step: for making and judging.
-    void set_quiet(bool quiet) { quiet_ = quiet; }
+    bool set_quiet(bool quiet) { return std::exchange(quiet_, quiet); }
     // The thread whose progress counts; those of the library itself, driven by timers, are none.
     void counts_as_progress(const std::string& prefix) { progress_prefix_ = prefix; }
     // Whether a request fails: 0 no, 1 this one, 2 from now on. Always 0 while quiet.

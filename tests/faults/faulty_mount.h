@@ -33,7 +33,7 @@ class FaultyMount {
 public:
     explicit FaultyMount(std::shared_ptr<MemoryDevice> image) : initial(image->clone()), memory(std::move(image)) {
         recorder = std::make_shared<RecordingDevice>(memory);
-        faulty = std::make_shared<FaultyDevice>(recorder);
+        faulty = std::make_shared<FaultyDevice>(recorder, FailedFlush::Drops);
     }
 
     Result<void> mount(const std::string& text = "", bool background = false) {
