@@ -300,15 +300,17 @@ Result<void> check_direct_write(const Inode& inode, std::uint64_t offset, std::s
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
     if (inode.data_in_journal()) return read_file(inode, offset, out);
     if (UEXT4_SEAM(direct_reads_write_back)) TRY(write_back(inode, offset, offset + out.size()));
+    // It may have become a journaled file meanwhile, and does not from here on.
     ReadLock guard(inode.rw);
-    return read_places(inode, offset, out);
+    return inode.data_in_journal() ? read_file(inode, offset, out) : read_places(inode, offset, out);
 }
 
 Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out) {
-    if (out.size() >= least_around_cache && offset % inode.fs().block_size() == 0 && !inode.data_in_journal()) {
-        // Writers are kept out, so what is not cached now stays so.
+    if (out.size() >= least_around_cache && offset % inode.fs().block_size() == 0) {
+        // Writers are kept out, so what is not cached now stays so; and so is who makes it a journaled file.
         ReadLock guard(inode.rw);
-        if (!any_cached(inode, offset, offset + out.size())) return read_places(inode, offset, out);
+        if (!inode.data_in_journal() && !any_cached(inode, offset, offset + out.size()))
+            return read_places(inode, offset, out);
     }
     return read_file(inode, offset, out);
 }
