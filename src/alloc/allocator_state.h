@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <set>
 #include <vector>
 
 namespace uext4 {
@@ -123,8 +124,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint64_t discards_done = 0;
     std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
     bool stop = false, discard_busy = false;
-    // Groups whose free space discard_free() holds, or has held.
-    std::uint64_t trims_begun = 0, trims_ended = 0;
+    // Each group whose free space discard_free() has held has had a number; those that it holds.
+    std::uint64_t trims_begun = 0;
+    std::set<std::uint64_t> trims;
     Thread discard_thread;
 
     std::uint32_t ratio() const { return geometry.cluster_ratio; }

@@ -22,8 +22,9 @@ void Allocator::finish_discards() {
     MutexLock guard(s.discard_lock);
     // Not those that are queued from now on, which may never end.
     const std::uint64_t last = s.discards_done + s.to_discard.size() + (s.discard_busy ? 1 : 0);
-    const std::uint64_t trims = s.trims_begun;
-    while ((s.discards_done < last || s.trims_ended < trims) && !s.stop) s.discard_done.wait(s.discard_lock);
+    const std::uint64_t last_trim = s.trims_begun;
+    const auto trimming = [&] { return !s.trims.empty() && *s.trims.begin() <= last_trim; };
+    while ((s.discards_done < last || trimming()) && !s.stop) s.discard_done.wait(s.discard_lock);
 }
 
 namespace {
@@ -33,11 +34,12 @@ class TrimsGroup {
 public:
     explicit TrimsGroup(AllocatorState& s) : s_(s) {
         MutexLock guard(s_.discard_lock);
-        ++s_.trims_begun;
+        number_ = ++s_.trims_begun;
+        s_.trims.insert(number_);
     }
     ~TrimsGroup() {
         MutexLock guard(s_.discard_lock);
-        ++s_.trims_ended;
+        s_.trims.erase(number_);
         s_.discard_done.notify_all();
     }
     TrimsGroup(const TrimsGroup&) = delete;
@@ -45,6 +47,7 @@ public:
 
 private:
     AllocatorState& s_;
+    std::uint64_t number_ = 0;
 };
 
 }  // namespace
