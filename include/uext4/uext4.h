@@ -141,11 +141,10 @@ UEXT4_API int uext4_flink(uext4_file* file, const char* path);
 /* Where the bytes of a file lie: calls `visit` for each run in order, holes left out, until it returns nonzero, which
  * is then the result. Of runs that reach out of `offset` to `offset + length`, the blocks within are shown. `visit` may
  * use the file system; while somebody changes the file, what it is shown is of several moments. */
-#define UEXT4_EXTENT_UNPLACED 1u /* dirty in memory: no block is chosen yet, `physical` is 0 */
-#define UEXT4_EXTENT_UNNAMED 2u  /* in blocks that no structure on the device names yet as written */
-#define UEXT4_EXTENT_INLINE 4u   /* in the inode itself, `physical` is 0 */
-#define UEXT4_EXTENT_UNWRITTEN \
-    8u /* allocated, zeros on the device; what is newer in the cache shows once it is synced */
+#define UEXT4_EXTENT_UNPLACED 1u  /* dirty in memory: no block is chosen yet, `physical` is 0 */
+#define UEXT4_EXTENT_UNNAMED 2u   /* in blocks that no structure on the device names yet as written */
+#define UEXT4_EXTENT_INLINE 4u    /* in the inode itself, `physical` is 0 */
+#define UEXT4_EXTENT_UNWRITTEN 8u /* allocated, reads as zeros but where the cache has data (sync first) */
 typedef struct uext4_extent {
     uint64_t offset, length; /* bytes of the file */
     uint64_t physical;       /* byte of the image */
