@@ -48,8 +48,17 @@ TEST_P(EveryFormat, BlocksThatBeginWithTheMagicAreEscaped) {
     h.stop();
     ASSERT_TRUE(m.journal->commit_all());
     auto crashed = device->clone();
-    recovered(*crashed, shape);
     std::vector<std::byte> bytes(shape.block_size);
+    // In the log nobody takes it for one of the log's own.
+    unsigned without = 0;
+    for (std::uint32_t i = 1; i < shape.log_blocks; ++i) {
+        ASSERT_TRUE(crashed->read(log_place(shape, i).value * shape.block_size, bytes));
+        if (view_as<Be32>(ConstBytes(bytes), 4).get() != 7u) continue;
+        EXPECT_EQ(view_as<Be32>(ConstBytes(bytes)).get(), 0u);
+        ++without;
+    }
+    EXPECT_EQ(without, 1u);
+    recovered(*crashed, shape);
     ASSERT_TRUE(crashed->read(5 * shape.block_size, bytes));
     EXPECT_EQ(view_as<Be32>(ConstBytes(bytes)), j::magic);
     EXPECT_EQ(view_as<Be32>(ConstBytes(bytes), 4), 7u);
