@@ -167,6 +167,34 @@ TEST_P(Layouts, ReadingSurvivesChanges) {
     fs.check();
 }
 
+// A reader who stands in the first names, which lie in the inode perhaps, goes on where they lie when there are more.
+TEST_P(Layouts, ReadingGoesOnWhereTheNamesHaveMoved) {
+    for (std::size_t first = 1; first <= 8; ++first) {
+        TestFs fs(GetParam().options);
+        auto directory = fs.make_directory(fs.root(), "d");
+        std::map<std::string, int> seen;
+        for (int i = 0; i < 6; ++i) {
+            seen[fmt::format("n{}", i)] = 0;
+            ASSERT_TRUE(fs.make_file(*directory, fmt::format("n{}", i)));
+        }
+        std::uint64_t cookie = 0;
+        const auto read = [&](std::size_t most) {
+            std::size_t n = 0;
+            EXPECT_TRUE(fs.names().read(*directory, cookie, [&](const DirectoryEntry& entry) {
+                if (n++ == most) return false;
+                cookie = entry.next;
+                if (const auto name = seen.find(std::string(entry.name)); name != seen.end()) ++name->second;
+                return true;
+            }));
+        };
+        read(first);
+        for (int i = 0; i < 40; ++i) ASSERT_TRUE(fs.make_file(*directory, fmt::format("later-{}-{}", i, first)));
+        read(1000);
+        for (const auto& [name, times] : seen) EXPECT_EQ(times, 1) << name << ", moved behind " << first << " entries";
+        fs.check();
+    }
+}
+
 TEST_P(Layouts, ThreadsShareDirectories) {
     TestFs fs(GetParam().options);
     auto left = fs.make_directory(fs.root(), "left");
@@ -222,6 +250,7 @@ INSTANTIATE_TEST_SUITE_P(Images, Layouts,
                          ::testing::Values(Layout{"default", "", 20000}, Layout{"small_blocks", "-b 1024", 6000},
                                            Layout{"no_index", "-O ^dir_index", 1500},
                                            Layout{"inline_data", "-O inline_data -I 512", 3000},
+                                           Layout{"inline_linear", "-O inline_data,^dir_index -I 512", 600},
                                            Layout{"large_dir", "-O large_dir -b 1024", 20000},
                                            Layout{"no_checksums", "-O ^metadata_csum", 6000},
                                            Layout{"indirect", "-O ^extent,^64bit -b 1024", 3000},
