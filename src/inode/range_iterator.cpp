@@ -18,8 +18,8 @@ Result<bool> RangeIterator::look_held(std::uint64_t most) {
 Result<bool> RangeIterator::moved_held() {
     if (inode_.places().cookie() == run_.cookie) return false;
     const Mapping before = run_;
-    TRY(look_held());
-    return run_.place != before.place || run_.block != before.block || run_.end() < before.end();
+    const bool more = TRY(look_held());
+    return !more || run_.place != before.place || run_.block != before.block || run_.end() < before.end();
 }
 
 }  // namespace uext4
