@@ -3,6 +3,7 @@
 #include "journal/log_fixture.h"
 #include "sync/thread.h"
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 
@@ -54,6 +55,53 @@ TEST(LogCrash, EveryPrefixOfTheWritesIsACommittedState) {
         }
     }
     EXPECT_EQ(promised, rounds);
+}
+
+// What a transaction changes before it frees the block never goes home in place of what was committed of it: the log
+// has no room, so the older images go home while that transaction runs.
+TEST(LogCrash, WhatIsChangedAndFreedGoesHomeAsItWasCommitted) {
+    LogShape shape;
+    shape.log_blocks = 164;
+    constexpr unsigned width = 8, rounds = 120, counter = 20, never_committed = 255;
+    using Values = std::array<unsigned, width>;  // of the blocks from 30 on; 0: free, so it may hold anything
+    std::vector<Values> committed(1);
+    auto base = make_log(shape);
+    auto before = base->clone();
+    auto device = std::make_shared<RecordingDevice>(base);
+    {
+        Mounted m(*device, shape);
+        const auto commit = [&](Handle handle, const Values& values) {
+            m.put(handle, counter, static_cast<unsigned>(committed.size()));
+            committed.push_back(values);
+            handle.stop();
+            ASSERT_TRUE(m.journal->commit_all());
+        };
+        for (unsigned n = 1; n <= rounds; ++n) {
+            Values values = committed.back();
+            Handle use = m.start(4);
+            m.put(use, 30 + n % width, n);
+            values[n % width] = n;
+            commit(std::move(use), values);
+            Handle free = m.start(4);
+            const unsigned freed = (n + 3) % width;
+            m.put(free, 30 + freed, never_committed);
+            ASSERT_TRUE(free.forget(BlockNr(30 + freed)));
+            values[freed] = 0;
+            commit(std::move(free), values);
+        }
+        ASSERT_GT(m.journal->counters().checkpoints, rounds);
+        ASSERT_TRUE(m.journal->close());
+    }
+    for (const RecordedWrite& write : device->log()) {
+        ASSERT_TRUE(RecordingDevice::apply(write, *before));
+        auto cut = before->clone();
+        recovered(*cut, shape);
+        const unsigned n = byte_of(*cut, shape, counter);
+        for (unsigned i = 0; i < width; ++i)
+            if (const unsigned value = committed[n][i]; value != 0) {
+                ASSERT_EQ(byte_of(*cut, shape, 30 + i), value) << "block " << i << " after " << n << " commits";
+            }
+    }
 }
 
 TEST(LogCrash, CountersOfFourThreadsAreRecovered) {
