@@ -4,6 +4,7 @@
 #include "volume/journal_location.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -167,8 +168,9 @@ std::shared_ptr<MemoryDevice> clean_fast_commit_image(std::string_view features)
     const InodeRef top = must(fs->root());
     (void)must(fs->create(*top, "folder", S_IFDIR | 0755, 0, {}, root, true));
     (void)must(fs->create(*top, "goes", S_IFDIR | 0755, 0, {}, root, true));
-    for (const char* name : {"/grows", "/shrinks", "/renamed", "/linked", "/removed", "/folder/inner"})
+    for (const char* name : {"/grows", "/shrinks", "/renamed", "/linked", "/removed", "/zeroed", "/folder/inner"})
         write(name, 0, 20000);
+    must(must(fs->open_path("/filled", O_CREAT | O_RDWR, 0644, root))->fallocate(0, 0, 20480));
     for (unsigned i = 0; i < 40; ++i) write("/pieces", std::uint64_t{i} * 4096 + 1024, 900);
     must(fs->unmount());
     return device;
@@ -186,6 +188,9 @@ FastCommitImage everything_of(const MemoryDevice& clean) {
         write(fs, "/new", 0, 7000);
         must(must(fs.open_path("/new", O_RDWR, 0, root))->fallocate(0, 20480, 8192));
         write(fs, "/grows", 20000, 9000);
+        // Blocks that stay where they are and change what they are: unwritten to written, and back.
+        write(fs, "/filled", 4096, 8000);
+        must(must(fs.open_path("/zeroed", O_RDWR, 0, root))->fallocate(FALLOC_FL_ZERO_RANGE, 4096, 8192));
         const auto made = parts(fs, "/made");
         (void)must(fs.create(*made.directory, "made", S_IFDIR | 0750, 0, {}, root, true));
         write(fs, "/made/file", 0, 3000);
@@ -197,7 +202,7 @@ FastCommitImage everything_of(const MemoryDevice& clean) {
         const std::size_t slash = text.rfind('/');
         out.name(format::fc_create, slash ? text.substr(0, slash) : "/", out.number(path), text.substr(slash + 1));
     }
-    for (const char* path : {"/new", "/made/file", "/grows"}) {
+    for (const char* path : {"/new", "/made/file", "/grows", "/filled", "/zeroed"}) {
         out.ranges(path);
         out.inode(path);
     }
