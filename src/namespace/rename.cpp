@@ -187,7 +187,8 @@ struct Held {
 };
 
 Result<Held> hold_all(Handle& handle, Move& move) {
-    TRY(names::join(handle, {&move.from_dir, &move.to_dir, move.source.get(), move.target.get()}));
+    TRY(names::join(handle, {&move.from_dir, &move.to_dir, move.target.get()}));
+    if (UEXT4_SEAM(moved_inodes_join)) TRY(names::join(handle, {move.source.get()}));
     Held held;
     held.from = TRY(Directory(move.from_dir).hold(handle, move.from));
     if (move.target) held.to = TRY(Directory(move.to_dir).hold(handle, move.to));
@@ -288,7 +289,7 @@ Result<void> move_entry(Handle& handle, Move& move, Held& held) {
         TRY(names::touch_directory(handle, move.from_dir, from_delta + to_delta));
     }
     if (move.target) TRY(names::drop_link(move.state, handle, *move.target));
-    return names::change_ctime(handle, source);
+    return UEXT4_SEAM(moved_inodes_join) ? names::change_ctime(handle, source) : Result<void>();
 }
 
 enum class Attempt { done, flush_source, wait_for_busy };
@@ -305,7 +306,8 @@ Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const Ino
     TRY(check_permission(move));
     const bool replaces_file =
         move.target && !move.exchange() && move.target->is_regular() && move.source->is_regular();
-    if (may_ask && replaces_file && move.source != flushed) return Attempt::flush_source;
+    if (UEXT4_SEAM(replacements_are_flushed) && may_ask && replaces_file && move.source != flushed)
+        return Attempt::flush_source;
     if (UEXT4_SEAM(rename_locks_children) && !lock_children(move, locks)) return Attempt::wait_for_busy;
     TRY(check_kinds(move));
     Handle handle = TRY(move.state.fs.journal.start(credits_for(move)));
