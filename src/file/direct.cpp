@@ -343,7 +343,8 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     // A reader or a client map may have begun before.
     if (UEXT4_SEAM(overwrites_refresh)) TRY(refresh_cache(inode, offset, in, true));
     MutexLock map(inode.map_lock);
-    const bool moved = TRY(range.moved_held()) || inode.places().overwrites() != overwrites;
+    const bool moved = TRY(range.moved_held())
+    || inode.places().overwrites() != overwrites;
     return !(UEXT4_SEAM(overwrites_compare) && moved) && end <= inode.disk_size();
 }
 

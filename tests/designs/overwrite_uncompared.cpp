@@ -4,13 +4,14 @@
 namespace uext4::designs {
 namespace {
 
-const Register registered({.name = "overwrite-uncompared",
-                           .problem = "C",
-                           .seams = {"overwrites_compare"},
-                           .change = "a direct overwrite does not ask whether its blocks are left, or were written to meanwhile",
-                           .seen = "the overwrite is lost in blocks that the file has left, or below what a map had brought in",
-                           .ends_as = {explore::Failure::wrong},
-                           .found = {{"direct-moved", 8000}}});
+const Register registered(
+    {.name = "overwrite-uncompared",
+     .problem = "C",
+     .seams = {"overwrites_compare"},
+     .change = "a direct overwrite does not ask whether its blocks are left, or were written to meanwhile",
+     .seen = "the overwrite is lost in blocks that the file has left, or below what a map had brought in",
+     .ends_as = {explore::Failure::wrong},
+     .found = {{"direct-moved", 8000}}});
 
 }  // namespace
 }  // namespace uext4::designs

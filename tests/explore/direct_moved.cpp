@@ -1,5 +1,5 @@
-// Problem C, on a device that fails: a direct overwrite, while a store through a map to the same block is written back to
-// other blocks, as the device did not take the old ones, and the folio is gone again.
+// Problem C, on a device that fails: a direct overwrite, while a store through a map to the same block is written back
+// to other blocks, as the device did not take the old ones, and the folio is gone again.
 #include "tests/explore/mapped.h"
 
 #include <fcntl.h>

@@ -4,7 +4,7 @@
 
 namespace uext4::explore {
 
-// A device does nothing to what it says has failed. (Torn writes are for the crash states.)
+// A device does nothing to what it says it has not read or written. (Torn writes are for the crash states.)
 Result<void> FailingDevice::may_fail(const char* what, bool may, bool& for_good, std::source_location where) {
     if (may && !for_good && failed_ < plan_.times) {
         const int chosen = scheduler_.choose_error(what, where);
@@ -29,20 +29,51 @@ Result<void> FailingDevice::read(std::uint64_t offset, Bytes out) {
     return base_->read(offset, out);
 }
 
+Result<void> FailingDevice::keep_before(std::uint64_t offset, std::uint64_t length) {
+    if (!plan_.flushes) return {};
+    Before before{offset, std::vector<std::byte>(length)};
+    TRY(base_->read(offset, before.bytes));
+    unflushed_.push_back(std::move(before));
+    return {};
+}
+
+Result<void> FailingDevice::drop_unflushed() {
+    while (!unflushed_.empty()) {
+        const Before before = std::move(unflushed_.back());
+        unflushed_.pop_back();
+        TRY(base_->write(before.offset, before.bytes));
+    }
+    return {};
+}
+
 Result<void> FailingDevice::write(std::uint64_t offset, ConstBytes in) {
     TRY(may_fail("write", plan_.writes && touches(offset, in.size()), writes_fail_, std::source_location::current()));
+    TRY(keep_before(offset, in.size()));
     return base_->write(offset, in);
 }
 
 Result<void> FailingDevice::write_fua(std::uint64_t offset, ConstBytes in) {
     TRY(may_fail("durable write", plan_.writes && touches(offset, in.size()), writes_fail_,
                  std::source_location::current()));
+    // It stays, whatever becomes of what was written there before.
+    for (Before& before : unflushed_) {
+        const std::uint64_t from = std::max(offset, before.offset);
+        const std::uint64_t to = std::min(offset + in.size(), before.offset + before.bytes.size());
+        if (from < to)
+            std::ranges::copy(in.subspan(from - offset, to - from), before.bytes.begin() + (from - before.offset));
+    }
     return base_->write_fua(offset, in);
 }
 
 Result<void> FailingDevice::flush() {
-    TRY(may_fail("flush", plan_.flushes, flushes_fail_, std::source_location::current()));
-    return base_->flush();
+    if (Result<void> failed = may_fail("flush", plan_.flushes, flushes_fail_, std::source_location::current());
+        !failed) {
+        TRY(drop_unflushed());
+        return failed;
+    }
+    TRY(base_->flush());
+    unflushed_.clear();
+    return {};
 }
 
 }  // namespace uext4::explore

@@ -1,4 +1,5 @@
-// A device whose requests fail where the explorer chooses: a few in each schedule, once or from then on.
+// A device whose requests fail where the explorer chooses: a few in each schedule, once or from then on. What a flush
+// that fails should have made durable is lost, and no later one tells of it.
 #pragma once
 
 #include "device/memory_device.h"
@@ -40,6 +41,8 @@ public:
 private:
     bool touches(std::uint64_t offset, std::uint64_t length) const;
     Result<void> may_fail(const char* what, bool may, bool& for_good, std::source_location where);
+    Result<void> keep_before(std::uint64_t offset, std::uint64_t length);
+    Result<void> drop_unflushed();
 
     std::shared_ptr<MemoryDevice> base_;
     TokenScheduler& scheduler_;
@@ -47,6 +50,12 @@ private:
     std::vector<Range> log_;
     unsigned failed_ = 0;
     bool writes_fail_ = false, reads_fail_ = false, flushes_fail_ = false;
+    // What was there before each write since the last flush; only where flushes may fail.
+    struct Before {
+        std::uint64_t offset;
+        std::vector<std::byte> bytes;
+    };
+    std::vector<Before> unflushed_;
 };
 
 }  // namespace uext4::explore

@@ -62,9 +62,10 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"fsync-rename",
-                           "fsync against rename: a replaced file is empty, short or mixed after a power cut, or a name is gone",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
+const Register registered(
+    {"fsync-rename",
+     "fsync against rename: a replaced file is empty, short or mixed after a power cut, or a name is gone",
+     "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
 }  // namespace uext4::explore
