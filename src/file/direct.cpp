@@ -84,17 +84,17 @@ Result<void> look_with_block(Inode& inode, RangeIterator& range, bool may_use_re
     const LogicalBlock first(range.at() / bs);
     MutexLock guard(inode.map_lock);
     Places& places = inode.places();
-    TRY(range.look_held());
+    (void)TRY(range.look_held());
     if (range.run().place == Place::hole) {
         TRY(places.reserve(first, range.length() / bs, may_use_reserve));
         progress.promised = range.run_end();
-        TRY(range.look_held());
+        (void)TRY(range.look_held());
     }
     if (range.run().place == Place::reserved) {
         const Places::Granted g = TRY(places.grant(first, range.length() / bs, may_use_reserve));
         // Others look into the file meanwhile, and must not see what the device has there.
         if (UEXT4_SEAM(new_blocks_expect_data)) places.expect_data(first, first + g.count);
-        TRY(range.look_held());
+        (void)TRY(range.look_held());
     }
     return {};
 }
@@ -215,7 +215,7 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     for (RangeIterator range(inode, offset, end); !range.done(); range.next()) {
         {
             MutexLock map(inode.map_lock);
-            TRY(range.look_held());
+            (void)TRY(range.look_held());
             if (!in_use) in_use = inode.places().use();
         }
         const Place place = range.run().place;
@@ -332,7 +332,7 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     RangeIterator range(inode, offset, end);
     {
         MutexLock map(inode.map_lock);
-        TRY(range.look_held());
+        (void)TRY(range.look_held());
         if (range.run().place != Place::mapped || range.run_end() < end || end > inode.disk_size()) return false;
         in_use = inode.places().use();
         overwrites = inode.places().overwrites();

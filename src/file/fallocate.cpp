@@ -131,7 +131,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
             MutexLock guard(inode.map_lock);
             const std::uint64_t at = range.at();
             if (at == first) inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
-            TRY(range.look_held());
+            (void)TRY(range.look_held());
             const LogicalBlock block(at / bs);
             std::uint64_t blocks = range.length() / bs;
             if (range.run().place == Place::mapped) {

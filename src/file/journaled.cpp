@@ -109,7 +109,7 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
         RangeIterator range(inode, at, at + bs);
         {
             MutexLock guard(inode.map_lock);
-            TRY(range.look_held());
+            (void)TRY(range.look_held());
             inode.note_tid(handle.tid(), true);
         }
         if (const Place place = range.run().place; place != Place::mapped)

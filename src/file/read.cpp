@@ -31,7 +31,7 @@ Result<void> plan_folio(Inode& inode, LockedFolio& folio, std::vector<Piece>& pi
             range.go_to(range.at() + bs);
             continue;
         }
-        TRY(range.look_held());
+        (void)TRY(range.look_held());
         for (const std::uint64_t run_end = range.run_end(); range.at() < run_end; range.go_to(range.at() + bs)) {
             const std::uint64_t where = range.at() - start;
             if (folio->uptodate >> (where / bs) & 1) continue;

@@ -34,7 +34,7 @@ Result<BlockNr> last_block(Inode& inode) {
     MutexLock guard(inode.map_lock);
     if (inode.size() % bs == 0) return BlockNr();
     RangeIterator last(inode, inode.size(), inode.size() + 1);
-    TRY(last.look_held());
+    (void)TRY(last.look_held());
     return last.run().place == Place::mapped ? last.block() : BlockNr();
 }
 

@@ -83,7 +83,7 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     Tail out;
     if (size % folio_size == 0) return out;
     RangeIterator last(inode, size, size + 1);
-    TRY(last.look());
+    (void)TRY(last.look());
     const Place place = last.run().place;
     const bool partial = size % bs != 0;
     out.folio = TRY(pages.lock_for_change(size / folio_size, partial && place != Place::hole));

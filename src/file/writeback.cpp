@@ -166,11 +166,11 @@ private:
     Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item) {
         Places& places = inode_.places();
         RangeIterator range(inode_, logical * bs_, (logical + count) * bs_);
-        TRY(range.look_held());
+        (void)TRY(range.look_held());
         if (range.run().place == Place::hole) {
             // Dirty without a promise: an earlier write to its blocks failed and gave them back.
             TRY(places.reserve(LogicalBlock(logical), range.length() / bs_, true));
-            TRY(range.look_held());
+            (void)TRY(range.look_held());
         }
         Segment s{logical, range.length() / bs_, range.run().place, range.run().block, item};
         if (s.place == Place::reserved) {
@@ -373,7 +373,7 @@ private:
                 if (s.place == Place::inline_data) return name_inline(handle, s);
                 // Run by run: where one finds no space, the size has what is named already.
                 for (bool has_room = true; has_room;) {
-                    TRY(range.look_held());
+                    (void)TRY(range.look_held());
                     const LogicalBlock next(range.run_end() / bs_);
                     const LogicalBlock at =
                         TRY(inode_.places().name(handle, LogicalBlock(range.at() / bs_), range.length() / bs_, reach));
