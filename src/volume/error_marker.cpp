@@ -27,6 +27,7 @@ void ErrorMarker::begin() {
 
 void ErrorMarker::run() {
     MutexLock guard(lock_);
+    const std::function<void()>& mark = mark_;  // the same from start() on
     while (!stop_) {
         if (!std::exchange(wanted_, false)) {
             changed_.wait(lock_);
@@ -34,7 +35,7 @@ void ErrorMarker::run() {
         }
         guard.unlock();
         try {
-            mark_();
+            mark();
         } catch (const std::bad_alloc&) {  // by the next sync, then
         }
         guard.lock();
