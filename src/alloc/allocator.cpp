@@ -146,4 +146,21 @@ bool Allocator::is_system_block(BlockNr block) const {
     return state_->touches_system(g.group_of(block), block, 1);
 }
 
+bool Allocator::cannot_be_of(InodeNr owner, BlockNr first, std::uint64_t count) const {
+    State& s = *state_;
+    const format::Geometry& g = s.geometry;
+    if (first.value < g.first_data_block || first.value >= g.blocks_count || count > g.blocks_count - first.value)
+        return true;
+    if (owner.value != g.journal_inode && s.log.touch(first.value, first.value + count)) return true;
+    while (count > 0) {
+        const GroupNr group = g.group_of(first);
+        const std::uint64_t end = g.first_block(group).value + g.blocks_in_group(group);
+        const std::uint64_t here = std::min(count, end - first.value);
+        if (s.touches_system(group, first, here)) return true;
+        first = first + here;
+        count -= here;
+    }
+    return false;
+}
+
 }  // namespace uext4

@@ -127,6 +127,9 @@ public:
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;
     bool is_system_block(BlockNr block) const;  // superblock, descriptors, bitmaps, inode tables
+    // Of blocks that the map or the attributes of inode `owner` name: at least one is no block, is the file system's
+    // own, or the log's, and it is not the log's inode that names it. `count` > 0.
+    bool cannot_be_of(InodeNr owner, BlockNr first, std::uint64_t count = 1) const;
 
     // ---- blocks that the device did not take, now free; others are handed out before them, near a goal or not
     void avoid(Grant grant);
@@ -168,7 +171,7 @@ public:
     // Hears of each bitmap that is damaged and of each one, or block of an inode table, that cannot be read, with its
     // group's lock held; false: nothing is allocated any more. Before there are users.
     void set_on_damage(std::function<bool(const Error&)> told);
-    // Where the log lies, which no bitmap may call free. Before there are users.
+    // Where the log lies, which no bitmap may call free and no other file may have. Before there are users.
     void set_log(const std::vector<BlockRun>& runs);
     const format::Geometry& geometry() const;
     std::uint64_t granted_clusters() const;  // for tests: outstanding

@@ -348,7 +348,7 @@ Result<void> Allocator::free_within_group(Handle& handle, BlockNr first, std::ui
     const GroupNr number = s.group_of(first);
     const std::uint32_t index = s.cluster_index(first),
                         clusters = static_cast<std::uint32_t>(divide_up(count, s.ratio()));
-    if (s.touches_system(number, first, count))
+    if (s.touches_system(number, first, count) || s.log.touch(first.value, first.value + count))
         return fail(EUCLEAN, "group {}: freeing blocks {}..{}, which belong to the file system", number, first,
                     first + (count - 1));
     Group& group = s.group(number);

@@ -18,7 +18,7 @@ Result<void> ExtentTree::check_data_blocks(Bytes node, BlockNr where) {
     for (unsigned i = 0; i < node_entries(node); ++i) {
         const ExtentLeaf e = node_extent(node, i);
         const BlockNr last = e.start() + (e.count() - 1);
-        if (context_.allocator.is_system_block(e.start()) || context_.allocator.is_system_block(last))
+        if (context_.allocator.cannot_be_of(owner_.number(), e.start(), e.count()))
             return fail(EUCLEAN, "inode {}: extent node in block {}: entry {}: blocks {}..{} are the file system's own",
                         owner_.number(), where, i, e.start(), last);
         if ((e.block ^ e.start().value) % ratio() != 0)
@@ -51,7 +51,7 @@ Result<PathNode> ExtentTree::load_child(PathNode& parent, unsigned i, unsigned d
     node.buffer = context_.buffers.find(block);
     if (!node.buffer || node.buffer->kind() != BlockKind::extent_node) {
         const std::string where = fmt::format("inode {}: extent node in block {}", owner_.number(), block);
-        if (context_.allocator.is_system_block(block))
+        if (context_.allocator.cannot_be_of(owner_.number(), block))
             return fail(EUCLEAN, "{}: the block is metadata of the file system", where);
         const std::string what = fmt::format("extent node of inode {}", owner_.number());
         node.buffer = TRY(context_.buffers.read(block, what.c_str()));

@@ -26,7 +26,7 @@ Result<void> IndirectMap::set(Handle& handle, const Slot& slot, std::uint32_t va
 
 Result<void> IndirectMap::check_pointer(std::uint32_t value, BlockNr where, unsigned index) {
     if (value == 0) return {};
-    if (geometry().valid_block(BlockNr(value)) && !context_.allocator.is_system_block(BlockNr(value))) return {};
+    if (!context_.allocator.cannot_be_of(owner_.number(), BlockNr(value))) return {};
     if (!where) return fail(EUCLEAN, "inode {}: i_block[{}] is {}", owner_.number(), index, value);
     return fail(EUCLEAN, "inode {}: indirect block {}: pointer {} is {}", owner_.number(), where, index, value);
 }

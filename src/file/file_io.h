@@ -106,6 +106,7 @@ Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept
 // Before blocks are overwritten in place: what moved them within the file is durable, or a crash would show the new
 // bytes in their old place.
 Result<void> commit_moves(Inode& inode);
+bool moves_are_durable(Inode& inode);
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);
 Result<void> store_pending_times(Inode& inode);

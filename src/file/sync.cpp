@@ -21,12 +21,18 @@ Result<void> store_pending_times(Inode& inode) {
     return inode.store(handle, false);
 }
 
+static Tid moved_tid(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.moved_tid();
+}
+
+bool moves_are_durable(Inode& inode) {
+    const Tid moved = moved_tid(inode);
+    return !moved || inode.fs().journal.durable(moved);
+}
+
 Result<void> commit_moves(Inode& inode) {
-    Tid moved = 0;
-    {
-        MutexLock guard(inode.map_lock);
-        moved = inode.moved_tid();
-    }
+    const Tid moved = moved_tid(inode);
     return moved ? inode.fs().journal.commit(moved) : Result<void>();
 }
 
@@ -40,6 +46,8 @@ static Result<void> flush_device(FsContext& fs) {
 
 Result<void> sync_file(Inode& inode, bool data_only) {
     FsContext& fs = inode.fs();
+    // The commit that writeback has to wait for has the times as well: it may be the only one.
+    if (!data_only && !moves_are_durable(inode)) TRY(store_pending_times(inode));
     TRY(write_back(inode));
     if (!data_only) TRY(store_pending_times(inode));
     Tid tid = 0;

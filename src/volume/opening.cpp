@@ -80,7 +80,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         if (e.code != EIO) met_corruption(e);  // of what cannot be read the buffers have told
         return errors == ErrorPolicy::carry_on;
     });
-    if (with_log) l.allocator->set_log(log_runs);
+    l.allocator->set_log(log_runs);
     const std::uint32_t folio = std::max<std::uint32_t>(options.folio_bytes, l.geometry.block_size);
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
@@ -171,6 +171,8 @@ Result<void> Volume::State::open() {
                 }
             }
             with_log = !options.fs.read_only;
+        } else if (auto found = locate_journal(*layers->inodes, layers->geometry)) {
+            runs = std::move(*found);  // where nobody needs it, it may be damaged
         }
     }
     found_open = wants_recovery || !(super.state & format::super_state::valid);
@@ -221,7 +223,7 @@ Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const s
     auto replayed = [&]() -> Result<void> {
         device = overlay;
         options.fs.read_only = false;
-        TRY(assemble(super, {}, false, true));
+        TRY(assemble(super, runs, false, true));
         Orphans owner(fs(), *layers->inodes);
         TRY(replay_fast_commits(recovery.fast_commits, fs(), *layers->inodes, owner));
         return layers->journal->close();
