@@ -9,6 +9,8 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,23 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+namespace {
+
+// What of the host's calls makes durable, counted on its way.
+unsigned data_syncs = 0, durable_writes = 0;
+
+}  // namespace
+
+extern "C" int fdatasync(int fd) {
+    ++data_syncs;
+    return static_cast<int>(syscall(SYS_fdatasync, fd));
+}
+
+extern "C" ssize_t pwritev2(int fd, const iovec* parts, int count, off_t offset, int flags) {
+    if (flags & RWF_DSYNC) ++durable_writes;
+    return syscall(SYS_pwritev2, fd, parts, count, offset, 0L, flags);
+}
 
 namespace uext4 {
 namespace {
@@ -57,6 +76,27 @@ protected:
         return options;
     }
 };
+
+// A host that loses its power has what was flushed, and what was written through.
+TEST_F(FileDeviceTest, MakesDurable) {
+    auto device = open_file();
+    ASSERT_TRUE(device);
+    data_syncs = durable_writes = 0;
+    ASSERT_TRUE(device->write(0, numbered(4096, 1)));
+    EXPECT_EQ(data_syncs + durable_writes, 0u);
+    ASSERT_TRUE(device->flush());
+    EXPECT_EQ(data_syncs, 1u);
+    data_syncs = 0;
+    ASSERT_TRUE(device->write_fua(8192, numbered(4096, 2)));
+    EXPECT_GE(data_syncs + durable_writes, 1u);
+    std::vector<std::byte> back(4096);
+    ASSERT_TRUE(device->read(8192, back));
+    EXPECT_EQ(back, numbered(4096, 2));
+    device.reset();
+    data_syncs = 0;
+    ASSERT_TRUE(open_file(reading())->flush());
+    EXPECT_EQ(data_syncs, 0u);
+}
 
 TEST_F(FileDeviceTest, ReadsAndWrites) {
     auto device = open_file();

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/falloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -179,6 +180,21 @@ TEST_P(Order, DirectWritesThatSyncAreFlushed) {
                 << (flags == O_DSYNC ? "O_DSYNC" : "O_SYNC") << (in_place ? " in place" : "");
         }
     }
+}
+
+// The blocks are known at their new place before one is overwritten, by the commit that has the times as well.
+TEST_P(Order, AnFsyncBehindAShiftIsOneCommit) {
+    auto file = open("/a");
+    write(*file, 0, 8 * block_size);
+    settle();
+    ASSERT_TRUE(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, block_size));
+    write(*file, 2 * block_size, block_size);
+    ASSERT_TRUE(file->sync(false));
+    EXPECT_THAT(happened(), testing::MatchesRegex(journaled() ? "m*L+FC" : "m*L+FCDF"));
+    file.reset();
+    const std::uint64_t before = commits();
+    ASSERT_TRUE(open("/a")->sync(false));
+    EXPECT_EQ(commits(), before);
 }
 
 TEST_P(Order, NothingIsWrittenForWhatIsCommitted) {
