@@ -1,3 +1,4 @@
+#include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 
@@ -57,7 +58,7 @@ Result<void> sync_file(Inode& inode, bool data_only) {
     }
     // The flush of a commit covers what was written before it. That of a commit that is under way may be over already,
     // and an overwrite in place joins no newer one.
-    const bool covered = tid && fs.journal.collects(tid);
+    const bool covered = tid && (UEXT4_SEAM(flushes_are_later) ? fs.journal.collects(tid) : !fs.journal.durable(tid));
     if (tid && !fs.journal.durable(tid)) TRY(fs.journal.commit(tid));
     return covered ? Result<void>() : flush_device(fs);
 }

@@ -30,10 +30,16 @@ Result<void> FailingDevice::read(std::uint64_t offset, Bytes out) {
 }
 
 Result<void> FailingDevice::keep_before(std::uint64_t offset, std::uint64_t length) {
-    if (!plan_.flushes) return {};
+    if (!plan_.flushes && !plan_.cuts_lose) return {};
     Before before{offset, std::vector<std::byte>(length)};
     TRY(base_->read(offset, before.bytes));
     unflushed_.push_back(std::move(before));
+    return {};
+}
+
+Result<void> FailingDevice::lose_unflushed(MemoryDevice& copy) const {
+    for (auto before = unflushed_.rbegin(); before != unflushed_.rend(); ++before)
+        TRY(copy.write(before->offset, before->bytes));
     return {};
 }
 

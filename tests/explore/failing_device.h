@@ -15,6 +15,7 @@ struct MayFail {
     bool reads = false, writes = false, flushes = false;
     unsigned times = 0;  // in one schedule; 0: nothing fails
     enum class Where : std::uint8_t { anywhere, log, beside_the_log } where = Where::anywhere;
+    bool cuts_lose = false;  // a power cut takes all that was not flushed
 };
 
 class FailingDevice final : public BlockDevice {
@@ -27,6 +28,8 @@ public:
 
     // Where the log lies.
     void set_log(std::vector<Range> log) { log_ = std::move(log); }
+    // Takes what was not flushed from a copy of the device.
+    Result<void> lose_unflushed(MemoryDevice& copy) const;
     void heal() { writes_fail_ = reads_fail_ = flushes_fail_ = false; }
     unsigned failed() const { return failed_; }  // the choices; what failed since "from now on" is not counted
 
@@ -50,7 +53,7 @@ private:
     std::vector<Range> log_;
     unsigned failed_ = 0;
     bool writes_fail_ = false, reads_fail_ = false, flushes_fail_ = false;
-    // What was there before each write since the last flush; only where flushes may fail.
+    // What was there before each write since the last flush; only where it may be lost.
     struct Before {
         std::uint64_t offset;
         std::vector<std::byte> bytes;

@@ -68,7 +68,7 @@ void World::mount() {
     options.background = std::ranges::find(options.others, "background") != options.others.end();
     if (std::ranges::find(options.others, "tiny-cache") != options.others.end()) options.cache_bytes = 64 << 10;
     std::shared_ptr<BlockDevice> device = device_;
-    if (scheduler_ && scenario_.may_fail.times != 0 && !healed_) {
+    if (scheduler_ && (scenario_.may_fail.times != 0 || scenario_.may_fail.cuts_lose) && !healed_) {
         failing_ = std::make_shared<FailingDevice>(device_, *scheduler_, scenario_.may_fail);
         device = failing_;
     }
@@ -200,7 +200,11 @@ void World::quietly(const std::function<void()>& look) {
     if (scheduler_) scheduler_->set_quiet(before);
 }
 
-void World::cut_power() { cuts_.push_back(image()); }
+void World::cut_power() {
+    cuts_.push_back(image());
+    if (!scenario_.may_fail.cuts_lose) return;
+    quietly([this] { expect(failing_->lose_unflushed(*cuts_.back()), "a power cut"); });
+}
 
 void World::on(std::shared_ptr<MemoryDevice> image, const std::function<void(World&)>& look) {
     World world(scenario_, std::move(image), scheduler_);

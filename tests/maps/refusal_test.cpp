@@ -287,8 +287,11 @@ TEST_F(Refusal, FrozenStoresWaitForTheThaw) {
     unmount();
 }
 
-TEST_F(Refusal, AStoreSetsTheTimes) {
-    make("-t ext4 -b 4096");
+class Times : public Refusal, public testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Modes, Times, testing::Values("data=ordered", "data=journal"));
+
+TEST_P(Times, AreSetByAStore) {
+    make("-t ext4 -b 4096", GetParam());
     NEED_MAPS();
     uext4_file* file = open("/f");
     write(file, std::string(page, 'a'));
@@ -300,9 +303,11 @@ TEST_F(Refusal, AStoreSetsTheTimes) {
     (void)*static_cast<volatile char*>(memory);
     ASSERT_EQ(uext4_fstat(file, &st), 0);
     EXPECT_EQ(st.st_mtime, 1000);
+    const std::int64_t changed = st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec;
     memory[0] = 'b';
     ASSERT_EQ(uext4_fstat(file, &st), 0);
     EXPECT_GT(st.st_mtime, 1000);
+    EXPECT_GT(st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec, changed);
     EXPECT_EQ(uext4_unmap(memory, page), 0);
     uext4_close(file);
     unmount();
