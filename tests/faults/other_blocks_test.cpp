@@ -328,6 +328,141 @@ TEST(OneFile, WhatIsOnItsWayToABlockThatWasLeftReachesNobodyElse) {
     }
 }
 
+// A direct read is on its way from a block that the device refuses to a writer meanwhile.
+class OneReadWaits final : public BlockDevice {
+public:
+    explicit OneReadWaits(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override {
+        if (offset == place && !waits.exchange(true)) {
+            on_its_way.release();
+            go_on.acquire();
+        }
+        return base_->read(offset, out);
+    }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        if (waits && !refused && offset <= place && place < offset + in.size()) {
+            refused = true;
+            return fail(EIO, "not now");
+        }
+        return base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<bool> waits{false}, refused{false};
+    std::atomic<std::uint64_t> place{~std::uint64_t{0}};
+    std::binary_semaphore on_its_way{0}, go_on{0};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+TEST(OneFile, WhatIsReadFromABlockThatWasLeftIsNobodyElses) {
+    const auto memory = fresh_image("-b 4096 -J size=4");
+    const auto device = std::make_shared<OneReadWaits>(memory);
+    VolumeOptions options;
+    options.background = false;
+    auto fs = FileSystem::mount_device(device, options);
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
+    auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
+         other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(direct && file && other);
+    ASSERT_TRUE((*file)->write(0, filled(4096, 'e')));
+    ASSERT_TRUE((*file)->sync(false));
+    SimulatedMaps maps((*fs)->maps());
+    MapRequest request;
+    request.inode = (*file)->inode_ref();
+    request.length = 4096;
+    request.protection = PROT_READ | PROT_WRITE;
+    request.may_store = true;
+    auto map = maps.map(request);
+    ASSERT_TRUE(map) << map.error().what;
+    device->place = place_of((*file)->inode());
+    alignas(4096) static std::byte bytes[4096];
+    std::thread reader([&] {
+        const auto got = (*direct)->read(0, bytes);
+        EXPECT_TRUE(got && *got == 4096);
+    });
+    device->on_its_way.acquire();
+    EXPECT_TRUE(maps.store(**map, 7, filled(1, 'm'), SimulatedMaps::Source::program));
+    EXPECT_TRUE((*file)->sync(false));
+    EXPECT_TRUE(device->refused) << "and so it is somewhere else now";
+    EXPECT_NE(place_of((*file)->inode()), device->place);
+    // All that there is; none of it is what is being read.
+    std::uint64_t end = 0;
+    while (const auto put = (*other)->write(end, filled(4096, 'h'))) end += *put;
+    EXPECT_TRUE((*other)->sync(false));
+    device->go_on.release();
+    reader.join();
+    EXPECT_EQ(std::ranges::count(bytes, std::byte{'h'}), 0) << "what another file has";
+    EXPECT_GE(std::ranges::count(bytes, std::byte{'e'}), 4095);
+    EXPECT_TRUE(maps.unmap(*map));
+    map->reset();
+    file->reset(), direct->reset(), other->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    expect_sound(memory, "after the unmount");
+}
+
+// Takes no data that begins with 'X', wherever it is to go.
+class RefusesSome final : public BlockDevice {
+public:
+    explicit RefusesSome(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
+    std::uint64_t size() const override { return base_->size(); }
+    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    Result<void> write(std::uint64_t offset, ConstBytes in) override {
+        return refuses && in[0] == std::byte{'X'} ? fail(EIO, "not this") : base_->write(offset, in);
+    }
+    Result<void> flush() override { return base_->flush(); }
+    bool read_only() const override { return false; }
+    std::string name() const override { return base_->name(); }
+
+    std::atomic<bool> refuses{true};
+
+private:
+    std::shared_ptr<MemoryDevice> base_;
+};
+
+// What the device took of the same pass waits for what it did not: a cut leaves no block behind the end of the file.
+TEST(OneFile, NothingIsNamedBehindWhatFailed) {
+    const auto memory = fresh_image("-b 4096 -J size=4");
+    const auto device = std::make_shared<RefusesSome>(memory);
+    VolumeOptions options;
+    options.background = false;
+    auto fs = FileSystem::mount_device(device, options);
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(file);
+    ASSERT_TRUE((*file)->write(0, filled(4096, 'a')));
+    ASSERT_TRUE((*file)->sync(false));
+    ASSERT_TRUE((*file)->write(2 * 4096, filled(4096, 'X')));
+    ASSERT_TRUE((*file)->write(8 * 4096, filled(4096, 'b')));
+    EXPECT_EQ(code_of((*file)->sync(false)), EIO);
+    ASSERT_TRUE((*fs)->volume().fs().journal.commit_all());
+    {
+        const std::shared_ptr<MemoryDevice> cut = memory->clone();
+        auto after = FileSystem::mount_device(cut, options);
+        ASSERT_TRUE(after) << after.error().what;
+        auto seen = (*after)->open_path("/f", O_RDONLY, 0, root);
+        ASSERT_TRUE(seen);
+        EXPECT_LE((*seen)->inode().size_hint(), 2u * 4096);
+        seen->reset();
+        EXPECT_TRUE((*after)->unmount());
+        expect_sound(cut, "after a cut");
+    }
+    device->refuses = false;
+    EXPECT_TRUE((*file)->sync(false));
+    file->reset();
+    EXPECT_TRUE((*fs)->unmount());
+    const std::string bytes = read_all(memory, "/f");
+    ASSERT_EQ(bytes.size(), 9u * 4096);
+    EXPECT_EQ(bytes.substr(2 * 4096, 4096), std::string(4096, 'X'));
+    EXPECT_EQ(bytes.substr(8 * 4096), std::string(4096, 'b'));
+    expect_sound(memory, "after the unmount");
+}
+
 // It is on the device, and its request has not ended: a folio that came before is written back over it, and is gone.
 TEST(OneFile, AnOverwriteOutlivesAFolioThatCameMeanwhile) {
     const auto memory = fresh_image("-b 4096 -J size=4");
