@@ -306,6 +306,29 @@ std::vector<Lie> lies_of_clusters() {
              }}};
 }
 
+// Its blocks are elsewhere now, and the tags tell so in two pieces: the cluster comes with the first, whole.
+TEST(FastCommitClusters, OneThatMovedIsToldPieceByPiece) {
+    FastCommitImage image(*clean(clustered));
+    const std::uint32_t file = image.number("/grows");
+    const std::uint64_t before = first_block_of(image, "/grows");
+    image.writer().add_range(file, 0, 2, 8000);
+    image.writer().add_range(file, 2, 2, 8002);
+    image.writer().commit();
+    const auto crashed = image.crashed();
+    for (const bool mended : {false, true}) {
+        if (mended) {
+            const auto done = recover_by_mount(crashed);
+            ASSERT_TRUE(done) << done.error().what;
+        }
+        const Tree tree = tree_of(crashed);
+        for (const auto& [path, what] : tree) EXPECT_EQ(path[0], '/') << path << ": " << what;
+        ASSERT_TRUE(tree.contains("/grows"));
+        const std::string& runs = tree.at("/grows");
+        EXPECT_NE(runs.find(" 0+4@8000"), std::string::npos) << runs;
+        EXPECT_NE(runs.find(fmt::format(" 4+16@{}", before + 4)), std::string::npos) << runs;
+    }
+}
+
 // Nothing of the commits is taken over; the error says which tag it is, each time.
 void expect_refusal(const Lie& lie, int features) {
     FastCommitImage image(*clean(features));
