@@ -15,8 +15,7 @@ Result<BufferRef> verified_block(Inode& inode) {
     const BlockNr block = inode.xattr_block();
     const std::string where = fmt::format("inode {}: attribute block {}", inode.number(), block);
     const auto& g = inode.fs().geometry;
-    if (inode.fs().allocator.cannot_be_of(inode.number(), block))
-        return fail(EUCLEAN, "{}: no such block", where);
+    if (inode.fs().allocator.cannot_be_of(inode.number(), block)) return fail(EUCLEAN, "{}: no such block", where);
     BufferRef buffer = TRY(inode.fs().buffers.read(block, "attribute block"));
     MutexLock guard(buffer->lock);
     if (buffer->kind() == BlockKind::xattr) return buffer;

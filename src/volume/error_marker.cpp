@@ -27,7 +27,7 @@ void ErrorMarker::begin() {
 
 void ErrorMarker::run() {
     MutexLock guard(lock_);
-    const std::function<void()>& mark = mark_;  // the same from start() on
+    const std::function<void()> mark = mark_;  // the same from start() on
     while (!stop_) {
         if (!std::exchange(wanted_, false)) {
             changed_.wait(lock_);
