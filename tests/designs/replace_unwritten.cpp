@@ -10,7 +10,7 @@ const Register registered({.name = "replace-unwritten",
                            .change = "a rename that replaces a file does not write the new one's data first",
                            .seen = "after a power cut, the replaced file is empty",
                            .ends_as = {explore::Failure::wrong},
-                           .found = {{"fsync-rename", 500}}});
+                           .found = {{"fsync-rename", 2000}}});
 
 }  // namespace
 }  // namespace uext4::designs

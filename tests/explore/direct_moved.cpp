@@ -15,12 +15,6 @@ struct Aligned {
 
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
 
-// As reclaim takes it, when nothing needs it.
-void reclaim_first(World& w, Inode& inode) {
-    LockedFolio folio = w.expect(inode.pages().lock_for_change(0, false), "the folio's lock");
-    if (folio && !folio->dirty && !folio->owner && !folio->pins) inode.pages().drop(std::move(folio));
-}
-
 void run(World& w) {
     auto direct = w.open("/f", O_RDWR | O_DIRECT);
     auto synced = w.open("/f");

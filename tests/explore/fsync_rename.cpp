@@ -49,13 +49,15 @@ void run(World& w) {
     old.reset(), kept.reset();
     std::size_t n = 0;
     w.after_cut([&](World& after) {
+        const bool has_replaced = was_replaced[n], has_renamed = was_renamed[n];
+        ++n;
         const std::string bytes = after.read(*after.open("/f"), 0, size + 1);
         after.require(bytes.size() == size, "after the cut: the file is not whole");
-        after.require_bytes("after the cut", bytes, was_replaced[n] || bytes[0] == 'b' ? "b" : "a");
+        after.require_bytes("after the cut", bytes, has_replaced || bytes[0] == 'b' ? "b" : "a");
         const auto names = after.names("/");
         const bool at_new = std::ranges::count(names, "new") == 1, at_old = std::ranges::count(names, "old") == 1;
         after.require(at_new != at_old, "after the cut: two names, or none");
-        after.require(at_new || !was_renamed[n++], "after the cut: the new name is gone, although it was synced");
+        after.require(at_new || !has_renamed, "after the cut: the new name is gone, although it was synced");
         after.require_bytes("after the cut, what was renamed",
                             after.read(*after.open(at_new ? "/new" : "/old"), 0, size), "o");
     });

@@ -77,4 +77,10 @@ private:
     SimulatedMaps::MapRef map_;
 };
 
+// The first folio of a file is gone, as reclaim takes it, when nothing needs it.
+inline void reclaim_first(World& w, Inode& inode) {
+    LockedFolio folio = w.expect(inode.pages().lock_for_change(0, false), "the folio's lock");
+    if (folio && !folio->dirty && !folio->owner && !folio->pins) inode.pages().drop(std::move(folio));
+}
+
 }  // namespace uext4::explore
