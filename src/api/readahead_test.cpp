@@ -161,6 +161,59 @@ TEST_F(Readahead, OfStoresThroughAMap) {
     ASSERT_TRUE(ClientMaps::unmap(*memory, pages * page));
 }
 
+// More of them than the cache could read ahead for as far as it does for one: what is read ahead and goes before it is
+// used was read in vain, so they get less.
+class ReadaheadOfMany : public Readahead {
+protected:
+    static constexpr std::uint64_t readers = 64, each = 128, cache = 8 << 20;
+    void SetUp() override {
+        Readahead::SetUp();
+        const std::vector<std::byte> bytes(each * page, std::byte{'r'});
+        for (std::uint64_t i = 0; i < readers; ++i) ASSERT_TRUE(open_one(i)->write(0, bytes));
+        ASSERT_TRUE(fs_->unmount());
+        VolumeOptions options;
+        options.background = false;
+        options.cache_bytes = cache;
+        auto fs = FileSystem::mount_device(device_, options);
+        ASSERT_TRUE(fs) << fs.error().what;
+        fs_ = std::move(*fs);
+        for (std::uint64_t i = 0; i < readers; ++i) files_.push_back(open_one(i));
+    }
+    std::unique_ptr<OpenFile> open_one(std::uint64_t number) {
+        auto file = fs_->open_path(fmt::format("/{}", number), O_CREAT | O_RDWR, 0644, root);
+        EXPECT_TRUE(file);
+        return std::move(*file);
+    }
+    std::vector<std::unique_ptr<OpenFile>> files_;
+};
+
+TEST_F(ReadaheadOfMany, ReadByTurns) {
+    const std::uint64_t before = device_->bytes;
+    const std::uint64_t n = reads([&] {
+        for (std::uint64_t i = 0; i < each; ++i)
+            for (const auto& file : files_) read_page(*file, i);
+    });
+    EXPECT_LT(device_->bytes - before, 2 * readers * each * page);
+    EXPECT_LT(n, readers * each / 4);
+}
+
+TEST_F(ReadaheadOfMany, ThroughMapsByTurns) {
+    std::vector<void*> maps;
+    for (const auto& file : files_) {
+        const auto memory = file->map(0, each * page, PROT_READ, MAP_SHARED);
+        if (!memory) GTEST_SKIP() << memory.error().what;
+        maps.push_back(*memory);
+    }
+    const std::uint64_t before = device_->bytes;
+    const std::uint64_t n = reads([&] {
+        for (std::uint64_t i = 0; i < each; ++i)
+            for (const void* map : maps) ASSERT_EQ(static_cast<const volatile char*>(map)[i * page], 'r');
+    });
+    EXPECT_LT(device_->bytes - before, 2 * readers * each * page);
+    EXPECT_LT(n, readers * each / 4);
+    for (void* map : maps) ASSERT_TRUE(ClientMaps::unmap(map, each * page));
+}
+
 // A block that cannot be read is an error for who reads it, not for who comes near.
 class ReadaheadOverABadBlock : public Readahead {
 protected:

@@ -118,7 +118,10 @@ Result<void> fill_many(Inode& inode, LockedFolio& first, std::uint64_t count) {
     }
     if (const Result<void> read = read_pieces(inode, std::move(pieces)); read) {
         finish_folio(inode, first);
-        for (LockedFolio& folio : behind) finish_folio(inode, folio);
+        for (LockedFolio& folio : behind) {
+            finish_folio(inode, folio);
+            inode.pages().mark_ahead(folio);
+        }
         return {};
     } else if (behind.empty()) {
         return read;
@@ -136,8 +139,10 @@ std::uint64_t window_for(Inode& inode, std::uint64_t first, std::uint64_t index,
     std::uint64_t window = wanted;
     const std::uint64_t limit = std::max<std::uint64_t>(
         1, std::min(largest_window, inode.pages().cache().limit() / 8 / inode.pages().folio_size()));
-    if (const std::optional<std::uint64_t> last = inode.readers.expected(first, reader))
-        window = std::max(wanted, std::clamp(std::max(*last, wanted) * 2, first_window, largest_window));
+    if (const std::optional<std::uint64_t> last = inode.readers.expected(first, reader)) {
+        const std::uint64_t most = inode.readers.most(*last, largest_window, inode.pages().take_read_in_vain());
+        window = std::max(wanted, std::min(std::max({*last, wanted, first_window / 2}) * 2, most));
+    }
     return std::max<std::uint64_t>(1, std::min({window, limit, end_index - index}));
 }
 

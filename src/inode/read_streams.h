@@ -1,7 +1,9 @@
 // Where readers of a file would go on if they read it from one end to the other: a few of them, each with how far was
-// read ahead for it last. A guess: who is overtaken by another thread reads a little more or less.
+// read ahead for it last; and how far is worth it. A guess: who is overtaken by another thread reads a little more or
+// less.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -22,6 +24,17 @@ public:
                 return seen & window_mask;
         }
         return {};
+    }
+
+    // The folios of a window at most, for a reader who had `last` of them: `largest`, until folios read ahead were
+    // reclaimed before they were used (`in_vain`). Then half of what there was, and from there slowly more.
+    std::uint64_t most(std::uint64_t last, std::uint64_t largest, bool in_vain) {
+        const std::uint64_t seen = most_.load(std::memory_order_relaxed);
+        if (!in_vain && seen >= largest) return largest;
+        const std::uint64_t now =
+            in_vain ? std::max<std::uint64_t>(1, std::min({seen, largest, last}) / 2) : seen + seen / 8 + 1;
+        most_.store(now, std::memory_order_relaxed);
+        return std::min(now, largest);
     }
 
     // Somebody has read from folio `first` on and goes on at `next`. `window`: what was read ahead for it; 0: nothing.
@@ -56,6 +69,7 @@ private:
 
     std::array<std::atomic<std::uint64_t>, 16> streams_{};  // the folio where it goes on, and its window
     std::atomic<std::uint32_t> turn_{0};
+    std::atomic<std::uint64_t> most_{window_mask};
 };
 
 }  // namespace uext4

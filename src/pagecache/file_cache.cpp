@@ -108,6 +108,7 @@ Result<Folio*> FileCache::make(std::uint64_t index) {
 // tree_lock held.
 void FileCache::note_locked(Folio& folio) {
     folio.locked = true;
+    folio.ahead = 0;
     folio.used.store(true, std::memory_order_relaxed);
     rank_checker::push_rank(Rank::Folio, &folio, "folio", folio.index, false, SourceLocation::current());
 }
@@ -310,7 +311,16 @@ bool FileCache::try_reclaim(Folio& folio) {
 }
 
 // Clean, so its maps cannot store: they lose it with its memory.
-void FileCache::destroy_reclaimed(Folio& folio) { destroy(folio); }
+void FileCache::destroy_reclaimed(Folio& folio) {
+    if (folio.ahead) in_vain_turn_.store(folio.ahead, std::memory_order_relaxed);
+    destroy(folio);
+}
+
+bool FileCache::take_read_in_vain() {
+    std::uint32_t turn = in_vain_turn_.load(std::memory_order_relaxed);
+    return turn == ahead_turn_.load(std::memory_order_relaxed) &&
+           ahead_turn_.compare_exchange_strong(turn, std::max(turn + 1, 1U), std::memory_order_relaxed);
+}
 
 void FileCache::set_client_maps(ClientMapsHook* hook) {
     MutexLock guard(tree_lock_);

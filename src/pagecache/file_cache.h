@@ -45,6 +45,7 @@ struct Folio {
     BlockMask lost = 0;                   // their memory went while they were written: read anew when that is over
     std::shared_ptr<FolioOwner> owner;    // of the journaled blocks
     std::atomic<BlockMask> journaled{0};  // blocks that the running transaction owns; cleared by the commit
+    std::uint32_t ahead = 0;              // the turn in which it was read ahead; 0: it was not, or was locked since
     std::atomic<bool> mapped = false;     // client maps may show it; set under the lock, seen by commits without it
     // Guarded by the file's tree lock:
     bool locked = false, writeback = false;
@@ -165,6 +166,11 @@ public:
     std::uint64_t oldest_dirty() const;  // steady ms, 0 when clean
     bool has_unwritten() const;          // something is dirty or under writeback
     bool idle() const;                   // nothing cached is dirty, under writeback, pinned or locked
+    // Read ahead, for nobody yet: a locked one.
+    void mark_ahead(LockedFolio& folio) const { folio->ahead = ahead_turn_.load(std::memory_order_relaxed); }
+    // Folios read ahead were reclaimed before anybody used them. Those read before somebody was told so do not count:
+    // they were too many then already.
+    bool take_read_in_vain();
 
     // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
     void remove(std::uint64_t first, std::uint64_t end);
@@ -194,6 +200,7 @@ private:
     CondVar changed_{"folio"};                                       // a folio was unlocked, or its writeback ended
     FolioTree folios_;
     std::atomic<ClientMapsHook*> client_maps_{nullptr};
+    std::atomic<std::uint32_t> ahead_turn_{1}, in_vain_turn_{0};
     struct InDirtyRow {
         std::uint64_t order;
         InDirtyRow* older = nullptr;
