@@ -82,6 +82,13 @@ public:
     std::unique_ptr<FileSystem> fs;
 };
 
+// Where on the device the file's first block is, in bytes.
+inline std::uint64_t place_of(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    const auto placed = inode.places().lookup(0, 1);
+    EXPECT_TRUE(placed && placed->block);
+    return placed ? placed->block.value * inode.fs().block_size() : 0;
+}
 inline std::vector<std::byte> filled(std::size_t size, int value) { return {size, static_cast<std::byte>(value)}; }
 
 inline std::string read_all(FileSystem& fs, const std::string& path) {

@@ -1,14 +1,10 @@
 // What writeback does where a block cannot be written, or none be found: other blocks, and nobody else suffers.
 #include "format/superblock.h"
 #include "inode/inode.h"
-#include "mmap/simulated_maps.h"
 #include "tests/faults/faulty_mount.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <semaphore>
-#include <thread>
+#include <atomic>
 
 namespace uext4::faults {
 namespace {
@@ -193,13 +189,6 @@ private:
 };
 
 // Where its first byte lies on the device.
-std::uint64_t place_of(Inode& inode) {
-    MutexLock guard(inode.map_lock);
-    const auto placed = inode.places().lookup(0, 1);
-    EXPECT_TRUE(placed && placed->block);
-    return placed ? placed->block.value * inode.fs().block_size() : 0;
-}
-
 TEST(OneFile, LeavesABadStretchBehind) {
     const auto memory = fresh_image("-b 1024 -J size=4");
     const auto device = std::make_shared<BadStretch>(memory);
@@ -229,179 +218,6 @@ TEST(OneFile, LeavesABadStretchBehind) {
     const Result<void> all = (*other)->fallocate(0, 0, (rest->f_bavail - 16) * 1024);
     EXPECT_TRUE(all) << all.error().what;
     file->reset(), other->reset();
-    EXPECT_TRUE((*fs)->unmount());
-    expect_sound(memory, "after the unmount");
-}
-
-// A direct overwrite is on its way to a block that the device refuses to another writer meanwhile.
-class OneWriteWaits final : public BlockDevice {
-public:
-    explicit OneWriteWaits(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
-    std::uint64_t size() const override { return base_->size(); }
-    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
-    Result<void> write(std::uint64_t offset, ConstBytes in) override {
-        if (in[0] == std::byte{'D'} && !waits.exchange(true)) {
-            place = offset;
-            on_its_way.release();
-            lands.acquire();
-            const Result<void> done = base_->write(offset, in);
-            landed.release();
-            go_on.acquire();
-            return done;
-        } else if (refuses && waits && !refused && offset <= place && place < offset + in.size()) {
-            refused = true;
-            return fail(EIO, "not now");
-        }
-        return base_->write(offset, in);
-    }
-    Result<void> flush() override { return base_->flush(); }
-    bool read_only() const override { return false; }
-    std::string name() const override { return base_->name(); }
-
-    std::atomic<bool> refuses{true}, waits{false}, refused{false};
-    std::atomic<std::uint64_t> place{0};
-    std::binary_semaphore on_its_way{0}, lands{0}, landed{0}, go_on{0};
-
-private:
-    std::shared_ptr<MemoryDevice> base_;
-};
-
-TEST(OneFile, WhatIsOnItsWayToABlockThatWasLeftReachesNobodyElse) {
-    for (const bool forgotten : {false, true}) {
-        SCOPED_TRACE(forgotten ? "its folio is gone" : "its folio is there");
-        const auto memory = fresh_image("-b 4096 -J size=4");
-        const auto device = std::make_shared<OneWriteWaits>(memory);
-        VolumeOptions options;
-        options.background = false;
-        if (forgotten) options.cache_bytes = 1 << 20;
-        auto fs = FileSystem::mount_device(device, options);
-        ASSERT_TRUE(fs) << fs.error().what;
-        auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
-        auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
-             other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
-        ASSERT_TRUE(direct && file && other);
-        ASSERT_TRUE((*file)->write(0, filled(4096, 'e')));
-        ASSERT_TRUE((*file)->sync(false));
-        SimulatedMaps maps((*fs)->maps());
-        MapRequest request;
-        request.inode = (*file)->inode_ref();
-        request.length = 4096;
-        request.protection = PROT_READ | PROT_WRITE;
-        request.may_store = true;
-        auto map = maps.map(request);
-        ASSERT_TRUE(map) << map.error().what;
-        std::thread writer([&] {
-            const auto put = (*direct)->write(0, filled(4096, 'D'));
-            EXPECT_TRUE(put && *put == 4096);
-        });
-        device->on_its_way.acquire();
-        EXPECT_TRUE(maps.store(**map, 7, filled(1, 'm'), SimulatedMaps::Source::program));
-        EXPECT_TRUE((*file)->sync(false));
-        EXPECT_TRUE(device->refused) << "and so it is somewhere else now";
-        EXPECT_NE(place_of((*file)->inode()), device->place);
-        // All that there is; none of it is where the write goes.
-        std::uint64_t end = 0;
-        while (const auto put = (*other)->write(end, filled(4096, 'h'))) end += *put;
-        EXPECT_TRUE((*other)->sync(false));
-        const auto& pages = (*file)->inode().pages();
-        EXPECT_EQ(pages.next_cached(0).has_value(), !forgotten);
-        device->lands.release();
-        device->go_on.release();
-        writer.join();
-        EXPECT_TRUE(maps.unmap(*map));
-        map->reset();
-        EXPECT_TRUE((*fs)->sync());
-        file->reset(), direct->reset(), other->reset();
-        EXPECT_TRUE((*fs)->unmount());
-        EXPECT_EQ(read_all(memory, "/h"), std::string(1 << 17, 'h'));
-        auto again = FileSystem::mount_device(std::shared_ptr<BlockDevice>(memory->clone()), {});
-        ASSERT_TRUE(again);
-        auto whole = (*again)->open_path("/h", O_RDONLY, 0, root);
-        std::vector<std::byte> bytes(end);
-        ASSERT_TRUE(whole && (*whole)->read(0, bytes));
-        EXPECT_EQ(std::ranges::count(bytes, std::byte{'h'}), static_cast<std::ptrdiff_t>(end));
-        std::string written = read_all(memory, "/e");
-        ASSERT_EQ(written.size(), 4096u);
-        if (written[7] == 'm') written[7] = 'D';
-        EXPECT_EQ(written, std::string(4096, 'D'));
-        expect_sound(memory, "after the unmount");
-    }
-}
-
-// A direct read is on its way from a block that the device refuses to a writer meanwhile.
-class OneReadWaits final : public BlockDevice {
-public:
-    explicit OneReadWaits(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
-    std::uint64_t size() const override { return base_->size(); }
-    Result<void> read(std::uint64_t offset, Bytes out) override {
-        if (offset == place && !waits.exchange(true)) {
-            on_its_way.release();
-            go_on.acquire();
-        }
-        return base_->read(offset, out);
-    }
-    Result<void> write(std::uint64_t offset, ConstBytes in) override {
-        if (waits && !refused && offset <= place && place < offset + in.size()) {
-            refused = true;
-            return fail(EIO, "not now");
-        }
-        return base_->write(offset, in);
-    }
-    Result<void> flush() override { return base_->flush(); }
-    bool read_only() const override { return false; }
-    std::string name() const override { return base_->name(); }
-
-    std::atomic<bool> waits{false}, refused{false};
-    std::atomic<std::uint64_t> place{~std::uint64_t{0}};
-    std::binary_semaphore on_its_way{0}, go_on{0};
-
-private:
-    std::shared_ptr<MemoryDevice> base_;
-};
-
-TEST(OneFile, WhatIsReadFromABlockThatWasLeftIsNobodyElses) {
-    const auto memory = fresh_image("-b 4096 -J size=4");
-    const auto device = std::make_shared<OneReadWaits>(memory);
-    VolumeOptions options;
-    options.background = false;
-    auto fs = FileSystem::mount_device(device, options);
-    ASSERT_TRUE(fs) << fs.error().what;
-    auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
-    auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
-         other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
-    ASSERT_TRUE(direct && file && other);
-    ASSERT_TRUE((*file)->write(0, filled(4096, 'e')));
-    ASSERT_TRUE((*file)->sync(false));
-    SimulatedMaps maps((*fs)->maps());
-    MapRequest request;
-    request.inode = (*file)->inode_ref();
-    request.length = 4096;
-    request.protection = PROT_READ | PROT_WRITE;
-    request.may_store = true;
-    auto map = maps.map(request);
-    ASSERT_TRUE(map) << map.error().what;
-    device->place = place_of((*file)->inode());
-    alignas(4096) static std::byte bytes[4096];
-    std::thread reader([&] {
-        const auto got = (*direct)->read(0, bytes);
-        EXPECT_TRUE(got && *got == 4096);
-    });
-    device->on_its_way.acquire();
-    EXPECT_TRUE(maps.store(**map, 7, filled(1, 'm'), SimulatedMaps::Source::program));
-    EXPECT_TRUE((*file)->sync(false));
-    EXPECT_TRUE(device->refused) << "and so it is somewhere else now";
-    EXPECT_NE(place_of((*file)->inode()), device->place);
-    // All that there is; none of it is what is being read.
-    std::uint64_t end = 0;
-    while (const auto put = (*other)->write(end, filled(4096, 'h'))) end += *put;
-    EXPECT_TRUE((*other)->sync(false));
-    device->go_on.release();
-    reader.join();
-    EXPECT_EQ(std::ranges::count(bytes, std::byte{'h'}), 0) << "what another file has";
-    EXPECT_GE(std::ranges::count(bytes, std::byte{'e'}), 4095);
-    EXPECT_TRUE(maps.unmap(*map));
-    map->reset();
-    file->reset(), direct->reset(), other->reset();
     EXPECT_TRUE((*fs)->unmount());
     expect_sound(memory, "after the unmount");
 }
@@ -460,60 +276,6 @@ TEST(OneFile, NothingIsNamedBehindWhatFailed) {
     ASSERT_EQ(bytes.size(), 9u * 4096);
     EXPECT_EQ(bytes.substr(2 * 4096, 4096), std::string(4096, 'X'));
     EXPECT_EQ(bytes.substr(8 * 4096), std::string(4096, 'b'));
-    expect_sound(memory, "after the unmount");
-}
-
-// It is on the device, and its request has not ended: a folio that came before is written back over it, and is gone.
-TEST(OneFile, AnOverwriteOutlivesAFolioThatCameMeanwhile) {
-    const auto memory = fresh_image("-b 4096 -J size=4");
-    const auto device = std::make_shared<OneWriteWaits>(memory);
-    device->refuses = false;
-    VolumeOptions options;
-    options.background = false;
-    options.cache_bytes = 1 << 20;
-    auto fs = FileSystem::mount_device(device, options);
-    ASSERT_TRUE(fs) << fs.error().what;
-    auto direct = (*fs)->open_path("/e", O_CREAT | O_RDWR | O_DIRECT, 0644, root);
-    auto file = (*fs)->open_path("/e", O_RDWR, 0644, root),
-         other = (*fs)->open_path("/h", O_CREAT | O_RDWR, 0644, root);
-    ASSERT_TRUE(direct && file && other);
-    ASSERT_TRUE((*file)->write(0, filled(4096, 'e')));
-    ASSERT_TRUE((*file)->sync(false));
-    SimulatedMaps maps((*fs)->maps());
-    MapRequest request;
-    request.inode = (*file)->inode_ref();
-    request.length = 4096;
-    request.protection = PROT_READ | PROT_WRITE;
-    request.may_store = true;
-    auto map = maps.map(request);
-    ASSERT_TRUE(map) << map.error().what;
-    std::thread writer([&] {
-        const auto put = (*direct)->write(0, filled(4096, 'D'));
-        EXPECT_TRUE(put && *put == 4096);
-    });
-    device->on_its_way.acquire();
-    EXPECT_TRUE(maps.store(**map, 7, filled(1, 'm'), SimulatedMaps::Source::program));
-    device->lands.release();
-    device->landed.acquire();
-    EXPECT_TRUE((*file)->sync(false));
-    EXPECT_EQ(place_of((*file)->inode()), device->place);
-    for (std::uint64_t end = 0; end < (8u << 20);) {
-        const auto put = (*other)->write(end, filled(1 << 20, 'h'));
-        ASSERT_TRUE(put);
-        end += *put;
-    }
-    EXPECT_FALSE((*file)->inode().pages().next_cached(0));
-    device->go_on.release();
-    writer.join();
-    EXPECT_TRUE(maps.unmap(*map));
-    map->reset();
-    EXPECT_TRUE((*fs)->sync());
-    file->reset(), direct->reset(), other->reset();
-    EXPECT_TRUE((*fs)->unmount());
-    std::string written = read_all(memory, "/e");
-    ASSERT_EQ(written.size(), 4096u);
-    if (written[7] == 'm') written[7] = 'D';
-    EXPECT_TRUE(written == std::string(4096, 'D')) << written.substr(0, 16);
     expect_sound(memory, "after the unmount");
 }
 

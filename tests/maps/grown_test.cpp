@@ -1,6 +1,6 @@
 // What the program makes a map longer by is part of the map before anybody has touched it: as the buffer of a request,
 // when it is moved or ended, and when what was known of the map is taken away.
-#include "mapped_image.h"
+#include "remapped_image.h"
 
 #include <grp.h>
 #include <sched.h>
@@ -11,115 +11,14 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <cstdio>
 #include <functional>
-#include <mutex>
-#include <ostream>
 #include <thread>
 #include <utility>
 
 namespace uext4::test {
 namespace {
 
-constexpr std::size_t page = 4096;
-constexpr std::size_t file_pages = 16;
-
-// A call that never ends takes no signals: the process ends here instead.
-class Watchdog {
-public:
-    explicit Watchdog(std::chrono::seconds patience)
-        : thread_([this, patience] {
-              std::unique_lock guard(lock_);
-              if (done_.wait_for(guard, patience, [this] { return ended_; })) return;
-              std::fputs("a call does not end\n", stderr);
-              std::abort();
-          }) {}
-    ~Watchdog() {
-        {
-            const std::lock_guard guard(lock_);
-            ended_ = true;
-        }
-        done_.notify_all();
-        thread_.join();
-    }
-    Watchdog(const Watchdog&) = delete;
-
-private:
-    std::mutex lock_;
-    std::condition_variable done_;
-    bool ended_ = false;
-    std::thread thread_;
-};
-
-// Each page of the file has a letter of its own.
-std::string letters() {
-    std::string out;
-    for (std::size_t p = 0; p < file_pages; ++p) out.append(page, static_cast<char>('a' + p));
-    return out;
-}
-
-char load(const char* memory) { return *static_cast<const volatile char*>(memory); }
-
-struct Mode {
-    const char* options;
-    int flags;
-    const char* name;
-};
-void PrintTo(const Mode& mode, std::ostream* out) { *out << mode.name; }
-
-class Grown : public MappedImage, public testing::WithParamInterface<Mode> {
-protected:
-    bool is_shared() const { return GetParam().flags == MAP_SHARED; }
-    void begin(const char* format = "-t ext4 -b 4096") {
-        make(format, GetParam().options);
-        if (HasFatalFailure()) return;
-        file = open("/f");
-        write(file, letters());
-        ASSERT_EQ(uext4_fsync(file), 0);
-    }
-    // A map of the file's first `before` pages that the program has made as long as `after` pages, and not touched.
-    char* grown(std::size_t before, std::size_t after, bool moves = true) {
-        for (int attempts = 0;; ++attempts) {
-            char* memory = map(file, after * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
-            EXPECT_EQ(::munmap(memory + before * page, (after - before) * page), 0);
-            void* place = nullptr;
-            if (moves) place = ::mmap(nullptr, after * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            const int flags = moves ? MREMAP_MAYMOVE | MREMAP_FIXED : 0;
-            void* longer = ::mremap(memory, before * page, after * page, flags, place);
-            if (longer != MAP_FAILED) return static_cast<char*>(longer);
-            // Somebody else has taken the place (a sanitizer does).
-            EXPECT_TRUE(!moves && errno == ENOMEM && attempts < 20) << strerror(errno);
-            if (moves || attempts == 20) return memory;
-            EXPECT_EQ(uext4_unmap(memory, before * page), 0);
-        }
-    }
-    // Loads and stores of the pages, which show the file's from `first` on.
-    void expect_pages(char* memory, std::size_t count, std::size_t first) {
-        for (std::size_t p = 0; p < count; ++p) {
-            char seen = 0;
-            EXPECT_FALSE(refused([&] { seen = load(memory + p * page); })) << "page " << first + p;
-            EXPECT_EQ(seen, static_cast<char>('a' + first + p));
-            EXPECT_FALSE(refused([&] { memory[p * page + 1] = 'S'; })) << "page " << first + p;
-            const char stored = is_shared() ? 'S' : static_cast<char>('a' + first + p);
-            EXPECT_EQ(read(file, 1, static_cast<off_t>((first + p) * page + 1)), std::string(1, stored));
-        }
-    }
-    static bool is_mapped(const char* memory) {
-        unsigned char there = 0;
-        return ::mincore(const_cast<char*>(memory), page, &there) == 0;
-    }
-    void end() {
-        EXPECT_EQ(uext4_close(std::exchange(file, nullptr)), 0);
-        unmount();
-    }
-    void TearDown() override {
-        if (file) uext4_close(file);
-        MappedImage::TearDown();
-    }
-
-    uext4_file* file = nullptr;
-};
+class Grown : public RemappedImage {};
 
 TEST_P(Grown, IsABuffer) {
     using Request = std::function<ssize_t(char* buffer)>;
@@ -349,79 +248,6 @@ TEST_P(Grown, IsDivided) {
     end();
 }
 
-// mremap(2) of no bytes of a shared map makes another of the same pages; the kernel refuses that of a private one.
-TEST_P(Grown, IsDoubled) {
-    begin();
-    NEED_MAPS();
-    char* memory = grown(4, 8);
-    void* twin = ::mremap(memory + 5 * page, 0, 2 * page, MREMAP_MAYMOVE);
-    if (!is_shared()) {
-        EXPECT_EQ(twin, MAP_FAILED);
-        EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
-        end();
-        return;
-    }
-    ASSERT_NE(twin, MAP_FAILED) << strerror(errno);
-    char* const second = static_cast<char*>(twin);
-    {
-        const Watchdog watchdog(std::chrono::seconds(30));
-        EXPECT_EQ(uext4_pwrite(file, second + page, page, 6 * page), static_cast<ssize_t>(page));
-    }
-    expect_pages(second, 2, 5);
-    EXPECT_EQ(load(memory + 5 * page + 1), 'S');
-    ASSERT_EQ(uext4_fsync(file), 0);
-    second[2] = 'T';
-    EXPECT_EQ(read(file, 1, 5 * page + 2), "T");
-    EXPECT_EQ(uext4_unmap(second, 2 * page), 0) << uext4_strerror();
-    EXPECT_FALSE(is_mapped(second));
-    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
-    end();
-}
-
-// mremap(2) with MREMAP_DONTUNMAP leaves a map of the same pages in the old place.
-TEST_P(Grown, IsLeftBehind) {
-    begin();
-    NEED_MAPS();
-    constexpr int dont_unmap = 4;
-    char* memory = grown(4, 8);
-    void* other = ::mremap(memory, 8 * page, 8 * page, MREMAP_MAYMOVE | dont_unmap, nullptr);
-    if (other == MAP_FAILED) {
-        EXPECT_EQ(errno, EINVAL);  // an older kernel, or a private map of one
-        EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
-        end();
-        return;
-    }
-    char* const moved = static_cast<char*>(other);
-    const Watchdog watchdog(std::chrono::seconds(30));
-    expect_pages(moved, 8, 0);
-    write(file, letters());
-    EXPECT_EQ(uext4_pread(file, memory + page, page, page), static_cast<ssize_t>(page)) << uext4_strerror();
-    expect_pages(memory, 8, 0);
-    EXPECT_EQ(uext4_unmap(moved, 8 * page), 0);
-    EXPECT_EQ(uext4_unmap(memory, 8 * page), 0);
-    for (const char* left : {moved, moved + 7 * page, memory, memory + 7 * page}) EXPECT_FALSE(is_mapped(left));
-    end();
-}
-
-// With the rights of the map that has left it, whatever other maps of the file there are.
-TEST_P(Grown, IsLeftBehindBesideOthers) {
-    begin();
-    NEED_MAPS();
-    constexpr int dont_unmap = 4;
-    uext4_file* read_only = open("/f", O_RDONLY);
-    char* other = map(read_only, 4 * page, 0, PROT_READ, MAP_PRIVATE);
-    char* shared = map(read_only, 4 * page, 0, PROT_READ, MAP_SHARED);
-    char* memory = map(file, 4 * page, 0, PROT_READ | PROT_WRITE, GetParam().flags);
-    void* moved = ::mremap(memory, 4 * page, 4 * page, MREMAP_MAYMOVE | dont_unmap, nullptr);
-    if (moved != MAP_FAILED) {
-        expect_pages(memory, 4, 0);
-        EXPECT_EQ(uext4_unmap(moved, 4 * page), 0);
-    }
-    for (char* one : {memory, other, shared}) EXPECT_EQ(uext4_unmap(one, 4 * page), 0);
-    uext4_close(read_only);
-    end();
-}
-
 // The program goes on as soon as an event is read, and not when it is applied: what was known of the map is gone, and
 // the rest has been moved on.
 TEST_P(Grown, OutlivesAllThatWasKnown) {
@@ -629,12 +455,7 @@ TEST_P(Grown, OfAProcessWithoutPrivileges) {
     judge(path_);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, Grown,
-                         testing::Values(Mode{"", MAP_SHARED, "ordered_shared"},
-                                         Mode{"", MAP_PRIVATE, "ordered_private"},
-                                         Mode{"data=journal", MAP_SHARED, "journal_shared"},
-                                         Mode{"data=journal", MAP_PRIVATE, "journal_private"}),
-                         [](const auto& mode) { return std::string(mode.param.name); });
+INSTANTIATE_TEST_SUITE_P(Modes, Grown, all_modes(), name_of);
 
 }  // namespace
 }  // namespace uext4::test

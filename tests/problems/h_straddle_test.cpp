@@ -120,6 +120,50 @@ TEST_P(Straddle, NothingComesFromBehindTheEnd) {
     settle();
 }
 
+// Somebody else left it: a map of the last page shows zeros, and so does the file when it has grown in any way.
+TEST_P(Straddle, WhatTheImageHasBehindTheEndIsNotSeen) {
+    constexpr std::size_t end = 9000;
+    const std::string kept = pattern(end, 7);
+    const std::uint64_t bs = sizes().block, first = end / bs * bs, longer = 3 * end;
+    const std::string name = std::string("data=") + (std::get<1>(GetParam()) + 5);
+    const auto grow_by_truncate = [&](OpenFile& file) { ok(file.truncate(longer)); };
+    const auto grow_by_write = [&](OpenFile& file) { write(file, "z", longer - 1); };
+    const auto grow_by_fallocate = [&](OpenFile& file) { ok(file.fallocate(0, 0, longer)); };
+    const std::function<void(OpenFile&)> ways[] = {grow_by_truncate, grow_by_write, grow_by_fallocate};
+    for (const bool mapped_first : {false, true})
+        for (const auto& grow : ways) {
+            {
+                auto file = open("/f", O_CREAT | O_TRUNC | O_RDWR);
+                write(*file, kept);
+                ok(file->sync(false));
+                BlockNr block;
+                ok(fs->extents(file->inode(), first, bs, [&](const Mapping& m) {
+                    if (m.place == Place::mapped) block = m.block + (first - m.offset) / bs;
+                    return false;
+                }));
+                ASSERT_TRUE(block);
+                file.reset();
+                ok(fs->unmount());
+                const std::string stray(bs - end % bs, 'S');
+                ok(memory->write(block.value * bs + end % bs, bytes_of(stray)));
+                mount(name);
+            }
+            auto file = open("/f", O_RDWR);
+            if (mapped_first) {
+                char* view = map(*file, longer);
+                NEED_MAP(view);
+                EXPECT_EQ(std::string(view + end, page - end % page), std::string(page - end % page, '\0'));
+                unmap(view, longer);
+            }
+            grow(*file);
+            std::string now = read(*file, longer);
+            ASSERT_EQ(now.size(), longer);
+            if (now.back() == 'z') now.back() = '\0';
+            EXPECT_TRUE(now == kept + std::string(longer - end, '\0')) << "at " << now.find('S');
+        }
+    settle();
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, Straddle,
                          testing::Combine(testing::Values(Sizes{4096, 4096}, Sizes{1024, 4096}, Sizes{2048, 16384},
                                                           Sizes{4096, 65536}, Sizes{1024, 65536}),
