@@ -2,6 +2,7 @@
 
 #include "format/constants.h"
 
+#include <cerrno>
 #include <utility>
 
 namespace uext4::fuse {
@@ -129,7 +130,11 @@ void InodeHandles::opened_to_write(std::uint64_t node) {
 
 void InodeHandles::closed_to_write(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    if (const auto it = writers_.find(node); it != writers_.end() && --it->second == 0) writers_.erase(it);
+    const auto it = writers_.find(node);
+    if (it == writers_.end() || --it->second != 0) return;
+    writers_.erase(it);
+    // Whoever lacked space was told, and starts anew.
+    if (More* const found = more(node); found && found->lost.error() == ENOSPC) found->lost.cut(0);
 }
 
 bool InodeHandles::has_writers(std::uint64_t node) {
@@ -173,6 +178,27 @@ int InodeHandles::failure(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     const More* const found = more(node);
     return found ? found->failure : 0;
+}
+
+void InodeHandles::note_lost(std::uint64_t node, std::uint64_t offset, std::uint64_t length, int error) {
+    const std::lock_guard guard(lock_);
+    if (More* const found = more_for_known(node)) found->lost.add(offset, length, error);
+}
+
+void InodeHandles::note_written(std::uint64_t node, std::uint64_t offset, std::uint64_t length) {
+    const std::lock_guard guard(lock_);
+    if (More* const found = more(node)) found->lost.written(offset, length);
+}
+
+void InodeHandles::note_cut(std::uint64_t node, std::uint64_t size) {
+    const std::lock_guard guard(lock_);
+    if (More* const found = more(node)) found->lost.cut(size);
+}
+
+int InodeHandles::lost(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const More* const found = more(node);
+    return found ? found->lost.error() : 0;
 }
 
 void InodeHandles::clear() {

@@ -6,6 +6,7 @@
 // forgets it.
 #pragma once
 
+#include "fuse/lost_ranges.h"
 #include "inode/inode.h"
 
 #include <sys/stat.h>
@@ -68,6 +69,13 @@ public:
     // 0: none, or no more.
     void note_failure(std::uint64_t node, int error);
     int failure(std::uint64_t node);
+    // What the kernel has sent of its cache and could not be taken, it does not send again: no sync of the file says
+    // that all is durable until these bytes are written anew or cut off; or, for want of space, until nobody has the
+    // file open for writing.
+    void note_lost(std::uint64_t node, std::uint64_t offset, std::uint64_t length, int error);
+    void note_written(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
+    void note_cut(std::uint64_t node, std::uint64_t size);
+    int lost(std::uint64_t node);  // an errno, or 0
 
 private:
     // There may be millions.
@@ -89,6 +97,7 @@ private:
         InodeRef unlinked;
         std::optional<timespec> last_time;  // forbid_times_after()
         int failure = 0;
+        LostRanges lost;
     };
     More* more(std::uint64_t node);            // null: it has none. lock_ held, as for the next.
     More* more_for_known(std::uint64_t node);  // null: the kernel does not know it

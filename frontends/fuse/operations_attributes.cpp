@@ -60,8 +60,11 @@ AttributeChange change_of(const struct stat& wanted, int which) {
 // in which the size does not spoil the times.
 Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int which, const Credentials& who,
                    bool of_earlier_write) {
-    if (which & FUSE_SET_ATTR_SIZE)
-        TRY(server.fs().truncate(inode, static_cast<std::uint64_t>(wanted.st_size), who, false));
+    if (which & FUSE_SET_ATTR_SIZE) {
+        const auto size = static_cast<std::uint64_t>(wanted.st_size);
+        TRY(server.fs().truncate(inode, size, who, false));
+        server.inodes().note_cut(node_of(inode.number()), size);
+    }
     constexpr int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
                            FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
                            FUSE_SET_ATTR_CTIME;

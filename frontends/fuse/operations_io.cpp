@@ -8,6 +8,7 @@
 #include "fuse/operations.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 
 #include <algorithm>
 #include <vector>
@@ -28,7 +29,7 @@ Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode,
     // What the kernel answers from its cache moves no access time. Whoever is about to write keeps what is cached all
     // the same: the times that its writes set are what the next reader's access is compared with.
     info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime();
-    info.fh = server.keep(std::move(file));
+    info.fh = server.keep(std::move(file), (info.flags & O_DIRECT) != 0);
     return {};
 }
 
@@ -87,14 +88,23 @@ void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
     else job();
 }
 
-void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
-    // The reading thread's own; grows to the largest request.
-    thread_local std::vector<std::byte> buffer;
+void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offset) {
+    thread_local std::vector<std::byte> buffer;  // grows to the largest request
     if (buffer.size() < size) buffer.resize(size);
     const Bytes out = Bytes(buffer).first(size);
-    const std::size_t count =
-        UEXT4_FUSE_TRY(request, Server::file(*info).read(static_cast<std::uint64_t>(offset), out));
+    const std::size_t count = UEXT4_FUSE_TRY(request, file.read(static_cast<std::uint64_t>(offset), out));
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
+}
+
+void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+    Server& server = server_of(request);
+    OpenFile& file = Server::file(*info);
+    const bool direct = (info->flags & O_DIRECT) != 0;
+    // The kernel locks the pages of the buffer when it has the answer, and so waits for whoever has locked one and
+    // waits for a write of it: which the reading thread has to answer.
+    if (direct && server.may_wait_for_writes(*info))
+        server.later([request, &file, size, offset] { reply_read(request, file, size, offset); }, false);
+    else reply_read(request, file, size, offset);
 }
 
 // A write of the kernel's cache that failed is told to nobody but an fsync or close to come: the calls that made it
@@ -133,8 +143,12 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
         else if (*rest == bytes.size() - *count) count = bytes.size();
         else count = fail(ENOSPC, "inode {}: bytes are left", file.inode().number());
     }
+    if (count) server.inodes().note_written(node, static_cast<std::uint64_t>(offset), *count);
     if (origin.from_cache && !count) {
         tell_writers(server, node, count.error().code);
+        // Where a flag forbids it, or nothing is written any more, there is nothing to wait for.
+        if (const int error = count.error().code; error != EPERM && error != EROFS)
+            server.inodes().note_lost(node, static_cast<std::uint64_t>(offset), bytes.size(), error);
         // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
         if (count.error().code == EPERM)
             server.later(
@@ -172,12 +186,14 @@ void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* in
             // Who looks after it sees the blocks that it has now.
             if (server.inodes().told_while_written(node))
                 fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
-            reply_result(request, done);
+            const int lost = server.inodes().lost(node);
+            if (done && lost != 0) fuse_reply_err(request, lost);
+            else reply_result(request, done);
         },
         little);
 }
 
-void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+void allocate(fuse_req_t request, fuse_ino_t node, int mode, off_t offset, off_t length, fuse_file_info* info) {
     OpenFile& file = Server::file(*info);
     if (offset < 0 || length <= 0) {
         fuse_reply_err(request, EINVAL);
@@ -186,10 +202,13 @@ void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t leng
     Server& server = server_of(request);
     server.read_what_is_let_go();
     server.later(
-        [&server, request, &file, mode, offset, length] {
+        [&server, request, node, &file, mode, offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, false));
-            reply_result(request,
-                         file.fallocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
+            const auto first = static_cast<std::uint64_t>(offset), bytes = static_cast<std::uint64_t>(length);
+            const Result<void> done = file.fallocate(mode, first, bytes);
+            if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
+                server.inodes().note_written(node, first, bytes);
+            reply_result(request, done);
         },
         true);
 }

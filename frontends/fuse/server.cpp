@@ -288,9 +288,12 @@ void Server::call_in_writes() {
     for (const InodeRef& inode : written) fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
 }
 
-std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
-    if ((file->flags() & O_ACCMODE) != O_RDONLY) inodes_.opened_to_write(node_of(file->inode().number()));
-    auto handle = std::make_unique<OpenHandle>(std::move(file));
+std::uint64_t Server::keep(std::unique_ptr<OpenFile> file, bool direct) {
+    const bool writable = (file->flags() & O_ACCMODE) != O_RDONLY;
+    if (writable) inodes_.opened_to_write(node_of(file->inode().number()));
+    const bool keeps_changes = writable && !direct;
+    auto handle = std::make_unique<OpenHandle>(std::move(file), keeps_changes);
+    if (keeps_changes) ++keep_changes_;
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
     return reinterpret_cast<std::uint64_t>(handle.release());
@@ -303,7 +306,20 @@ void Server::drop(std::uint64_t handle) {
         if (open_.erase(open) == 0) return;
     }
     if ((open->file->flags() & O_ACCMODE) != O_RDONLY) inodes_.closed_to_write(node_of(open->file->inode().number()));
+    if (open->keeps_changes) --keep_changes_;
     delete open;
+}
+
+bool Server::may_wait_for_writes(const fuse_file_info& info) {
+    OpenHandle& open = *reinterpret_cast<OpenHandle*>(info.fh);
+    // The kernel names an owner where a program reads, and none where it fills a page: of a map, that is, of a file
+    // that was opened for direct requests.
+    const bool fills_a_page = info.lock_owner == 0;
+    if (fills_a_page && !open.keeps_changes && (open.file->flags() & O_ACCMODE) != O_RDONLY) {
+        open.keeps_changes = true;
+        ++keep_changes_;
+    }
+    return !fills_a_page && keep_changes_.load() != 0;
 }
 
 Result<struct stat> Server::attributes(Inode& inode) {

@@ -27,6 +27,7 @@ namespace uext4::fuse {
 // What a descriptor of the mount is here.
 struct OpenHandle {
     std::unique_ptr<OpenFile> file;
+    bool keeps_changes = false;  // the kernel may have written to pages of it that we have not seen
 };
 
 class Server {
@@ -89,7 +90,10 @@ public:
     void read_what_is_let_go();
 
     // ---- open files
-    std::uint64_t keep(std::unique_ptr<OpenFile> file);
+    std::uint64_t keep(std::unique_ptr<OpenFile> file, bool direct = false);  // direct: opened with O_DIRECT
+    // Whether a direct read may have to wait, when it is answered, for a write that has yet to be answered: its buffer
+    // may be a map of a file that somebody else has the kernel write back. `info`: of that read.
+    bool may_wait_for_writes(const fuse_file_info& info);
     static OpenFile& file(const fuse_file_info& info) { return *reinterpret_cast<OpenHandle*>(info.fh)->file; }
     void drop(std::uint64_t handle);
     // The kernel may hold bytes of it that were not written here yet.
@@ -129,6 +133,7 @@ private:
     InodeHandles inodes_;
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
+    std::atomic<unsigned> keep_changes_{0};  // of them
     Placement placement_;
     Protocol protocol_;
     bool quick_device_ = true;       // the last sync on the reading thread was quick; the reading thread's, as is:

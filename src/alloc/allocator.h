@@ -122,7 +122,8 @@ public:
     // What freeing these blocks reads, for as long as it is held; what is wrong with them is told when they are freed.
     Result<std::vector<BufferRef>> hold_for_free(BlockNr first, std::uint64_t count);
     Result<std::vector<BufferRef>> hold_for_free(InodeNr number);
-    Result<void> check_group_of(BlockNr block);  // EUCLEAN: what is free there is not known, and nothing can be freed
+    // EUCLEAN, EIO: what is free in a group of theirs is not known, and nothing can be freed there.
+    Result<void> check_groups_of(BlockNr first, std::uint64_t count);
     static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;

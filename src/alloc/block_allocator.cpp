@@ -332,13 +332,18 @@ Result<std::vector<BufferRef>> Allocator::hold_for_free(InodeNr number) {
     return held;
 }
 
-Result<void> Allocator::check_group_of(BlockNr block) {
+Result<void> Allocator::check_groups_of(BlockNr first, std::uint64_t count) {
     State& s = *state_;
-    if (!s.geometry.valid_block(block)) return fail(EUCLEAN, "there is no block {}", block);
-    const GroupNr number = s.group_of(block);
-    Group& group = s.group(number);
-    MutexLock guard(group.lock);
-    return s.load_blocks(number, group);
+    if (count == 0) return {};
+    if (!s.geometry.valid_block(first) || count > s.geometry.blocks_count - first.value)
+        return fail(EUCLEAN, "there are no blocks {}..{}", first, first.value + count - 1);
+    const GroupNr last = s.group_of(first + (count - 1));
+    for (GroupNr number = s.group_of(first); number <= last; number = GroupNr(number.value + 1)) {
+        Group& group = s.group(number);
+        MutexLock guard(group.lock);
+        TRY(s.load_blocks(number, group));
+    }
+    return {};
 }
 
 // The bits and counts of the disk; what comes back in memory is the caller's.

@@ -196,6 +196,7 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     const std::uint64_t whole_end = round_down(offset + length, bs);
     const std::uint64_t first = round_up(offset, bs);
     if (first > whole_end) return zero_part(inode, offset, offset + length);
+    TRY(may_free(inode, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
     TRY(zero_part(inode, offset, std::min(first, end)));
     if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
     if (first >= whole_end) return {};

@@ -53,6 +53,7 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
+    TRY(may_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
     const unsigned credits = step_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(credits));
     TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));

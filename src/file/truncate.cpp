@@ -47,7 +47,7 @@ void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
 
 // What a swap of the two reads. map_lock is not held.
 Result<std::vector<BufferRef>> hold_for_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr fresh) {
-    TRY(inode.fs().allocator.check_group_of(old));
+    TRY(inode.fs().allocator.check_groups_of(old, 1));
     std::vector<BufferRef> held;
     for (const BlockNr block : {old, fresh})
         for (BufferRef& buffer : TRY(inode.fs().allocator.hold_for_free(block, 1))) held.push_back(std::move(buffer));
@@ -146,8 +146,9 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     // What is cut off is in the cache alone perhaps, and the tail is zeroed in its place where there is no other:
     // whatever cannot be read is met before.
     const std::vector<BufferRef> held = TRY(orphans.hold_for_add(inode));
-    Tail tail = TRY(cut_tail(inode, size));
     const LogicalBlock first(divide_up(size, bs));
+    TRY(may_free(inode, first, LogicalBlock(~std::uint64_t{0})));
+    Tail tail = TRY(cut_tail(inode, size));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
     atomic_point("FileCache::client_maps", &pages);
@@ -205,6 +206,19 @@ Result<void> grow(Inode& inode, std::uint64_t size) {
 }
 
 }  // namespace
+
+Result<void> may_free(Inode& inode, LogicalBlock first, LogicalBlock end) {
+    Allocator& allocator = inode.fs().allocator;
+    Result<void> found;
+    MutexLock guard(inode.map_lock);
+    if (inode.is_inline()) return {};
+    TRY(inode.map().for_each(first, [&](const MappedRun& run) {
+        if (run.logical >= end) return false;
+        if (!run.hole()) found = allocator.check_groups_of(run.physical, run.count);
+        return found.has_value();
+    }));
+    return found;
+}
 
 Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end) {
     for (;;) {
@@ -285,10 +299,12 @@ Result<void> delete_locked(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     }
     const bool has_blocks =
         inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
+    const bool mapped =
+        has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents());
+    if (mapped) TRY(may_free(inode, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
     const unsigned attributes = xattr_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(step_credits(inode)));
-    if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))
-        TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
+    if (mapped) TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
     if (!handle.extend(last)) TRY(handle.restart(last));
     TRY(free_all_xattrs(handle, inode));

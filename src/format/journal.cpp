@@ -20,6 +20,10 @@ std::uint32_t checksum_without(std::uint32_t seed, ConstBytes bytes, std::size_t
     return crc32c(crc, bytes.subspan(hole + 4));
 }
 
+std::uint32_t fast_commit_area(const JournalSuper& s) {
+    return s.num_fc_blocks ? s.num_fc_blocks.get() : journal::default_fast_commit_blocks;
+}
+
 }  // namespace
 
 std::uint32_t journal_super_checksum(const JournalSuper& super) {
@@ -61,13 +65,18 @@ Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t b
             out.checksum_seed = crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
         }
         if (out.has(journal::incompat_fast_commit)) {
-            out.fast_commit_blocks = s.num_fc_blocks ? s.num_fc_blocks.get() : journal::default_fast_commit_blocks;
+            out.fast_commit_blocks = fast_commit_area(s);
             if (std::uint64_t{out.fast_commit_blocks} + 8 > out.length - out.first)
                 return absurd("s_num_fc_blks", out.fast_commit_blocks);
         }
     }
     if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd("s_start", out.start);
     return out;
+}
+
+bool has_room_for_fast_commits(const JournalSuper& super) {
+    constexpr std::uint64_t least_log = 1024;  // the kernel's JBD2_MIN_JOURNAL_BLOCKS
+    return std::uint64_t{fast_commit_area(super)} + least_log <= super.maxlen;
 }
 
 std::uint32_t journal_block_checksum(const JournalLayout& layout, ConstBytes block) {

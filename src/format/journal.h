@@ -126,6 +126,8 @@ struct JournalLayout {
 // EUCLEAN names the field. `log_blocks`: how many blocks the journal inode has.
 Result<JournalLayout> parse_journal_super(const JournalSuper& super, std::uint32_t block_size,
                                           std::uint64_t log_blocks);
+// Whether the kernel would set an area for fast commits apart at the end of a log that has none yet.
+bool has_room_for_fast_commits(const JournalSuper& super);
 std::uint32_t journal_super_checksum(const JournalSuper& super);  // for csum v2 and v3
 
 // csum v2 and v3. Of a whole descriptor or revoke block, its tail taken as zero.

@@ -194,6 +194,19 @@ TEST_P(Inodes, EvictionKeepsWhatIsPending) {
     expect_ok(volume.journal().commit_all());
     volume.table().shrink();
     EXPECT_FALSE(volume.table().find(numbers[50]));
+    // And of one whose attributes alone were changed.
+    {
+        InodeRef file = volume.get(numbers[20]);
+        Handle handle = volume.start();
+        MutexLock map(file->map_lock);
+        file->set_mtime({2000, 0});
+        expect_ok(file->store(handle));
+    }
+    for (InodeNr n : numbers) volume.get(n);
+    volume.table().shrink();
+    EXPECT_FALSE(volume.table().find(numbers[50]));
+    EXPECT_TRUE(volume.table().find(numbers[20]));
+    expect_ok(volume.journal().commit_all());
     InodeRef kept = volume.table().find(numbers[3]);
     ASSERT_TRUE(kept);
     EXPECT_EQ(kept->mtime().sec, 1000);

@@ -222,10 +222,14 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::
             super.checksum_type = j::checksum_crc32c;
         }
         if (s->options.wide) features |= j::incompat_64bit;
+        // Otherwise the kernel, which sets this once it has recovered the log, might find the log's head in what it
+        // takes for their area then, and go on from there beyond the end of the log.
+        if (s->options.fast_commits && format::has_room_for_fast_commits(super)) features |= j::incompat_fast_commit;
         super.feature_incompat = features;
         if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
         s->layout = TRY(format::parse_journal_super(super, s->block_size, blocks));
     }
+    s->drops_fast_commits = s->options.fast_commits && s->layout.has(format::journal::incompat_fast_commit);
     s->recorded_error = s->layout.error_code();
     view_as<format::JournalSuper>(Bytes(s->super_bytes)).error = 0u;
     // The superblock says already where the transaction is looked for.

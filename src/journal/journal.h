@@ -100,6 +100,7 @@ struct JournalOptions {
     bool barrier = true;                              // flushes are sent
     bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
     bool wide = false;                                // the log gets 64-bit block numbers
+    bool fast_commits = false;                        // its end is left to them, by whoever else uses it
     bool after_fast_commits = false;                  // the first transaction takes the place of the fast commits
     // What the running transaction holds stays in memory until it is copied for the log, however large that is: beyond
     // this much it is committed, and of twice as much no handle is started on it.

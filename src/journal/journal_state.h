@@ -70,6 +70,7 @@ struct JournalState {
     format::JournalLayout layout;
     std::vector<std::byte> super_bytes;  // the journal's superblock as it is on disk
     std::atomic<bool> marked = false;    // its s_start is not 0
+    bool drops_fast_commits = false;     // an empty log is one for kernels that do not know of fast commits, too
     std::uint32_t head = 0;              // next block of the log to write
     // The number that the next logged transaction gets in the log. Without gaps, which recovery takes for the end:
     // transactions that changed nothing have a Tid, but no place in the log.

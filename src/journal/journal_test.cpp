@@ -284,6 +284,53 @@ TEST(JournalLife, ALogOfAsynchronousCommitsGoesOnWithOrderedOnes) {
     EXPECT_EQ(byte_of(*crashed, shape, 10), 1u);
 }
 
+// The kernel sets the area at the end apart for fast commits once it has recovered the log, wherever that ended.
+TEST(JournalLife, TheEndOfALogIsLeftToFastCommits) {
+    constexpr std::uint32_t area = 40;
+    for (const bool large : {true, false}) {
+        SCOPED_TRACE(large ? "a log with room for them" : "a log that the kernel finds too small");
+        LogShape shape;
+        shape.log_blocks = 1024 + area - (large ? 0 : 1);
+        auto device = make_log(shape);
+        const auto change_super = [&](auto change) {
+            format::JournalSuper super = super_of(*device, shape);
+            change(super);
+            super.checksum = format::journal_super_checksum(super);
+            ASSERT_TRUE(
+                device->write(log_place(shape, 0).value * shape.block_size, std::as_bytes(std::span(&super, 1))));
+        };
+        change_super([&](format::JournalSuper& super) { super.num_fc_blocks = area; });
+        JournalOptions options = quiet();
+        options.fast_commits = true;
+        const auto has_area = [&] { return super_of(*device, shape).has_incompat(j::incompat_fast_commit); };
+        std::vector<std::byte> untouched(shape.block_size), block(shape.block_size);
+        const auto touched = [&] {
+            for (std::uint32_t i = shape.log_blocks - area; i < shape.log_blocks; ++i) {
+                EXPECT_TRUE(device->read(log_place(shape, i).value * shape.block_size, block));
+                if (block != untouched) return true;
+            }
+            return false;
+        };
+        {
+            Mounted m(*device, shape, options);
+            for (unsigned n = 0; n < 400; ++n) {
+                Handle handle = m.start(8);
+                for (unsigned k = 0; k < 6; ++k) m.put(handle, 10 + (n + k) % 50, n % 250 + 1);
+                handle.stop();
+                ASSERT_TRUE(m.journal->commit_all());
+            }
+            EXPECT_EQ(touched(), !large);
+            EXPECT_EQ(has_area(), large) << "in use";
+            const auto cut = device->clone();
+            recovered(*cut, shape);
+            EXPECT_EQ(byte_of(*cut, shape, 10 + 399 % 50), 399 % 250 + 1);
+            ASSERT_TRUE(m.journal->close());
+        }
+        EXPECT_FALSE(has_area()) << "whoever does not know of them may use it";
+        EXPECT_EQ(super_of(*device, shape).start, 0u);
+    }
+}
+
 TEST(JournalLife, ManySmallTransactionsGoHomeTogether) {
     const LogShape shape;
     RecordingDevice device(make_log(shape));

@@ -13,6 +13,10 @@ Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequen
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     super.start = start;
     super.sequence = sequence;
+    if (drops_fast_commits) {
+        const std::uint32_t others = super.feature_incompat & ~j::incompat_fast_commit;
+        super.feature_incompat = start != 0 ? others | j::incompat_fast_commit : others;
+    }
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
     const BlockNr first = TRY(log.place(0));
     TRY(device.write_fua(first.value * block_size, super_bytes));

@@ -60,6 +60,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     j.barrier = options.barrier;
     j.checksums = l.geometry.metadata_csum();
     j.wide = l.geometry.has_incompat(format::incompat::bit64);
+    j.fast_commits = l.geometry.has_compat(format::compat::fast_commit);
     j.waiting_bytes = waiting_limit(options);
     j.close_at_bytes = std::max<std::uint64_t>(j.waiting_bytes / 4, std::uint64_t{1} << 20);
     j.on_abort = [this](const Error& why) {

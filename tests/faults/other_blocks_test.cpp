@@ -3,6 +3,8 @@
 #include "inode/inode.h"
 #include "tests/faults/faulty_mount.h"
 
+#include <linux/falloc.h>
+
 #include <algorithm>
 #include <atomic>
 
@@ -166,6 +168,58 @@ TEST(OneFile, ThatCannotBeWrittenLeavesTheOthersTheirSpace) {
     ill->reset(), sound->reset();
     EXPECT_TRUE((*fs)->unmount());
     expect_sound(memory, "after the unmount");
+}
+
+// A file that is sound, but for the bitmap of its blocks: whatever would free some of them is refused before it changes
+// anything.
+TEST(Bitmaps, WhatCannotBeFreedIsNotCutOff) {
+    const std::string contents = [] {
+        std::string out;
+        for (int i = 0; i < 64 * 1024; ++i) out += static_cast<char>('a' + i / 1024 % 26);
+        return out;
+    }();
+    for (const char* format : {"-b 1024", "-b 1024 -O ^extents,^64bit"}) {
+        SCOPED_TRACE(format);
+        auto image = fresh_image(format);
+        {
+            FaultyMount m(image);
+            ASSERT_TRUE(m.mount());
+            auto file = m.open("/f");
+            ASSERT_TRUE(file->write(0, std::as_bytes(std::span(contents))));
+            file.reset();
+            ASSERT_TRUE(m.fs->unmount());
+        }
+        format::GroupDesc group;
+        ASSERT_TRUE(image->read(2048, std::as_writable_bytes(std::span(&group, 1))));
+        const std::uint64_t at = group.block_bitmap_lo * std::uint64_t{1024} + 1000;
+        const auto flip = [&] {
+            std::byte bit{};
+            EXPECT_TRUE(image->read(at, Bytes(&bit, 1)));
+            bit ^= std::byte{4};
+            EXPECT_TRUE(image->write(at, ConstBytes(&bit, 1)));
+        };
+        flip();
+        FaultyMount m(image);
+        ASSERT_TRUE(m.mount("errors=continue"));
+        auto file = m.open("/f");
+        const auto before = m.fs->attributes(file->inode());
+        EXPECT_EQ(code_of(file->truncate(9000)), EUCLEAN);
+        EXPECT_EQ(code_of(file->truncate(0)), EUCLEAN);
+        EXPECT_EQ(code_of(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3000, 20000)), EUCLEAN);
+        if (file->inode().uses_extents()) {
+            EXPECT_EQ(code_of(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 4096, 8192)), EUCLEAN);
+        }
+        const auto after = m.fs->attributes(file->inode());
+        ASSERT_TRUE(before && after);
+        EXPECT_EQ(after->st_size, before->st_size);
+        EXPECT_EQ(after->st_blocks, before->st_blocks);
+        EXPECT_EQ(read_all(*m.fs, "/f"), contents);
+        file.reset();
+        (void)m.fs->unmount();  // the error is told
+        flip();
+        expect_sound(image, "with the bit as it was");
+        EXPECT_EQ(read_all(image, "/f"), contents);
+    }
 }
 
 // A device with a stretch on which nothing can be written.
