@@ -35,9 +35,12 @@ protected:
         start({});
         file = open("/f");
     }
-    void TearDown() override {
+    void unmap_all() {
         for (const auto& map : made_) ok(maps->unmap(map));
         made_.clear();
+    }
+    void TearDown() override {
+        unmap_all();
         maps.reset();
         file.reset();
         ok(fs->unmount());
@@ -97,6 +100,25 @@ private:
     std::vector<SimulatedMaps::MapRef> made_;
     std::string path_;
 };
+
+TEST_P(Simulated, WhatIsGoneHasNoMemory) {
+    const PageCache& cache = fs->volume().fs().pages;
+    ok(fs->sync());
+    const std::uint64_t before = cache.used();
+    constexpr std::size_t pages = 64;
+    write(0, std::string(pages * page, 'a'));
+    SimulatedMaps::Map& memory = map(pages * page);
+    for (std::size_t i = 0; i < pages; ++i) ok(maps->store(memory, i * page, bytes("m"), Source::program));
+    EXPECT_GE(cache.used(), before + pages * page);
+    ok(fs->sync());
+    unmap_all();
+    const InodeRef top = *fs->root();
+    ok(fs->unlink(*top, "f", Credentials::root(), true));
+    file.reset();
+    fs->volume().finish_deletions();
+    EXPECT_EQ(cache.used(), before);
+    file = open("/f");
+}
 
 TEST_P(Simulated, MapsAndFilesAreOne) {
     write(0, std::string(3 * page, 'a'));
