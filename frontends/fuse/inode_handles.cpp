@@ -180,9 +180,13 @@ int InodeHandles::failure(std::uint64_t node) {
     return found ? found->failure : 0;
 }
 
-void InodeHandles::note_lost(std::uint64_t node, std::uint64_t offset, std::uint64_t length, int error) {
+bool InodeHandles::note_lost(std::uint64_t node, std::uint64_t offset, std::uint64_t length, int error) {
     const std::lock_guard guard(lock_);
-    if (More* const found = more_for_known(node)) found->lost.add(offset, length, error);
+    More* const found = more_for_known(node);
+    if (!found) return true;
+    const bool first = found->lost.error() == 0;
+    found->lost.add(offset, length, error);
+    return first;
 }
 
 void InodeHandles::note_written(std::uint64_t node, std::uint64_t offset, std::uint64_t length) {

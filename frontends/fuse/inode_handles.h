@@ -72,7 +72,8 @@ public:
     // What the kernel has sent of its cache and could not be taken, it does not send again: no sync of the file says
     // that all is durable until these bytes are written anew or cut off; or, for want of space, until nobody has the
     // file open for writing.
-    void note_lost(std::uint64_t node, std::uint64_t offset, std::uint64_t length, int error);
+    // Answers whether nothing was lost before.
+    bool note_lost(std::uint64_t node, std::uint64_t offset, std::uint64_t length, int error);
     void note_written(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
     void note_cut(std::uint64_t node, std::uint64_t size);
     int lost(std::uint64_t node);  // an errno, or 0

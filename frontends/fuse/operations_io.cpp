@@ -116,6 +116,16 @@ void tell_writers(Server& server, fuse_ino_t node, int error) {
     fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
 }
 
+// Where a flag forbids it, or nothing is written any more, there is nothing to wait for.
+void note_loss(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t offset, std::size_t length,
+               const Error& why) {
+    if (why.code == EPERM || why.code == EROFS) return;
+    // For want of space there may be many, and programs are told.
+    if (server.inodes().note_lost(node, offset, length, why.code) && why.code != ENOSPC)
+        file.inode().fs().log(fmt::format("inode {}: {} bytes at {} that the kernel had are lost: {}",
+                                          file.inode().number(), length, offset, why.what));
+}
+
 // The kernel goes by the mode that it remembers, also when it runs a program.
 Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bool in_any_case) {
     const std::uint16_t before = file.inode().mode();
@@ -146,9 +156,7 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     if (count) server.inodes().note_written(node, static_cast<std::uint64_t>(offset), *count);
     if (origin.from_cache && !count) {
         tell_writers(server, node, count.error().code);
-        // Where a flag forbids it, or nothing is written any more, there is nothing to wait for.
-        if (const int error = count.error().code; error != EPERM && error != EROFS)
-            server.inodes().note_lost(node, static_cast<std::uint64_t>(offset), bytes.size(), error);
+        note_loss(server, node, file, static_cast<std::uint64_t>(offset), bytes.size(), count.error());
         // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
         if (count.error().code == EPERM)
             server.later(
