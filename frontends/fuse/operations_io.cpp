@@ -29,7 +29,7 @@ Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode,
     // What the kernel answers from its cache moves no access time. Whoever is about to write keeps what is cached all
     // the same: the times that its writes set are what the next reader's access is compared with.
     info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime();
-    info.fh = server.keep(std::move(file), (info.flags & O_DIRECT) != 0);
+    info.fh = server.keep(std::move(file));
     return {};
 }
 
@@ -96,13 +96,13 @@ void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offs
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
 }
 
+// Whose answer the kernel may hold up (deputy.h).
+bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0; }
+
 void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
-    const bool direct = (info->flags & O_DIRECT) != 0;
-    // The kernel locks the pages of the buffer when it has the answer, and so waits for whoever has locked one and
-    // waits for a write of it: which the reading thread has to answer.
-    if (direct && server.may_wait_for_writes(*info))
+    if (is_direct(*info) && server.is_stood_in_for())
         server.later([request, &file, size, offset] { reply_read(request, file, size, offset); }, false);
     else reply_read(request, file, size, offset);
 }
@@ -177,11 +177,14 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     // waits for nobody: there are only attributes to drop.)
     if (server.inodes().note_write(node)) fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
     const Origin origin = {.from_cache = info->writepage != 0, .takes_set_ids = server.takes_set_ids()};
-    if (!server.parks()) return reply_written(request, server, node, file, bytes, offset, origin);
-    server.change(
-        [request, &server, node, &file, offset, origin, copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
-            reply_written(request, server, node, file, copy, offset, origin);
-        });
+    const bool stood_in_for = !origin.from_cache && server.is_stood_in_for();
+    if (!server.parks() && !stood_in_for) return reply_written(request, server, node, file, bytes, offset, origin);
+    auto job = [request, &server, node, &file, offset, origin,
+                copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
+        reply_written(request, server, node, file, copy, offset, origin);
+    };
+    if (stood_in_for) server.later(std::move(job), true);
+    else server.change(std::move(job));
 }
 
 void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {
@@ -244,8 +247,8 @@ void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_fi
         true);
 }
 
-void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t, off_t to_offset,
-          fuse_file_info* to_info, std::size_t length, int flags) {
+void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t to_node,
+          off_t to_offset, fuse_file_info* to_info, std::size_t length, int flags) {
     Server& server = server_of(request);
     OpenFile &from = Server::file(*from_info), &to = Server::file(*to_info);
     if (flags != 0 || from_offset < 0 || to_offset < 0) {
@@ -254,11 +257,12 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
     }
     server.read_what_is_let_go();
     server.later(
-        [&server, request, &from, from_offset, &to, to_offset, length] {
+        [&server, request, &from, from_offset, &to, to_node, to_offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));
             const std::size_t count = UEXT4_FUSE_TRY(
                 request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
                                                 static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy)));
+            server.inodes().note_written(to_node, static_cast<std::uint64_t>(to_offset), count);
             fuse_reply_write(request, count);
         },
         true);

@@ -81,6 +81,11 @@ void Protocol::complete(iovec* parts, int count) {
     std::memcpy(place, &flags, sizeof flags);
 }
 
+bool Protocol::answers(const iovec* parts, int count) {
+    if (count < 1 || parts[0].iov_len < sizeof(fuse_out_header)) return false;
+    return leading<fuse_out_header>(parts[0].iov_base, parts[0].iov_len).unique != 0;
+}
+
 ssize_t Protocol::send(int fd, iovec* parts, int count) {
     complete(parts, count);
     return ::writev(fd, parts, count);

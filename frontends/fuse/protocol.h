@@ -28,6 +28,8 @@ public:
     // data, which it asks for ahead), and whether the change that it asks for takes set-id bits.
     std::optional<pid_t> caller() const { return caller_; }
     bool takes_set_ids() const { return takes_set_ids_; }
+    // Of what libfuse sends: an answer to a request, and nothing that the kernel is told unasked.
+    static bool answers(const iovec* parts, int count);
     // In the place of writev(2), for all that libfuse sends.
     ssize_t send(int fd, iovec* parts, int count);
 

@@ -73,6 +73,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
     ready_ = std::move(ready);
     TRY(workers_.start());
     TRY(control_.start());
+    TRY(deputy_.start([this] { stand_in(); }));
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
     closed_ = epoll_create1(EPOLL_CLOEXEC);  // can neither be read nor written
@@ -94,7 +95,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
     fuse_custom_io io{};
     io.read = [](int fd, void* bytes, std::size_t size, void*) { return ::read(fd, bytes, size); };
     io.writev = [](int fd, iovec* parts, int count, void* self) {
-        return static_cast<Server*>(self)->protocol_.send(fd, parts, count);
+        return static_cast<Server*>(self)->send(fd, parts, count);
     };
     if (const int error = fuse_session_custom_io(session_, &io, channel)) {
         close(channel);
@@ -115,12 +116,13 @@ void Server::wait_for_request() {
 
 void Server::work_on(const fuse_buf& request) {
     protocol_.note(request);
-    if (const std::optional<pid_t> caller = protocol_.caller()) placement_.called_by(*caller);
+    if (const std::optional<pid_t> caller = protocol_.caller(); caller && !is_stood_in_for())
+        placement_.called_by(*caller);
     fuse_session_process_buf(session_, &request);
 }
 
 void Server::read_what_is_let_go() {
-    if (!pthread_equal(pthread_self(), reader_) || reads_ahead_) return;
+    if (!pthread_equal(pthread_self(), reader_.load()) || reads_ahead_) return;
     reads_ahead_ = true;
     pollfd waiting = {fuse_session_fd(session_), POLLIN, 0};
     for (unsigned read = 0; read < most_read_ahead && poll(&waiting, 1, 0) > 0; ++read) {
@@ -141,31 +143,67 @@ void Server::work_on_held_back() {
     work_on(next.request);
 }
 
+bool Server::serve_one(fuse_buf& buffer, int& status) {
+    if (parks() && !is_frozen()) {
+        run_parked();
+        return true;
+    }
+    if (!held_back_.empty()) {
+        work_on_held_back();
+        return true;
+    }
+    if (parks()) {
+        wait_for_request();
+        if (freeze_state_.load() == FreezeState::open) return true;
+        if (!has_request(0)) return true;
+    }
+    status = fuse_session_receive_buf(session_, &buffer);
+    if (status == -EINTR || status == -EAGAIN) return true;
+    if (status <= 0) return false;
+    work_on(buffer);
+    return true;
+}
+
+bool Server::has_request(int milliseconds) const {
+    pollfd waiting = {fuse_session_fd(session_), POLLIN, 0};
+    return poll(&waiting, 1, milliseconds) > 0;
+}
+
+// The reading thread is in an answer that the kernel holds up.
+void Server::stand_in() {
+    constexpr int patience = 5;  // milliseconds
+    reader_.store(pthread_self());
+    fuse_buf buffer{};
+    int status = 0;
+    while (!deputy_.wanted_back() && !stopping_.load() && !fuse_session_exited(session_)) {
+        const bool has_work = !held_back_.empty() || (parks() && !is_frozen());
+        if (!has_work && !has_request(patience)) continue;
+        if (!serve_one(buffer, status)) break;
+    }
+    std::free(buffer.mem);
+    reader_.store(own_thread_);
+}
+
+ssize_t Server::send(int channel, iovec* parts, int count) {
+    // Only what is the last that the reading thread does for a request: not what it tells the kernel in between.
+    if (!pthread_equal(pthread_self(), own_thread_) || !Protocol::answers(parts, count))
+        return protocol_.send(channel, parts, count);
+    deputy_.leave();
+    const ssize_t sent = protocol_.send(channel, parts, count);
+    const int error = errno;
+    deputy_.back();
+    errno = error;
+    return sent;
+}
+
 Result<void> Server::loop() {
-    reader_ = pthread_self();
+    own_thread_ = pthread_self();
+    reader_.store(own_thread_);
     fs_.when_short_of_space([this] { read_what_is_let_go(); });
     placement_.place_this_thread();
     fuse_buf buffer{};
     int status = 0;
-    while (!stopping_.load() && !fuse_session_exited(session_)) {
-        if (parks() && !is_frozen()) {
-            run_parked();
-            continue;
-        }
-        if (!held_back_.empty()) {
-            work_on_held_back();
-            continue;
-        }
-        if (parks()) {
-            wait_for_request();
-            if (freeze_state_.load() == FreezeState::open) continue;
-            pollfd request = {fuse_session_fd(session_), POLLIN, 0};
-            if (poll(&request, 1, 0) == 0) continue;
-        }
-        status = fuse_session_receive_buf(session_, &buffer);
-        if (status == -EINTR || status == -EAGAIN) continue;
-        if (status <= 0) break;
-        work_on(buffer);
+    while (!stopping_.load() && !fuse_session_exited(session_) && serve_one(buffer, status)) {
     }
     std::free(buffer.mem);
     reads_ahead_ = true;  // no more
@@ -177,7 +215,7 @@ Result<void> Server::loop() {
 
 void Server::stop() {
     stopping_.store(true);
-    pthread_kill(reader_, interrupting_signal);
+    pthread_kill(reader_.load(), interrupting_signal);
 }
 
 void Server::detach() {
@@ -185,6 +223,7 @@ void Server::detach() {
     // Whoever waits for an answer gets none, a worker among them that waits for the kernel. The number stays taken
     // until nobody can mean the channel by it.
     dup3(closed_, fuse_session_fd(session_), O_CLOEXEC);
+    deputy_.finish();
     control_.drain();
     if (freeze_state_.load() == FreezeState::frozen) {
         if (Result<void> thawed = fs_.thaw(); !thawed) log_(fmt::format("thaw: {}", thawed.error().what));
@@ -288,12 +327,9 @@ void Server::call_in_writes() {
     for (const InodeRef& inode : written) fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
 }
 
-std::uint64_t Server::keep(std::unique_ptr<OpenFile> file, bool direct) {
-    const bool writable = (file->flags() & O_ACCMODE) != O_RDONLY;
-    if (writable) inodes_.opened_to_write(node_of(file->inode().number()));
-    const bool keeps_changes = writable && !direct;
-    auto handle = std::make_unique<OpenHandle>(std::move(file), keeps_changes);
-    if (keeps_changes) ++keep_changes_;
+std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
+    if ((file->flags() & O_ACCMODE) != O_RDONLY) inodes_.opened_to_write(node_of(file->inode().number()));
+    auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
     return reinterpret_cast<std::uint64_t>(handle.release());
@@ -306,20 +342,7 @@ void Server::drop(std::uint64_t handle) {
         if (open_.erase(open) == 0) return;
     }
     if ((open->file->flags() & O_ACCMODE) != O_RDONLY) inodes_.closed_to_write(node_of(open->file->inode().number()));
-    if (open->keeps_changes) --keep_changes_;
     delete open;
-}
-
-bool Server::may_wait_for_writes(const fuse_file_info& info) {
-    OpenHandle& open = *reinterpret_cast<OpenHandle*>(info.fh);
-    // The kernel names an owner where a program reads, and none where it fills a page: of a map, that is, of a file
-    // that was opened for direct requests.
-    const bool fills_a_page = info.lock_owner == 0;
-    if (fills_a_page && !open.keeps_changes && (open.file->flags() & O_ACCMODE) != O_RDONLY) {
-        open.keeps_changes = true;
-        ++keep_changes_;
-    }
-    return !fills_a_page && keep_changes_.load() != 0;
 }
 
 Result<struct stat> Server::attributes(Inode& inode) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "api/file_system.h"
+#include "fuse/deputy.h"
 #include "fuse/inode_handles.h"
 #include "fuse/library.h"
 #include "fuse/options.h"
@@ -27,7 +28,6 @@ namespace uext4::fuse {
 // What a descriptor of the mount is here.
 struct OpenHandle {
     std::unique_ptr<OpenFile> file;
-    bool keeps_changes = false;  // the kernel may have written to pages of it that we have not seen
 };
 
 class Server {
@@ -67,6 +67,8 @@ public:
     void change(std::function<void()> job);
     bool is_frozen() const { return freeze_state_.load() != FreezeState::open; }
     bool parks() const { return is_frozen() || !parked_.empty(); }
+    // Another thread does the reading thread's work, and must not be held up as that is.
+    bool is_stood_in_for() const { return !pthread_equal(reader_.load(), own_thread_); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
     // Makes something durable. On a worker, so that many share one commit and none holds up the rest; but where the
@@ -90,10 +92,7 @@ public:
     void read_what_is_let_go();
 
     // ---- open files
-    std::uint64_t keep(std::unique_ptr<OpenFile> file, bool direct = false);  // direct: opened with O_DIRECT
-    // Whether a direct read may have to wait, when it is answered, for a write that has yet to be answered: its buffer
-    // may be a map of a file that somebody else has the kernel write back. `info`: of that read.
-    bool may_wait_for_writes(const fuse_file_info& info);
+    std::uint64_t keep(std::unique_ptr<OpenFile> file);
     static OpenFile& file(const fuse_file_info& info) { return *reinterpret_cast<OpenHandle*>(info.fh)->file; }
     void drop(std::uint64_t handle);
     // The kernel may hold bytes of it that were not written here yet.
@@ -110,6 +109,10 @@ private:
     static void greet(void* server, fuse_conn_info* connection);
     void run_parked();
     void wait_for_request();
+    bool has_request(int milliseconds) const;
+    bool serve_one(fuse_buf& buffer, int& status);  // false: there are no more; `status` says why
+    void stand_in();
+    ssize_t send(int channel, iovec* parts, int count);
     void work_on(const fuse_buf& request);
     void work_on_held_back();
     // A buffer of libfuse's, which allocates what it reads into.
@@ -129,11 +132,11 @@ private:
     fuse_session* session_ = nullptr;
     bool mounted_ = false;
     std::atomic<bool> stopping_{false};
-    pthread_t reader_{};
+    pthread_t own_thread_{};           // that of loop()
+    std::atomic<pthread_t> reader_{};  // it, or its deputy's
     InodeHandles inodes_;
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
-    std::atomic<unsigned> keep_changes_{0};  // of them
     Placement placement_;
     Protocol protocol_;
     bool quick_device_ = true;       // the last sync on the reading thread was quick; the reading thread's, as is:
@@ -143,6 +146,7 @@ private:
     std::deque<std::function<void()>> parked_;                  // the reading thread's, as is:
     std::deque<HeldBack> held_back_;                            // read, but not worked on
     bool reads_ahead_ = false;
+    Deputy deputy_;
     WorkQueue workers_{"uext4-fuse", 16};
     WorkQueue control_{"uext4-freeze", 1};  // a thaw never waits behind work
 };

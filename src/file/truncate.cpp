@@ -299,12 +299,10 @@ Result<void> delete_locked(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     }
     const bool has_blocks =
         inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
-    const bool mapped =
-        has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents());
-    if (mapped) TRY(may_free(inode, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
     const unsigned attributes = xattr_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(step_credits(inode)));
-    if (mapped) TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
+    if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))
+        TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
     if (!handle.extend(last)) TRY(handle.restart(last));
     TRY(free_all_xattrs(handle, inode));
