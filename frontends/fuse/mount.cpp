@@ -7,6 +7,7 @@
 #include "fuse/server.h"
 #include "fuse/signals.h"
 #include "fuse/supervisor.h"
+#include "fuse/system_log.h"
 #include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
@@ -43,7 +44,7 @@ public:
     void tell(const std::string& text) {
         const bool named = text.find(image_ + ":") != std::string::npos;  // by its whole path, or as it was given
         const std::string line = named ? text : image_ + ": " + text;
-        if (detached_.load()) syslog(LOG_NOTICE, "%s", line.c_str());
+        if (detached_.load()) system_log_.add(line);
         else fmt::print(stderr, "uext4 mount: {}\n", line);
     }
     // Before the sandbox, which has neither new files nor new sockets.
@@ -52,10 +53,12 @@ public:
         openlog("uext4", LOG_PID | LOG_NDELAY, LOG_DAEMON);
     }
     void detach() { detached_.store(true); }
+    void settle() { system_log_.settle(); }
 
 private:
     std::string image_;
     std::atomic<bool> detached_{false};
+    SystemLog system_log_;
 };
 
 Result<std::string> real_path(const std::string& path) {
@@ -359,6 +362,7 @@ int run_mount(const MountRequest& request) {
     }
     const Result<void> served = serve(*job, log);
     if (!served) log.tell(served.error().what);
+    log.settle();
     if (background) std::exit(served ? 0 : failure);
     return served ? 0 : failure;
 }

@@ -96,14 +96,15 @@ void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offs
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
 }
 
-// Whose answer the kernel may hold up (deputy.h).
-bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0; }
+// Into a program's memory, whose answer the kernel may hold up (deputy.h): it names an owner where it fills no page.
+// The flag is the descriptor's, which may have been changed since.
+bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0 || info.lock_owner != 0; }
 
 void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
     if (is_direct(*info) && server.is_stood_in_for())
-        server.later([request, &file, size, offset] { reply_read(request, file, size, offset); }, false);
+        server.hand_on([request, &file, size, offset] { reply_read(request, file, size, offset); });
     else reply_read(request, file, size, offset);
 }
 
@@ -120,8 +121,9 @@ void tell_writers(Server& server, fuse_ino_t node, int error) {
 void note_loss(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t offset, std::size_t length,
                const Error& why) {
     if (why.code == EPERM || why.code == EROFS) return;
-    // For want of space there may be many, and programs are told.
-    if (server.inodes().note_lost(node, offset, length, why.code) && why.code != ENOSPC)
+    // A program can cause the others as often as it likes, and is told.
+    const bool of_image = why.code == EIO || why.code == EUCLEAN;
+    if (server.inodes().note_lost(node, offset, length, why.code) && of_image)
         file.inode().fs().log(fmt::format("inode {}: {} bytes at {} that the kernel had are lost: {}",
                                           file.inode().number(), length, offset, why.what));
 }
@@ -183,8 +185,8 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
                 copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
         reply_written(request, server, node, file, copy, offset, origin);
     };
-    if (stood_in_for) server.later(std::move(job), true);
-    else server.change(std::move(job));
+    if (server.parks()) server.change(std::move(job));
+    else server.hand_on(std::move(job));
 }
 
 void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {

@@ -73,6 +73,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
     ready_ = std::move(ready);
     TRY(workers_.start());
     TRY(control_.start());
+    TRY(direct_.start());
     TRY(deputy_.start([this] { stand_in(); }));
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
@@ -230,6 +231,7 @@ void Server::detach() {
         freeze_state_.store(FreezeState::open);
     }
     run_parked();
+    direct_.finish();
     workers_.finish();
     control_.finish();
     // No FORGET and not every RELEASE comes before the end.

@@ -68,6 +68,8 @@ public:
     bool is_frozen() const { return freeze_state_.load() != FreezeState::open; }
     bool parks() const { return is_frozen() || !parked_.empty(); }
     // Another thread does the reading thread's work, and must not be held up as that is.
+    // Its direct requests: by threads of their own.
+    void hand_on(std::function<void()> direct) { direct_.add(std::move(direct)); }
     bool is_stood_in_for() const { return !pthread_equal(reader_.load(), own_thread_); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
@@ -148,6 +150,7 @@ private:
     bool reads_ahead_ = false;
     Deputy deputy_;
     WorkQueue workers_{"uext4-fuse", 16};
+    WorkQueue direct_{"uext4-direct", 16};  // their answers may be held up, and then take none of the others' threads
     WorkQueue control_{"uext4-freeze", 1};  // a thaw never waits behind work
 };
 
