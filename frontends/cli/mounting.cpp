@@ -19,7 +19,8 @@ void request(const std::string& directory, unsigned long what) {
         ::close(fd);
         give_up(negative, directory + ": frozen already");
     }
-    if (what == UEXT4_IOC_FREEZE && ::syncfs(fd) != 0) {
+    // Once more: it also tells of a write of somebody else's that a signal has ended.
+    if (what == UEXT4_IOC_FREEZE && ::syncfs(fd) != 0 && (errno != EINTR || ::syncfs(fd) != 0)) {
         const int error = errno;
         // What found no space, or came after its file was made append-only or immutable, has been told to its writers,
         // or will be; it is no reason not to freeze the rest.
