@@ -185,8 +185,12 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
                 copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
         reply_written(request, server, node, file, copy, offset, origin);
     };
-    if (server.parks()) server.change(std::move(job));
-    else server.hand_on(std::move(job));
+    if (!server.parks()) return server.hand_on(std::move(job));
+    // Who runs it after the thaw may be the deputy.
+    server.change([&server, direct = !origin.from_cache, job = std::move(job)] {
+        if (direct && server.is_stood_in_for()) server.hand_on(job);
+        else job();
+    });
 }
 
 void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* info) {

@@ -273,9 +273,12 @@ void Server::make_durable(std::function<void()> job, bool little) {
 }
 
 void Server::run_parked() {
-    std::deque<std::function<void()>> all;
-    all.swap(parked_);
-    for (std::function<void()>& job : all) job();
+    // One by one: where an answer is held up, the deputy goes on with the next.
+    while (!parked_.empty() && !is_frozen()) {
+        const std::function<void()> job = std::move(parked_.front());
+        parked_.pop_front();
+        job();
+    }
 }
 
 void Server::freeze(fuse_req_t request) {
