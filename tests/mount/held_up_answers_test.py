@@ -24,6 +24,8 @@ from mounting import check
 SIZE, PIECE = 1 << 20, 65_536
 PATIENCE = 100
 GETFLAGS, SETFLAGS, NOATIME = 0x80086601, 0x40086602, 0x80
+FREEZE = 0x5540  # UEXT4_IOC_FREEZE: _IO('U', 0x40)
+COARSE = 5  # CLOCK_REALTIME_COARSE, which times of files are taken from
 
 
 def read_into_a_map(top, rounds, half):
@@ -90,22 +92,40 @@ def map_what_was_cached_before(top, rounds, number):
         os.close(direct)
 
 
-def let_go_with_writes_under_way(top, rounds, _):
+def let_go_while_frozen(top, rounds, number):
+    """The same, of requests that a freeze keeps waiting: they are answered one behind the other after the thaw."""
+    let_go_with_writes_under_way(top, 4 * 20, number, frozen=True)
+
+
+def let_go_with_writes_under_way(top, rounds, _, frozen=False):
     """Asynchronous direct writes whose descriptor is closed before they have ended, and a page that is dirtied then."""
     system = ctypes.CDLL(None, use_errno=True)
     setup, getevents, submit = 206, 208, 209  # x86-64
-    count, length = 16, 1 << 20
+    count, length = (8, 65_536) if frozen else (16, 1 << 20)
     context = ctypes.c_ulong(0)
     if system.syscall(setup, count, ctypes.byref(context)) != 0:
         sys.exit("io_setup")
     buffer = mmap.mmap(-1, length)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    root = os.open(top, os.O_RDONLY)
     held = os.open(top / "asynchronous", os.O_RDWR | os.O_CREAT)
-    os.pwrite(held, bytes(length), count * length)
+    os.pwrite(held, bytes(length * (count + 1)), 0)
     for turn in range(max(rounds // 20, 1)):
         os.fsync(held)
         fd = os.open(top / "asynchronous", os.O_RDWR | os.O_DIRECT)
         time.sleep(0.012)  # the times of what comes are others
+        thaw = None
+        if frozen:
+            thaw = subprocess.Popen(["sh", "-c", 'sleep 0.8; exec "$0" thaw "$1"', sys.argv[1], top])
+            time.sleep(0.1)  # it has no descriptor of ours any more
+            now = time.clock_gettime(COARSE)
+            while time.clock_gettime(COARSE) == now:
+                pass
+            # All in one tick of the clock: the close has no times to send, for which it would wait.
+            os.preadv(fd, [memoryview(buffer)[:4096]], 0)
+            os.pwritev(fd, [memoryview(buffer)[:4096]], 0)
+            os.fsync(fd)
+            fcntl.ioctl(root, FREEZE)
         requests = [ctypes.create_string_buffer(struct.pack("<QIIHhIQQqQII", 0, 0, 0, 1, 0, fd, address, length,
                                                             number * length, 0, 0, 0), 64) for number in range(count)]
         pointers = (ctypes.c_void_p * count)(*[ctypes.addressof(one) for one in requests])
@@ -113,9 +133,13 @@ def let_go_with_writes_under_way(top, rounds, _):
             sys.exit("io_submit")
         os.close(fd)
         os.pwrite(held, b"x", count * length + turn)
+        if frozen:
+            system.sync_file_range(held, ctypes.c_longlong(count * length), ctypes.c_longlong(4096), 2)
         events = ctypes.create_string_buffer(32 * count)
         if system.syscall(getevents, context, count, count, events, None) != count:
             sys.exit("io_getevents")
+        if thaw and thaw.wait() != 0:
+            sys.exit("thaw")
 
 
 def together(top, rounds, works):
@@ -160,6 +184,7 @@ def test(scratch):
     together(top, rounds, [map_what_was_cached_before, map_what_was_cached_before])
     if os.uname().machine == "x86_64":
         together(top, rounds, [let_go_with_writes_under_way])
+        together(top, rounds, [let_go_while_frozen])
     scratch.umount(top)
     mounting.clean(image)
 
