@@ -176,7 +176,8 @@ void Server::stand_in() {
     reader_.store(pthread_self());
     fuse_buf buffer{};
     int status = 0;
-    while (!deputy_.wanted_back() && !stopping_.load() && !fuse_session_exited(session_)) {
+    // Also behind stop(): the reading thread cannot end before it is back.
+    while (!deputy_.wanted_back() && !fuse_session_exited(session_)) {
         const bool has_work = !held_back_.empty() || (parks() && !is_frozen());
         if (!has_work && !has_request(patience)) continue;
         if (!serve_one(buffer, status)) break;
