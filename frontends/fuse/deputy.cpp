@@ -1,5 +1,7 @@
 #include "fuse/deputy.h"
 
+#include "fuse/signals.h"
+
 #include <chrono>
 
 namespace uext4::fuse {
@@ -32,7 +34,7 @@ void Deputy::back() {
     if ((turn & taken) == 0 && turn_.compare_exchange_strong(turn, (turn | 1) + 1)) return;
     wanted_back_.store(true);
     std::unique_lock guard(lock_);
-    changed_.wait(guard, [this] { return !in_place_; });
+    while (!changed_.wait_for(guard, glance, [this] { return !in_place_; })) pthread_kill(own_, interrupting_signal);
     wanted_back_.store(false);
 }
 
@@ -46,7 +48,12 @@ void Deputy::finish() {
 }
 
 void Deputy::run() {
+    sigset_t interrupting;
+    sigemptyset(&interrupting);
+    sigaddset(&interrupting, interrupting_signal);
+    pthread_sigmask(SIG_UNBLOCK, &interrupting, nullptr);
     std::unique_lock guard(lock_);
+    own_ = pthread_self();
     for (;;) {
         changed_.wait(guard, [this] { return watching_.load() || ending_; });
         if (ending_ || !watch(guard)) return;

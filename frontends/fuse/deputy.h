@@ -9,6 +9,8 @@
 #include "base/result.h"
 #include "sync/thread.h"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -28,6 +30,7 @@ public:
     Result<void> start(std::function<void()> stand_in);
     // The reading thread's, around each answer. After back() the place is its own: what the deputy did happened before.
     void leave();
+    // Should the deputy wait for a request that somebody else has got, it is interrupted (interrupting_signal).
     void back();
     // The deputy's, between two requests.
     bool wanted_back() const { return wanted_back_.load(); }
@@ -46,6 +49,7 @@ private:
     std::mutex lock_;
     std::condition_variable changed_;
     bool in_place_ = false, ending_ = false;  // lock_
+    pthread_t own_{};                         // that of the deputy; lock_
     std::optional<Thread> thread_;
 };
 

@@ -1,6 +1,11 @@
 #include "fuse/deputy.h"
 
+#include "fuse/signals.h"
+
 #include <gtest/gtest.h>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <random>
@@ -78,6 +83,39 @@ TEST(Deputy, AndTheOneItStandsInForAreNeverInThePlaceAtOnce) {
     EXPECT_GT(place.times.load(), 0);
     deputy.finish();
     place.work();
+}
+
+// A request that its poll has shown may be another's before it reads: it waits for the next one, with the place.
+TEST(Deputy, GivesThePlaceBackThoughItWaitsInTheKernel) {
+    struct sigaction interrupt{}, before{};
+    interrupt.sa_handler = [](int) {};
+    ASSERT_EQ(sigaction(interrupting_signal, &interrupt, &before), 0);
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    std::atomic<bool> waits{false};
+    Deputy deputy;
+    ASSERT_TRUE(deputy.start([&] {
+        while (!deputy.wanted_back()) {
+            char byte;
+            waits = true;
+            EXPECT_EQ(read(ends[0], &byte, 1), -1);
+            EXPECT_EQ(errno, EINTR);
+        }
+    }));
+    deputy.leave();
+    for (int i = 0; i < 10000 && !waits.load(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::atomic<bool> is_back{false};
+    std::thread watch([&] {
+        for (int i = 0; i < 10000 && !is_back.load(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        EXPECT_TRUE(is_back.load()) << "does not come back";
+        close(ends[1]);  // whatever waits has an end
+    });
+    deputy.back();
+    is_back = true;
+    watch.join();
+    deputy.finish();
+    close(ends[0]);
+    sigaction(interrupting_signal, &before, nullptr);
 }
 
 TEST(Deputy, EndsWhileNobodyIsAway) {

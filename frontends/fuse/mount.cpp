@@ -181,6 +181,7 @@ private:
         // The loop may be just before the call that the signal is to interrupt.
         while (event != Event::ended) {
             server_.stop();
+            server_.thaw_to_end();  // no freeze comes any more
             do event = wait(false, 50);
             while (event == Event::signal);
         }

@@ -1,6 +1,5 @@
 #include "fuse/protocol.h"
 
-#include <linux/fuse.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -64,6 +63,23 @@ bool Protocol::lets_go(const fuse_buf& request) {
         case FUSE_RELEASEDIR: return true;
         default: return false;
     }
+}
+
+bool Protocol::is_of_the_kernel(const fuse_buf& request) {
+    if ((request.flags & FUSE_BUF_IS_FD) || request.size < sizeof(fuse_in_header)) return false;
+    const auto* body = static_cast<const std::byte*>(request.mem) + sizeof(fuse_in_header);
+    switch (leading<fuse_in_header>(request.mem, request.size).opcode) {
+        case FUSE_INIT:
+        case FUSE_DESTROY:
+        case FUSE_INTERRUPT: return true;
+        case FUSE_WRITE:
+            return leading<fuse_write_in>(body, request.size - sizeof(fuse_in_header)).write_flags & FUSE_WRITE_CACHE;
+        default: return lets_go(request);
+    }
+}
+
+fuse_out_header Protocol::refusal(const fuse_buf& request, int error) {
+    return {sizeof(fuse_out_header), -error, leading<fuse_in_header>(request.mem, request.size).unique};
 }
 
 void Protocol::complete(iovec* parts, int count) {

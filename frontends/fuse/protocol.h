@@ -9,6 +9,7 @@
 
 #include "fuse/library.h"
 
+#include <linux/fuse.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -24,6 +25,10 @@ public:
     void note(const fuse_buf& request);
     // It only says what the kernel holds no longer: of no request read before it.
     static bool lets_go(const fuse_buf& request);
+    // The kernel's own: what it writes of its cache, and what it lets go. Others may wait for it with locks held.
+    static bool is_of_the_kernel(const fuse_buf& request);
+    // An answer that says nothing but why there is none.
+    static fuse_out_header refusal(const fuse_buf& request, int error);
     // Of the request noted last: the thread that waits for the answer (0: what the kernel does on its own; none of much
     // data, which it asks for ahead), and whether the change that it asks for takes set-id bits.
     std::optional<pid_t> caller() const { return caller_; }

@@ -115,7 +115,20 @@ void Server::wait_for_request() {
     }
 }
 
+// A job that waits for the kernel may have to wait for the answer to another request. (The deputy is not in the place:
+// it would be the one who is here.)
+bool Server::is_over() {
+    if (fuse_session_exited(session_)) return true;
+    return stopping_.load() && direct_.is_idle() && workers_.is_idle();
+}
+
 void Server::work_on(const fuse_buf& request) {
+    if (stopping_.load() && !Protocol::is_of_the_kernel(request)) {
+        fuse_out_header refusal = Protocol::refusal(request, ENOTCONN);
+        iovec part = {&refusal, sizeof refusal};
+        send(fuse_session_fd(session_), &part, 1);  // who is told of an error here has gone
+        return;
+    }
     protocol_.note(request);
     if (const std::optional<pid_t> caller = protocol_.caller(); caller && !is_stood_in_for())
         placement_.called_by(*caller);
@@ -205,7 +218,7 @@ Result<void> Server::loop() {
     placement_.place_this_thread();
     fuse_buf buffer{};
     int status = 0;
-    while (!stopping_.load() && !fuse_session_exited(session_) && serve_one(buffer, status)) {
+    while (!is_over() && serve_one(buffer, status)) {
     }
     std::free(buffer.mem);
     reads_ahead_ = true;  // no more

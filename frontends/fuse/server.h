@@ -43,7 +43,8 @@ public:
     // Until the mount is gone or stop() was called.
     Result<void> loop();
     // Ends the loop from another thread: sets a flag and interrupts the reading thread (interrupting_signal), as often
-    // as needed.
+    // as needed. From now on only the kernel's own requests are worked on, until no answer is held up any more: what it
+    // writes may be what that waits for, and a thread that the kernel holds keeps the process.
     void stop();
     // Who looks up supplementary groups when the server itself cannot open files.
     void ask_for_groups(std::function<std::vector<gid_t>(pid_t)> ask) { groups_ = std::move(ask); }
@@ -116,6 +117,7 @@ private:
     bool serve_one(fuse_buf& buffer, int& status);  // false: there are no more; `status` says why
     void stand_in();
     ssize_t send(int channel, iovec* parts, int count);
+    bool is_over();
     void work_on(const fuse_buf& request);
     void work_on_held_back();
     // A buffer of libfuse's, which allocates what it reads into.

@@ -41,6 +41,11 @@ void WorkQueue::run() {
     }
 }
 
+bool WorkQueue::is_idle() {
+    MutexLock guard(lock_);
+    return jobs_.empty() && running_ == 0;
+}
+
 void WorkQueue::drain() {
     MutexLock guard(lock_);
     while (!jobs_.empty() || running_ > 0) changed_.wait(lock_);

@@ -25,6 +25,7 @@ public:
     void add(std::function<void()> job);
     // Waits until nothing is queued or running.
     void drain();
+    bool is_idle();  // nothing is queued or running
     // drain(), then the threads end. Nothing may be added afterwards.
     void finish();
 

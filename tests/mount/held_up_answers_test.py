@@ -174,6 +174,57 @@ def together(top, rounds, works):
     check(not any(states.values()), f"ended with {sorted(states.values())}")
 
 
+class Connections:
+    """The kernel's list of them, by which one ends whose mount has no name any more."""
+
+    def __init__(self, scratch):
+        self.directory = scratch.path("connections")
+        self.directory.mkdir()
+        subprocess.run(["mount", "-t", "fusectl", "fusectl", self.directory], check=True)
+        scratch.kernel.append(self.directory)
+
+    def abort(self, device):
+        (self.directory / str(os.minor(device)) / "abort").write_text("1", encoding="ascii")
+
+
+def stopped_while_held_up(scratch, image):
+    """The server ends though its users go on, and hold its answers up: after two signals nobody is waited for."""
+    connections = Connections(scratch)
+    for turn in range(24 if mounting.is_long() else 6):
+        top = scratch.mount(image)
+        pid = scratch.servers.pop(top)
+        device = os.stat(top).st_dev
+        children = []
+        for number, work in enumerate([read_into_a_map, read_into_a_map, seek, write_from_a_map]):
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                    work(top, 1 << 30, number)
+                except BaseException:  # noqa: BLE001  (the mount is gone: what this is about)
+                    pass
+                os._exit(0)
+            children.append(child)
+        time.sleep(0.2 + 0.05 * turn)
+        for _ in range(2):
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(0.1)
+        limit = time.monotonic() + 20
+        while not (ended := scratch.has_ended(pid)) and time.monotonic() < limit:
+            time.sleep(0.02)
+        if not ended:
+            connections.abort(device)
+        for child in children:
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.waitpid(child, 0)
+        check(ended, f"the server lives on (turn {turn})")
+        mounting.clean(image)
+    print("stopped while answers were held up: ended", flush=True)
+
+
 def test(scratch):
     image = scratch.image("image", "128M")
     top = scratch.mount(image)
@@ -187,6 +238,7 @@ def test(scratch):
         together(top, rounds, [let_go_while_frozen])
     scratch.umount(top)
     mounting.clean(image)
+    stopped_while_held_up(scratch, image)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def umount(scratch, directory, *options, name=None):
     scratch.servers.pop(directory, None)
     check(not mounting.is_mounted(directory), f"{directory} is still mounted")
     if "-l" not in options:
-        ended = not os.path.exists(f"/proc/{server}") or scratch._ended(server)
+        ended = not os.path.exists(f"/proc/{server}") or scratch.has_ended(server)
         check(ended, f"umount {options} {name} did not wait for the server")
     return shown
 

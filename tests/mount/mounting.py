@@ -191,7 +191,7 @@ class Scratch:
             time.sleep(0.05)
         del self.servers[directory]
         check(not is_mounted(directory), f"{directory} is still mounted")
-        check(not os.path.exists(f"/proc/{pid}") or self._ended(pid), f"the server {pid} lives on")
+        check(not os.path.exists(f"/proc/{pid}") or self.has_ended(pid), f"the server {pid} lives on")
 
     def kill(self, directory):
         """Ends the server at once, as a crash would, and takes the dead mount away."""
@@ -204,12 +204,12 @@ class Scratch:
         if is_mounted(directory):
             subprocess.run(["umount", "-l", directory], check=False)
         limit = time.monotonic() + 20
-        while pid > 0 and not self._ended(pid):
+        while pid > 0 and not self.has_ended(pid):
             check(time.monotonic() < limit, f"the server {pid} does not end")
             time.sleep(0.005)
 
     @staticmethod
-    def _ended(pid):
+    def has_ended(pid):
         """Gone, or dead with all of its threads: each of them holds the files of the process until it has left."""
         try:
             with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as status:
