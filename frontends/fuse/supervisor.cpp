@@ -5,6 +5,7 @@
 #include "fuse/signals.h"
 #include "sandbox/descriptors.h"
 #include "sandbox/sandbox.h"
+#include "sync/thread.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -185,19 +186,24 @@ void mount_for_server(int socket, const std::string& directory, const MountOptio
 
 [[noreturn]] void supervise(int socket, int groups, const std::string& directory, const MountOptions& options,
                             const ServersEnd& end) {
+    // On a thread of its own: the server may ask in the middle of what taking the mount away waits for.
+    const Result<Thread> answering = Thread::start("uext4-groups", [groups] {
+        while (answer_groups(groups)) {
+        }
+    });
+    if (!answering) _exit(1);
     OwnMount mount(directory);
     bool asked = false;
     int patience = -1;
     for (;;) {
-        pollfd wanted[] = {{socket, POLLIN, 0}, {groups, POLLIN, 0}, {end.fd(), POLLIN, 0}};
-        const int ready = poll(wanted, 3, patience);
+        pollfd wanted[] = {{socket, POLLIN, 0}, {end.fd(), POLLIN, 0}};
+        const int ready = poll(wanted, 2, patience);
         if (ready < 0) continue;
         if (ready == 0) {
             if (mount.still_there()) abort_connection(directory);
             patience = -1;
         }
-        if (wanted[2].revents && end.has_come()) patience = dying_takes;
-        if (wanted[1].revents && !answer_groups(groups)) groups = -1;
+        if (wanted[1].revents && end.has_come()) patience = dying_takes;
         if (!wanted[0].revents) continue;
         char word = 0;
         const ssize_t got = read(socket, &word, 1);

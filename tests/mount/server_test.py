@@ -117,6 +117,50 @@ def without_supervisor(scratch):
     print("SIGTERM without the supervisor: ended clean, everything written", flush=True)
 
 
+def asked_for_groups_while_it_ends(scratch):
+    """Whoever takes the mount away waits for writes of the kernel's cache, and the server, before it gets to them, for
+    the groups of a user who changes a file with a set-id bit."""
+    image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    pid = scratch.servers.pop(directory)
+    name = directory / "changed"
+    name.touch()
+    nobody, other = 65534, 100
+    os.chown(name, nobody, other)
+    content = os.urandom(64 << 20)
+    with open(directory / "cached", "wb") as cached, open(name, "rb") as changed:
+        user = os.fork()
+        if user == 0:
+            try:
+                os.setgroups([other])
+                os.setresgid(nobody, nobody, nobody)
+                os.setresuid(nobody, nobody, nobody)
+                while True:
+                    for mode in (0o2755, 0o2775):
+                        os.fchmod(changed.fileno(), mode)
+            except OSError:
+                os._exit(0)  # the mount is gone
+        try:
+            limit = time.monotonic() + LIMIT
+            while (name.stat().st_mode & 0o7777) not in (0o2755, 0o2775):
+                check(time.monotonic() < limit, "the user changes nothing")
+                time.sleep(0.01)
+            cached.write(content)
+            cached.flush()
+            os.kill(pid, signal.SIGTERM)
+            await_end(pid, "SIGTERM beside questions for groups")
+        except mounting.Failure:
+            os.kill(pid, signal.SIGKILL)  # and with it who waits for the supervisor
+            raise
+        finally:
+            os.kill(user, signal.SIGKILL)
+            os.waitpid(user, 0)
+    mounting.clean(image)
+    found = subprocess.run([scratch.program, "cat", f"{image}:/cached"], stdout=subprocess.PIPE, check=True).stdout
+    check(found == content, f"{len(found)} bytes, or others")
+    print("SIGTERM beside questions for groups: ended clean, everything written", flush=True)
+
+
 def killed_while_it_waits_for_the_kernel(scratch):
     """SIGKILL while a thread of the server waits until the kernel has written to it: nobody is left waiting for it."""
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
@@ -321,6 +365,8 @@ def test(scratch):
     for number in (signal.SIGTERM, signal.SIGTRAP, signal.SIGRTMIN + 1):
         helpers_ignore(scratch, number)
     without_supervisor(scratch)
+    for _ in range(3):
+        asked_for_groups_while_it_ends(scratch)
     killed_while_it_waits_for_the_kernel(scratch)
     works_from_the_start(scratch)
     sandboxed(scratch)
