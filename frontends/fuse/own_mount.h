@@ -17,6 +17,9 @@ public:
     void forget() { ours_.reset(); }
     // Not when somebody else's mount lies there by now.
     bool still_there() const;
+    std::optional<dev_t> device() const { return ours_ ? std::optional(ours_->device) : std::nullopt; }
+    // Whoever waits for an answer gets none. The mount stays.
+    void break_off() const;
     // Lazily, by fusermount3 where this process may not.
     void take_away() const;
 

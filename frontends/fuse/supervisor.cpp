@@ -1,5 +1,6 @@
 #include "fuse/supervisor.h"
 
+#include "fuse/connection.h"
 #include "fuse/own_mount.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
@@ -10,7 +11,6 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -20,6 +20,8 @@
 
 #include <cstring>
 #include <fstream>
+#include <mutex>
+#include <optional>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -117,12 +119,43 @@ private:
 
 constexpr int dying_takes = 1000;  // milliseconds, after which nobody waits for it any more
 
-// Whoever waits for an answer gets ECONNABORTED. The mount stays: what is open of it keeps it from going along.
-void abort_connection(const std::string& directory) {
-    const int held = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    umount2(directory.c_str(), MNT_FORCE | UMOUNT_NOFOLLOW);
-    if (held >= 0) close(held);
-}
+// What may not wait until the mount is taken away, which waits for the server: its questions, which it may ask before it
+// gets to what is waited for, and its end, after which nobody gets to that.
+class Attendance {
+public:
+    Attendance(int groups, const ServersEnd& end) : groups_(groups), end_(end) {}
+    Result<void> start() {
+        thread_ = TRY(Thread::start("uext4-attend", [this] { run(); }));
+        return {};
+    }
+    void mounted(const OwnMount& mount) {
+        const std::lock_guard guard(lock_);
+        connection_.emplace(mount);
+    }
+
+private:
+    void run() {
+        int patience = -1;
+        for (;;) {
+            pollfd wanted[] = {{groups_, POLLIN, 0}, {end_.fd(), POLLIN, 0}};
+            const int ready = poll(wanted, 2, patience);
+            if (ready < 0) continue;
+            if (ready == 0) {
+                patience = -1;
+                const std::lock_guard guard(lock_);
+                if (connection_) connection_->break_off();
+            }
+            if (wanted[1].revents && end_.has_come()) patience = dying_takes;
+            if (wanted[0].revents && !answer_groups(groups_)) groups_ = -1;
+        }
+    }
+
+    int groups_;
+    const ServersEnd& end_;
+    std::mutex lock_;
+    std::optional<Connection> connection_;  // lock_
+    std::optional<Thread> thread_;
+};
 
 // The terminal was for what there is to say about the mount.
 void leave_terminal() {
@@ -186,30 +219,19 @@ void mount_for_server(int socket, const std::string& directory, const MountOptio
 
 [[noreturn]] void supervise(int socket, int groups, const std::string& directory, const MountOptions& options,
                             const ServersEnd& end) {
-    // On a thread of its own: the server may ask in the middle of what taking the mount away waits for.
-    const Result<Thread> answering = Thread::start("uext4-groups", [groups] {
-        while (answer_groups(groups)) {
-        }
-    });
-    if (!answering) _exit(1);
+    Attendance attendance(groups, end);
+    if (!attendance.start()) _exit(1);
     OwnMount mount(directory);
     bool asked = false;
-    int patience = -1;
     for (;;) {
-        pollfd wanted[] = {{socket, POLLIN, 0}, {end.fd(), POLLIN, 0}};
-        const int ready = poll(wanted, 2, patience);
-        if (ready < 0) continue;
-        if (ready == 0) {
-            if (mount.still_there()) abort_connection(directory);
-            patience = -1;
-        }
-        if (wanted[1].revents && end.has_come()) patience = dying_takes;
-        if (!wanted[0].revents) continue;
         char word = 0;
         const ssize_t got = read(socket, &word, 1);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
-        if (word == word_mount && !std::exchange(asked, true)) mount_for_server(socket, directory, options, mount);
+        if (word == word_mount && !std::exchange(asked, true)) {
+            mount_for_server(socket, directory, options, mount);
+            attendance.mounted(mount);
+        }
         if (word == word_drop) {
             if (mount.still_there()) mount.take_away();
             mount.forget();

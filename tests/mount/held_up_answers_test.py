@@ -174,26 +174,12 @@ def together(top, rounds, works):
     check(not any(states.values()), f"ended with {sorted(states.values())}")
 
 
-class Connections:
-    """The kernel's list of them, by which one ends whose mount has no name any more."""
-
-    def __init__(self, scratch):
-        self.directory = scratch.path("connections")
-        self.directory.mkdir()
-        subprocess.run(["mount", "-t", "fusectl", "fusectl", self.directory], check=True)
-        scratch.kernel.append(self.directory)
-
-    def abort(self, device):
-        (self.directory / str(os.minor(device)) / "abort").write_text("1", encoding="ascii")
-
-
 def stopped_while_held_up(scratch, image):
     """The server ends though its users go on, and hold its answers up: after two signals nobody is waited for."""
-    connections = Connections(scratch)
     for turn in range(24 if mounting.is_long() else 6):
         top = scratch.mount(image)
         pid = scratch.servers.pop(top)
-        device = os.stat(top).st_dev
+        connection = mounting.Connection(scratch, top)
         children = []
         for number, work in enumerate([read_into_a_map, read_into_a_map, seek, write_from_a_map]):
             child = os.fork()
@@ -213,13 +199,14 @@ def stopped_while_held_up(scratch, image):
         while not (ended := scratch.has_ended(pid)) and time.monotonic() < limit:
             time.sleep(0.02)
         if not ended:
-            connections.abort(device)
+            connection.abort()
         for child in children:
             try:
                 os.kill(child, signal.SIGKILL)
             except ProcessLookupError:
                 pass
             os.waitpid(child, 0)
+        connection.close()
         check(ended, f"the server lives on (turn {turn})")
         mounting.clean(image)
     print("stopped while answers were held up: ended", flush=True)

@@ -241,6 +241,27 @@ class Scratch:
         self.kernel.remove(directory)
 
 
+class Connection:
+    """The kernel's end of a FUSE mount, by which a test frees those who hang when the mount has no name any more."""
+
+    def __init__(self, scratch, directory):
+        device = os.stat(directory).st_dev
+        listed = scratch.path("connections")
+        listed.mkdir(exist_ok=True)
+        run("mount", "-t", "fusectl", "fusectl", listed)
+        try:
+            self.control = open(listed / str(os.minor(device)) / "abort", "w", encoding="ascii")
+        finally:
+            run("umount", "-l", listed)
+
+    def abort(self):
+        self.control.write("1")
+        self.control.flush()
+
+    def close(self):
+        self.control.close()
+
+
 def content_of(path, status):
     if stat.S_ISREG(status.st_mode):
         digest = hashlib.sha1()

@@ -162,36 +162,45 @@ def asked_for_groups_while_it_ends(scratch):
 
 
 def killed_while_it_waits_for_the_kernel(scratch):
-    """SIGKILL while a thread of the server waits until the kernel has written to it: nobody is left waiting for it."""
+    """SIGKILL while a thread of the server waits until the kernel has written to it: nobody is left waiting for it. Also
+    while the mount is being taken away, and after that, when it has no name any more."""
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
-    for milliseconds in (5, 15, 30, 60):
-        directory = scratch.mount(image)
-        pid = scratch.servers.pop(directory)
-        told, tell = os.pipe()
-        user = os.fork()
-        if user == 0:
+    for asked_to_end in (False, True):
+        for milliseconds in (0, 1, 2, 5, 15, 30, 60) if asked_to_end else (5, 15, 30, 60):
+            directory = scratch.mount(image)
+            pid = scratch.servers.pop(directory)
+            connection = mounting.Connection(scratch, directory)
+            told, tell = os.pipe()
+            user = os.fork()
+            if user == 0:
+                try:
+                    fd = os.open(directory / "file", os.O_CREAT | os.O_RDWR)
+                    os.pwrite(fd, os.urandom(1 << 20) * 80, 0)
+                    os.write(tell, b"w")
+                    os.lseek(fd, 0, os.SEEK_DATA)
+                finally:
+                    os._exit(0)
+            os.read(told, 1)
+            if asked_to_end:
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(milliseconds / 1000)
+            os.kill(pid, signal.SIGKILL)
             try:
-                fd = os.open(directory / "file", os.O_CREAT | os.O_RDWR)
-                os.pwrite(fd, os.urandom(1 << 20) * 80, 0)
-                os.write(tell, b"w")
-                os.lseek(fd, 0, os.SEEK_DATA)
+                await_end(user, f"SIGKILL after {milliseconds} ms: a program that uses the mount")
+            except mounting.Failure:
+                connection.abort()
+                raise
             finally:
-                os._exit(0)
-        os.read(told, 1)
-        time.sleep(milliseconds / 1000)
-        os.kill(pid, signal.SIGKILL)
-        try:
-            await_end(user, f"SIGKILL after {milliseconds} ms: a program that uses the mount")
-        except mounting.Failure:
-            mounting.run("umount", "-f", directory, accept=(0, 32))
-            raise
-        finally:
-            os.waitpid(user, 0)
-            os.close(told)
-            os.close(tell)
-        await_end(pid, "SIGKILL")
-        check(mounting.is_mounted(directory), "a server that was killed takes its mount along")
-        mounting.run(scratch.program, "umount", directory)
+                os.waitpid(user, 0)
+                os.close(told)
+                os.close(tell)
+                connection.close()
+            await_end(pid, "SIGKILL")
+            if asked_to_end:
+                subprocess.run(["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)  # if not yet
+                continue
+            check(mounting.is_mounted(directory), "a server that was killed takes its mount along")
+            mounting.run(scratch.program, "umount", directory)
     print("SIGKILL while the server waits for the kernel: nobody else waits", flush=True)
 
 
