@@ -74,6 +74,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
     TRY(workers_.start());
     TRY(control_.start());
     TRY(direct_.start());
+    TRY(beside_.start());
     TRY(deputy_.start([this] { stand_in(); }));
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (thaw_event_ < 0) return fail(errno, "eventfd: {}", std::strerror(errno));
@@ -119,7 +120,7 @@ void Server::wait_for_request() {
 // it would be the one who is here.)
 bool Server::is_over() {
     if (fuse_session_exited(session_)) return true;
-    return stopping_.load() && direct_.is_idle() && workers_.is_idle();
+    return stopping_.load() && direct_.is_idle() && workers_.is_idle() && beside_.is_idle();
 }
 
 void Server::work_on(const fuse_buf& request) {
@@ -247,6 +248,7 @@ void Server::detach() {
     run_parked();
     direct_.finish();
     workers_.finish();
+    beside_.finish();
     control_.finish();
     // No FORGET and not every RELEASE comes before the end.
     std::unordered_set<OpenHandle*> open;
@@ -273,11 +275,12 @@ void Server::change(std::function<void()> job) {
 
 void Server::later(std::function<void()> job, bool changes) {
     if (changes && parks()) parked_.push_back([this, job = std::move(job)]() mutable { workers_.add(std::move(job)); });
+    else if (!changes && is_frozen()) beside_.add(std::move(job));
     else workers_.add(std::move(job));
 }
 
 void Server::make_durable(std::function<void()> job, bool little) {
-    if (is_frozen()) return workers_.add(std::move(job));
+    if (is_frozen()) return later(std::move(job), false);
     if (parks() || !little || (!quick_device_ && ++syncs_on_workers_ < syncs_until_retry))
         return later(std::move(job), true);
     const auto start = std::chrono::steady_clock::now();

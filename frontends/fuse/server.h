@@ -155,6 +155,7 @@ private:
     WorkQueue workers_{"uext4-fuse", 16};
     WorkQueue direct_{"uext4-direct", 16};  // their answers may be held up, and then take none of the others' threads
     WorkQueue control_{"uext4-freeze", 1};  // a thaw never waits behind work
+    WorkQueue beside_{"uext4-beside", 4};   // of what is frozen: the workers may all wait for the thaw, in mid-work
 };
 
 inline Server& server_of(fuse_req_t request) { return *static_cast<Server*>(fuse_req_userdata(request)); }

@@ -44,6 +44,19 @@ else:
     os.fsync(fd)
 """
 
+# Copies until it is killed.
+COPY = """
+import os, sys
+source = os.open(f"{sys.argv[1]}/source", os.O_RDONLY)
+target = os.open(f"{sys.argv[1]}/target {sys.argv[2]}", os.O_RDWR | os.O_CREAT)
+os.write(1, b"o")
+while True:
+    os.copy_file_range(source, target, 4 << 20, 0, 0)
+"""
+
+# So many that more are under way than a server has threads for them.
+COPIES = 48
+
 # Writes when its input ends, and then waits.
 LATE = """
 import os, sys
@@ -233,7 +246,39 @@ def what_is_unlinked_is_gone(scratch, options):
     print(f"{options}: frozen without what was unlinked", flush=True)
 
 
+def copies_in_the_middle(scratch, options):
+    """What was under way waits where it is, on a thread of the server's: nobody else waits for such a thread."""
+    image = scratch.image("image", "512M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image, options=options)
+    (top / "source").write_bytes(b"s" * (4 << 20))
+    (top / "clean").write_bytes(b"clean")
+    copies = [subprocess.Popen([sys.executable, "-c", COPY, str(top), str(number)], stdout=subprocess.PIPE)
+              for number in range(COPIES)]
+    try:
+        for copy in copies:
+            copy.stdout.read(1)
+        mounting.run(scratch.program, "freeze", top)
+        for what in ("clean", "."):
+            began = time.monotonic()
+            sync = subprocess.Popen([sys.executable, "-c", SYNC, str(top / what), "fsync"])
+            try:
+                check(sync.wait(timeout=PATIENCE) == 0, f"fsync of {what}")
+            except subprocess.TimeoutExpired:
+                raise mounting.Failure(f"an fsync of {what} waits for the thaw, since {time.monotonic() - began} s") from None
+        mounting.run(scratch.program, "thaw", top)
+    finally:
+        mounting.run(scratch.program, "thaw", top, accept=range(256))
+        for copy in copies:
+            copy.kill()
+            copy.wait()
+            copy.stdout.close()
+    scratch.umount(top)
+    mounting.clean(image)
+    print(f"{options}: an fsync waits for no copy", flush=True)
+
+
 def test(scratch):
+    copies_in_the_middle(scratch, "data=ordered")
     for options in ("data=ordered", "data=journal"):
         many_wait(scratch, options)
         refusals_do_not_matter(scratch, options)
