@@ -532,7 +532,19 @@ Result<LogicalBlock> Places::unmap(Handle& handle, LogicalBlock first, LogicalBl
     return inode_.map().remove(handle, first, end, keeps);
 }
 
-std::uint64_t Places::promised_sectors() const { return unnamed_blocks_ * (inode_.fs().block_size() / 512); }
+std::uint64_t Places::promised_sectors() const {
+    const std::uint64_t sectors = inode_.fs().block_size() / 512;
+    if (ratio() == 1) return unnamed_blocks_ * sectors;
+    // Of a cluster that is in use nothing more is promised.
+    std::uint64_t blocks = data_claim_.clusters() * ratio();
+    const Grant* last = nullptr;
+    for (const auto& [first, run] : pending_) {
+        if (run.place != Place::granted || !run.grant || run.grant.get() == last) continue;
+        last = run.grant.get();
+        blocks += last->count();
+    }
+    return blocks * sectors;
+}
 
 std::uint64_t Places::promised_blocks() const { return unnamed_blocks_ + tree_claim_.clusters() * ratio(); }
 

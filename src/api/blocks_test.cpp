@@ -1,0 +1,48 @@
+// How many blocks a file is said to have, before it has them and afterwards.
+#include "api/file_system.h"
+#include "device/memory_device.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace uext4 {
+namespace {
+
+class Blocks : public testing::TestWithParam<const char*> {};
+
+TEST_P(Blocks, ArePromisedAsTheyWillBe) {
+    const Credentials root = Credentials::root();
+    const std::string path = fmt::format("/dev/shm/uext4-blocks-{}", ::getpid());
+    ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 {} {} 64M", GetParam(), path).c_str()), 0);
+    auto memory = MemoryDevice::load(path);
+    ::unlink(path.c_str());
+    ASSERT_TRUE(memory);
+    auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(std::move(*memory)), {});
+    ASSERT_TRUE(fs) << fs.error().what;
+    auto file = (*fs)->open_path("/file", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(file) << file.error().what;
+    const auto blocks = [&] { return (*fs)->attributes((*file)->inode())->st_blocks; };
+    // Into the middle of what may be a cluster, then on, then into another one.
+    constexpr struct {
+        std::uint64_t at;
+        std::size_t length;
+    } writes[] = {{40'000, 1}, {0, 100'000}, {1 << 20, 5}};
+    for (const auto& write : writes) {
+        ASSERT_TRUE((*file)->write(write.at, std::vector<std::byte>(write.length, std::byte{'w'})));
+        const blkcnt_t promised = blocks();
+        ASSERT_TRUE((*file)->sync(false));
+        EXPECT_EQ(promised, blocks()) << write.length << " bytes at " << write.at;
+    }
+    file->reset();
+    EXPECT_TRUE((*fs)->unmount());
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Blocks,
+                         testing::Values("", "-b 1024", "-O bigalloc -C 65536", "-b 1024 -O bigalloc -C 16384"));
+
+}  // namespace
+}  // namespace uext4
