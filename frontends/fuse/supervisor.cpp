@@ -119,8 +119,8 @@ private:
 
 constexpr int dying_takes = 1000;  // milliseconds, after which nobody waits for it any more
 
-// What may not wait until the mount is taken away, which waits for the server: its questions, which it may ask before it
-// gets to what is waited for, and its end, after which nobody gets to that.
+// What may not wait until the mount is taken away, which waits for the server: its questions, which it may ask before
+// it gets to what is waited for, and its end, after which nobody gets to that.
 class Attendance {
 public:
     Attendance(int groups, const ServersEnd& end) : groups_(groups), end_(end) {}
