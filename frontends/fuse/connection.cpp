@@ -26,15 +26,15 @@ int open_connections() {
     return root;
 }
 
-// What it names stays this connection, also when a later one has the same number.
+// What it names stays this connection, also when a later one has the same number. Where the list is shown, that can be
+// opened by a mount's owner, but cannot be unmounted any more.
 int open_control(dev_t device) {
     const std::string name = fmt::format("{}/abort", minor(device));
-    const int shown = open(("/sys/fs/fuse/connections/" + name).c_str(), O_WRONLY | O_CLOEXEC);
-    if (shown >= 0) return shown;
     const int root = open_connections();
     const int control = root >= 0 ? openat(root, name.c_str(), O_WRONLY | O_CLOEXEC) : -1;
     close_if_open(root);
-    return control;
+    if (control >= 0) return control;
+    return open(("/sys/fs/fuse/connections/" + name).c_str(), O_WRONLY | O_CLOEXEC);
 }
 
 }  // namespace
