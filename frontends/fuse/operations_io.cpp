@@ -100,10 +100,30 @@ void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offs
 // The flag is the descriptor's, which may have been changed since.
 bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0 || info.lock_owner != 0; }
 
-void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+// The kernel takes what is short of an asynchronous one for the end of the file, which may lie further on in its cache.
+bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
+    return file.inode().size_hint() < end && server.has_writers(file.inode());
+}
+
+// It writes what lies behind the end that is known here, as it is told to forget it. That is answered by the reading
+// thread, and waits for a thaw.
+void read_behind_the_end(Server& server, fuse_req_t request, fuse_ino_t node, OpenFile& file, std::size_t size,
+                         off_t offset) {
+    server.change([&server, request, node, &file, size, offset] {
+        server.hand_on([&server, request, node, &file, size, offset] {
+            const auto known = static_cast<off_t>(file.inode().size_hint());
+            fuse_lowlevel_notify_inval_inode(server.session(), node, known, 0);
+            reply_read(request, file, size, offset);
+        });
+    });
+}
+
+void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
-    if (is_direct(*info) && server.is_stood_in_for())
+    if (is_direct(*info) && goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
+        read_behind_the_end(server, request, node, file, size, offset);
+    else if (is_direct(*info) && server.is_stood_in_for())
         server.hand_on([request, &file, size, offset] { reply_read(request, file, size, offset); });
     else reply_read(request, file, size, offset);
 }

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Asynchronous direct requests meet what is in the kernel's cache of the file: its bytes, and how far it goes.
+
+Usage: asynchronous_test.py PROGRAM
+"""
+
+import ctypes
+import mmap
+import os
+import random
+import struct
+
+import mounting
+from mounting import check
+
+LENGTH, BLOCK = 1 << 18, 512
+SETUP, GETEVENTS, SUBMIT = 206, 208, 209  # x86-64
+READ, WRITE = 0, 1
+
+
+class Requests:
+    """One at a time, by io_submit(2): unlike preadv(2), the kernel adds nothing to what the file system answers."""
+
+    def __init__(self):
+        self.system = ctypes.CDLL(None, use_errno=True)
+        self.context = ctypes.c_ulong(0)
+        if self.system.syscall(SETUP, 1, ctypes.byref(self.context)) != 0:
+            mounting.skip(f"io_setup: {os.strerror(ctypes.get_errno())}")
+        self.buffer = mmap.mmap(-1, LENGTH)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
+
+    def do(self, kind, fd, length, offset):
+        request = ctypes.create_string_buffer(struct.pack("<QIIHhIQQqQII", 0, 0, 0, kind, 0, fd, self.address, length,
+                                                          offset, 0, 0, 0), 64)
+        pointer = ctypes.c_void_p(ctypes.addressof(request))
+        check(self.system.syscall(SUBMIT, self.context, 1, ctypes.byref(pointer)) == 1, "io_submit")
+        event = ctypes.create_string_buffer(32)
+        check(self.system.syscall(GETEVENTS, self.context, 1, 1, event, None) == 1, "io_getevents")
+        return struct.unpack("<QQqq", event.raw)[2]
+
+    def read(self, fd, length, offset):
+        got = self.do(READ, fd, length, offset)
+        check(got >= 0, f"a read of {length} bytes at {offset}: {got}")
+        return self.buffer[:got]
+
+    def write(self, fd, content, offset):
+        self.buffer[:len(content)] = content
+        return self.do(WRITE, fd, len(content), offset)
+
+
+def agree_with_the_cache(top, requests, seed):
+    """Truncations and cached writes, of which the file system knows what has arrived; then requests that go past it."""
+    chance = random.Random(seed)
+    name = top / f"file {seed}"
+    fd = os.open(name, os.O_RDWR | os.O_CREAT)
+    direct = os.open(name, os.O_RDWR | os.O_DIRECT)
+    model = bytearray()
+
+    def put(offset, content):
+        nonlocal model
+        model.extend(bytes(max(offset - len(model), 0)))
+        model[offset:offset + len(content)] = content
+
+    for turn in range(400):
+        offset = chance.randrange(LENGTH // 2)
+        content = bytes([turn % 255 + 1]) * chance.randrange(1, 60_000)
+        kind = chance.randrange(6)
+        if kind == 0:
+            os.truncate(name, offset)
+            model = model[:offset] + bytes(max(offset - len(model), 0))
+        elif kind <= 2:
+            os.pwrite(fd, content, offset)
+            put(offset, content)
+        elif kind == 3:
+            offset -= offset % BLOCK
+            content = content[:max(len(content) // BLOCK * BLOCK, BLOCK)].ljust(BLOCK, content[:1])
+            done = requests.write(direct, content, offset)
+            check(done == len(content), f"turn {turn}: a write of {len(content)} bytes at {offset}: {done}")
+            put(offset, content)
+        else:
+            offset -= offset % BLOCK
+            length = chance.randrange(1, 128) * BLOCK
+            got, wanted = requests.read(direct, length, offset), bytes(model[offset:offset + length])
+            check(got == wanted, f"seed {seed}, turn {turn}: a read of {length} bytes at {offset} of {len(model)}: "
+                                 f"{len(got)} bytes for {len(wanted)}")
+    os.close(fd)
+    os.close(direct)
+    check(name.read_bytes() == model, f"seed {seed}: at the end")
+
+
+def test(scratch):
+    if os.uname().machine != "x86_64":
+        mounting.skip("the numbers of the system calls are those of x86-64")
+    requests = Requests()
+    for number, options in enumerate((("-t", "ext4"), ("-t", "ext4", "-b", "1024"), ("-t", "ext4", "-O", "inline_data"))):
+        image = scratch.image(f"image {number}", "64M", *options)
+        top = scratch.mount(image)
+        for seed in range(20 if mounting.is_long() else 4):
+            agree_with_the_cache(top, requests, seed)
+        scratch.umount(top)
+        mounting.clean(image)
+
+
+if __name__ == "__main__":
+    mounting.main(test)
