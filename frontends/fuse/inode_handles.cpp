@@ -205,6 +205,22 @@ int InodeHandles::lost(std::uint64_t node) {
     return found ? found->lost.error() : 0;
 }
 
+void InodeHandles::note_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length) {
+    constexpr std::size_t most_pieces = 256;
+    const std::lock_guard guard(lock_);
+    if (!writers_.contains(node)) return;
+    More* const found = more_for_known(node);
+    if (!found) return;
+    found->read.add(offset, length);
+    if (found->read.pieces() > most_pieces) found->read.add(0, ~std::uint64_t{0});
+}
+
+bool InodeHandles::take_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length) {
+    const std::lock_guard guard(lock_);
+    More* const found = more(node);
+    return found && found->read.remove(offset, length);
+}
+
 void InodeHandles::clear() {
     std::unordered_map<std::uint64_t, More> last;
     const std::lock_guard guard(lock_);

@@ -78,6 +78,12 @@ public:
     void note_cut(std::uint64_t node, std::uint64_t size);
     int lost(std::uint64_t node);  // an errno, or 0
 
+    // What the kernel reads into its cache of a file that is open for writing: before it is read here. A direct write
+    // of the same bytes may be under way, for which the kernel has emptied its cache already.
+    void note_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
+    // After a direct write: whether its cache may have what was there before. Once.
+    bool take_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
+
 private:
     // There may be millions.
     struct Known {
@@ -99,6 +105,7 @@ private:
         std::optional<timespec> last_time;  // forbid_times_after()
         int failure = 0;
         LostRanges lost;
+        ByteRanges read;  // note_cached_read()
     };
     More* more(std::uint64_t node);            // null: it has none. lock_ held, as for the next.
     More* more_for_known(std::uint64_t node);  // null: the kernel does not know it

@@ -2,8 +2,9 @@
 // off, is not lost any more.
 #pragma once
 
+#include "fuse/byte_ranges.h"
+
 #include <cstdint>
-#include <map>
 
 namespace uext4::fuse {
 
@@ -16,7 +17,7 @@ public:
     int error() const { return ranges_.empty() ? 0 : error_; }
 
 private:
-    std::map<std::uint64_t, std::uint64_t> ranges_;  // first byte, end; they neither meet nor overlap
+    ByteRanges ranges_;
     int error_ = 0;
 };
 

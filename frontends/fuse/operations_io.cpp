@@ -96,9 +96,12 @@ void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offs
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
 }
 
-// Into a program's memory, whose answer the kernel may hold up (deputy.h): it names an owner where it fills no page.
-// The flag is the descriptor's, which may have been changed since.
-bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0 || info.lock_owner != 0; }
+// The kernel names an owner where it fills no page.
+bool fills_a_page(const fuse_file_info& info) { return info.lock_owner == 0; }
+
+// Into a program's memory, whose answer the kernel may hold up (deputy.h). The flag is the descriptor's, which may have
+// been changed since.
+bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0 || !fills_a_page(info); }
 
 // The kernel takes what is short of an asynchronous one for the end of the file, which may lie further on in its cache.
 bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
@@ -121,6 +124,7 @@ void read_behind_the_end(Server& server, fuse_req_t request, fuse_ino_t node, Op
 void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
+    if (fills_a_page(*info)) server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
     if (is_direct(*info) && goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
         read_behind_the_end(server, request, node, file, size, offset);
     else if (is_direct(*info) && server.is_stood_in_for())
@@ -187,7 +191,15 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
                 },
                 false);
     }
-    fuse_reply_write(request, UEXT4_FUSE_TRY(request, std::move(count)));
+    const std::size_t written = UEXT4_FUSE_TRY(request, std::move(count));
+    auto reply = [request, written] { fuse_reply_write(request, written); };
+    // The kernel empties its cache before it sends a direct write, and after an asynchronous one not again.
+    if (origin.from_cache || !server.inodes().take_cached_read(node, static_cast<std::uint64_t>(offset), written))
+        return reply();
+    server.off_the_reading_thread([&server, node, offset, written, reply] {
+        fuse_lowlevel_notify_inval_inode(server.session(), node, offset, static_cast<off_t>(written));
+        reply();
+    });
 }
 
 void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t size, off_t offset,

@@ -137,7 +137,7 @@ void Server::work_on(const fuse_buf& request) {
 }
 
 void Server::read_what_is_let_go() {
-    if (!pthread_equal(pthread_self(), reader_.load()) || reads_ahead_) return;
+    if (!is_reading_thread() || reads_ahead_) return;
     reads_ahead_ = true;
     pollfd waiting = {fuse_session_fd(session_), POLLIN, 0};
     for (unsigned read = 0; read < most_read_ahead && poll(&waiting, 1, 0) > 0; ++read) {

@@ -72,6 +72,11 @@ public:
     // Another thread does the reading thread's work, and must not be held up as that is.
     // Its direct requests: by threads of their own.
     void hand_on(std::function<void()> direct) { direct_.add(std::move(direct)); }
+    // What waits for answers of the reading thread's.
+    void off_the_reading_thread(std::function<void()> job) {
+        if (is_reading_thread()) hand_on(std::move(job));
+        else job();
+    }
     bool is_stood_in_for() const { return !pthread_equal(reader_.load(), own_thread_); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
@@ -111,6 +116,7 @@ public:
 private:
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
     static void greet(void* server, fuse_conn_info* connection);
+    bool is_reading_thread() const { return pthread_equal(pthread_self(), reader_.load()) != 0; }
     void run_parked();
     void wait_for_request();
     bool has_request(int milliseconds) const;

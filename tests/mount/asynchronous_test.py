@@ -8,6 +8,7 @@ import ctypes
 import mmap
 import os
 import random
+import signal
 import struct
 
 import mounting
@@ -88,6 +89,30 @@ def agree_with_the_cache(top, requests, seed):
     check(name.read_bytes() == model, f"seed {seed}: at the end")
 
 
+def last_beside_a_reader(top, requests, number):
+    """What was there before a direct write does not stay in the kernel's cache, nor comes back from there."""
+    name = top / f"read {number}"
+    length, pieces = 65_536, 4
+    name.write_bytes(bytes(length * pieces))
+    direct = os.open(name, os.O_RDWR | os.O_DIRECT)
+    cached = os.open(name, os.O_RDWR)
+    reader = os.fork()
+    if reader == 0:
+        while True:
+            os.pread(cached, length * pieces, 0)
+    try:
+        for turn in range(20_000 if mounting.is_long() else 4000):
+            content, offset = bytes([turn % 255 + 1]) * length, turn % pieces * length
+            check(requests.write(direct, content, offset) == length, f"turn {turn}: a short write")
+            got = os.pread(cached, length, offset)
+            check(got == content, f"turn {turn}: {got[0]} was read at {offset} after {content[0]} had been written")
+    finally:
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+        os.close(cached)
+        os.close(direct)
+
+
 def test(scratch):
     if os.uname().machine != "x86_64":
         mounting.skip("the numbers of the system calls are those of x86-64")
@@ -97,6 +122,7 @@ def test(scratch):
         top = scratch.mount(image)
         for seed in range(20 if mounting.is_long() else 4):
             agree_with_the_cache(top, requests, seed)
+        last_beside_a_reader(top, requests, number)
         scratch.umount(top)
         mounting.clean(image)
 
