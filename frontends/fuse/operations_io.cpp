@@ -96,12 +96,10 @@ void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offs
     fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
 }
 
-// The kernel names an owner where it fills no page.
-bool fills_a_page(const fuse_file_info& info) { return info.lock_owner == 0; }
-
-// Into a program's memory, whose answer the kernel may hold up (deputy.h). The flag is the descriptor's, which may have
-// been changed since.
-bool is_direct(const fuse_file_info& info) { return (info.flags & O_DIRECT) != 0 || !fills_a_page(info); }
+// Into a program's memory, whose answer the kernel may hold up (deputy.h); for those alone it names an owner. O_DIRECT
+// says nothing: the kernel fills pages by such a descriptor as well. They are locked until the answer comes, so nobody
+// may be waited for who may wait for them: these are answered where they are read.
+bool is_direct(const fuse_file_info& info) { return info.lock_owner != 0; }
 
 // The kernel takes what is short of an asynchronous one for the end of the file, which may lie further on in its cache.
 bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
@@ -124,7 +122,7 @@ void read_behind_the_end(Server& server, fuse_req_t request, fuse_ino_t node, Op
 void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
-    if (fills_a_page(*info)) server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
+    if (!is_direct(*info)) server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
     if (is_direct(*info) && goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
         read_behind_the_end(server, request, node, file, size, offset);
     else if (is_direct(*info) && server.is_stood_in_for())
