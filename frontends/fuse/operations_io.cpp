@@ -283,6 +283,16 @@ void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_fi
         true);
 }
 
+// The kernel drops the pages that a copy has touched, with what others have stored into the rest of them meanwhile. So
+// only whole pages are copied here, and what ends a file; 0: it is to copy through its cache.
+std::size_t copied_here(OpenFile& to, std::uint64_t offset, std::size_t length) {
+    constexpr std::uint64_t page = 4096;
+    if (offset % page != 0) return 0;
+    const std::uint64_t end = offset + length;
+    if (end % page == 0 || end >= to.inode().size_hint()) return length;
+    return length - std::min<std::size_t>(length, end % page);
+}
+
 void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t to_node,
           off_t to_offset, fuse_file_info* to_info, std::size_t length, int flags) {
     Server& server = server_of(request);
@@ -291,13 +301,18 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
         fuse_reply_err(request, EINVAL);
         return;
     }
+    length = copied_here(to, static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy));
+    if (length == 0) {
+        fuse_reply_err(request, EOPNOTSUPP);
+        return;
+    }
     server.read_what_is_let_go();
     server.later(
         [&server, request, &from, from_offset, &to, to_node, to_offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));
-            const std::size_t count = UEXT4_FUSE_TRY(
-                request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
-                                                static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy)));
+            const std::size_t count =
+                UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
+                                                               static_cast<std::uint64_t>(to_offset), length));
             server.inodes().note_written(to_node, static_cast<std::uint64_t>(to_offset), count);
             fuse_reply_write(request, count);
         },
