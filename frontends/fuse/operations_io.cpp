@@ -287,6 +287,9 @@ void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_fi
 // only whole pages are copied here, and what ends a file; 0: it is to copy through its cache.
 std::size_t copied_here(OpenFile& to, std::uint64_t offset, std::size_t length) {
     constexpr std::uint64_t page = 4096;
+    // What a flag refuses is told at once here, and there too late.
+    namespace flag = format::inode_flag;
+    if (to.inode().has_flag(flag::immutable) || to.inode().has_flag(flag::append)) return length;
     if (offset % page != 0) return 0;
     const std::uint64_t end = offset + length;
     if (end % page == 0 || end >= to.inode().size_hint()) return length;

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import mmap
+import mmap
 import os
 import resource
 import signal
@@ -283,6 +284,38 @@ def ranges(top):
     check(read(path)[4096:12288] == b"D" * 8192, "a cached read after a direct write")
 
 
+def copies_beside_stores(top):
+    """A copy into a page takes nothing of what another process stores into the rest of it through a map."""
+    source, target = top / "copied from", top / "copied to"
+    write(source, b"c" * 8192)
+    write(target, b"t" * 8192)
+    storer = os.fork()
+    if storer == 0:
+        with mmap.mmap(os.open(target, os.O_RDWR), 8192) as memory:
+            limit = time.monotonic() + 60
+            for count in range(1, 1_000_000):
+                struct.pack_into("I", memory, 0, count)
+                if struct.unpack_from("I", memory, 0)[0] != count:
+                    os._exit(1)
+                if memory[4] == ord("e") or time.monotonic() > limit:  # the end
+                    break
+        os._exit(0)
+    given, taken = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR)
+    for _ in range(3000):
+        check(os.copy_file_range(given, taken, 1024, 0, 2048) == 1024, "a short copy")
+    os.pwrite(taken, b"e", 4)
+    check(os.waitpid(storer, 0)[1] == 0, "a store was taken back by a copy to another place of its page")
+    for offset, length in ((0, 5000), (5000, 7000), (12_000, 1), (100, 4096), (8192, 8192)):
+        done = 0
+        while done < length:
+            count = os.copy_file_range(given, taken, min(length - done, 8192), 0, offset + done)
+            check(count > 0, f"a copy of {length} bytes to {offset} ends after {done}")
+            done += count
+        check(os.pread(taken, length, offset) == b"c" * length, f"{length} bytes copied to {offset}")
+    os.close(given)
+    os.close(taken)
+
+
 def locks(top):
     path = top / "locks"
     write(path, b"x" * 100)
@@ -480,7 +513,7 @@ def test(scratch):
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
     for part in (names_that_are_too_long, requests_go_by_inode, handles_outlive_the_cache, directories_have_places,
-                 groups_and_modes, times, attributes, sizes, ranges, locks, blocks_while_written,
+                 groups_and_modes, times, attributes, sizes, ranges, copies_beside_stores, locks, blocks_while_written,
                  flags_after_a_write, refused_calls_with_flags, appends_only):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
