@@ -290,10 +290,8 @@ std::size_t copied_here(OpenFile& to, std::uint64_t offset, std::size_t length) 
     // What a flag refuses is told at once here, and there too late.
     namespace flag = format::inode_flag;
     if (to.inode().has_flag(flag::immutable) || to.inode().has_flag(flag::append)) return length;
-    if (offset % page != 0) return 0;
     const std::uint64_t end = offset + length;
-    if (end % page == 0 || end >= to.inode().size_hint()) return length;
-    return length - std::min<std::size_t>(length, end % page);
+    return offset % page == 0 && (end % page == 0 || end >= to.inode().size_hint()) ? length : 0;
 }
 
 void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t to_node,
