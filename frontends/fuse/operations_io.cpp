@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
@@ -122,10 +123,12 @@ void read_behind_the_end(Server& server, fuse_req_t request, fuse_ino_t node, Op
 void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
-    if (!is_direct(*info)) server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
-    if (is_direct(*info) && goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
+    if (!is_direct(*info)) {
+        server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
+        reply_read(request, file, size, offset);
+    } else if (goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
         read_behind_the_end(server, request, node, file, size, offset);
-    else if (is_direct(*info) && server.is_stood_in_for())
+    else if (server.is_stood_in_for())
         server.hand_on([request, &file, size, offset] { reply_read(request, file, size, offset); });
     else reply_read(request, file, size, offset);
 }
@@ -284,14 +287,14 @@ void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_fi
 }
 
 // The kernel drops the pages that a copy has touched, with what others have stored into the rest of them meanwhile. So
-// only whole pages are copied here, and what ends a file; 0: it is to copy through its cache.
-std::size_t copied_here(OpenFile& to, std::uint64_t offset, std::size_t length) {
-    constexpr std::uint64_t page = 4096;
+// only what is of whole pages, or ends the file, is copied here; the rest the kernel copies through its cache.
+bool is_copied_here(OpenFile& to, std::uint64_t offset, std::size_t length) {
     // What a flag refuses is told at once here, and there too late.
     namespace flag = format::inode_flag;
-    if (to.inode().has_flag(flag::immutable) || to.inode().has_flag(flag::append)) return length;
+    if (to.inode().has_flag(flag::immutable) || to.inode().has_flag(flag::append)) return true;
+    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
     const std::uint64_t end = offset + length;
-    return offset % page == 0 && (end % page == 0 || end >= to.inode().size_hint()) ? length : 0;
+    return offset % page == 0 && (end % page == 0 || end >= to.inode().size_hint());
 }
 
 void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t to_node,
@@ -302,8 +305,8 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
         fuse_reply_err(request, EINVAL);
         return;
     }
-    length = copied_here(to, static_cast<std::uint64_t>(to_offset), std::min(length, largest_copy));
-    if (length == 0) {
+    length = std::min(length, largest_copy);
+    if (!is_copied_here(to, static_cast<std::uint64_t>(to_offset), length)) {
         fuse_reply_err(request, EOPNOTSUPP);
         return;
     }

@@ -249,41 +249,6 @@ TEST(JournalLife, ABlockFreedWhileItsImageWaitsNeverGoesHome) {
     EXPECT_FALSE(m.cache.find(BlockNr(10)));
 }
 
-// Freed, it looks like a block that the running transaction has not touched.
-TEST(JournalLife, ABlockThatIsChangedAndThenFreedGoesHomeAsItWasCommitted) {
-    const LogShape shape;
-    const auto memory = make_log(shape);
-    const auto device = std::make_shared<FaultyDevice>(memory);
-    JournalOptions options = quiet();
-    options.waiting_bytes = 32 << 10;  // what the first transaction has goes home behind its commit
-    Mounted m(*device, shape, options);
-    Handle first = m.start(40);
-    for (unsigned i = 0; i < 20; ++i) m.put(first, 10 + i, 1);
-    const Tid committed = first.tid();
-    first.stop();
-    DeviceFault stuck;
-    stuck.effect = DeviceFault::Effect::Stick;
-    stuck.kinds = {DeviceRequest::Kind::Flush};
-    device->add(stuck);
-    Thread committer("committer", [&] { EXPECT_TRUE(m.journal->commit(committed)); });
-    while (device->stuck() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    Handle second = m.start(4);
-    m.put(second, 10, 2);
-    ASSERT_TRUE(second.forget(BlockNr(10)));
-    const Tid running = second.tid();
-    second.stop();
-    device->clear();
-    committer.join();
-    for (int i = 0; i < 10000 && m.journal->counters().checkpoints == 0; ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    EXPECT_GT(m.journal->counters().checkpoints, 0u);
-    const auto cut = memory->clone();
-    // The checkpoint may have had the second one committed, so that the block is free and of no use to anybody.
-    if (m.journal->durable(running)) return;
-    recovered(*cut, shape);
-    EXPECT_EQ(byte_of(*cut, shape, 10), 1u) << "of a change that is not committed";
-}
-
 TEST(JournalLife, ABlockThatIsAlwaysBusyDoesNotStopCheckpoints) {
     LogShape shape;
     shape.log_blocks = 164;

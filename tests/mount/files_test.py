@@ -9,7 +9,6 @@ import errno
 import fcntl
 import json
 import mmap
-import mmap
 import os
 import resource
 import signal
