@@ -131,8 +131,8 @@ struct Descriptor {
 
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
 // and takes the mount's name away, the loop ends when the kernel lets go. A second signal, or files that stay open, end
-// it whoever uses it (Server::stop). Where somebody has killed the supervisor, the server has the cache written by itself; the mount's name
-// stays if it may not take it away.
+// it whoever uses it (Server::stop). Where somebody has killed the supervisor, the server has the cache written by
+// itself; the mount's name stays if it may not take it away.
 class Stopper {
 public:
     // `signals`: a signalfd.

@@ -10,8 +10,10 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <thread>
+#include <utility>
 
 namespace uext4 {
 namespace {
@@ -48,13 +50,23 @@ protected:
         EXPECT_TRUE(attributes);
         return attributes ? *attributes : (struct stat){};
     }
+    // Times are those of the coarse clock, which stands still where the machine gets no tick.
+    static void wait_for_the_clock() {
+        const auto coarse = [] {
+            timespec t{};
+            ::clock_gettime(CLOCK_REALTIME_COARSE, &t);
+            return std::pair(t.tv_sec, t.tv_nsec);
+        };
+        const auto from = coarse();
+        while (coarse() == from) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     // Of the root, of /d, of f and of g: m, c, mc or nothing.
     template <class Call>
     std::string moved(Call call) {
         Inode* const all[] = {&*top, &*below, &f->inode(), &g->inode()};
         struct stat before[4];
         for (int i = 0; i < 4; ++i) before[i] = now(*all[i]);
-        std::this_thread::sleep_for(std::chrono::milliseconds(12));  // further than the clock is coarse
+        wait_for_the_clock();
         const auto done = call();
         EXPECT_TRUE(done) << done.error().what;
         const auto differ = [](const timespec& a, const timespec& b) {

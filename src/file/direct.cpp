@@ -308,7 +308,8 @@ Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
 Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out) {
     if (out.size() >= least_around_cache && offset % inode.fs().block_size() == 0) {
         // Writers are kept out, so what is not cached now stays so; and so is who makes it a journaled file.
-        ReadLock guard(inode.rw);
+        UniqueReadLock guard;
+        if (UEXT4_SEAM(reads_around_are_locked)) guard = UniqueReadLock(inode.rw);
         if (!inode.data_in_journal() && !any_cached(inode, offset, offset + out.size()))
             return read_places(inode, offset, out);
     }

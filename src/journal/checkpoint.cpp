@@ -20,9 +20,11 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         // A block that the running transaction has changed cannot go home as it is.
         const bool held_up =
             running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
-                return entry.second->joined_.load() == running->tid || running->forgotten.contains(entry.first);
+                const bool is_changed = entry.second->joined_.load() == running->tid;
+                const bool is_freed = running->forgotten.contains(entry.first);
+                return (is_changed && UEXT4_SEAM(home_is_committed)) || (is_freed && UEXT4_SEAM(home_is_not_freed));
             });
-        if (held_up && UEXT4_SEAM(home_is_committed)) break;
+        if (held_up) break;
         last = tid;
         blocks += checkpoint.buffers.size();
     }

@@ -1,4 +1,5 @@
 // Cuts, threads, and e2fsck as a judge.
+#include "device/faulty_device.h"
 #include "device/recording_device.h"
 #include "journal/log_fixture.h"
 #include "sync/thread.h"
@@ -101,6 +102,55 @@ TEST(LogCrash, WhatIsChangedAndFreedGoesHomeAsItWasCommitted) {
             if (const unsigned value = committed[n][i]; value != 0) {
                 ASSERT_EQ(byte_of(*cut, shape, 30 + i), value) << "block " << i << " after " << n << " commits";
             }
+    }
+}
+
+// Whichever request fails, once: what a commit said is durable is there after a cut, at once and later.
+TEST(LogCrash, NoRequestFailsUnseen) {
+    LogShape shape;
+    shape.log_blocks = 164;
+    constexpr unsigned rounds = 60, freed = 3;
+    for (const FailedFlush loses : {FailedFlush::Keeps, FailedFlush::Drops}) {
+        bool all_met = false;
+        for (std::uint64_t nth = 0; !all_met; ++nth) {
+            const auto memory = make_log(shape);
+            const auto device = std::make_shared<FaultyDevice>(memory, loses);
+            Mounted m(*device, shape);
+            DeviceFault fault;
+            fault.kinds = {DeviceRequest::Kind::Write, DeviceRequest::Kind::Fua, DeviceRequest::Kind::Flush};
+            fault.skip = nth;
+            fault.times = 1;
+            const auto number = device->add(fault);
+            unsigned promised = 0;
+            const auto look = [&](const char* when) {
+                const auto cut = memory->clone();
+                recovered(*cut, shape);
+                EXPECT_GE(byte_of(*cut, shape, 30), promised) << when << ", request " << nth;
+                for (unsigned n = promised < freed ? 1 : promised - freed + 1; n <= promised; ++n)
+                    EXPECT_EQ(byte_of(*cut, shape, 100 + n), n) << when << ", request " << nth;
+            };
+            bool is_met = false;
+            for (unsigned n = 1; n <= rounds && !testing::Test::HasFailure(); ++n) {
+                auto handle = m.journal->start(8);
+                if (!handle) break;
+                m.put(*handle, 30, n);
+                m.put(*handle, 100 + n, n);
+                if (n > freed && !handle->forget(BlockNr(100 + n - freed))) break;
+                handle->stop();
+                if (m.journal->commit_all()) promised = n;
+                if (!is_met && device->hits(number) > 0) {
+                    is_met = true;
+                    look("at once");
+                }
+            }
+            look("at the end");
+            all_met = !is_met;
+            ASSERT_FALSE(testing::Test::HasFailure());
+            if (all_met) {
+                EXPECT_EQ(promised, rounds);
+                EXPECT_GT(nth, rounds * 2u) << "a commit has a flush and a commit record";
+            }
+        }
     }
 }
 

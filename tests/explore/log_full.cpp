@@ -1,5 +1,5 @@
 // The log is full and begins anew while there is work: what is committed goes home beside a transaction that changes
-// the same blocks, and whoever wants to begin the next one waits for room.
+// the same blocks, or changes and frees them, and whoever wants to begin the next one waits for room.
 #include "tests/explore/scenario.h"
 
 #include <fcntl.h>
@@ -35,6 +35,30 @@ void change(World& w, std::uint32_t first_inode, int round) {
     }
 }
 
+// Blocks that are changed and, in the same transaction, freed: that change is never committed.
+constexpr std::uint32_t freed_inode = 1601;
+constexpr int freed = 3;
+constexpr std::byte committed{1}, never_committed{9};
+
+void change_and_free(World& w, int i) {
+    Journal& journal = w.fs().volume().fs().journal;
+    const Mark m = mark(w, freed_inode + 8 * static_cast<std::uint32_t>(i));
+    {
+        Handle handle = w.expect(journal.start(8), "start");
+        w.expect(handle.write_access(m.block), "write access");
+        m.byte = committed;
+    }
+    w.expect(journal.commit_all(), "commit");
+    {
+        Handle handle = w.expect(journal.start(8), "start");
+        w.expect(handle.write_access(m.block), "write access");
+        m.byte = never_committed;
+        w.expect(handle.forget(m.block->block()), "forget");
+    }
+    w.pause();
+    w.cut_power();
+}
+
 void expect_whole(World& w, std::uint32_t first_inode) {
     const std::byte first = mark(w, first_inode).byte;
     for (std::uint32_t i = 1; i < touched; ++i)
@@ -65,11 +89,17 @@ void run(World& w) {
                 for (int i = 0; i < 5; ++i)
                     w.expect(w.fs().create(*top, "n" + std::to_string(i), S_IFDIR | 0755, 0, "", root, false),
                              "create");
+            }},
+           {"freed", [&] {
+                for (int i = 0; i < freed; ++i) change_and_free(w, i);
             }}});
     top.reset();
     w.after_cut([&](World& after) {
         expect_whole(after, 101);
         expect_whole(after, 801);
+        for (std::uint32_t i = 0; i < freed; ++i)
+            after.require(mark(after, freed_inode + 8 * i).byte != never_committed,
+                          "after the cut, a change that no transaction has committed");
         auto directory = after.expect(after.fs().root(), "root");
         bool there = true;
         for (int i = 0; i < 5; ++i) {
