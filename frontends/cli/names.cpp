@@ -60,12 +60,21 @@ bool is_missing(Session& s, const std::string& path) {
     return !there && (there.error().code == ENOENT || there.error().code == ENOTDIR);
 }
 
+// In a damaged image a name in the tree may lead to a directory that lies elsewhere, and has other things in it.
+void expect_own(Session& s, Inode& directory, Inode& inside, const std::string& path) {
+    const InodeNr parent = need(s.fs().lookup(inside, "..", me(), false), s.at(path))->number();
+    if (parent != directory.number())
+        give_up(impossible, fmt::format("{}: directory inode {} lies in inode {}, and is found in inode {}", s.at(path),
+                                        inside.number(), parent, directory.number()));
+}
+
 void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path, Ancestors& above) {
     InodeRef inode = need(s.fs().lookup(directory, name, me(), false), s.at(path));
     if (!inode->is_directory()) {
         need(s.fs().unlink(directory, name, me(), false), s.at(path));
         return;
     }
+    expect_own(s, directory, *inode, path);
     {
         const Ancestors::Inside here(above, s, *inode);
         std::vector<std::string> inside;

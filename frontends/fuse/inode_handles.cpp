@@ -205,6 +205,22 @@ int InodeHandles::lost(std::uint64_t node) {
     return found ? found->lost.error() : 0;
 }
 
+void InodeHandles::note_refused(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    ++refused_[node];
+}
+
+void InodeHandles::note_dropped(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = refused_.find(node);
+    if (--it->second == 0) refused_.erase(it);
+}
+
+bool InodeHandles::has_refused(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    return refused_.contains(node);
+}
+
 void InodeHandles::note_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length) {
     constexpr std::size_t most_pieces = 256;
     const std::lock_guard guard(lock_);

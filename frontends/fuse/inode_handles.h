@@ -78,6 +78,11 @@ public:
     void note_cut(std::uint64_t node, std::uint64_t size);
     int lost(std::uint64_t node);  // an errno, or 0
 
+    // Writes of the kernel's cache that were refused: what they had is in it still, until it is dropped.
+    void note_refused(std::uint64_t node);
+    void note_dropped(std::uint64_t node);
+    bool has_refused(std::uint64_t node);
+
     // What the kernel reads into its cache of a file that is open for writing: before it is read here. A direct write
     // of the same bytes may be under way, for which the kernel has emptied its cache already.
     void note_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
@@ -114,6 +119,7 @@ private:
     std::unordered_map<std::uint64_t, Known> known_;
     std::unordered_map<std::uint64_t, More> more_;
     std::unordered_map<std::uint64_t, std::uint64_t> writers_;
+    std::unordered_map<std::uint64_t, std::uint64_t> refused_;  // how many
 };
 
 }  // namespace uext4::fuse

@@ -39,10 +39,19 @@ int kept_flags(int flags) { return flags & (O_ACCMODE | O_APPEND | O_NOATIME); }
 // Without O_TRUNC: who truncates sends that by itself first.
 void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
-    fuse_file_info answer = *info;
-    const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-    UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags), server.takes_set_ids()));
-    if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
+    auto job = [&server, request, node, answer = *info, takes_set_ids = server.takes_set_ids()]() mutable {
+        const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+        UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags), takes_set_ids));
+        if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
+    };
+    if (!server.inodes().has_refused(node)) return job();
+    // Whoever opens it now was told of nothing, and must not find what is dropped in a moment.
+    server.later(
+        [&server, node, job = std::move(job)]() mutable {
+            fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+            job();
+        },
+        false);
 }
 
 void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
@@ -162,6 +171,19 @@ Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bo
     return {};
 }
 
+// The kernel keeps what was refused, for written. Whoever reads it would miss it later, when the kernel needs the
+// memory; and who copies it meanwhile has something else then. So it is dropped, once this write is over for the
+// kernel: hence not from this thread.
+void drop_refused(Server& server, fuse_ino_t node, off_t offset, std::size_t length) {
+    server.inodes().note_refused(node);
+    server.later(
+        [&server, node, offset, length = static_cast<off_t>(length)] {
+            fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
+            server.inodes().note_dropped(node);
+        },
+        false);
+}
+
 // How a write came.
 struct Origin {
     bool from_cache, takes_set_ids;
@@ -184,13 +206,8 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     if (origin.from_cache && !count) {
         tell_writers(server, node, count.error().code);
         note_loss(server, node, file, static_cast<std::uint64_t>(offset), bytes.size(), count.error());
-        // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
-        if (count.error().code == EPERM)
-            server.later(
-                [&server, node, offset, length = static_cast<off_t>(bytes.size())] {
-                    fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
-                },
-                false);
+        if (count.error().code == EPERM || count.error().code == ENOSPC)
+            drop_refused(server, node, offset, bytes.size());
     }
     const std::size_t written = UEXT4_FUSE_TRY(request, std::move(count));
     auto reply = [request, written] { fuse_reply_write(request, written); };

@@ -27,8 +27,8 @@ void AllocatorState::add_up_groups() {
         Result<BufferRef> buffer = descriptor(GroupNr(n), offset);
         if (!buffer) continue;  // nothing of that group can be given to anybody
         const auto d = view(*buffer, offset);
-        clusters += d.free_clusters();
-        inodes += d.free_inodes();
+        clusters += std::min(d.free_clusters(), clusters_in(GroupNr(n)));
+        inodes += std::min(d.free_inodes(), geometry.inodes_per_group);
     }
     disk_free.store(clusters);
     available.store(clusters);

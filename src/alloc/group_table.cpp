@@ -46,11 +46,10 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
         if (!geometry.valid_block(d.inode_table()) ||
             !geometry.valid_block(d.inode_table() + (geometry.inode_table_blocks - 1)))
             return fail(EUCLEAN, "group {}: bg_inode_table is {}", n, d.inode_table());
-        if (d.free_clusters() > geometry.clusters_per_group)
-            return fail(EUCLEAN, "group {}: bg_free_blocks_count is {}", n, d.free_clusters());
-        if (d.free_inodes() > geometry.inodes_per_group)
-            return fail(EUCLEAN, "group {}: bg_free_inodes_count is {}", n, d.free_inodes());
-        if (d.itable_unused() > geometry.inodes_per_group)
+        // What is free is looked at by whoever loads the bitmap: nothing is given of the group then, and what is in use
+        // there is had all the same.
+        if (geometry.descriptor_checksum != format::DescriptorChecksum::none &&
+            d.itable_unused() > geometry.inodes_per_group)
             return fail(EUCLEAN, "group {}: bg_itable_unused is {}", n, d.itable_unused());
         return {};
     };

@@ -157,6 +157,45 @@ def inside_out(scratch):
     check(verbs("ls", ":/t/a").split() == ["one", "t"], "cp: not all that was there before")
 
 
+def a_name_for_elsewhere(scratch):
+    """A directory of elsewhere has a name in a tree that is removed: what is in it stays."""
+    for above in ("/", "/a", "/other"):
+        image = scratch.image("elsewhere", "8M", "-t", "ext4", "-b", "1024")
+        verbs = Verbs(scratch, image)
+        verbs("mkdir", "-p", ":/a/b", ":/other")
+        for place in (":/keep", ":/a/keep", ":/other/keep"):
+            verbs("cp", "/etc/hostname", place)
+        number = verbs.status(above)["inode"]
+        subprocess.run(["debugfs", "-w", "-R", f"ln <{number}> /a/b/name", str(image)], capture_output=True, check=True)
+        verbs("rm", "-r", ":/a/b", status=IMPOSSIBLE)
+        check(verbs("ls", ":/a/b").split() == ["name"], "it is not this name that stopped it")
+        for place in (":/keep", ":/a/keep", ":/other/keep"):
+            check(verbs("cat", place) == pathlib.Path("/etc/hostname").read_text(), f"{above}: {place} is gone")
+
+
+def counts(scratch):
+    """A descriptor that counts wrong keeps nobody from what its group has."""
+    for features, field, said in (("metadata_csum", "free_inodes_count", 60000), ("metadata_csum", "free_blocks_count", 60000),
+                                  ("^metadata_csum,^uninit_bg", "itable_unused", None)):
+        image = scratch.image("counts", "16M", "-t", "ext4", "-b", "1024", "-O", features)
+        verbs = Verbs(scratch, image)
+        verbs("cp", "/etc/hostname", ":/file")
+        for request in (f"set_bg 0 {field} 60000", "set_bg 0 checksum calc"):
+            subprocess.run(["debugfs", "-w", "-R", request, str(image)], capture_output=True, check=True)
+        check(verbs("cat", ":/file") == pathlib.Path("/etc/hostname").read_text(), f"{field}: the contents differ")
+        if said is None:
+            mounting.clean(image)
+            verbs("check", str(image))
+            continue
+        out = subprocess.run([verbs.program, "check", image], capture_output=True, text=True, check=False).stdout
+        check(f"the descriptor says {said}" in out, f"check: {out}")
+        # Other groups give what this one does not.
+        with_room = scratch.mount(image, options="errors=continue")
+        (with_room / "new").write_bytes(b"new")
+        check((with_room / "new").read_bytes() == b"new" and (with_room / "file").exists(), "the mount differs")
+        scratch.umount(with_room)
+
+
 def slashes(scratch):
     """A name with a slash leads nowhere, out of an image or into another."""
     verbs = Verbs(scratch, scratch.image("slash", "16M", "-t", "ext4", "-O", "^metadata_csum,^dir_index"))
@@ -196,6 +235,8 @@ def test(scratch):
     lost_orphans(scratch)
     circle(scratch)
     inside_out(scratch)
+    a_name_for_elsewhere(scratch)
+    counts(scratch)
     slashes(scratch)
 
 

@@ -129,6 +129,48 @@ def begin(call, held):
         time.sleep(0.001)
 
 
+def what_is_lost_is_not_read(scratch, image):
+    """What found no space does not stay in the kernel's cache, from which it would be read until that is needed."""
+    top = scratch.mount(image)
+    fill = os.open(top / "fill", os.O_RDWR | os.O_CREAT)
+    free = os.statvfs(top)
+    os.posix_fallocate(fill, 0, free.f_bfree * free.f_frsize - (300 << 10))
+    os.close(fill)
+    content = {}
+    for turn in range(20):
+        path = top / f"late {turn}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            for _ in range(256):
+                os.write(fd, b"x" * 4096)
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"write: {error}")
+        for last in (os.fsync, os.close):
+            try:
+                last(fd)
+                check(last is os.close, "a MiB found space in 300 KiB")
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"{last.__name__}: {error}")
+        fd = os.open(path, os.O_RDWR)  # for reading alone it would empty the cache
+        was = os.pread(fd, 1 << 20, 0)
+        # The kernel may do this to clean pages whenever it wants to.
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        check(os.pread(fd, 1 << 20, 0) == was, f"{path.name}: bytes that were read are not there any more")
+        os.fsync(fd)
+        os.close(fd)
+        content[path.name] = was
+        if turn % 2:
+            os.unlink(path)
+            del content[path.name]
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.kernel_mount(image)
+    for name, was in content.items():
+        there = (seen / name).read_bytes()
+        check(was == there + bytes(len(was) - len(there)), f"{name}: what was read differs from what the image has")
+    scratch.kernel_umount(seen)
+
+
 def let_go_behind(scratch, image):
     """The kernel lets go of a removed file by a message that is read after requests which were sent before it."""
     top = scratch.mount(image)
@@ -237,6 +279,8 @@ def test(scratch):
             fill(scratch, image, f"data={data}")
             print(f"{name}, data={data}: full, and told", flush=True)
             image = scratch.image("image", "64M", "-t", "ext4", *features)
+    what_is_lost_is_not_read(scratch, image)
+    image = scratch.image("image", "64M", "-t", "ext4")
     let_go_behind(scratch, image)
     direct_writes(scratch, image)
     told_at_once(scratch, image)
