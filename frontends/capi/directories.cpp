@@ -3,6 +3,7 @@
 #include "capi/text.h"
 
 #include <cstring>
+#include <utility>
 
 using namespace uext4;
 using namespace uext4::capi;
@@ -11,15 +12,16 @@ namespace {
 
 constexpr std::size_t batch = 128;
 
-Result<void> read_ahead(uext4_dir& dir) {
+// What cannot be read is told behind all that can.
+void read_ahead(uext4_dir& dir) {
     std::vector<uext4_dir::Entry> found;
-    TRY(dir.fs->fs->read_directory(*dir.inode, dir.position, [&](const DirectoryEntry& e) {
+    Result<void> read = dir.fs->fs->read_directory(*dir.inode, dir.position, [&](const DirectoryEntry& e) {
         found.push_back({std::string(e.name), e.inode.value, e.next, e.type});
         return found.size() < batch;
-    }));
+    });
     dir.ended = found.empty();
     for (auto& e : found) dir.ahead.push_back(std::move(e));
-    return {};
+    if (!read && dir.damage) dir.damage = fail(std::move(read.error()));
 }
 
 }  // namespace
@@ -50,13 +52,11 @@ struct dirent* uext4_readdir(uext4_dir* dir) try {
         errno = -invalid("uext4_readdir: NULL");
         return nullptr;
     }
-    if (dir->ahead.empty() && !dir->ended) {
-        if (Result<void> r = read_ahead(*dir); !r) {
-            errno = -report(r.error());
-            return nullptr;
-        }
+    if (dir->ahead.empty() && !dir->ended) read_ahead(*dir);
+    if (dir->ahead.empty()) {
+        if (const Result<void> told = std::exchange(dir->damage, {}); !told) errno = -report(told.error());
+        return nullptr;
     }
-    if (dir->ahead.empty()) return nullptr;
     const uext4_dir::Entry entry = std::move(dir->ahead.front());
     dir->ahead.pop_front();
     dir->position = entry.next;
@@ -80,6 +80,7 @@ void uext4_seekdir(uext4_dir* dir, long position) {
     dir->position = static_cast<std::uint64_t>(position);
     dir->ahead.clear();
     dir->ended = false;
+    dir->damage = {};
 }
 
 int uext4_closedir(uext4_dir* dir) try {

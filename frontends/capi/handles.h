@@ -37,6 +37,7 @@ struct uext4_dir {
     std::deque<Entry> ahead;
     std::uint64_t position = 0;  // cookie of the next entry to return
     bool ended = false;
+    uext4::Result<void> damage;  // told behind what could be read
     dirent current{};
 };
 

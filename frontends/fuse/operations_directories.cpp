@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace uext4::fuse {
@@ -33,17 +34,19 @@ void release_directory(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
 }
 
 // The entries from `cookie` that may fit in `room` bytes. They are copied: the file system must not be called from
-// inside its own visit of a directory.
-Result<std::vector<Entry>> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, std::size_t room, bool plus) {
+// inside its own visit of a directory. `damage`: what it has met beside them.
+std::vector<Entry> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, std::size_t room, bool plus,
+                        int& damage) {
     constexpr std::size_t header = 24, attributes = 128;  // of a struct fuse_dirent, and what plus puts before it
     std::vector<Entry> entries;
     std::size_t used = 0;
-    TRY(fs.read_directory(directory, cookie, [&](const DirectoryEntry& entry) {
+    const Result<void> read = fs.read_directory(directory, cookie, [&](const DirectoryEntry& entry) {
         used += header + entry.name.size() + (plus ? attributes : 0);
         if (used > room && !entries.empty()) return false;
         entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next});
         return used <= room;
-    }));
+    });
+    if (!read) damage = read.error().code;
     return entries;
 }
 
@@ -57,11 +60,16 @@ fuse_entry_param bare(const Entry& entry) {
 
 bool is_dot(const std::string& name) { return name == "." || name == ".."; }
 
-void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, bool plus) {
+void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, OpenHandle& handle, bool plus) {
     Server& server = server_of(request);
     const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(node));
+    if (cookie == 0) handle.damage = 0;
     const std::vector<Entry> entries =
-        UEXT4_FUSE_TRY(request, list(server.fs(), *directory, static_cast<std::uint64_t>(cookie), size, plus));
+        list(server.fs(), *directory, static_cast<std::uint64_t>(cookie), size, plus, handle.damage);
+    if (const int damage = entries.empty() ? std::exchange(handle.damage, 0) : 0) {
+        fuse_reply_err(request, damage);
+        return;
+    }
     std::vector<char> out(size);
     std::vector<InodeRef> told;
     std::size_t used = 0;
@@ -95,12 +103,12 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
     for (const InodeRef& inode : told) server.inodes().forget(node_of(inode->number()), 1);
 }
 
-void read_directory(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info*) {
-    answer(request, node, size, cookie, false);
+void read_directory(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info* info) {
+    answer(request, node, size, cookie, Server::handle(*info), false);
 }
 
-void read_directory_plus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info*) {
-    answer(request, node, size, cookie, true);
+void read_directory_plus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info* info) {
+    answer(request, node, size, cookie, Server::handle(*info), true);
 }
 
 // syncfs(2) ends in the kernel, so an fsync of the root stands for it: for what the kernel still holds of open files as

@@ -30,6 +30,7 @@ namespace uext4::fuse {
 // What a descriptor of the mount is here.
 struct OpenHandle {
     std::unique_ptr<OpenFile> file;
+    int damage = 0;  // an error that reading a directory has met, told behind what could be read; the reading thread's
 };
 
 class Server {
@@ -103,7 +104,8 @@ public:
 
     // ---- open files
     std::uint64_t keep(std::unique_ptr<OpenFile> file);
-    static OpenFile& file(const fuse_file_info& info) { return *reinterpret_cast<OpenHandle*>(info.fh)->file; }
+    static OpenHandle& handle(const fuse_file_info& info) { return *reinterpret_cast<OpenHandle*>(info.fh); }
+    static OpenFile& file(const fuse_file_info& info) { return *handle(info).file; }
     void drop(std::uint64_t handle);
     // The kernel may hold bytes of it that were not written here yet.
     bool has_writers(const Inode& inode);

@@ -38,6 +38,19 @@ private:
     std::unordered_set<std::uint64_t> places_;  // on the device
 };
 
+// What a walk over a directory has met that cannot be read, in which it goes on with the rest: the first of it is told
+// behind that. But not for ever: in an image that lies there may be any number of blocks.
+class DirDamage {
+public:
+    // False: that is enough.
+    bool note(Error error);
+    const Result<void>& told() const { return first_; }
+
+private:
+    Result<void> first_;
+    unsigned met_ = 0;
+};
+
 // rw held exclusively from here on.
 // A zeroed block at the end of the file (of any kind of inode whose contents are metadata), size and blocks accounted
 // and the inode stored. ENOSPC changes nothing.

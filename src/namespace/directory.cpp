@@ -22,6 +22,12 @@ Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, con
     if (!entry.inode || entry.inode.value > directory.fs().geometry.inodes_count)
         return fail(EUCLEAN, "directory {}: block {}, offset {}: inode number {} is out of range", directory.number(),
                     block, entry.offset, entry.inode);
+    if (entry.name.empty())
+        return fail(EUCLEAN, "directory {}: block {}, offset {}: an empty name", directory.number(), block,
+                    entry.offset);
+    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos)
+        return fail(EUCLEAN, "directory {}: block {}, offset {}: a name with a zero byte or '/'", directory.number(),
+                    block, entry.offset);
     const std::uint8_t type = format::dt_of_file_type(entry.type);
     return FoundEntry{entry.inode, type,
                       type == DT_UNKNOWN && entry.type != 0 && directory.fs().geometry.has_filetype()};

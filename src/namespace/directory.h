@@ -54,7 +54,9 @@ public:
         std::uint64_t next = 0;
         bool odd_type = false;
     };
-    // Entries from `cookie` on in a stable order, "." and ".." first, until `visit` returns false.
+    // Entries from `cookie` on in a stable order, "." and ".." first, until `visit` returns false. An entry or a block
+    // that is damaged or cannot be read is passed over, and is the error behind the rest: so that what is visited
+    // before an error is as good as any.
     Result<void> iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;
 
     // ---- changes, under a handle with the credits below. The inode is stored when its size or blocks change; times,

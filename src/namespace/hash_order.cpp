@@ -45,7 +45,9 @@ Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint3
         NameHash hash = TRY(hash_name(directory_, entry->name, version_));
         hash.major = std::clamp(hash.major, low & ~1u, high | 1u) & ~1u;
         const std::uint64_t key = std::uint64_t{hash.major >> 1} << 32 | hash.minor;
-        items_.push_back({ key, std::string(entry->name), TRY(checked_entry(directory_, leaf, *entry)) });
+        Result<FoundEntry> found = checked_entry(directory_, leaf, *entry);
+        if (found) items_.push_back({key, std::string(entry->name), *found});
+        else if (!damage_.note(std::move(found.error()))) return damage_.told();
     }
     return {};
 }

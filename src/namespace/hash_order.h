@@ -33,8 +33,9 @@ public:
     // "." and "..": false when the visitor wants no more.
     bool visit_dots(InodeNr parent, const VisitEntry& visit) const;
     // Adds the names of a leaf; hashes outside of [low, high] count as the nearer bound, so that a misplaced name comes
-    // once and disturbs no cookie but its own.
+    // once and disturbs no cookie but its own. What is wrong with an entry is noted.
     Result<void> add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high);
+    DirDamage& damage() { return damage_; }
     // Visits what was added, in order, and forgets it: false when the visitor wants no more.
     bool visit(const VisitEntry& visit);
 
@@ -48,6 +49,7 @@ private:
     std::uint8_t version_;
     std::uint64_t cookie_;
     std::vector<Item> items_;
+    DirDamage damage_;
     std::uint64_t next_free_ = 2;  // no cookie below it is given out any more
 };
 

@@ -78,15 +78,16 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     DirBlocksMet met;
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
-        const DirBuffer leaf = TRY(path.read_leaf(directory));
-        TRY(met.add(directory, leaf));
+        Result<DirBuffer> leaf = path.read_leaf(directory);
+        if (leaf) TRY(met.add(directory, *leaf));
         const auto next = path.next_start();
         // The next leaf may start inside this one's last run of equal hashes: then the run is sorted as a whole.
         const bool continued = next && (*next & 1) != 0;
         const std::uint32_t high = !next ? ~0u : continued ? *next : *next ? *next - 1 : 0;
-        TRY(order.add(leaf.logical, list_of(directory, leaf), path.range_start(), high));
-        if (!continued && !order.visit(visit)) return {};
-        if (!TRY(path.advance(directory))) return {};
+        if (leaf) TRY(order.add(leaf->logical, list_of(directory, *leaf), path.range_start(), high));
+        else if (!order.damage().note(std::move(leaf.error()))) return order.damage().told();
+        if (!continued && !order.visit(visit)) return order.damage().told();
+        if (!TRY(path.advance(directory))) return order.damage().told();
     }
     return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
 }

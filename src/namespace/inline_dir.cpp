@@ -82,6 +82,7 @@ Result<InodeNr> parent(Inode& directory) {
     const Area area = TRY(read_area(directory));
     ListedEntry dotdot;
     dotdot.inode = area.parent();
+    dotdot.name = "..";
     return TRY(checked_entry(directory, LogicalBlock(0), dotdot))
     .inode;
 }
@@ -195,20 +196,23 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
         if (!order.visit_dots(area.parent(), visit)) return {};
         for (const Region region : area.regions()) TRY(order.add(LogicalBlock(0), area.names_in(region), 0, ~0u));
         (void)order.visit(visit);
-        return {};
+        return order.damage().told();
     }
     if (cookie == 0 && !visit({".", directory.number(), DT_DIR, dotdot_offset})) return {};
     if (cookie <= dotdot_offset && !visit({"..", area.parent(), DT_DIR, names_offset})) return {};
+    DirDamage damage;
     for (const Region region : area.regions()) {
         const EntryList list = area.names_in(region);
         for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
             const std::uint64_t at = region.start + entry->offset + shift_to_block;
             if (!entry->used() || at < cookie) continue;
-            const FoundEntry found = TRY(checked_entry(directory, LogicalBlock(0), *entry));
-            if (!visit({entry->name, found.inode, found.type, at + entry->length, found.odd_type})) return {};
+            Result<FoundEntry> found = checked_entry(directory, LogicalBlock(0), *entry);
+            if (!found) (void)damage.note(std::move(found.error()));
+            else if (!visit({entry->name, found->inode, found->type, at + entry->length, found->odd_type}))
+                return damage.told();
         }
     }
-    return {};
+    return damage.told();
 }
 
 }  // namespace inline_dir

@@ -18,12 +18,19 @@ struct Place {
     ListedEntry entry;
 };
 
+// In a block that cannot be read there may be any name, so nothing is missing then.
 Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
     const std::uint64_t blocks = TRY(dir_block_count(directory));
+    DirDamage damage;
     for (std::uint64_t i = 0; i < blocks; ++i) {
-        DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
-        if (const auto entry = list_of(directory, block).find(name)) return Place{std::move(block), *entry};
+        Result<DirBuffer> block = read_dir_block(directory, LogicalBlock(i), DirBlock::leaf);
+        if (!block) {
+            if (!damage.note(std::move(block.error()))) break;
+            continue;
+        }
+        if (const auto entry = list_of(directory, *block).find(name)) return Place{std::move(*block), *entry};
     }
+    TRY(damage.told());
     return std::nullopt;
 }
 
@@ -92,7 +99,7 @@ Result<void> iterate_by_hash(Inode& directory, std::uint64_t cookie, const Visit
     if (!order.visit_dots(TRY(Directory(directory).parent()), visit)) return {};
     TRY(order.add(block.logical, list_of(directory, block), 0, ~0u));
     (void)order.visit(visit);
-    return {};
+    return order.damage().told();
 }
 
 }  // namespace
@@ -104,18 +111,28 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     const std::uint32_t block_size = directory.fs().block_size();
     DirBlocksMet met;
+    DirDamage damage;
     for (std::uint64_t i = cookie / block_size; i < blocks; ++i) {
-        const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
-        TRY(met.add(directory, block));
-        const EntryList list = list_of(directory, block);
+        Result<DirBuffer> block = read_dir_block(directory, LogicalBlock(i), DirBlock::leaf);
+        if (!block) {
+            if (!damage.note(std::move(block.error()))) break;
+            continue;
+        }
+        TRY(met.add(directory, *block));
+        const EntryList list = list_of(directory, *block);
         for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
             const std::uint64_t at = i * block_size + entry->offset;
             if (!entry->used() || at < cookie) continue;
-            const FoundEntry found = TRY(checked_entry(directory, block.logical, *entry));
-            if (!visit({entry->name, found.inode, found.type, at + entry->length, found.odd_type})) return {};
+            Result<FoundEntry> found = checked_entry(directory, block->logical, *entry);
+            if (!found) {
+                if (!damage.note(std::move(found.error()))) return damage.told();
+                continue;
+            }
+            if (!visit({entry->name, found->inode, found->type, at + entry->length, found->odd_type}))
+                return damage.told();
         }
     }
-    return {};
+    return damage.told();
 }
 
 }  // namespace linear_dir

@@ -37,7 +37,8 @@ public:
     // ENOENT; ENAMETOOLONG over 255 bytes; ENOTDIR. "." and ".." are entries.
     Result<InodeRef> lookup(Inode& directory, std::string_view name, const Credentials* who);
     // Visits entries from `cookie` (0: the start) in a stable order until `visit` returns false. Takes rw shared;
-    // `visit` must not call back into this file system. "." and ".." come first.
+    // `visit` must not call back into this file system. "." and ".." come first. Damage is passed over, and is the
+    // error behind the rest.
     Result<void> read(Inode& directory, std::uint64_t cookie, const std::function<bool(const DirectoryEntry&)>& visit);
     Result<std::string> read_link(Inode& link);
     // The parent, by "..".

@@ -5,9 +5,11 @@ Usage: damage_test.py PROGRAM
 """
 
 import json
+import os
 import pathlib
 import re
 import subprocess
+import tempfile
 
 from verbs import IMPOSSIBLE, Verbs, check, mounting
 
@@ -91,7 +93,7 @@ def listings(verbs, numbers):
 
 def others(scratch, verbs):
     """Every other verb says the same with the same code."""
-    out = scratch.path("out")
+    out = scratch.path("rescued")
     for words in (("stat",), ("cat",), ("rm",), ("lsattr",), ("chmod", "600")):
         for name in ("b", "c"):
             said = run(verbs, *words, f":/t/{name}")[1]
@@ -196,6 +198,52 @@ def counts(scratch):
         scratch.umount(with_room)
 
 
+def record_of(image, name, block_size):
+    """Where the entry of that name lies in the image, and in which block."""
+    found = re.search(rb"[\x01-\x08]" + re.escape(name.encode()) + rb"(?![0-9])", image.read_bytes())
+    at = found.start() - 7
+    return at, at // block_size
+
+
+def the_rest_of_a_directory(scratch):
+    """What is damaged in a directory hides nothing else of it, from the verbs and on a mount."""
+    names = {f"name{number:03}" for number in range(300)}
+    for features in ("^metadata_csum,^dir_index", "^metadata_csum", "metadata_csum,^dir_index", "metadata_csum"):
+        for what in ("number", "zero byte", "bit"):
+            image = scratch.image("rest", "16M", "-t", "ext4", "-b", "1024", "-O", f"^has_journal,{features}")
+            top = scratch.mount(image)
+            for name in names:
+                (top / name).write_bytes(name.encode())
+            scratch.umount(top)
+            at, block = record_of(image, "name150", 1024)
+            spoilt = {"number": (at, b"\xff\xff\xff\x7f"), "zero byte": (at + 9, b"\0"), "bit": (at + 8, b"N")}[what]
+            with open(image, "r+b") as file:
+                file.seek(block * 1024)
+                beside = file.read(1024)
+                held = {name for name in names if name.encode() in beside}
+                file.seek(spoilt[0])
+                file.write(spoilt[1])
+            # A checksum that is wrong says nothing of which entry it is.
+            lost = held if features.startswith("metadata_csum") else {"name150"}
+            if what == "bit" and lost != held:
+                continue  # a name like any other
+            kept = names - lost
+            verbs = Verbs(scratch, image)
+            where = f"{features}, {what}"
+            seen = set(run(verbs, "ls", ":/")[0].split())
+            check(kept <= seen, f"{where}: ls does not list {sorted(kept - seen)}")
+            with tempfile.TemporaryDirectory(dir=scratch.folder) as out:
+                run(verbs, "cp", "-a", ":/", out)
+                check(set(os.listdir(out)) >= kept, f"{where}: cp -a")
+            top = scratch.mount(image, options="errors=continue,ro")
+            told = subprocess.run(["ls", "-f", top], capture_output=True, text=True, check=False)
+            check(set(told.stdout.split()) >= kept, f"{where}: ls on a mount lists {len(told.stdout.split())}")
+            check(told.returncode != 0 and "cleaning" in told.stderr, f"{where}: ls on a mount says {told}")
+            for name in sorted(kept):
+                check((top / name).read_bytes() == name.encode(), f"{where}: {name}")
+            scratch.umount(top)
+
+
 def slashes(scratch):
     """A name with a slash leads nowhere, out of an image or into another."""
     verbs = Verbs(scratch, scratch.image("slash", "16M", "-t", "ext4", "-O", "^metadata_csum,^dir_index"))
@@ -237,6 +285,7 @@ def test(scratch):
     inside_out(scratch)
     a_name_for_elsewhere(scratch)
     counts(scratch)
+    the_rest_of_a_directory(scratch)
     slashes(scratch)
 
 
