@@ -2,6 +2,7 @@
 
 #include "format/constants.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -186,6 +187,7 @@ bool InodeHandles::note_lost(std::uint64_t node, std::uint64_t offset, std::uint
     if (!found) return true;
     const bool first = found->lost.error() == 0;
     found->lost.add(offset, length, error);
+    if (error == ENOSPC) ++found->refused;
     return first;
 }
 
@@ -205,20 +207,15 @@ int InodeHandles::lost(std::uint64_t node) {
     return found ? found->lost.error() : 0;
 }
 
-void InodeHandles::note_refused(std::uint64_t node) {
+std::uint64_t InodeHandles::refused(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    ++refused_[node];
+    const More* const found = more(node);
+    return found && found->refused != found->dropped ? found->refused : 0;
 }
 
-void InodeHandles::note_dropped(std::uint64_t node) {
+void InodeHandles::note_dropped(std::uint64_t node, std::uint64_t refused) {
     const std::lock_guard guard(lock_);
-    const auto it = refused_.find(node);
-    if (--it->second == 0) refused_.erase(it);
-}
-
-bool InodeHandles::has_refused(std::uint64_t node) {
-    const std::lock_guard guard(lock_);
-    return refused_.contains(node);
+    if (More* const found = more(node)) found->dropped = std::max(found->dropped, refused);
 }
 
 void InodeHandles::note_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length) {

@@ -78,10 +78,10 @@ public:
     void note_cut(std::uint64_t node, std::uint64_t size);
     int lost(std::uint64_t node);  // an errno, or 0
 
-    // Writes of the kernel's cache that were refused: what they had is in it still, until it is dropped.
-    void note_refused(std::uint64_t node);
-    void note_dropped(std::uint64_t node);
-    bool has_refused(std::uint64_t node);
+    // The kernel keeps in its cache, for written, what found no space. How often that was so, if not all of it has been
+    // dropped; otherwise 0. And: what was so until then has been dropped.
+    std::uint64_t refused(std::uint64_t node);
+    void note_dropped(std::uint64_t node, std::uint64_t refused);
 
     // What the kernel reads into its cache of a file that is open for writing: before it is read here. A direct write
     // of the same bytes may be under way, for which the kernel has emptied its cache already.
@@ -110,7 +110,8 @@ private:
         std::optional<timespec> last_time;  // forbid_times_after()
         int failure = 0;
         LostRanges lost;
-        ByteRanges read;  // note_cached_read()
+        std::uint64_t refused = 0, dropped = 0;  // refused()
+        ByteRanges read;                         // note_cached_read()
     };
     More* more(std::uint64_t node);            // null: it has none. lock_ held, as for the next.
     More* more_for_known(std::uint64_t node);  // null: the kernel does not know it
@@ -119,7 +120,6 @@ private:
     std::unordered_map<std::uint64_t, Known> known_;
     std::unordered_map<std::uint64_t, More> more_;
     std::unordered_map<std::uint64_t, std::uint64_t> writers_;
-    std::unordered_map<std::uint64_t, std::uint64_t> refused_;  // how many
 };
 
 }  // namespace uext4::fuse

@@ -44,11 +44,14 @@ void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
         UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags), takes_set_ids));
         if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
     };
-    if (!server.inodes().has_refused(node)) return job();
-    // Whoever opens it now was told of nothing, and must not find what is dropped in a moment.
+    const std::uint64_t refused = server.inodes().refused(node);
+    if (refused == 0) return job();
+    // The kernel keeps what found no space, for written, until it needs the memory. Whoever wrote that was told; who
+    // opens the file now was not, and would take it for the file's contents.
     server.later(
-        [&server, node, job = std::move(job)]() mutable {
+        [&server, node, refused, job = std::move(job)]() mutable {
             fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+            server.inodes().note_dropped(node, refused);
             job();
         },
         false);
@@ -171,19 +174,6 @@ Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bo
     return {};
 }
 
-// The kernel keeps what was refused, for written. Whoever reads it would miss it later, when the kernel needs the
-// memory; and who copies it meanwhile has something else then. So it is dropped, once this write is over for the
-// kernel: hence not from this thread.
-void drop_refused(Server& server, fuse_ino_t node, off_t offset, std::size_t length) {
-    server.inodes().note_refused(node);
-    server.later(
-        [&server, node, offset, length = static_cast<off_t>(length)] {
-            fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
-            server.inodes().note_dropped(node);
-        },
-        false);
-}
-
 // How a write came.
 struct Origin {
     bool from_cache, takes_set_ids;
@@ -206,8 +196,13 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     if (origin.from_cache && !count) {
         tell_writers(server, node, count.error().code);
         note_loss(server, node, file, static_cast<std::uint64_t>(offset), bytes.size(), count.error());
-        if (count.error().code == EPERM || count.error().code == ENOSPC)
-            drop_refused(server, node, offset, bytes.size());
+        // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
+        if (count.error().code == EPERM)
+            server.later(
+                [&server, node, offset, length = static_cast<off_t>(bytes.size())] {
+                    fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
+                },
+                false);
     }
     const std::size_t written = UEXT4_FUSE_TRY(request, std::move(count));
     auto reply = [request, written] { fuse_reply_write(request, written); };

@@ -130,7 +130,7 @@ def begin(call, held):
 
 
 def what_is_lost_is_not_read(scratch, image):
-    """What found no space does not stay in the kernel's cache, from which it would be read until that is needed."""
+    """What found no space is not read by whoever opens the file next, as long as the kernel's cache has it."""
     top = scratch.mount(image)
     fill = os.open(top / "fill", os.O_RDWR | os.O_CREAT)
     free = os.statvfs(top)
