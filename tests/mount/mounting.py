@@ -81,6 +81,13 @@ def need_mount():
     need("mke2fs", "e2fsck", "mount", "umount")
 
 
+def mounts_below(folder):
+    """The innermost first."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+        points = [re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split()[1]) for line in mounts]
+    return [point for point in reversed(points) if pathlib.Path(point).is_relative_to(folder)]
+
+
 def is_mounted(directory):
     path = str(directory)
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
@@ -149,6 +156,9 @@ class Scratch:
                 subprocess.run(["umount", "-l", directory], check=False)
         for directory in list(self.servers):
             self.kill(directory)
+        # What a test had taken over and could not end.
+        for directory in mounts_below(self.folder):
+            subprocess.run(["umount", "-l", directory], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, name):
