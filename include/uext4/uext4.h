@@ -240,7 +240,7 @@ UEXT4_API int uext4_fsetflags(uext4_file* file, unsigned int flags);
 
 UEXT4_API int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** dir);
 /* The next entry, valid until the next call on this directory; NULL at the end (errno untouched) or on error (errno).
- */
+ * What is damaged in the directory is passed over: its error comes once, behind the last entry. */
 UEXT4_API struct dirent* uext4_readdir(uext4_dir* dir);
 UEXT4_API long uext4_telldir(uext4_dir* dir);
 UEXT4_API void uext4_seekdir(uext4_dir* dir, long position);

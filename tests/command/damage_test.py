@@ -93,7 +93,7 @@ def listings(verbs, numbers):
 
 def others(scratch, verbs):
     """Every other verb says the same with the same code."""
-    out = scratch.path("rescued")
+    out = scratch.path("out")
     for words in (("stat",), ("cat",), ("rm",), ("lsattr",), ("chmod", "600")):
         for name in ("b", "c"):
             said = run(verbs, *words, f":/t/{name}")[1]

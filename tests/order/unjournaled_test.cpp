@@ -9,9 +9,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <utility>
 
 namespace uext4 {
 namespace {
@@ -22,8 +24,10 @@ class Unjournaled : public testing::TestWithParam<const char*> {
 protected:
     void SetUp() override {
         path = fmt::format("/dev/shm/uext4-unjournaled-{}", ::getpid());
-        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -O ^has_journal {} {} 16M >/dev/null", GetParam(), path).c_str()),
-                  0);
+        ASSERT_EQ(
+            std::system(
+                fmt::format("mke2fs -q -F -t ext4 -O ^has_journal {} {} 16M >/dev/null", GetParam(), path).c_str()),
+            0);
         auto image = MemoryDevice::load(path);
         ASSERT_TRUE(image);
         on_medium = (*image)->clone();
@@ -134,10 +138,10 @@ TEST_P(Unjournaled, WhatWasSyncedIsThereOnceTheImageIsRepaired) {
     expect_durable("O_SYNC in place");
 
     alignas(4096) static char memory[4096];
-    const std::string block = text('d', sizeof memory);
-    std::ranges::copy(block, memory);
     auto direct = open("/a", O_RDWR | O_DIRECT | O_DSYNC);
-    for (const char* const what : {"O_DIRECT and O_DSYNC", "O_DIRECT and O_DSYNC in place"}) {
+    for (const auto& [letter, what] : {std::pair('d', "O_DIRECT and O_DSYNC"), std::pair('e', "the same in place")}) {
+        const std::string block = text(letter, sizeof memory);
+        std::ranges::copy(block, memory);
         const auto n = direct->write(0, std::as_bytes(std::span(memory)));
         ASSERT_TRUE(n && *n == sizeof memory);
         synced["/a"] = block;
