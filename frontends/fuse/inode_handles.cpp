@@ -113,6 +113,15 @@ double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attr
     return grows ? growing_timeout : cache_timeout;
 }
 
+bool InodeHandles::take_turn_to_send(std::uint64_t node, std::chrono::steady_clock::duration interval) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::lock_guard guard(lock_);
+    More* const found = more_for_known(node);
+    if (!found || now - found->sent < interval) return false;
+    found->sent = now;
+    return true;
+}
+
 bool InodeHandles::note_write(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);

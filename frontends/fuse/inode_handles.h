@@ -11,6 +11,7 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
 #include <cstdint>
 #include <ctime>
 #include <mutex>
@@ -89,6 +90,9 @@ public:
     // After a direct write: whether its cache may have what was there before. Once.
     bool take_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
 
+    // Whether the kernel was made to write what it has of the file longer ago than `interval`; then it is now.
+    bool take_turn_to_send(std::uint64_t node, std::chrono::steady_clock::duration interval);
+
 private:
     // There may be millions.
     struct Known {
@@ -110,8 +114,9 @@ private:
         std::optional<timespec> last_time;  // forbid_times_after()
         int failure = 0;
         LostRanges lost;
-        std::uint64_t refused = 0, dropped = 0;  // refused()
-        ByteRanges read;                         // note_cached_read()
+        std::uint64_t refused = 0, dropped = 0;        // refused()
+        ByteRanges read;                               // note_cached_read()
+        std::chrono::steady_clock::time_point sent{};  // take_turn_to_send()
     };
     More* more(std::uint64_t node);            // null: it has none. lock_ held, as for the next.
     More* more_for_known(std::uint64_t node);  // null: the kernel does not know it

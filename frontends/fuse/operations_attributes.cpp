@@ -1,5 +1,6 @@
 // getattr, setattr, readlink, statfs.
 #include "fuse/operations.h"
+#include "fuse/space.h"
 
 namespace uext4::fuse {
 
@@ -7,7 +8,8 @@ namespace {
 
 void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
     const struct stat now = UEXT4_FUSE_TRY(request, server.attributes(inode));
-    fuse_reply_attr(request, &now, server.inodes().attributes_last(node_of(inode.number()), now, asker_of(request)));
+    const double last = server.inodes().attributes_last(node_of(inode.number()), now, asker_of(request));
+    fuse_reply_attr(request, &now, shorter_if_short_of_space(server, last));
 }
 
 // With a descriptor, the kernel asks before it takes a write into its cache. (Or before a read at the end of the file,
@@ -20,16 +22,25 @@ int refuse_writing(Server& server, fuse_ino_t node, const OpenFile& file) {
     return 0;
 }
 
+void answer_writer(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file) {
+    if (const int error = refuse_writing(server, node, file)) fuse_reply_err(request, error);
+    else reply_attributes(request, server, file.inode());
+}
+
 void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
-    if (info) {
-        if (const int error = refuse_writing(server, node, Server::file(*info))) {
-            fuse_reply_err(request, error);
-            return;
-        }
+    if (!info) {
+        const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+        return reply_attributes(request, server, *inode);
     }
-    const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-    reply_attributes(request, server, *inode);
+    OpenFile& file = Server::file(*info);
+    if (!is_to_send(server, node, file)) return answer_writer(request, server, node, file);
+    server.later(
+        [&server, request, node, &file] {
+            fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+            answer_writer(request, server, node, file);
+        },
+        true);
 }
 
 format::Timestamp time_of(const timespec& time) { return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)}; }

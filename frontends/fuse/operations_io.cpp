@@ -6,6 +6,7 @@
 // here acts for whoever opened it, and O_DIRECT, O_SYNC and O_APPEND are the kernel's to honour: it passes on direct
 // requests at once and follows a synchronous write with an FSYNC.
 #include "fuse/operations.h"
+#include "fuse/space.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -40,8 +41,12 @@ int kept_flags(int flags) { return flags & (O_ACCMODE | O_APPEND | O_NOATIME); }
 void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
     auto job = [&server, request, node, answer = *info, takes_set_ids = server.takes_set_ids()]() mutable {
-        const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+        InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, kept_flags(answer.flags), takes_set_ids));
+        inode.reset();  // who is answered may close it and remove it before this thread goes on
+        // What the kernel was told before is for longer.
+        if ((answer.flags & O_ACCMODE) != O_RDONLY && is_short_of_space(server))
+            fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
         if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
     };
     const std::uint64_t refused = server.inodes().refused(node);
@@ -76,7 +81,7 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
         fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, *directory, inode));
         if ((answer.flags & O_ACCMODE) != O_RDONLY) {
             server.foresee_a_block(entry.attr);
-            entry.attr_timeout = std::min(entry.attr_timeout, growing_timeout);
+            entry.attr_timeout = std::min(entry.attr_timeout, shorter_if_short_of_space(server, growing_timeout));
         }
         UEXT4_FUSE_TRY(request,
                        open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate, takes_set_ids));
@@ -165,6 +170,23 @@ void note_loss(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t of
                                           file.inode().number(), length, offset, why.what));
 }
 
+// The kernel has written of its cache what cannot be written. What only wants space is kept here as far as it may be,
+// so that this and the kernel's cache are the same file; `done` bytes found some.
+void note_refusal(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t offset, ConstBytes bytes,
+                  std::size_t done, const Error& why) {
+    tell_writers(server, node, why.code);
+    if (why.code == ENOSPC) done += file.write_beyond_space(offset + done, bytes.subspan(done)).value_or(0);
+    server.inodes().note_written(node, offset, done);
+    if (done < bytes.size()) note_loss(server, node, file, offset + done, bytes.size() - done, why);
+    // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
+    if (why.code == EPERM)
+        server.later(
+            [&server, node, offset = static_cast<off_t>(offset), length = static_cast<off_t>(bytes.size())] {
+                fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
+            },
+            false);
+}
+
 // The kernel goes by the mode that it remembers, also when it runs a program.
 Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bool in_any_case) {
     const std::uint16_t before = file.inode().mode();
@@ -186,24 +208,17 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     // The kernel would call a short one EIO: what is wrong with the rest is what it is told. But of a direct one to a
     // file that only grows: the kernel would go on with the size of before, which such a file cannot be cut to.
     const bool only_grows = file.inode().has_flag(format::inode_flag::append);
-    if ((origin.from_cache || !only_grows) && count && *count < bytes.size()) {
-        const Result<std::size_t> rest = file.write(static_cast<std::uint64_t>(offset) + *count, bytes.subspan(*count));
+    std::size_t done = count.value_or(0);
+    if ((origin.from_cache || !only_grows) && count && done < bytes.size()) {
+        const Result<std::size_t> rest = file.write(static_cast<std::uint64_t>(offset) + done, bytes.subspan(done));
+        done += rest.value_or(0);
         if (!rest) count = fail(rest.error());
-        else if (*rest == bytes.size() - *count) count = bytes.size();
+        else if (done == bytes.size()) count = done;
         else count = fail(ENOSPC, "inode {}: bytes are left", file.inode().number());
     }
     if (count) server.inodes().note_written(node, static_cast<std::uint64_t>(offset), *count);
-    if (origin.from_cache && !count) {
-        tell_writers(server, node, count.error().code);
-        note_loss(server, node, file, static_cast<std::uint64_t>(offset), bytes.size(), count.error());
-        // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
-        if (count.error().code == EPERM)
-            server.later(
-                [&server, node, offset, length = static_cast<off_t>(bytes.size())] {
-                    fuse_lowlevel_notify_inval_inode(server.session(), node, offset, length);
-                },
-                false);
-    }
+    else if (origin.from_cache)
+        note_refusal(server, node, file, static_cast<std::uint64_t>(offset), bytes, done, count.error());
     const std::size_t written = UEXT4_FUSE_TRY(request, std::move(count));
     auto reply = [request, written] { fuse_reply_write(request, written); };
     // The kernel empties its cache before it sends a direct write, and after an asynchronous one not again.
@@ -242,6 +257,7 @@ void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* in
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
     const bool little = file.inode().pages().dirty_folios() <= quickly_written;
+    if (is_short_of_space(server)) server.read_what_is_let_go();  // what was removed has space for what had none
     server.make_durable(
         [&server, request, node, data_only, &file] {
             const Result<void> done = file.sync(data_only != 0);

@@ -1,6 +1,7 @@
 // lookup and forget, and what changes names.
 #include "format/constants.h"
 #include "fuse/operations.h"
+#include "fuse/space.h"
 
 #include <optional>
 
@@ -16,7 +17,8 @@ Result<fuse_entry_param> entry_of(fuse_req_t request, Server& server, Inode& dir
     entry.attr = TRY(server.attributes(*inode));
     entry.ino = node_of(inode->number());
     entry.generation = inode->generation();
-    entry.attr_timeout = server.inodes().attributes_last(entry.ino, entry.attr, asker_of(request));
+    entry.attr_timeout =
+        shorter_if_short_of_space(server, server.inodes().attributes_last(entry.ino, entry.attr, asker_of(request)));
     entry.entry_timeout = directory.has_flag(format::inode_flag::casefold) ? 0 : cache_timeout;
     return entry;
 }

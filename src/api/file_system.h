@@ -38,6 +38,10 @@ public:
     }
     Result<std::size_t> write(std::uint64_t offset, std::span<const ConstBytes> parts,
                               const Credentials* who = nullptr);
+    // For a cache above that was told ENOSPC, and has answered the program long ago: kept here, within bounds, and
+    // written once there is space; until then each sync of the file says ENOSPC. Short, or ENOSPC, where the bounds are
+    // reached, or the contents are journaled or leave the inode.
+    Result<std::size_t> write_beyond_space(std::uint64_t offset, ConstBytes in);
     Result<void> sync(bool data_only);
     Result<void> truncate(std::uint64_t size, const Credentials* who = nullptr);
     Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* who = nullptr);
@@ -54,6 +58,7 @@ public:
     // For a cache above that takes writes before they are made: EROFS, or ENOSPC when fewer blocks are left to whoever
     // opened the file than it takes to go on.
     Result<void> may_go_on_writing() const;
+    std::uint64_t blocks_left() const;  // free ones, for whoever opened the file
     // Whether the next read has a new access time to note, so that a cache above must let it through.
     bool read_moves_atime() const;
 

@@ -10,6 +10,15 @@
 
 namespace uext4 {
 
+namespace {
+
+// While frozen everything is durable that has space.
+Result<void> without_space_until_thaw(const Inode& inode) {
+    return fail(ENOSPC, "inode {}: what had no space waits for the thaw", inode.number());
+}
+
+}  // namespace
+
 OpenFile::OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who)
     : fs_(fs), inode_(std::move(inode)), flags_(flags), who_(std::move(who)) {
     inode_->open_files.fetch_add(1);
@@ -147,25 +156,41 @@ Result<void> OpenFile::settle() {
         (flags_ & O_SYNC) == O_SYNC || fs_.volume().options().sync || inode_->has_flag(format::inode_flag::sync);
     if (!all && !(flags_ & O_DSYNC)) return {};
     const FreezeGate::SyncPass pass(fs_.volume().gate());
-    return pass ? sync_file(*inode_, !all) : Result<void>();
+    if (pass) return sync_file(*inode_, !all);
+    return inode_->pages().has_unwritten() ? without_space_until_thaw(*inode_) : Result<void>();
+}
+
+Result<std::size_t> OpenFile::write_beyond_space(std::uint64_t offset, ConstBytes in) {
+    TRY(fs_.writable());
+    const UniqueWriteLock call = keep_others_out();
+    const ChangePass pass(fs_.maps());
+    WriteRequest request = request_of(who_);
+    request.beyond_space = true;
+    request.around_cache = false;
+    return TRY(write_file(*inode_, offset, in, request))
+    .count;
 }
 
 Result<void> OpenFile::may_go_on_writing() const {
     TRY(fs_.writable());
     constexpr std::uint64_t few = 64;
-    const SpaceCounts counts = fs_.volume().counts();
-    const std::uint64_t left = is_privileged(inode_->fs(), who_) ? counts.free_blocks : counts.available_blocks;
+    const std::uint64_t left = blocks_left();
     return left < few ? fail(ENOSPC, "{} blocks are left", left) : Result<void>();
+}
+
+std::uint64_t OpenFile::blocks_left() const {
+    const SpaceCounts counts = fs_.volume().counts();
+    return is_privileged(inode_->fs(), who_) ? counts.free_blocks : counts.available_blocks;
 }
 
 Result<void> OpenFile::sync(bool data_only) {
     if (inode_->fs().options.read_only) return {};
     TRY(fs_.writable());
-    Result<void> now;
-    {
+    const Result<void> now = fs_.with_space([&]() -> Result<void> {
         const FreezeGate::SyncPass pass(fs_.volume().gate());
-        if (pass) now = sync_file(*inode_, data_only);
-    }
+        if (pass) return sync_file(*inode_, data_only);
+        return inode_->pages().has_unwritten() ? without_space_until_thaw(*inode_) : Result<void>();
+    });
     fs_.volume().thin_out_inodes();
     // An error of background writeback is reported once to each who has the file open.
     atomic_point("Inode::writeback_errors", &inode_->writeback_errors);

@@ -19,7 +19,11 @@ unsigned step_credits(Inode& inode) {
 // Contents of inline files go to a block first: ranges are about blocks.
 Result<void> need_blocks(Inode& inode) {
     TRY(leave_inline(inode, true));
-    return write_back(inode);
+    const Result<void> written = write_back(inode);
+    if (written || written.error().code != ENOSPC) return written;
+    // What has no space keeps nobody from giving some back.
+    MutexLock guard(inode.map_lock);
+    return inode.is_inline() ? written : Result<void>();
 }
 
 void touch_later(Inode& inode) {
@@ -55,16 +59,27 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     return result;
 }
 
+// Of a block that lives nowhere: what the cache has of it, if it is dirty all the same, stays so.
+Result<void> zero_homeless(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    FileCache& pages = inode.pages();
+    const std::uint64_t fs = pages.folio_size(), inside = offset % fs;
+    LockedFolio folio = TRY(pages.lock_for_change(offset / fs, false));
+    if (folio && (folio->dirty >> (inside / pages.block_size()) & 1))
+        std::memset(folio->data + inside, 0, end - offset);
+    return {};
+}
+
 // Zeroes bytes of blocks that are only partly in the range, through the cache.
 Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     if (offset >= end) return {};
-    bool unwritten = false;
+    Place place = Place::hole;
     {
         MutexLock guard(inode.map_lock);
         const Mapping m = TRY(inode.places().lookup(offset, 1));
-        if (m.place == Place::hole) return {};
-        unwritten = m.place == Place::unwritten;
+        place = m.place;
     }
+    if (place == Place::hole) return zero_homeless(inode, offset, end);
+    const bool unwritten = place == Place::unwritten;
     // Unwritten blocks read as zeros but for what the cache has of them.
     const std::uint64_t index = offset / inode.pages().folio_size();
     if (unwritten && inode.pages().next_cached(index) != index) return {};

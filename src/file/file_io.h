@@ -19,6 +19,7 @@ struct WriteRequest {
     bool direct = false;
     bool around_cache = false;         // somebody else caches the file: what is large or in its place is not kept here
     bool may_use_reserve = false;      // blocks reserved for root
+    bool beyond_space = false;         // what finds no space is taken, within bounds, and has none until there is some
     bool keep_times = false;           // the caller owns the times (a mount's writeback cache)
     const Credentials* who = nullptr;  // clears set-id bits when given and not privileged
 };
@@ -68,7 +69,9 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.
 // `next`: the byte that is written next; an empty file gets no block for what was in its inode, unless that is in it.
-Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next = ~std::uint64_t{0});
+// `beyond_space`: as in a WriteRequest.
+Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next = ~std::uint64_t{0},
+                          bool beyond_space = false);
 // ---- tail.cpp
 // A crash between an append into the last block and its commit leaves the new bytes behind the old end, on the device.
 // Whoever makes the file grow without writing that block calls this first (Inode exclusive, no handle open).
@@ -101,6 +104,11 @@ std::uint64_t stable_size(Inode& inode, InFlight in_flight = InFlight::absent, s
 
 // Sets it, and stores the inode. map_lock held.
 Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept = 0);
+
+// ---- give_up.cpp
+// For what goes with the file system: dirty blocks without a promise are forgotten, and the file ends with what is left
+// of it. Bytes that are lost by it. Nobody else uses the file.
+Result<std::uint64_t> give_up_beyond_space(Inode& inode);
 
 // ---- sync.cpp
 // Before blocks are overwritten in place: what moved them within the file is durable, or a crash would show the new

@@ -24,7 +24,8 @@ Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data) {
     for (RangeIterator range(inode, offset, size); TRY(range.look());) {
         const std::uint64_t at = range.at();
         const Place place = range.run().place;
-        if (place == Place::unwritten) {
+        // What is dirty without a promise lies over a hole.
+        if (place == Place::unwritten || place == Place::hole) {
             std::uint64_t where = 0;
             if (cached_data_at(inode, at, range.run_end(), where)) {
                 if (data) return where;

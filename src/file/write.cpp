@@ -31,6 +31,9 @@ bool make_room(Inode& inode, std::uint64_t given_back) {
     return inode.fs().journal.commit_all().has_value();
 }
 
+// What has no space must leave the cache to what has some.
+bool may_go_beyond_space(const PageCache& cache) { return cache.dirty() < cache.dirty_limit() / 2; }
+
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
 Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t inside, ConstBytes in,
                             const WriteRequest& request) {
@@ -77,7 +80,10 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
             if (journaled) {
                 TRY(inode.places().allocate_for_contents(handle, LogicalBlock(first), count, request.may_use_reserve));
             } else {
-                TRY(inode.places().reserve(LogicalBlock(first), count, request.may_use_reserve));
+                Result<void> promised = inode.places().reserve(LogicalBlock(first), count, request.may_use_reserve);
+                const bool taken_anyway = !promised && promised.error().code == ENOSPC && request.beyond_space &&
+                                          may_go_beyond_space(pages.cache());
+                if (!taken_anyway) TRY(promised);
             }
         }
         std::memcpy(folio->data + inside, in.data(), in.size());
@@ -141,7 +147,7 @@ std::uint64_t max_file_size(const Inode& inode) {
                                                                             : g.max_indirect_file_size;
 }
 
-Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next) {
+Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next, bool beyond_space) {
     bool empty = false;
     {
         MutexLock guard(inode.map_lock);
@@ -176,7 +182,8 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next
     {
         MutexLock guard(inode.map_lock);
         if (!inode.is_inline()) return {};
-        TRY(inode.places().reserve_over_inline(may_use_reserve));
+        const bool may_lack = beyond_space && may_go_beyond_space(inode.pages().cache());
+        TRY(inode.places().reserve_over_inline(may_use_reserve, may_lack));
     }
     inode.pages().mark_dirty(folio, 1);
     return {};
@@ -193,7 +200,8 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         inline_now = inode.is_inline();
         if (inline_now) capacity = inline_capacity(inode);
     }
-    if (inline_now && offset + in.size() > capacity) TRY(leave_inline(inode, request.may_use_reserve, offset));
+    if (inline_now && offset + in.size() > capacity)
+        TRY(leave_inline(inode, request.may_use_reserve, offset, request.beyond_space));
     // A write that begins in the last block writes all of it.
     const std::uint64_t bs = pages.block_size(), size = inode.size_hint();
     if (offset > size && offset / bs != size / bs) TRY(clear_tail(inode));

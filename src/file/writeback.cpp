@@ -6,6 +6,9 @@
 // Blocks are named in their order, and the size on disk grows with each step, so that no block is ever named past it.
 // It is held back by what failed and by what the pass has not looked at; not by what was clean when the pass came by
 // and is dirty since: those bytes were zeros, or are on the device, in a file that was as large.
+//
+// A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
+// file's other blocks have theirs. What lies behind the size on disk waits with it.
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/inline_area.h"
@@ -54,11 +57,14 @@ public:
     // Inline contents had to leave the inode: they are dirty, and another pass writes them.
     bool left_inline() const { return left_inline_; }
 
+    // Why some blocks are as dirty as they were, if that is for want of space.
+    const std::optional<Error>& lacking() const { return lacking_; }
+
     // True when there was something to do.
     Result<bool> batch() {
         items_.clear();
         segments_.clear();
-        reach_ = ~std::uint64_t{0};
+        if (!lacking_) reach_ = ~std::uint64_t{0};
         FailsUnlessFinished guard{*this};
         collect();
         if (items_.empty()) return false;
@@ -79,7 +85,7 @@ public:
         if (!chosen) return fail(chosen.error());
         if (!named) return fail(named.error());
         for (const Segment& s : segments_)
-            if (!s.result) return fail(s.result.error());
+            if (!s.result && !(lacking_ && s.result.error().code == ENOSPC)) return fail(s.result.error());
         return true;
     }
 
@@ -168,15 +174,21 @@ private:
         RangeIterator range(inode_, logical * bs_, (logical + count) * bs_);
         (void)TRY(range.look_held());
         if (range.run().place == Place::hole) {
-            // Dirty without a promise: an earlier write to its blocks failed and gave them back.
-            TRY(places.reserve(LogicalBlock(logical), range.length() / bs_, true));
+            // Dirty without a promise: an earlier write to its blocks failed and gave them back, or it was taken so.
+            const std::uint64_t wanted = range.length() / bs_;
+            if (Result<void> promised = promise_some(logical, wanted); !promised) {
+                if (promised.error().code != ENOSPC) return promised;
+                return leave_without_space({logical, wanted, Place::hole, BlockNr(), item}, promised.error());
+            }
             (void)TRY(range.look_held());
         }
         Segment s{logical, range.length() / bs_, range.run().place, range.run().block, item};
         if (s.place == Place::reserved) {
-            const Places::Granted g = TRY(places.grant(LogicalBlock(logical), s.count, true));
-            s.count = g.count;
-            s.block = g.block;
+            const Result<Places::Granted> g = places.grant(LogicalBlock(logical), s.count, true);
+            if (!g && g.error().code == ENOSPC) return leave_without_space(s, g.error());
+            s.count = TRY(g)
+            .count;
+            s.block = g->block;
             s.place = Place::granted;
         } else if (s.place == Place::inline_data) {
             s.count = 1;
@@ -192,6 +204,21 @@ private:
         }
         segments_.push_back(s);
         return {};
+    }
+
+    Result<void> leave_without_space(Segment s, const Error& why) {
+        lacking_ = why;
+        s.result = fail(why);
+        segments_.push_back(std::move(s));
+        return {};
+    }
+
+    // All of them, or as many as there is space for.
+    Result<void> promise_some(std::uint64_t logical, std::uint64_t count) {
+        for (;; count /= 2) {
+            Result<void> promised = inode_.places().reserve(LogicalBlock(logical), count, true);
+            if (promised || promised.error().code != ENOSPC || count == 1) return promised;
+        }
     }
 
     std::byte* data_of(std::uint64_t logical, std::size_t item) const {
@@ -215,7 +242,7 @@ private:
     }
 
     void write(Segment& s) {
-        if (s.place == Place::inline_data) return;
+        if (s.place == Place::inline_data || !s.result) return;
         s.result = write_at(s, s.block);
         if (!UEXT4_SEAM(failed_writes_count)) s.result = {};
     }
@@ -304,14 +331,15 @@ private:
     void hold_back_behind_failures() {
         MutexLock guard(inode_.map_lock);
         const std::uint64_t on_disk = inode_.disk_size();
-        const Segment* failed = nullptr;
+        // Of a batch before, or of this one.
+        std::optional<Error> failed = reach_ == ~std::uint64_t{0} ? std::nullopt : lacking_;
         for (Segment& s : segments_) {
             if ((s.first + s.count) * bs_ <= on_disk) continue;
             if (!failed && !s.result) {
-                failed = &s;
+                failed = s.result.error();
                 reach_ = std::max(on_disk, s.first * bs_);
             } else if (failed && s.result) {
-                s.result = fail(failed->result.error());
+                s.result = fail(*failed);
             }
         }
     }
@@ -338,7 +366,7 @@ private:
             for (Item& item : items_)
                 if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
             MutexLock guard(inode_.map_lock);
-            for (const Segment& s : segments_) change = change || s.place != Place::mapped;
+            for (const Segment& s : segments_) change = change || (s.result && s.place != Place::mapped);
             change = change || size_with(all_named) != inode_.disk_size();
             credits = inode_.places().credits() + Inode::store_credits();
         }
@@ -428,7 +456,9 @@ private:
     // Where the file ended in a folio that was taken. What it has grown by since is in that folio as well, which this
     // pass does not see again: it ends there.
     std::uint64_t edge_ = ~std::uint64_t{0};
-    std::uint64_t reach_ = ~std::uint64_t{0};  // of this batch: where the first failure beyond the size on disk is
+    // Where the first failure beyond the size on disk is: of this batch, or for want of space of any.
+    std::uint64_t reach_ = ~std::uint64_t{0};
+    std::optional<Error> lacking_;
     std::vector<Item> items_;
     std::vector<Segment> segments_;
 };
@@ -496,6 +526,7 @@ Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
         Pass pass(inode, first, end);
         while (TRY(pass.batch())) {
         }
+        if (pass.lacking()) return fail(*pass.lacking());
         if (!pass.left_inline()) return settle_size(inode, pass.swept());
     }
 }
@@ -529,6 +560,8 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
         written = pass_over(inode, whole ? 0 : first / fs, last);
     inode.last_writeback_failed.store(!written);
     if (written) return {};
+    // What has no space is still dirty, and its own sync tells as long as that is so.
+    if (written.error().code == ENOSPC) return fail(ENOSPC, "inode {}: {}", inode.number(), written.error().what);
     inode.writeback_error.store(written.error().code);
     atomic_point("Inode::writeback_errors", &inode.writeback_errors);
     inode.writeback_errors.fetch_add(1);

@@ -243,13 +243,16 @@ Result<void> Places::promise_again(const Range& range) {
     return promised;
 }
 
-Result<void> Places::reserve_over_inline(bool privileged) {
+Result<void> Places::reserve_over_inline(bool privileged, bool beyond_space) {
     auto it = run_at_or_after(0);
     if (it != pending_.end() && it->first == 0) return {};
-    data_claim_.merge(TRY(inode_.fs().allocator.claim(1, privileged)));
+    const auto may_lack = [beyond_space](const Error& why) { return beyond_space && why.code == ENOSPC; };
+    Result<Claim> claim = inode_.fs().allocator.claim(1, privileged);
+    if (claim) data_claim_.merge(std::move(*claim));
+    else if (!may_lack(claim.error())) return fail(claim.error());
     add_run(0, Pending{1, Place::reserved, BlockNr(), nullptr});
     ++cookie_;
-    if (Result<void> covered = cover_tree(privileged); !covered) {
+    if (Result<void> covered = cover_tree(privileged); !covered && !may_lack(covered.error())) {
         drop_pending(LogicalBlock(0), LogicalBlock(1));
         return covered;
     }

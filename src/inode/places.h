@@ -5,7 +5,8 @@
 //   M1  A block is in at most one pending run; a reserved or granted block is a hole on disk (or block 0 of inline
 //       data).
 //   M2  The cookie grows with every change of any block's place.
-//   M3  The claim covers every reserved cluster, and the worst case of tree blocks for naming all pending runs.
+//   M3  The claim covers every reserved cluster (but block 0 beyond space, and a cluster whose mapped part went), and
+//   the worst case of tree blocks for naming all pending runs.
 #pragma once
 
 #include "alloc/allocator.h"
@@ -89,8 +90,9 @@ public:
     std::uint64_t promised_blocks() const;
     // The first reserved or granted block at or after `from`.
     std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
-    // Takes inline data's place: block 0 becomes reserved while the data is still in the inode.
-    Result<void> reserve_over_inline(bool privileged);
+    // Takes inline data's place: block 0 becomes reserved while the data is still in the inode. `beyond_space`: also
+    // where there is nothing to promise it with, and its grant may find none.
+    Result<void> reserve_over_inline(bool privileged, bool beyond_space = false);
 
 private:
     struct Range {

@@ -91,6 +91,22 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
     return first;
 }
 
+Result<void> Flusher::flush_for_good(InodeTable& inodes, const std::function<void(const std::string&)>& log) {
+    Result<void> given_up;
+    inodes.for_each([&](InodeRef inode) {
+        if (inode->deleted.load()) return;
+        const Result<void> written = write_back(*inode);
+        if (written || written.error().code != ENOSPC) return;
+        const Result<std::uint64_t> lost = give_up_beyond_space(*inode);
+        if (!lost || *lost == 0) return;
+        if (given_up)
+            given_up = fail(ENOSPC, "inode {}: {} bytes have found no space and are lost", inode->number(), *lost);
+        log(fmt::format("inode {}: {} bytes have found no space and are lost", inode->number(), *lost));
+    });
+    if (Result<void> others = flush_all(inodes, log); !others) return others;
+    return given_up;
+}
+
 void Flusher::run() {
     std::uint64_t times_due = 0;  // when the times of files without dirty data are stored; 0: none were seen to wait
     bool pressed = false;         // the cache has asked
@@ -129,11 +145,14 @@ void Flusher::run() {
             shut = shut || !pass;
             if (shut) return;
             Result<void> r;
+            const bool known_to_fail = inode->last_writeback_failed.load();
             if (due || wanted) r = write_back(*inode);
             // With them comes a commit, and a flush of the device: also for data that was written in its place.
             if (r && !wanted) r = store_pending_times(*inode);
             // What an aborted journal keeps from being written was told of when it was aborted.
-            if (!r && !fs_.journal.aborted()) fs_.log(fmt::format("writeback: {}", r.error().what));
+            // Nor each time that there is still no space.
+            const bool told = fs_.journal.aborted() || (known_to_fail && !r && r.error().code == ENOSPC);
+            if (!r && !told) fs_.log(fmt::format("writeback: {}", r.error().what));
         });
         end_pass();
         if (shut) continue;

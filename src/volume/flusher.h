@@ -23,6 +23,9 @@ public:
     // Every file's dirty data and pending times. The first error, after all files were tried; `log`, where given, is
     // told which files failed.
     static Result<void> flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log = {});
+    // For the last time: what has no space now is given up, which `log` is told. Then the error is ENOSPC, unless it is
+    // another.
+    static Result<void> flush_for_good(InodeTable& inodes, const std::function<void(const std::string&)>& log);
 
 private:
     void run();

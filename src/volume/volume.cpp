@@ -31,8 +31,14 @@ Result<void> Volume::close() {
     s.flusher.reset();
     if (Result<void> r = Flusher::flush_all(*s.layers->inodes); !r && first) first = std::move(r);
     s.deleter.reset();
-    // What failed is tried once more, and told of if it still does.
-    if (Result<void> r = Flusher::flush_all(*s.layers->inodes, s.log); !r && first) first = std::move(r);
+    // What failed is tried once more, and told of if it still does. Where that is for want of space, the image has no
+    // error by it.
+    if (!first && first.error().code == ENOSPC) first = {};
+    Result<void> without_space;
+    if (Result<void> r = Flusher::flush_for_good(*s.layers->inodes, s.log); !r) {
+        if (r.error().code == ENOSPC) without_space = std::move(r);
+        else if (first) first = std::move(r);
+    }
     FsContext& fs = s.fs();
     if (s.orphans->uses_file() && s.orphans->file_is_empty() && !fs.journal.aborted()) {
         Result<Handle> handle = fs.journal.start(2);
@@ -56,7 +62,7 @@ Result<void> Volume::close() {
         first = fail(EIO, "the journal was aborted: the image must be replayed");
     }
     if (s.mmp) s.mmp->release();
-    return first;
+    return first ? without_space : first;
 }
 
 FsContext& Volume::fs() { return state_->fs(); }
@@ -83,15 +89,15 @@ Result<void> Volume::State::write_everything() {
         committed = device->flush();
         if (!committed) fs().journal.abort(committed.error());  // what the device has dropped is not known
     }
-    if (!first) return first;
-    return committed;
+    return committed ? first : committed;
 }
 
 Result<void> Volume::sync() {
     State& s = *state_;
     if (s.options.fs.read_only) return {};
     const FreezeGate::SyncPass pass(s.gate);
-    return pass ? s.write_everything() : Result<void>();
+    if (pass) return s.write_everything();
+    return s.fs().pages.dirty() == 0 ? Result<void>() : fail(ENOSPC, "what had no space waits for the thaw");
 }
 
 void Volume::thin_out_inodes() {
@@ -161,7 +167,11 @@ Result<void> Volume::freeze() {
     if (s.deleter) s.deleter->finish();
     s.gate.seal();
     auto settle = [&]() -> Result<void> {
-        if (UEXT4_SEAM(freeze_writes_back)) TRY(s.write_everything());
+        if (UEXT4_SEAM(freeze_writes_back)) {
+            // What has no space waits in memory; the image is whole without it.
+            const Result<void> written = s.write_everything();
+            if (!written && written.error().code != ENOSPC) return written;
+        }
         TRY(s.fs().journal.checkpoint_all());
         s.fs().allocator.finish_discards();
         const bool no_orphans = s.orphans->uses_file() && s.orphans->file_is_empty();

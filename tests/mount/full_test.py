@@ -129,20 +129,87 @@ def begin(call, held):
         time.sleep(0.001)
 
 
-def what_is_lost_is_not_read(scratch, image):
-    """What found no space is not read by whoever opens the file next, as long as the kernel's cache has it."""
-    top = scratch.mount(image)
+def leave(top, left):
+    """A file `fill`, and so many bytes that are free."""
     fill = os.open(top / "fill", os.O_RDWR | os.O_CREAT)
     free = os.statvfs(top)
-    os.posix_fallocate(fill, 0, free.f_bfree * free.f_frsize - (300 << 10))
+    os.posix_fallocate(fill, 0, free.f_bfree * free.f_frsize - left)
     os.close(fill)
+
+
+def has_no_space(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"{call.__name__}: {error}")
+        return
+    raise mounting.Failure(f"{call.__name__} says that all is well")
+
+
+def is_kept_until_there_is_space(scratch, image):
+    """What write(2) has taken and finds no space is the file's contents, is not said to be durable, and becomes it."""
+    content = os.urandom(3 << 20)
+    top = scratch.mount(image)
+    leave(top, 300 << 10)
+    fd = os.open(top / "synced", os.O_RDWR | os.O_CREAT)
+    check(os.write(fd, content) == len(content), "a write that the kernel takes at once was short")
+    for _ in range(2):
+        has_no_space(os.fsync, fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        check(os.pread(fd, len(content), 0) == content, "the file has not what was written to it")
+    # Somebody else who opens it: the same.
+    with open(top / "synced", "rb") as other:
+        check(other.read() == content, "who opens it next does not see it")
+        has_no_space(os.fsync, other.fileno())
+    os.close(fd)
+    # And through a map, which nobody can be told of at once.
+    fd = os.open(top / "mapped", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 1 << 20)
+    with mmap.mmap(fd, 1 << 20) as stores:
+        stores[:] = content[:1 << 20]
+        has_no_space(stores.flush)
+    os.close(fd)
+    os.unlink(top / "fill")
+    for name in ("synced", "mapped"):
+        fd = os.open(top / name, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+    # Who never asks whether it is durable either.
+    leave(top, 300 << 10)
+    fd = os.open(top / "unasked", os.O_RDWR | os.O_CREAT)
+    taken = 0
+    while taken < FAR_TOO_MUCH:
+        try:
+            taken += os.write(fd, content[taken % len(content):][:4096])
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"write: {error}")
+            break
+    check(taken < 16 << 20, f"{taken} bytes were taken where 300 KiB are free")
+    os.unlink(top / "fill")
+    try:
+        os.close(fd)
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"close: {error}")
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.kernel_mount(image)
+    check((seen / "synced").read_bytes() == content, "what was kept is not what the image has")
+    check((seen / "mapped").read_bytes() == content[:1 << 20], "stores through a map were not kept")
+    there = (seen / "unasked").read_bytes()
+    check(there == (content * (taken // len(content) + 1))[:taken], f"{len(there)} bytes are in the image, {taken} were taken")
+    scratch.kernel_umount(seen)
+
+
+def what_is_lost_is_not_read(scratch, image):
+    """What found no space, and is more than is kept, is not read by whoever opens the file next."""
+    top = scratch.mount(image, options="cache=4M")
+    leave(top, 300 << 10)
     content = {}
     for turn in range(20):
         path = top / f"late {turn}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT)
         try:
-            for _ in range(256):
-                os.write(fd, b"x" * 4096)
+            os.write(fd, b"x" * len(PIECE))
         except OSError as error:
             check(error.errno == errno.ENOSPC, f"write: {error}")
         for last in (os.fsync, os.close):
@@ -156,12 +223,16 @@ def what_is_lost_is_not_read(scratch, image):
         # The kernel may do this to clean pages whenever it wants to.
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         check(os.pread(fd, 1 << 20, 0) == was, f"{path.name}: bytes that were read are not there any more")
-        os.fsync(fd)
+        try:
+            os.fsync(fd)
+            content[path.name] = was
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"fsync: {error}")
         os.close(fd)
-        content[path.name] = was
         if turn % 2:
             os.unlink(path)
-            del content[path.name]
+            content.pop(path.name, None)
+    check(len(content) >= 5, f"of 20 files {len(content)} are said to be durable")
     scratch.umount(top)
     mounting.clean(image)
     seen = scratch.kernel_mount(image)
@@ -280,6 +351,8 @@ def test(scratch):
             print(f"{name}, data={data}: full, and told", flush=True)
             image = scratch.image("image", "64M", "-t", "ext4", *features)
     what_is_lost_is_not_read(scratch, image)
+    for features in ((), ("-b", "1024"), ("-O", "inline_data"), ("-O", "^extents,^64bit"), ("-O", "^has_journal")):
+        is_kept_until_there_is_space(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features))
     image = scratch.image("image", "64M", "-t", "ext4")
     let_go_behind(scratch, image)
     direct_writes(scratch, image)
