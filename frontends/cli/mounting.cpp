@@ -4,13 +4,57 @@
 #include "fuse/mount.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <array>
 
 namespace uext4::cli {
 
 namespace {
 
+// Whoever closes a file of a frozen mount that others go on writing to waits for the thaw: the kernel writes its cache
+// of the file back first. So does the end of a process. What a freeze has inherited goes before it, and its standard
+// streams, where they are files of the mount, have none meanwhile.
+class Inherited {
+public:
+    explicit Inherited(dev_t mounted) {
+        for (std::size_t n = 0; n < streams_.size(); ++n) {
+            const int stream = static_cast<int>(n);
+            struct stat now{};
+            if (::fstat(stream, &now) != 0 || now.st_dev != mounted || !S_ISREG(now.st_mode)) continue;
+            flags_[n] = ::fcntl(stream, F_GETFL);
+            streams_[n] = ::open(path_of(stream).c_str(), O_PATH | O_CLOEXEC);
+            const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+            if (nothing < 0) continue;
+            ::dup2(nothing, stream);
+            ::close(nothing);
+        }
+    }
+    Inherited(const Inherited&) = delete;
+    // For the words that say why it is not frozen.
+    void take_back() {
+        for (std::size_t n = 0; n < streams_.size(); ++n) {
+            if (streams_[n] < 0) continue;
+            const int again = ::open(path_of(streams_[n]).c_str(), (flags_[n] & O_ACCMODE) | O_APPEND | O_CLOEXEC);
+            if (again < 0) continue;
+            ::dup2(again, static_cast<int>(n));
+            ::close(again);
+        }
+    }
+
+private:
+    static std::string path_of(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+    std::array<int, 3> streams_{-1, -1, -1}, flags_{};
+};
+
+dev_t device_of(int fd) {
+    struct stat found{};
+    return ::fstat(fd, &found) == 0 ? found.st_dev : 0;
+}
+
 void request(const std::string& directory, unsigned long what) {
+    if (what == UEXT4_IOC_FREEZE) ::close_range(STDERR_FILENO + 1, ~0U, 0);
     const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) give_up(impossible, directory + ": " + std::strerror(errno));
     int frozen = 0;
@@ -34,10 +78,13 @@ void request(const std::string& directory, unsigned long what) {
     const char* const busy = what == UEXT4_IOC_FREEZE
                                  ? "frozen already"
                                  : "a freeze is on its way, or another host has taken the file system";
+    std::optional<Inherited> inherited;
+    if (what == UEXT4_IOC_FREEZE) inherited.emplace(device_of(fd));
     const int result = ::ioctl(fd, what);
     const int error = errno;
     ::close(fd);
     if (result == 0) return;
+    if (inherited) inherited->take_back();
     if (error == ENOTTY || error == ENOSYS) give_up(impossible, directory + ": no mount of uext4");
     give_up(error == EINVAL || error == EBUSY ? negative : impossible, directory + ": " +
                                                                            (error == EINVAL  ? "not frozen"

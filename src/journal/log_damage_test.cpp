@@ -68,6 +68,26 @@ TEST(LogDamage, ARevokeBlockOfACommittedTransactionThatLiesIsAnError) {
     EXPECT_EQ(r.error().code, EUCLEAN);
 }
 
+// Also where no checksum gives it away.
+TEST(LogDamage, ARevokeBlockThatIsLongerThanItsBlockIsAnError) {
+    for (const std::size_t count : {1020u, 1025u, 4096u, 65536u}) {
+        Three t(Sums::none);
+        const std::uint32_t at = find_record(*t.crashed, t.shape, j::revoke, t.first);
+        std::vector<std::byte> block(t.shape.block_size);
+        const std::uint64_t offset = log_place(t.shape, at).value * t.shape.block_size;
+        ASSERT_TRUE(t.crashed->read(offset, block));
+        view_as<format::JournalRevokeHeader>(Bytes(block)).count = static_cast<std::uint32_t>(count);
+        ASSERT_TRUE(t.crashed->write(offset, block));
+        const auto r = t.recover_it();
+        if (count <= t.shape.block_size) {
+            EXPECT_TRUE(r) << count << ": " << r.error().what;
+            continue;
+        }
+        ASSERT_FALSE(r) << count;
+        EXPECT_EQ(r.error().code, EUCLEAN);
+    }
+}
+
 TEST(LogDamage, ADescriptorThatLiesInAnUnfinishedTransactionEndsTheLog) {
     Three t(Sums::v3);
     flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::descriptor, t.first + 2), 13);

@@ -108,6 +108,33 @@ TEST_F(Answers, AFailedOverwriteIsTriedInOtherBlocks) {
     expect_sound(m->memory, "after the unmount");
 }
 
+// Nothing of the file has changed but where its blocks are: a sync of the data alone has to make that durable.
+TEST_F(Answers, WhereAFailedOverwriteWentIsData) {
+    for (const char* format : {"-b 4096", "-b 4096 -O ^extents,^64bit"}) {
+        for (const bool times_are_stored : {false, true}) {
+            SCOPED_TRACE(fmt::format("{}, {}", format, times_are_stored));
+            start(format, "");
+            auto file = m->open("/f");
+            ASSERT_TRUE(file->write(4096, filled(4096, 'b')));
+            if (times_are_stored) {
+                ASSERT_TRUE(m->fs->sync());
+                file->set_kernel_cached(true);  // who caches the file has its times
+                ASSERT_TRUE(file->write(4096, filled(1000, 'c')));
+            }
+            const auto fault = m->faulty->add(data_fault(1));
+            const auto synced = file->sync(true);
+            EXPECT_TRUE(synced) << synced.error().what;
+            EXPECT_EQ(m->faulty->hits(fault), 1u);
+            const std::string middle =
+                times_are_stored ? std::string(1000, 'c') + std::string(3096, 'b') : std::string(4096, 'b');
+            EXPECT_EQ(read_all(m->durable(), "/f"), std::string(4096, 'a') + middle + std::string(8192, 'a'));
+            file.reset();
+            EXPECT_TRUE(m->fs->unmount());
+            expect_sound(m->memory, "after the unmount");
+        }
+    }
+}
+
 TEST_F(Answers, EveryFsyncReportsDataThatCannotBeWritten) {
     auto file = m->open("/f"), other = m->open("/f", O_RDWR), innocent = m->open("/g");
     ASSERT_TRUE(file->write(0, filled(4096, 'b')));
@@ -128,6 +155,28 @@ TEST_F(Answers, EveryFsyncReportsDataThatCannotBeWritten) {
         if (HasFailure()) return;
     EXPECT_EQ(read_all(m->durable(), "/f"), std::string(4096, 'b') + std::string(12288, 'a') + std::string(4096, 'c'));
     file.reset(), other.reset(), innocent.reset();
+    EXPECT_TRUE(m->fs->unmount());
+    expect_sound(m->memory, "after the unmount");
+}
+
+// An error that background writeback has met is told to each who had the file open, once, though all is durable by
+// then.
+TEST_F(Answers, EachOpenerHearsOfAnErrorInTheBackground) {
+    auto one = m->open("/f"), two = m->open("/f", O_RDWR);
+    ASSERT_TRUE(one->write(0, filled(4096, 'b')));
+    const auto fault = m->faulty->add(data_fault(DeviceFault::for_good));
+    EXPECT_FALSE(m->fs->sync());
+    m->faulty->remove(fault);
+    while (!m->fs->sync())
+        if (HasFailure()) return;
+    auto late = m->open("/f", O_RDWR);
+    for (OpenFile* file : {one.get(), two.get()}) {
+        EXPECT_EQ(code_of(file->sync(false)), EIO);
+        EXPECT_EQ(code_of(file->sync(false)), 0);
+    }
+    EXPECT_EQ(code_of(late->sync(false)), 0);
+    EXPECT_EQ(read_all(m->durable(), "/f"), std::string(4096, 'b') + std::string(12288, 'a'));
+    one.reset(), two.reset(), late.reset();
     EXPECT_TRUE(m->fs->unmount());
     expect_sound(m->memory, "after the unmount");
 }

@@ -6,6 +6,7 @@ Usage: freeze_test.py PROGRAM
 
 import fcntl
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,26 @@ os.write(1, b"o")
 sys.stdin.read()
 os.write(fd, b"late" * 1000)
 os.write(1, b"w")
+"""
+
+# Freezes from the middle of writing to the mount: the freeze inherits the file, as a third descriptor and as its streams.
+FREEZER = """
+import os, sys, threading, time
+program, top = sys.argv[1:]
+log = os.open(f"{top}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.set_inheritable(log, True)
+def lines():
+    while True:
+        os.write(log, b"a line of the log\\n" * 50)
+        time.sleep(0.0005)
+threading.Thread(target=lines, daemon=True).start()
+time.sleep(0.1)
+pid = os.posix_spawn(program, [program, "freeze", top], os.environ,
+                     file_actions=[(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)])
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+os.write(1, str(status).encode())
+sys.stdin.read()
+os._exit(status)
 """
 
 
@@ -277,7 +298,32 @@ def copies_in_the_middle(scratch, options):
     print(f"{options}: an fsync waits for no copy", flush=True)
 
 
+def a_writer_freezes(scratch, options):
+    """What a freeze inherits of the mount does not make it wait for the thaw."""
+    image = scratch.image("image", "64M", "-t", "ext4")
+    directory = scratch.mount(image, options=options)
+    freezer = subprocess.Popen([sys.executable, "-c", FREEZER, scratch.program, directory], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    try:
+        told = select.select([freezer.stdout], [], [], PATIENCE)[0]
+        check(told, "a freeze with descriptors of the mount waits for the thaw")
+        check(freezer.stdout.read(1) == b"0", "it is not frozen")
+        mounting.clean(mounting.copy_image(image, scratch.path("copy")))
+        mounting.run(scratch.program, "thaw", directory)
+    finally:
+        mounting.run(scratch.program, "thaw", directory, accept=(0, 1))
+        freezer.stdin.close()
+        freezer.wait()
+    lines = (directory / "log").read_text().splitlines()
+    strange = {line for line in lines if line != "a line of the log"}
+    check(len(lines) > 50 and not strange, f"{len(lines)} lines in the log, and {strange}")
+    scratch.umount(directory)
+    mounting.clean(image)
+
+
 def test(scratch):
+    for options in ("", "data=journal"):
+        a_writer_freezes(scratch, options)
     copies_in_the_middle(scratch, "data=ordered")
     for options in ("data=ordered", "data=journal"):
         many_wait(scratch, options)
