@@ -242,6 +242,54 @@ TEST_P(BeyondSpace, GoesWithWhatTheFileLoses) {
     EXPECT_EQ(on_image("/file"), wanted);
 }
 
+// Who may not have the blocks reserved for root does not get them later either.
+TEST_P(BeyondSpace, LeavesTheReserveAlone) {
+    ASSERT_TRUE(fs_->unmount());
+    const std::string image = image_path();
+    ASSERT_TRUE(memory_->save(image));
+    ASSERT_EQ(std::system(fmt::format("tune2fs -m 10 {} >/dev/null", image).c_str()), 0);
+    auto memory = MemoryDevice::load(image);
+    ::unlink(image.c_str());
+    ASSERT_TRUE(memory);
+    memory_ = std::move(*memory);
+    mount({});
+    const SpaceCounts before = fs_->volume().counts();
+    const std::uint64_t reserve = before.free_blocks - before.available_blocks;
+    ASSERT_GT(reserve, 300U);
+    fill(reserve * fs_->volume().geometry().block_size);
+    Credentials user;
+    user.uid = user.gid = 1000;
+    ASSERT_TRUE(open("/file"));
+    {
+        auto change = open("/file");
+        AttributeChange owner;
+        owner.uid = owner.gid = 1000;
+        ASSERT_TRUE(fs_->set_attributes(change->inode(), owner, root, false));
+    }
+    auto opened = fs_->open_path("/file", O_RDWR, 0644, user);
+    ASSERT_TRUE(opened) << opened.error().what;
+    auto file = std::move(*opened);
+    file->set_kernel_cached(true);
+    const auto contents = pattern(200 * KiB);
+    const auto taken = file->write(0, contents);
+    const std::size_t done = taken.value_or(0);
+    EXPECT_LT(done, 64 * KiB);
+    const auto kept = file->write_beyond_space(done, ConstBytes(contents).subspan(done));
+    const std::size_t all = done + kept.value_or(0);
+    if (kept) {
+        EXPECT_EQ(sync(*file), ENOSPC);
+    }
+    EXPECT_LE(fs_->volume().counts().available_blocks, 64U);
+    EXPECT_GE(fs_->volume().counts().free_blocks + 64, reserve) << "blocks of the reserve are gone";
+    EXPECT_EQ(read(*file, 0, all),
+              std::vector<std::byte>(contents.begin(), contents.begin() + static_cast<std::ptrdiff_t>(all)));
+    empty();
+    EXPECT_EQ(sync(*file), 0);
+    file.reset();
+    EXPECT_TRUE(fs_->unmount());
+    fs_.reset();
+}
+
 TEST_P(BeyondSpace, HasBounds) {
     ASSERT_TRUE(fs_->unmount());
     VolumeOptions options;

@@ -84,6 +84,7 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
                 const bool taken_anyway = !promised && promised.error().code == ENOSPC && request.beyond_space &&
                                           may_go_beyond_space(pages.cache());
                 if (!taken_anyway) TRY(promised);
+                else if (!request.may_use_reserve) inode.kept_without_reserve.store(true);
             }
         }
         std::memcpy(folio->data + inside, in.data(), in.size());
@@ -201,7 +202,8 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         if (inline_now) capacity = inline_capacity(inode);
     }
     if (inline_now && offset + in.size() > capacity)
-        TRY(leave_inline(inode, request.may_use_reserve, offset, request.beyond_space));
+        // Its first block would be looked for without regard to the reserve.
+        TRY(leave_inline(inode, request.may_use_reserve, offset, request.beyond_space && request.may_use_reserve));
     // A write that begins in the last block writes all of it.
     const std::uint64_t bs = pages.block_size(), size = inode.size_hint();
     if (offset > size && offset / bs != size / bs) TRY(clear_tail(inode));

@@ -184,11 +184,11 @@ private:
         }
         Segment s{logical, range.length() / bs_, range.run().place, range.run().block, item};
         if (s.place == Place::reserved) {
-            const Result<Places::Granted> g = places.grant(LogicalBlock(logical), s.count, true);
-            if (!g && g.error().code == ENOSPC) return leave_without_space(s, g.error());
-            s.count = TRY(g)
-            .count;
-            s.block = g->block;
+            const Result<Places::Granted> granted = places.grant(LogicalBlock(logical), s.count, true);
+            if (!granted && granted.error().code == ENOSPC) return leave_without_space(s, granted.error());
+            if (!granted) return fail(granted.error());
+            s.count = granted->count;
+            s.block = granted->block;
             s.place = Place::granted;
         } else if (s.place == Place::inline_data) {
             s.count = 1;
@@ -216,7 +216,8 @@ private:
     // All of them, or as many as there is space for.
     Result<void> promise_some(std::uint64_t logical, std::uint64_t count) {
         for (;; count /= 2) {
-            Result<void> promised = inode_.places().reserve(LogicalBlock(logical), count, true);
+            const bool privileged = !inode_.kept_without_reserve.load();
+            Result<void> promised = inode_.places().reserve(LogicalBlock(logical), count, privileged);
             if (promised || promised.error().code != ENOSPC || count == 1) return promised;
         }
     }
@@ -559,6 +560,7 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
         inode.fs().journal.commit_all())
         written = pass_over(inode, whole ? 0 : first / fs, last);
     inode.last_writeback_failed.store(!written);
+    if (written && first == 0 && end == ~std::uint64_t{0}) inode.kept_without_reserve.store(false);
     if (written) return {};
     // What has no space is still dirty, and its own sync tells as long as that is so.
     if (written.error().code == ENOSPC) return fail(ENOSPC, "inode {}: {}", inode.number(), written.error().what);

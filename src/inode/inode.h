@@ -135,8 +135,9 @@ public:
     std::atomic<std::uint64_t> writeback_errors{0};
     std::atomic<int> writeback_error{0};  // the newest errno
     std::atomic<bool> last_writeback_failed{false};
-    std::atomic<bool> tail_is_clear{false};     // behind the end of the file its last block has zeros on the device
-    std::atomic<bool> replace_on_close{false};  // truncated to 0: flush at last close (auto_da_alloc)
+    std::atomic<bool> kept_without_reserve{false};  // what has no space is not to get the blocks reserved for root
+    std::atomic<bool> tail_is_clear{false};         // behind the end of the file its last block has zeros on the device
+    std::atomic<bool> replace_on_close{false};      // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
     std::atomic<bool> deleted{false};  // its number was freed; operations answer ESTALE
     std::atomic<bool> unnamed{false};  // made without a name (O_TMPFILE): may be linked
