@@ -34,10 +34,11 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
         return reply_attributes(request, server, *inode);
     }
     OpenFile& file = Server::file(*info);
-    if (!is_to_send(server, node, file)) return answer_writer(request, server, node, file);
+    const std::optional<off_t> from = to_be_sent_from(server, node, file);
+    if (!from) return answer_writer(request, server, node, file);
     server.later(
-        [&server, request, node, &file] {
-            fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+        [&server, request, node, &file, from = *from] {
+            fuse_lowlevel_notify_inval_inode(server.session(), node, from, 0);
             answer_writer(request, server, node, file);
         },
         true);

@@ -31,8 +31,13 @@ bool make_room(Inode& inode, std::uint64_t given_back) {
     return inode.fs().journal.commit_all().has_value();
 }
 
-// What has no space must leave the cache to what has some.
-bool may_go_beyond_space(const PageCache& cache) { return cache.dirty() < cache.dirty_limit() / 2; }
+// What has no space must leave the cache to what has some; and one file that takes much, a little to others.
+bool may_go_beyond_space(const FileCache& pages) {
+    constexpr std::uint64_t little = 256 << 10;
+    const std::uint64_t most = pages.cache().dirty_limit() / 2, now = pages.cache().dirty(),
+                        of_this = pages.dirty_folios() * pages.folio_size();
+    return of_this < std::min(little, most / 8) ? now < most + most / 2 : of_this < most / 4 && now < most;
+}
 
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
 Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t inside, ConstBytes in,
@@ -81,8 +86,8 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
                 TRY(inode.places().allocate_for_contents(handle, LogicalBlock(first), count, request.may_use_reserve));
             } else {
                 Result<void> promised = inode.places().reserve(LogicalBlock(first), count, request.may_use_reserve);
-                const bool taken_anyway = !promised && promised.error().code == ENOSPC && request.beyond_space &&
-                                          may_go_beyond_space(pages.cache());
+                const bool taken_anyway =
+                    !promised && promised.error().code == ENOSPC && request.beyond_space && may_go_beyond_space(pages);
                 if (!taken_anyway) TRY(promised);
                 else if (!request.may_use_reserve) inode.kept_without_reserve.store(true);
             }
@@ -183,7 +188,7 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next
     {
         MutexLock guard(inode.map_lock);
         if (!inode.is_inline()) return {};
-        const bool may_lack = beyond_space && may_go_beyond_space(inode.pages().cache());
+        const bool may_lack = beyond_space && may_go_beyond_space(inode.pages());
         TRY(inode.places().reserve_over_inline(may_use_reserve, may_lack));
     }
     inode.pages().mark_dirty(folio, 1);

@@ -205,7 +205,7 @@ def what_is_lost_is_not_read(scratch, image):
     top = scratch.mount(image, options="cache=4M")
     leave(top, 300 << 10)
     content = {}
-    for turn in range(20):
+    for turn in range(40):
         path = top / f"late {turn}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -232,7 +232,7 @@ def what_is_lost_is_not_read(scratch, image):
         if turn % 2:
             os.unlink(path)
             content.pop(path.name, None)
-    check(len(content) >= 5, f"of 20 files {len(content)} are said to be durable")
+    check(len(content) >= 5, f"of 40 files {len(content)} are said to be durable")
     scratch.umount(top)
     mounting.clean(image)
     seen = scratch.kernel_mount(image)
