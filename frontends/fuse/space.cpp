@@ -38,9 +38,7 @@ bool has_holes(Inode& inode, const struct stat& now) {
 
 }  // namespace
 
-bool is_short_of_space(Server& server) {
-    return bytes_left(server) < little;
-}
+bool is_short_of_space(Server& server) { return bytes_left(server) < little; }
 
 double shorter_if_short_of_space(Server& server, double last) {
     if (last != growing_timeout) return last;
