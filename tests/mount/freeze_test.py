@@ -205,6 +205,8 @@ def many_wait(scratch, options):
     # The kernel keeps everybody out of a directory in which a change waits.
     (top / "calm").mkdir()
     (top / "calm" / "file").write_text("contents")
+    # By its descriptor: were the kernel's cache of names emptied meanwhile, a look for it would wait among the changes.
+    calm = os.open(top / "calm", os.O_RDONLY | os.O_DIRECTORY)
     mounting.run(scratch.program, "freeze", top)
     said = mounting.run(scratch.program, "freeze", top, accept=range(256))
     check(said.returncode != 0 and "frozen already" in said.stdout, f"frozen twice: {said.stdout}")
@@ -214,8 +216,9 @@ def many_wait(scratch, options):
         # Each of them waits, and whoever only looks is answered all the same.
         limit = time.monotonic() + 2
         while time.monotonic() < limit:
-            check(os.listdir(top / "calm") == ["file"], "a frozen directory changed")
-            check((top / "calm" / "file").read_text() == "contents", "a file in a frozen directory changed")
+            check(os.listdir(calm) == ["file"], "a frozen directory changed")
+            with open("file", encoding="ascii", opener=lambda name, flags: os.open(name, flags, dir_fd=calm)) as file:
+                check(file.read() == "contents", "a file in a frozen directory changed")
             check(os.statvfs(top).f_bfree > 0, "statvfs")
             time.sleep(0.02)
         ended = [n for n, change in enumerate(changes) if change.poll() is not None]
@@ -230,6 +233,7 @@ def many_wait(scratch, options):
             for change in changes:
                 change.kill()
                 change.wait()
+        os.close(calm)
     said = mounting.run(scratch.program, "thaw", top, accept=range(256))
     check(said.returncode != 0, "thawed twice")
     check(len(os.listdir(top / "there")) == WAITING - 2 * WAITING // 5, f"{len(os.listdir(top / 'there'))} names are left")
