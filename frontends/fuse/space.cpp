@@ -1,6 +1,7 @@
 #include "fuse/space.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -26,6 +27,10 @@ std::uint64_t bytes_of_all(Server& server) {
     return volume.geometry().blocks_count * volume.geometry().block_size;
 }
 
+bool is_hardly_any(Server& server, std::uint64_t left) {
+    return left < std::min(hardly_any, bytes_of_all(server) / hardly_any_of);
+}
+
 std::chrono::steady_clock::duration seconds(double count) {
     return std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(count));
 }
@@ -43,7 +48,7 @@ bool is_short_of_space(Server& server) { return bytes_left(server) < little; }
 double shorter_if_short_of_space(Server& server, double last) {
     if (last != growing_timeout) return last;
     const std::uint64_t left = bytes_left(server);
-    if (left < std::min(hardly_any, bytes_of_all(server) / hardly_any_of)) return 0;
+    if (is_hardly_any(server, left)) return 0;
     return std::min(last, static_cast<double>(left) / taken_in_a_second);
 }
 
@@ -52,8 +57,7 @@ std::optional<off_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& 
     if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return {};
     const std::uint64_t left = file.blocks_left() * server.fs().volume().geometry().block_size;
     if (left >= little) return {};
-    const bool at_once = left < std::min(hardly_any, bytes_of_all(server) / hardly_any_of);
-    const double turn = at_once ? 0 : static_cast<double>(left) / taken_in_a_second;
+    const double turn = is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second;
     const Result<struct stat> now = server.attributes(file.inode());
     const std::uint64_t size = file.inode().size_hint();
     if (now && !has_holes(file.inode(), *now)) {

@@ -75,8 +75,8 @@ Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     Place place = Place::hole;
     {
         MutexLock guard(inode.map_lock);
-        const Mapping m = TRY(inode.places().lookup(offset, 1));
-        place = m.place;
+        const Mapping found = TRY(inode.places().lookup(offset, 1));
+        place = found.place;
     }
     if (place == Place::hole) return zero_homeless(inode, offset, end);
     const bool unwritten = place == Place::unwritten;

@@ -99,9 +99,9 @@ Result<void> Flusher::flush_for_good(InodeTable& inodes, const std::function<voi
         if (written || written.error().code != ENOSPC) return;
         const Result<std::uint64_t> lost = give_up_beyond_space(*inode);
         if (!lost || *lost == 0) return;
-        if (given_up)
-            given_up = fail(ENOSPC, "inode {}: {} bytes have found no space and are lost", inode->number(), *lost);
-        log(fmt::format("inode {}: {} bytes have found no space and are lost", inode->number(), *lost));
+        Result<void> told = fail(ENOSPC, "inode {}: {} bytes have found no space and are lost", inode->number(), *lost);
+        log(told.error().what);
+        if (given_up) given_up = std::move(told);
     });
     if (Result<void> others = flush_all(inodes, log); !others) return others;
     return given_up;
