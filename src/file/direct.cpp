@@ -216,7 +216,7 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
         {
             MutexLock map(inode.map_lock);
             (void)TRY(range.look_held());
-            if (!in_use) in_use = inode.places().use();
+            if (UEXT4_SEAM(reads_hold_blocks) && !in_use) in_use = inode.places().use();
         }
         const Place place = range.run().place;
         const Bytes into = out.subspan(range.at() - offset, range.length());

@@ -17,6 +17,15 @@ Result<void> FailingDevice::may_fail(const char* what, bool may, bool& for_good,
     return {};
 }
 
+Result<void> FailingDevice::may_fail_write(const char* what, std::uint64_t offset, std::uint64_t length,
+                                           std::source_location where) {
+    if (next_failing_ && offset <= *next_failing_ && *next_failing_ < offset + length) {
+        next_failing_.reset();
+        return fail(EIO, "{}: {} failed", name(), what);
+    }
+    return may_fail(what, plan_.writes && touches(offset, length), writes_fail_, where);
+}
+
 bool FailingDevice::touches(std::uint64_t offset, std::uint64_t length) const {
     if (plan_.where == MayFail::Where::anywhere) return true;
     const bool log = std::ranges::any_of(
@@ -53,14 +62,13 @@ Result<void> FailingDevice::drop_unflushed() {
 }
 
 Result<void> FailingDevice::write(std::uint64_t offset, ConstBytes in) {
-    TRY(may_fail("write", plan_.writes && touches(offset, in.size()), writes_fail_, std::source_location::current()));
+    TRY(may_fail_write("write", offset, in.size()));
     TRY(keep_before(offset, in.size()));
     return base_->write(offset, in);
 }
 
 Result<void> FailingDevice::write_fua(std::uint64_t offset, ConstBytes in) {
-    TRY(may_fail("durable write", plan_.writes && touches(offset, in.size()), writes_fail_,
-                 std::source_location::current()));
+    TRY(may_fail_write("durable write", offset, in.size()));
     // It stays, whatever becomes of what was written there before.
     for (Before& before : unflushed_) {
         const std::uint64_t from = std::max(offset, before.offset);

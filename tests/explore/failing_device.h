@@ -6,6 +6,8 @@
 #include "tests/explore/token_scheduler.h"
 
 #include <memory>
+#include <optional>
+#include <source_location>
 #include <vector>
 
 namespace uext4::explore {
@@ -31,6 +33,8 @@ public:
     // Takes what was not flushed from a copy of the device.
     Result<void> lose_unflushed(MemoryDevice& copy) const;
     void heal() { writes_fail_ = reads_fail_ = flushes_fail_ = false; }
+    // Without a choice: the next write that touches this byte fails, once.
+    void fail_next_write_of(std::uint64_t byte) { next_failing_ = byte; }
     unsigned failed() const { return failed_; }  // the choices; what failed since "from now on" is not counted
 
     std::uint64_t size() const override { return base_->size(); }
@@ -42,6 +46,8 @@ public:
     std::string name() const override { return base_->name(); }
 
 private:
+    Result<void> may_fail_write(const char* what, std::uint64_t offset, std::uint64_t length,
+                                std::source_location where = std::source_location::current());
     bool touches(std::uint64_t offset, std::uint64_t length) const;
     Result<void> may_fail(const char* what, bool may, bool& for_good, std::source_location where);
     Result<void> keep_before(std::uint64_t offset, std::uint64_t length);
@@ -52,6 +58,7 @@ private:
     const MayFail plan_;
     std::vector<Range> log_;
     unsigned failed_ = 0;
+    std::optional<std::uint64_t> next_failing_;
     bool writes_fail_ = false, reads_fail_ = false, flushes_fail_ = false;
     // What was there before each write since the last flush; only where it may be lost.
     struct Before {

@@ -325,6 +325,54 @@ TEST(Policy, DataThatCannotBeReadIsNoDamage) {
     EXPECT_FALSE(super_of(*image).state & format::super_state::errors);
 }
 
+// What is read ahead comes to the part of the map that cannot be read before its reader does: who asks for that part
+// has the error, and never what a folio without contents holds.
+TEST(Policy, ReadsAheadOfAMapThatCannotBeRead) {
+    constexpr std::uint64_t count = 900, stride = 8192;
+    for (const char* format : {"-b 4096", "-b 4096 -O ^extents,^64bit"}) {
+        SCOPED_TRACE(format);
+        auto image = fresh_image(format);
+        BlockNr last;
+        {
+            FaultyMount m(image);
+            ASSERT_TRUE(m.mount());
+            auto file = m.open("/f");
+            for (std::uint64_t i = 0; i < count; ++i) ASSERT_TRUE(file->write(stride * i, filled(4096, 'd')));
+            ASSERT_TRUE(file->sync(false));
+            MutexLock guard(file->inode().map_lock);
+            ASSERT_TRUE(file->inode().map().for_each_tree_block([&](BlockNr block) { return last = block, true; }));
+        }
+        FaultyMount m(image);
+        ASSERT_TRUE(m.mount("errors=continue"));
+        DeviceFault fault;
+        fault.kinds = {DeviceRequest::Kind::Read};
+        fault.offset = last.value * 4096;
+        fault.length = 4096;
+        m.faulty->add(fault);
+        auto file = m.open("/f", O_RDONLY);
+        const auto refused = [&] {
+            std::uint64_t errors = 0;
+            for (std::uint64_t at = 0; at < stride * count - 4096; at += 4096) {
+                std::vector<std::byte> bytes(4096, std::byte{'?'});
+                const auto n = file->read(at, bytes);
+                if (!n) {
+                    EXPECT_EQ(n.error().code, EIO) << n.error().what;
+                    ++errors;
+                } else {
+                    EXPECT_EQ(bytes, filled(4096, at % stride ? 0 : 'd')) << "at " << at;
+                    if (testing::Test::HasFailure()) break;
+                }
+            }
+            return errors;
+        };
+        const std::uint64_t errors = refused();
+        EXPECT_GT(errors, 0u);
+        EXPECT_LT(errors, 2 * count - 1);
+        m.faulty->clear();
+        EXPECT_EQ(refused(), 0u);
+    }
+}
+
 // errors=panic ends who changes the image; who only looks has nothing to end for.
 TEST(Policy, PanicOfTheSuperblockIsForWhoeverWrites) {
     auto image = fresh_image("-b 4096 -e panic");
