@@ -23,6 +23,8 @@ set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 
 # Run-time checks that cost too much for a product: lock ranks above all.
 add_compile_definitions($<$<CONFIG:Debug>:UEXT4_CHECKS=1>)
+# An index or a part beyond its array ends the test that made it, also where no sanitizer looks.
+add_compile_definitions($<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS=1>)
 # File offsets are 64 bits on every host; the FUSE library refuses to compile without this.
 add_compile_definitions(_FILE_OFFSET_BITS=64)
 

@@ -107,8 +107,10 @@ Result<void> may_be_renamed(std::string_view from, std::string_view to, unsigned
     return {};
 }
 
-// Blocks that are kept for group descriptors are mapped in a form of its own.
+// Nobody here has a key. Blocks that are kept for group descriptors are mapped in a form of its own.
 Result<void> has_contents(const Inode& inode) {
+    if (inode.is_regular() && inode.has_flag(format::inode_flag::encrypt))
+        return fail(ENOKEY, "inode {} is encrypted", inode.number());
     if (inode.number().value != format::special_inode::resize) return {};
     return fail(EPERM, "inode {} holds the blocks for more group descriptors, and no bytes", inode.number());
 }

@@ -114,7 +114,10 @@ Result<void> check_root(const Spot& spot, ConstBytes block) {
     TRY(check_dots(spot, block, block_size - dotdot_offset));
     if (view_as<Le32>(block, index_info_offset) != 0) return spot.bad(index_info_offset, "reserved bytes are not zero");
     const unsigned version = byte_at(block, hash_version_offset);
-    if (version > last_hash_version) return spot.bad(hash_version_offset, "hash version {} is unknown", version);
+    const bool sip = version == static_cast<unsigned>(format::HashVersion::siphash) &&
+                     has_cipher_names(spot.directory) && spot.directory.has_flag(format::inode_flag::casefold);
+    if (version > last_hash_version && !sip)
+        return spot.bad(hash_version_offset, "hash version {} is unknown", version);
     const unsigned info_length = byte_at(block, info_length_offset);
     if (info_length != index_info_length) return spot.bad(info_length_offset, "info length {}", info_length);
     const unsigned levels = byte_at(block, index_levels_offset);

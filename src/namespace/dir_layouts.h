@@ -12,6 +12,8 @@ using VisitEntry = std::function<bool(const Directory::Visited&)>;
 
 // The directory has an index. The flag alone counts: an index stays usable when the file system loses the feature.
 bool is_hashed(const Inode& directory);
+// Its entries hold ciphertext, which may have any byte. They are shown as cipher_name() says.
+bool has_cipher_names(const Inode& directory);
 bool keeps_hash_order(const Inode& directory);  // cookies are hashes (now, or as soon as it becomes hashed)
 
 // Names of inodes as entries say them: a number out of range is EUCLEAN.

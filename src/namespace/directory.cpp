@@ -2,6 +2,7 @@
 #include "namespace/directory.h"
 
 #include "inode/inline_area.h"
+#include "namespace/cipher_name.h"
 #include "namespace/dir_layouts.h"
 
 #include <dirent.h>
@@ -11,6 +12,8 @@
 namespace uext4 {
 
 bool is_hashed(const Inode& directory) { return directory.has_flag(format::inode_flag::index); }
+
+bool has_cipher_names(const Inode& directory) { return directory.has_flag(format::inode_flag::encrypt); }
 
 bool keeps_hash_order(const Inode& directory) {
     if (is_hashed(directory)) return true;
@@ -25,7 +28,7 @@ Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, con
     if (entry.name.empty())
         return fail(EUCLEAN, "directory {}: block {}, offset {}: an empty name", directory.number(), block,
                     entry.offset);
-    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos)
+    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos && !has_cipher_names(directory))
         return fail(EUCLEAN, "directory {}: block {}, offset {}: a name with a zero byte or '/'", directory.number(),
                     block, entry.offset);
     const std::uint8_t type = format::dt_of_file_type(entry.type);
@@ -44,9 +47,22 @@ void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr pa
 }
 
 Result<std::optional<FoundEntry>> Directory::find(std::string_view name) const {
+    // The hashes of an index are those of other names than the ones that are shown.
+    const bool folded = inode_.has_flag(format::inode_flag::casefold) && is_hashed(inode_);
+    if ((has_cipher_names(inode_) || folded) && !is_dot_or_dotdot(name)) return find_listed(name);
     if (inode_.is_inline()) return inline_dir::find(inode_, name);
     if (is_hashed(inode_)) return hashed_dir::find(inode_, name);
     return linear_dir::find(inode_, name);
+}
+
+Result<std::optional<FoundEntry>> Directory::find_listed(std::string_view name) const {
+    std::optional<FoundEntry> found;
+    const Result<void> listed = iterate(0, [&](const Visited& entry) {
+        if (entry.name == name) found = FoundEntry{entry.inode, entry.type, entry.odd_type};
+        return !found;
+    });
+    if (!found) TRY(listed);
+    return found;
 }
 
 Result<InodeNr> Directory::parent() const {
@@ -63,9 +79,15 @@ Result<bool> Directory::is_empty() const {
 }
 
 Result<void> Directory::iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const {
-    if (inode_.is_inline()) return inline_dir::iterate(inode_, cookie, visit);
-    if (is_hashed(inode_)) return hashed_dir::iterate(inode_, cookie, visit);
-    return linear_dir::iterate(inode_, cookie, visit);
+    const auto show = [&](const Visited& entry) {
+        if (is_dot_or_dotdot(entry.name)) return visit(entry);
+        const std::string name = cipher_name(entry.name, entry.inode);
+        return visit({name, entry.inode, entry.type, entry.next, entry.odd_type});
+    };
+    const VisitEntry shown = has_cipher_names(inode_) ? VisitEntry(show) : VisitEntry(std::cref(visit));
+    if (inode_.is_inline()) return inline_dir::iterate(inode_, cookie, shown);
+    if (is_hashed(inode_)) return hashed_dir::iterate(inode_, cookie, shown);
+    return linear_dir::iterate(inode_, cookie, shown);
 }
 
 Result<void> Directory::initialise(Handle& handle, InodeNr parent, bool privileged) {

@@ -41,7 +41,8 @@ class Directory {
 public:
     explicit Directory(Inode& inode) : inode_(inode) {}
 
-    // The entry of that name; nothing when there is none. "." and ".." are found too.
+    // The entry of that name; nothing when there is none. "." and ".." are found too. Where names are encrypted, of
+    // what stands for one (cipher_name.h); where case does not count, of that very name.
     Result<std::optional<FoundEntry>> find(std::string_view name) const;
     Result<InodeNr> parent() const;
     // No entry but "." and "..".
@@ -79,6 +80,7 @@ public:
     unsigned change_credits() const;
 
 private:
+    Result<std::optional<FoundEntry>> find_listed(std::string_view name) const;
     unsigned most_new_blocks() const;
     Inode& inode_;
 };

@@ -10,8 +10,8 @@ namespace uext4 {
 
 namespace {
 
-// The legacy hash has no minor part; this one stands in for the order of names in cookies and is never stored.
-std::uint32_t order_within_legacy(std::string_view name) {
+// For the order of names in cookies where the directory's hash says nothing of it, or cannot be computed; never stored.
+std::uint32_t order_by_itself(std::string_view name) {
     std::uint32_t hash = 2166136261u;
     for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
     return hash;
@@ -31,7 +31,7 @@ Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::u
     const auto hash = format::dir_hash(name, effective, geometry.hash_seed);
     if (!hash) return fail(EOPNOTSUPP, "directory {}: hash version {} cannot be computed", directory.number(), version);
     const bool legacy = effective == format::HashVersion::legacy || effective == format::HashVersion::legacy_unsigned;
-    return NameHash{hash->major & ~1u, legacy ? order_within_legacy(name) : hash->minor};
+    return NameHash{hash->major & ~1u, legacy ? order_by_itself(name) : hash->minor};
 }
 
 bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {
@@ -42,8 +42,10 @@ bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {
 Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high) {
     for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
         if (!entry->used() || entry->name == "." || entry->name == "..") continue;
-        NameHash hash = TRY(hash_name(directory_, entry->name, version_));
-        hash.major = std::clamp(hash.major, low & ~1u, high | 1u) & ~1u;
+        // Nobody has the key of SipHash, which is encrypted: within its leaf a name has a place of its own.
+        const Result<NameHash> known = hash_name(directory_, entry->name, version_);
+        NameHash hash = known ? *known : NameHash{low, order_by_itself(entry->name)};
+        hash.major = std::clamp(hash.major, low & ~1u, std::max(low, high) | 1u) & ~1u;
         const std::uint64_t key = std::uint64_t{hash.major >> 1} << 32 | hash.minor;
         Result<FoundEntry> found = checked_entry(directory_, leaf, *entry);
         if (found) items_.push_back({key, std::string(entry->name), *found});

@@ -2,6 +2,7 @@
 #include "namespace/symlink.h"
 
 #include "inode/inline_area.h"
+#include "namespace/cipher_name.h"
 #include "namespace/dir_blocks.h"
 #include "namespace/operations.h"
 
@@ -23,7 +24,17 @@ bool has_no_data_blocks(const Inode& link) {
     return link.block_count_512() <= attribute_blocks * (link.fs().block_size() / 512);
 }
 
+// The ciphertext behind its length (little-endian, 16 bits), as the kernel's documentation of fscrypt has it.
+Result<std::string> cipher_target(const Inode& link, ConstBytes bytes) {
+    const std::size_t length =
+        bytes.size() < 2 ? 0 : std::to_integer<std::size_t>(bytes[0]) | std::to_integer<std::size_t>(bytes[1]) << 8;
+    if (length == 0 || length > bytes.size() - 2)
+        return fail(EUCLEAN, "symlink {}: an encrypted target of {} bytes in {}", link.number(), length, bytes.size());
+    return cipher_name({reinterpret_cast<const char*>(bytes.data()) + 2, length}, link.number());
+}
+
 Result<std::string> checked_target(const Inode& link, ConstBytes bytes) {
+    if (link.has_flag(format::inode_flag::encrypt)) return cipher_target(link, bytes);
     std::string target(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (target.find('\0') != std::string::npos)
         return fail(EUCLEAN, "symlink {}: its target has a zero byte within its size", link.number());

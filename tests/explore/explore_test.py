@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 LONG = os.environ.get("UEXT4_LONG") == "1"
-SHIPPED = {"random": 20000 if LONG else 1000, "pct": 22000 if LONG else 500}
+SHIPPED = {"random": 20000 if LONG else 1400, "pct": 22000 if LONG else 700}
 DESIGNS = pathlib.Path(__file__).parents[1] / "designs"
 REGRESSIONS = pathlib.Path(__file__).with_name("regressions.txt")
 
