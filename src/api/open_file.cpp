@@ -213,12 +213,12 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
     const Credentials& who = by ? *by : who_;
-    const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it
+    const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it, and has the times
     const bool reserve = is_privileged(inode_->fs(), who);
     const UniqueWriteLock call = keep_others_out();
     TRY(fs_.with_space([&] {
         ChangePass pass(fs_.maps());
-        return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits);
+        return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits, kernel_cached_);
     }));
     return settle();
 }

@@ -144,6 +144,18 @@ TEST_P(Times, OfContents) {
     EXPECT_EQ(moved([&] { return (*direct)->read(0, bytes); }), "- - - -");
 }
 
+// A mount's kernel has taken the time of the call before it asks, and sends it if it is another one: what would be set
+// here is later, and nobody would see it before the file is read anew.
+TEST_P(Times, OfContentsAreTheKernelsOnAMount) {
+    f->set_kernel_cached(true), g->set_kernel_cached(true);
+    ASSERT_TRUE(g->write(0, std::vector<std::byte>(20000, std::byte{'g'})));
+    EXPECT_EQ(moved([&] { return f->write(0, std::vector<std::byte>(100)); }), "- - - -");
+    for (const int mode : {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+                           FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE})
+        EXPECT_EQ(moved([&] { return g->fallocate(mode, 0, 30000); }), "- - - -") << mode;
+    EXPECT_EQ(moved([&] { return fs->copy_range(*f, 0, *g, 0, 5000); }), "- - - -");
+}
+
 std::string name_of(const testing::TestParamInfo<const char*>& format) {
     const char* const names[] = {"plain", "with_inline_data", "small_blocks"};
     return names[format.index];

@@ -237,7 +237,7 @@ Result<void> check_fallocate_mode(int mode) {
 }
 
 Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool reserve,
-                            const Credentials* who) {
+                            const Credentials* who, bool keep_times) {
     const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
     const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
     if (inode.has_flag(format::inode_flag::append) && operation != 0)
@@ -252,7 +252,7 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
     WriteLock guard(inode.rw);
     // As in the kernel: also when the range is refused.
     if (who) TRY(remove_privileges(inode, *who));
-    touch_later(inode);
+    if (!keep_times) touch_later(inode);
     const bool extents = inode.has_flag(format::inode_flag::extents) || inode.is_inline();
     if (!extents && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());

@@ -133,9 +133,9 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans);
 
 // ---- fallocate.cpp, shift_range.cpp
 // mode: FALLOC_FL_* of <linux/falloc.h>.
-// `who` takes set-id bits by it; nullptr: nobody.
+// `who` takes set-id bits by it; nullptr: nobody. `keep_times`: as in a WriteRequest.
 Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool may_use_reserve,
-                            const Credentials* who);
+                            const Credentials* who, bool keep_times = false);
 Result<void> check_fallocate_mode(int mode);  // EOPNOTSUPP
 Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t length);
 Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t length);

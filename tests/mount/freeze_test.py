@@ -55,6 +55,32 @@ while True:
     os.copy_file_range(source, target, 4 << 20, 0, 0)
 """
 
+# A change of bytes, of space or of names, to a file of 64 KiB, that was written to just before or not.
+TIMED = """
+import ctypes, os, sys
+path, change, first = sys.argv[1:]
+fd = os.open(path, os.O_RDWR)
+if first == "written": os.pwrite(fd, b"y", 0)
+if change.startswith("fallocate"):
+    mode = int(change.split()[1])
+    done = ctypes.CDLL(None).fallocate(fd, mode, ctypes.c_long(0), ctypes.c_long(8192 + (mode == 0) * 65536))
+    sys.exit(0 if done == 0 else 1)
+elif change == "truncate": os.truncate(path, 5000)
+elif change == "ftruncate": os.ftruncate(fd, 5000)
+elif change == "copy": os.copy_file_range(fd, fd, 4096, 0, 8192)
+elif change == "part": os.copy_file_range(fd, fd, 100, 0, 8190)
+elif change == "chmod": os.chmod(path, 0o600)
+elif change == "setxattr": os.setxattr(path, "user.a", b"b")
+elif change == "link": os.link(path, path + " again")
+elif change == "rename": os.rename(path, path + " moved"), os.rename(path + " moved", path)
+elif change == "utime": os.utime(path)
+elif change == "direct":
+    import mmap
+    os.pwritev(os.open(path, os.O_RDWR | os.O_DIRECT), [mmap.mmap(-1, 4096)], 0)
+"""
+CHANGES = [f"fallocate {mode}" for mode in (0, 1, 3, 16, 17)] + [
+    "truncate", "ftruncate", "copy", "part", "chmod", "setxattr", "link", "rename", "utime", "direct"]
+
 # So many that more are under way than a server has threads for them.
 COPIES = 48
 
@@ -325,7 +351,40 @@ def a_writer_freezes(scratch, options):
     mounting.clean(image)
 
 
+def times_are_what_was_seen(scratch, options, first):
+    """The kernel takes the time of a change before it asks for it, and the answer can take as long as it likes."""
+    image = scratch.image("image", "64M", "-t", "ext4")
+    directory = scratch.mount(image, options=options)
+    for change in CHANGES:
+        (directory / change).write_bytes(b"x" * 65536)
+    mounting.run("sync", "-f", directory)
+    time.sleep(0.1)
+    with Frozen(scratch, directory) as frozen:
+        changes = {change: frozen.start(sys.executable, "-c", TIMED, directory / change, change, first)
+                   for change in CHANGES}
+        time.sleep(1)
+        frozen.thaw()
+        for change, call in changes.items():
+            check(call.wait(PATIENCE) == 0, f"{change} fails")
+
+    def stamps():
+        return {change: ((directory / change).stat().st_mtime_ns, (directory / change).stat().st_ctime_ns)
+                for change in CHANGES}
+
+    seen = stamps()
+    scratch.umount(directory)
+    mounting.clean(image)
+    directory = scratch.mount(image, options=options)
+    kept = stamps()
+    moved = {change: (seen[change], kept[change]) for change in CHANGES if seen[change] != kept[change]}
+    check(not moved, f"times have moved: {moved}")
+    scratch.umount(directory)
+
+
 def test(scratch):
+    for options in ("", "data=journal"):
+        for first in ("written", "not written"):
+            times_are_what_was_seen(scratch, options, first)
     for options in ("", "data=journal"):
         a_writer_freezes(scratch, options)
     copies_in_the_middle(scratch, "data=ordered")
