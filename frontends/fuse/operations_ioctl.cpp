@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <optional>
 #include <thread>
 
 namespace uext4::fuse {
@@ -38,16 +39,21 @@ timespec end_of_tick() {
     return last;
 }
 
-void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* data, std::size_t size) {
-    std::uint32_t flags = 0;
-    if (size < sizeof flags) {
-        fuse_reply_err(request, EINVAL);
-        return;
-    }
-    std::memcpy(&flags, data, sizeof flags);
+// What a call carries, if it is as large as it has to be.
+template <class T>
+std::optional<T> carried(const void* data, std::size_t size) {
+    T out{};
+    if (size < sizeof out) return std::nullopt;
+    std::memcpy(&out, data, sizeof out);
+    return out;
+}
+
+// The flags become `flags`, but for those of `kept`, which stay.
+void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, std::uint32_t wanted, std::uint32_t kept = 0) {
     server.later(
-        [&server, request, node, flags] {
+        [&server, request, node, wanted, kept] {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+            const std::uint32_t flags = wanted | (kept ? server.fs().get_flags(*inode) & kept : 0);
             // What the kernel holds was written before: it comes now, not when the file takes it no more.
             const bool forbids = (flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0;
             if (forbids && server.has_writers(*inode)) fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
@@ -60,19 +66,35 @@ void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, const void* 
         true);
 }
 
-// The kernel looks here before it passes a SETFLAGS on.
+struct FlagPair {
+    std::uint32_t flag, extended;
+};
+constexpr FlagPair flag_pairs[] = {{FS_SYNC_FL, FS_XFLAG_SYNC},       {FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE},
+                                   {FS_APPEND_FL, FS_XFLAG_APPEND},   {FS_NODUMP_FL, FS_XFLAG_NODUMP},
+                                   {FS_NOATIME_FL, FS_XFLAG_NOATIME}, {FS_PROJINHERIT_FL, FS_XFLAG_PROJINHERIT}};
+
+// The kernel looks here before it passes a change of flags on.
 void get_extended_flags(fuse_req_t request, std::uint32_t flags, std::size_t room) {
-    struct Pair {
-        std::uint32_t flag, extended;
-    };
-    constexpr Pair pairs[] = {{FS_SYNC_FL, FS_XFLAG_SYNC},       {FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE},
-                              {FS_APPEND_FL, FS_XFLAG_APPEND},   {FS_NODUMP_FL, FS_XFLAG_NODUMP},
-                              {FS_NOATIME_FL, FS_XFLAG_NOATIME}, {FS_PROJINHERIT_FL, FS_XFLAG_PROJINHERIT}};
     struct fsxattr out{};
-    for (const Pair& pair : pairs)
+    for (const FlagPair& pair : flag_pairs)
         if (flags & pair.flag) out.fsx_xflags |= pair.extended;
     if (room < sizeof out) fuse_reply_err(request, EINVAL);
     else fuse_reply_ioctl(request, 0, &out, sizeof out);
+}
+
+// Of a file system that may be written no file has a project. Flags that have no name here stay; hints that this file
+// system has no use for are not kept, as by the kernel's ext4.
+void set_extended_flags(fuse_req_t request, Server& server, fuse_ino_t node, const struct fsxattr& in) {
+    if (in.fsx_projid != 0) {
+        fuse_reply_err(request, EOPNOTSUPP);
+        return;
+    }
+    std::uint32_t flags = 0, named = 0;
+    for (const FlagPair& pair : flag_pairs) {
+        named |= pair.flag;
+        if (in.fsx_xflags & pair.extended) flags |= pair.flag;
+    }
+    set_flags(request, server, node, flags, ~named);
 }
 
 void set_label(fuse_req_t request, Server& server, const void* data, std::size_t size) {
@@ -92,12 +114,12 @@ void get_label(fuse_req_t request, Server& server, std::size_t room) {
 
 // fstrim(8). Of the whole file system only: it is what everybody asks for.
 void trim(fuse_req_t request, Server& server, const void* data, std::size_t size) {
-    struct fstrim_range range{};
-    if (size < sizeof range) {
+    const auto asked = carried<struct fstrim_range>(data, size);
+    if (!asked) {
         fuse_reply_err(request, EINVAL);
         return;
     }
-    std::memcpy(&range, data, sizeof range);
+    struct fstrim_range range = *asked;
     const struct statvfs all = UEXT4_FUSE_TRY(request, server.fs().statistics());
     if (range.start != 0 || range.len < all.f_blocks * all.f_frsize) {
         fuse_reply_err(request, EOPNOTSUPP);
@@ -145,11 +167,21 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
             return get_extended_flags(request, server.fs().get_flags(*inode), out_size);
         }
         case FITRIM: return trim(request, server, in, in_size);
-        case FS_IOC_SETFLAGS: return set_flags(request, server, node, in, in_size);
+        case FS_IOC_SETFLAGS: {
+            const auto wanted = carried<std::uint32_t>(in, in_size);
+            if (wanted) return set_flags(request, server, node, *wanted);
+            break;
+        }
+        case FS_IOC_FSSETXATTR: {
+            const auto wanted = carried<struct fsxattr>(in, in_size);
+            if (wanted) return set_extended_flags(request, server, node, *wanted);
+            break;
+        }
         case FS_IOC_GETFSLABEL: return get_label(request, server, out_size);
         case FS_IOC_SETFSLABEL: return set_label(request, server, in, in_size);
-        default: fuse_reply_err(request, ENOTTY);
+        default: fuse_reply_err(request, ENOTTY); return;
     }
+    fuse_reply_err(request, EINVAL);  // too small for what it should carry
 }
 
 }  // namespace

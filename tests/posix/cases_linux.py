@@ -13,8 +13,8 @@ import struct
 from answers import ANN, AT_FDCWD, LIBC, libc
 
 AT_EMPTY_PATH, AT_SYMLINK_FOLLOW = 0x1000, 0x400
-GETFLAGS, SETFLAGS, FSGETXATTR, FIEMAP, FICLONE, FICLONERANGE, FITRIM, GETVERSION, FIBMAP = (
-    0x80086601, 0x40086602, 0x801C581F, 0xC020660B, 0x40049409, 0x4020940D, 0xC0185879, 0x80087601, 1)
+GETFLAGS, SETFLAGS, FSGETXATTR, FSSETXATTR, FIEMAP, FICLONE, FICLONERANGE, FITRIM, GETVERSION, FIBMAP = (
+    0x80086601, 0x40086602, 0x801C581F, 0x401C5820, 0xC020660B, 0x40049409, 0x4020940D, 0xC0185879, 0x80087601, 1)
 RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16
 
 
@@ -192,6 +192,26 @@ def ioctls(answers):
     if held >> 24 & 1:
         journaled(answers, "ctl")
     answers.quiet("FSGETXATTR", lambda: fcntl.ioctl(fd, FSGETXATTR, bytes(28)))
+
+    def extended(mine, path, flags, project=0):
+        theirs = os.open(path, os.O_RDONLY)
+        mine.quiet(f"FSSETXATTR {flags:#x} {project} of {path}",
+                   lambda: fcntl.ioctl(theirs, FSSETXATTR, struct.pack("5I8x", flags, 0, 0, project, 0)))
+        mine.tell(f"GETFLAGS with {flags:#x}",
+                  hex(struct.unpack("I", fcntl.ioctl(theirs, GETFLAGS, bytes(8))[:4])[0] & ~0x10080000))
+        mine.tell(f"FSGETXATTR with {flags:#x}", fcntl.ioctl(theirs, FSGETXATTR, bytes(28)).hex())
+        os.close(theirs)
+
+    # FS_XFLAG_: nothing, IMMUTABLE, APPEND, SYNC, NOATIME, NODUMP, some of them.
+    os.mkdir("ctl d")
+    for flags in (0, 0x8, 0x10, 0x20, 0x40, 0x80, 0xE0, 0):
+        extended(answers, "ctl", flags)
+        extended(answers, "ctl d", flags)
+        answers.call(f"pwrite with {flags:#x}", lambda: os.close(os.open("ctl", os.O_WRONLY)))
+    extended(answers, "ctl", 0, project=5)
+    answers.by(ANN, extended, "theirs", 0x80)
+    answers.by(ANN, extended, "theirs", 0x10)
+    answers.by(ANN, extended, "ctl", 0x80)
     answers.quiet("GETVERSION", lambda: fcntl.ioctl(fd, GETVERSION, bytes(8)))
     answers.quiet("FIEMAP", lambda: fcntl.ioctl(fd, FIEMAP, struct.pack("QQIIII", 0, 1 << 20, 0, 0, 0, 0)))
     answers.quiet("FIBMAP", lambda: fcntl.ioctl(fd, FIBMAP, bytes(4)))
