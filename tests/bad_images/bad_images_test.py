@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-LIMIT_SECONDS = 20
+LIMIT_SECONDS = 60
 LIMIT_MEMORY = 1 << 30  # of address space; an ordinary run takes less than half of it
 ROUNDS = int(os.environ.get("UEXT4_ROUNDS", "40"))
 
