@@ -314,6 +314,7 @@ Result<Job> prepare(const MountRequest& request, bool& no_image) {
     Result<std::string> directory = real_path(request.directory);
     if (!directory && directory.error().code == ENOTCONN) return dead_mount(request.directory);
     job.directory = TRY(std::move(directory));
+    job.options.volume.mounted_on = job.directory;
     struct stat info{};
     if (stat(job.directory.c_str(), &info) != 0) {
         if (errno == ENOTCONN) return dead_mount(request.directory);

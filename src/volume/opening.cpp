@@ -186,6 +186,10 @@ Result<void> Volume::State::open() {
             s.mnt_count = static_cast<std::uint16_t>(s.mnt_count + 1);
             s.mtime = seconds_now();
             s.wtime = seconds_now();
+            if (!options.mounted_on.empty()) {
+                std::ranges::fill(s.last_mounted, '\0');
+                options.mounted_on.copy(s.last_mounted, sizeof s.last_mounted);
+            }
         }));
     }
     TRY(assemble(super, runs, with_log, found_open));

@@ -29,6 +29,7 @@ struct VolumeOptions {
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
     std::uint64_t offset = 0;                   // bytes into the image
     bool background = true;                     // threads that write back and delete; tests switch them off
+    std::string mounted_on;                     // what the superblock is to say of it; empty: as it is
     std::vector<std::string> given;             // what was asked for and is honoured, in order
     // Options that are not the file system's, in order: a front end looks at them (fuse) or refuses them.
     std::vector<std::string> others;

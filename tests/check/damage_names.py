@@ -128,9 +128,9 @@ DAMAGES = [
            lambda i: names("/a/b", "c", "/a")(i)),
     Damage("ext3", "an entry more by debugfs", "inode </small>: i_links_count is 1, 2 entries", "link /small /dir/more"),
     Damage("default", "no lost+found", "", "rmdir /lost+found", "it would be made when it is needed"),
-    Damage("default", "a short name in an encrypted directory", "directory </a/b>: 'c' is too short for an encrypted name",
+    Damage("default", "a short name in an encrypted directory", "directory </a/b>: 'Yw' is too short for an encrypted name",
            lambda i: encrypt(i, "/a/b", "/a/b/c")),
-    Damage("default", "an inode in an encrypted directory", "directory </a/b>: 'c' names inode </a/b/c>, which is not encrypted",
+    Damage("default", "an inode in an encrypted directory", "directory </a/b>: 'Yw' names inode </a/b/c>, which is not encrypted",
            lambda i: encrypt(i, "/a/b")),
     # ---- indexes
     Damage("default", "checksum of an index", "directory </hashed>: block 0, .*checksum", lambda i: i.flip(

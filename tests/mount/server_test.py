@@ -47,6 +47,7 @@ def ended_by(scratch, number):
     mounting.clean(image)
     superblock = mounting.run("dumpe2fs", "-h", image).stdout
     check("needs_recovery" not in superblock, f"{name}: the journal was not emptied")
+    check(f"Last mounted on:          {directory}\n" in superblock, f"{name}: where it was mounted is not told: {superblock}")
     directory = scratch.mount(image, options="ro")
     for count in range(200):
         check((directory / f"file{count}").read_bytes() == b"unsynced %d" % count * 500, f"file{count} is not complete")
