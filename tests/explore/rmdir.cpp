@@ -23,23 +23,21 @@ bool was_done(World& w, const Result<void>& result, int refused, const char* wha
 
 void run(World& w, const std::function<Result<void>(Inode& top)>& take_away, bool replaced) {
     auto top = w.expect(w.fs().root(), "root");
-    auto dir = w.expect(w.fs().resolve("/d", root), "resolve");
+    auto dir = w.expect(w.fs().resolve("/d", root), "resolve"), file = w.expect(w.fs().resolve("/g", root), "resolve");
     bool gone = false, made = false, moved = false, linked = false;
     w.run({{"away", [&] { gone = was_done(w, take_away(*top), ENOTEMPTY, "taking the directory away"); }},
            {"create",
             [&] {
-                auto file = w.fs().create(*dir, "f", S_IFREG | 0644, 0, "", root, false);
-                if (!file && file.error().code != ENOENT) w.wrong("create: " + file.error().what);
-                made = file.has_value();
+                auto fresh = w.fs().create(*dir, "f", S_IFREG | 0644, 0, "", root, false);
+                if (!fresh && fresh.error().code != ENOENT) w.wrong("create: " + fresh.error().what);
+                made = fresh.has_value();
             }},
-           {"move", [&] {
-                auto file = w.expect(w.fs().resolve("/g", root), "resolve");
-                linked = was_done(w, w.fs().link(*file, *dir, "l", root, false), ENOENT, "link");
-                moved = was_done(w, w.fs().rename(*top, "g", *dir, "m", 0, root, false), ENOENT, "rename");
-            }}});
+           {"link", [&] { linked = was_done(w, w.fs().link(*file, *dir, "l", root, false), ENOENT, "link"); }},
+           {"move",
+            [&] { moved = was_done(w, w.fs().rename(*top, "g", *dir, "m", 0, root, false), ENOENT, "rename"); }}});
     w.require(!gone || (!made && !moved && !linked), "a directory went with a name in it");
     w.require(gone || (made && moved && linked), "a name was refused, and the directory is still there");
-    dir.reset(), top.reset();
+    dir.reset(), top.reset(), file.reset();
     auto judge = [&] {
         for (const char* name : {"/d/f", "/d/l", "/d/m"})
             w.require(w.fs().resolve(name, root).has_value() == !gone, name);
