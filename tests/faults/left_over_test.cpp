@@ -1,4 +1,4 @@
-// What an operation leaves behind it: images in the log, bytes behind the end, promises, counts.
+// What an operation leaves behind it: images in the log, bytes behind the end, counts.
 #include "inode/attributes.h"
 #include "tests/faults/faulty_mount.h"
 
