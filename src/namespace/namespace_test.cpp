@@ -1,9 +1,12 @@
 // Names on images made by mke2fs: against a model, from several threads, and judged by e2fsck.
+#include "namespace/dir_layouts.h"
+#include "namespace/hash_order.h"
 #include "namespace/test_fs.h"
 
 #include <gtest/gtest.h>
 #include <linux/fs.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <set>
@@ -274,6 +277,38 @@ protected:
         fs.check();
     }
 };
+
+// Of two names with the same hash the last may stay in the leaf that is split, and the first go to the new one.
+TEST(Collisions, NamesAreFoundOnBothSidesOfASplit) {
+    TestFs fs("-b 1024");
+    const InodeRef root = fs.root();
+    std::vector<std::pair<std::uint32_t, std::string>> by_hash;
+    for (int i = 0; i < 300000; ++i) {
+        std::string name = fmt::format("{:06}{:034}", i, 0);
+        const auto hash = hash_name(*root, name, default_hash_version(*root));
+        ASSERT_TRUE(hash);
+        by_hash.emplace_back(hash->major, std::move(name));
+    }
+    std::ranges::sort(by_hash);
+    constexpr std::size_t names = 30;  // twenty fill a leaf
+    int directories = 0;
+    for (std::size_t pair = names; pair + names < by_hash.size() && directories < 200; ++pair) {
+        if (by_hash[pair].first != by_hash[pair + 1].first) continue;
+        for (std::size_t below = 0; below + 2 <= names; ++below) {
+            const InodeRef directory = fs.make_directory(root, fmt::format("d{}", directories++));
+            Model model;
+            for (std::size_t i = pair - below; i < pair - below + names; ++i) {
+                const auto made = fs.make_file(*directory, by_hash[i].second);
+                ASSERT_TRUE(made) << made.error().what;
+                model.emplace(by_hash[i].second, (*made)->number().value);
+            }
+            ASSERT_TRUE(is_hashed(*directory));
+            ASSERT_NO_FATAL_FAILURE(expect_same(fs, *directory, model)) << "with " << below << " names below";
+        }
+    }
+    EXPECT_GT(directories, 0) << "no two names have the same hash";
+    fs.check();
+}
 
 TEST_F(Semantics, LinkCounts) {
     auto root = fs.root();
