@@ -1,4 +1,4 @@
-// What an operation leaves behind it: images in the log, bytes behind the end, counts.
+// What an operation leaves behind it: images in the log, bytes behind the end, free blocks and inodes.
 #include "inode/attributes.h"
 #include "tests/faults/faulty_mount.h"
 
@@ -82,6 +82,36 @@ TEST(LeftOver, BytesBehindTheEnd) {
     EXPECT_EQ(read_all(*m.fs, "/f"), expected);
     ASSERT_TRUE(m.fs->unmount());
     EXPECT_EQ(read_all(image, "/f"), expected);
+}
+
+// The last free blocks are found in whichever of many groups they lie, far from where the file goes on, and in a short
+// last one, whose bitmap begins with the first of them.
+TEST(LeftOver, BlocksOfTheLastGroups) {
+    auto image = fresh_image("-b 1024 -g 280 -m 0");
+    FaultyMount m(image);
+    ASSERT_TRUE(m.mount());
+    auto file = m.open("/f");
+    std::uint64_t end = 0;
+    for (std::uint64_t step = 64 << 10; step >= 1024; step /= 2)
+        for (;; end += step) {
+            const auto done = file->fallocate(0, end, step);
+            if (done) continue;
+            EXPECT_EQ(done.error().code, ENOSPC) << done.error().what;
+            break;
+        }
+    const auto full = m.fs->statistics();
+    ASSERT_TRUE(full);
+    EXPECT_GT(full->f_blocks, 64u * 280);
+    EXPECT_LT(full->f_bfree, 16u);  // what the tree might have needed
+    // Then there are some far behind where the file ends.
+    constexpr int punch = 3;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    ASSERT_TRUE(file->fallocate(punch, 0, 1 << 20));
+    ASSERT_TRUE(file->sync(false));
+    const auto more = file->fallocate(0, end, 16 << 10);
+    EXPECT_TRUE(more) << more.error().what;
+    file.reset();
+    ASSERT_TRUE(m.fs->unmount());
+    expect_clean(*image, "full to the last group");
 }
 
 // As many free inodes as before, once what was made is deleted.
