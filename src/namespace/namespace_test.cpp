@@ -406,8 +406,24 @@ TEST_F(Semantics, UnnamedFiles) {
     EXPECT_EQ((*file)->links(), 0u);
     EXPECT_EQ(code(fs.names().link(**file, *root, "named", fs.who(), true)), 0);
     EXPECT_EQ((*file)->links(), 1u);
+    // From now on it is one like any other: without a name it has none for good.
+    EXPECT_EQ(code(fs.names().unlink(*root, "named", fs.who(), true)), 0);
+    EXPECT_EQ(code(fs.names().link(**file, *root, "again", fs.who(), true)), ENOENT);
     auto other = fs.make_unnamed(*root);
     ASSERT_TRUE(other);
+}
+
+// Who knows an inode by its number and its generation does not meet the next one of that number.
+TEST_F(Semantics, Generations) {
+    auto root = fs.root();
+    std::set<std::uint32_t> generations;
+    for (int i = 0; i < 20; ++i) {
+        auto file = fs.make_file(*root, "f");
+        ASSERT_TRUE(file);
+        generations.insert((*file)->generation());
+        EXPECT_EQ(code(fs.names().unlink(*root, "f", fs.who(), true)), 0);
+    }
+    EXPECT_GE(generations.size(), 19u);  // they are drawn
 }
 
 TEST_F(Semantics, Names) {
@@ -444,6 +460,11 @@ TEST_F(Semantics, ManySubdirectories) {
     EXPECT_EQ(d->links(), 1u);
     sub.reset();
     EXPECT_EQ(code(fs.names().rmdir(*d, "one more", fs.who(), true)), 0);
+    EXPECT_EQ(d->links(), 1u);
+    // So it stays, whatever comes and goes.
+    fs.make_directory(d, "and more").reset();
+    EXPECT_EQ(d->links(), 1u);
+    EXPECT_EQ(code(fs.names().rmdir(*d, "and more", fs.who(), true)), 0);
     EXPECT_EQ(d->links(), 1u);
     Handle handle = *fs.context().journal.start(4);
     MutexLock map(d->map_lock);
