@@ -131,6 +131,10 @@ def check_tool(explorer, first):
         done = subprocess.run([explorer, *wrong], capture_output=True, text=True, check=False)
         if done.returncode != 2 or not done.stderr:
             raise SystemExit(f"{wrong}: exit status 2 and a word were promised, not {done.returncode}, {done.stderr!r}")
+    for wrong in (["--schedules", "-1"], ["--seed", "1x"], ["--scheduler", "best"], ["stray"], ["--seed"]):
+        told = subprocess.run([explorer, *wrong], capture_output=True, text=True, check=False).stderr.splitlines()
+        if not told or wrong[-1] not in told[-1]:
+            raise SystemExit(f"{wrong}: the last line does not say what is wrong: {told[-1:]}")
 
 
 def check_products(products):

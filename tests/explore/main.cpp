@@ -35,7 +35,8 @@ bool number(const char* text, std::uint64_t& out) {
     return error == std::errc() && at == end;
 }
 
-std::optional<Options> parse(int count, char** arguments) {
+// Nothing where `wrong` says what is.
+std::optional<Options> parse(int count, char** arguments, std::string& wrong) {
     Options o;
     for (int i = 1; i < count; ++i) {
         const std::string_view a = arguments[i];
@@ -43,7 +44,10 @@ std::optional<Options> parse(int count, char** arguments) {
             (a == "--list" ? o.list : o.json) = true;
             continue;
         }
-        if (i + 1 == count) return std::nullopt;
+        if (i + 1 == count) {
+            wrong = fmt::format("{}: unknown, or needs a value", a);
+            return std::nullopt;
+        }
         const char* value = arguments[++i];
         o.beside_list = a;
         if (!*value) o.empty = a;
@@ -57,7 +61,10 @@ std::optional<Options> parse(int count, char** arguments) {
         else if (a == "--scheduler" && !std::strcmp(value, "random")) o.algorithm = Algorithm::random;
         else if (a == "--scheduler" && !std::strcmp(value, "pct")) o.algorithm = Algorithm::pct;
         else if (a == "--scheduler" && !std::strcmp(value, "dfs")) o.algorithm = Algorithm::dfs;
-        else return std::nullopt;
+        else {
+            wrong = fmt::format("{} {}: not understood", a, value);
+            return std::nullopt;
+        }
     }
     return o;
 }
@@ -212,10 +219,11 @@ bool can_be_written(const std::string& path) {
 int main(int count, char** arguments) {
     for (int i = 1; i < count; ++i)
         if (!std::strcmp(arguments[i], "--help") || !std::strcmp(arguments[i], "-h")) return std::puts(usage), 0;
-    const auto o = parse(count, arguments);
+    std::string wrong;
+    const auto o = parse(count, arguments, wrong);
     if (!o) {
         fmt::print(stderr, "{}\n", usage);
-        return 2;
+        return refuse(wrong);
     }
     if (!o->empty.empty()) return refuse(o->empty + ": needs a value");
     if (o->list && !o->beside_list.empty())
