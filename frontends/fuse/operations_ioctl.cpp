@@ -48,12 +48,12 @@ std::optional<T> carried(const void* data, std::size_t size) {
     return out;
 }
 
-// The flags become `flags`, but for those of `kept`, which stay.
+// The flags become `wanted`, and those of `kept` stay as they are.
 void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, std::uint32_t wanted, std::uint32_t kept = 0) {
     server.later(
         [&server, request, node, wanted, kept] {
             const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-            const std::uint32_t flags = wanted | (kept ? server.fs().get_flags(*inode) & kept : 0);
+            const std::uint32_t flags = wanted | (server.fs().get_flags(*inode) & kept);
             // What the kernel holds was written before: it comes now, not when the file takes it no more.
             const bool forbids = (flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) != 0;
             if (forbids && server.has_writers(*inode)) fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);

@@ -79,15 +79,18 @@ Result<bool> Directory::is_empty() const {
 }
 
 Result<void> Directory::iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const {
-    const auto show = [&](const Visited& entry) {
+    if (!has_cipher_names(inode_)) return iterate_stored(cookie, visit);
+    return iterate_stored(cookie, [&](const Visited& entry) {
         if (is_dot_or_dotdot(entry.name)) return visit(entry);
         const std::string name = cipher_name(entry.name, entry.inode);
         return visit({name, entry.inode, entry.type, entry.next, entry.odd_type});
-    };
-    const VisitEntry shown = has_cipher_names(inode_) ? VisitEntry(show) : VisitEntry(std::cref(visit));
-    if (inode_.is_inline()) return inline_dir::iterate(inode_, cookie, shown);
-    if (is_hashed(inode_)) return hashed_dir::iterate(inode_, cookie, shown);
-    return linear_dir::iterate(inode_, cookie, shown);
+    });
+}
+
+Result<void> Directory::iterate_stored(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const {
+    if (inode_.is_inline()) return inline_dir::iterate(inode_, cookie, visit);
+    if (is_hashed(inode_)) return hashed_dir::iterate(inode_, cookie, visit);
+    return linear_dir::iterate(inode_, cookie, visit);
 }
 
 Result<void> Directory::initialise(Handle& handle, InodeNr parent, bool privileged) {

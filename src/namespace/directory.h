@@ -81,6 +81,8 @@ public:
 
 private:
     Result<std::optional<FoundEntry>> find_listed(std::string_view name) const;
+    // Names as they are on disk.
+    Result<void> iterate_stored(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;
     unsigned most_new_blocks() const;
     Inode& inode_;
 };

@@ -261,23 +261,6 @@ INSTANTIATE_TEST_SUITE_P(Images, Layouts,
                                            Layout{"clusters", "-O bigalloc -C 16384 -b 4096", 3000}),
                          [](const auto& test) { return std::string(test.param.name); });
 
-class Semantics : public ::testing::Test {
-protected:
-    TestFs fs{""};
-    int code(const Result<void>& result) { return result ? 0 : result.error().code; }
-    template <class T>
-    int code_of(const Result<T>& result) {
-        return result ? 0 : result.error().code;
-    }
-    int rename(Inode& a, std::string_view from, Inode& b, std::string_view to, unsigned flags = 0) {
-        return code(fs.names().rename(a, from, b, to, flags, fs.who(), true, nullptr));
-    }
-    void TearDown() override {
-        fs.delete_orphans();
-        fs.check();
-    }
-};
-
 // Of two names with the same hash the last may stay in the leaf that is split, and the first go to the new one.
 TEST(Collisions, NamesAreFoundOnBothSidesOfASplit) {
     TestFs fs("-b 1024");
@@ -309,6 +292,23 @@ TEST(Collisions, NamesAreFoundOnBothSidesOfASplit) {
     EXPECT_GT(directories, 0) << "no two names have the same hash";
     fs.check();
 }
+
+class Semantics : public ::testing::Test {
+protected:
+    TestFs fs{""};
+    int code(const Result<void>& result) { return result ? 0 : result.error().code; }
+    template <class T>
+    int code_of(const Result<T>& result) {
+        return result ? 0 : result.error().code;
+    }
+    int rename(Inode& a, std::string_view from, Inode& b, std::string_view to, unsigned flags = 0) {
+        return code(fs.names().rename(a, from, b, to, flags, fs.who(), true, nullptr));
+    }
+    void TearDown() override {
+        fs.delete_orphans();
+        fs.check();
+    }
+};
 
 TEST_F(Semantics, LinkCounts) {
     auto root = fs.root();

@@ -71,14 +71,13 @@ void run(World& w) {
             }
         };
         w.failing().fail_next_write_of(block_of(w, mapped.file()) * block);
-        w.run({{"read", read}, {"read too", read}, {"store", [&] {
-                                                        w.done(mapped.try_store(0, block, 's'),
-                                                               "a store through the map");
-                                                        durable = w.done(mapped.file().sync(true), "fdatasync");
-                                                        const auto more = other->write(end, others->bytes);
-                                                        if (!more && more.error().code != ENOSPC)
-                                                            w.done(more, "a direct write to the other file");
-                                                    }}});
+        const auto store = [&] {
+            w.done(mapped.try_store(0, block, 's'), "a store through the map");
+            durable = w.done(mapped.file().sync(true), "fdatasync");
+            const auto more = other->write(end, others->bytes);
+            if (!more && more.error().code != ENOSPC) w.done(more, "a direct write to the other file");
+        };
+        w.run({{"read", read}, {"read too", read}, {"store", store}});
         judge(w, true);
         lost = !mapped.end();
     }

@@ -2,7 +2,7 @@
 #include "inode/attributes.h"
 #include "tests/faults/faulty_mount.h"
 
-#include <sys/stat.h>
+#include <linux/falloc.h>
 
 #include <cstring>
 
@@ -45,10 +45,7 @@ TEST(LeftOver, AnOverwriteThatAFlushLost) {
     ASSERT_TRUE(file->write(0, filled(4096, 'a')));
     ASSERT_TRUE(m.fs->sync());
     ASSERT_TRUE(file->write(0, filled(4096, 'b')));
-    DeviceFault fault;
-    fault.kinds = {DeviceRequest::Kind::Flush};
-    fault.times = 1;
-    m.faulty->add(fault);
+    m.faulty->fail_flushes(EIO, 1);
     EXPECT_FALSE(m.fs->sync());
     m.faulty->clear();
     const bool said = file->sync(false).has_value();
@@ -104,8 +101,7 @@ TEST(LeftOver, BlocksOfTheLastGroups) {
     EXPECT_GT(full->f_blocks, 64u * 280);
     EXPECT_LT(full->f_bfree, 16u);  // what the tree might have needed
     // Then there are some far behind where the file ends.
-    constexpr int punch = 3;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-    ASSERT_TRUE(file->fallocate(punch, 0, 1 << 20));
+    ASSERT_TRUE(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1 << 20));
     ASSERT_TRUE(file->sync(false));
     const auto more = file->fallocate(0, end, 16 << 10);
     EXPECT_TRUE(more) << more.error().what;

@@ -285,11 +285,7 @@ TEST(Policy, BlocksOfAFileThatCannotBeRead) {
             const BlockNr block = prepare(image, what);
             FaultyMount m(image);
             ASSERT_TRUE(m.mount(remounts ? "errors=remount-ro" : "errors=continue"));
-            DeviceFault fault;
-            fault.kinds = {DeviceRequest::Kind::Read};
-            fault.offset = block.value * 4096;
-            fault.length = 4096;
-            m.faulty->add(fault);
+            m.faulty->fail_range(DeviceRequest::Kind::Read, block.value * 4096, 4096);
             judge(m, what, remounts, EIO, 2);
         }
     }
@@ -311,11 +307,7 @@ TEST(Policy, DataThatCannotBeReadIsNoDamage) {
     }
     FaultyMount m(image);
     ASSERT_TRUE(m.mount("errors=remount-ro"));
-    DeviceFault fault;
-    fault.kinds = {DeviceRequest::Kind::Read};
-    fault.offset = data.value * 4096;
-    fault.length = 4096;
-    m.faulty->add(fault);
+    m.faulty->fail_range(DeviceRequest::Kind::Read, data.value * 4096, 4096);
     const Result<void> met = read_data(*m.fs);
     ASSERT_FALSE(met);
     EXPECT_EQ(met.error().code, EIO);
@@ -344,11 +336,7 @@ TEST(Policy, ReadsAheadOfAMapThatCannotBeRead) {
         }
         FaultyMount m(image);
         ASSERT_TRUE(m.mount("errors=continue"));
-        DeviceFault fault;
-        fault.kinds = {DeviceRequest::Kind::Read};
-        fault.offset = last.value * 4096;
-        fault.length = 4096;
-        m.faulty->add(fault);
+        m.faulty->fail_range(DeviceRequest::Kind::Read, last.value * 4096, 4096);
         auto file = m.open("/f", O_RDONLY);
         const auto refused = [&] {
             std::uint64_t errors = 0;
