@@ -77,6 +77,13 @@ def check_refusals(checker):
         done = call(checker, *wrong)
         if done.returncode != 2 or not done.stderr:
             raise SystemExit(f"{wrong}: exit status 2 and a word were promised, not {done.returncode}, {done.stderr!r}")
+    for wrong, word in ((["--workload", "none"], "no workload none"), (["--format", "2k"], "no format 2k"),
+                        (["--mode", "writeback"], "no mode writeback"),
+                        (["--workload", "ace1", "--format", "small-log"], "ace1 is not run"),
+                        (["--workload", "fragments", "--format", "1k"], "fragments is not run")):
+        done = call(checker, *wrong)
+        if done.returncode != 2 or word not in done.stderr:
+            raise SystemExit(f"{wrong}: {word!r} was to be said, not {done.stderr!r}")
     # Every state would fail else, and be kept.
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "mke2fs").symlink_to(shutil.which("mke2fs"))

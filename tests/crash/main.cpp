@@ -86,9 +86,7 @@ public:
         std::size_t cells = 0, done = 0;
         (void)each_cell(
             [&](const Known&, const Format&, const char*) { return ++cells, Result<void>(); });  // cannot fail
-        if (cells == 0)
-            return refuse(
-                "no workload, format or mode of that name, or no such image for it; --list and --help tell them");
+        if (cells == 0) return refuse(why_nothing_runs());
         const Result<void> ran = each_cell([&](const Known& w, const Format& f, const char* mode) -> Result<void> {
             counts_ = counts_for(w);
             const std::size_t left = o_.states - std::min(o_.states, judged_), share = left / (cells - done++);
@@ -116,6 +114,19 @@ private:
                     TRY(visit(w, f, mode));
                 }
         return {};
+    }
+
+    // The first of the words that nothing is called by.
+    std::string why_nothing_runs() const {
+        const auto is_name_of = [](const std::string& word, const auto& all) {
+            return word.empty() || std::ranges::any_of(all, [&](const auto& one) { return one.name == word; });
+        };
+        if (!is_name_of(o_.workload, workloads)) return fmt::format("no workload {}; --list tells them", o_.workload);
+        if (!is_name_of(o_.format, formats)) return fmt::format("no format {}; --help tells them", o_.format);
+        if (!o_.mode.empty() && o_.mode != "ordered" && o_.mode != "journal")
+            return fmt::format("no mode {}: ordered or journal", o_.mode);
+        return fmt::format("{} is not run on images of the format {}; --help tells which are",
+                           o_.workload.empty() ? "no workload" : o_.workload, o_.format);
     }
 
     static bool is_complete(const Known& known, const Format& format) {

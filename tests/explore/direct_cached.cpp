@@ -11,23 +11,19 @@ constexpr std::size_t size = 12288;
 
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
 
-struct Aligned {
-    alignas(4096) std::byte bytes[4096];
-};
-
 void run(World& w) {
     auto direct = w.open("/f", O_RDWR | O_DIRECT);
     auto cached = w.open("/f");
     auto seen = w.open("/f");
     {
         // The first write after a mount takes the long way, for the bits that it may have to remove. Not so the next.
-        auto memory = std::make_unique<Aligned>();
+        auto memory = std::make_unique<Aligned<4096>>();
         std::fill_n(memory->bytes, 4096, std::byte{'a'});
         w.expect(direct->write(4096, memory->bytes), "direct write");
     }
     w.run({{"direct",
             [&] {
-                auto memory = std::make_unique<Aligned>();
+                auto memory = std::make_unique<Aligned<4096>>();
                 std::fill_n(memory->bytes, 4096, std::byte{'d'});
                 w.expect(direct->write(4096, memory->bytes), "direct write");
                 w.expect(direct->read(4096, memory->bytes), "direct read");

@@ -28,10 +28,6 @@ void prepare(World& w) {
     w.expect(w.fs().sync(), "sync");
 }
 
-struct Aligned {
-    alignas(page) std::byte bytes[2 * page];
-};
-
 void run(World& w) {
     auto direct = w.open("/f", O_RDWR | O_DIRECT);
     auto cached = w.open("/f");
@@ -41,7 +37,7 @@ void run(World& w) {
     w.run({{"direct",
             [&] {
                 // Into the hole, and over what is then there.
-                auto memory = std::make_unique<Aligned>();
+                auto memory = std::make_unique<Aligned<2 * page>>();
                 for (const char fill : {'d', 'e'}) {
                     std::fill_n(memory->bytes, sizeof memory->bytes, static_cast<std::byte>(fill));
                     w.expect(direct->write(page, memory->bytes), "direct write");

@@ -9,16 +9,12 @@ namespace {
 
 constexpr std::size_t size = 8192, block = 4096;
 
-struct Aligned {
-    alignas(4096) std::byte bytes[block];
-};
-
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
 
 void run(World& w) {
     auto direct = w.open("/f", O_RDWR | O_DIRECT);
     auto synced = w.open("/f");
-    auto memory = std::make_unique<Aligned>();
+    auto memory = std::make_unique<Aligned<block>>();
     // The first write after a mount takes the long way, for the bits that it may have to remove. Not so the next.
     std::fill_n(memory->bytes, block, std::byte{'a'});
     w.expect(direct->write(0, memory->bytes), "direct write");

@@ -12,10 +12,6 @@ namespace {
 
 constexpr std::size_t block = 4096, room = 4;
 
-struct Aligned {
-    alignas(4096) std::byte bytes[block];
-};
-
 std::uint64_t block_of(World& w, OpenFile& file) {
     std::uint64_t block_nr = 0;
     w.expect(
@@ -51,7 +47,7 @@ void prepare(World& w) {
 void run(World& w) {
     auto direct = w.open("/f", O_RDONLY | O_DIRECT);
     auto other = w.open("/other", O_RDWR | O_DIRECT);
-    auto others = std::make_unique<Aligned>();
+    auto others = std::make_unique<Aligned<block>>();
     std::fill_n(others->bytes, block, std::byte{'o'});
     const std::uint64_t end = end_of_other(w);
     bool lost = false, durable = false;
@@ -63,7 +59,7 @@ void run(World& w) {
     {
         Mapped mapped(w, "/f", block);
         const auto read = [&] {
-            auto memory = std::make_unique<Aligned>();
+            auto memory = std::make_unique<Aligned<block>>();
             for (int i = 0; i < 2; ++i) {
                 if (!w.done(direct->read(0, memory->bytes), "direct read")) continue;
                 w.require_bytes("what was read past the cache", {reinterpret_cast<const char*>(memory->bytes), block},

@@ -11,17 +11,13 @@ namespace {
 
 constexpr std::size_t size = 8192;
 
-struct Aligned {
-    alignas(4096) std::byte bytes[4096];
-};
-
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
 
 void run(World& w) {
     auto direct = w.open("/f", O_RDWR | O_DIRECT);
     {
         // The first write after a mount takes the long way, for the bits that it may have to remove. Not so the next.
-        auto memory = std::make_unique<Aligned>();
+        auto memory = std::make_unique<Aligned<4096>>();
         std::fill_n(memory->bytes, 4096, std::byte{'a'});
         w.expect(direct->write(4096, memory->bytes), "direct write");
     }
@@ -29,14 +25,14 @@ void run(World& w) {
         Mapped mapped(w, "/f", size);
         w.run({{"direct",
                 [&] {
-                    auto memory = std::make_unique<Aligned>();
+                    auto memory = std::make_unique<Aligned<4096>>();
                     std::fill_n(memory->bytes, 4096, std::byte{'d'});
                     w.expect(direct->write(4096, memory->bytes), "direct write");
                     w.require_bytes("a load behind a direct write", mapped.load(4096, 64), "d");
                 }},
                {"store", [&] { mapped.store(10, 4, 's'); }},
                {"load", [&] { w.require_bytes("a load", mapped.load(4096, 64), "ad"); }}});
-        auto memory = std::make_unique<Aligned>();
+        auto memory = std::make_unique<Aligned<4096>>();
         w.expect(direct->read(0, memory->bytes), "direct read");
         w.require(memory->bytes[10] == std::byte{'s'}, "a direct read misses a store");
         w.require_bytes("a load, later", mapped.load(4096, 4096), "d");

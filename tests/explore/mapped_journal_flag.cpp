@@ -11,16 +11,12 @@ const Credentials root = Credentials::root();
 
 constexpr std::size_t page = 4096, size = 2 * page;
 
-struct Aligned {
-    alignas(page) std::byte bytes[page];
-};
-
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, size, 'a'); }
 
 void run(World& w) {
     auto direct = w.open("/f", O_RDWR | O_DIRECT), synced = w.open("/f");
     auto overwrite = [&](char fill) {
-        auto memory = std::make_unique<Aligned>();
+        auto memory = std::make_unique<Aligned<page>>();
         std::fill_n(memory->bytes, page, static_cast<std::byte>(fill));
         w.expect(direct->write(page, memory->bytes), "direct write");
     };

@@ -10,10 +10,6 @@ namespace {
 
 constexpr std::size_t size = 8192, block = 4096;
 
-struct Aligned {
-    alignas(4096) std::byte bytes[block];
-};
-
 void prepare(World& w) {
     auto file = w.open("/f", O_CREAT | O_RDWR);
     w.write(*file, 0, block, 'x');
@@ -34,7 +30,7 @@ void run(World& w) {
         Mapped mapped(w, "/f", size);
         w.run({{"direct",
                 [&] {
-                    auto memory = std::make_unique<Aligned>();
+                    auto memory = std::make_unique<Aligned<block>>();
                     std::fill_n(memory->bytes, block, std::byte{'d'});
                     w.expect(direct->write(0, memory->bytes), "direct write");
                 }},

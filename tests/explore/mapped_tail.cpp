@@ -49,10 +49,6 @@ struct Way {
     void (*grow)(World& w, OpenFile& file);
 };
 
-struct Aligned {
-    alignas(page) std::byte bytes[page];
-};
-
 // What a growth writes by itself is 'w', at 6000 or behind.
 constexpr Way ways[] = {
     {"mapped-tail", "truncate", 7000, [](World& w, OpenFile& file) { w.expect(file.truncate(7000), "grow"); }},
@@ -63,7 +59,7 @@ constexpr Way ways[] = {
     {"mapped-tail-allocate", "fallocate", 9000,
      [](World& w, OpenFile& file) { w.expect(file.fallocate(0, 0, 9000), "fallocate"); }},
     {"mapped-tail-direct", "a direct write to the next page", 12288, [](World& w, OpenFile&) {
-         auto memory = std::make_unique<Aligned>();
+         auto memory = std::make_unique<Aligned<page>>();
          std::fill_n(memory->bytes, page, std::byte{'w'});
          w.expect(w.open("/f", O_RDWR | O_DIRECT)->write(2 * page, memory->bytes), "direct write");
      }}};

@@ -19,6 +19,12 @@ namespace uext4::explore {
 
 struct Scenario;
 
+// Memory for direct I/O.
+template <std::size_t size>
+struct Aligned {
+    alignas(4096) std::byte bytes[size];
+};
+
 // One run of one scenario. What goes wrong ends the run: the functions return only when all is well.
 class World {
 public:
