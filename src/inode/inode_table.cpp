@@ -203,10 +203,6 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         initialise_extent_root(inode->map_root());
     }
     inode->set_flags(flags);
-    if ((what.inherited_flags & f::projinherit) && UEXT4_INODE_HAS(inode->raw(), projid)) {
-        if (InodeRef parent = find(what.parent); parent && UEXT4_INODE_HAS(parent->raw(), projid))
-            d.projid = parent->disk().projid;
-    }
     if (S_ISCHR(what.mode) || S_ISBLK(what.mode)) format::encode_device(d, what.rdev);
     if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) &&
         g.inode_size > format::classic_inode_size && !(S_ISREG(what.mode) && (flags & f::dax))) {

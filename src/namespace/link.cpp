@@ -26,7 +26,6 @@ Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, st
     if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     locks.add(target);
     TRY(check_target(target));
-    TRY(names::check_project(directory, target));
 
     Handle handle =
         TRY(state.fs.journal.start(entries.add_credits() + Orphans::credits() + 3 * Inode::store_credits()));

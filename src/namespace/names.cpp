@@ -181,18 +181,6 @@ void abandon(Tree& state, Handle& handle, Inode& inode) {
             fmt::format("inode {} could not be recorded as an orphan: {}", inode.number(), added.error().what));
 }
 
-namespace {
-std::uint32_t project_of(const Inode& inode) {
-    return UEXT4_INODE_HAS(inode.raw(), projid) ? inode.disk().projid.get() : 0;
-}
-}  // namespace
-
-Result<void> check_project(const Inode& directory, const Inode& inode) {
-    if (!directory.has_flag(format::inode_flag::projinherit) || project_of(directory) == project_of(inode)) return {};
-    return fail(EXDEV, "directory {} is for project {}, inode {} belongs to project {}", directory.number(),
-                project_of(directory), inode.number(), project_of(inode));
-}
-
 Result<void> check_subdirectory_room(const Inode& directory) {
     // Only an indexed directory may have more subdirectories than can be counted: e2fsck wants the others' count right.
     const format::Geometry& g = directory.fs().geometry;

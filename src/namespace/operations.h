@@ -79,8 +79,6 @@ Result<void> change_ctime(Handle& handle, Inode& inode);
 // A new inode that got no name: it becomes an orphan, so that its last reference deletes it. The error that led here is
 // what the caller reports.
 void abandon(Tree& state, Handle& handle, Inode& inode);
-// EXDEV when the directory passes its project on and the inode belongs to another one.
-Result<void> check_project(const Inode& directory, const Inode& inode);
 // EMLINK when the directory cannot have one more subdirectory.
 Result<void> check_subdirectory_room(const Inode& directory);
 

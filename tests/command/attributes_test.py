@@ -205,6 +205,28 @@ def of_other_lists(scratch):
     mounting.clean(image)
 
 
+def of_former_projects(scratch):
+    """Without the feature all files belong to no project, whatever an inode had before and its directory's flag asks."""
+    image = scratch.image("projects", "16M", "-t", "ext4")
+    verbs = Verbs(scratch, image)
+    verbs("mkdir", ":/directory")
+    for name in ("moved", "linked"):
+        verbs("cp", "/etc/hostname", f":/{name}")
+    verbs("chattr", "+P", ":/directory")
+    for path, project in (("/directory", 7), ("/moved", 5), ("/linked", 5)):
+        mounting.run("debugfs", "-w", "-R", f"sif {path} projid {project}", image)
+    verbs("mv", ":/moved", ":/directory/moved")
+    verbs("ln", ":/linked", ":/directory/linked")
+    verbs("touch", ":/directory/new")
+    verbs("mkdir", ":/directory/below")
+    for path, inherits_flag in (("/directory/new", False), ("/directory/below", True)):
+        told = mounting.run("debugfs", "-R", f"stat {path}", image).stdout
+        check(re.search(r"Project:\s+0 ", told), f"{path}: {told}")
+        shown = verbs("lsattr", f":{path}").split()[0]
+        check(("P" in shown) == inherits_flag, f"{path}: {shown}")
+    mounting.clean(image)
+
+
 def test(scratch):
     mounting.need("setfacl")
     verbs = prepare(scratch)
@@ -218,6 +240,7 @@ def test(scratch):
     beside_large_ones(scratch)
     of_the_hurd(scratch)
     of_other_lists(scratch)
+    of_former_projects(scratch)
 
 
 if __name__ == "__main__":
