@@ -62,7 +62,7 @@ def check_refusals(checker):
     unwritable = "/nonexistent/folder/page", "/"
     for wrong in (["--states", "0"], ["--states", "-5"], ["--depth", "0"], ["--depth", "17"], ["--depth", "99999999999"],
                   ["--failures", "0"], ["--seed", "99999999999999999999"],
-                  ["--workload", "none"], ["--best"], ["--seed", "x"],
+                  ["--best"], ["--seed", "x"],
                   *([*few, option, path] for option in ("--html", "--report") for path in unwritable),
                   *(["--faults", "--report", path] for path in unwritable),
                   *([*few, "--keep", path] for path in ("/nonexistent/folder", "/dev/full", "/proc")),

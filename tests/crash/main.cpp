@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <optional>
 
 namespace uext4::crash {
@@ -47,6 +48,8 @@ constexpr Known workloads[] = {
     {"stress", "three threads at once, each with names and bytes of its own; commits and writeback meanwhile", false,
      false},
 };
+
+constexpr const char* modes[] = {"ordered", "journal"};
 
 struct Options {
     std::string workload, format, mode, keep, html, report;
@@ -106,7 +109,7 @@ private:
     Result<void> each_cell(const std::function<Result<void>(const Known&, const Format&, const char*)>& visit) {
         for (const Known& w : workloads)
             for (const Format& f : formats)
-                for (const char* mode : {"ordered", "journal"}) {
+                for (const char* mode : modes) {
                     if (w.small_log != (f.log_blocks != 0)) continue;
                     if (!o_.workload.empty() && o_.workload != w.name) continue;
                     if (!o_.format.empty() && o_.format != f.name) continue;
@@ -116,17 +119,17 @@ private:
         return {};
     }
 
-    // The first of the words that nothing is called by.
+    // The first of the words that nothing is called by; else a workload and a format that do not go together.
     std::string why_nothing_runs() const {
-        const auto is_name_of = [](const std::string& word, const auto& all) {
-            return word.empty() || std::ranges::any_of(all, [&](const auto& one) { return one.name == word; });
+        const auto is_one_of = [](const std::string& word, const auto& all, auto name) {
+            return word.empty() || std::ranges::any_of(all, [&](const auto& one) { return word == name(one); });
         };
-        if (!is_name_of(o_.workload, workloads)) return fmt::format("no workload {}; --list tells them", o_.workload);
-        if (!is_name_of(o_.format, formats)) return fmt::format("no format {}; --help tells them", o_.format);
-        if (!o_.mode.empty() && o_.mode != "ordered" && o_.mode != "journal")
-            return fmt::format("no mode {}: ordered or journal", o_.mode);
-        return fmt::format("{} is not run on images of the format {}; --help tells which are",
-                           o_.workload.empty() ? "no workload" : o_.workload, o_.format);
+        const auto name_of = [](const auto& one) { return one.name; };
+        if (!is_one_of(o_.workload, workloads, name_of))
+            return fmt::format("no workload {}; --list tells them", o_.workload);
+        if (!is_one_of(o_.format, formats, name_of)) return fmt::format("no format {}; --help tells them", o_.format);
+        if (!is_one_of(o_.mode, modes, std::identity())) return fmt::format("no mode {}: ordered or journal", o_.mode);
+        return fmt::format("{} is not run on images of the format {}; --help tells which are", o_.workload, o_.format);
     }
 
     static bool is_complete(const Known& known, const Format& format) {
