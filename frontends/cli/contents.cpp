@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
@@ -30,14 +31,6 @@ void cat(const std::string& place, const CommonOptions& o) {
     }
     s.close();
 }
-
-struct CopyState {
-    std::vector<std::string> places;
-    std::optional<std::string> owner, mode;
-    std::vector<std::string> maps;
-    bool archive = false, recursive = false;
-    CommonOptions o;
-};
 
 // What is named of the host, and what a link leads to that is named.
 HostFiles to_read(const std::vector<std::string>& sources) {
@@ -136,29 +129,72 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
     if (outcome.code() != fine) give_up(outcome.code(), "");
 }
 
-void copy(const CopyState& c) {
-    CopyOptions o;
-    o.preserve = c.archive;
-    o.recursive = c.archive || c.recursive;
-    o.progress = ::isatty(STDERR_FILENO) == 1;
-    if (c.owner) o.owner = pair_of(*c.owner);
-    if (c.mode) o.mode = mode_of(*c.mode);
-    for (const std::string& m : c.maps) o.map_owner.push_back(pair_of(m));
-    if (c.places.size() < 2) give_up(impossible, "a source and a destination are needed");
-    for (const std::string& place : c.places)
+// The words of one copy.
+struct CopyWords {
+    std::vector<std::string> places;
+    std::optional<std::string> owner, mode;
+    std::vector<std::string> maps;
+    bool archive = false, recursive = false;
+    CommonOptions o;
+
+    void add_to(CLI::App& verb) {
+        verb.add_option("PLACES", places, "SRC... DST; a side in an image is IMAGE:/path")->required()->expected(2, -1);
+        verb.add_flag("-a,--archive", archive,
+                      "Recursive, with links, holes, owners, times, attributes, ACLs, devices");
+        verb.add_flag("-r,-R,--recursive", recursive, "Directories as well");
+        verb.add_option("--owner", owner, "UID:GID of everything copied");
+        verb.add_option("--mode", mode, "Permissions (octal) of everything copied");
+        verb.add_option("--map-owner", maps, "FROM:TO, of users and groups of the sources; may be repeated");
+        add_common(&verb, o, true, false);
+    }
+
+    CopyOptions options() const {
+        CopyOptions out;
+        out.preserve = archive;
+        out.recursive = archive || recursive;
+        out.progress = ::isatty(STDERR_FILENO) == 1;
+        if (owner) out.owner = pair_of(*owner);
+        if (mode) out.mode = mode_of(*mode);
+        for (const std::string& m : maps) out.map_owner.push_back(pair_of(m));
+        if (places.size() < 2) give_up(impossible, "a source and a destination are needed");
+        return out;
+    }
+    Place to() const { return split_place(places.back()); }
+    std::vector<std::string> sources() const { return {places.begin(), places.end() - 1}; }
+
+    HostReach reach() const {
+        if (to().image.empty()) return {Reach::files, to_write(sources(), to().path, options())};
+        HostFiles named = to_read(sources());
+        if (named.readable.empty()) return {};
+        return {Reach::sources, std::move(named)};
+    }
+};
+
+void copy(const CopyWords& words) {
+    const CopyOptions o = words.options();
+    for (const std::string& place : words.places)
         if (split_place(place).image.empty())
             if (const std::optional<std::string> missing = missing_image(place)) give_up(impossible, *missing);
-    const Place to = split_place(c.places.back());
-    const std::vector<std::string> sources(c.places.begin(), c.places.end() - 1);
-    if (to.image.empty()) {
-        reach_host_files(Reach::files, to_write(sources, to.path, o));
-        return copy_from_images(sources, to.path, o, c.o);
-    }
-    if (HostFiles named = to_read(sources); !named.readable.empty()) reach_host_files(Reach::sources, std::move(named));
-    copy_into(to, sources, o, c.o);
+    if (HostReach needed = words.reach(); needed.reach != Reach::image) reach_host_files(std::move(needed));
+    if (const Place to = words.to(); !to.image.empty()) copy_into(to, words.sources(), o, words.o);
+    else copy_from_images(words.sources(), to.path, o, words.o);
 }
 
 }  // namespace
+
+HostReach reach_of_copy(std::vector<std::string> arguments) {
+    CLI::App line;
+    CopyWords words;
+    words.add_to(line);
+    std::ranges::reverse(arguments);
+    try {
+        line.parse(arguments);
+        return words.reach();
+    } catch (const CLI::ParseError&) {
+    } catch (const Failure&) {
+    }
+    return {};  // what is wrong with it is told by the copy itself
+}
 
 void add_content_verbs(CLI::App& app) {
     {
@@ -174,21 +210,12 @@ void add_content_verbs(CLI::App& app) {
         v->callback([s] { cat(s->place, s->o); });
     }
     {
-        auto s = std::make_shared<CopyState>();
+        auto s = std::make_shared<CopyWords>();
         CLI::App* v = app.add_subcommand("cp", "Copies into, out of, or between images");
         v->footer(
             "Examples: uext4 cp -a rootfs disk.img:/   uext4 cp disk.img:/etc/fstab .\n"
             "          uext4 cp -a --map-owner 1000:0 tree disk.img:/srv");
-        v->add_option("PLACES", s->places, "SRC... DST; a side in an image is IMAGE:/path")
-            ->required()
-            ->expected(2, -1);
-        v->add_flag("-a,--archive", s->archive,
-                    "Recursive, with links, holes, owners, times, attributes, ACLs, devices");
-        v->add_flag("-r,-R,--recursive", s->recursive, "Directories as well");
-        v->add_option("--owner", s->owner, "UID:GID of everything copied");
-        v->add_option("--mode", s->mode, "Permissions (octal) of everything copied");
-        v->add_option("--map-owner", s->maps, "FROM:TO, of users and groups of the sources; may be repeated");
-        add_common(v, s->o, true, false);
+        s->add_to(*v);
         v->callback([s] { copy(*s); });
     }
     {

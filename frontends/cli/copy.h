@@ -27,6 +27,9 @@ struct CopyOptions {
     Owner owner_of(const struct stat& st) const;
 };
 
+// What a copy with these words (behind "cp") needs of the host; nothing where they are no copy.
+HostReach reach_of_copy(std::vector<std::string> arguments);
+
 // How much is copied at once.
 inline constexpr std::size_t copy_chunk = std::size_t{1} << 20;
 

@@ -8,7 +8,8 @@ KeptMount* living = nullptr;
 
 }  // namespace
 
-KeptMount::KeptMount(std::string image, const CommonOptions& options) : image_(std::move(image)), options_(options) {
+KeptMount::KeptMount(std::string image, const CommonOptions& options, bool writable)
+    : image_(std::move(image)), options_(options), writable_(writable) {
     living = this;
 }
 
@@ -22,17 +23,16 @@ bool KeptMount::serves(const CommonOptions& options) const {
     return options.mount_options == options_.mount_options && options.no_replay == options_.no_replay;
 }
 
-FileSystem& KeptMount::open(bool writable) {
-    if (fs_ && writable && !writable_) close();
+FileSystem& KeptMount::open(bool changes) {
+    if (changes && !writable_) throw NeedsWriting();
     if (!fs_) {
         CommonOptions options = options_;
         // Commands that only look leave the times of access as they are, as they do on a mount of their own.
-        if (writable)
+        if (writable_)
             options.mount_options = "noatime" + (options.mount_options.empty() ? "" : "," + options.mount_options);
-        fs_ = mount_image(image_, writable, options);
-        writable_ = writable;
+        fs_ = mount_image(image_, writable_, options);
     }
-    if (writable) changed_ = true;
+    if (changes) changed_ = true;
     else settle();
     return *fs_;
 }

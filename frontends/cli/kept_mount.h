@@ -5,12 +5,14 @@
 
 namespace uext4::cli {
 
-// Read-only until the first command that changes something, writable from then on, to the end. While one of these
-// lives, each Session for its image and with its options works on it; others for its image (Session::Use::alone,
-// --no-replay) close it first, and the next one opens it again.
+// A change was asked of a mount that only reads: nothing of the command has been done.
+struct NeedsWriting {};
+
+// While one of these lives, each Session for its image and with its options works on it; others for its image
+// (Session::Use::alone, --no-replay) close it first, and the next one opens it again.
 class KeptMount {
 public:
-    KeptMount(std::string image, const CommonOptions& options);
+    KeptMount(std::string image, const CommonOptions& options, bool writable);
     // Unmounts, and only tells of what fails; close() is the way to know.
     ~KeptMount();
     KeptMount(const KeptMount&) = delete;
@@ -19,9 +21,9 @@ public:
     // The one that lives, if it is of that image; or null.
     static KeptMount* of(const std::string& image);
     bool serves(const CommonOptions& options) const;
-    // Ends the verb where it cannot be opened. A reader sees what was changed as if the image had been opened anew:
-    // nothing waits for its blocks, and removed files have given theirs back.
-    FileSystem& open(bool writable);
+    // Ends the verb where it cannot be opened; throws NeedsWriting. A reader sees what was changed as if the image had
+    // been opened anew: nothing waits for its blocks, and removed files have given theirs back.
+    FileSystem& open(bool changes);
     // What was changed so far is durable. Ends the verb when that fails.
     void settle();
     // Unmounts. Ends the verb when that fails.
@@ -30,8 +32,9 @@ public:
 private:
     const std::string image_;
     const CommonOptions options_;
+    const bool writable_;
     std::unique_ptr<FileSystem> fs_;
-    bool writable_ = false, changed_ = false;
+    bool changed_ = false;
 };
 
 }  // namespace uext4::cli

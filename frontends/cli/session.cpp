@@ -190,9 +190,9 @@ std::string options_text(bool writable, const CommonOptions& options) {
 
 const std::string& last_image() { return last_opened; }
 
-void reach_host_files(Reach wanted, HostFiles files) {
-    reach = wanted;
-    host_files = std::move(files);
+void reach_host_files(HostReach wanted) {
+    reach = wanted.reach;
+    host_files = std::move(wanted.files);
 }
 
 void open_beforehand(const std::string& image, bool writable, const CommonOptions& options) {

@@ -55,11 +55,15 @@ struct CommonOptions {
     bool no_sandbox = false;
 };
 
-// For verbs that need files of the host after an image is open: the sandbox leaves them those.
-void reach_host_files(Reach reach, HostFiles files);
+// What a verb needs of the host after an image is open, which the sandbox leaves it.
+struct HostReach {
+    Reach reach = Reach::image;
+    HostFiles files{};
+};
+void reach_host_files(HostReach wanted);
 
 // For verbs over several images: each is opened by its name before the first one is mounted, and to the end, so that
-// the sandbox need leave them no name. Ends the verb where that is not possible. (Commands of a shell come too late.)
+// the sandbox need leave them no name. Ends the verb where that is not possible.
 void open_beforehand(const std::string& image, bool writable, const CommonOptions& options);
 
 // The image that was opened last, or empty: for what ends a verb in the middle of anything.

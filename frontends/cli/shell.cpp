@@ -1,7 +1,7 @@
 // shell: the verbs, with the image and a current directory understood.
-#include "cli/kept_mount.h"
+#include "cli/copy.h"
 #include "cli/session.h"
-#include "device/partition.h"
+#include "cli/shell_worker.h"
 
 #include <fcntl.h>
 #include <histedit.h>
@@ -14,8 +14,7 @@
 #include <charconv>
 #include <cstring>
 #include <cwchar>
-#include <filesystem>
-#include <set>
+#include <string_view>
 
 namespace uext4::cli {
 
@@ -33,6 +32,15 @@ const std::vector<std::string>& path_verbs() {
 }
 bool contains(const std::vector<std::string>& list, const std::string& word) {
     return std::ranges::find(list, word) != list.end();
+}
+
+// What looks at the image as it is on the device, or changes that: nothing else has it open meanwhile.
+bool goes_alone(const std::vector<std::string>& words) {
+    static const std::vector<std::string> verbs = {"info", "check", "journal", "replay"};
+    static const std::vector<std::string> options = {"-o", "--options", "--no-replay", "--no-sandbox"};
+    return contains(verbs, words.front()) || std::ranges::any_of(words, [](const std::string& word) {
+               return std::ranges::any_of(options, [&](const std::string& option) { return word.starts_with(option); });
+           });
 }
 
 // Words, with '…', "…" and backslashes as a shell has them; nothing when a quote does not end.
@@ -69,10 +77,18 @@ std::optional<std::vector<std::string>> words_of(const std::string& line) {
 
 class Shell {
 public:
-    Shell(std::string image, CommonOptions o) : image_(std::move(image)), o_(std::move(o)) {}
+    // `settles`: what a line changed is durable when it has ended.
+    Shell(const std::string& image, const CommonOptions& o, bool settles)
+        : image_(image), o_(o), worker_(image, o, settles) {}
 
-    // 0, or the exit code of the line.
-    int run(const std::string& line) {
+    // A bad image is an error at once.
+    int open() {
+        return worker_.prepare({}, [] { return std::vector<HostReach>(); });
+    }
+    int close() { return worker_.finish(); }
+
+    // 0, or the exit code of the line. `ahead`: lines that are known to follow.
+    int run(const std::string& line, std::string_view ahead = {}) {
         std::optional<std::vector<std::string>> parts = words_of(line);
         if (!parts) {
             fmt::print(stderr, "uext4 shell: {}: a quote does not end\n", told(line));
@@ -94,6 +110,7 @@ public:
             fmt::print("\nPaths are of the image; with cp, host:PATH is a path of the host.\n");
             return fine;
         }
+        bool alone = goes_alone(words);
         if (contains(image_verbs(), verb)) {
             words.insert(words.begin() + 1, image_);
         } else if (contains(path_verbs(), verb)) {
@@ -105,11 +122,13 @@ public:
             fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", told(verb));
             return impossible;
         }
+        alone = alone || names_another_image(words);
+        const HostReach needed = reach_of(words);
         if (!o_.mount_options.empty()) words.insert(words.begin() + 1, {"-o", o_.mount_options});
         if (o_.no_sandbox) words.insert(words.begin() + 1, "--no-sandbox");
-        const int code = run_line(std::move(words));
-        std::fflush(stdout);
-        return code;
+        if (alone) return worker_.run_alone(words);
+        const int ready = worker_.prepare(needed, [&] { return reaches_of(ahead); });
+        return ready != fine ? ready : worker_.run(words);
     }
     bool done() const { return done_; }
     // The code that `exit` was given.
@@ -132,6 +151,32 @@ private:
         return code;
     }
 
+    // Which has to be open before anything is read of either.
+    bool names_another_image(const std::vector<std::string>& words) const {
+        return words.front() == "cp" && std::ranges::any_of(words, [&](const std::string& word) {
+                   return !word.starts_with(image_ + ":") && !split_place(word).image.empty();
+               });
+    }
+
+    // What of the host a line needs, its paths in their places.
+    static HostReach reach_of(const std::vector<std::string>& words) {
+        if (words.front() != "cp") return {};
+        return reach_of_copy({words.begin() + 1, words.end()});
+    }
+
+    // The same of lines that are to come, as far as one process can do them.
+    std::vector<HostReach> reaches_of(std::string_view lines) const {
+        constexpr std::size_t most = 1000;
+        std::vector<HostReach> out;
+        for (std::size_t end; out.size() < most && (end = lines.find('\n')) != std::string_view::npos;) {
+            std::optional<std::vector<std::string>> words = words_of(std::string(lines.substr(0, end)));
+            lines.remove_prefix(end + 1);
+            if (!words || words->empty() || words->front() != "cp") continue;
+            if (place_paths(*words)) out.push_back(reach_of(*words));
+        }
+        return out;
+    }
+
     std::string absolute(const std::string& path) const {
         if (path.starts_with('/') || path.starts_with('<')) return path;
         return here_ == "/" ? "/" + path : here_ + "/" + path;
@@ -139,7 +184,7 @@ private:
 
     // Which words are paths: all that are no options or their values, but for a leading argument of some verbs. False
     // for one that is empty, which names nothing, least of all the working directory.
-    bool place_paths(std::vector<std::string>& words) {
+    bool place_paths(std::vector<std::string>& words) const {
         const std::string verb = words.front();
         const bool leads = verb == "chmod" || verb == "chown" || verb == "chattr";
         bool text_first = verb == "ln" && contains(words, "-s");
@@ -192,28 +237,16 @@ private:
         }
         wanted = "/";
         for (const auto& p : parts) wanted += (wanted == "/" ? "" : "/") + p;
-        try {
-            Session s(image_, false, o_);
-            bool directory = false;
-            {
-                InodeRef inode = s.resolve(wanted);
-                directory = inode->is_directory();
-            }
-            s.close();
-            if (!directory) {
-                fmt::print(stderr, "uext4 shell: {}: no directory\n", told(wanted));
-                return negative;
-            }
-        } catch (const Failure& f) {
-            fmt::print(stderr, "uext4 shell: {}\n", told(f.what));
-            return f.code;
-        }
-        here_ = wanted;
-        return fine;
+        int code = open();
+        if (code == fine) code = worker_.enter(wanted);
+        if (code == fine) here_ = wanted;
+        return code;
     }
 
-    std::string image_, here_ = "/";
-    CommonOptions o_;
+    const std::string image_;
+    std::string here_ = "/";
+    const CommonOptions o_;
+    ShellWorker worker_;
     bool done_ = false;
     std::optional<int> wanted_;
 };
@@ -276,8 +309,7 @@ int typed(EditLine*, wchar_t* out) {
     return -1;
 }
 
-// What was typed is durable before the next prompt.
-void interactive(Shell& shell, KeptMount& kept) {
+void interactive(Shell& shell) {
     EditLine* editor = ::el_init("uext4", stdin, stdout, stderr);
     History* history = ::history_init();
     HistEvent event{};
@@ -293,11 +325,6 @@ void interactive(Shell& shell, KeptMount& kept) {
         if (!line || count <= 0) break;
         if (count > 1) ::history(history, &event, H_ENTER, line);
         (void)shell.run(line);
-        try {
-            kept.settle();
-        } catch (const Failure& failure) {
-            fmt::print(stderr, "uext4 shell: {}\n", told(failure.what));
-        }
     }
     ::history_end(history);
     ::el_end(editor);
@@ -307,20 +334,22 @@ void interactive(Shell& shell, KeptMount& kept) {
 int from_input(Shell& shell) {
     int worst = fine;
     std::string text;
-    char piece[4096];
+    std::vector<char> piece(std::size_t{1} << 16);  // what a pipe holds
     ssize_t n = 1;
     while (n > 0 && !shell.done()) {
         std::fflush(stdout);  // who wrote the lines may wait for what they print
         if (!EndingSignals::wait_for_input()) break;
-        n = ::read(STDIN_FILENO, piece, sizeof(piece));
+        n = ::read(STDIN_FILENO, piece.data(), piece.size());
         if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
-        text.append(piece, static_cast<std::size_t>(n));
+        text.append(piece.data(), static_cast<std::size_t>(n));
         if (n == 0 && !text.empty()) text += '\n';
-        for (std::size_t end; (end = text.find('\n')) != std::string::npos && !shell.done() && !signal_seen;) {
-            const std::string line = text.substr(0, end);
-            text.erase(0, end + 1);
-            worst = std::max(worst, shell.run(line));
+        std::size_t at = 0;
+        for (std::size_t end; (end = text.find('\n', at)) != std::string::npos && !shell.done() && !signal_seen;) {
+            const std::string line = text.substr(at, end - at);
+            at = end + 1;
+            worst = std::max(worst, shell.run(line, std::string_view(text).substr(at)));
         }
+        text.erase(0, at);
     }
     return worst;
 }
@@ -336,37 +365,17 @@ void read_from(const std::string& commands) {
     if (!taken) give_up(impossible, commands + ": commands cannot be read from that");
 }
 
-// What its commands will name of the host nobody knows yet: it can be read, and written where the system itself does
-// not lie. The image is opened again when the first command changes it.
-HostFiles files_of_a_shell(const std::string& image) {
-    namespace files = std::filesystem;
-    static const std::set<std::string> of_the_system = {"bin",    "boot", "dev", "etc",  "lib", "lib32", "lib64",
-                                                        "libx32", "proc", "run", "sbin", "sys", "usr"};
-    HostFiles out;
-    out.give_away = out.special_modes = out.trees = true;
-    out.readable = {"/"};
-    out.opened = {parse_image_name(image).path, "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/null", "/dev/tty"};
-    out.writable = {"/dev/shm"};
-    std::error_code error;
-    if (files::current_path(error).has_relative_path()) out.writable.emplace_back(".");
-    for (files::directory_iterator at("/", error); !error && at != files::directory_iterator(); at.increment(error))
-        if (!at->is_symlink(error) && !of_the_system.contains(at->path().filename()))
-            out.writable.push_back(at->path());
-    return out;
-}
-
 void run_shell(const std::string& image, const std::string& commands, const CommonOptions& o) {
-    reach_host_files(Reach::files, files_of_a_shell(image));
     read_from(commands);
     int code = fine;
     {
         const EndingSignals signals;
-        KeptMount kept(image, o);
-        kept.open(false);  // a bad image is an error at once
-        Shell shell(image, o);
-        if (::isatty(STDIN_FILENO)) interactive(shell, kept);
+        const bool typed_in = ::isatty(STDIN_FILENO) == 1;
+        Shell shell(image, o, typed_in);
+        if (const int opened = shell.open(); opened != fine) give_up(opened, "");
+        if (typed_in) interactive(shell);
         else code = from_input(shell);
-        kept.close();
+        if (const int closed = shell.close(); closed != fine) give_up(closed, "");
         if (shell.wanted()) code = *shell.wanted();
     }
     if (signal_seen) ::raise(signal_seen);

@@ -79,8 +79,6 @@ constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_S
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
 constexpr unsigned file_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID};
 constexpr unsigned tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
-constexpr unsigned reading_tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID,
-                                                  CAP_FOWNER,       CAP_MKNOD,           CAP_SYS_ADMIN};
 constexpr unsigned change_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
 constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
                                             CAP_CHOWN,        CAP_SETFCAP,         CAP_SYS_ADMIN};
@@ -90,9 +88,8 @@ std::span<const unsigned> capabilities_for(Reach reach, const HostFiles& files) 
     if (reach == Reach::changes && files.give_away) return giving_capabilities;
     if (reach == Reach::changes) return change_capabilities;
     if (reach != Reach::files) return {};
-    if (!files.trees) return file_capabilities;
-    if (files.readable.empty()) return tree_capabilities;
-    return reading_tree_capabilities;
+    if (files.trees) return tree_capabilities;
+    return file_capabilities;
 }
 
 constexpr unsigned long fuse_clone = 0x8004e500;  // FUSE_DEV_IOC_CLONE: a second channel of the same mount

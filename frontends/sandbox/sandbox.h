@@ -19,7 +19,7 @@ enum class Reach {
     table,    // the same, but descriptors may be asked about by fstat(3), which could name a file as well
     server,   // what another process passes it by a socket that it has
     sources,  // files of the host, to be read
-    files,    // files of the host by path, to be made, written and removed (copies out, the shell)
+    files,    // files of the host by path, to be made, written and removed (copies out)
     changes,  // no image: permissions, owners, times and attributes of files of the host (host_changes.h)
     threads   // no image: other processes' threads in /proc, and on which CPU those of its own user run
 };
@@ -28,8 +28,6 @@ enum class Reach {
 // what a kernel without it lets through is in docs/adr/0006-sandbox.md). Names that lead nowhere are left out.
 struct HostFiles {
     std::vector<std::string> readable, writable;
-    // Opened to be written, and nothing else: no permissions, owners, times or attributes of these are changed.
-    std::vector<std::string> opened;
     bool give_away = false;      // owners, times, attributes: the capabilities for that
     bool trees = false;          // devices, and what is in the way in folders of others: the same
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there

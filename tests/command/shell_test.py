@@ -113,6 +113,80 @@ def locks(verbs):
     mounting.clean(verbs.image)
 
 
+class Driver:
+    """A shell that is given one line after the other, and whoever works for it."""
+
+    def __init__(self, verbs):
+        self.process = subprocess.Popen([verbs.program, "shell", verbs.image], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.process.kill()
+        self.process.communicate()
+
+    def say(self, line):
+        """What it prints."""
+        self.process.stdin.write(f"{line}\ncd /\npwd\n")
+        self.process.stdin.flush()
+        shown = ""
+        while (told := self.process.stdout.readline()) != "/\n":
+            check(told, f"the shell has ended: {shown}")
+            shown += told
+        return shown
+
+    def workers(self):
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as children:
+            return [int(number) for number in children.read().split()]
+
+    def end(self):
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+def replaced(scratch, verbs):
+    """What a line names is what has the name then, whatever an earlier one has found there."""
+    folder = scratch.path("folder")
+    folder.mkdir()
+    file = folder / "file"
+    with Driver(verbs) as shell:
+        worker = None
+        for content in (b"one", b"two", b"three"):
+            file.unlink(missing_ok=True)
+            file.write_bytes(content)
+            check(shell.say(f"cp host:{file} replaced") == "", "a source that was replaced")
+            check(content.decode() in shell.say("cat replaced\nls"), f"not {content}")
+        for number in range(3):
+            check(shell.say(f"cp replaced host:{folder}/out{number}") == "", "a new file in a folder")
+            check(worker in (None, shell.workers()), "another process for another name in one folder")
+            worker = shell.workers()
+        folder.rename(scratch.path("moved"))
+        folder.mkdir()
+        check(shell.say(f"cp replaced host:{folder}/out") == "", "a folder that was replaced")
+        check((folder / "out").read_bytes() == b"three", "into the new one")
+        check(shell.say(f"mkdir -p a/b\ncp -r a host:{folder}\ncp replaced host:{folder}/a/b/c") == "", "a folder just made")
+        check((folder / "a/b/c").read_bytes() == b"three", "into one that was just made")
+        check(shell.end() == FINE, "codes")
+
+
+def ended_worker(verbs):
+    """What works on the image may end at any time: that is told, and the next command goes on."""
+    with Driver(verbs) as shell:
+        shell.say("mkdir kept\ncheck")
+        for _ in range(2):
+            shell.say("touch kept/one")
+            (worker,) = shell.workers()
+            os.kill(worker, signal.SIGKILL)
+            told = shell.say("touch kept/two")
+            check("ended by signal 9" in told, told)
+        shown = shell.say("ls kept")
+        check(shown.split() in ([], ["two"], ["one"], ["one", "two"]), f"not what was made: {shown}")
+        check(shell.end() == IMPOSSIBLE, "an end by a signal is no error")
+    mounting.clean(verbs.image)
+
+
 def told_to_end(verbs):
     """A signal ends the shell whenever it comes: while it waits for a line, and just before."""
     for number in range(30):
@@ -203,6 +277,8 @@ def test(scratch):
     from_a_file(scratch, verbs)
     looks(scratch, verbs)
     locks(verbs)
+    replaced(scratch, verbs)
+    ended_worker(verbs)
     told_to_end(verbs)
     typed(verbs)
     mounting.clean(verbs.image)

@@ -1,0 +1,304 @@
+#include "cli/shell_worker.h"
+
+#include "cli/kept_mount.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <set>
+
+namespace uext4::cli {
+
+// ---- What is in reach.
+
+WorkerReach::WorkerReach(HostReach reach)
+    : reach_(std::move(reach)),
+      readable_(places_of(reach_.files.readable)),
+      writable_(places_of(reach_.files.writable)) {}
+
+std::vector<WorkerReach::Place> WorkerReach::places_of(const std::vector<std::string>& paths) {
+    std::vector<Place> out;
+    for (const std::string& path : paths)
+        if (struct stat st{}; ::stat(path.c_str(), &st) == 0)
+            out.push_back({path, st.st_dev, st.st_ino, S_ISDIR(st.st_mode)});
+    return out;
+}
+
+// One of them by its name, or whatever lies below a folder of them. What is not there can be given to nobody.
+bool WorkerReach::is_in(const std::string& path, const std::vector<Place>& places) {
+    struct stat st{};
+    if (::stat(path.c_str(), &st) != 0) return true;
+    const auto is = [&](const Place& place) { return place.device == st.st_dev && place.inode == st.st_ino; };
+    if (std::ranges::any_of(places, [&](const Place& place) { return is(place) && place.path == path; })) return true;
+    std::error_code error;
+    std::filesystem::path real = std::filesystem::canonical(path, error);
+    if (error) return false;
+    for (;; real = real.parent_path()) {
+        if (::stat(real.c_str(), &st) != 0) return false;
+        if (std::ranges::any_of(places, [&](const Place& place) { return is(place) && place.folder; })) return true;
+        if (!real.has_relative_path()) return false;
+    }
+}
+
+namespace {
+
+// One process has the rights for one kind of copy.
+bool is_same_kind(const HostReach& a, const HostReach& b) {
+    return a.reach == b.reach && a.files.give_away == b.files.give_away && a.files.trees == b.files.trees &&
+           a.files.special_modes == b.files.special_modes;
+}
+
+}  // namespace
+
+bool WorkerReach::covers(const HostReach& needed) const {
+    if (needed.reach == Reach::image) return true;
+    if (!is_same_kind(reach_, needed)) return false;
+    return std::ranges::all_of(needed.files.readable, [&](const auto& path) { return is_in(path, readable_); }) &&
+           std::ranges::all_of(needed.files.writable, [&](const auto& path) { return is_in(path, writable_); });
+}
+
+HostReach WorkerReach::joined(const HostReach& now, const std::vector<HostReach>& later) {
+    HostReach out = now;
+    for (auto paths : {&HostFiles::readable, &HostFiles::writable}) {
+        std::set<std::string> all((now.files.*paths).begin(), (now.files.*paths).end());
+        for (const HostReach& one : later)
+            if (is_same_kind(one, now)) all.insert((one.files.*paths).begin(), (one.files.*paths).end());
+        (out.files.*paths).assign(all.begin(), all.end());
+    }
+    return out;
+}
+
+// ---- What goes through the socket.
+
+namespace {
+
+struct Request {
+    enum Kind : std::uint32_t { open, command, directory };
+    std::uint32_t kind = open;
+    std::uint32_t words = 0;  // each follows: its size, as std::uint32_t, and its bytes
+};
+
+// An exit code; or nothing was done, as only reading is possible.
+constexpr std::int32_t needs_writing = -1;
+
+bool send_all(int socket, std::string_view bytes) {
+    while (!bytes.empty()) {
+        const ssize_t n = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+    return true;
+}
+
+bool receive_all(int socket, char* out, std::size_t size) {
+    while (size > 0) {
+        const ssize_t n = ::recv(socket, out, size, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        out += n;
+        size -= static_cast<std::size_t>(n);
+    }
+    return true;
+}
+
+template <class T>
+std::string_view bytes_of(const T& value) {
+    return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+template <class T>
+bool receive(int socket, T& out) {
+    return receive_all(socket, reinterpret_cast<char*>(&out), sizeof out);
+}
+
+// ---- The process that works.
+
+int told_failure(const Failure& failure) {
+    if (!failure.what.empty()) fmt::print(stderr, "uext4 shell: {}\n", told(failure.what));
+    return failure.code;
+}
+
+// The end of the process that reads is the end of this one. Of signals that ask for an end that one knows, and lets
+// the command that runs come to its own first.
+bool belongs_to(pid_t parent) {
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, SIG_IGN);
+    return ::prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && ::getppid() == parent;
+}
+
+class Worker {
+public:
+    Worker(const std::string& image, const CommonOptions& options, bool settles, bool writable)
+        : image_(image), options_(options), settles_(settles), kept_(image, options, writable) {
+        open_beforehand(image, writable, options);
+    }
+
+    int serve(int socket) {
+        Request request;
+        while (receive(socket, request)) {
+            std::vector<std::string> words(request.words);
+            for (std::string& word : words) {
+                std::uint32_t size = 0;
+                if (!receive(socket, size)) return impossible;
+                word.resize(size);
+                if (!receive_all(socket, word.data(), size)) return impossible;
+            }
+            const std::int32_t code = answer(request.kind, std::move(words));
+            std::fflush(stdout);
+            if (!send_all(socket, bytes_of(code))) return impossible;
+        }
+        try {
+            kept_.close();
+        } catch (const Failure& failure) {
+            return told_failure(failure);
+        }
+        return fine;
+    }
+
+private:
+    std::int32_t answer(std::uint32_t kind, std::vector<std::string> words) {
+        std::int32_t code = fine;
+        try {
+            if (kind == Request::command) code = run_line(std::move(words));
+            else if (kind == Request::directory) code = directory(words.front());
+            else kept_.open(false);
+        } catch (const NeedsWriting&) {
+            return needs_writing;
+        } catch (const Failure& failure) {
+            return told_failure(failure);
+        }
+        if (settles_) try {
+                kept_.settle();
+            } catch (const Failure& failure) {
+                (void)told_failure(failure);
+            }
+        return code;
+    }
+
+    int directory(const std::string& path) {
+        Session session(image_, false, options_);
+        const bool is_one = session.resolve(path)->is_directory();
+        session.close();
+        if (!is_one) give_up(negative, path + ": no directory");
+        return fine;
+    }
+
+    const std::string& image_;
+    const CommonOptions& options_;
+    const bool settles_;
+    KeptMount kept_;
+};
+
+// A child that ends as a program does: what it has started to change files of the host is waited for.
+template <class Work>
+pid_t start_process(Work work) {
+    std::fflush(stdout);
+    const pid_t parent = ::getpid();
+    const pid_t child = ::fork();
+    if (child != 0) return child;
+    if (!belongs_to(parent)) ::_exit(impossible);
+    std::exit(work());
+}
+
+}  // namespace
+
+// ---- The process that reads.
+
+ShellWorker::~ShellWorker() { (void)finish(); }
+
+int ShellWorker::start(HostReach reach, bool writable) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        fmt::print(stderr, "uext4 shell: no socket: {}\n", std::strerror(errno));
+        return impossible;
+    }
+    reach_ = WorkerReach(std::move(reach));
+    writable_ = writable;
+    process_ = start_process([&] {
+        ::close(ends[0]);
+        reach_host_files(reach_.reach());
+        std::optional<Worker> worker;
+        try {
+            worker.emplace(image_, options_, settles_, writable);
+        } catch (const Failure& failure) {
+            return told_failure(failure);
+        }
+        return worker->serve(ends[1]);
+    });
+    ::close(ends[1]);
+    socket_ = ends[0];
+    if (process_ < 0) {
+        fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
+        return finish(), impossible;
+    }
+    const int code = ask(Request::open, {});
+    if (code != fine) (void)finish();
+    return code;
+}
+
+int ShellWorker::ask(std::uint32_t kind, const std::vector<std::string>& words) {
+    std::string message(bytes_of(Request{kind, static_cast<std::uint32_t>(words.size())}));
+    for (const std::string& word : words) {
+        message += bytes_of(static_cast<std::uint32_t>(word.size()));
+        message += word;
+    }
+    std::fflush(stdout);
+    std::int32_t code = fine;
+    if (!send_all(socket_, message) || !receive(socket_, code)) return std::max(finish(), negative);
+    return code == needs_writing || (code >= fine && code <= 255) ? code : impossible;
+}
+
+int ShellWorker::prepare(const HostReach& needed, const std::function<std::vector<HostReach>()>& later) {
+    if (process_ >= 0 && reach_.covers(needed)) return fine;
+    const bool writable = writable_;
+    const int before = finish();
+    HostReach reach = needed;
+    if (needed.reach != Reach::image) reach = WorkerReach::joined(needed, later());
+    return std::max(before, start(std::move(reach), writable));
+}
+
+int ShellWorker::run(const std::vector<std::string>& words) {
+    const int code = ask(Request::command, words);
+    if (code != needs_writing) return code;
+    const int before = finish();
+    const int opened = start(reach_.reach(), true);
+    return std::max({before, opened, opened == fine ? ask(Request::command, words) : fine});
+}
+
+int ShellWorker::enter(const std::string& directory) { return ask(Request::directory, {directory}); }
+
+int ShellWorker::run_alone(const std::vector<std::string>& words) {
+    const int before = finish();
+    process_ = start_process([&] { return run_line(words); });
+    if (process_ < 0) {
+        fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
+        return impossible;
+    }
+    return std::max(before, finish());
+}
+
+int ShellWorker::finish() {
+    if (socket_ >= 0) ::close(socket_);
+    socket_ = -1;
+    writable_ = false;
+    if (process_ < 0) return fine;
+    int status = 0;
+    while (::waitpid(process_, &status, 0) < 0 && errno == EINTR) {
+    }
+    process_ = -1;
+    if (WIFEXITED(status)) return WEXITSTATUS(status);
+    fmt::print(stderr, "uext4 shell: {}: the process that works on it was ended by signal {} ({})\n", told(image_),
+               WTERMSIG(status), ::strsignal(WTERMSIG(status)));
+    return impossible;
+}
+
+}  // namespace uext4::cli
