@@ -32,12 +32,14 @@ struct Slot {
 };
 
 // An inode made when the inodes were smaller says that it uses nothing beyond 128 bytes: it uses what new ones do from
-// now on, so that its times and attributes have room.
+// now on, so that its times and attributes have room. The fields that Linux takes for used then are what they are on
+// disk, and behind them there is nothing.
 void adopt_extra_size(const format::Geometry& g, std::vector<std::byte>& raw) {
-    if (raw.size() <= format::classic_inode_size || g.want_extra_isize == 0) return;
+    constexpr std::size_t adopted = 32;
+    if (raw.size() < format::classic_inode_size + adopted || g.want_extra_isize == 0) return;
     auto& extra = view_as<Le16>(Bytes(raw), offsetof(format::InodeDisk, extra_isize));
     if (extra != 0) return;
-    std::memset(raw.data() + format::classic_inode_size, 0, raw.size() - format::classic_inode_size);
+    std::fill(raw.begin() + format::classic_inode_size + adopted, raw.end(), std::byte{});
     extra = static_cast<std::uint16_t>(g.want_extra_isize);
 }
 
