@@ -142,8 +142,9 @@ private:
 };
 
 SimulatedMaps::SimulatedMaps(FaultServer& server, Options options) : server_(server), options_(options) {
-    for (int i = 0; i < options.workers; ++i) threads_.emplace_back("sim faults", [this] { work(); });
-    threads_.emplace_back("sim room", [this] { make_room(); });
+    const SourceLocation here = SourceLocation::current();
+    for (int i = 0; i < options.workers; ++i) threads_.emplace_back("sim faults", [this] { work(); }, here);
+    threads_.emplace_back("sim room", [this] { make_room(); }, here);
 }
 
 SimulatedMaps::~SimulatedMaps() {
