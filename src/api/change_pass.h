@@ -9,7 +9,8 @@ namespace uext4 {
 
 class ChangePass {
 public:
-    explicit ChangePass(FileMaps& maps) : maps_(maps), pass_(std::in_place, maps.gate()) {}
+    explicit ChangePass(FileMaps& maps, SourceLocation where = SourceLocation::current())
+        : maps_(maps), pass_(std::in_place, maps.gate(), where) {}
     ~ChangePass() {
         pass_.reset();
         ForbiddenPages::instance().wait_for_those_now(maps_);

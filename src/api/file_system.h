@@ -76,7 +76,9 @@ private:
     // there all is.
     Result<void> settle();
     // Others wait until the call is done. On a mount the kernel sees to it.
-    UniqueWriteLock keep_others_out() { return kernel_cached_ ? UniqueWriteLock() : UniqueWriteLock(inode_->call); }
+    UniqueWriteLock keep_others_out(SourceLocation where = SourceLocation::current()) {
+        return kernel_cached_ ? UniqueWriteLock() : UniqueWriteLock(inode_->call, where);
+    }
     OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
     FileSystem& fs_;
     InodeRef inode_;

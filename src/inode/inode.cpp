@@ -23,6 +23,9 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       map_(MapContext{fs.buffers, fs.allocator}, *this),
       places_(*this),
       pages_(fs.pages, number.value) {
+    call.set_inode(number.value);
+    map_lock.set_inode(number.value);
+    flush_lock.set_inode(number.value);
     raw_.resize(std::max(raw_.size(), sizeof(format::InodeDisk)));
     size_ = disk_size();
     flags_.store(disk().flags, std::memory_order_relaxed);

@@ -3,6 +3,7 @@
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "sync/atomic_point.h"
+#include "sync/holding.h"
 
 #include <sys/random.h>
 #include <chrono>
@@ -82,6 +83,9 @@ struct InodeTable::State {
         return here || inode.pages().has_unwritten();
     }
 
+    // Whoever made the slot reads the inode from disk.
+    static Holdable reading(const Slot& slot, InodeNr number) { return {&slot, "inode that is read", number.value}; }
+
     bool crowded() const { return slots.size() > std::max(limit + slack, vain_until); }
 
     InodeRef reference(Slot& slot) {
@@ -115,6 +119,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
             return fail(ESTALE, "inode {} is not in use", number);
         return inode;
     };
+    const Slot* being_read = nullptr;
     {
         MutexLock guard(s.lock);
         for (;;) {
@@ -125,9 +130,10 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
                 guard.unlock();
                 return judged(std::move(found));
             }
-            s.loaded.wait(s.lock);
+            s.loaded.wait(s.lock, s.reading(it->second, number));
         }
-        s.slots.emplace(number.value, Slot(number));
+        being_read = &s.slots.emplace(number.value, Slot(number)).first->second;
+        note_held(s.reading(*being_read, number), SourceLocation::current());
     }
     auto read = [&]() -> Result<std::unique_ptr<Inode>> {
         const Allocator::InodePlace place = TRY(s.fs.allocator.place_of(number));
@@ -159,6 +165,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     };
     Result<std::unique_ptr<Inode>> inode = read();
     MutexLock guard(s.lock);
+    note_given_up(being_read);
     s.loaded.notify_all();
     if (!inode) {
         s.slots.erase(number.value);
@@ -220,7 +227,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
         auto old = s.slots.find(number.value);
         // Whoever is reading it from disk will find it unused.
         while (old != s.slots.end() && !old->second.inode) {
-            s.loaded.wait(s.lock);
+            s.loaded.wait(s.lock, s.reading(old->second, number));
             old = s.slots.find(number.value);
         }
         if (old != s.slots.end()) {

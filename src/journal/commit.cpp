@@ -9,7 +9,8 @@ namespace uext4 {
 // The running transaction becomes durable. Invariants J1 to J3, J5.
 void JournalState::commit_running(MutexLock& guard) {
     running->locked = true;
-    while (running->handles > 0 && !aborted.load()) drained.wait(lists);
+    while (running->handles > 0 && !aborted.load())
+        drained.wait(lists, handles_of("handles of transaction", running->tid), writes_since);
     if (aborted.load()) return;
 
     // No handle is open and none can be opened: what the blocks say now is what the transaction's handles left.

@@ -57,18 +57,19 @@ void Handle::stop() {
     if (!transaction_) return;
     JournalState& s = *journal_;
     Transaction* t = std::exchange(transaction_, nullptr);
+    const SourceLocation where = rank_checker::taken_at(&s);
     rank_checker::pop_rank(Rank::Transaction, &s);
     if (std::uncaught_exceptions() > unwinding_) abandon(s);
-    MutexLock guard(s.lists);
+    MutexLock guard(s.lists, where);
     t->outstanding -= std::min(t->outstanding, credits_);
     credits_ = 0;
     if (t->bytes(s.block_size) > s.options.close_at_bytes && s.commit_wanted < t->tid) {
         s.commit_wanted = t->tid;
-        s.work.notify_all();
+        s.work.notify_all(where);
     }
     if (--t->handles == 0) {
-        if (t->locked) s.drained.notify_all();
-        s.changed.notify_all();
+        if (t->locked) s.drained.notify_all(where);
+        s.changed.notify_all(where);
     }
 }
 

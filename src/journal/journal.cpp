@@ -1,6 +1,7 @@
 #include "base/seam.h"
 #include "journal/journal_state.h"
 #include "sync/atomic_point.h"
+#include "sync/holding.h"
 
 #include <algorithm>
 #include <cstring>
@@ -64,9 +65,20 @@ void JournalState::commit_with_room(MutexLock& guard) {
     commit_running(guard);
 }
 
-template <class Work>
-bool JournalState::as_writer(MutexLock& guard, Work work) {
+void JournalState::begin_writing(SourceLocation where) {
     writing = true;
+    writes_since = where;
+    note_held({&writing, "log"}, where);
+}
+
+void JournalState::end_writing() {
+    writing = false;
+    note_given_up(&writing);
+}
+
+template <class Work>
+bool JournalState::as_writer(MutexLock& guard, Work work, SourceLocation where) {
+    begin_writing(where);
     bool done = true;
     try {
         done = work();
@@ -78,7 +90,7 @@ bool JournalState::as_writer(MutexLock& guard, Work work) {
         }
         guard.lock();
     }
-    writing = false;
+    end_writing();
     // Somebody may wait to commit what ran meanwhile, or for the journal's thread to be idle.
     changed.notify_all();
     return done;
@@ -125,7 +137,7 @@ void JournalState::run() {
     for (;;) {
         if (writing) {
             thread_waits = true;
-            work.wait(lists);
+            work.wait(lists, {&writing, "log"});
             thread_waits = false;
             continue;
         }
@@ -134,18 +146,18 @@ void JournalState::run() {
             if (has_log && !marked_abort && (!tried_to_mark || stop)) {
                 const bool last = stop;
                 tried_to_mark = true;
-                writing = true;
+                begin_writing(SourceLocation::current());
                 guard.unlock();
                 marked_abort = write_abort_mark().has_value() || last;
                 guard.lock();
-                writing = false;
+                end_writing();
                 continue;
             }
             if (stop) break;
             work.wait(lists);
             continue;
         }
-        if (as_writer(guard, [&] { return do_work(guard); })) continue;
+        if (as_writer(guard, [&] { return do_work(guard); }, SourceLocation::current())) continue;
         if (stop) break;
         if (options.commit_interval.count() > 0 && running && running->started.count() != 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
@@ -161,11 +173,12 @@ void JournalState::run() {
 }
 
 // By the caller's own thread, unless somebody writes already. lists held.
-void JournalState::commit_here(MutexLock& guard) {
-    as_writer(guard, [&] {
+void JournalState::commit_here(MutexLock& guard, SourceLocation where) {
+    const auto commit = [&] {
         commit_with_room(guard);
         return true;
-    });
+    };
+    as_writer(guard, commit, where);
     if (thread_waits || crowded()) work.notify_all();
 }
 
@@ -255,17 +268,17 @@ bool Journal::aborted() const {
 }
 void Journal::abort(const Error& why) { state_->abort(why); }
 
-Result<Handle> Journal::start(unsigned credits) {
+Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
     JournalState& s = *state_;
-    rank_checker::check_rank(Rank::Transaction, &s, "handle", 0, SourceLocation::current());
+    rank_checker::check_rank(Rank::Transaction, &s, "handle of transaction", 0, where);
     if (credits > s.max_credits)
         return fail(ENOSPC, "journal: an operation of {} blocks, at most {}", credits, s.max_credits);
-    MutexLock guard(s.lists);
+    MutexLock guard(s.lists, where);
     for (;;) {
         if (s.aborted.load()) return s.aborted_error();
         if (s.stop) return fail(EROFS, "the journal is closed");
         if (s.running && s.running->locked) {
-            s.changed.wait(s.lists);
+            s.changed.wait(s.lists, s.writer("commit of transaction", s.running->tid), where);
             continue;
         }
         if (!s.running) {
@@ -274,8 +287,8 @@ Result<Handle> Journal::start(unsigned credits) {
                 UEXT4_SEAM(log_has_room)) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
-                s.work.notify_all();
-                s.changed.wait(s.lists);
+                s.work.notify_all(where);
+                s.changed.wait(s.lists, s.writer("room in the log for transaction", s.next_tid), where);
                 continue;
             }
             s.running = std::make_unique<Transaction>();
@@ -284,8 +297,8 @@ Result<Handle> Journal::start(unsigned credits) {
         Transaction& t = *s.running;
         if (s.full(t, credits)) {
             s.commit_wanted = std::max(s.commit_wanted, t.tid);
-            s.work.notify_all();
-            s.changed.wait(s.lists);
+            s.work.notify_all(where);
+            s.changed.wait(s.lists, s.writer("commit of transaction", t.tid), where);
             continue;
         }
         ++t.handles;
@@ -296,17 +309,17 @@ Result<Handle> Journal::start(unsigned credits) {
         handle.transaction_ = &t;
         handle.credits_ = credits;
         handle.unwinding_ = std::uncaught_exceptions();
-        rank_checker::push_rank(Rank::Transaction, &s, "handle", 0, false, SourceLocation::current());
+        rank_checker::push_rank(Rank::Transaction, s.handles_of("handle of transaction", t.tid), 0, false, where);
         return handle;
     }
 }
 
-Result<void> Handle::restart(unsigned wanted) {
+Result<void> Handle::restart(unsigned wanted, SourceLocation where) {
     JournalState* s = journal_;
     stop();
     if (!s) return fail(EIO, "a handle that is not open was restarted");
     Journal* journal = s->owner;
-    *this = TRY(journal->start(wanted));
+    *this = TRY(journal->start(wanted, where));
     return {};
 }
 
@@ -341,52 +354,53 @@ void Journal::request_commit(Tid tid) {
     s.work.notify_all();
 }
 
-Result<void> Journal::commit(Tid tid) {
+Result<void> Journal::commit(Tid tid, SourceLocation where) {
     JournalState& s = *state_;
-    assert_nothing_held_at_or_below(Rank::Transaction);
-    MutexLock guard(s.lists);
+    assert_nothing_held_at_or_below(Rank::Transaction, where);
+    MutexLock guard(s.lists, where);
     if (s.durable_tid >= tid) return {};
     tid = std::min(tid, s.next_tid - 1);
     s.commit_wanted = std::max(s.commit_wanted, tid);
     while (s.durable_tid < tid && !s.aborted.load() && !s.stopped) {
-        if (!s.writing && s.running && s.running->tid <= tid) s.commit_here(guard);
-        else s.changed.wait(s.lists);
+        if (!s.writing && s.running && s.running->tid <= tid) s.commit_here(guard, where);
+        else s.changed.wait(s.lists, s.writer("commit of transaction", tid), where);
     }
     if (s.durable_tid >= tid) return {};
     return fail(EIO, "transaction {} was not committed: {}", tid, s.abort_reason.what);
 }
 
-Result<void> Journal::commit_all() {
+Result<void> Journal::commit_all(SourceLocation where) {
     Tid tid = 0;
     {
         MutexLock guard(state_->lists);
         if (state_->aborted.load()) return state_->aborted_error(EIO);
         tid = state_->next_tid - 1;
     }
-    return commit(tid);
+    return commit(tid, where);
 }
 
-Result<void> Journal::checkpoint_all() {
+Result<void> Journal::checkpoint_all(SourceLocation where) {
     JournalState& s = *state_;
-    TRY(commit_all());
-    MutexLock guard(s.lists);
+    TRY(commit_all(where));
+    MutexLock guard(s.lists, where);
     const Tid last = s.durable_tid;
     s.checkpoint_wanted = std::max(s.checkpoint_wanted, last);
     s.work.notify_all();
     while (!s.aborted.load() && !s.stopped && !s.checkpoints.empty() && s.checkpoints.begin()->first <= last)
-        s.changed.wait(s.lists);
+        s.changed.wait(s.lists, s.writer("checkpoint of transaction", last), where);
     if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
         s.clean_wanted = true;
         s.work.notify_all();
-        while (s.clean_wanted && !s.aborted.load() && !s.stopped) s.changed.wait(s.lists);
+        while (s.clean_wanted && !s.aborted.load() && !s.stopped)
+            s.changed.wait(s.lists, s.writer("empty log behind transaction", last), where);
     }
     if (s.aborted.load()) return s.aborted_error(EIO);
     return {};
 }
 
-Result<void> Journal::close() {
+Result<void> Journal::close(SourceLocation where) {
     JournalState& s = *state_;
-    Result<void> done = checkpoint_all();
+    Result<void> done = checkpoint_all(where);
     {
         MutexLock guard(s.lists);
         s.stop = true;

@@ -70,7 +70,7 @@ public:
     // of many steps, each of which may take nothing of the log, ends one here and restart()s.
     bool holds_much() const;
     // Stops and starts again with `wanted` credits, perhaps in a newer transaction. On error the handle is closed.
-    Result<void> restart(unsigned wanted);
+    Result<void> restart(unsigned wanted, SourceLocation where = SourceLocation::current());
     void stop();
 
     // The buffer may be changed from now on, until the handle stops. Costs a credit when the block is new in the
@@ -128,7 +128,7 @@ public:
     // Waits for log space, for memory that transactions hold and for a commit that is locking down. Nothing of rank
     // Transaction or below may be held: who has a handle open waits for none of them.
     // EROFS after an abort; ENOSPC when credits exceed what any transaction can hold.
-    Result<Handle> start(unsigned credits);
+    Result<Handle> start(unsigned credits, SourceLocation where = SourceLocation::current());
     unsigned max_credits() const;
 
     Tid running() const;  // the transaction a handle would join now, or the newest if none is open
@@ -138,13 +138,13 @@ public:
     Tid durable_tid() const;  // the newest that is
     // Commits `tid` if it is not yet, in the caller's thread when nobody writes the log, and waits until it is durable.
     // Rank: nothing from Transaction on may be held.
-    Result<void> commit(Tid tid);
-    void request_commit(Tid tid);  // without waiting
-    Result<void> commit_all();     // whatever is running now
+    Result<void> commit(Tid tid, SourceLocation where = SourceLocation::current());
+    void request_commit(Tid tid);                                               // without waiting
+    Result<void> commit_all(SourceLocation where = SourceLocation::current());  // whatever is running now
     // Writes every committed block home and empties the log.
-    Result<void> checkpoint_all();
+    Result<void> checkpoint_all(SourceLocation where = SourceLocation::current());
     // commit_all, checkpoint_all, marks the log empty, stops the threads.
-    Result<void> close();
+    Result<void> close(SourceLocation where = SourceLocation::current());
 
     void abort(const Error& why);
     bool aborted() const;

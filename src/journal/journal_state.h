@@ -81,6 +81,7 @@ struct JournalState {
     CondVar work{"journal work"};  // for the journal's thread
     CondVar drained{"handles"};    // the locked transaction has no open handle any more
     bool writing = false;          // somebody is the writer
+    SourceLocation writes_since;   // where it became that
     bool thread_waits = false;     // the journal's thread waits for the writer to end
     bool thread_sleeps = false;    // it waits without a time limit: start_clock() wakes it
     std::unique_ptr<Transaction> running;
@@ -101,17 +102,22 @@ struct JournalState {
     std::uint64_t max_log_blocks = 0;  // what one transaction may take in the log
     Thread thread;
 
+    // ---- what is waited for; lists held
+    Holdable writer(const char* for_what, Tid tid) const { return {&writing, for_what, tid}; }
+    Holdable handles_of(const char* what, Tid tid) const { return {this, what, tid}; }
+    void begin_writing(SourceLocation where);
+    void end_writing();
     // ---- handle.cpp; lists held
     void note_join(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
     void start_clock(Transaction& t);
     // ---- journal.cpp
     void run();
-    bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;      // lists held; given up meanwhile
-    void commit_here(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
+    bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
+    void commit_here(MutexLock& guard, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
     // Does a piece of work while nobody else writes. Where memory runs out in the middle, the journal is aborted: a
     // transaction may be half committed.
     template <class Work>
-    bool as_writer(MutexLock& guard, Work work) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    bool as_writer(MutexLock& guard, Work work, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
     // Commits what runs, once there is room for the next transaction to begin meanwhile; unless another did it while
     // room was made. The same.
     void commit_with_room(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;

@@ -1,5 +1,7 @@
 #include "mmap/simulated_maps.h"
 
+#include "sync/holding.h"
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -140,8 +142,9 @@ private:
 };
 
 SimulatedMaps::SimulatedMaps(FaultServer& server, Options options) : server_(server), options_(options) {
-    for (int i = 0; i < options.workers; ++i) threads_.emplace_back("sim faults", [this] { work(); });
-    threads_.emplace_back("sim room", [this] { make_room(); });
+    const SourceLocation here = SourceLocation::current();
+    for (int i = 0; i < options.workers; ++i) threads_.emplace_back("sim faults", [this] { work(); }, here);
+    threads_.emplace_back("sim room", [this] { make_room(); }, here);
 }
 
 SimulatedMaps::~SimulatedMaps() {
@@ -211,22 +214,25 @@ Result<void> SimulatedMaps::unmap(const MapRef& map) {
     });
 }
 
-Result<void> SimulatedMaps::load(Map& map, std::uint64_t at, Bytes out, Source source) {
-    return access(map, at, out.size(), false, out, {}, source);
+Result<void> SimulatedMaps::load(Map& map, std::uint64_t at, Bytes out, Source source, SourceLocation where) {
+    return access(map, at, out.size(), false, out, {}, source, where);
 }
 
-Result<void> SimulatedMaps::store(Map& map, std::uint64_t at, ConstBytes in, Source source) {
-    return access(map, at, in.size(), true, {}, in, source);
+Result<void> SimulatedMaps::store(Map& map, std::uint64_t at, ConstBytes in, Source source, SourceLocation where) {
+    return access(map, at, in.size(), true, {}, in, source, where);
 }
 
 Result<void> SimulatedMaps::access(Map& map, std::uint64_t at, std::size_t size, bool store, Bytes out, ConstBytes in,
-                                   Source source) {
+                                   Source source, SourceLocation where) {
     if (at > map.request.length || size > map.request.length - at)
         return fail(EFAULT, "an access of {} bytes at {} leaves the map", size, at);
     if (!(map.request.protection & (store ? PROT_WRITE : PROT_READ))) return fail(EACCES, "the map's protection");
     for (std::size_t done = 0; done < size;) {
-        Access one{
-            .map = &map, .page = round_down(at + done, page_size), .inside = (at + done) % page_size, .store = store};
+        Access one{.map = &map,
+                   .page = round_down(at + done, page_size),
+                   .inside = (at + done) % page_size,
+                   .store = store,
+                   .where = where};
         const std::size_t n = std::min<std::uint64_t>(size - done, page_size - one.inside);
         if (store) one.in = in.subspan(done, n);
         else one.out = out.subspan(done, n);
@@ -238,13 +244,19 @@ Result<void> SimulatedMaps::access(Map& map, std::uint64_t at, std::size_t size,
 
 Result<void> SimulatedMaps::access_page(const Access& access, Source source) {
     for (int i = 0; i < most_faults; ++i) {
-        schedule_point(Point::Access, access.store ? "a store to a map" : "a load from a map", access.map->file.get());
+        schedule_point(Point::Access, access.store ? "a store to a map" : "a load from a map", access.map->file.get(),
+                       access.where);
         if (access.map->file->attempt(access)) return {};
         if (TRY(fault(access, source))) return {};
         if (source == Source::once)
             return fail(EFAULT, "a fault that may not be retried was not served at once: offset {}", access.page);
     }
     return fail(EDEADLK, "an access at {} faults without end", access.page);
+}
+
+Holdable SimulatedMaps::Job::answer() const {
+    return {this, "answer to a fault at", access.map->request.offset + access.page,
+            access.map->file->inode->number().value};
 }
 
 Result<bool> SimulatedMaps::fault(const Access& access, Source source) {
@@ -254,11 +266,11 @@ Result<bool> SimulatedMaps::fault(const Access& access, Source source) {
     const bool writable = request.shared && (request.protection & PROT_WRITE);
     job.as_store = request.shared && (access.store || (writable && !options_.continue_protected));
     if (job.as_store && access.store && !request.may_store) return fail(EACCES, "the file is open for reading only");
-    schedule_point(Point::Fault, "a fault is delivered", access.map->file.get());
-    MutexLock guard(lock_);
+    schedule_point(Point::Fault, "a fault is delivered", access.map->file.get(), access.where);
+    MutexLock guard(lock_, access.where);
     jobs_.push_back(&job);
-    jobs_changed_.notify_one();
-    while (!job.done) served_.wait(lock_);
+    jobs_changed_.notify_one(access.where);
+    while (!job.done) served_.wait(lock_, job.answer(), access.where);
     if (!job.result) return fail(job.result.error());
     return job.accessed;
 }
@@ -279,6 +291,7 @@ void SimulatedMaps::serve(Job& job) {
         return Result<void>{};
     });
     MutexLock guard(lock_);
+    note_given_up(&job);
     if (!served && served.error().code == EAGAIN) {
         // A thaw since then has looked for parked faults already.
         if (thaws == thaws_) {
@@ -306,6 +319,7 @@ void SimulatedMaps::work() {
             if (jobs_.empty()) return;
             job = jobs_.front();
             jobs_.pop_front();
+            note_held(job->answer(), SourceLocation::current());
         }
         serve(*job);
     }
@@ -320,9 +334,11 @@ void SimulatedMaps::make_room() {
             if (no_space_.empty()) return;
             job = no_space_.front();
             no_space_.pop_front();
+            note_held(job->answer(), SourceLocation::current());
         }
         server_.make_room(*job->access.map->file->inode);
         MutexLock guard(lock_);
+        note_given_up(job);
         jobs_.push_back(job);
         jobs_changed_.notify_one();
     }

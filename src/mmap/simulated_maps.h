@@ -42,8 +42,10 @@ public:
 
     // [at, at + size) of the map. An error is what the program would meet as SIGBUS: nothing of that page is accessed,
     // the pages before it are. Nobody else's access is touched by it. Accesses to one page are not torn.
-    Result<void> load(Map& map, std::uint64_t at, Bytes out, Source source = Source::program);
-    Result<void> store(Map& map, std::uint64_t at, ConstBytes in, Source source = Source::program);
+    Result<void> load(Map& map, std::uint64_t at, Bytes out, Source source = Source::program,
+                      SourceLocation where = SourceLocation::current());
+    Result<void> store(Map& map, std::uint64_t at, ConstBytes in, Source source = Source::program,
+                       SourceLocation where = SourceLocation::current());
 
     // The file system is thawed: stores that waited go on.
     void resume();
@@ -58,6 +60,7 @@ private:
         bool store = false;
         Bytes out;
         ConstBytes in;
+        SourceLocation where;
         std::size_t size() const { return store ? in.size() : out.size(); }
     };
     struct Job {
@@ -68,10 +71,11 @@ private:
         bool done = false;  // guarded by lock_
         bool accessed = false;
         Result<void> result;
+        Holdable answer() const;
     };
 
     Result<void> access(Map& map, std::uint64_t at, std::size_t size, bool store, Bytes out, ConstBytes in,
-                        Source source);
+                        Source source, SourceLocation where);
     Result<void> access_page(const Access& access, Source source);
     Result<bool> fault(const Access& access, Source source);  // whether the access is made
     void work();

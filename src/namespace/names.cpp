@@ -68,24 +68,24 @@ bool LockedInodes::holds(const Inode& inode) const {
     return std::ranges::any_of(held_, [&](const auto& entry) { return entry.first == &inode; });
 }
 
-void LockedInodes::add(Inode& inode) {
+void LockedInodes::add(Inode& inode, SourceLocation where) {
     if (holds(inode)) return;
-    held_.emplace_back(&inode, UniqueWriteLock::lock_ordered(inode.rw, held_.size() + 1));
+    held_.emplace_back(&inode, UniqueWriteLock::lock_ordered(inode.rw, held_.size() + 1, where));
 }
 
-bool LockedInodes::try_add(Inode& inode) {
+bool LockedInodes::try_add(Inode& inode, SourceLocation where) {
     if (holds(inode)) return true;
     if (!UEXT4_SEAM(directories_are_tried)) {
-        add(inode);
+        add(inode, where);
         return true;
     }
-    UniqueWriteLock lock = UniqueWriteLock::try_lock_ordered(inode.rw, held_.size() + 1);
+    UniqueWriteLock lock = UniqueWriteLock::try_lock_ordered(inode.rw, held_.size() + 1, where);
     if (!lock) return false;
     held_.emplace_back(&inode, std::move(lock));
     return true;
 }
 
-void LockedInodes::wait_for(Inode& inode) { const WriteLock until_free(inode.rw); }
+void LockedInodes::wait_for(Inode& inode, SourceLocation where) { const WriteLock until_free(inode.rw, where); }
 
 void LockedInodes::release() {
     while (!held_.empty()) held_.pop_back();

@@ -38,11 +38,11 @@ Result<void> may_remove_from(Inode& directory, const Inode& victim, const Creden
 // directories before others. An inode that is given twice is locked once.
 class LockedInodes {
 public:
-    void add(Inode& inode);
+    void add(Inode& inode, SourceLocation where = SourceLocation::current());
     // A directory below one that is held is not waited for, as in a damaged image it may lie above it as well: false
     // where somebody has it. The caller then gives up what he holds, waits, and begins again.
-    [[nodiscard]] bool try_add(Inode& inode);
-    static void wait_for(Inode& inode);  // nothing held
+    [[nodiscard]] bool try_add(Inode& inode, SourceLocation where = SourceLocation::current());
+    static void wait_for(Inode& inode, SourceLocation where = SourceLocation::current());  // nothing held
     void release();
     ~LockedInodes() { release(); }
     LockedInodes() = default;

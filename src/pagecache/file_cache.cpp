@@ -1,6 +1,7 @@
 #include "pagecache/file_cache.h"
 
 #include "sync/atomic_point.h"
+#include "sync/holding.h"
 
 #include <algorithm>
 #include <chrono>
@@ -105,17 +106,23 @@ Result<Folio*> FileCache::make(std::uint64_t index) {
     return &folio;
 }
 
+Holdable FileCache::holdable(const Folio& folio) const { return {&folio, "folio", folio.index, in_dirty_row_.order}; }
+
+Holdable FileCache::writeback_of(const Folio& folio) const {
+    return {&folio.writeback, "writeback of folio", folio.index, in_dirty_row_.order};
+}
+
 // tree_lock held.
-void FileCache::note_locked(Folio& folio) {
+void FileCache::note_locked(Folio& folio, SourceLocation where) {
     folio.locked = true;
     folio.ahead = 0;
     folio.used.store(true, std::memory_order_relaxed);
-    rank_checker::push_rank(Rank::Folio, &folio, "folio", folio.index, false, SourceLocation::current());
+    rank_checker::push_rank(Rank::Folio, holdable(folio), folio.index, false, where);
 }
 
-Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
-    rank_checker::check_rank(Rank::Folio, this, "folio", index, SourceLocation::current());
-    MutexLock guard(tree_lock_);
+Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create, SourceLocation where) {
+    rank_checker::check_rank(Rank::Folio, this, "folio", index, where);
+    MutexLock guard(tree_lock_, where);
     for (;;) {
         Folio* folio = folios_.find(index);
         if (!folio) {
@@ -123,49 +130,50 @@ Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create) {
             folio = TRY(make(index));
         }
         if (!folio->locked) {
-            note_locked(*folio);
+            note_locked(*folio, where);
             const BlockMask writing = folio->writing;
-            guard.unlock();
+            guard.unlock(where);
             notice_lost_memory(*folio, writing);
             return LockedFolio(folio);
         }
-        changed_.wait(tree_lock_);
+        changed_.wait(tree_lock_, holdable(*folio), where);
     }
 }
 
-LockedFolio FileCache::try_lock(std::uint64_t index) {
-    MutexLock guard(tree_lock_);
+LockedFolio FileCache::try_lock(std::uint64_t index, SourceLocation where) {
+    MutexLock guard(tree_lock_, where);
     Folio* folio = folios_.find(index);
     if (!folio || folio->locked) return {};
     folio->locked = true;
-    rank_checker::push_rank(Rank::Folio, folio, "folio", index, false, SourceLocation::current());
+    rank_checker::push_rank(Rank::Folio, holdable(*folio), index, false, where);
     const BlockMask writing = folio->writing;
-    guard.unlock();
+    guard.unlock(where);
     notice_lost_memory(*folio, writing);
     return LockedFolio(folio);
 }
 
 void FileCache::unlock(std::span<Folio* const> folios) {
+    const SourceLocation where = rank_checker::taken_at(folios.front());
     for (Folio* folio : folios) rank_checker::pop_rank(Rank::Folio, folio);
-    MutexLock guard(tree_lock_);
+    MutexLock guard(tree_lock_, where);
     for (Folio* folio : folios) folio->locked = false;
-    changed_.notify_all();
+    changed_.notify_all(where);
 }
 
-Result<LockedFolio> FileCache::lock_for_change(std::uint64_t index, bool create) {
-    LockedFolio folio = TRY(lock(index, create));
-    if (folio) wait_for_writeback(folio);
+Result<LockedFolio> FileCache::lock_for_change(std::uint64_t index, bool create, SourceLocation where) {
+    LockedFolio folio = TRY(lock(index, create, where));
+    if (folio) wait_for_writeback(folio, where);
     return folio;
 }
 
-Result<LockedRun> FileCache::lock_run_for_change(std::uint64_t index, std::size_t count) {
-    LockedFolio first = TRY(lock_for_change(index, true));
+Result<LockedRun> FileCache::lock_run_for_change(std::uint64_t index, std::size_t count, SourceLocation where) {
+    LockedFolio first = TRY(lock_for_change(index, true, where));
     LockedRun run;
     run.folios_[run.count_++] = std::exchange(first.folio_, nullptr);
     count = std::min(count, LockedRun::most);
     if (count <= 1) return run;
     {
-        MutexLock guard(tree_lock_);
+        MutexLock guard(tree_lock_, where);
         while (run.count_ < count) {
             const std::uint64_t next = index + run.count_;
             Folio* folio = folios_.find(next);
@@ -175,7 +183,7 @@ Result<LockedRun> FileCache::lock_run_for_change(std::uint64_t index, std::size_
                 folio = *made;
             }
             if (folio->locked || folio->writeback) break;
-            note_locked(*folio);
+            note_locked(*folio, where);
             run.folios_[run.count_++] = folio;
         }
     }
@@ -183,18 +191,18 @@ Result<LockedRun> FileCache::lock_run_for_change(std::uint64_t index, std::size_
     return run;
 }
 
-void FileCache::wait_for_writeback(LockedFolio& folio) {
-    MutexLock guard(tree_lock_);
-    while (folio->writeback) changed_.wait(tree_lock_);
+void FileCache::wait_for_writeback(LockedFolio& folio, SourceLocation where) {
+    MutexLock guard(tree_lock_, where);
+    while (folio->writeback) changed_.wait(tree_lock_, writeback_of(*folio), where);
 }
 
-void FileCache::wait_for_writeback(std::uint64_t first, std::uint64_t end) {
-    RankGuard rank(Rank::Writeback, "writeback");
-    MutexLock guard(tree_lock_);
+void FileCache::wait_for_writeback(std::uint64_t first, std::uint64_t end, SourceLocation where) {
+    RankGuard rank(Rank::Writeback, "wait for writeback", 0, where);
+    MutexLock guard(tree_lock_, where);
     for (;;) {
         const auto next = folios_.next(FolioTree::Mark::writeback, first);
         if (!next || *next >= end) return;
-        changed_.wait(tree_lock_);
+        changed_.wait(tree_lock_, writeback_of(*folios_.find(*next)), where);
     }
 }
 
@@ -236,8 +244,9 @@ void FileCache::clear_dirty(LockedFolio& folio, BlockMask blocks) {
     erase_dirty(*folio);
 }
 
-void FileCache::begin_writeback(LockedFolio& folio) {
-    MutexLock guard(tree_lock_);
+void FileCache::begin_writeback(LockedFolio& folio, SourceLocation where) {
+    MutexLock guard(tree_lock_, where);
+    note_held(writeback_of(*folio), where);
     folio->writeback = true;
     folio->writing = std::exchange(folio->dirty, 0);
     folios_.set(FolioTree::Mark::writeback, folio->index);
@@ -247,6 +256,7 @@ void FileCache::begin_writeback(LockedFolio& folio) {
 void FileCache::end_writeback(std::span<Folio* const> folios) {
     MutexLock guard(tree_lock_);
     for (Folio* folio : folios) {
+        note_given_up(&folio->writeback);
         folio->writeback = false;
         folio->writing = 0;
         folios_.clear(FolioTree::Mark::writeback, folio->index);
@@ -258,6 +268,7 @@ void FileCache::fail_writeback(Folio& folio, BlockMask blocks) {
     MutexLock guard(tree_lock_);
     if (!folio.dirty) insert_dirty(folio);
     folio.dirty |= blocks;
+    note_given_up(&folio.writeback);
     folio.writeback = false;
     folio.writing = 0;
     folios_.clear(FolioTree::Mark::writeback, folio.index);
@@ -281,6 +292,7 @@ void FileCache::drop(LockedFolio&& folio) {
     if (folio->owner) folio->owner->detach(*folio);
     clear_dirty(folio, ~BlockMask{0});
     Folio* raw = std::exchange(folio.folio_, nullptr);
+    note_held(holdable(*raw), rank_checker::taken_at(raw));
     rank_checker::pop_rank(Rank::Folio, raw);
     cache_.unlink(*raw);
     destroy(*raw);
@@ -295,6 +307,7 @@ void FileCache::destroy(Folio& folio) {
     std::unique_ptr<Folio> owned;
     {
         MutexLock guard(tree_lock_);
+        note_given_up(&folio);
         owned = folios_.take(folio.index);
         changed_.notify_all();
     }
@@ -305,7 +318,10 @@ void FileCache::destroy(Folio& folio) {
 bool FileCache::try_reclaim(Folio& folio) {
     if (!tree_lock_.try_lock()) return false;
     const bool can = !folio.locked && !folio.writeback && !folio.pins && !folio.dirty && !folio.journaled.load();
-    if (can) folio.locked = true;
+    if (can) {
+        note_held(holdable(folio), SourceLocation::current());
+        folio.locked = true;
+    }
     tree_lock_.unlock();
     return can;
 }
@@ -383,18 +399,18 @@ bool FileCache::idle() const {
     return true;
 }
 
-void FileCache::remove(std::uint64_t first, std::uint64_t end) {
+void FileCache::remove(std::uint64_t first, std::uint64_t end, SourceLocation where) {
     std::uint64_t index = first;
     for (;;) {
         {
-            MutexLock guard(tree_lock_);
+            MutexLock guard(tree_lock_, where);
             const auto next = folios_.next(FolioTree::Mark::present, index);
             if (!next || *next >= end) return;
             index = *next;
         }
-        Result<LockedFolio> folio = lock(index, false);
+        Result<LockedFolio> folio = lock(index, false, where);
         if (folio && *folio) {
-            wait_for_writeback(*folio);
+            wait_for_writeback(*folio, where);
             drop(std::move(*folio));
         }
         if (++index == 0) return;

@@ -131,24 +131,26 @@ public:
     SharedMutex invalidate;
 
     // The folio at `index`, locked; made (nothing up to date) when `create`, else empty when absent. ENOMEM.
-    Result<LockedFolio> lock(std::uint64_t index, bool create);
+    Result<LockedFolio> lock(std::uint64_t index, bool create, SourceLocation where = SourceLocation::current());
     // The same without waiting for its lock; empty when it is locked by somebody.
-    LockedFolio try_lock(std::uint64_t index);
+    LockedFolio try_lock(std::uint64_t index, SourceLocation where = SourceLocation::current());
     // For a change: also waits until its writeback has ended.
-    Result<LockedFolio> lock_for_change(std::uint64_t index, bool create);
+    Result<LockedFolio> lock_for_change(std::uint64_t index, bool create,
+                                        SourceLocation where = SourceLocation::current());
     // The folios from `index` on, made where there are none; at least the first, for which it waits, and at most
     // `count` (or LockedRun::most): the run ends at one that is locked by somebody or under writeback.
-    Result<LockedRun> lock_run_for_change(std::uint64_t index, std::size_t count);
-    void wait_for_writeback(LockedFolio& folio);
+    Result<LockedRun> lock_run_for_change(std::uint64_t index, std::size_t count,
+                                          SourceLocation where = SourceLocation::current());
+    void wait_for_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());
     // Waits for the writeback of every folio in [first, end).
-    void wait_for_writeback(std::uint64_t first, std::uint64_t end);
+    void wait_for_writeback(std::uint64_t first, std::uint64_t end, SourceLocation where = SourceLocation::current());
 
     // ---- states; the folio is locked
     void mark_dirty(LockedFolio& folio, BlockMask blocks);
     void mark_dirty(LockedRun& run, BlockMask blocks);  // the same blocks of each
     void clear_dirty(LockedFolio& folio, BlockMask blocks);
     // Of its dirty blocks, which are clean from now on.
-    void begin_writeback(LockedFolio& folio);
+    void begin_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());
     // By whoever began it; the folios are not locked.
     void end_writeback(std::span<Folio* const> folios);
     // Its writeback failed: these blocks are dirty again.
@@ -173,7 +175,7 @@ public:
     bool take_read_in_vain();
 
     // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
-    void remove(std::uint64_t first, std::uint64_t end);
+    void remove(std::uint64_t first, std::uint64_t end, SourceLocation where = SourceLocation::current());
 
     // No folio may be cached. Invalidate exclusive.
     void set_client_maps(ClientMapsHook* hook);
@@ -186,7 +188,9 @@ private:
     friend class LockedRun;
     friend class PageCache;
     Result<Folio*> make(std::uint64_t index);
-    void note_locked(Folio& folio);
+    Holdable holdable(const Folio& folio) const;
+    Holdable writeback_of(const Folio& folio) const;
+    void note_locked(Folio& folio, SourceLocation where);
     void unlock(std::span<Folio* const> folios);
     void notice_lost_memory(Folio& folio, BlockMask writing);
     void insert_dirty(Folio& folio);

@@ -14,9 +14,9 @@ CondVar::~CondVar() {
         s->forget(this);
 }
 
-void CondVar::wait(Mutex& mutex, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+void CondVar::wait(Mutex& mutex, const Holdable& wanted, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     if (Scheduler* s = scheduler_here()) [[unlikely]] {
-        wait_scheduled(*s, mutex, nullptr, where);
+        wait_scheduled(*s, mutex, wanted, nullptr, where);
         return;
     }
     const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
@@ -28,7 +28,7 @@ void CondVar::wait(Mutex& mutex, SourceLocation where) UEXT4_NO_THREAD_SAFETY_AN
     std::unique_lock<std::mutex> native(mutex.native_, std::adopt_lock);
     native_.wait(native);
     native.release();
-    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
+    rank_checker::push_rank(mutex.rank_, mutex.holdable(), order, false, where);
 }
 
 bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout,
@@ -36,7 +36,7 @@ bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout,
     if (timeout < std::chrono::nanoseconds::zero()) timeout = std::chrono::nanoseconds::zero();
     if (timeout > longest_wait) timeout = longest_wait;
     if (Scheduler* s = scheduler_here()) [[unlikely]]
-        return wait_scheduled(*s, mutex, &timeout, where);
+        return wait_scheduled(*s, mutex, {}, &timeout, where);
     const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
     rank_checker::check_wait(mutex.rank_, &mutex, mutex.name_, where);
     rank_checker::check_rank(mutex.rank_, &mutex, mutex.name_, order, where);
@@ -45,13 +45,14 @@ bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout,
     std::unique_lock<std::mutex> native(mutex.native_, std::adopt_lock);
     const bool notified = native_.wait_for(native, timeout) == std::cv_status::no_timeout;
     native.release();
-    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
+    rank_checker::push_rank(mutex.rank_, mutex.holdable(), order, false, where);
     return notified;
 }
 
 // Between the release of the mutex and the block no other managed thread runs, so no notification is missed; that is
 // why the release is not a scheduling point.
-bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const std::chrono::nanoseconds* timeout,
+bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const Holdable& wanted,
+                             const std::chrono::nanoseconds* timeout,
                              SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     s.point(Point::Wait, this, name_, where);
     const std::uint64_t order = rank_checker::pop_rank(mutex.rank_, &mutex);
@@ -60,10 +61,10 @@ bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const std::chrono::nano
     mutex.native_.unlock();
     s.wake(&mutex);
     bool notified = true;
-    if (timeout) notified = s.wait_timed(this, name_, *timeout, where);
-    else s.block(this, name_, where);
-    while (!mutex.native_.try_lock()) s.block(&mutex, mutex.name_, where);
-    rank_checker::push_rank(mutex.rank_, &mutex, mutex.name_, order, false, where);
+    if (timeout) notified = s.wait_timed(this, name_, wanted, *timeout, where);
+    else s.block(this, name_, wanted, where);
+    while (!mutex.native_.try_lock()) s.block(&mutex, mutex.name_, mutex.holdable(), where);
+    rank_checker::push_rank(mutex.rank_, mutex.holdable(), order, false, where);
     return notified;
 }
 

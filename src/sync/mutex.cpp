@@ -33,7 +33,7 @@ Mutex::~Mutex() {
 
 void Mutex::lock_scheduled(Scheduler& s, SourceLocation where) {
     s.point(Point::Lock, this, name_, where);
-    while (!native_.try_lock()) s.block(this, name_, where);
+    while (!native_.try_lock()) s.block(this, name_, holdable(), where);
 }
 
 void Mutex::released(SourceLocation where) {
@@ -71,19 +71,19 @@ void SharedMutex::lock_ordered(std::uint64_t order, SourceLocation where) UEXT4_
         s->point(Point::Lock, this, name_, where);
         // Announced, so that readers give way exactly as they do to a writer that waits in the native lock.
         scheduled_writers_.fetch_add(1);
-        while (pthread_rwlock_trywrlock(&native_) != 0) s->block(this, name_, where);
+        while (pthread_rwlock_trywrlock(&native_) != 0) s->block(this, name_, holdable(), where);
         scheduled_writers_.fetch_sub(1);
     } else if (const int code = pthread_rwlock_wrlock(&native_); code != 0) [[unlikely]] {
         native_failure("locking", name_, code);
     }
-    rank_checker::push_rank(rank_, this, name_, order, false, where);
+    rank_checker::push_rank(rank_, holdable(), order, false, where);
 }
 
 bool SharedMutex::try_lock_ordered(std::uint64_t order, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     if (Scheduler* s = scheduler_here()) [[unlikely]]
         s->point(Point::TryLock, this, name_, where);
     if (pthread_rwlock_trywrlock(&native_) != 0) return false;
-    rank_checker::push_rank(rank_, this, name_, order, false, where);
+    rank_checker::push_rank(rank_, holdable(), order, false, where);
     return true;
 }
 
@@ -98,18 +98,19 @@ void SharedMutex::lock_shared_ordered(std::uint64_t order, SourceLocation where)
     rank_checker::check_rank(rank_, this, name_, order, where);
     if (Scheduler* s = scheduler_here()) [[unlikely]] {
         s->point(Point::Lock, this, name_, where);
-        while (scheduled_writers_.load() != 0 || pthread_rwlock_tryrdlock(&native_) != 0) s->block(this, name_, where);
+        while (scheduled_writers_.load() != 0 || pthread_rwlock_tryrdlock(&native_) != 0)
+            s->block(this, name_, holdable(), where);
     } else if (const int code = pthread_rwlock_rdlock(&native_); code != 0) [[unlikely]] {
         native_failure("locking shared", name_, code);
     }
-    rank_checker::push_rank(rank_, this, name_, order, true, where);
+    rank_checker::push_rank(rank_, holdable(), order, true, where);
 }
 
 bool SharedMutex::try_lock_shared(SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     if (Scheduler* s = scheduler_here()) [[unlikely]]
         s->point(Point::TryLock, this, name_, where);
     if (scheduled_writers_.load() != 0 || pthread_rwlock_tryrdlock(&native_) != 0) return false;
-    rank_checker::push_rank(rank_, this, name_, order_, true, where);
+    rank_checker::push_rank(rank_, holdable(), order_, true, where);
     return true;
 }
 

@@ -35,7 +35,7 @@ public:
         if (Scheduler* s = scheduler_here()) [[unlikely]]
             lock_scheduled(*s, where);
         else native_.lock();
-        rank_checker::push_rank(rank_, this, name_, order, false, where);
+        rank_checker::push_rank(rank_, holdable(), order, false, where);
     }
 
     // Never blocks, so it is exempt from the order; what is locked inside it is not.
@@ -44,7 +44,7 @@ public:
         if (Scheduler* s = scheduler_here()) [[unlikely]]
             s->point(Point::TryLock, this, name_, where);
         if (!native_.try_lock()) return false;
-        rank_checker::push_rank(rank_, this, name_, order_, false, where);
+        rank_checker::push_rank(rank_, holdable(), order_, false, where);
         return true;
     }
 
@@ -60,10 +60,24 @@ public:
 
     // Only while nobody holds or wants it: an object that gets its number after it was made.
     void set_order(std::uint64_t order) { order_ = order; }
+    // The inode whose lock it is, for reports, where the order does not say it. Before anybody wants it.
+    void set_inode([[maybe_unused]] std::uint64_t inode) {
+#if UEXT4_CHECKS
+        inode_ = inode;
+#endif
+    }
 
     Rank rank() const { return rank_; }
     const char* name() const { return name_; }
     std::uint64_t order() const { return order_; }
+    Holdable holdable() const {
+        Holdable me{.address = this, .name = name_};
+        if (order_ != 0) me.number = order_;
+#if UEXT4_CHECKS
+        me.inode = inode_;
+#endif
+        return me;
+    }
 
 private:
     friend class CondVar;
@@ -74,6 +88,9 @@ private:
     const char* name_;
     std::uint64_t order_;
     Rank rank_;
+#if UEXT4_CHECKS
+    std::uint64_t inode_ = 0;
+#endif
 };
 
 // Many readers or one writer. A waiting writer keeps new readers out, so a reader must not take it again.
@@ -107,10 +124,24 @@ public:
         UEXT4_ASSERT_SHARED_CAPABILITY(this);
 
     void set_order(std::uint64_t order) { order_ = order; }
+    // The inode whose lock it is, for reports, where the order does not say it. Before anybody wants it.
+    void set_inode([[maybe_unused]] std::uint64_t inode) {
+#if UEXT4_CHECKS
+        inode_ = inode;
+#endif
+    }
 
     Rank rank() const { return rank_; }
     const char* name() const { return name_; }
     std::uint64_t order() const { return order_; }
+    Holdable holdable() const {
+        Holdable me{.address = this, .name = name_};
+        if (order_ != 0) me.number = order_;
+#if UEXT4_CHECKS
+        me.inode = inode_;
+#endif
+        return me;
+    }
 
 private:
     void released(SourceLocation where);
@@ -120,6 +151,9 @@ private:
     const char* name_;
     std::uint64_t order_;
     Rank rank_;
+#if UEXT4_CHECKS
+    std::uint64_t inode_ = 0;
+#endif
 };
 
 // Holds a Mutex for a scope; may be given up early and taken again.
@@ -130,7 +164,7 @@ public:
         mutex_.lock(where);
     }
     ~MutexLock() UEXT4_RELEASE() {
-        if (held_) mutex_.unlock();
+        if (held_) mutex_.unlock(rank_checker::taken_at(&mutex_));
     }
     MutexLock(const MutexLock&) = delete;
     MutexLock& operator=(const MutexLock&) = delete;
@@ -157,7 +191,7 @@ public:
         mutex_.lock_shared(where);
     }
     ~ReadLock() UEXT4_RELEASE_GENERIC() {
-        if (held_) mutex_.unlock_shared();
+        if (held_) mutex_.unlock_shared(rank_checker::taken_at(&mutex_));
     }
     ReadLock(const ReadLock&) = delete;
     ReadLock& operator=(const ReadLock&) = delete;
@@ -179,7 +213,7 @@ public:
         mutex_.lock(where);
     }
     ~WriteLock() UEXT4_RELEASE() {
-        if (held_) mutex_.unlock();
+        if (held_) mutex_.unlock(rank_checker::taken_at(&mutex_));
     }
     WriteLock(const WriteLock&) = delete;
     WriteLock& operator=(const WriteLock&) = delete;
@@ -211,12 +245,12 @@ public:
     MovableLock(MovableLock&& other) noexcept : lockable_(std::exchange(other.lockable_, nullptr)) {}
     MovableLock& operator=(MovableLock&& other) noexcept {
         if (this != &other) {
-            reset();
+            reset_at_end();
             lockable_ = std::exchange(other.lockable_, nullptr);
         }
         return *this;
     }
-    ~MovableLock() { reset(); }
+    ~MovableLock() { reset_at_end(); }
 
     // Empty if the lock is not free.
     static MovableLock try_lock(Lockable& lockable,
@@ -255,6 +289,9 @@ public:
     explicit operator bool() const { return owns(); }
 
 private:
+    void reset_at_end() {
+        if (lockable_) reset(rank_checker::taken_at(lockable_));
+    }
     Lockable* lockable_ = nullptr;
 };
 }  // namespace detail

@@ -103,13 +103,13 @@ void check_rank(Rank rank, const void* address, const char* name, std::uint64_t 
     }
 }
 
-void push_rank(Rank rank, const void* address, const char* name, std::uint64_t order, bool shared,
-               std::source_location where) {
+void push_rank(Rank rank, const Holdable& what, std::uint64_t order, bool shared, std::source_location where) {
     HeldStack& stack = held_stack;
     if (stack.count == held_limit)
-        violation(
-            fmt::format("more than {} locks held, now {}", held_limit, describe(rank, address, name, order, where)));
-    new (&stack.entries()[stack.count++]) HeldEntry{rank, shared, address, name, order, where};
+        violation(fmt::format("more than {} locks held, now {}", held_limit,
+                              describe(rank, what.address, what.name, order, where)));
+    new (&stack.entries()[stack.count++])
+        HeldEntry{rank, shared, what.address, what.name, order, where, what.number, what.inode};
 }
 
 std::uint64_t pop_rank(Rank rank, const void* address) {
@@ -137,6 +137,13 @@ bool is_held_exclusive(const void* address) {
     for (std::size_t i = held_stack.count; i-- > 0;)
         if (entries[i].address == address && !entries[i].shared) return true;
     return false;
+}
+
+std::source_location taken_at(const void* address, std::source_location otherwise) {
+    const HeldEntry* entries = held_stack.entries();
+    for (std::size_t i = held_stack.count; i-- > 0;)
+        if (entries[i].address == address) return entries[i].where;
+    return otherwise;
 }
 
 void check_wait(Rank rank, const void* address, const char* name, std::source_location where) {
@@ -178,6 +185,13 @@ std::vector<HeldRank> held_ranks() { return {}; }
 bool holds_rank(Rank) { return false; }
 
 #endif
+
+std::string Holdable::text() const {
+    std::string text = fmt::format("\"{}\"", name);
+    if (number) text += fmt::format(" {}", *number);
+    if (inode != 0) text += fmt::format(" of inode {}", inode);
+    return text;
+}
 
 std::string held_ranks_text() {
     std::string text;

@@ -5,6 +5,8 @@
 // docs/LOCKING.md explains the ranks; rank_name() and rank_note() are what that document is tested against.
 #pragma once
 
+#include "sync/holdable.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <source_location>
@@ -53,6 +55,10 @@ struct HeldRank {
     const char* name;     // of the lock object
     std::uint64_t order;  // key among locks of the same rank
     std::source_location where;
+    std::optional<std::uint64_t> number;
+    std::uint64_t inode;
+
+    Holdable holdable() const { return {address, name, number, inode}; }
 };
 
 // What the calling thread holds, in the order it was taken. Empty in builds without checks.
@@ -78,16 +84,20 @@ inline void assert_nothing_held_at_or_below(Rank, std::source_location = std::so
 namespace rank_checker {
 #if UEXT4_CHECKS
 void check_rank(Rank rank, const void* address, const char* name, std::uint64_t order, std::source_location where);
-void push_rank(Rank rank, const void* address, const char* name, std::uint64_t order, bool shared,
-               std::source_location where);
+void push_rank(Rank rank, const Holdable& what, std::uint64_t order, bool shared, std::source_location where);
 std::uint64_t pop_rank(Rank rank, const void* address);  // the order key it was pushed with
 bool is_held(const void* address);
 bool is_held_exclusive(const void* address);
+// Where the calling thread took it: for the ends of scopes, which have no line of their own.
+std::source_location taken_at(const void* address, std::source_location otherwise = std::source_location::current());
 void check_wait(Rank rank, const void* address, const char* name, std::source_location where);
 #else
 inline void check_rank(Rank, const void*, const char*, std::uint64_t, std::source_location) {}
-inline void push_rank(Rank, const void*, const char*, std::uint64_t, bool, std::source_location) {}
+inline void push_rank(Rank, const Holdable&, std::uint64_t, bool, std::source_location) {}
 inline std::uint64_t pop_rank(Rank, const void*) { return 0; }
+inline std::source_location taken_at(const void*, std::source_location otherwise = std::source_location::current()) {
+    return otherwise;
+}
 inline void check_wait(Rank, const void*, const char*, std::source_location) {}
 #endif
 }  // namespace rank_checker
@@ -118,7 +128,7 @@ public:
                        [[maybe_unused]] std::source_location where = std::source_location::current())
         : rank_(rank) {
         rank_checker::check_rank(rank, this, name, order, where);
-        rank_checker::push_rank(rank, this, name, order, false, where);
+        rank_checker::push_rank(rank, {this, name}, order, false, where);
     }
     ~RankGuard() { rank_checker::pop_rank(rank_, this); }
     RankGuard(const RankGuard&) = delete;

@@ -30,6 +30,7 @@ struct Thread::State {
     std::string name;
     std::function<void()> body;
     Scheduler* scheduler = nullptr;  // the one that runs this thread
+    std::source_location made;       // where; told as the place of a join at the end of a scope as well
     std::atomic<bool> finished{false};
     pthread_t native{};
 };
@@ -59,6 +60,7 @@ Result<Thread> Thread::start(std::string name, std::function<void()> body, std::
     State& state = *thread.state_;
     state.name = std::move(name);
     state.body = std::move(body);
+    state.made = where;
     state.scheduler = scheduler_here();
     if (state.scheduler) state.scheduler->thread_created(&state, state.name);
 
@@ -86,7 +88,7 @@ Thread::Thread(std::string name, std::function<void()> body, std::source_locatio
 
 Thread& Thread::operator=(Thread&& other) noexcept {
     if (this != &other) {
-        join();
+        join_at_end();
         state_ = std::move(other.state_);
     }
     return *this;
@@ -95,11 +97,15 @@ Thread& Thread::operator=(Thread&& other) noexcept {
 void Thread::join(std::source_location where) {
     if (!state_) return;
     if (Scheduler* s = scheduler_here(); s && s == state_->scheduler) [[unlikely]]
-        while (!state_->finished.load()) s->block(state_.get(), "join", where);
+        while (!state_->finished.load()) s->block(state_.get(), "join", {state_.get(), "end of the thread"}, where);
     pthread_join(state_->native, nullptr);
     if (Scheduler* s = scheduler()) [[unlikely]]
         s->forget(state_.get());
     state_.reset();
+}
+
+void Thread::join_at_end() {
+    if (state_) join(state_->made);
 }
 
 namespace this_thread {
@@ -114,7 +120,7 @@ void sleep(std::chrono::nanoseconds duration, std::source_location where) {
     if (duration <= std::chrono::nanoseconds::zero()) return;
     if (Scheduler* s = scheduler_here()) [[unlikely]] {
         const char nobody_wakes = 0;  // an address that no one else knows
-        s->wait_timed(&nobody_wakes, "sleep", duration, where);
+        s->wait_timed(&nobody_wakes, "sleep", {}, duration, where);
         return;
     }
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration);

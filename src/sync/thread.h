@@ -25,7 +25,7 @@ public:
     static Result<Thread> start(std::string name, std::function<void()> body,
                                 std::source_location where = std::source_location::current());
 
-    ~Thread() { join(); }
+    ~Thread() { join_at_end(); }
     Thread(Thread&&) noexcept = default;
     Thread& operator=(Thread&& other) noexcept;
 
@@ -41,6 +41,7 @@ private:
         void operator()(State* state) const;
     };
     static void* run(void* state);
+    void join_at_end();
 
     std::unique_ptr<State, Deleter> state_;
 };

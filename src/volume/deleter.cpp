@@ -2,6 +2,7 @@
 
 #include "file/file_io.h"
 #include "sync/atomic_point.h"
+#include "sync/holding.h"
 
 #include <utility>
 
@@ -75,10 +76,12 @@ void Deleter::destroy(InodeRef inode) {
 void Deleter::run() {
     MutexLock guard(lock_);
     for (;;) {
+        note_given_up(&done_);
         idle_ = true;
         while (doomed_.empty() && !stop_) changed_.wait(lock_);
         idle_ = false;
         if (doomed_.empty()) return;
+        note_held(deletions(), SourceLocation::current());
         pausing_ = true;
         changed_.wait_for(lock_, patience, [this] { return hurry_ || stop_; });
         pausing_ = hurry_ = false;
@@ -103,7 +106,7 @@ void Deleter::finish() {
     if (thread_.joinable()) {
         while (done_ < last) {
             if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
-            changed_.wait(lock_);
+            changed_.wait(lock_, deletions());
         }
         return;
     }

@@ -29,6 +29,7 @@ private:
     void run();
     void queue(InodeRef inode);
     void destroy(InodeRef inode);
+    Holdable deletions() const { return {&done_, "deletions"}; }
 
     FsContext& fs_;
     InodeTable& inodes_;

@@ -2,6 +2,7 @@
 
 #include "file/file_io.h"
 #include "sync/atomic_point.h"
+#include "sync/holding.h"
 
 #include <chrono>
 
@@ -64,11 +65,12 @@ void Flusher::finish_pass() {
 
 void Flusher::leave() {
     MutexLock guard(lock_);
-    while (in_pass_) changed_.wait(lock_);
+    while (in_pass_) changed_.wait(lock_, pass());
 }
 
 void Flusher::end_pass() {
     MutexLock guard(lock_);
+    note_given_up(&in_pass_);
     in_pass_ = false;
     ++passes_;
     changed_.notify_all();
@@ -120,6 +122,7 @@ void Flusher::run() {
             if (!stop_ && !woken_) changed_.wait_for(lock_, period);
             if (stop_) return;
             pressed = std::exchange(woken_, false) || pressed;
+            note_held(pass(), SourceLocation::current());
             in_pass_ = true;
         }
         // Who closes the gate waits for the end of a pass that has begun by then.

@@ -30,6 +30,7 @@ public:
 private:
     void run();
     void end_pass();
+    Holdable pass() const { return {&in_pass_, "pass of the flusher"}; }
 
     FsContext& fs_;
     InodeTable& inodes_;

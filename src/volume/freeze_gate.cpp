@@ -1,40 +1,46 @@
 #include "volume/freeze_gate.h"
 
+#include "sync/holding.h"
+
 #include <utility>
 
 namespace uext4 {
 
-void FreezeGate::enter() {
-    MutexLock guard(lock_);
-    while (state_ != State::open) changed_.wait(lock_);
-    come_in();
+void FreezeGate::enter(SourceLocation where) {
+    rank_checker::check_rank(Rank::Freeze, this, "freeze gate", 0, where);
+    MutexLock guard(lock_, where);
+    while (state_ != State::open) changed_.wait(lock_, opening(), where);
+    come_in(0, where);
 }
 
-void FreezeGate::enter_inner() {
-    MutexLock guard(lock_);
-    while (state_ == State::sealed || state_ == State::frozen) changed_.wait(lock_);
-    come_in();
+void FreezeGate::enter_inner(SourceLocation where) {
+    rank_checker::check_rank(Rank::Freeze, this, "freeze gate", 1, where);
+    MutexLock guard(lock_, where);
+    while (state_ == State::sealed || state_ == State::frozen) changed_.wait(lock_, opening(), where);
+    come_in(1, where);
 }
 
-bool FreezeGate::try_enter() {
-    MutexLock guard(lock_);
+bool FreezeGate::try_enter(SourceLocation where) {
+    MutexLock guard(lock_, where);
     if (state_ != State::open) return false;
-    come_in();
+    come_in(0, where);
     return true;
 }
 
-bool FreezeGate::enter_unless_frozen() {
-    MutexLock guard(lock_);
-    while (state_ == State::closed || state_ == State::sealed) changed_.wait(lock_);
+bool FreezeGate::enter_unless_frozen(SourceLocation where) {
+    rank_checker::check_rank(Rank::Freeze, this, "freeze gate", 0, where);
+    MutexLock guard(lock_, where);
+    while (state_ == State::closed || state_ == State::sealed) changed_.wait(lock_, opening(), where);
     if (state_ == State::frozen) return false;
-    come_in();
+    come_in(0, where);
     return true;
 }
 
-void FreezeGate::come_in() {
+void FreezeGate::come_in(std::uint64_t order, SourceLocation where) {
+    rank_checker::push_rank(Rank::Freeze, inside(), order, false, where);
     ++inside_;
     if (std::exchange(watched_, false)) [[unlikely]]
-        entered_.notify_all();
+        entered_.notify_all(where);
 }
 
 void FreezeGate::end_watch() {
@@ -45,20 +51,23 @@ void FreezeGate::end_watch() {
 }
 
 void FreezeGate::leave() {
-    MutexLock guard(lock_);
-    if (--inside_ == 0 && state_ != State::open) changed_.notify_all();
+    const SourceLocation where = rank_checker::taken_at(this);
+    rank_checker::pop_rank(Rank::Freeze, this);
+    MutexLock guard(lock_, where);
+    if (--inside_ == 0 && state_ != State::open) changed_.notify_all(where);
 }
 
-void FreezeGate::close() {
-    MutexLock guard(lock_);
+void FreezeGate::close(SourceLocation where) {
+    MutexLock guard(lock_, where);
+    note_held(opening(), where);
     state_ = State::closed;
-    while (inside_ > 0) changed_.wait(lock_);
+    while (inside_ > 0) changed_.wait(lock_, inside(), where);
 }
 
-void FreezeGate::seal() {
-    MutexLock guard(lock_);
+void FreezeGate::seal(SourceLocation where) {
+    MutexLock guard(lock_, where);
     state_ = State::sealed;
-    while (inside_ > 0) changed_.wait(lock_);
+    while (inside_ > 0) changed_.wait(lock_, inside(), where);
 }
 
 void FreezeGate::all_is_durable() {
@@ -69,6 +78,7 @@ void FreezeGate::all_is_durable() {
 
 void FreezeGate::open() {
     MutexLock guard(lock_);
+    note_given_up(&changed_);
     state_ = State::open;
     changed_.notify_all();
 }

@@ -6,7 +6,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <optional>
 
 namespace uext4 {
 
@@ -15,21 +14,22 @@ public:
     // An operation inside the gate; waits while it is closed. Holds rank Freeze.
     class Pass {
     public:
-        explicit Pass(FreezeGate& gate) : gate_(&gate), rank_(Rank::Freeze, "freeze gate") { gate_->enter(); }
+        explicit Pass(FreezeGate& gate, SourceLocation where = SourceLocation::current()) : gate_(&gate) {
+            gate_->enter(where);
+        }
         ~Pass() { gate_->leave(); }
         Pass(const Pass&) = delete;
         Pass& operator=(const Pass&) = delete;
 
     private:
         FreezeGate* gate_;
-        RankGuard rank_;
     };
 
     // What operations have left to be done, which a freeze waits for when nobody else is inside any more.
     class InnerPass {
     public:
-        explicit InnerPass(FreezeGate& gate) : gate_(&gate), rank_(Rank::Freeze, "freeze gate", 1) {
-            gate_->enter_inner();
+        explicit InnerPass(FreezeGate& gate, SourceLocation where = SourceLocation::current()) : gate_(&gate) {
+            gate_->enter_inner(where);
         }
         ~InnerPass() { gate_->leave(); }
         InnerPass(const InnerPass&) = delete;
@@ -37,15 +37,13 @@ public:
 
     private:
         FreezeGate* gate_;
-        RankGuard rank_;
     };
 
     // The same without waiting: false while it is closed.
     class TryPass {
     public:
-        explicit TryPass(FreezeGate& gate) : gate_(gate.try_enter() ? &gate : nullptr) {
-            if (gate_) rank_.emplace(Rank::Freeze, "freeze gate");
-        }
+        explicit TryPass(FreezeGate& gate, SourceLocation where = SourceLocation::current())
+            : gate_(gate.try_enter(where) ? &gate : nullptr) {}
         ~TryPass() {
             if (gate_) gate_->leave();
         }
@@ -55,16 +53,14 @@ public:
 
     private:
         FreezeGate* gate_;
-        std::optional<RankGuard> rank_;
     };
 
     // For who makes something durable: false where the file system is frozen, for there all is durable, and who waited
     // for the thaw could be the one who was to thaw. Waits only for a freeze that is on its way.
     class SyncPass {
     public:
-        explicit SyncPass(FreezeGate& gate) : gate_(gate.enter_unless_frozen() ? &gate : nullptr) {
-            if (gate_) rank_.emplace(Rank::Freeze, "freeze gate");
-        }
+        explicit SyncPass(FreezeGate& gate, SourceLocation where = SourceLocation::current())
+            : gate_(gate.enter_unless_frozen(where) ? &gate : nullptr) {}
         ~SyncPass() {
             if (gate_) gate_->leave();
         }
@@ -74,12 +70,12 @@ public:
 
     private:
         FreezeGate* gate_;
-        std::optional<RankGuard> rank_;
     };
 
-    void close();           // waits until nobody is inside; InnerPass is let in still
-    void seal();            // after close(): that is not, either
-    void all_is_durable();  // after seal(): the file system is frozen
+    // Waits until nobody is inside; InnerPass is let in still.
+    void close(SourceLocation where = SourceLocation::current());
+    void seal(SourceLocation where = SourceLocation::current());  // after close(): that is not, either
+    void all_is_durable();                                        // after seal(): the file system is frozen
     void open();
     bool closed() const;
     // How often who waits for something else looks whether it has closed.
@@ -98,12 +94,15 @@ public:
 
 private:
     enum class State : std::uint8_t { open, closed, sealed, frozen };
-    void enter();
-    void enter_inner();
-    bool try_enter();
-    bool enter_unless_frozen();
+    void enter(SourceLocation where);
+    void enter_inner(SourceLocation where);
+    bool try_enter(SourceLocation where);
+    bool enter_unless_frozen(SourceLocation where);
     void leave();
-    void come_in() UEXT4_REQUIRES(lock_);
+    void come_in(std::uint64_t order, SourceLocation where) UEXT4_REQUIRES(lock_);
+    // Two that are held: those inside keep a freeze from going on, and who closes the gate keeps others out.
+    Holdable inside() const { return {this, "freeze gate"}; }
+    Holdable opening() const { return {&changed_, "opening of the freeze gate"}; }
 
     mutable Mutex lock_{Rank::Leaf, "FreezeGate"};
     CondVar changed_{"freeze gate"};

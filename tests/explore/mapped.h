@@ -25,41 +25,48 @@ public:
     Mapped(const Mapped&) = delete;
 
     Result<void> try_store(std::uint64_t at, std::size_t length, char fill,
-                           SimulatedMaps::Source source = SimulatedMaps::Source::program) {
+                           SimulatedMaps::Source source = SimulatedMaps::Source::program,
+                           SourceLocation where = SourceLocation::current()) {
         const std::string bytes(length, fill);
-        return maps_.store(*map_, at, std::as_bytes(std::span(bytes)), source);
+        return maps_.store(*map_, at, std::as_bytes(std::span(bytes)), source, where);
     }
     void store(std::uint64_t at, std::size_t length, char fill,
-               SimulatedMaps::Source source = SimulatedMaps::Source::program) {
-        w_.expect(try_store(at, length, fill, source), "a store through the map");
+               SimulatedMaps::Source source = SimulatedMaps::Source::program,
+               SourceLocation where = SourceLocation::current()) {
+        w_.expect(try_store(at, length, fill, source, where), "a store through the map");
     }
-    std::string load(std::uint64_t at, std::size_t length) {
+    std::string load(std::uint64_t at, std::size_t length, SourceLocation where = SourceLocation::current()) {
         std::string bytes(length, '?');
-        w_.expect(maps_.load(*map_, at, std::as_writable_bytes(std::span(bytes))), "a load through the map");
+        w_.expect(
+            maps_.load(*map_, at, std::as_writable_bytes(std::span(bytes)), SimulatedMaps::Source::program, where),
+            "a load through the map");
         return bytes;
     }
     // As write(2) whose memory is this map: the lock of the call is held while the memory is touched.
-    void write_from(std::uint64_t at, std::size_t length, std::uint64_t offset) {
+    void write_from(std::uint64_t at, std::size_t length, std::uint64_t offset,
+                    SourceLocation where = SourceLocation::current()) {
         Inode& inode = file_->inode();
-        const UniqueWriteLock call(inode.call);
-        const std::string bytes = load(at, length);
-        const FreezeGate::Pass pass(w_.fs().volume().gate());
+        const UniqueWriteLock call(inode.call, where);
+        const std::string bytes = load(at, length, where);
+        const FreezeGate::Pass pass(w_.fs().volume().gate(), where);
         const Written done =
             w_.expect(write_file(inode, offset, std::as_bytes(std::span(bytes)), {}), "a write from the map");
         w_.require(done.count == length, "a short write");
     }
     // As read(2) with O_DIRECT into this map: the lock of the call is held until what was read is stored. The store's
     // faults are the kernel's, which come once.
-    void read_direct_into(std::uint64_t offset, std::size_t length, std::uint64_t at) {
+    void read_direct_into(std::uint64_t offset, std::size_t length, std::uint64_t at,
+                          SourceLocation where = SourceLocation::current()) {
         struct alignas(4096) Page {
             std::byte bytes[4096];
         };
         Inode& inode = file_->inode();
-        const UniqueReadLock call(inode.call);
+        const UniqueReadLock call(inode.call, where);
         std::vector<Page> pages((length + 4095) / 4096);
         const Bytes bytes(pages.front().bytes, length);
         const std::size_t n = w_.expect(read_direct(inode, offset, bytes), "a direct read");
-        w_.expect(maps_.store(*map_, at, bytes.first(n), SimulatedMaps::Source::once), "a direct read into the map");
+        w_.expect(maps_.store(*map_, at, bytes.first(n), SimulatedMaps::Source::once, where),
+                  "a direct read into the map");
     }
     // Where the device may fail: false when what was stored could not be written back, and is lost with the map.
     bool end() {

@@ -15,8 +15,8 @@ namespace uext4::explore {
 
 enum class Failure : std::uint8_t {
     none,
-    deadlock,     // nobody can run, somebody waits for a lock
-    lost_wakeup,  // nobody can run, everybody waits for a condition
+    deadlock,     // nobody can run, and some wait in a circle for what the next one holds
+    lost_wakeup,  // nobody can run, and there is no such circle: a signal is missing
     livelock,     // the bound on the steps of one schedule
     lock_order,   // or another assertion: the process aborted
     crash,        // a signal

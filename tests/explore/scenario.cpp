@@ -148,7 +148,8 @@ void World::check_image() {
 void World::run(std::vector<Body> bodies) {
     if (!scheduler_) wrong("nothing to run while the image is made");
     std::vector<Thread> threads;
-    for (Body& body : bodies) threads.emplace_back("t:" + body.name, std::move(body.run));
+    for (Body& body : bodies)
+        threads.emplace_back("t:" + body.name, std::move(body.run), std::source_location::current());
     scheduler_->set_quiet(false);
     for (Thread& thread : threads) thread.join();
     scheduler_->set_quiet(true);

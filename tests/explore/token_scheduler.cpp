@@ -198,42 +198,59 @@ void TokenScheduler::note(const Task& task, std::uint8_t kind, const char* what,
 // not what the main thread does, which waits for the others' ends.
 bool TokenScheduler::is_contention(const Task& me, const void* resource, std::string_view what) const {
     if (quiet_ || me.number == 0) return false;
-    if (me.wanted == resource) return !what.starts_with("SimulatedMaps");
+    if (me.about_to == resource) return !what.starts_with("SimulatedMaps");
     return me.counts && (what == "folio" || what.starts_with("freeze gate"));
 }
 
 void TokenScheduler::point(Point kind, const void* resource, const char* what, std::source_location where) {
-    self()->wanted = kind == Point::Lock ? resource : nullptr;
+    self()->about_to = kind == Point::Lock ? resource : nullptr;
     if (kind == Point::Custom) atomic_reached(static_cast<std::uint8_t>(kind), what, where);
     else step_taken(static_cast<std::uint8_t>(kind), what, where);
     reschedule(true, kind == Point::Yield);
 }
 
-void TokenScheduler::enter_wait(const void* resource, const char* what, std::source_location where) {
+void TokenScheduler::enter_wait(const void* resource, const char* what, const Holdable& wanted,
+                                std::source_location where) {
     Task& me = *self();
     step_taken(event_block, what, where);
     if (is_contention(me, resource, what)) ++waits_;
-    me.wanted = nullptr;  // once for each time that it is wanted
+    me.about_to = nullptr;  // once for each time that it is wanted
     me.waits_for = resource;
+    me.wants = wanted;
     me.held = held_ranks();
 }
 
-void TokenScheduler::block(const void* resource, const char* what, std::source_location where) {
-    enter_wait(resource, what, where);
-    reschedule(false, false);
+void TokenScheduler::leave_wait() {
     self()->held.clear();
+    self()->wants = {};
 }
 
-bool TokenScheduler::wait_timed(const void* resource, const char* what, std::chrono::nanoseconds timeout,
-                                std::source_location where) {
+void TokenScheduler::block(const void* resource, const char* what, const Holdable& wanted, std::source_location where) {
+    enter_wait(resource, what, wanted, where);
+    reschedule(false, false);
+    leave_wait();
+}
+
+bool TokenScheduler::wait_timed(const void* resource, const char* what, const Holdable& wanted,
+                                std::chrono::nanoseconds timeout, std::source_location where) {
     Task& me = *self();
-    enter_wait(resource, what, where);
+    enter_wait(resource, what, wanted, where);
     me.deadline = now_ + timeout;
     me.timed_out = false;
     reschedule(false, false);
     me.deadline.reset();
-    me.held.clear();
+    leave_wait();
     return !me.timed_out;
+}
+
+void TokenScheduler::held(const Holdable& what, std::source_location where) { held_.push_back({what, self(), where}); }
+
+void TokenScheduler::given_up(const void* address) {
+    std::erase_if(held_, [&](const Held& h) { return h.what.address == address; });
+}
+
+void TokenScheduler::forget(const void* resource) {
+    if (self()) given_up(resource);
 }
 
 void TokenScheduler::wake(const void* resource) {
@@ -277,6 +294,7 @@ void TokenScheduler::thread_exiting(const void* thread) {
     Task& me = *self();
     step_taken(event_exit, me.name.c_str(), std::source_location::current());
     me.finished = true;
+    me.held = held_ranks();
     {
         std::lock_guard guard(tasks_lock_);
         by_thread_.erase(thread);
@@ -302,37 +320,103 @@ std::span<char> TokenScheduler::tell_turn(std::span<char> out) const {
     return put(put(out, ":"), task->where.line());
 }
 
-std::string TokenScheduler::describe_threads() const {
-    std::string text;
+std::vector<TokenScheduler::Holder> TokenScheduler::holders_of(const Holdable& wanted) const {
+    std::vector<Holder> holders;
+    if (!wanted.address) return holders;
+    if (const auto thread = by_thread_.find(wanted.address); thread != by_thread_.end())
+        return {{thread->second, std::nullopt}};
+    for (const auto& task : tasks_)
+        for (const HeldRank& h : task->held)
+            if (h.address == wanted.address) holders.push_back({task.get(), h.where});
+    for (const Held& h : held_)
+        if (h.what.address == wanted.address) holders.push_back({h.by, h.where});
+    return holders;
+}
+
+// Breadth first: no shorter one goes through this thread.
+std::vector<const TokenScheduler::Task*> TokenScheduler::circle_from(const Task& first) const {
+    std::map<const Task*, const Task*> met_from;  // who waits for it
+    std::vector<const Task*> queue = {&first};
+    for (std::size_t at = 0; at < queue.size(); ++at) {
+        if (!queue[at]->waits_for) continue;
+        for (const Holder& holder : holders_of(queue[at]->wants)) {
+            if (!met_from.try_emplace(holder.task, queue[at]).second) continue;
+            if (holder.task != &first) {
+                queue.push_back(holder.task);
+                continue;
+            }
+            std::vector<const Task*> circle;
+            for (const Task* task = queue[at];; task = met_from.at(task)) {
+                circle.insert(circle.begin(), task);
+                if (task == &first) return circle;
+            }
+        }
+    }
+    return {};
+}
+
+std::vector<const TokenScheduler::Task*> TokenScheduler::circle() const {
+    std::vector<const Task*> shortest;
     for (const auto& task : tasks_) {
-        if (task->finished) continue;
-        text += fmt::format("  thread {} {}: ", task->number, task->name);
-        if (!task->waits_for) {
-            text += fmt::format("can run, at {} \"{}\"\n", place(task->where), task->what);
+        auto one = circle_from(*task);
+        if (!one.empty() && (shortest.empty() || one.size() < shortest.size())) shortest = std::move(one);
+    }
+    return shortest;
+}
+
+std::string TokenScheduler::describe_wait(const Task& task) const {
+    const Holdable& w = task.wants;
+    std::string text = fmt::format("thread {} {} wants {} at {}", task.number, task.name,
+                                   w.address ? w.text() : fmt::format("\"{}\"", task.what), place(task.where));
+    for (const Holder& holder : holders_of(w)) {
+        if (!holder.since) {
+            text += fmt::format(", which is thread {} {}", holder.task->number, holder.task->name);
             continue;
         }
-        text += fmt::format("wants \"{}\" at {}", task->what, place(task->where));
-        for (const auto& other : tasks_)
-            for (const HeldRank& h : other->held)
-                if (!other->finished && h.address == task->waits_for)
-                    text += fmt::format(", held by thread {} {} since {}", other->number, other->name, place(h.where));
-        text += task->deadline ? " (with a limit)\n" : "\n";
-        for (const HeldRank& h : task->held)
-            text += fmt::format("      holds {} \"{}\" order {}{} since {}\n", rank_name(h.rank), h.name, h.order,
-                                h.shared ? " shared" : "", place(h.where));
+        if (holder.task == &task) text += ", held by itself";
+        else text += fmt::format(", held by thread {} {}", holder.task->number, holder.task->name);
+        text += fmt::format("{} since {}", holder.task->finished ? ", which has ended," : "", place(*holder.since));
+    }
+    return text + (task.deadline ? " (with a limit)\n" : "\n");
+}
+
+std::string TokenScheduler::describe_threads() const {
+    std::string text;
+    const auto describe_held = [&](std::string_view rank, const Holdable& what, std::string_view how,
+                                   const std::source_location& where) {
+        text += fmt::format("      holds {}{}{} since {}\n", rank, what.text(), how, place(where));
+    };
+    for (const auto& task : tasks_) {
+        if (task->finished) continue;
+        if (task->waits_for) text += "  " + describe_wait(*task);
+        else
+            text += fmt::format("  thread {} {} can run, at {} \"{}\"\n", task->number, task->name, place(task->where),
+                                task->what ? task->what : "");
+        const bool runs = task.get() == self() && !task->waits_for;
+        for (const HeldRank& h : runs ? held_ranks() : task->held) {
+            const std::string order = h.order == 0 || h.order == h.number ? "" : fmt::format(" order {}", h.order);
+            describe_held(fmt::format("{} ", rank_name(h.rank)), h.holdable(), order + (h.shared ? " shared" : ""),
+                          h.where);
+        }
+        for (const Held& h : held_)
+            if (h.by == task.get()) describe_held("", h.what, "", h.where);
     }
     return text;
 }
 
+// Whoever waits for others waits for all of them, so one circle is enough to hold up everybody in it.
 void TokenScheduler::nobody_can_run() {
-    bool lock = false;
-    for (const auto& task : tasks_)
-        for (const auto& other : tasks_)
-            if (!task->finished && !other->finished && task->waits_for && task != other)
-                lock = lock || std::ranges::any_of(other->held,
-                                                   [&](const HeldRank& h) { return h.address == task->waits_for; });
     const char* how = idle_timers_ > idle_timer_limit ? "only timers go on" : "no thread can run";
-    fail(lock ? Failure::deadlock : Failure::lost_wakeup, fmt::format("{}:\n{}", how, describe_threads()));
+    const std::vector<const Task*> waiting = circle();
+    if (waiting.empty())
+        fail(Failure::lost_wakeup,
+             fmt::format("{}, and none wait for each other: a signal is missing\nall threads:\n{}", how,
+                         describe_threads()));
+    std::string text = waiting.size() == 1
+                           ? fmt::format("{}, one waits for itself:\n", how)
+                           : fmt::format("{}, {} wait for each other in a circle:\n", how, waiting.size());
+    for (const Task* task : waiting) text += "  " + describe_wait(*task);
+    fail(Failure::deadlock, fmt::format("{}all threads:\n{}", text, describe_threads()));
 }
 
 void TokenScheduler::save_choices() { shared_.counters.steps += step_; }

@@ -51,11 +51,14 @@ public:
 
     bool manages_this_thread() const override;
     void point(Point kind, const void* resource, const char* what, std::source_location where) override;
-    void block(const void* resource, const char* what, std::source_location where) override;
-    bool wait_timed(const void* resource, const char* what, std::chrono::nanoseconds timeout,
+    void block(const void* resource, const char* what, const Holdable& wanted, std::source_location where) override;
+    bool wait_timed(const void* resource, const char* what, const Holdable& wanted, std::chrono::nanoseconds timeout,
                     std::source_location where) override;
     void wake(const void* resource) override;
     void wake_one(const void* resource) override;
+    void held(const Holdable& what, std::source_location where) override;
+    void given_up(const void* address) override;
+    void forget(const void* resource) override;
     std::chrono::nanoseconds now() const override { return now_; }
     void thread_created(const void* thread, const std::string& name) override;
     void thread_not_created(const void* thread) override;
@@ -72,8 +75,20 @@ private:
         const char* what = "";
         std::source_location where;
         std::optional<std::chrono::nanoseconds> deadline;
-        std::vector<HeldRank> held;
-        const void* wanted = nullptr;  // the lock that it is about to take
+        std::vector<HeldRank> held;      // while it waits, and when it has ended
+        Holdable wants;                  // what it waits to be given up
+        const void* about_to = nullptr;  // the lock that it is about to take
+    };
+    // What a thread has without a rank.
+    struct Held {
+        Holdable what;
+        const Task* by;
+        std::source_location where;
+    };
+    // For whom a thread waits.
+    struct Holder {
+        const Task* task;
+        std::optional<std::source_location> since;  // nothing when the thread itself is waited for
     };
     static Task*& self();
     bool is_contention(const Task& me, const void* resource, std::string_view what) const;
@@ -85,7 +100,8 @@ private:
     Task& choose(bool stays, bool yields);
     void run_timer(Task& task);
     void advance(Task& next);
-    void enter_wait(const void* resource, const char* what, std::source_location where);
+    void enter_wait(const void* resource, const char* what, const Holdable& wanted, std::source_location where);
+    void leave_wait();
     void step_taken(std::uint8_t kind, const char* what, const std::source_location& where);
     void atomic_reached(std::uint8_t kind, const char* what, const std::source_location& where);
     void note(const Task& task, std::uint8_t kind, const char* what, const std::source_location& where);
@@ -93,6 +109,11 @@ private:
     // The picker's choice among `candidates_`; remembered when it is not `standard`.
     int pick(Chosen kind, bool stays, bool yields, int standard);
     [[noreturn]] void nobody_can_run();
+    std::vector<Holder> holders_of(const Holdable& wanted) const;
+    // The shortest circle of threads each of which waits for what the next one holds; empty when there is none.
+    std::vector<const Task*> circle() const;
+    std::vector<const Task*> circle_from(const Task& first) const;
+    std::string describe_wait(const Task& task) const;
     std::string describe_threads() const;
     std::uint16_t intern(const std::string& text);
 
@@ -104,6 +125,7 @@ private:
     std::mutex tasks_lock_;  // a thread that starts looks itself up while another one runs
     std::map<const void*, Task*> by_thread_;
     std::vector<std::unique_ptr<Task>> tasks_;
+    std::vector<Held> held_;
     std::atomic<Task*> running_ = nullptr;
     std::chrono::nanoseconds now_ = std::chrono::seconds(1);
     std::uint32_t step_ = 0, sub_ = 0, atomics_ = 0;
