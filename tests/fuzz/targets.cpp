@@ -15,7 +15,8 @@ using hostile::change, hostile::look_at, hostile::operate, hostile::places_of, h
 using Spot = hostile::Place;
 
 // One patch: u16 place, u8 field, u8 how, u64 value (little-endian). `how`, bit 0: the checksum is made right; bit 1:
-// the value is added to what is there; bit 2: only the value's low 16 bits count.
+// the value is added to what is there; bit 2: only the value's low 16 bits count; bit 3: in a logged block only the
+// log's sums are made right.
 struct Patch {
     Le16 place;
     std::uint8_t field, how;
@@ -38,7 +39,7 @@ std::shared_ptr<MemoryDevice> patched(SeedKind kind, ConstBytes input, Structure
     for (const Spot& place : places_of(kind))
         if (wanted(place, structures)) choice.push_back(&place);
     if (choice.empty()) return device;
-    std::vector<const Spot*> seals;
+    std::vector<const std::function<void(BlockDevice&)>*> seals;
     for (std::size_t n = 0; n < most_patches && (n + 1) * sizeof(Patch) <= input.size(); ++n) {
         const auto& patch = view_as<Patch>(input, n * sizeof(Patch));
         const Spot& place = *choice[patch.place % choice.size()];
@@ -47,9 +48,10 @@ std::shared_ptr<MemoryDevice> patched(SeedKind kind, ConstBytes input, Structure
         if (patch.how & 4) value &= 0xFFFF;
         if (patch.how & 2) value += read_field(*device, place, field);
         write_field(*device, place, field, value);
-        if ((patch.how & 1) && place.seal) seals.push_back(&place);
+        const auto& seal = patch.how & 8 && place.log_seal ? place.log_seal : place.seal;
+        if ((patch.how & 1) && seal) seals.push_back(&seal);
     }
-    for (const Spot* place : seals) place->seal(*device);
+    for (const auto* seal : seals) (*seal)(*device);
     return device;
 }
 
@@ -72,7 +74,7 @@ constexpr SeedKind layouts[] = {SeedKind::checksums, SeedKind::bare, SeedKind::i
                                 SeedKind::bigalloc};
 constexpr SeedKind with_extents[] = {SeedKind::checksums, SeedKind::bare};
 constexpr SeedKind with_index[] = {SeedKind::checksums, SeedKind::bare, SeedKind::indirect};
-constexpr SeedKind with_logs[] = {SeedKind::dirty_v3, SeedKind::dirty_bare};
+constexpr SeedKind with_logs[] = {SeedKind::dirty_v3, SeedKind::dirty_bare, SeedKind::dirty_v2, SeedKind::dirty_v1};
 
 void mount_and_walk(ConstBytes input) {
     const SeedKind kind = choose(layouts, input);
@@ -109,7 +111,7 @@ void operations(ConstBytes input) {
 
 constexpr Target all[] = {
     {"mount_and_walk", "any structure damaged: mount read-only, read everything, check", mount_and_walk},
-    {"journal", "logs that lie: recovery, then use", journal},
+    {"journal", "logs that lie, and what they bring home: recovery, then use", journal},
     {"extent_tree", "extent trees and inodes: read, write, remove", extent_tree},
     {"hash_tree", "hashed and linear directories: look up, add, remove", hash_tree},
     {"xattrs", "attributes and access lists in inodes and blocks", xattrs},
