@@ -74,6 +74,9 @@ constexpr SeedKind layouts[] = {SeedKind::checksums, SeedKind::bare, SeedKind::i
                                 SeedKind::bigalloc};
 constexpr SeedKind with_extents[] = {SeedKind::checksums, SeedKind::bare};
 constexpr SeedKind with_index[] = {SeedKind::checksums, SeedKind::bare, SeedKind::indirect};
+constexpr SeedKind writable[] = {SeedKind::checksums, SeedKind::bare,        SeedKind::inline_data, SeedKind::indirect,
+                                 SeedKind::bigalloc,  SeedKind::dirty_v3,    SeedKind::dirty_bare,  SeedKind::dirty_v2,
+                                 SeedKind::dirty_v1,  SeedKind::fast_commits};
 constexpr SeedKind with_logs[] = {SeedKind::dirty_v3, SeedKind::dirty_bare, SeedKind::dirty_v2, SeedKind::dirty_v1};
 
 void mount_and_walk(ConstBytes input) {
@@ -101,7 +104,7 @@ void xattrs(ConstBytes input) {
 void inline_data(ConstBytes input) { visit_all(SeedKind::inline_data, input, {"inline", "inode", "dir", "xattr"}); }
 // The first byte: how many patches; what follows them are the operations.
 void operations(ConstBytes input) {
-    const SeedKind kind = choose(layouts, input);
+    const SeedKind kind = choose(writable, input);
     if (input.empty()) return;
     const std::size_t patches = std::to_integer<std::size_t>(input[0]) % 5 * sizeof(Patch);
     input = input.subspan(1);
