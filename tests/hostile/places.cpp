@@ -62,12 +62,13 @@ public:
         }
         for (std::uint64_t n : {std::uint64_t{2}, std::uint64_t{g_.journal_inode}})
             if (n) of_inode(InodeNr(n));
-        for (const char* path :
-             {"/plain", "/pieces", "/far", "/linear", "/linear/file1", "/linear/below", "/hashed", "/short_link",
-              "/long_link", "/device", "/attributes", "/inherits", "/late", "/grows", "/folder"}) {
+        for (const char* path : {"/plain", "/pieces", "/far", "/linear", "/linear/file1", "/linear/below", "/hashed",
+                                 "/short_link", "/long_link", "/device", "/attributes", "/inherits", "/late", "/grows",
+                                 "/folder", "/secret", "/folded"}) {
             auto inode = fs_->resolve(path, Credentials::root(), false);
             if (inode) of_inode((*inode)->number());
         }
+        if (auto secret = fs_->resolve("/secret", Credentials::root())) entries_of(**secret);
         if (g_.orphan_file_inode) orphan_file();
         for (Place& place : places_) place.home = place.at;
         if (logged_) move_into_log();
@@ -95,6 +96,15 @@ private:
         const auto fields = format::fields_of(structure);
         return add(name, std::vector<FieldDescription>(fields.begin(), fields.end()), at, std::move(words),
                    std::move(seal));
+    }
+    // What has names that nobody knows here.
+    void entries_of(Inode& directory) {
+        std::vector<InodeNr> numbers;
+        (void)fs_->read_directory(directory, 0, [&](const DirectoryEntry& entry) {
+            if (entry.name != "." && entry.name != "..") numbers.push_back(entry.inode);
+            return true;
+        });
+        for (const InodeNr number : numbers) of_inode(number);
     }
     // What the log has is changed there, and what is not may be summed up by something that is. What recovery reads
     // before it knows of the log stays a place at home as well.

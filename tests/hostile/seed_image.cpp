@@ -2,6 +2,7 @@
 
 #include "format/acl.h"
 #include "format/journal.h"
+#include "tests/hostile/ciphered_image.h"
 #include "tests/hostile/fast_commit_image.h"
 #include "tests/hostile/logged_blocks.h"
 
@@ -35,6 +36,7 @@ constexpr std::array<Recipe, seed_kind_count> recipes{{
     {"fast_commits", "metadata_csum,64bit"},
     {"dirty_v2", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit,orphan_file"},
     {"dirty_v1", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,uninit_bg,^64bit"},
+    {"ciphered", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
 }};
 
 template <class T>
@@ -154,6 +156,12 @@ Seed make_seed(SeedKind kind) {
     auto fs = must(mount_seed(device, ""));
     Filler filler(*fs);
     filler.fill(kind);
+    if (kind == SeedKind::ciphered) {
+        fill_secret(*fs);
+        must(fs->unmount());
+        cipher(device);
+        return {kind, device};
+    }
     if (dirty) {
         must(fs->sync());
         must(fs->volume().fs().journal.checkpoint_all());
