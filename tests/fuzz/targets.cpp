@@ -15,7 +15,8 @@ using hostile::change, hostile::look_at, hostile::operate, hostile::places_of, h
 using Spot = hostile::Place;
 
 // One patch: u16 place, u8 field, u8 how, u64 value (little-endian). `how`, bit 0: the checksum is made right; bit 1:
-// the value is added to what is there; bit 2: only the value's low 16 bits count.
+// the value is added to what is there; bit 2: only the value's low 16 bits count; bit 3: in a logged block only the
+// log's sums are made right.
 struct Patch {
     Le16 place;
     std::uint8_t field, how;
@@ -38,7 +39,7 @@ std::shared_ptr<MemoryDevice> patched(SeedKind kind, ConstBytes input, Structure
     for (const Spot& place : places_of(kind))
         if (wanted(place, structures)) choice.push_back(&place);
     if (choice.empty()) return device;
-    std::vector<const Spot*> seals;
+    std::vector<const std::function<void(BlockDevice&)>*> seals;
     for (std::size_t n = 0; n < most_patches && (n + 1) * sizeof(Patch) <= input.size(); ++n) {
         const auto& patch = view_as<Patch>(input, n * sizeof(Patch));
         const Spot& place = *choice[patch.place % choice.size()];
@@ -47,9 +48,10 @@ std::shared_ptr<MemoryDevice> patched(SeedKind kind, ConstBytes input, Structure
         if (patch.how & 4) value &= 0xFFFF;
         if (patch.how & 2) value += read_field(*device, place, field);
         write_field(*device, place, field, value);
-        if ((patch.how & 1) && place.seal) seals.push_back(&place);
+        const auto& seal = patch.how & 8 && place.log_seal ? place.log_seal : place.seal;
+        if ((patch.how & 1) && seal) seals.push_back(&seal);
     }
-    for (const Spot* place : seals) place->seal(*device);
+    for (const auto* seal : seals) (*seal)(*device);
     return device;
 }
 
@@ -68,14 +70,19 @@ SeedKind choose(const SeedKind (&kinds)[N], ConstBytes& input) {
     return kinds[first % N];
 }
 
-constexpr SeedKind layouts[] = {SeedKind::checksums, SeedKind::bare, SeedKind::inline_data, SeedKind::indirect,
-                                SeedKind::bigalloc};
+// Those that nobody writes to as well, or only after a wait for another host.
+constexpr SeedKind readable[] = {SeedKind::checksums, SeedKind::bare,     SeedKind::inline_data,
+                                 SeedKind::indirect,  SeedKind::bigalloc, SeedKind::protected_mmp,
+                                 SeedKind::ciphered};
 constexpr SeedKind with_extents[] = {SeedKind::checksums, SeedKind::bare};
 constexpr SeedKind with_index[] = {SeedKind::checksums, SeedKind::bare, SeedKind::indirect};
-constexpr SeedKind with_logs[] = {SeedKind::dirty_v3, SeedKind::dirty_bare};
+constexpr SeedKind writable[] = {SeedKind::checksums, SeedKind::bare,        SeedKind::inline_data, SeedKind::indirect,
+                                 SeedKind::bigalloc,  SeedKind::dirty_v3,    SeedKind::dirty_bare,  SeedKind::dirty_v2,
+                                 SeedKind::dirty_v1,  SeedKind::fast_commits};
+constexpr SeedKind with_logs[] = {SeedKind::dirty_v3, SeedKind::dirty_bare, SeedKind::dirty_v2, SeedKind::dirty_v1};
 
 void mount_and_walk(ConstBytes input) {
-    const SeedKind kind = choose(layouts, input);
+    const SeedKind kind = choose(readable, input);
     (void)look_at(patched(kind, input, {}));
 }
 void journal(ConstBytes input) {
@@ -99,7 +106,7 @@ void xattrs(ConstBytes input) {
 void inline_data(ConstBytes input) { visit_all(SeedKind::inline_data, input, {"inline", "inode", "dir", "xattr"}); }
 // The first byte: how many patches; what follows them are the operations.
 void operations(ConstBytes input) {
-    const SeedKind kind = choose(layouts, input);
+    const SeedKind kind = choose(writable, input);
     if (input.empty()) return;
     const std::size_t patches = std::to_integer<std::size_t>(input[0]) % 5 * sizeof(Patch);
     input = input.subspan(1);
@@ -109,7 +116,7 @@ void operations(ConstBytes input) {
 
 constexpr Target all[] = {
     {"mount_and_walk", "any structure damaged: mount read-only, read everything, check", mount_and_walk},
-    {"journal", "logs that lie: recovery, then use", journal},
+    {"journal", "logs that lie, and what they bring home: recovery, then use", journal},
     {"extent_tree", "extent trees and inodes: read, write, remove", extent_tree},
     {"hash_tree", "hashed and linear directories: look up, add, remove", hash_tree},
     {"xattrs", "attributes and access lists in inodes and blocks", xattrs},

@@ -51,18 +51,18 @@ FastCommitArea FastCommitArea::find(const std::shared_ptr<MemoryDevice>& device)
     out.blocks.assign(log.end() - super.num_fc_blocks.get() + 1, log.end());
     return out;
 }
-std::vector<std::byte> FastCommitArea::read(MemoryDevice& device) const {
+std::vector<std::byte> FastCommitArea::read(BlockDevice& device) const {
     std::vector<std::byte> out(blocks.size() * block_size);
     for (std::size_t i = 0; i < blocks.size(); ++i)
         must(device.read(blocks[i] * block_size, Bytes(out).subspan(i * block_size, block_size)));
     return out;
 }
-void FastCommitArea::write(MemoryDevice& device, ConstBytes bytes) const {
+void FastCommitArea::write(BlockDevice& device, ConstBytes bytes) const {
     for (std::size_t at = 0; at < bytes.size() && at / block_size < blocks.size(); at += block_size)
         must(device.write(blocks[at / block_size] * block_size,
                           bytes.subspan(at, std::min<std::size_t>(block_size, bytes.size() - at))));
 }
-void FastCommitArea::seal(MemoryDevice& device) const {
+void FastCommitArea::seal(BlockDevice& device) const {
     std::vector<std::byte> bytes = read(device);
     test::seal_fast_commits(bytes, block_size);
     write(device, bytes);

@@ -46,9 +46,9 @@ struct FastCommitArea {
     std::uint32_t block_size = 0;
 
     static FastCommitArea find(const std::shared_ptr<MemoryDevice>& device);
-    std::vector<std::byte> read(MemoryDevice& device) const;
-    void write(MemoryDevice& device, ConstBytes bytes) const;
-    void seal(MemoryDevice& device) const;
+    std::vector<std::byte> read(BlockDevice& device) const;
+    void write(BlockDevice& device, ConstBytes bytes) const;
+    void seal(BlockDevice& device) const;
 };
 
 // A clean file system for these, and what is done in `everything_of()`: all kinds of tags in three fast commits.

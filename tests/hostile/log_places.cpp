@@ -15,8 +15,13 @@ namespace j = format::journal;
 
 class LogFinder {
 public:
-    LogFinder(FileSystem& fs, MemoryDevice& device, std::vector<Place>& places)
-        : fs_(fs), device_(device), places_(places), size_(fs.volume().geometry().block_size) {}
+    LogFinder(FileSystem& fs, MemoryDevice& device, std::shared_ptr<const LoggedBlocks> logged,
+              std::vector<Place>& places)
+        : fs_(fs),
+          device_(device),
+          logged_(std::move(logged)),
+          places_(places),
+          size_(fs.volume().geometry().block_size) {}
 
     void find() {
         InodeRef inode = *fs_.inode(InodeNr(fs_.volume().geometry().journal_inode));
@@ -33,7 +38,7 @@ public:
         if (!layout) return;
         layout_ = *layout;
         const std::uint64_t at = blocks_[0] * size_;
-        add("journal_super", Structure::journal_super, at, 0, [at](MemoryDevice& d) {
+        add("journal_super", Structure::journal_super, at, 0, [at](BlockDevice& d) {
             format::JournalSuper super;
             (void)d.read(at, std::as_writable_bytes(std::span(&super, 1)));
             super.checksum = format::journal_super_checksum(super);
@@ -63,21 +68,33 @@ private:
         return block;
     }
     void add(std::string name, Structure structure, std::uint64_t at, std::uint32_t,
-             std::function<void(MemoryDevice&)> seal) {
+             std::function<void(BlockDevice&)> seal) {
         const auto fields = format::fields_of(structure);
         add(std::move(name), std::vector<FieldDescription>(fields.begin(), fields.end()), at, std::move(seal));
     }
     void add(std::string name, std::vector<FieldDescription> fields, std::uint64_t at,
-             std::function<void(MemoryDevice&)> seal) {
-        places_.push_back({std::move(name),
-                           std::move(fields),
-                           at,
-                           {"journal"},
-                           layout_.tail_bytes() ? std::move(seal) : nullptr,
-                           true});
+             std::function<void(BlockDevice&)> seal) {
+        Place place;
+        place.structure = std::move(name);
+        place.fields = std::move(fields);
+        place.at = place.home = at;
+        place.words = {"journal"};
+        place.has_own_sum = layout_.tail_bytes() != 0 && seal;
+        if (layout_.tail_bytes()) place.seal = std::move(seal);
+        place.replayed = true;
+        places_.push_back(std::move(place));
     }
-    std::function<void(MemoryDevice&)> block_seal(std::uint32_t index) {
-        return [at = blocks_[index] * size_, size = size_, layout = layout_](MemoryDevice& d) {
+    // Any bytes that recovery brings home.
+    void add_logged(const LoggedBlocks::Image& image) {
+        add("logged_block", {{"bytes[0]", 0, 4}, {"bytes[512]", 512, 4}}, image.at * size_, nullptr);
+        Place& place = places_.back();
+        place.home = image.home * size_;
+        place.replayed = false;
+        if (logged_->has_sums())
+            place.seal = place.log_seal = [logged = logged_, &image](BlockDevice& d) { logged->seal(d, image); };
+    }
+    std::function<void(BlockDevice&)> block_seal(std::uint32_t index) {
+        return [at = blocks_[index] * size_, size = size_, layout = layout_](BlockDevice& d) {
             std::vector<std::byte> block(size);
             (void)d.read(at, block);
             format::set_journal_block_checksum(layout, block);
@@ -89,7 +106,7 @@ private:
     std::uint32_t descriptor(std::uint32_t index, const std::vector<std::byte>& block, bool wanted) {
         const std::uint64_t at = blocks_[index] * size_;
         if (wanted) add("journal_header", Structure::journal_header, at, index, block_seal(index));
-        std::uint32_t offset = sizeof(format::JournalHeader), tags = 0;
+        std::uint32_t offset = sizeof(format::JournalHeader), tags = 0, logged = 0;
         while (offset + layout_.tag_bytes() <= size_ - layout_.tail_bytes()) {
             const bool wide_tag = layout_.csum_v3();
             if (wanted && tags < 2)
@@ -98,9 +115,11 @@ private:
             const std::uint32_t flags = wide_tag ? view_as<format::JournalTag3>(ConstBytes(block), offset).flags.get()
                                                  : view_as<Be16>(ConstBytes(block), offset + 6).get();
             ++tags;
-            // What is logged: damaged contents, with the tag's checksum as it was.
-            if (wanted && tags == 1)
-                add("logged_block", {{"bytes[0]", 0, 4}, {"bytes[512]", 512, 4}}, blocks_[index + 1] * size_, nullptr);
+            const auto* image = wanted && logged_ && logged < 2 ? logged_->in_log(blocks_[index + tags]) : nullptr;
+            if (image) {
+                add_logged(*image);
+                ++logged;
+            }
             offset += layout_.tag_bytes() + (flags & j::tag_same_uuid ? 0 : 16);
             if (flags & j::tag_last) break;
         }
@@ -110,7 +129,7 @@ private:
     }
     void commit(std::uint32_t index) {
         add("journal_commit", Structure::journal_commit, blocks_[index] * size_, index,
-            [at = blocks_[index] * size_, size = size_, layout = layout_](MemoryDevice& d) {
+            [at = blocks_[index] * size_, size = size_, layout = layout_](BlockDevice& d) {
                 std::vector<std::byte> block(size);
                 (void)d.read(at, block);
                 view_as<format::JournalCommit>(Bytes(block)).checksum[0] =
@@ -127,7 +146,7 @@ private:
     // Each tag of the area: its own two fields, and what its value begins with, taken as numbers.
     void fast_commits() {
         const FastCommitArea area{{blocks_.begin() + layout_.ring_end() + 1, blocks_.end()}, size_};
-        const auto seal = [area](MemoryDevice& d) { area.seal(d); };
+        const auto seal = [area](BlockDevice& d) { area.seal(d); };
         for (const std::uint64_t block : area.blocks) {
             std::vector<std::byte> bytes(size_);
             (void)device_.read(block * size_, bytes);
@@ -142,7 +161,15 @@ private:
                     for (const FieldDescription& field : format::fields_of(Structure::inode))
                         if (field.offset + field.size <= tag.length - 4u)
                             fields.push_back({field.name, field.offset + 8, field.size, field.kind});
-                places_.push_back({"fast_commit_tag", std::move(fields), block * size_ + at, {"journal"}, seal, true});
+                Place place;
+                place.structure = "fast_commit_tag";
+                place.fields = std::move(fields);
+                place.at = place.home = block * size_ + at;
+                place.words = {"journal"};
+                place.seal = seal;
+                place.has_own_sum = true;
+                place.replayed = true;
+                places_.push_back(std::move(place));
                 at += 4u + tag.length.get();
             }
         }
@@ -151,6 +178,7 @@ private:
     static constexpr const char* words_[] = {"value[0]", "value[4]", "value[8]", "value[12]"};
     FileSystem& fs_;
     MemoryDevice& device_;
+    std::shared_ptr<const LoggedBlocks> logged_;
     std::vector<Place>& places_;
     std::uint32_t size_;
     std::vector<std::uint64_t> blocks_;
@@ -159,8 +187,9 @@ private:
 
 }  // namespace
 
-void add_log_places(FileSystem& fs, MemoryDevice& device, std::vector<Place>& places) {
-    LogFinder(fs, device, places).find();
+void add_log_places(FileSystem& fs, MemoryDevice& device, const std::shared_ptr<const LoggedBlocks>& logged,
+                    std::vector<Place>& places) {
+    LogFinder(fs, device, logged, places).find();
 }
 
 }  // namespace uext4::hostile

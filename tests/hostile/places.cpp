@@ -7,6 +7,7 @@
 #include "format/orphan.h"
 #include "format/xattr.h"
 #include "tests/hostile/log_places.h"
+#include "tests/hostile/logged_blocks.h"
 
 #include <array>
 #include <mutex>
@@ -21,7 +22,12 @@ using format::Structure;
 class Finder {
 public:
     explicit Finder(SeedKind kind) : device_(seed(kind).copy()) {
-        auto mounted = mount_seed(device_, "ro");
+        if (has_log_to_replay(kind)) {
+            logged_ = LoggedBlocks::find(device_);
+            logged_->bring_home(*device_);
+        }
+        // What fast commits say is made of the structures as they are; it has no place of its own before.
+        auto mounted = mount_seed(device_, kind == SeedKind::fast_commits ? "ro,norecovery" : "ro");
         if (!mounted) {
             fmt::print(stderr, "places: {}\n", mounted.error().what);
             std::abort();
@@ -31,13 +37,9 @@ public:
         block_.resize(g_.block_size);
     }
 
-    std::vector<Place> find(bool only_log) {
-        if (only_log) {
-            add_log_places(*fs_, *device_, places_);
-            return std::move(places_);
-        }
+    std::vector<Place> find() {
         add("superblock", Structure::superblock, format::super_offset,
-            {"superblock", "s_", "ext2", "features", "journal", "mmp"}, [](MemoryDevice& d) {
+            {"superblock", "s_", "ext2", "features", "journal", "mmp"}, [](BlockDevice& d) {
                 format::SuperBlock super;
                 (void)d.read(format::super_offset, std::as_writable_bytes(std::span(&super, 1)));
                 super.checksum = 0u;
@@ -51,7 +53,7 @@ public:
         if (g_.mmp_block) {
             const std::uint64_t at = g_.mmp_block * g_.block_size;
             const auto g = g_;
-            add("mmp", Structure::mmp, at, {"mmp block"}, [at, g](MemoryDevice& d) {
+            add("mmp", Structure::mmp, at, {"mmp block"}, [at, g](BlockDevice& d) {
                 format::MmpBlock block;
                 (void)d.read(at, std::as_writable_bytes(std::span(&block, 1)));
                 format::set_mmp_checksum(g, block);
@@ -61,30 +63,83 @@ public:
         for (std::uint64_t n : {std::uint64_t{2}, std::uint64_t{g_.journal_inode}})
             if (n) of_inode(InodeNr(n));
         for (const char* path : {"/plain", "/pieces", "/far", "/linear", "/linear/file1", "/linear/below", "/hashed",
-                                 "/short_link", "/long_link", "/device", "/attributes", "/inherits"}) {
+                                 "/short_link", "/long_link", "/device", "/attributes", "/inherits", "/late", "/grows",
+                                 "/folder", "/secret", "/folded"}) {
             auto inode = fs_->resolve(path, Credentials::root(), false);
             if (inode) of_inode((*inode)->number());
         }
+        if (auto secret = fs_->resolve("/secret", Credentials::root())) entries_of(**secret);
         if (g_.orphan_file_inode) orphan_file();
-        if (g_.journal_inode) add_log_places(*fs_, *device_, places_);
+        for (Place& place : places_) place.home = place.at;
+        if (logged_) move_into_log();
+        if (g_.journal_inode) add_log_places(*fs_, *device_, logged_, places_);
         return std::move(places_);
     }
 
 private:
     Place& add(std::string name, std::vector<FieldDescription> fields, std::uint64_t at, std::vector<std::string> words,
-               std::function<void(MemoryDevice&)> seal) {
+               std::function<void(BlockDevice&)> seal) {
         const bool sealed =
             g_.metadata_csum() || (name == "group_desc" && g_.has_ro_compat(format::ro_compat::gdt_csum));
-        places_.push_back(
-            {std::move(name), std::move(fields), at, std::move(words), sealed ? std::move(seal) : nullptr});
+        Place place;
+        place.has_own_sum = (sealed && seal) || name.ends_with("_tail");
+        place.structure = std::move(name);
+        place.fields = std::move(fields);
+        place.at = at;
+        place.words = std::move(words);
+        if (sealed) place.seal = std::move(seal);
+        places_.push_back(std::move(place));
         return places_.back();
     }
     Place& add(const std::string& name, Structure structure, std::uint64_t at, std::vector<std::string> words,
-               std::function<void(MemoryDevice&)> seal) {
+               std::function<void(BlockDevice&)> seal) {
         const auto fields = format::fields_of(structure);
         return add(name, std::vector<FieldDescription>(fields.begin(), fields.end()), at, std::move(words),
                    std::move(seal));
     }
+    // What has names that nobody knows here.
+    void entries_of(Inode& directory) {
+        std::vector<InodeNr> numbers;
+        (void)fs_->read_directory(directory, 0, [&](const DirectoryEntry& entry) {
+            if (entry.name != "." && entry.name != "..") numbers.push_back(entry.inode);
+            return true;
+        });
+        for (const InodeNr number : numbers) of_inode(number);
+    }
+    // What the log has is changed there, and what is not may be summed up by something that is. What recovery reads
+    // before it knows of the log stays a place at home as well.
+    void move_into_log() {
+        std::vector<Place> moved;
+        for (Place& place : places_) {
+            const LoggedBlocks::Image* image = logged_->of_home(place.home / g_.block_size);
+            const bool finds_log = place.structure == "superblock" || place.structure == "group_desc" ||
+                                   place.words.front() == fmt::format("inode {}", g_.journal_inode);
+            if (image && finds_log) {
+                moved.push_back(place);
+                moved.back().replayed = true;
+            }
+            place.seal = seal_of_logged(image, place.seal);
+            if (image) {
+                place.at = logged_->byte_in_log(place.home);
+                if (logged_->has_sums())
+                    place.log_seal = [logged = logged_, image](BlockDevice& d) { logged->seal(d, *image); };
+            }
+            moved.push_back(std::move(place));
+        }
+        places_ = std::move(moved);
+    }
+    std::function<void(BlockDevice&)> seal_of_logged(const LoggedBlocks::Image* image,
+                                                     std::function<void(BlockDevice&)> own) {
+        const bool sums_image = image && logged_->has_sums();
+        if (!own && !sums_image) return nullptr;
+        return [logged = logged_, image, own = std::move(own)](BlockDevice& d) {
+            ReplayedView view(d, *logged);
+            if (own) own(view);
+            view.seal();
+            if (image) logged->seal(d, *image);
+        };
+    }
+
     ConstBytes load(std::uint64_t block) {
         (void)device_->read(block * g_.block_size, block_);
         return block_;
@@ -92,7 +147,7 @@ private:
     // Changes a block in place.
     template <class Change>
     auto on_block(std::uint64_t block, Change change) {
-        return [block, size = g_.block_size, change](MemoryDevice& d) {
+        return [block, size = g_.block_size, change](BlockDevice& d) {
             std::vector<std::byte> bytes(size);
             (void)d.read(block * size, bytes);
             change(Bytes(bytes));
@@ -116,7 +171,7 @@ private:
         const format::GroupDescView view(Bytes(block_).subspan(place.offset), g_.desc_size);
         const std::uint64_t blocks = view.block_bitmap().value, inodes = view.inode_bitmap().value;
         const std::vector<FieldDescription> bits{{"bits[0]", 0, 4}, {"bits[4]", 4, 4}, {"bits[60]", 60, 4}};
-        auto seal_bitmaps = [g, n, place, blocks, inodes](MemoryDevice& d) {
+        auto seal_bitmaps = [g, n, place, blocks, inodes](BlockDevice& d) {
             std::vector<std::byte> descriptor(g.block_size), bitmap(g.block_size);
             (void)d.read(place.block.value * g.block_size, descriptor);
             format::GroupDescView v(Bytes(descriptor).subspan(place.offset), g.desc_size);
@@ -140,9 +195,9 @@ private:
         const format::GroupDescView view(Bytes(block_).subspan(place.offset), g_.desc_size);
         return view.inode_table().value * g_.block_size + std::uint64_t{g_.index_in_group(n)} * g_.inode_size;
     }
-    std::function<void(MemoryDevice&)> inode_seal(InodeNr n, std::uint64_t at) {
+    std::function<void(BlockDevice&)> inode_seal(InodeNr n, std::uint64_t at) {
         const auto g = g_;
-        return [g, n, at](MemoryDevice& d) {
+        return [g, n, at](BlockDevice& d) {
             std::vector<std::byte> raw(g.inode_size);
             (void)d.read(at, raw);
             format::set_inode_checksum(g, n, raw);
@@ -205,7 +260,7 @@ private:
     }
 
     void extent_node(std::uint64_t at, std::uint32_t bytes, const std::vector<std::string>& words,
-                     const std::function<void(MemoryDevice&)>& seal) {
+                     const std::function<void(BlockDevice&)>& seal) {
         std::vector<std::byte> node(bytes);
         (void)device_->read(at, node);
         const auto& header = view_as<format::ExtentHeader>(ConstBytes(node));
@@ -259,7 +314,7 @@ private:
     }
 
     void attributes(Inode& inode, std::uint64_t at, const std::vector<std::string>& words,
-                    const std::function<void(MemoryDevice&)>& seal) {
+                    const std::function<void(BlockDevice&)>& seal) {
         const ConstBytes raw = inode.raw();
         if (raw.size() > 128) {
             const std::uint32_t header = 128u + view_as<format::InodeDisk>(raw.first(160)).extra_isize;
@@ -282,7 +337,7 @@ private:
 
     // `area` starts where value offsets count from; the first entry lies at `first` in it.
     void entries(ConstBytes area, std::uint32_t first, std::uint64_t at, const std::vector<std::string>& words,
-                 const std::function<void(MemoryDevice&)>& seal) {
+                 const std::function<void(BlockDevice&)>& seal) {
         for (std::uint32_t offset = first; offset + 16 <= area.size();) {
             const auto& e = view_as<format::XattrEntry>(area, offset);
             if (view_as<Le32>(area, offset) == 0u) break;
@@ -311,7 +366,8 @@ private:
         add("orphan_tail", Structure::orphan_tail, at + g_.block_size - 8, {"orphan"}, seal);
     }
 
-    std::shared_ptr<MemoryDevice> device_;
+    std::shared_ptr<MemoryDevice> device_;  // with what is in its log at home
+    std::shared_ptr<const LoggedBlocks> logged_;
     std::unique_ptr<FileSystem> fs_;
     format::Geometry g_;
     std::vector<std::byte> block_;
@@ -324,9 +380,7 @@ const std::vector<Place>& places_of(SeedKind kind) {
     static std::array<std::vector<Place>, seed_kind_count> all;
     static std::array<std::once_flag, seed_kind_count> made;
     const auto index = static_cast<std::size_t>(kind);
-    // Of an image to be recovered, what is not in the log may lie elsewhere once it is.
-    const bool only_log = kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare || kind == SeedKind::fast_commits;
-    std::call_once(made[index], [&] { all[index] = Finder(kind).find(only_log); });
+    std::call_once(made[index], [&] { all[index] = Finder(kind).find(); });
     return all[index];
 }
 

@@ -14,10 +14,14 @@ struct Place {
     std::string structure;  // as format::structure_name(), or of what has no table: "orphan_entry", "acl_entry" ...
     std::vector<format::FieldDescription> fields;
     std::uint64_t at = 0;            // byte of the device where the structure starts
+    std::uint64_t home = 0;          // the same, but of what is in the log, where recovery brings it
     std::vector<std::string> words;  // an error about it holds one of these: structure and number
     // Makes every checksum right that covers it. Empty where there is none.
-    std::function<void(MemoryDevice&)> seal;
-    bool replayed = false;  // part of the log: only recovery looks at it
+    std::function<void(BlockDevice&)> seal;
+    // Of what is in a logged block: makes the log's sums right, so that the structure's own is what gives it away.
+    std::function<void(BlockDevice&)> log_seal;
+    bool has_own_sum = false;  // beside the log's
+    bool replayed = false;     // part of the log, or what it overwrites: only recovery looks at it
 };
 
 // Places of the seed, in a stable order: a few of each structure.

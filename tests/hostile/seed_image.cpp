@@ -1,7 +1,10 @@
 #include "tests/hostile/seed_image.h"
 
 #include "format/acl.h"
+#include "format/journal.h"
+#include "tests/hostile/ciphered_image.h"
 #include "tests/hostile/fast_commit_image.h"
+#include "tests/hostile/logged_blocks.h"
 
 #include <fcntl.h>
 #include <sys/sysmacros.h>
@@ -31,6 +34,9 @@ constexpr std::array<Recipe, seed_kind_count> recipes{{
     {"dirty_v3", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
     {"dirty_bare", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,^64bit"},
     {"fast_commits", "metadata_csum,64bit"},
+    {"dirty_v2", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit,orphan_file"},
+    {"dirty_v1", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,uninit_bg,^64bit"},
+    {"ciphered", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
 }};
 
 template <class T>
@@ -124,16 +130,38 @@ std::shared_ptr<MemoryDevice> formatted(const Recipe& recipe) {
     return std::shared_ptr<MemoryDevice>(std::move(loaded));
 }
 
+// An empty log that has it keeps it, where the file system's own features do not want better.
+void choose_sums(const std::shared_ptr<MemoryDevice>& device, SeedKind kind) {
+    const std::uint64_t at = log_of(device).front().first.value * 1024;
+    format::JournalSuper super;
+    must(device->read(at, std::as_writable_bytes(std::span(&super, 1))));
+    if (kind == SeedKind::dirty_v1) {
+        super.feature_compat = super.feature_compat | format::journal::compat_checksum;
+    } else {
+        super.feature_incompat = super.feature_incompat | format::journal::incompat_csum_v2;
+        super.checksum_type = format::journal::checksum_crc32c;
+        super.checksum = format::journal_super_checksum(super);
+    }
+    must(device->write(at, bytes_of(super)));
+}
+
 Seed make_seed(SeedKind kind) {
     if (kind == SeedKind::fast_commits)
         return {kind,
                 everything_of(*clean_fast_commit_image(recipes[static_cast<std::size_t>(kind)].features)).crashed()};
     std::shared_ptr<MemoryDevice> device = formatted(recipes[static_cast<std::size_t>(kind)]);
-    const bool dirty = kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare;
+    const bool dirty = has_log_to_replay(kind);
+    if (kind == SeedKind::dirty_v1 || kind == SeedKind::dirty_v2) choose_sums(device, kind);
     Seed out{kind, nullptr};
     auto fs = must(mount_seed(device, ""));
     Filler filler(*fs);
     filler.fill(kind);
+    if (kind == SeedKind::ciphered) {
+        fill_secret(*fs);
+        must(fs->unmount());
+        cipher(device);
+        return {kind, device};
+    }
     if (dirty) {
         must(fs->sync());
         must(fs->volume().fs().journal.checkpoint_all());
@@ -149,6 +177,14 @@ Seed make_seed(SeedKind kind) {
         fs->volume().finish_deletions();
         filler.write("/late", 0, 9000);
         must(fs->unlink(*linear, "file3", root, true));
+        // Blocks of every kind of tree that a file system has.
+        for (unsigned i = 0; i < 8; ++i) filler.write("/pieces", std::uint64_t{i} * 81920 + 5120, 100);
+        for (char c = 'a'; c < 'i'; ++c) filler.make(fmt::format("/hashed/{}", std::string(250, c)), S_IFREG | 0600);
+        filler.attribute("/attributes", "user.long", 280);
+        filler.acl("/attributes", "system.posix_acl_access");
+        filler.write("/orphan", 0, 3000);
+        const auto orphan = must(fs->open_path("/orphan", O_RDWR, 0, root));
+        must(fs->unlink(*top, "orphan", root, true));
         must(fs->sync());
         out.image = device->clone();
         must(fs->unmount());

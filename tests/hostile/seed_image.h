@@ -21,9 +21,17 @@ enum class SeedKind : std::uint8_t {
     dirty_v3,       // a log to recover, csum v3, with revokes
     dirty_bare,     // a log to recover, without checksums
     fast_commits,   // a log of which nothing but fast commits is to be replayed
+    dirty_v2,       // a log to recover, csum v2
+    dirty_v1,       // the same with a sum over each transaction, in a file system without checksums
+    ciphered,       // only to be read: encrypted names, directories in which case does not count
 };
-inline constexpr std::size_t seed_kind_count = static_cast<std::size_t>(SeedKind::fast_commits) + 1;
+inline constexpr std::size_t seed_kind_count = static_cast<std::size_t>(SeedKind::ciphered) + 1;
 std::string_view seed_name(SeedKind kind);
+// Whether a log of ordinary transactions is to be replayed.
+constexpr bool has_log_to_replay(SeedKind kind) {
+    return kind == SeedKind::dirty_v3 || kind == SeedKind::dirty_bare || kind == SeedKind::dirty_v2 ||
+           kind == SeedKind::dirty_v1;
+}
 
 struct Seed {
     SeedKind kind{};

@@ -27,7 +27,7 @@ bool names_a_structure(const std::string& text);
 Visit look_at(const std::shared_ptr<BlockDevice>& device);  // read-only, with check
 Visit change(const std::shared_ptr<BlockDevice>& device);   // writes, removes, unmounts; the image is changed
 
-// Operations that bytes choose, on names that the image has or not.
-Visit operate(const std::shared_ptr<BlockDevice>& device, ConstBytes program);
+// Operations that bytes choose, on names that the image has or not; with memory maps, and mounts in between.
+Visit operate(const std::shared_ptr<MemoryDevice>& device, ConstBytes program);
 
 }  // namespace uext4::hostile
