@@ -196,9 +196,12 @@ Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bo
     return {};
 }
 
-// How a write came.
+// How a write came: from the kernel's cache, long after the call; from a program's memory, beside that cache (direct);
+// or through it, as where set-id bits are to go. The last has its pages locked until the answer comes, and what it
+// holds of the file is right then: nobody may be waited for who may wait for those, least of all the kernel to forget
+// them.
 struct Origin {
-    bool from_cache, takes_set_ids;
+    bool from_cache, direct, takes_set_ids;
 };
 
 void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file, ConstBytes bytes, off_t offset,
@@ -222,7 +225,7 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     const std::size_t written = UEXT4_FUSE_TRY(request, std::move(count));
     auto reply = [request, written] { fuse_reply_write(request, written); };
     // The kernel empties its cache before it sends a direct write, and after an asynchronous one not again.
-    if (origin.from_cache || !server.inodes().take_cached_read(node, static_cast<std::uint64_t>(offset), written))
+    if (!origin.direct || !server.inodes().take_cached_read(node, static_cast<std::uint64_t>(offset), written))
         return reply();
     server.off_the_reading_thread([&server, node, offset, written, reply] {
         fuse_lowlevel_notify_inval_inode(server.session(), node, offset, static_cast<off_t>(written));
@@ -238,8 +241,10 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     // What the kernel was told before the file was opened has other blocks. (The file is open, so that the notification
     // waits for nobody: there are only attributes to drop.)
     if (server.inodes().note_write(node)) fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
-    const Origin origin = {.from_cache = info->writepage != 0, .takes_set_ids = server.takes_set_ids()};
-    const bool stood_in_for = !origin.from_cache && server.is_stood_in_for();
+    const bool from_cache = info->writepage != 0;
+    const Origin origin = {
+        .from_cache = from_cache, .direct = !from_cache && is_direct(*info), .takes_set_ids = server.takes_set_ids()};
+    const bool stood_in_for = origin.direct && server.is_stood_in_for();
     if (!server.parks() && !stood_in_for) return reply_written(request, server, node, file, bytes, offset, origin);
     auto job = [request, &server, node, &file, offset, origin,
                 copy = std::vector<std::byte>(bytes.begin(), bytes.end())] {
@@ -247,7 +252,7 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     };
     if (!server.parks()) return server.hand_on(std::move(job));
     // Who runs it after the thaw may be the deputy.
-    server.change([&server, direct = !origin.from_cache, job = std::move(job)] {
+    server.change([&server, direct = origin.direct, job = std::move(job)] {
         if (direct && server.is_stood_in_for()) server.hand_on(job);
         else job();
     });

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 
 import mounting
 from mounting import check, run
@@ -56,6 +57,37 @@ WRITE = "open(arguments[0], 'a').write('x')"
 MAKE = "open(arguments[0], 'x').close()"
 
 
+def into_cached_pages(scratch, top):
+    """Who is to take set-id bits writes through the kernel's cache, which holds its pages locked until it is answered:
+    what was read of them before is neither waited for nor stale afterwards, whether clean or still to be written."""
+    script = """
+fd = os.open(arguments[0], os.O_RDWR)
+if os.pread(fd, 20000, 0) != open(arguments[1], "rb").read(): raise SystemExit("another content")
+os.pwrite(fd, b"y" * 5000, 1000)
+if os.pread(fd, 5000, 1000) != b"y" * 5000: raise SystemExit("not what was written")
+"""
+    path, expected = top / "cached", scratch.path("expected")
+    for size, clean in ((1000, True), (10000, True), (1000, False), (10000, False)):
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"x" * size)
+        os.chmod(path, 0o6777)
+        expected.write_bytes(b"x" * size)
+        os.chmod(expected, 0o644)
+        if clean:
+            with open(path, "rb") as file:
+                os.fsync(file)
+        child = os.fork()
+        if child == 0:
+            os._exit(act_as(USER, script, path, expected)[0])
+        # Not waited for for ever: what hangs in the kernel cannot be ended.
+        limit = time.monotonic() + 60
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < limit:
+            time.sleep(0.01)
+        check(ended[0] == child and ended[1] == 0, f"a write to {size} cached bytes: {ended}")
+        check(os.stat(path).st_mode & 0o6000 == 0, f"a write to {size} cached bytes keeps set-id bits")
+        check(path.read_bytes() == (b"x" * size)[:1000] + b"y" * 5000 + (b"x" * size)[6000:], "another content")
+
+
 def served_by_root(scratch):
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
@@ -92,6 +124,7 @@ def served_by_root(scratch):
     os.chmod(top / "set-id", 0o6777)
     may(USER, "open(arguments[0], 'r+').write('y')", top / "set-id")
     check(os.stat(top / "set-id").st_mode & 0o6000 == 0, "a write keeps set-id bits")
+    into_cached_pages(scratch, top)
     # Of a program that was copied, and with the mode that the kernel remembers: it is what an exec goes by.
     for number, change in enumerate(("dd if=/dev/zero of=$0 bs=1 count=1 conv=notrunc status=none", "echo >> $0",
                                      "fallocate -l 1M $0")):
