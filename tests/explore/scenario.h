@@ -88,8 +88,9 @@ public:
     void on(std::shared_ptr<MemoryDevice> image, const std::function<void(World&)>& look);
 
     // ---- afterwards
-    void unmount();  // and checks the image
-    // No promise of space and no grant is left; statistics and bitmaps say the same.
+    void unmount();  // when all is settled; and checks the image
+    // Nothing is open, deletions have ended and all is synced: no promise of space and no grant is left, and as much can
+    // be had as is free in the descriptors, which the check of the image compares with the bitmaps.
     void require_settled();
     // For a device that may have failed: the unmount ends, well or with an error; then the device is well again, and
     // what it holds is mounted, which recovers it. True when nothing was said to have failed.
