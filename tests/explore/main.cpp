@@ -136,7 +136,15 @@ struct Sum {
     std::uint64_t schedules = 0, failures = 0;
 };
 
-int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d, Sum& sum) {
+// A failure as any other, which no schedule was needed for.
+int tell_unprepared(const Scenario& s, const Design& d, const Unprepared& why) {
+    fmt::print("{} {}: {} when its image was made\n{}\n{} {}: 0 schedules, 1 failures\n", s.name, d.name,
+               failure_name(Failure::wrong), why.text, s.name, d.name);
+    std::fflush(stdout);
+    return 1;
+}
+
+int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const Design& d, Sum& sum) try {
     const auto start = std::chrono::steady_clock::now();
     const Found found = explorer.explore({&s, &d, o.algorithm, o.schedules, o.seed});
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -156,6 +164,9 @@ int explore_one(Explorer& explorer, const Options& o, const Scenario& s, const D
     sum.failures += failed;
     if (!drawn) return 2;
     return failed ? 1 : 0;
+} catch (const Unprepared& why) {
+    ++sum.failures;
+    return tell_unprepared(s, d, why);
 }
 
 const Design* find_design(const Scenario& s, std::string_view name) {
@@ -179,7 +190,12 @@ int replay(Explorer& explorer, const Options& o) {
         fmt::print(stderr, "explore: {} names no scenario and design\n", text.substr(0, colon));
         return 2;
     }
-    const Found found = explorer.replay(*s, *d, schedule, true);
+    Found found;
+    try {
+        found = explorer.replay(*s, *d, schedule, true);
+    } catch (const Unprepared& why) {
+        return tell_unprepared(*s, *d, why);
+    }
     const bool failed = found.failure != Failure::none;
     if (failed) fmt::print("{}\n{}\n", failure_name(found.failure), found.text);
     fmt::print("where threads change:\n{}", schedule_lines(explorer.shared(), schedule));

@@ -59,8 +59,7 @@ World::~World() {
 
 void World::wrong(const std::string& text) {
     if (scheduler_) scheduler_->fail(Failure::wrong, text);
-    std::fputs(fmt::format("{}: {}\n", scenario_.name, text).c_str(), stderr);
-    std::_Exit(2);
+    throw Unprepared{text};
 }
 
 void World::mount() {

@@ -25,7 +25,13 @@ struct Aligned {
     alignas(4096) std::byte bytes[size];
 };
 
-// One run of one scenario. What goes wrong ends the run: the functions return only when all is well.
+// What went wrong when a scenario's image was made: there is no schedule yet that shows it.
+struct Unprepared {
+    std::string text;
+};
+
+// One run of one scenario. What goes wrong ends the run: the functions return only when all is well. (While the image
+// is made, they throw Unprepared.)
 class World {
 public:
     World(const Scenario& scenario, std::shared_ptr<MemoryDevice> device, TokenScheduler* scheduler)
