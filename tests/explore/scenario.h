@@ -95,8 +95,9 @@ public:
 
     // ---- afterwards
     void unmount();  // when all is settled; and checks the image
-    // Nothing is open, deletions have ended and all is synced: no promise of space and no grant is left, and as much
-    // can be had as is free in the descriptors, which the check of the image compares with the bitmaps.
+    // Nothing is open, deletions have ended and all is synced: no promise of space and no grant is left, and (unless
+    // the device may fail) as much can be had as is free in the descriptors, which the check of the image compares with
+    // the bitmaps.
     void require_settled();
     // For a device that may have failed: the unmount ends, well or with an error; then the device is well again, and
     // what it holds is mounted, which recovers it. True when nothing was said to have failed.
