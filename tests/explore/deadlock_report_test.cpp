@@ -277,8 +277,9 @@ TEST_F(DeadlockReport, IsNotOneOfALostWakeUp) {
 TEST_F(DeadlockReport, IsNotOneOfWhatAThreadLeftLocked) {
     run([](TokenScheduler&) {
         Pages pages;
+        Result<LockedFolio> left;  // outlives the thread, and what is found comes before its end
         Thread a("t:a", [&] {
-            (void)new Result<LockedFolio>(pages.file.lock(3, true));  // left: a has 3
+            left = pages.file.lock(3, true);  // left: a has 3
         });
         a.join();
         Thread b("t:b", [&] { const auto folio = pages.file.lock(3, true); });
@@ -294,7 +295,7 @@ protected:
     void SetUp() override {
         DeadlockReport::SetUp();
         const std::string path = fmt::format("/dev/shm/uext4-deadlock-{}", ::getpid());
-        const std::string command = fmt::format("mke2fs -q -F -t ext4 {} 8M", path);
+        const std::string command = fmt::format("mke2fs -q -F -t ext4 {} 8M >/dev/null", path);
         ASSERT_EQ(std::system(command.c_str()), 0);
         auto loaded = MemoryDevice::load(path);
         ::unlink(path.c_str());
