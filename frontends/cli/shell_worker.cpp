@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,70 +12,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <optional>
-#include <set>
 
 namespace uext4::cli {
-
-// ---- What is in reach.
-
-WorkerReach::WorkerReach(HostReach reach)
-    : reach_(std::move(reach)),
-      readable_(places_of(reach_.files.readable)),
-      writable_(places_of(reach_.files.writable)) {}
-
-std::vector<WorkerReach::Place> WorkerReach::places_of(const std::vector<std::string>& paths) {
-    std::vector<Place> out;
-    for (const std::string& path : paths)
-        if (struct stat st{}; ::stat(path.c_str(), &st) == 0)
-            out.push_back({path, st.st_dev, st.st_ino, S_ISDIR(st.st_mode)});
-    return out;
-}
-
-// One of them by its name, or whatever lies below a folder of them. What is not there can be given to nobody.
-bool WorkerReach::is_in(const std::string& path, const std::vector<Place>& places) {
-    struct stat st{};
-    if (::stat(path.c_str(), &st) != 0) return true;
-    const auto is = [&](const Place& place) { return place.device == st.st_dev && place.inode == st.st_ino; };
-    if (std::ranges::any_of(places, [&](const Place& place) { return is(place) && place.path == path; })) return true;
-    std::error_code error;
-    std::filesystem::path real = std::filesystem::canonical(path, error);
-    if (error) return false;
-    for (;; real = real.parent_path()) {
-        if (::stat(real.c_str(), &st) != 0) return false;
-        if (std::ranges::any_of(places, [&](const Place& place) { return is(place) && place.folder; })) return true;
-        if (!real.has_relative_path()) return false;
-    }
-}
-
-namespace {
-
-// One process has the rights for one kind of copy.
-bool is_same_kind(const HostReach& a, const HostReach& b) {
-    return a.reach == b.reach && a.files.give_away == b.files.give_away && a.files.trees == b.files.trees &&
-           a.files.special_modes == b.files.special_modes;
-}
-
-}  // namespace
-
-bool WorkerReach::covers(const HostReach& needed) const {
-    if (needed.reach == Reach::image) return true;
-    if (!is_same_kind(reach_, needed)) return false;
-    return std::ranges::all_of(needed.files.readable, [&](const auto& path) { return is_in(path, readable_); }) &&
-           std::ranges::all_of(needed.files.writable, [&](const auto& path) { return is_in(path, writable_); });
-}
-
-HostReach WorkerReach::joined(const HostReach& now, const std::vector<HostReach>& later) {
-    HostReach out = now;
-    for (auto paths : {&HostFiles::readable, &HostFiles::writable}) {
-        std::set<std::string> all((now.files.*paths).begin(), (now.files.*paths).end());
-        for (const HostReach& one : later)
-            if (is_same_kind(one, now)) all.insert((one.files.*paths).begin(), (one.files.*paths).end());
-        (out.files.*paths).assign(all.begin(), all.end());
-    }
-    return out;
-}
 
 // ---- What goes through the socket.
 
@@ -198,12 +136,14 @@ private:
     KeptMount kept_;
 };
 
-// A child that ends as a program does: what it has started to change files of the host is waited for.
+// A child that ends as a program does: what it has started to change files of the host is waited for. Negative where
+// there is none, which is told.
 template <class Work>
 pid_t start_process(Work work) {
     std::fflush(stdout);
     const pid_t parent = ::getpid();
     const pid_t child = ::fork();
+    if (child < 0) fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
     if (child != 0) return child;
     if (!belongs_to(parent)) ::_exit(impossible);
     std::exit(work());
@@ -237,8 +177,8 @@ int ShellWorker::start(HostReach reach, bool writable) {
     ::close(ends[1]);
     socket_ = ends[0];
     if (process_ < 0) {
-        fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
-        return finish(), impossible;
+        (void)finish();
+        return impossible;
     }
     const int code = ask(Request::open, {});
     if (code != fine) (void)finish();
@@ -254,7 +194,9 @@ int ShellWorker::ask(std::uint32_t kind, const std::vector<std::string>& words) 
     std::fflush(stdout);
     std::int32_t code = fine;
     if (!send_all(socket_, message) || !receive(socket_, code)) return std::max(finish(), negative);
-    return code == needs_writing || (code >= fine && code <= 255) ? code : impossible;
+    // Whoever answers may have been taken over.
+    const bool asks = code == needs_writing && kind == Request::command && !writable_;
+    return asks || (code >= fine && code <= 255) ? code : impossible;
 }
 
 int ShellWorker::prepare(const HostReach& needed, const std::function<std::vector<HostReach>()>& later) {
@@ -262,7 +204,7 @@ int ShellWorker::prepare(const HostReach& needed, const std::function<std::vecto
     const bool writable = writable_;
     const int before = finish();
     HostReach reach = needed;
-    if (needed.reach != Reach::image) reach = WorkerReach::joined(needed, later());
+    if (needed.reach != Reach::image) reach = joined_reach(needed, later());
     return std::max(before, start(std::move(reach), writable));
 }
 
@@ -279,11 +221,7 @@ int ShellWorker::enter(const std::string& directory) { return ask(Request::direc
 int ShellWorker::run_alone(const std::vector<std::string>& words) {
     const int before = finish();
     process_ = start_process([&] { return run_line(words); });
-    if (process_ < 0) {
-        fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
-        return impossible;
-    }
-    return std::max(before, finish());
+    return std::max(before, process_ < 0 ? impossible : finish());
 }
 
 int ShellWorker::finish() {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cli/session.h"
+#include "cli/worker_reach.h"
 
 #include <sys/types.h>
 
@@ -14,30 +15,6 @@
 #include <vector>
 
 namespace uext4::cli {
-
-// What it may reach of the host, as it was when it was started: others may have taken its names since.
-class WorkerReach {
-public:
-    WorkerReach() = default;
-    explicit WorkerReach(HostReach reach);
-    const HostReach& reach() const { return reach_; }
-    bool covers(const HostReach& needed) const;
-    // The same, and what others of its kind will need, which come later.
-    static HostReach joined(const HostReach& now, const std::vector<HostReach>& later);
-
-private:
-    struct Place {
-        std::string path;
-        dev_t device;
-        ino_t inode;
-        bool folder;
-    };
-    static std::vector<Place> places_of(const std::vector<std::string>& paths);
-    static bool is_in(const std::string& path, const std::vector<Place>& places);
-
-    HostReach reach_;
-    std::vector<Place> readable_, writable_;
-};
 
 class ShellWorker {
 public:
