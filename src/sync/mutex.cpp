@@ -49,7 +49,7 @@ void Mutex::assert_held([[maybe_unused]] SourceLocation where) const {
 #endif
 }
 
-SharedMutex::SharedMutex(Rank rank, const char* name, std::uint64_t order) : name_(name), order_(order), rank_(rank) {
+SharedMutex::SharedMutex(Rank rank, const char* name, std::uint64_t order) : LockIdentity(rank, name, order) {
     // The default kind lets a stream of readers starve a writer.
     pthread_rwlockattr_t attributes;
     int code = pthread_rwlockattr_init(&attributes);

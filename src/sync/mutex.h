@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sync/annotations.h"
+#include "sync/lock_identity.h"
 #include "sync/rank.h"
 #include "sync/scheduler.h"
 
@@ -17,11 +18,11 @@ namespace uext4 {
 
 using SourceLocation = std::source_location;
 
-class UEXT4_CAPABILITY("mutex") Mutex {
+class UEXT4_CAPABILITY("mutex") Mutex : public LockIdentity {
 public:
     // `order` is the key by which several of this rank are taken in ascending order; 0 for ranks of which a thread
     // holds one at a time. `name` must outlive the mutex.
-    explicit Mutex(Rank rank, const char* name, std::uint64_t order = 0) : name_(name), order_(order), rank_(rank) {}
+    explicit Mutex(Rank rank, const char* name, std::uint64_t order = 0) : LockIdentity(rank, name, order) {}
     ~Mutex();
     Mutex(const Mutex&) = delete;
     Mutex& operator=(const Mutex&) = delete;
@@ -58,26 +59,7 @@ public:
     // Aborts (in checking builds) unless the calling thread holds the mutex.
     void assert_held(SourceLocation where = SourceLocation::current()) const UEXT4_ASSERT_CAPABILITY(this);
 
-    // Only while nobody holds or wants it: an object that gets its number after it was made.
-    void set_order(std::uint64_t order) { order_ = order; }
-    // The inode whose lock it is, for reports, where the order does not say it. Before anybody wants it.
-    void set_inode([[maybe_unused]] std::uint64_t inode) {
-#if UEXT4_CHECKS
-        inode_ = inode;
-#endif
-    }
-
-    Rank rank() const { return rank_; }
-    const char* name() const { return name_; }
-    std::uint64_t order() const { return order_; }
-    Holdable holdable() const {
-        Holdable me{.address = this, .name = name_};
-        if (order_ != 0) me.number = order_;
-#if UEXT4_CHECKS
-        me.inode = inode_;
-#endif
-        return me;
-    }
+    Holdable holdable() const { return known_as(this); }
 
 private:
     friend class CondVar;
@@ -85,16 +67,10 @@ private:
     void released(SourceLocation where);
 
     std::mutex native_;
-    const char* name_;
-    std::uint64_t order_;
-    Rank rank_;
-#if UEXT4_CHECKS
-    std::uint64_t inode_ = 0;
-#endif
 };
 
 // Many readers or one writer. A waiting writer keeps new readers out, so a reader must not take it again.
-class UEXT4_CAPABILITY("shared mutex") SharedMutex {
+class UEXT4_CAPABILITY("shared mutex") SharedMutex : public LockIdentity {
 public:
     explicit SharedMutex(Rank rank, const char* name, std::uint64_t order = 0);
     ~SharedMutex();
@@ -123,37 +99,13 @@ public:
     void assert_held_shared(SourceLocation where = SourceLocation::current()) const
         UEXT4_ASSERT_SHARED_CAPABILITY(this);
 
-    void set_order(std::uint64_t order) { order_ = order; }
-    // The inode whose lock it is, for reports, where the order does not say it. Before anybody wants it.
-    void set_inode([[maybe_unused]] std::uint64_t inode) {
-#if UEXT4_CHECKS
-        inode_ = inode;
-#endif
-    }
-
-    Rank rank() const { return rank_; }
-    const char* name() const { return name_; }
-    std::uint64_t order() const { return order_; }
-    Holdable holdable() const {
-        Holdable me{.address = this, .name = name_};
-        if (order_ != 0) me.number = order_;
-#if UEXT4_CHECKS
-        me.inode = inode_;
-#endif
-        return me;
-    }
+    Holdable holdable() const { return known_as(this); }
 
 private:
     void released(SourceLocation where);
 
     pthread_rwlock_t native_;
     std::atomic<std::uint32_t> scheduled_writers_{0};  // managed threads that wait to write
-    const char* name_;
-    std::uint64_t order_;
-    Rank rank_;
-#if UEXT4_CHECKS
-    std::uint64_t inode_ = 0;
-#endif
 };
 
 // Holds a Mutex for a scope; may be given up early and taken again.

@@ -2,11 +2,11 @@
 
 #include "format/inode.h"
 #include "format/superblock.h"
+#include "tests/hostile/must.h"
 #include "tests/hostile/seed_image.h"
 
 #include <sys/stat.h>
 
-#include <cstdlib>
 #include <functional>
 
 namespace uext4::hostile {
@@ -14,15 +14,6 @@ namespace uext4::hostile {
 namespace {
 
 const Credentials root = Credentials::root();
-
-template <class T>
-T must(Result<T> result) {
-    if (!result) {
-        fmt::print(stderr, "ciphered image: {}\n", result.error().what);
-        std::abort();
-    }
-    if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 // Any bytes but the slash and zero.
 std::string cipher_text(std::size_t size, unsigned seed) {

@@ -1,6 +1,7 @@
 #include "tests/hostile/fast_commit_image.h"
 
 #include "format/superblock.h"
+#include "tests/hostile/must.h"
 #include "volume/journal_location.h"
 
 #include <fcntl.h>
@@ -16,15 +17,6 @@ namespace {
 
 namespace j = format::journal;
 const Credentials root = Credentials::root();
-
-template <class T>
-T must(Result<T> result) {
-    if (!result) {
-        fmt::print(stderr, "fast commit image: {}\n", result.error().what);
-        std::abort();
-    }
-    if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 format::SuperBlock super_of(BlockDevice& device) {
     format::SuperBlock super;

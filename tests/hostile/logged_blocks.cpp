@@ -2,25 +2,15 @@
 
 #include "format/checksum.h"
 #include "journal/log_reader.h"
+#include "tests/hostile/must.h"
 #include "tests/hostile/seed_image.h"
 #include "volume/journal_location.h"
-
-#include <cstdlib>
 
 namespace uext4::hostile {
 
 namespace {
 
 namespace j = format::journal;
-
-template <class T>
-T must(Result<T> result) {
-    if (!result) {
-        fmt::print(stderr, "log of a seed: {}\n", result.error().what);
-        std::abort();
-    }
-    if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 }  // namespace
 
@@ -116,27 +106,31 @@ void ReplayedView::seal() {
     for (const std::uint64_t home : changed_) logged_.seal(device_, *logged_.of_home(home));
 }
 
-Result<void> ReplayedView::read(std::uint64_t offset, Bytes out) {
-    const std::uint32_t size = logged_.block_size();
-    for (std::size_t done = 0; done < out.size();) {
+template <class Part>
+Result<void> ReplayedView::block_by_block(std::uint64_t offset, std::size_t size, Part part) {
+    const std::uint32_t block_size = logged_.block_size();
+    for (std::size_t done = 0; done < size;) {
         const std::uint64_t at = offset + done;
-        const std::size_t part = std::min<std::size_t>(out.size() - done, size - at % size);
-        TRY(device_.read(logged_.byte_in_log(at), out.subspan(done, part)));
-        done += part;
+        const std::size_t count = std::min<std::size_t>(size - done, block_size - at % block_size);
+        TRY(part(at, done, count));
+        done += count;
     }
     return {};
 }
 
+Result<void> ReplayedView::read(std::uint64_t offset, Bytes out) {
+    return block_by_block(offset, out.size(), [&](std::uint64_t at, std::size_t from, std::size_t count) {
+        return device_.read(logged_.byte_in_log(at), out.subspan(from, count));
+    });
+}
+
 Result<void> ReplayedView::write(std::uint64_t offset, ConstBytes in) {
-    const std::uint32_t size = logged_.block_size();
-    for (std::size_t done = 0; done < in.size();) {
-        const std::uint64_t at = offset + done;
-        const std::size_t part = std::min<std::size_t>(in.size() - done, size - at % size);
-        TRY(device_.write(logged_.byte_in_log(at), in.subspan(done, part)));
-        if (logged_.of_home(at / size)) changed_.insert(at / size);
-        done += part;
-    }
-    return {};
+    return block_by_block(offset, in.size(), [&](std::uint64_t at, std::size_t from, std::size_t count) {
+        const Result<void> written = device_.write(logged_.byte_in_log(at), in.subspan(from, count));
+        if (const std::uint64_t home = at / logged_.block_size(); written && logged_.of_home(home))
+            changed_.insert(home);
+        return written;
+    });
 }
 
 }  // namespace uext4::hostile

@@ -66,6 +66,9 @@ public:
     std::string name() const override { return device_.name(); }
 
 private:
+    template <class Part>
+    Result<void> block_by_block(std::uint64_t offset, std::size_t size, Part part);
+
     BlockDevice& device_;
     const LoggedBlocks& logged_;
     std::set<std::uint64_t> changed_;  // homes

@@ -5,6 +5,7 @@
 #include "tests/hostile/ciphered_image.h"
 #include "tests/hostile/fast_commit_image.h"
 #include "tests/hostile/logged_blocks.h"
+#include "tests/hostile/must.h"
 
 #include <fcntl.h>
 #include <sys/sysmacros.h>
@@ -38,15 +39,6 @@ constexpr std::array<Recipe, seed_kind_count> recipes{{
     {"dirty_v1", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,uninit_bg,^64bit"},
     {"ciphered", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
 }};
-
-template <class T>
-T must(Result<T> result) {
-    if (!result) {
-        fmt::print(stderr, "seed image: {}\n", result.error().what);
-        std::abort();
-    }
-    if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 std::vector<std::byte> pattern(std::size_t size, unsigned seed) {
     std::vector<std::byte> out(size);
