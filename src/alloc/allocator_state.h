@@ -6,12 +6,12 @@
 #include "alloc/lazy_table.h"
 #include "sync/condition.h"
 #include "sync/thread.h"
+#include "sync/under_way.h"
 
 #include <atomic>
 #include <deque>
 #include <functional>
 #include <optional>
-#include <set>
 #include <vector>
 
 namespace uext4 {
@@ -124,9 +124,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint64_t discards_done = 0;
     std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
     bool stop = false, discard_busy = false;
-    // Each group whose free space discard_free() has held has had a number; those that it holds.
-    std::uint64_t trims_begun = 0;
-    std::set<std::uint64_t> trims;
+    UnderWay trims;  // groups whose free space discard_free() holds
     Thread discard_thread;
 
     std::uint32_t ratio() const { return geometry.cluster_ratio; }

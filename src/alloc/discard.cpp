@@ -22,9 +22,9 @@ void Allocator::finish_discards() {
     MutexLock guard(s.discard_lock);
     // Not those that are queued from now on, which may never end.
     const std::uint64_t last = s.discards_done + s.to_discard.size() + (s.discard_busy ? 1 : 0);
-    const std::uint64_t last_trim = s.trims_begun;
-    const auto trimming = [&] { return !s.trims.empty() && *s.trims.begin() <= last_trim; };
-    while ((s.discards_done < last || trimming()) && !s.stop) s.discard_done.wait(s.discard_lock);
+    const std::uint64_t last_trim = s.trims.begun();
+    while (s.discards_done < last && !s.stop) s.discard_done.wait(s.discard_lock);
+    while (const auto trim = s.trims.oldest(last_trim)) s.discard_done.wait(s.discard_lock, *trim);
 }
 
 namespace {
@@ -34,12 +34,11 @@ class TrimsGroup {
 public:
     explicit TrimsGroup(AllocatorState& s) : s_(s) {
         MutexLock guard(s_.discard_lock);
-        number_ = ++s_.trims_begun;
-        s_.trims.insert(number_);
+        number_ = s_.trims.begin("trim of a group", SourceLocation::current());
     }
     ~TrimsGroup() {
         MutexLock guard(s_.discard_lock);
-        s_.trims.erase(number_);
+        s_.trims.end(number_);
         s_.discard_done.notify_all();
     }
     TrimsGroup(const TrimsGroup&) = delete;

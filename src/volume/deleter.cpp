@@ -15,6 +15,7 @@ constexpr std::size_t batch = 256;
 constexpr std::chrono::milliseconds patience{2};
 // This much space is not kept waiting.
 constexpr std::uint64_t large_file = 1 << 20;
+constexpr int rounds = 2;  // see finish()
 
 }  // namespace
 
@@ -76,7 +77,7 @@ void Deleter::destroy(InodeRef inode) {
 void Deleter::run() {
     MutexLock guard(lock_);
     for (;;) {
-        note_given_up(&done_);
+        note_given_up(deletions().address);
         idle_ = true;
         while (doomed_.empty() && !stop_) changed_.wait(lock_);
         idle_ = false;
@@ -85,59 +86,79 @@ void Deleter::run() {
         pausing_ = true;
         changed_.wait_for(lock_, patience, [this] { return hurry_ || stop_; });
         pausing_ = hurry_ = false;
-        std::deque<InodeRef> all;
-        all.swap(doomed_);
+        const std::uint64_t last = queued_;
         guard.unlock();
-        for (InodeRef& inode : all) {
-            destroy(std::move(inode));
-            guard.lock();
-            ++done_;
-            changed_.notify_all();
-            guard.unlock();
-        }
+        take_turns(last);
         guard.lock();
     }
 }
 
-void Deleter::finish() {
-    MutexLock guard(lock_);
-    // Not what others queue meanwhile, which may never end.
-    const std::uint64_t last = queued_;
-    if (thread_.joinable()) {
-        while (done_ < last) {
-            if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
-            changed_.wait(lock_, deletions());
+void Deleter::take_turns(std::uint64_t last) {
+    // It is over also where memory runs out on the way.
+    struct Turn {
+        Deleter& deleter;
+        std::uint64_t number;
+        ~Turn() {
+            MutexLock guard(deleter.lock_);
+            deleter.under_way_.end(number);
+            deleter.changed_.notify_all();
         }
-        return;
-    }
-    while (!doomed_.empty()) {
-        InodeRef inode = std::move(doomed_.front());
-        doomed_.pop_front();
-        guard.unlock();
+    };
+    for (;;) {
+        InodeRef inode;
+        std::uint64_t number = 0;
+        {
+            MutexLock guard(lock_);
+            if (under_way_.begun() >= last) return;
+            inode = std::move(doomed_.front());
+            doomed_.pop_front();
+            number = under_way_.begin("deletion", SourceLocation::current());
+        }
+        const Turn turn{*this, number};
         destroy(std::move(inode));
-        guard.lock();
-        ++done_;
+    }
+}
+
+void Deleter::hurry() {
+    if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
+}
+
+// Not what others queue meanwhile, which may never end. But who deletes holds the neighbours among the orphans, and
+// queues those that were let go meanwhile: so a second time for what was held at the beginning.
+std::uint64_t Deleter::queued() {
+    MutexLock guard(lock_);
+    return queued_;
+}
+
+void Deleter::finish() {
+    for (int round = 0; round < rounds; ++round) {
+        const std::uint64_t last = queued();
+        if (!thread_.joinable()) take_turns(last);
+        MutexLock guard(lock_);
+        while (!over(last)) {
+            if (thread_.joinable()) hurry();
+            changed_.wait(lock_, thread_.joinable() ? deletions() : *under_way_.oldest(last));
+        }
     }
 }
 
 void Deleter::finish_unless_frozen() {
-    if (!thread_.joinable()) return finish();
-    std::uint64_t last = 0;
-    {
-        MutexLock guard(lock_);
-        last = queued_;
-    }
-    while (!gate_.closed()) {
-        MutexLock guard(lock_);
-        if (done_ >= last) return;
-        if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
-        changed_.wait_for(lock_, FreezeGate::glance);
+    for (int round = 0; round < rounds; ++round) {
+        const std::uint64_t last = queued();
+        for (;;) {
+            if (gate_.closed()) return;
+            if (!thread_.joinable()) take_turns(last);
+            MutexLock guard(lock_);
+            if (over(last)) break;
+            if (thread_.joinable()) hurry();
+            changed_.wait_for(lock_, FreezeGate::glance);
+        }
     }
 }
 
 bool Deleter::busy() {
     MutexLock guard(lock_);
-    return done_ < queued_;
+    return !over(queued_);
 }
 
 }  // namespace uext4

@@ -4,6 +4,7 @@
 #include "inode/inode_table.h"
 #include "inode/orphans.h"
 #include "sync/thread.h"
+#include "sync/under_way.h"
 #include "volume/freeze_gate.h"
 
 #include <deque>
@@ -29,7 +30,14 @@ private:
     void run();
     void queue(InodeRef inode);
     void destroy(InodeRef inode);
-    Holdable deletions() const { return {&done_, "deletions"}; }
+    // The caller deletes what nobody has begun with, up to the `last`-th that was queued.
+    void take_turns(std::uint64_t last);
+    bool over(std::uint64_t last) const UEXT4_REQUIRES(lock_) {
+        return under_way_.begun() >= last && !under_way_.oldest(last);
+    }
+    std::uint64_t queued();
+    void hurry() UEXT4_REQUIRES(lock_);
+    Holdable deletions() const { return {&doomed_, "deletions"}; }
 
     FsContext& fs_;
     InodeTable& inodes_;
@@ -39,7 +47,8 @@ private:
     CondVar changed_{"deleter"};
     std::function<bool(const InodeRef&)> keeps_;
     std::deque<InodeRef> doomed_;
-    std::uint64_t queued_ = 0, done_ = 0;  // how many so far
+    std::uint64_t queued_ = 0;  // how many so far
+    UnderWay under_way_;        // in the order in which they were queued
     bool stop_ = false;
     bool idle_ = false;     // the thread: without work,
     bool pausing_ = false;  // letting work gather,

@@ -2,9 +2,9 @@
 
 #include "file/file_io.h"
 #include "sync/atomic_point.h"
-#include "sync/holding.h"
 
 #include <chrono>
+#include <optional>
 
 namespace uext4 {
 
@@ -27,7 +27,8 @@ bool has_pending_times(Inode& inode) {
 
 }  // namespace
 
-Flusher::Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate) : fs_(fs), inodes_(inodes), gate_(gate) {
+Flusher::Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate, Walks& walks)
+    : fs_(fs), inodes_(inodes), gate_(gate), walks_(walks) {
     fs_.pages.set_flusher([this] { wake(); });
     thread_ = Thread("uext4-flush", [this] { run(); });
 }
@@ -47,32 +48,6 @@ void Flusher::wake() {
     MutexLock guard(lock_);
     if (woken_) return;
     woken_ = true;
-    changed_.notify_all();
-}
-
-void Flusher::finish_pass() {
-    std::uint64_t pass = 0;
-    {
-        MutexLock guard(lock_);
-        pass = passes_;
-    }
-    while (!gate_.closed()) {
-        MutexLock guard(lock_);
-        if (!in_pass_ || passes_ != pass) return;
-        changed_.wait_for(lock_, FreezeGate::glance);
-    }
-}
-
-void Flusher::leave() {
-    MutexLock guard(lock_);
-    while (in_pass_) changed_.wait(lock_, pass());
-}
-
-void Flusher::end_pass() {
-    MutexLock guard(lock_);
-    note_given_up(&in_pass_);
-    in_pass_ = false;
-    ++passes_;
     changed_.notify_all();
 }
 
@@ -122,14 +97,10 @@ void Flusher::run() {
             if (!stop_ && !woken_) changed_.wait_for(lock_, period);
             if (stop_) return;
             pressed = std::exchange(woken_, false) || pressed;
-            note_held(pass(), SourceLocation::current());
-            in_pass_ = true;
         }
-        // Who closes the gate waits for the end of a pass that has begun by then.
-        if (fs_.read_only.load() || gate_.closed()) {
-            end_pass();
-            continue;
-        }
+        std::optional<Walks::Walk> walk(std::in_place, walks_);
+        // Who closes the gate waits for the end of a walk that has begun by then.
+        if (fs_.read_only.load() || gate_.closed()) continue;
         const std::uint64_t now = steady_milliseconds();
         const bool store_times = times_due != 0 && times_due <= now;
         bool times_wait = false, shut = false;
@@ -157,7 +128,7 @@ void Flusher::run() {
             const bool told = fs_.journal.aborted() || (known_to_fail && !r && r.error().code == ENOSPC);
             if (!r && !told) fs_.log(fmt::format("writeback: {}", r.error().what));
         });
-        end_pass();
+        walk.reset();
         if (shut) continue;
         pressed = false;
         if (!times_wait) times_due = 0;

@@ -8,7 +8,7 @@ std::uint64_t Volume::times_space_was_given_back() const { return state_->layers
 bool Volume::gain_space(std::uint64_t given_back) {
     State& s = *state_;
     Allocator& space = s.fs().allocator;
-    if (s.flusher) s.flusher->finish_pass();
+    s.walks.finish_unless_frozen(s.gate);
     const bool deletes = s.deleter && s.deleter->busy();
     // Somebody else may have waited for all of it since the attempt.
     if (!deletes && !space.has_space_later()) return space.times_given_back() != given_back;
@@ -16,7 +16,10 @@ bool Volume::gain_space(std::uint64_t given_back) {
     if (space.claimed_clusters() != 0) {
         const FreezeGate::SyncPass pass(s.gate);
         // What fails is told by each file's fsync.
-        if (pass) (void)Flusher::flush_all(*s.layers->inodes);
+        if (pass) {
+            const Walks::Walk walk(s.walks);
+            (void)Flusher::flush_all(*s.layers->inodes);
+        }
     }
     if (!s.fs().journal.commit_all()) return false;
     space.finish_discards();

@@ -205,7 +205,7 @@ Result<void> Volume::State::open() {
         }
         deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
         if (options.background) {
-            flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate);
+            flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate, walks);
             error_marker.start([this] { mark_errors_now(); });
         }
     }

@@ -82,7 +82,9 @@ Result<void> Volume::State::write_everything() {
     const auto tell = [this](const std::string& line) {
         if (!fs().journal.aborted()) log(line);
     };
+    std::optional<Walks::Walk> walk(std::in_place, walks);
     Result<void> first = Flusher::flush_all(*layers->inodes, tell);
+    walk.reset();
     (void)mark_errors_logged();  // what cannot be marked now is at the next one
     Result<void> committed = fs().journal.commit_all();
     if (committed) {
@@ -110,6 +112,7 @@ void Volume::thin_out_inodes() {
     const FreezeGate::TryPass pass(s.gate);
     if (!pass) return;
     try {
+        const Walks::Walk walk(s.walks);
         const std::vector<InodeRef> waiting = inodes.waiting_for_times(at_a_time);
         // What cannot be stored waits on, for who syncs and is told.
         for (const InodeRef& inode : waiting)
@@ -163,7 +166,7 @@ Result<void> Volume::freeze() {
     // Most of it while others go on; what they have deleted meanwhile when they are out.
     if (s.deleter) s.deleter->finish();
     s.gate.close();
-    if (s.flusher) s.flusher->leave();
+    s.walks.finish();
     if (s.deleter) s.deleter->finish();
     s.gate.seal();
     auto settle = [&]() -> Result<void> {
@@ -222,6 +225,7 @@ Result<void> Volume::thaw() {
 }
 
 void Volume::finish_deletions() {
+    state_->walks.finish();
     if (state_->deleter) state_->deleter->finish();
 }
 

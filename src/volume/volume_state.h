@@ -54,6 +54,7 @@ struct Volume::State {
     std::unique_ptr<Orphans> orphans;
     std::unique_ptr<Namespace> names;
     FreezeGate gate;
+    Walks walks;
     ErrorMarker error_marker;  // not without background threads
     std::unique_ptr<Deleter> deleter;
     std::unique_ptr<Flusher> flusher;

@@ -16,9 +16,7 @@ void prepare(World& w) {
     w.write(*file, 0, piece, 'o');
     w.expect(file->truncate(5 * piece), "truncate");
     w.expect(file->sync(false), "fsync");
-    auto fill = w.open("/fill", O_CREAT | O_RDWR);
-    const std::uint64_t free = w.fs().volume().counts().free_blocks, left = free > 4 ? free - 4 : 0;
-    w.expect(fill->fallocate(FALLOC_FL_KEEP_SIZE, 0, left * 1024), "fallocate");
+    w.fill_but(4);
 }
 
 // As a mount does: what is refused goes beyond the space.

@@ -3,7 +3,6 @@
 #include "tests/explore/mapped.h"
 
 #include <fcntl.h>
-#include <linux/falloc.h>
 
 #include <cerrno>
 
@@ -39,9 +38,7 @@ void prepare(World& w) {
     w.expect(file->sync(false), "fsync");
     const std::uint64_t between = block_of(w, *file) - block_of(w, *other);
     w.expect(other->fallocate(0, 0, between * block), "fallocate");
-    auto fill = w.open("/fill", O_CREAT | O_RDWR);
-    const std::uint64_t free = w.fs().volume().counts().free_blocks, left = free > room ? free - room : 0;
-    w.expect(fill->fallocate(FALLOC_FL_KEEP_SIZE, 0, left * block), "fallocate");
+    w.fill_but(room);
 }
 
 void run(World& w) {

@@ -2,25 +2,12 @@
 #include "tests/explore/scenario.h"
 
 #include <fcntl.h>
-#include <linux/falloc.h>
 
 namespace uext4::explore {
 namespace {
 
-void fill_but(World& w, std::uint64_t blocks) {
-    auto fill = w.open("/fill", O_CREAT | O_RDWR);
-    const auto counts = w.fs().volume().counts();
-    std::uint64_t left = counts.free_blocks > blocks ? counts.free_blocks - blocks : 0;
-    for (std::uint64_t at = 0; left > 0;) {
-        const std::uint64_t n = std::min<std::uint64_t>(left, 1024);
-        w.expect(fill->fallocate(FALLOC_FL_KEEP_SIZE, at * 1024, n * 1024), "fallocate");
-        at += n;
-        left -= n;
-    }
-}
-
 void prepare(World& w) {
-    fill_but(w, 40);
+    w.fill_but(40);
     for (const char* name : {"/0", "/1", "/2"}) w.open(name, O_CREAT | O_RDWR);
 }
 
@@ -55,7 +42,7 @@ const Register registered({"last-block",
 // ---- room for one of two
 
 void prepare_promise(World& w) {
-    fill_but(w, 12);
+    w.fill_but(12);
     for (const char* name : {"/0", "/1"}) w.open(name, O_CREAT | O_RDWR);
 }
 

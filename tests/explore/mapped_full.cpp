@@ -2,7 +2,6 @@
 #include "tests/explore/mapped.h"
 
 #include <fcntl.h>
-#include <linux/falloc.h>
 
 #include <optional>
 
@@ -13,9 +12,7 @@ constexpr std::size_t size = 65536;
 
 void prepare(World& w) {
     w.expect(w.open("/f", O_CREAT | O_RDWR)->truncate(size), "truncate");
-    auto fill = w.open("/fill", O_CREAT | O_RDWR);
-    const std::uint64_t free = w.fs().volume().counts().free_blocks, left = free > 24 ? free - 24 : 0;
-    w.expect(fill->fallocate(FALLOC_FL_KEEP_SIZE, 0, left * 1024), "fallocate");
+    w.fill_but(24);
 }
 
 void run(World& w) {

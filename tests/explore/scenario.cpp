@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/falloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -189,6 +190,12 @@ std::vector<std::string> World::names(std::string_view path) {
         "readdir");
     std::ranges::sort(names);
     return names;
+}
+
+void World::fill_but(std::uint64_t blocks) {
+    auto fill = open("/fill", O_CREAT | O_RDWR);
+    const std::uint64_t free = fs().volume().counts().free_blocks, left = free > blocks ? free - blocks : 0;
+    expect(fill->fallocate(FALLOC_FL_KEEP_SIZE, 0, left * fs().volume().geometry().block_size), "fallocate");
 }
 
 std::string World::read(OpenFile& file, std::uint64_t offset, std::size_t length) {

@@ -56,6 +56,7 @@ public:
     void write(OpenFile& file, std::uint64_t offset, std::size_t length, char fill);
     std::string read(OpenFile& file, std::uint64_t offset, std::size_t length);
     std::vector<std::string> names(std::string_view path);  // in a directory, in their order
+    void fill_but(std::uint64_t blocks);                    // a file /fill takes all the others
     template <class T>
     T expect(Result<T> result, const char* what) {
         if (!result) wrong(std::string(what) + ": " + result.error().what);
