@@ -13,10 +13,16 @@ void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
 }
 
 // With a descriptor, the kernel asks before it takes a write into its cache. (Or before a read at the end of the file,
-// or a seek to it: those who write as well, to a file whose late writes failed, meet the error there.)
-int refuse_writing(Server& server, fuse_ino_t node, const OpenFile& file) {
-    const int failure = server.inodes().failure(node);
-    if (failure == 0 || (file.flags() & O_ACCMODE) == O_RDONLY) return 0;
+// or a seek to it: those who write as well, to a file whose late writes failed, meet the error there. Who may read is
+// not told on account of an empty file, which has nothing that would not be there later.)
+int refuse_writing(Server& server, fuse_ino_t node, OpenFile& file) {
+    const int mode = file.flags() & O_ACCMODE, failure = server.inodes().failure(node);
+    if (mode == O_RDONLY) return 0;
+    if (failure == 0) {
+        if (mode != O_WRONLY) return 0;
+        const Result<void> may = file.may_begin_writing();
+        return may ? 0 : may.error().code;
+    }
     if (const Result<void> may = file.may_go_on_writing(); !may) return may.error().code;
     server.inodes().note_failure(node, 0);
     return 0;
@@ -36,6 +42,7 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     OpenFile& file = Server::file(*info);
     const std::optional<off_t> from = to_be_sent_from(server, node, file);
     if (!from) return answer_writer(request, server, node, file);
+    server.read_what_is_let_go();  // which only this thread can
     server.later(
         [&server, request, node, &file, from = *from] {
             fuse_lowlevel_notify_inval_inode(server.session(), node, from, 0);

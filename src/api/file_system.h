@@ -58,6 +58,9 @@ public:
     // For a cache above that takes writes before they are made: EROFS, or ENOSPC when fewer blocks are left to whoever
     // opened the file than it takes to go on.
     Result<void> may_go_on_writing() const;
+    // The same for a file that has no block, and nothing in its inode, so that whatever is written next needs one:
+    // ENOSPC when what is left is too little to promise it. Waits for space that is on its way back.
+    Result<void> may_begin_writing();
     std::uint64_t blocks_left() const;  // free ones, for whoever opened the file
     // Whether the next read has a new access time to note, so that a cache above must let it through.
     bool read_moves_atime() const;

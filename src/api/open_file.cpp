@@ -178,6 +178,20 @@ Result<void> OpenFile::may_go_on_writing() const {
     return left < few ? fail(ENOSPC, "{} blocks are left", left) : Result<void>();
 }
 
+Result<void> OpenFile::may_begin_writing() {
+    std::uint64_t least = 0;
+    {
+        MutexLock guard(inode_->map_lock);
+        const Places& places = inode_->places();
+        if (inode_->is_inline() || inode_->block_count_512() != 0 || places.promised_blocks() != 0) return {};
+        least = places.least_for_one();
+    }
+    return fs_.with_space([&]() -> Result<void> {
+        const std::uint64_t left = blocks_left();
+        return left < least ? fail(ENOSPC, "{} blocks are left", left) : Result<void>();
+    });
+}
+
 std::uint64_t OpenFile::blocks_left() const {
     const SpaceCounts counts = fs_.volume().counts();
     return is_privileged(inode_->fs(), who_) ? counts.free_blocks : counts.available_blocks;

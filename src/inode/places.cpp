@@ -172,11 +172,16 @@ Result<std::uint64_t> Places::clusters_needed(std::uint64_t first, std::uint64_t
 }
 
 // The claim for tree blocks covers naming every pending run.
-Result<void> Places::cover_tree(bool privileged) {
-    std::uint64_t runs = unnamed_runs_;
+std::uint64_t Places::tree_blocks_for(std::uint64_t runs, std::uint64_t blocks) const {
     const bool extents = inode_.uses_extents() || inode_.is_inline();
-    if (!extents) runs += unnamed_blocks_ / (inode_.fs().block_size() / 4);
-    const std::uint64_t needed = BlockMap::tree_blocks_for(runs, inode_.fs().block_size(), extents);
+    if (!extents) runs += blocks / (inode_.fs().block_size() / 4);
+    return BlockMap::tree_blocks_for(runs, inode_.fs().block_size(), extents);
+}
+
+std::uint64_t Places::least_for_one() const { return (1 + tree_blocks_for(1, 1)) * ratio(); }
+
+Result<void> Places::cover_tree(bool privileged) {
+    const std::uint64_t needed = tree_blocks_for(unnamed_runs_, unnamed_blocks_);
     if (needed <= tree_claim_.clusters()) return {};
     tree_claim_.merge(TRY(inode_.fs().allocator.claim(needed - tree_claim_.clusters(), privileged)));
     return {};

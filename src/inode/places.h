@@ -87,6 +87,8 @@ public:
     // What reserved and granted blocks will add to st_blocks.
     std::uint64_t promised_sectors() const;
     // All blocks that are promised or held for what is pending, its tree included.
+    // Free blocks without which not one can be promised where there is none yet: with those of the tree above it.
+    std::uint64_t least_for_one() const;
     std::uint64_t promised_blocks() const;
     // The first reserved or granted block at or after `from`.
     std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
@@ -145,6 +147,7 @@ private:
     Result<LogicalBlock> unmap(Handle& handle, LogicalBlock first, LogicalBlock end);
     Result<void> promise_again(const Range& range);
     Result<void> leave_used_cluster(std::uint64_t cluster);
+    std::uint64_t tree_blocks_for(std::uint64_t runs, std::uint64_t blocks) const;  // at most
     Result<void> cover_tree(bool privileged);
     void trim_claims();
     void merge_around(std::uint64_t block);

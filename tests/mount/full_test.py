@@ -200,6 +200,51 @@ def is_kept_until_there_is_space(scratch, image):
     scratch.kernel_umount(seen)
 
 
+def empty_files(scratch, image, options):
+    """Where no block can be had, write(2) to a file that has none is refused at once, however small, and close(2) says nothing."""
+    top = scratch.mount(image, options=options)
+    paths = [top / f"file {number}" for number in range(60)]
+    for path in paths:
+        path.touch()
+    block = os.statvfs(top).f_frsize
+    leave(top, 30 * block)
+    # One is promised with three for the tree above it.
+    number = 0
+    while os.statvfs(top).f_bfree > 4:
+        number += 1
+        rest = os.open(top / f"rest {number}", os.O_RDWR | os.O_CREAT)
+        os.posix_fallocate(rest, 0, block)
+        os.close(rest)
+    if os.statvfs(top).f_bfree < 4:  # the directory grew
+        os.unlink(top / "rest 1")
+    check(os.statvfs(top).f_bfree == 4, f"{os.statvfs(top).f_bfree} blocks are free")
+    taken = []
+    for path in paths:
+        fd = os.open(path, os.O_WRONLY)
+        try:
+            check(os.write(fd, b"few") == 3, "a write was cut short")
+            taken.append(path)
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"write: {error}")
+        os.close(fd)
+    check(len(taken) == 1, f"{len(taken)} files were written where there is space for one")
+    # Who may read as well is not told by a read that there is no space.
+    fd = os.open(paths[1], os.O_RDWR)
+    check(os.read(fd, 10) == b"", "an empty file is not empty")
+    os.close(fd)
+    os.unlink(top / "fill")
+    fd = os.open(paths[2], os.O_WRONLY)
+    os.write(fd, b"few")
+    os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.kernel_mount(image)
+    for path in paths:
+        wanted = b"few" if path in (taken[0], paths[2]) else b""
+        check((seen / path.name).read_bytes() == wanted, f"{path.name}: not {wanted}")
+    scratch.kernel_umount(seen)
+
+
 def what_is_lost_is_not_read(scratch, image):
     """What found no space, and is more than is kept, is not read by whoever opens the file next."""
     top = scratch.mount(image, options="cache=4M")
@@ -353,6 +398,9 @@ def test(scratch):
     what_is_lost_is_not_read(scratch, image)
     for features in ((), ("-b", "1024"), ("-O", "inline_data"), ("-O", "^extents,^64bit"), ("-O", "^has_journal")):
         is_kept_until_there_is_space(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features))
+    for features in ((), ("-b", "1024")):
+        for data in ("ordered", "journal"):
+            empty_files(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features), f"data={data}")
     image = scratch.image("image", "64M", "-t", "ext4")
     let_go_behind(scratch, image)
     direct_writes(scratch, image)
