@@ -24,8 +24,8 @@ void encode_time(Timestamp time, Le32& seconds, Le32* extra) {
     constexpr std::int64_t lowest = std::numeric_limits<std::int32_t>::min();
     const std::int64_t highest =
         extra ? std::int64_t{0x37FFFFFFF} : std::int64_t{std::numeric_limits<std::int32_t>::max()};
-    if (time.sec < lowest) time = {lowest, 0};
-    if (time.sec > highest) time = {highest, 0};
+    if (time.sec <= lowest) time = {lowest, 0};
+    if (time.sec >= highest) time = {highest, 0};
     seconds = static_cast<std::uint32_t>(time.sec);
     if (!extra) return;
     const std::int64_t low = static_cast<std::int32_t>(static_cast<std::uint32_t>(time.sec));

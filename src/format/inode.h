@@ -29,7 +29,8 @@ struct Timestamp {
     auto operator<=>(const Timestamp&) const = default;
 };
 
-// `extra` null: 32-bit seconds only. 34-bit seconds and nanoseconds otherwise; out-of-range times are clamped.
+// `extra` null: 32-bit seconds only. 34-bit seconds and nanoseconds otherwise; out-of-range times are clamped, and
+// the first and last second have no nanoseconds.
 Timestamp decode_time(std::uint32_t seconds, const Le32* extra);
 void encode_time(Timestamp time, Le32& seconds, Le32* extra);
 

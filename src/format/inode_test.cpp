@@ -64,7 +64,9 @@ TEST(InodeTimes, AreWhatTheJudgeReads) {
         auto& disk = view_as<InodeDisk>(image.inode(root));
         encode_time({sec, 123456789}, disk.mtime, &disk.mtime_extra);
         set_inode_checksum(g, root, image.inode(root));
-        EXPECT_EQ(decode_time(disk.mtime, &disk.mtime_extra), (Timestamp{sec, 123456789}));
+        // The first and the last second have no fractions, as in Linux.
+        const bool ends = sec == -0x80000000ll || sec == 0x37fffffff;
+        EXPECT_EQ(decode_time(disk.mtime, &disk.mtime_extra), (Timestamp{sec, ends ? 0u : 123456789u}));
         std::ofstream(image.path(), std::ios::binary | std::ios::in)
             .seekp(reinterpret_cast<const char*>(image.inode(root).data()) -
                    reinterpret_cast<const char*>(&image.super()) + 1024)
