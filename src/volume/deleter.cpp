@@ -56,7 +56,7 @@ void Deleter::queue(InodeRef inode) {
     MutexLock guard(lock_);
     doomed_.push_back(std::move(inode));
     ++queued_;
-    hurry_ = hurry_ || large || doomed_.size() >= batch;
+    hurry_ = hurry_ || large || queued_ - taken_ >= batch;
     if (idle_ || (hurry_ && pausing_)) changed_.notify_all();
 }
 
@@ -86,7 +86,7 @@ void Deleter::run() {
         pausing_ = true;
         changed_.wait_for(lock_, patience, [this] { return hurry_ || stop_; });
         pausing_ = hurry_ = false;
-        const std::uint64_t last = queued_;
+        const std::uint64_t last = taken_ = queued_;
         guard.unlock();
         take_turns(last);
         guard.lock();
@@ -120,7 +120,7 @@ void Deleter::take_turns(std::uint64_t last) {
 }
 
 void Deleter::hurry() {
-    if (!doomed_.empty() && !std::exchange(hurry_, true)) changed_.notify_all();
+    if (queued_ > taken_ && !std::exchange(hurry_, true)) changed_.notify_all();
 }
 
 // Not what others queue meanwhile, which may never end. But who deletes holds the neighbours among the orphans, and

@@ -47,7 +47,8 @@ private:
     CondVar changed_{"deleter"};
     std::function<bool(const InodeRef&)> keeps_;
     std::deque<InodeRef> doomed_;
-    std::uint64_t queued_ = 0;  // how many so far
+    std::uint64_t queued_ = 0;  // how many so far,
+    std::uint64_t taken_ = 0;   // and of these the thread has taken on, to be done without a pause
     UnderWay under_way_;        // in the order in which they were queued
     bool stop_ = false;
     bool idle_ = false;     // the thread: without work,
