@@ -171,7 +171,6 @@ Result<std::uint64_t> Places::clusters_needed(std::uint64_t first, std::uint64_t
     return needed;
 }
 
-// The claim for tree blocks covers naming every pending run.
 std::uint64_t Places::tree_blocks_for(std::uint64_t runs, std::uint64_t blocks) const {
     const bool extents = inode_.uses_extents() || inode_.is_inline();
     if (!extents) runs += blocks / (inode_.fs().block_size() / 4);
@@ -180,6 +179,7 @@ std::uint64_t Places::tree_blocks_for(std::uint64_t runs, std::uint64_t blocks) 
 
 std::uint64_t Places::least_for_one() const { return (1 + tree_blocks_for(1, 1)) * ratio(); }
 
+// The claim for tree blocks covers naming every pending run.
 Result<void> Places::cover_tree(bool privileged) {
     const std::uint64_t needed = tree_blocks_for(unnamed_runs_, unnamed_blocks_);
     if (needed <= tree_claim_.clusters()) return {};

@@ -87,9 +87,9 @@ public:
     // What reserved and granted blocks will add to st_blocks.
     std::uint64_t promised_sectors() const;
     // All blocks that are promised or held for what is pending, its tree included.
+    std::uint64_t promised_blocks() const;
     // Free blocks without which not one can be promised where there is none yet: with those of the tree above it.
     std::uint64_t least_for_one() const;
-    std::uint64_t promised_blocks() const;
     // The first reserved or granted block at or after `from`.
     std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
     // Takes inline data's place: block 0 becomes reserved while the data is still in the inode. `beyond_space`: also

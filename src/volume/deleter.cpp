@@ -123,13 +123,13 @@ void Deleter::hurry() {
     if (queued_ > taken_ && !std::exchange(hurry_, true)) changed_.notify_all();
 }
 
-// Not what others queue meanwhile, which may never end. But who deletes holds the neighbours among the orphans, and
-// queues those that were let go meanwhile: so a second time for what was held at the beginning.
 std::uint64_t Deleter::queued() {
     MutexLock guard(lock_);
     return queued_;
 }
 
+// Not what others queue meanwhile, which may never end. But who deletes holds the neighbours among the orphans, and
+// queues those that were let go meanwhile: so a second time for what was held at the beginning.
 void Deleter::finish() {
     for (int round = 0; round < rounds; ++round) {
         const std::uint64_t last = queued();

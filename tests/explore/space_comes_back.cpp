@@ -9,7 +9,7 @@ namespace {
 constexpr unsigned threads = 3, turns = 3;
 constexpr std::size_t blocks = 8, block = 1024;
 
-// Two files more than there are would not fit.
+// One file more than there are threads would not fit.
 void prepare(World& w) { w.fill_but(threads * blocks + blocks / 2); }
 
 void run(World& w) {

@@ -2,6 +2,8 @@
 #include "tests/faults/all_faults.h"
 #include "tests/faults/faulty_mount.h"
 
+#include <atomic>
+
 namespace uext4::faults {
 namespace {
 
