@@ -25,7 +25,7 @@ int refuse_writing(Server& server, fuse_ino_t node, OpenFile& file) {
     }
     if (const Result<void> may = file.may_go_on_writing(); !may) return may.error().code;
     server.inodes().note_failure(node, 0);
-    return 0;
+    return server.inodes().lost(node);  // there is space again, but what could not be kept is told here once
 }
 
 void answer_writer(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file) {

@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 import signal
+import threading
 import time
 
 import mounting
@@ -287,6 +288,48 @@ def what_is_lost_is_not_read(scratch, image):
     scratch.kernel_umount(seen)
 
 
+def what_is_lost_is_told(scratch, image, options):
+    """Many write more than there is and remove it again. Whose write(2) and close(2) all said yes has its file."""
+    piece, pieces, writers, rounds = 32 << 10, 8, 8, 40
+    top = scratch.mount(image, options=options)
+    leave(top, writers * piece * pieces * 8 // 10)
+    refused, whole, wrong = [], [], []
+    all_wrote = threading.Barrier(writers, timeout=60)
+
+    def write(path, content):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        try:
+            for at in range(0, len(content), piece):
+                os.write(fd, content[at : at + piece])
+        finally:
+            os.close(fd)
+
+    def work(number):
+        content = bytes([number + 1]) * piece * pieces
+        path = top / f"of {number}"
+        for turn in range(rounds):
+            try:
+                write(path, content)
+            except OSError as error:
+                (refused if error.errno == errno.ENOSPC else wrong).append(f"{path.name}: {error}")
+            else:
+                (whole if path.read_bytes() == content else wrong).append(f"{path.name}, turn {turn}")
+            if turn % 2 == 0:  # otherwise there is space again while others write
+                all_wrote.wait()
+            path.unlink()
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(writers)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    check(not wrong, f"{options}: {wrong}")
+    check(len(whole) + len(refused) == writers * rounds, "a writer has given up")
+    check(whole and refused, f"{options}: {len(whole)} files were written, {len(refused)} refused: nothing was short")
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def let_go_behind(scratch, image):
     """The kernel lets go of a removed file by a message that is read after requests which were sent before it."""
     top = scratch.mount(image)
@@ -400,6 +443,8 @@ def test(scratch):
         is_kept_until_there_is_space(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features))
     for features in ((), ("-b", "1024")):
         for data in ("ordered", "journal"):
+            image = scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features)
+            what_is_lost_is_told(scratch, image, f"data={data}")
             empty_files(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features), f"data={data}")
     image = scratch.image("image", "64M", "-t", "ext4")
     let_go_behind(scratch, image)
