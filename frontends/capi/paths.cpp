@@ -76,27 +76,15 @@ int make(uext4_fs* fs, const Text& path, mode_t mode, dev_t device, std::string_
     });
 }
 
-// In the kernel's order: both directories, the names that have none, whether anything can be changed; then the source,
-// the target, and only then what kind of thing each is.
+// In the kernel's order: both directories, and the names that have none; the rest is told of one moment, by the rename.
 Result<void> rename(uext4_fs* fs, const Text& from, const Text& to, unsigned int flags) {
     std::optional<FileSystem::Parent> source, target;  // none: the root
     if (!is_root(from)) source = TRY(fs->fs->resolve_parent(*from, identity(fs)));
     if (!is_root(to)) target = TRY(fs->fs->resolve_parent(*to, identity(fs)));
     if (!source || (!target && is_dot_or_dotdot(source->name))) return fail(EBUSY, "'{}' cannot be renamed", *from);
     if (!target) return fail(flags & RENAME_NOREPLACE ? EEXIST : EBUSY, "'/' cannot be replaced");
-    if (!fs->fs->read_only() && !is_dot_or_dotdot(source->name) && !is_dot_or_dotdot(target->name)) {
-        TRY(fs->fs->lookup(*source->directory, source->name, identity(fs), true));
-        if (flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) {
-            const Result<InodeRef> there = fs->fs->lookup(*target->directory, target->name, identity(fs), true);
-            if ((flags & RENAME_EXCHANGE) && !there) return fail(there.error());
-            if ((flags & RENAME_NOREPLACE) && there) return fail(EEXIST, "'{}' exists", target->name);
-        }
-        TRY(check_slash(fs, *source));
-        if (target->slash && (flags & RENAME_EXCHANGE)) TRY(check_slash(fs, *target));
-        else if (target->slash) TRY(check_slash(fs, {source->directory, source->name, true}));
-    }
-    return fs->fs->rename(*source->directory, source->name, *target->directory, target->name, flags, identity(fs),
-                          true);
+    return fs->fs->rename(*source->directory, source->name, *target->directory, target->name, flags, identity(fs), true,
+                          {.from = source->slash, .to = target->slash});
 }
 
 }  // namespace

@@ -237,7 +237,7 @@ Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Cr
 }
 
 Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
-                                unsigned flags, const Credentials& who, bool check) {
+                                unsigned flags, const Credentials& who, bool check, Slashes slashes) {
     TRY(may_be_renamed(from, to, flags));
     TRY(changeable(from_dir));
     TRY(changeable(to_dir));
@@ -246,7 +246,7 @@ Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& t
     };
     return with_space([&]() -> Result<void> {
         ChangePass pass(maps_);
-        TRY(volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush));
+        TRY(volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush, slashes));
         TRY(settle(from_dir));
         return settle(to_dir);
     });

@@ -122,7 +122,7 @@ public:
     Result<void> unlink(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
-                        const Credentials& who, bool check);
+                        const Credentials& who, bool check, Slashes slashes = {});
     Result<std::string> read_link(Inode& inode);
     Result<void> read_directory(Inode& directory, std::uint64_t cookie,
                                 const std::function<bool(const DirectoryEntry&)>& visit);

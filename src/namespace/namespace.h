@@ -19,6 +19,11 @@ struct DirectoryEntry {
     bool odd_type = false;   // DT_UNKNOWN, for what is on disk stands for no type
 };
 
+// Which of a rename's two names ended with a slash, and so has to be a directory's.
+struct Slashes {
+    bool from = false, to = false;
+};
+
 // Where a creation puts what it makes.
 struct CreateRequest {
     std::string_view name;
@@ -55,7 +60,8 @@ public:
     // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT of <linux/fs.h>. `before_replace` is called (Inode
     // locks not held) with the source file when an existing file will be replaced, to write its data back first.
     Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
-                        const Credentials& who, bool check, const std::function<Result<void>(Inode&)>& before_replace);
+                        const Credentials& who, bool check, const std::function<Result<void>(Inode&)>& before_replace,
+                        Slashes slashes = {});
 
 private:
     struct State;

@@ -56,6 +56,7 @@ struct Move {
     Inode& to_dir;
     std::string_view from, to;
     unsigned flags;
+    Slashes slashes;
     const Credentials& who;
     bool check;
     Ancestry from_ancestry, to_ancestry;  // only when the directories differ
@@ -105,6 +106,7 @@ bool lock_children(Move& move, LockedInodes& locks) {
 // Finds source and target; the directories are locked.
 Result<void> find_both(Move& move) {
     move.source = TRY(names::find_inode(move.state, move.from_dir, move.from));
+    TRY(names::check_name(move.to));  // only now: that there is nothing to be renamed is told first
     const auto found = TRY(Directory(move.to_dir).find(move.to));
     if (!found) {
         move.target.reset();
@@ -113,6 +115,16 @@ Result<void> find_both(Move& move) {
     }
     if (move.flags & RENAME_NOREPLACE) return fail(EEXIST, "the new name exists in directory {}", move.to_dir.number());
     move.target = TRY(names::get_entry_inode(move.state, move.to_dir, move.to, found->inode));
+    return {};
+}
+
+Result<void> check_slashes(const Move& move) {
+    const auto is_directory = [](const Inode& inode) -> Result<void> {
+        return inode.is_directory() ? Result<void>() : fail(ENOTDIR, "inode {} is not a directory", inode.number());
+    };
+    if (move.slashes.to && move.exchange()) TRY(is_directory(*move.target));
+    // A new name with a slash is a directory's that moves there.
+    if (move.slashes.from || (move.slashes.to && !move.exchange())) TRY(is_directory(*move.source));
     return {};
 }
 
@@ -299,6 +311,7 @@ Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const Ino
     TRY(names::check_alive(move.from_dir));
     TRY(names::check_alive(move.to_dir));
     TRY(find_both(move));
+    TRY(check_slashes(move));
     TRY(check_cycles(move));
     if (move.source == move.target) return Attempt::done;
     TRY(check_permission(move));
@@ -320,7 +333,6 @@ Result<void> check_arguments(std::string_view from, std::string_view to, unsigne
     if ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
         return fail(EINVAL, "rename flags {:#x} exclude each other", flags);
     TRY(names::check_name(from));
-    TRY(names::check_name(to));
     if (names::is_dot_or_dotdot(from)) return fail(EBUSY, "\".\" and \"..\" cannot be renamed");
     if (names::is_dot_or_dotdot(to))
         return fail(flags & RENAME_NOREPLACE ? EEXIST : EBUSY, "\".\" and \"..\" cannot be replaced");
@@ -331,14 +343,14 @@ Result<void> check_arguments(std::string_view from, std::string_view to, unsigne
 
 Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
                                unsigned flags, const Credentials& who, bool check,
-                               const std::function<Result<void>(Inode&)>& before_replace) {
+                               const std::function<Result<void>(Inode&)>& before_replace, Slashes slashes) {
     TRY(check_arguments(from, to, flags));
     // The file that was flushed for a replacement; another file under the name by then is flushed in its turn, a few
     // times.
     constexpr int most_flushes = 4;
     InodeRef flushed;
     for (int round = 0;;) {
-        Move move{*state_, from_dir, to_dir, from, to, flags, who, check, {}, {}, {}, {}, {}, {}, {}};
+        Move move{*state_, from_dir, to_dir, from, to, flags, slashes, who, check, {}, {}, {}, {}, {}, {}, {}};
         Result<Attempt> result = Attempt::done;
         {
             UniqueLock topology;

@@ -19,6 +19,7 @@
 #include <functional>
 #include <future>
 #include <iterator>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -255,6 +256,29 @@ TEST_F(CInterface, AnUnmountThaws) {
     EXPECT_EQ(uext4_close(file), 0);  // the file is to be deleted
     uext4_fs* ended = std::exchange(fs, nullptr);
     EXPECT_TRUE(ends_while_frozen(ended, [&] { EXPECT_EQ(uext4_umount(ended), 0); }));
+}
+
+// One name at any time, of two: who moves it without replacing finds no name, or no new one.
+TEST_F(CInterface, RenameAnswersForOneMoment) {
+    ASSERT_EQ(uext4_mkdir(fs, "/a", 0755), 0);
+    ASSERT_EQ(uext4_mkdir(fs, "/b", 0755), 0);
+    ASSERT_EQ(uext4_mkdir(fs, "/a/one", 0755), 0);
+    std::atomic<bool> over{false};
+    std::thread mover([&] {
+        while (!over) {
+            uext4_rename(fs, "/a/one", "/b/two", 0);
+            uext4_rename(fs, "/b/two", "/a/one", 0);
+        }
+    });
+    std::map<int, unsigned> answers;
+    for (int i = 0; i < 200000; ++i) {
+        ++answers[uext4_rename(fs, "/a/one", "/b/two", RENAME_NOREPLACE)];
+        ++answers[uext4_rename(fs, "/a/one", "/b/two/", RENAME_NOREPLACE)];
+    }
+    over = true;
+    mover.join();
+    for (const auto& [answer, times] : answers)
+        EXPECT_TRUE(answer == 0 || answer == -ENOENT) << answer << ", " << times << " times";
 }
 
 TEST(CDevice, ServesCallbacks) {

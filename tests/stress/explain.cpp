@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <set>
 #include <tuple>
 
@@ -257,9 +258,10 @@ void settle(Configuration& one, const std::vector<Operation>& history) {
     });
 }
 
-// The configurations in which `operation` has its answer, from those in which it may not have it yet.
-std::set<Configuration> completed(const std::set<Configuration>& before, std::uint32_t operation,
-                                  const std::vector<Operation>& history, std::size_t limit) {
+// The configurations in which `operation` has its answer, from those in which it may not have it yet; none: more than
+// `limit`.
+std::optional<std::set<Configuration>> completed(const std::set<Configuration>& before, std::uint32_t operation,
+                                                 const std::vector<Operation>& history, std::size_t limit) {
     std::set<Configuration> done, seen;
     std::vector<Configuration> open(before.begin(), before.end());
     const auto is_pending = [&](const Configuration& one) {
@@ -273,7 +275,7 @@ std::set<Configuration> completed(const std::set<Configuration>& before, std::ui
             continue;
         }
         if (!seen.insert(now).second) continue;
-        if (seen.size() + done.size() > limit) return {};
+        if (seen.size() + done.size() > limit) return std::nullopt;
         for (std::size_t i = 0; i < now.pending.size(); ++i) {
             Configuration next = now;
             const Step step = Advance{next.state, next.pending[i], history[now.pending[i].operation]}.step();
@@ -335,9 +337,10 @@ Verdict explain(std::vector<Operation> history, std::size_t limit) {
             now = std::move(next);
             continue;
         }
-        std::set<Configuration> next = completed(now, event.operation, history, limit);
-        if (next.empty()) {
-            verdict.problem = "no order explains, or none was found in the room given:\n  " +
+        std::optional<std::set<Configuration>> next = completed(now, event.operation, history, limit);
+        if (!next || next->empty()) {
+            verdict.problem = (next ? "no order explains:\n  "
+                                    : fmt::format("more than {} orders to try for an answer:\n  ", limit)) +
                               text_of(history[event.operation]) + "\nwhile these were under way or just before:\n";
             for (std::uint32_t i = event.operation >= 40 ? event.operation - 40 : 0; i < history.size(); ++i)
                 if (history[i].began <= history[event.operation].returned && i != event.operation)
@@ -347,7 +350,7 @@ Verdict explain(std::vector<Operation> history, std::size_t limit) {
                                            last.state.tree(1).entries.size() + last.state.tree(2).entries.size());
             return verdict;
         }
-        now = std::move(next);
+        now = std::move(*next);
         verdict.most = std::max(verdict.most, now.size());
     }
     for (const Configuration& one : now) {

@@ -129,7 +129,7 @@ class Cell:
                                   errors="replace", check=False, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             raise mounting.Failure(f"{self}, round {number}, seed {self.seed}: hangs") from None
-        check(done.returncode == 0, f"{self}, round {number}, seed {self.seed}: status {done.returncode}\n{done.stdout[-12000:]}")
+        check(done.returncode == 0, f"{self}, round {number}, seed {self.seed}: status {done.returncode}\n{done.stdout[:20000]}")
         print(f"{self}: {done.stdout.strip()}", flush=True)
         return Model(self.model, f"r{number}", self.arguments)
 
