@@ -57,13 +57,13 @@ Result<void> check_new_name(uext4_fs* fs, const FileSystem::Parent& parent) {
     return fail(EEXIST, "'{}' exists", parent.name);
 }
 
-// What is to be taken away or moved, and is no directory: its path may not go on with a slash. Where nothing can be
-// taken away, it is not looked for.
+// A name that goes on with a slash is never unlinked: a directory is not, and nothing else is called so. Where nothing
+// can be taken away, it is not looked for.
 Result<void> check_slash(uext4_fs* fs, const FileSystem::Parent& parent) {
     if (fs->fs->read_only()) return {};
     if (!parent.slash || is_dot_or_dotdot(parent.name)) return {};
     const InodeRef inode = TRY(fs->fs->lookup(*parent.directory, parent.name, identity(fs), true));
-    if (inode->is_directory()) return {};
+    if (inode->is_directory()) return fail(EISDIR, "'{}' is a directory", parent.name);
     return fail(ENOTDIR, "'{}' is no directory", parent.name);
 }
 

@@ -5,6 +5,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -91,6 +93,26 @@ TEST_F(Sandbox, EveryOtherCallIsRefused) {
 }
 
 // Descriptors come to a server only, and from whom it is connected with already.
+#ifdef __x86_64__
+// By the numbers of another table: that is the end of all threads, and not of one alone, whose work others would wait
+// for.
+TEST_F(Sandbox, ACallOfAnotherTableEndsTheProcess) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        const rlimit no_core{0, 0};
+        ::setrlimit(RLIMIT_CORE, &no_core);
+        if (!enter_sandbox(Reach::server)) ::_exit(1);
+        constexpr long x32 = 0x40000000;
+        std::thread([] { ::syscall(x32 + SYS_getpid); }).join();
+        ::_exit(2);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) << status;
+}
+#endif
+
 TEST_F(Sandbox, OnlyAServerIsPassedDescriptors) {
     for (const Reach reach : {Reach::image, Reach::server}) {
         in_child([&]() -> std::vector<std::string> {
