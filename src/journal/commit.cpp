@@ -1,5 +1,6 @@
 #include "journal/journal_state.h"
 
+#include "format/constants.h"
 #include "sync/atomic_point.h"
 
 #include <algorithm>
@@ -124,7 +125,12 @@ Result<void> JournalState::write_home(const std::vector<LogImage>& images) {
             parts.push_back(images[j].bytes);
             ++j;
         }
-        TRY(device.writev(images[i].home.value * block_size, parts));
+        const std::uint64_t at = images[i].home.value * block_size;
+        Result<void> written = device.writev(at, parts);
+        // Half a superblock on the device would hide the log, which has all of it: it is written again, or given up.
+        const bool has_super = at <= format::super_offset && format::super_offset < at + parts.size() * block_size;
+        for (int again = 0; !written && has_super && again < 2; ++again) written = device.writev(at, parts);
+        TRY(std::move(written));
         i = j;
     }
     return options.barrier ? device.flush() : Result<void>();

@@ -168,8 +168,14 @@ Result<void> Volume::State::write_super(const std::function<void(format::SuperBl
     TRY(device->read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
     change(super);
     format::set_super_checksum(super);
-    TRY(device->write(format::super_offset, bytes_of(super)));
-    return device->flush();
+    // Half of it on the device is an image that only its backups open: what failed is written again, or given up.
+    constexpr int attempts = 3;
+    Result<void> written;
+    for (int i = 0; i < attempts; ++i) {
+        written = device->write(format::super_offset, bytes_of(super));
+        if (written) return device->flush();
+    }
+    return written;
 }
 
 Result<void> Volume::State::announce(const std::function<void(format::SuperBlock&)>& change) {

@@ -127,7 +127,8 @@ private:
         if (maps_extents(disk)) {
             initialise_extent_root(Bytes(disk.block, sizeof disk.block));
         } else if (has_indirect_blocks(disk)) {
-            return fail(EOPNOTSUPP, "a file with indirect blocks");
+            if (S_ISLNK(disk.mode)) return fail(EOPNOTSUPP, "a symbolic link's text in blocks without extents");
+            std::memset(disk.block, 0, sizeof disk.block);
         }
         disk.dtime = 0u;
         disk.blocks_lo = 0u;
@@ -137,7 +138,7 @@ private:
             names_[o.inode] = 0;
             disk.flags = disk.flags & ~iflag::index;  // names are added one by one, and may lead to one
             disk.links_count = static_cast<std::uint16_t>(2);
-            if (maps_extents(disk)) disk.size_lo = disk.size_hi = 0u;
+            if (maps_extents(disk) || has_indirect_blocks(disk)) disk.size_lo = disk.size_hi = 0u;
         }
         return {};
     }
@@ -145,7 +146,6 @@ private:
     Result<void> keep_of_old(const FastCommitOperation& o, RawInode& raw) {
         format::InodeDisk& disk = fields(raw);
         InodeRef inode = TRY(inodes_.get(o.inode, true));
-        if (has_indirect_blocks(disk)) return fail(EOPNOTSUPP, "a file with indirect blocks");
         if (inode->uses_extents() && !maps_extents(disk)) {
             if (!(disk.flags & iflag::inline_data)) return fail(EUCLEAN, "it had extents");
             TRY(unmap(*inode, LogicalBlock(0), ~std::uint64_t{0}));
@@ -156,6 +156,9 @@ private:
             if (inode->uses_extents()) std::memcpy(disk.block, old.block, sizeof disk.block);
             else if (inode->is_inline()) initialise_extent_root(Bytes(disk.block, sizeof disk.block));
             else return fail(EUCLEAN, "it had no extents");
+        } else if (has_indirect_blocks(disk)) {
+            if (has_indirect_blocks(old)) std::memcpy(disk.block, old.block, sizeof disk.block);
+            else std::memset(disk.block, 0, sizeof disk.block);
         }
         // The list of orphans goes through the time of deletion.
         disk.dtime = old.dtime;
@@ -182,8 +185,8 @@ private:
 
     Result<std::vector<MappedRun>> mapped(Inode& inode, LogicalBlock from, std::uint64_t end) {
         std::vector<MappedRun> runs;
-        if (inode.is_inline() || !inode.uses_extents()) return runs;
         MutexLock guard(inode.map_lock);
+        if (inode.is_inline() || !(inode.uses_extents() || has_indirect_blocks(inode.disk()))) return runs;
         TRY(inode.map().for_each(from, [&](const MappedRun& found) {
             if (found.logical.value >= end) return false;
             MappedRun run = found;
@@ -230,7 +233,8 @@ private:
             initialise_extent_root(inode->map_root());
             TRY(inode->store(h));
         }
-        if (!inode->uses_extents()) return fail(EOPNOTSUPP, "a file with indirect blocks");
+        // The kernel's own replay takes its map for one of extents.
+        if (!inode->uses_extents()) return fail(EOPNOTSUPP, "blocks of a file without extents");
         const std::uint64_t limit = inode->map().limit().value;
         if (o.count == 0 || o.logical.value >= limit ||
             (o.type == format::fc_add_range && o.count > limit - o.logical.value))

@@ -316,5 +316,36 @@ TEST_F(Answers, ErrorsContinueAndRemountReadOnly) {
     }
 }
 
+// An image with half a superblock is opened by its backups only: written home from the log, and at the end.
+TEST_F(Answers, NoSuperblockIsLeftInHalves) {
+    for (const bool logged : {true, false}) {
+        start("-b 4096 -O ^orphan_file", "");
+        auto file = m->open("/f");
+        ASSERT_TRUE(file->write(0, filled(100, 'b')));
+        if (logged) {
+            ASSERT_TRUE(m->fs->unlink(*m->fs->root().value(), "f", root, true));  // the list of orphans begins there
+        }
+        ASSERT_TRUE(m->fs->sync());
+        DeviceFault torn;
+        torn.effect = DeviceFault::Effect::Torn;
+        torn.kinds = {Kind::Write, Kind::Fua};
+        torn.offset = format::super_offset;
+        torn.length = 1024;
+        torn.bytes = logged ? format::super_offset + 512 : 512;
+        torn.times = 2;
+        const std::uint64_t fault = m->faulty->add(torn);
+        file.reset();
+        const Result<void> ended = m->fs->unmount();
+        EXPECT_TRUE(ended) << logged << ": " << ended.error().what;
+        m->fs.reset();
+        EXPECT_EQ(m->faulty->hits(fault), 2u) << logged;
+        auto again = FileSystem::mount_device(m->memory, {});
+        EXPECT_TRUE(again) << logged << ": " << again.error().what;
+        if (again) {
+            EXPECT_TRUE((*again)->unmount());
+        }
+    }
+}
+
 }  // namespace
 }  // namespace uext4::faults

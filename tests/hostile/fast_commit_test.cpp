@@ -103,6 +103,49 @@ const std::shared_ptr<MemoryDevice>& everything(int which = 0) {
     return crashed;
 }
 
+// Of files without extents everything but their blocks.
+FastCommitImage everything_but_blocks() {
+    FastCommitImage out(*clean_fast_commit_image("metadata_csum,^extent,^64bit"));
+    const std::uint32_t renamed = out.number("/renamed"), removed = out.number("/removed"), goes = out.number("/goes");
+    out.change([&](FileSystem& fs) {
+        const InodeRef top = fs.root().value();
+        const auto make = [&](const char* name, mode_t mode, dev_t device, const char* target) {
+            EXPECT_TRUE(fs.create(*top, name, mode, device, target, root, true)) << name;
+        };
+        make("empty", S_IFREG | 0600, 0, "");
+        make("made", S_IFDIR | 0700, 0, "");
+        make("device", S_IFCHR | 0600, 0x0103, "");
+        make("symlink", S_IFLNK | 0777, 0, "where/to");
+        EXPECT_TRUE(fs.set_attributes(*fs.resolve("/grows", root).value(), {.mode = 0711}, root, true));
+        EXPECT_TRUE(fs.rename(*top, "renamed", *fs.resolve("/made", root).value(), "moved", 0, root, true));
+        EXPECT_TRUE(fs.unlink(*top, "removed", root, true));
+        EXPECT_TRUE(fs.rmdir(*top, "goes", root, true));
+        fs.volume().finish_deletions();
+    });
+    for (const char* name : {"empty", "made", "device", "symlink"}) {
+        out.inode(fmt::format("/{}", name));
+        out.name(format::fc_create, "/", out.number(fmt::format("/{}", name)), name);
+    }
+    out.name(format::fc_link, "/made", renamed, "moved");
+    out.name(format::fc_unlink, "/", renamed, "renamed");
+    out.name(format::fc_unlink, "/", removed, "removed");
+    out.name(format::fc_unlink, "/", goes, "goes");
+    for (const char* path : {"/grows", "/made/moved"}) out.inode(path);
+    out.writer().commit();
+    return out;
+}
+
+TEST(FastCommitIndirect, KeepsTheBlocksOfFilesWithoutExtents) {
+    const FastCommitImage image = everything_but_blocks();
+    const Tree expected = tree_of(image.changed());
+    ASSERT_GT(expected.size(), 10u);
+    const auto crashed = image.crashed();
+    expect_same(tree_of(crashed), expected);
+    const auto done = recover_by_mount(crashed);
+    ASSERT_TRUE(done) << done.error().what;
+    expect_same(tree_of(crashed), expected);
+}
+
 class FastCommitReplay : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Features, FastCommitReplay, testing::Values(0, 1, 2, 3, clustered));
 
@@ -252,7 +295,11 @@ std::vector<Lie> lies() {
         w.inode(i.number("/grows"), raw);
     });
     add("no type", [](auto&, auto& w) { w.inode(300, raw_inode(0, 1)); });
-    add("indirect blocks", [](auto&, auto& w) { w.inode(300, raw_inode(S_IFREG | 0600, 1, 0)); });
+    add("blocks of a file without extents", [](auto&, auto& w) {
+        w.inode(300, raw_inode(S_IFREG | 0600, 1, 0));
+        w.name(format::fc_create, 2, 300, "indirect");
+        w.add_range(300, 0, 1, 9000);
+    });
     add("extra bytes beyond the inode", [](auto&, auto& w) {
         auto raw = raw_inode(S_IFREG | 0600, 1);
         view_as<format::InodeDisk>(Bytes(raw)).extra_isize = std::uint16_t{200};
