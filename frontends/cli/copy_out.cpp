@@ -114,7 +114,10 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             if (!make_node(target, st)) {
                 // Only root makes devices; the others still get the rest of the tree.
                 if (errno != EPERM) check(-1, target);
-                outcome_.tell(progress_, negative, target + ": " + std::strerror(EPERM));
+                const bool by_root = ::geteuid() == 0 && in_sandbox();
+                outcome_.tell(progress_, negative,
+                              target + ": " + std::strerror(EPERM) +
+                                  (by_root ? " (the sandbox makes none here; --no-sandbox may)" : ""));
                 return;
             }
     }
