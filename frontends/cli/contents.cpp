@@ -61,8 +61,6 @@ HostFiles to_write(const std::vector<std::string>& sources, const std::string& t
     }
     out.give_away = o.preserve || o.owner || !o.map_owner.empty();
     out.trees = o.recursive;
-    // Whoever names a device writes to it.
-    out.nodes = o.recursive && !files::is_block_file(there) && !files::is_character_file(there);
     out.special_modes = o.preserve || (o.mode && (*o.mode & ~0777u) != 0);
     return out;
 }

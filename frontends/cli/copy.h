@@ -139,7 +139,6 @@ private:
     // Whether it is to have attributes of the file's: a file that was there keeps its own, and a device as well.
     bool contents(const InodeRef& inode, const std::string& source, const Target& to, const struct stat& st);
     // What is there and is no directory goes.
-    static bool make_node(const std::string& target, const struct stat& st);  // false: errno
     static void remove_old(const std::string& target);
     // What was there keeps what it is not asked to change.
     void attributes(Inode& inode, const std::string& source, const std::string& target, const struct stat& st,

@@ -5,10 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <fmt/format.h>
-
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 
 namespace uext4::cli {
@@ -111,13 +108,11 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             break;
         }
         default:
-            if (!make_node(target, st)) {
+            remove_old(target);
+            if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
                 // Only root makes devices; the others still get the rest of the tree.
                 if (errno != EPERM) check(-1, target);
-                const bool by_root = ::geteuid() == 0 && in_sandbox();
-                outcome_.tell(progress_, negative,
-                              target + ": " + std::strerror(EPERM) +
-                                  (by_root ? " (the sandbox makes none here; --no-sandbox may)" : ""));
+                outcome_.tell(progress_, negative, target + ": " + std::strerror(EPERM));
                 return;
             }
     }
@@ -128,22 +123,6 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     if (S_ISDIR(st.st_mode) && attributes_too && (mode_out(st) & S_IRWXU) != S_IRWXU)
         left_.push_back({source, made, st, was_there});
     else if (attributes_too) attributes(*inode, source, made, st, was_there);
-}
-
-// What is in the way goes only once the node is made.
-bool CopyOut::make_node(const std::string& target, const struct stat& st) {
-    const mode_t mode = (st.st_mode & S_IFMT) | 0600;
-    if (::mknod(target.c_str(), mode, st.st_rdev) == 0) return true;
-    if (errno != EEXIST) return false;
-    const std::filesystem::path made =
-        std::filesystem::path(target).parent_path() / fmt::format(".uext4-{}", ::getpid());
-    if (::mknod(made.c_str(), mode, st.st_rdev) != 0) return false;
-    if (::rename(made.c_str(), target.c_str()) == 0) return true;
-    const int error = errno;
-    ::unlink(made.c_str());
-    if (error == EISDIR) give_up(negative, target + ": a directory is in the way");
-    errno = error;
-    return false;
 }
 
 void CopyOut::remove_old(const std::string& target) {

@@ -42,7 +42,7 @@ namespace {
 // One process has the rights for one kind of copy.
 bool is_same_kind(const HostReach& a, const HostReach& b) {
     return a.reach == b.reach && a.files.give_away == b.files.give_away && a.files.trees == b.files.trees &&
-           a.files.nodes == b.files.nodes && a.files.special_modes == b.files.special_modes;
+           a.files.special_modes == b.files.special_modes;
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "sandbox/sandbox.h"
 
-#include "sandbox/device_nodes.h"
 #include "sandbox/host_changes.h"
 #include "sandbox/host_files.h"
 
@@ -79,18 +78,16 @@ constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_S
 // of files that are somebody else's (sticky ones, hard links).
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
 constexpr unsigned file_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID};
-constexpr unsigned node_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
-constexpr std::span<const unsigned> tree_capabilities = std::span(node_capabilities).first<4>();
+constexpr unsigned tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
 constexpr unsigned change_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
 constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
                                             CAP_CHOWN,        CAP_SETFCAP,         CAP_SYS_ADMIN};
 
-std::span<const unsigned> capabilities_for(Reach reach, const HostFiles& files, bool makes_nodes) {
+std::span<const unsigned> capabilities_for(Reach reach, const HostFiles& files) {
     if (reach == Reach::sources) return source_capabilities;
     if (reach == Reach::changes && files.give_away) return giving_capabilities;
     if (reach == Reach::changes) return change_capabilities;
     if (reach != Reach::files) return {};
-    if (makes_nodes) return node_capabilities;
     if (files.trees) return tree_capabilities;
     return file_capabilities;
 }
@@ -238,12 +235,11 @@ Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_
 
 Result<void> enter_sandbox(Reach reach, const HostFiles& files) {
     if (entered.load()) return {};
+    const std::span<const unsigned> kept = capabilities_for(reach, files);
     if (reach != Reach::threads && reach != Reach::changes) settle_output();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (reach == Reach::files) TRY(start_host_changes(files));
-    const bool makes_nodes = reach == Reach::files && files.nodes && shut_devices();
-    const std::span<const unsigned> kept = capabilities_for(reach, files, makes_nodes);
     const bool with_files = reach == Reach::files || reach == Reach::sources;
     TRY(limit_capabilities(kept));
     TRY(check_other_threads(kept, with_files));

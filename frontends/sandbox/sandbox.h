@@ -29,8 +29,7 @@ enum class Reach {
 struct HostFiles {
     std::vector<std::string> readable, writable;
     bool give_away = false;      // owners, times, attributes: the capabilities for that
-    bool trees = false;          // what is in the way in folders of others: the same
-    bool nodes = false;          // devices are made, and none can be opened; where that cannot be had, none is made
+    bool trees = false;          // devices, and what is in the way in folders of others: the same
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };
 

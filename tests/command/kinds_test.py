@@ -168,7 +168,7 @@ class Comparison:
                                      f"{outside if self.name == 'in' else inside}/{source}",
                                      f"{outside if self.name == 'out' else inside}/{target}"],
                                     check=False, capture_output=True, text=True)
-            refused = by_cp.returncode != 0 or (self.name == "out" and (self.follows_below(case) or self.takes_a_node(case)))
+            refused = by_cp.returncode != 0 or (self.name == "out" and self.follows_below(case))
             if result.returncode != (NO if refused else FINE):
                 self.wrong.append(f"{self.name} {case}: {result.returncode} {result.stderr.strip()}; "
                                   f"cp(1): {by_cp.returncode} {by_cp.stderr.strip()}")
@@ -176,11 +176,6 @@ class Comparison:
     @staticmethod
     def follows_below(case):
         return case[0] and case[1] == "directory" and case[2] == "link below"
-
-    @staticmethod
-    def takes_a_node(case):
-        """A device that is named as the target can be written to; so no node is made then, and the old one stays."""
-        return case[1] == "device" and case[2] == "device"
 
     def differs_on_purpose(self, case):
         """Out of an image no link below is followed, and no directory is begun to be copied into itself."""

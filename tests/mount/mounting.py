@@ -167,8 +167,6 @@ class Scratch:
     def image(self, name, size, *options):
         """A new image; `options` are those of mke2fs."""
         image = self.path(name)
-        # In a new file: a loop device that somebody still looks at would be taken for it again, with what it has cached.
-        image.unlink(missing_ok=True)
         run("mke2fs", "-q", "-F", *(options or ("-t", "ext4")), image, size)
         return image
 
