@@ -149,7 +149,7 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     struct stat st{};
     Target out;
     out.path = target;
-    int follow = O_NOFOLLOW;
+    bool follow = false;
     if (::lstat(target.c_str(), &st) == 0 && S_ISLNK(st.st_mode)) {
         // Links that lead elsewhere may have come from an image, and who copies a tree names none of them.
         if (depth > 0 || made_links_.contains({st.st_dev, st.st_ino}))
@@ -158,10 +158,13 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
             give_up(negative,
                     target + ": " + (errno == ENOENT ? "is a link that leads nowhere" : std::strerror(errno)));
         out.path = behind_links(target);
-        follow = 0;
+        follow = true;
     }
     out.was_there = ::stat(target.c_str(), &st) == 0;
     if (out.was_there && S_ISDIR(st.st_mode)) give_up(negative, target + ": a directory is in the way");
+    // What is a disk's by its name may have come from an image as well.
+    if (out.was_there && depth > 0 && !S_ISREG(st.st_mode))
+        give_up(negative, target + ": is no file, and only a destination that is named may be a device or a pipe");
     if (out.was_there && from_.is_image(st)) give_up(negative, target + ": is the image that is copied from");
     // With all that it is, a file is copied beside those that share the old one, not into it.
     if (out.was_there && o_.preserve && st.st_nlink > 1) {
@@ -169,7 +172,7 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
         out.was_there = false;
         out.path = target;
     }
-    const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | follow, 0600);
+    const int fd = open_contents(out.path, follow);
     check(fd < 0 ? -1 : 0, target);
     out.file = HostFile(fd);
     check(::fstat(fd, &st), target);

@@ -76,8 +76,9 @@ struct Descriptor {
 
 // One of the places that may be written: both sides have the same ones in the same order.
 struct Root {
+    enum Kind { folder, file, special };  // the last one is a device, a pipe or a socket
     std::string given, real;
-    bool folder;
+    Kind kind;
 };
 
 // It, or the folder that it is in and its name there: a file as long as it has one.
@@ -105,8 +106,29 @@ OpenRoot opened(Descriptor own, const Root& root, Folders& folders) {
     if (above->number < 0 || !is_same(above->number, name, out.own.number)) return out;
     out.above = above;
     out.name = name;
-    if (!root.folder) out.own = Descriptor(-1);
+    if (root.kind == Root::file) out.own = Descriptor(-1);
     return out;
+}
+
+constexpr int to_write = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY;
+
+std::string by_descriptor(int number) { return "/proc/self/fd/" + std::to_string(number); }
+
+// Of a file in the current directory, which is made where there is none: the descriptor, or -1 and errno. Whatever else
+// has that name now, or gets it meanwhile, is not opened: of some devices that would be a deed by itself.
+int open_file(const std::string& name) {
+    const int made = ::open(name.c_str(), to_write | O_EXCL | O_NOFOLLOW, 0600);
+    if (made >= 0 || errno != EEXIST) return made;
+    const Descriptor there{::open(name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)};
+    struct stat info{};
+    if (there.number < 0 || ::fstatat(there.number, "", &info, AT_EMPTY_PATH) != 0) return -1;
+    if (!S_ISREG(info.st_mode)) {
+        errno = S_ISLNK(info.st_mode) ? ELOOP : S_ISDIR(info.st_mode) ? EISDIR : EACCES;
+        return -1;
+    }
+    const int fd = ::open(by_descriptor(there.number).c_str(), to_write & ~O_CREAT);
+    if (fd < 0 && errno == ENOENT) errno = EOPNOTSUPP;  // there is no /proc
+    return fd;
 }
 
 std::optional<std::string> real_path(const std::string& path) {
@@ -134,13 +156,14 @@ public:
             const ssize_t got = ::recv(socket, message.data(), message.size(), 0);
             if (got < 0 && errno == EINTR) continue;
             if (got <= 0) ::_exit(0);
-            const std::int32_t error = answer(std::span(message).first(static_cast<std::size_t>(got)));
-            if (::send(socket, &error, sizeof error, MSG_NOSIGNAL) != sizeof error) ::_exit(0);
+            Descriptor contents{-1};
+            const std::int32_t error = answer(std::span(message).first(static_cast<std::size_t>(got)), contents);
+            if (!send_answer(socket, error, contents.number)) ::_exit(0);
         }
     }
 
 private:
-    std::int32_t answer(std::span<const std::byte> message) const {
+    std::int32_t answer(std::span<const std::byte> message, Descriptor& contents) const {
         Change change;
         ChangeRequest& asked = change.request;
         if (message.size() < sizeof asked) return EINVAL;
@@ -165,26 +188,49 @@ private:
         for (const std::string* part : {&folder, &name, &std::as_const(change.attribute)})
             if (part->find('\0') != std::string::npos) return EINVAL;
         // What only those who give things away need is not to be had by others.
-        if (!give_away_ && asked.kind != ChangeRequest::mode) return EPERM;
+        if (!give_away_ && asked.kind != ChangeRequest::mode && asked.kind != ChangeRequest::contents) return EPERM;
         if (!special_modes_ && (asked.permissions & ~0777u) != 0) return EPERM;
+        if (asked.kind == ChangeRequest::contents && asked.permissions != 0) return EINVAL;
         if (asked.permissions & ~07777u || asked.root >= roots_.size()) return EINVAL;
+        if (roots_[asked.root].kind != Root::folder && (!folder.empty() || !name.empty())) return EINVAL;
+        if (asked.kind == ChangeRequest::contents) return open_contents(asked.root, folder, name, contents);
         return make(change, folder, name);
+    }
+
+    std::int32_t open_contents(std::uint32_t number, const std::string& folder, const std::string& name,
+                               Descriptor& contents) const {
+        const OpenRoot& there = open_[number];
+        if (roots_[number].kind == Root::special || (roots_[number].kind == Root::file && !there.above)) {
+            contents = Descriptor(::open(by_descriptor(there.own.number).c_str(), to_write & ~O_CREAT));
+        } else if (roots_[number].kind == Root::file) {
+            if (::fchdir(there.above->number) != 0) return errno;
+            contents = Descriptor(open_file(there.name));
+        } else {
+            if (const int error = go_to(there.own.number, folder, name); error != 0) return error;
+            contents = Descriptor(open_file(name));
+        }
+        return contents.number < 0 ? errno : 0;
     }
 
     std::int32_t make(const Change& change, const std::string& folder, const std::string& name) const {
         const OpenRoot& there = open_[change.request.root];
         const int root = there.own.number;
-        const bool file = !roots_[change.request.root].folder;
-        if (file && (!folder.empty() || !name.empty())) return EINVAL;
+        if (roots_[change.request.root].kind == Root::special) return EINVAL;
+        const bool file = roots_[change.request.root].kind == Root::file;
         const bool itself = file || (folder.empty() && name == ".");
         // By its name, which needs no right to search it, and no /proc.
         if (itself && there.above && (file || is_same(there.above->number, there.name, root))) {
             if (::fchdir(there.above->number) != 0) return errno;
             return change.make(there.name, false) == 0 ? 0 : errno;
         }
-        if (file) return change.make("/proc/self/fd/" + std::to_string(root), true) == 0 ? 0 : errno;
+        if (file) return change.make(by_descriptor(root), true) == 0 ? 0 : errno;
+        if (const int error = go_to(root, folder, name); error != 0) return error;
+        return change.make(name, false) == 0 ? 0 : errno;
+    }
+
+    // To a folder below an open one, for `name` in it. Step by step: no link is followed, and nothing leads upwards.
+    static std::int32_t go_to(int root, const std::string& folder, const std::string& name) {
         if (name.empty() || name == ".." || name.find('/') != std::string::npos) return EINVAL;
-        // Step by step: no link is followed, and nothing leads upwards.
         Descriptor above{-1};
         for (std::size_t at = 0; at < folder.size();) {
             const std::size_t end = std::min(folder.find('/', at), folder.size());
@@ -196,8 +242,25 @@ private:
             above = std::move(next);
             at = end + 1;
         }
-        if (::fchdir(above.number < 0 ? root : above.number) != 0) return errno;
-        return change.make(name, false) == 0 ? 0 : errno;
+        return ::fchdir(above.number < 0 ? root : above.number) == 0 ? 0 : errno;
+    }
+
+    static bool send_answer(int socket, std::int32_t error, int contents) {
+        iovec part{&error, sizeof error};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof contents)]{};
+        msghdr message{};
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        if (contents >= 0) {
+            message.msg_control = control;
+            message.msg_controllen = sizeof control;
+            cmsghdr* const passed = CMSG_FIRSTHDR(&message);
+            passed->cmsg_level = SOL_SOCKET;
+            passed->cmsg_type = SCM_RIGHTS;
+            passed->cmsg_len = CMSG_LEN(sizeof contents);
+            std::memcpy(CMSG_DATA(passed), &contents, sizeof contents);
+        }
+        return ::sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof error;
     }
 
     std::vector<Root> roots_;
@@ -233,9 +296,11 @@ public:
     // where links are among them, by what they lead to.
     int ask(Change change, const std::string& path) const {
         std::string folder, name;
+        if (change.request.kind == ChangeRequest::contents && is_special(path, change.request.root))
+            return ask_for(change, folder, name);
         if (place_as_given(path, change.request.root, folder, name)) {
             const int done = ask_for(change, folder, name);
-            if (done == 0 || (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)) return done;
+            if (done >= 0 || (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)) return done;
         }
         if (place(path, change.request.root, folder, name)) return ask_for(change, folder, name);
         errno = EACCES;
@@ -257,18 +322,49 @@ private:
         while (done < 0 && errno == EINTR);
         if (done < 0) return -1;
         std::int32_t error = 0;
-        do done = ::recv(socket_, &error, sizeof error, 0);
-        while (done < 0 && errno == EINTR);
-        if (done != sizeof error) error = EIO;  // it has been killed
-        if (error == 0) return 0;
+        Descriptor contents{-1};
+        if (!receive(error, contents)) error = EIO;  // it has been killed
+        if (request.kind == ChangeRequest::contents && error == 0 && contents.number < 0) error = EMFILE;
+        if (error == 0) return request.kind == ChangeRequest::contents ? std::exchange(contents.number, -1) : 0;
         errno = error;
         return -1;
+    }
+
+    bool receive(std::int32_t& error, Descriptor& contents) const {
+        iovec part{&error, sizeof error};
+        int number = -1;
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof number)]{};
+        msghdr message{};
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        ssize_t got;
+        do got = ::recvmsg(socket_, &message, MSG_CMSG_CLOEXEC);
+        while (got < 0 && errno == EINTR);
+        if (got != sizeof error) return false;
+        const cmsghdr* const passed = CMSG_FIRSTHDR(&message);
+        if (passed && passed->cmsg_type == SCM_RIGHTS && passed->cmsg_len == CMSG_LEN(sizeof number)) {
+            std::memcpy(&number, CMSG_DATA(passed), sizeof number);
+            contents = Descriptor(number);
+        }
+        return true;
+    }
+
+    // A device or a pipe that was named, and is there still.
+    bool is_special(const std::string& path, std::uint32_t& root) const {
+        struct stat info{};
+        if (::stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode)) return false;
+        for (root = 0; root < roots_.size(); ++root)
+            if (roots_[root].kind == Root::special && (roots_[root].given == path || roots_[root].real == path))
+                return true;
+        return false;
     }
 
     bool place_as_given(const std::string& path, std::uint32_t& root, std::string& folder, std::string& name) const {
         for (root = 0; root < roots_.size(); ++root) {
             // A file may be another one by now, which has taken its name.
-            if (!roots_[root].folder || roots_[root].real.starts_with("/proc/")) continue;
+            if (roots_[root].kind != Root::folder || roots_[root].real.starts_with("/proc/")) continue;
             std::string given = roots_[root].given;
             while (given.size() > 1 && given.ends_with('/')) given.pop_back();
             std::string_view rest = path;
@@ -316,7 +412,7 @@ private:
             return true;
         }
         for (root = 0; root < roots_.size(); ++root)
-            if (!roots_[root].folder && (roots_[root].given == path || (real && roots_[root].real == *real)))
+            if (roots_[root].kind == Root::file && (roots_[root].given == path || (real && roots_[root].real == *real)))
                 return true;
         return false;
     }
@@ -324,7 +420,7 @@ private:
         for (root = 0; root < roots_.size(); ++root) {
             // Names of descriptors are no names of files.
             if (real.starts_with("/proc/")) continue;
-            if (!roots_[root].folder || !lies_in(real, roots_[root].real)) continue;
+            if (roots_[root].kind != Root::folder || !lies_in(real, roots_[root].real)) continue;
             folder = rest_of(real, roots_[root].real);
             return true;
         }
@@ -357,8 +453,8 @@ void allow_most_descriptors() {
 [[noreturn]] void run_changer(int socket, const HostFiles& files, std::vector<Root> roots, std::vector<OpenRoot> open,
                               pid_t parent) noexcept {
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(1);
-    // What asks the other process to end is not for this one, which ends with it.
-    ::setsid();
+    // What asks the other process to end is not for this one, which ends with it. Its terminal stays: it can be named.
+    (void)::setpgid(0, 0);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
     std::vector<int> kept{socket};
     for (const OpenRoot& root : open)
@@ -404,6 +500,13 @@ int change_attribute(const std::string& path, const std::string& name, std::span
     return change(wanted, path);
 }
 
+int open_contents(const std::string& path, bool follow) {
+    if (!asker) return ::open(path.c_str(), to_write | (follow ? 0 : O_NOFOLLOW), 0600);
+    Change wanted{};
+    wanted.request.kind = ChangeRequest::contents;
+    return change(wanted, path);
+}
+
 Result<void> start_host_changes(const HostFiles& files) {
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
@@ -415,11 +518,13 @@ Result<void> start_host_changes(const HostFiles& files) {
     for (const std::string& path : files.writable) {
         Descriptor root{::open(path.c_str(), O_PATH | O_CLOEXEC)};
         struct stat info{};
-        // Names that lead nowhere are left out; devices and pipes stay what they are. What there are no descriptors for
-        // keeps what it has, and that is an error then.
+        // Names that lead nowhere are left out; devices and pipes stay what they are, and can be written to. What there
+        // are no descriptors for keeps what it has, and that is an error then.
         if (root.number < 0 || ::fstat(root.number, &info) != 0) continue;
-        if (!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode)) continue;
-        roots.push_back({path, real_path(path).value_or(path), S_ISDIR(info.st_mode)});
+        const Root::Kind kind = S_ISDIR(info.st_mode)   ? Root::folder
+                                : S_ISREG(info.st_mode) ? Root::file
+                                                        : Root::special;
+        roots.push_back({path, real_path(path).value_or(path), kind});
         open.push_back(opened(std::move(root), roots.back(), folders));
     }
     const pid_t parent = ::getpid();

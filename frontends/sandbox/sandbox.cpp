@@ -51,14 +51,14 @@ constexpr int plain_calls[] = {
     SCMP_SYS(rt_sigtimedwait), SCMP_SYS(rt_sigpending), SCMP_SYS(sigaltstack), SCMP_SYS(getrandom), SCMP_SYS(uname),
     SCMP_SYS(sysinfo), SCMP_SYS(getrusage), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid)};
 
-// To read files of the host by path. What opens them is in allow_files().
+// To ask after files of the host by path. What opens them to be read is in allow_files().
 constexpr int source_calls[] = {SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP_SYS(statx),      SCMP_SYS(newfstatat),
                                 SCMP_SYS(access),     SCMP_SYS(faccessat),  SCMP_SYS(faccessat2), SCMP_SYS(statfs),
                                 SCMP_SYS(readlink),   SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(getcwd),
                                 SCMP_SYS(getxattr),   SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),  SCMP_SYS(listxattr),
                                 SCMP_SYS(llistxattr), SCMP_SYS(flistxattr)};
 // To make and remove them: what Landlock limits. What it does not (permissions, owners, times, attributes) is changed
-// by another process, host_changes.h.
+// by another process, and so are contents, as a node of a device may be among what is made: host_changes.h.
 constexpr int target_calls[] = {SCMP_SYS(umask),  SCMP_SYS(rmdir),    SCMP_SYS(unlink),   SCMP_SYS(unlinkat),
                                 SCMP_SYS(link),   SCMP_SYS(linkat),   SCMP_SYS(symlink),  SCMP_SYS(symlinkat),
                                 SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2)};
@@ -67,19 +67,19 @@ struct Making {
     int call;
     unsigned permissions;
 };
-constexpr Making making_calls[] = {{SCMP_SYS(open), 2},    {SCMP_SYS(openat), 3}, {SCMP_SYS(mkdir), 1},
-                                   {SCMP_SYS(mkdirat), 2}, {SCMP_SYS(mknod), 1},  {SCMP_SYS(mknodat), 2}};
+constexpr Making making_calls[] = {
+    {SCMP_SYS(mkdir), 1}, {SCMP_SYS(mkdirat), 2}, {SCMP_SYS(mknod), 1}, {SCMP_SYS(mknodat), 2}};
 // Of that process.
 constexpr int fchmodat2 = 452;  // which libseccomp may not know by its name yet
 constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_SYS(chmod),    SCMP_SYS(fchmodat),
                                 fchmodat2,          SCMP_SYS(newfstatat), SCMP_SYS(fchownat), SCMP_SYS(utimensat),
-                                SCMP_SYS(setxattr), SCMP_SYS(lsetxattr)};
+                                SCMP_SYS(setxattr), SCMP_SYS(lsetxattr),  SCMP_SYS(sendmsg)};
 // SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists. FOWNER is for names in folders and
 // of files that are somebody else's (sticky ones, hard links).
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
 constexpr unsigned file_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID};
 constexpr unsigned tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
-constexpr unsigned change_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
+constexpr unsigned change_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
 constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
                                             CAP_CHOWN,        CAP_SETFCAP,         CAP_SYS_ADMIN};
 
@@ -146,7 +146,7 @@ int allow_files(const Filter& f, Reach reach, const HostFiles& files) {
             bad |= files.special_modes
                        ? allow(f, making.call)
                        : allow(f, making.call, SCMP_CMP64(making.permissions, SCMP_CMP_MASKED_EQ, special, 0));
-        return bad;
+        return bad | allow(f, SCMP_SYS(recvmsg));
     }
     constexpr scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_TMPFILE;
     constexpr scmp_datum_t changing = writing & ~static_cast<scmp_datum_t>(O_DIRECTORY);  // a part of O_TMPFILE

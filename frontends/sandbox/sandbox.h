@@ -19,8 +19,8 @@ enum class Reach {
     table,    // the same, but descriptors may be asked about by fstat(3), which could name a file as well
     server,   // what another process passes it by a socket that it has
     sources,  // files of the host, to be read
-    files,    // files of the host by path, to be made, written and removed (copies out)
-    changes,  // no image: permissions, owners, times and attributes of files of the host (host_changes.h)
+    files,    // files of the host by path, to be made and removed (copies out)
+    changes,  // no image: contents, permissions, owners, times and attributes of files of the host (host_changes.h)
     threads   // no image: other processes' threads in /proc, and on which CPU those of its own user run
 };
 

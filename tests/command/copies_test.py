@@ -156,6 +156,22 @@ def to_no_files(scratch, verbs, out):
     verbs("cp", ":/file", null)
     check(stat.S_IMODE(os.stat(null).st_mode) == 0o666 and stat.S_ISCHR(os.stat(null).st_mode), "a device was changed")
     check(verbs("cp", ":/file", "/dev/stdout") == verbs("cat", ":/file"), "/dev/stdout")
+    os.mkfifo(out / "pipe")
+    with subprocess.Popen(["cat", out / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        verbs("cp", ":/file", out / "pipe")
+        check(reader.communicate(timeout=20)[0] == verbs("cat", ":/file"), "a pipe")
+    for name in ("/dev/tty", "/dev/stdout"):
+        status, shown = in_terminal(verbs.program, "cp", f"{verbs.image}:/file", name)
+        check(status == FINE and verbs("cat", ":/file").strip().encode() in shown, f"{name} on a terminal: {shown!r}")
+    # They may be what an image has brought: in a tree they are in the way, and stay.
+    verbs("mkdir", ":/in the way")
+    for name in ("device", "pipe", "file"):
+        verbs("cp", ":/file", f":/in the way/{name}")
+    for mode in ("-r", "-a"):
+        for name in ("device", "pipe"):
+            verbs("cp", mode, ":/in the way/.", out, status=NO, says=f"/{name}: is no file, and only a destination")
+        check(stat.S_ISCHR(os.stat(null).st_mode) and stat.S_ISFIFO(os.stat(out / "pipe").st_mode), "they are gone")
+        check((out / "file").read_text() == verbs("cat", ":/file"), "the file beside them")
     there = out / "there"
     there.write_text("long contents " * 100)
     os.chmod(there, 0o604)

@@ -15,9 +15,12 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <set>
+#include <thread>
 
 namespace uext4::sandboxed {
 namespace {
@@ -38,11 +41,9 @@ protected:
     static bool has_landlock() {
         return ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 2;
     }
-    static std::vector<std::string> others_that_are_open() {
-        static const std::set<std::string> of_files{"open",
-                                                    "openat",
-                                                    "creat",
-                                                    "unlink",
+    static std::vector<std::string> others_that_are_open(bool opens) {
+        static const std::set<std::string> opening{"open", "openat", "creat"};
+        static const std::set<std::string> of_files{"unlink",
                                                     "mkdir",
                                                     "rename",
                                                     "stat",
@@ -63,7 +64,7 @@ protected:
                                                     "listxattr"};
         std::vector<std::string> wrong;
         for (const Way& way : ways_out()) {
-            if (of_files.contains(way.name)) continue;
+            if (of_files.contains(way.name) || (opens && opening.contains(way.name))) continue;
             const long result = way.go();
             if (result >= 0 || (errno != EPERM && way.name != std::string("clone3")))
                 wrong.push_back(fmt::format("{} gave {} ({})", way.name, result, std::strerror(errno)));
@@ -86,7 +87,7 @@ TEST_F(HostFilesTest, SourcesAreReadAndNothingElse) {
         HostFiles named;
         named.readable = {path, folder, "/dev/null", path + "-none"};
         if (auto entered = enter_sandbox(Reach::sources, named); !entered) return {entered.error().what};
-        std::vector<std::string> wrong = others_that_are_open();
+        std::vector<std::string> wrong = others_that_are_open(true);
         struct stat info{};
         char text[4096];
         const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -118,41 +119,101 @@ TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
             named.writable = {folder};
             named.give_away = named.trees = named.special_modes = give_away;
             if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
-            std::vector<std::string> wrong = others_that_are_open();
+            std::vector<std::string> wrong = others_that_are_open(false);
             const std::string made = fmt::format("{}/made-{}", folder, give_away), below = made + "/below";
-            const int fd = ::mkdir(made.c_str(), 0700) == 0
-                               ? ::open(below.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)
-                               : -1;
+            const int fd = ::mkdir(made.c_str(), 0700) == 0 ? open_contents(below, false) : -1;
             if (fd < 0 || ::write(fd, "x", 1) != 1 || change_mode(below, 0640) != 0 ||
                 ::link(below.c_str(), (made + "-linked").c_str()) != 0 || ::unlink(below.c_str()) != 0)
                 wrong.push_back(fmt::format("the target cannot be written: {}", std::strerror(errno)));
             // A program that runs as somebody else, or a folder that keeps others' names, is nothing that a copy of
             // bytes makes.
-            const std::string special = made + "-special";
-            const int set_id = ::open(special.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 04700);
-            if ((set_id >= 0) != give_away) wrong.emplace_back("a file with a set-id bit");
-            if (set_id >= 0) ::close(set_id);
-            if ((::mkdir((special + "-folder").c_str(), 01700) == 0) != give_away)
-                wrong.emplace_back("a sticky folder");
+            if ((::mkdir((made + "-sticky").c_str(), 01700) == 0) != give_away) wrong.emplace_back("a sticky folder");
             if ((change_mode(made, 02750) == 0) != give_away) wrong.emplace_back("a set-id bit");
             const std::string device = made + "-device";
             const bool node = ::mknod(device.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0;
             if (::geteuid() == 0 && node != give_away) wrong.emplace_back(node ? "mknod" : "mknod is refused");
             if (!give_away && change_owner(folder, ::geteuid(), ::getegid()) == 0) wrong.emplace_back("chown");
-            if (!has_landlock()) return wrong;
-            for (const char* place : {"/proc/sys/kernel/core_pattern", "/proc/self/mem", "/etc/shadow",
-                                      "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/null"})
-                expect_shut(wrong, place, O_WRONLY);
-            expect_shut(wrong, "/root", O_TMPFILE | O_RDWR);
-            expect_shut(wrong, path, O_WRONLY);
-            expect_shut(wrong, path + "-new", O_WRONLY | O_CREAT);
+            for (const std::string& place :
+                 {std::string("/proc/sys/kernel/core_pattern"), std::string("/proc/self/mem"),
+                  std::string("/etc/shadow"), std::string("/proc/sysrq-trigger"),
+                  std::string("/sys/kernel/uevent_helper"), std::string("/dev/null"), path, path + "-new"}) {
+                expect_shut(wrong, place, O_WRONLY | O_CREAT);
+                for (const bool follow : {false, true})
+                    if (open_contents(place, follow) >= 0 || errno != EACCES) wrong.push_back("contents of " + place);
+            }
+            expect_shut(wrong, folder, O_TMPFILE | O_RDWR);
             for (const char* place : {"/etc/passwd", "/proc/self/maps", "/"}) expect_shut(wrong, place, O_RDONLY);
+            if (!has_landlock()) return wrong;
             if (::unlink(path.c_str()) == 0 || ::rename(path.c_str(), (folder + "/moved").c_str()) == 0 ||
                 ::link(path.c_str(), (folder + "/linked").c_str()) == 0)
                 wrong.emplace_back("what is beside the target can be removed, moved or linked");
             return wrong;
         });
     }
+}
+
+// Who makes nodes of devices could have the disk behind one, if it were opened.
+TEST_F(HostFilesTest, WhatIsMadeIsNotOpenedButForFiles) {
+    const std::string file = folder + "/file", pipe = folder + "/pipe", named_pipe = path + "-pipe";
+    std::ofstream(file) << "old";
+    ASSERT_EQ(::mkfifo(named_pipe.c_str(), 0600), 0);
+    const int reader = ::open(named_pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    in_child([&]() -> std::vector<std::string> {
+        HostFiles named;
+        named.writable = {folder, file, "/dev/null", named_pipe};
+        named.trees = true;
+        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        std::vector<std::string> wrong;
+        const auto opened = [&](const std::string& place, bool follow, int error) {
+            const int fd = open_contents(place, follow), got = fd < 0 ? errno : 0;
+            if (got != error) wrong.push_back(fmt::format("{}: {}", place, std::strerror(got)));
+            return fd;
+        };
+        // What was named.
+        struct stat info{};
+        for (const std::string& place : {std::string("/dev/null"), named_pipe})
+            if (const int fd = opened(place, true, 0); ::write(fd, "x", 1) != 1) wrong.push_back("write to " + place);
+        if (const int fd = opened(file, false, 0); ::write(fd, "new", 3) != 3) wrong.emplace_back("write to a file");
+        // What is there now, by a name of its own, by the name of what was named, and by a link.
+        const auto node = [&](const std::string& place) {
+            return ::geteuid() == 0 ? ::mknod(place.c_str(), S_IFCHR | 0600, makedev(1, 3))
+                                    : ::mknod(place.c_str(), S_IFIFO | 0600, 0);
+        };
+        if (node(pipe) != 0 || ::rename(file.c_str(), (file + "-kept").c_str()) != 0 || node(file) != 0)
+            wrong.emplace_back("mknod");
+        ::symlink("pipe", (folder + "/to it").c_str());
+        for (const bool follow : {false, true}) {
+            opened(pipe, follow, EACCES);
+            opened(file, follow, EACCES);
+            opened(folder + "/to it", follow, ELOOP);
+            opened(folder, follow, EISDIR);
+        }
+        // A device that was named is still the one that was.
+        if (::geteuid() == 0 && ::rename(pipe.c_str(), named_pipe.c_str()) == 0) wrong.emplace_back("rename");
+        // What changes meanwhile: to open the pipe would wait for its reader for ever.
+        ::unlink(file.c_str());
+        ::unlink(pipe.c_str());
+        if (::mkfifo(pipe.c_str(), 0600) != 0) wrong.emplace_back("mkfifo");
+        ::close(opened(file, false, 0));
+        std::atomic<bool> ended{false};
+        std::thread swapping([&] {
+            while (!ended.load()) ::renameat2(AT_FDCWD, file.c_str(), AT_FDCWD, pipe.c_str(), RENAME_EXCHANGE);
+        });
+        unsigned refused = 0;
+        for (unsigned i = 0; i < 3000; ++i) {
+            const int fd = open_contents(file, false);
+            if (fd < 0 && errno == EACCES) ++refused;
+            else if (fd < 0 || ::syscall(SYS_fstat, fd, &info) != 0 || !S_ISREG(info.st_mode))
+                wrong.push_back(fmt::format("{} of what changes: {}", fd, std::strerror(errno)));
+            if (fd >= 0) ::close(fd);
+        }
+        ended = true;
+        swapping.join();
+        if (refused == 0 || refused == 3000) wrong.push_back(fmt::format("nothing changed: {}", refused));
+        return wrong;
+    });
+    ::close(reader);
+    ::unlink(named_pipe.c_str());
 }
 
 // With -a, whatever a tree holds gets its owners, permissions, times and attributes; without, its permissions.
@@ -168,7 +229,7 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
             std::vector<std::string> wrong;
             const std::string tree = fmt::format("{}/tree-{}", folder, give_away);
             ::mkdir(tree.c_str(), 0700);
-            ::close(::open((tree + "/file").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+            ::close(open_contents(tree + "/file", false));
             ::symlink(victim, (tree + "/symlink").c_str());
             ::mknod((tree + "/fifo").c_str(), S_IFIFO | 0600, 0);
             ::mknod((tree + "/socket").c_str(), S_IFSOCK | 0600, 0);
@@ -271,6 +332,7 @@ TEST_F(HostFilesTest, NothingBesideTheTargetIsChanged) {
                 if (change_owner(name, ::geteuid(), ::getegid()) == 0) wrong.push_back("owner of " + name);
                 if (change_times(name, times) == 0) wrong.push_back("times of " + name);
                 if (change_attribute(name, "user.hostile", {}) == 0) wrong.push_back("an attribute of " + name);
+                if (open_contents(name, true) >= 0) wrong.push_back("contents of " + name);
             }
             const int socket = socket_of_changes();
             constexpr std::uint32_t mode = ChangeRequest::mode, attribute = ChangeRequest::attribute;
@@ -305,9 +367,14 @@ TEST_F(HostFilesTest, NothingBesideTheTargetIsChanged) {
                 {"sizes that add up to nothing", huge, "", "link", ""},
                 {"less than it says", request(mode), "", "link", "", false},
             };
-            for (const Asked& asked : all)
-                if (const int error = answer_to(socket, asked); error <= 0)
-                    wrong.push_back(fmt::format("{}: {}", asked.what, error));
+            // Of contents as well: all of them name nothing that there is, or nothing that may be opened.
+            for (const std::uint32_t kind : {mode, static_cast<std::uint32_t>(ChangeRequest::contents)})
+                for (Asked asked : all) {
+                    if (asked.request.kind == mode) asked.request.kind = kind;
+                    if (asked.request.kind == ChangeRequest::contents) asked.request.permissions &= ~07777u;
+                    if (const int error = answer_to(socket, asked); error <= 0)
+                        wrong.push_back(fmt::format("{}, {}: {}", asked.what, kind, error));
+                }
             char answer[4096];
             if (::send(socket, "x", 1, MSG_NOSIGNAL) != 1 || ::recv(socket, answer, sizeof answer, 0) != 4)
                 wrong.emplace_back("a short message has no answer");
@@ -325,9 +392,9 @@ TEST_F(HostFilesTest, NothingFromBesideGetsANameInTheTarget) {
         HostFiles named;
         named.writable = {folder};
         named.give_away = true;
+        const int held = ::open(victim, O_PATH | O_CLOEXEC);
         if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong;
-        const int held = ::open(victim, O_PATH | O_CLOEXEC);
         const std::string made = folder + "/made", by_proc = fmt::format("/proc/self/fd/{}", held);
         if (::linkat(held, "", AT_FDCWD, made.c_str(), AT_EMPTY_PATH) == 0) wrong.emplace_back("a descriptor");
         if (::linkat(opened_before, "", AT_FDCWD, made.c_str(), AT_EMPTY_PATH) == 0) wrong.emplace_back("an open one");
