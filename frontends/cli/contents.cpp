@@ -40,20 +40,21 @@ HostFiles to_read(const std::vector<std::string>& sources) {
     return out;
 }
 
-// A directory, and what links in it lead to that are named; or a file that is there and stays, else also the directory
-// that it is in, or is to be in.
+// A file, by the name that it has or gets. Of trees a directory, and what links in it lead to that are named, or what
+// is to become one, and the directory that it is in, or is to be in.
 HostFiles to_write(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o) {
     namespace files = std::filesystem;
     HostFiles out;
-    out.writable.push_back(to);
     std::error_code ignored;
-    const files::file_status there = files::status(to, ignored);
-    if (files::is_directory(there)) {
+    const bool directory = files::is_directory(to, ignored);
+    if (directory) {
         for (const std::string& source : sources) {
             const std::string path = split_place(source).path;
             if (!means_contents(path)) out.writable.push_back(below(to, last_part(path)));
         }
-    } else if (o.recursive || !files::exists(there)) {
+    }
+    if (!to.empty() && (o.recursive || !directory)) out.writable.push_back(to);
+    if (!to.empty() && o.recursive && !directory) {
         std::string name = to;
         while (name.size() > 1 && name.ends_with('/')) name.pop_back();
         const files::path above = files::path(name).parent_path();

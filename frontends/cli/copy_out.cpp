@@ -101,10 +101,11 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             break;
         }
         case S_IFREG: {
-            const Target to = open(target, depth);
+            Target to = open(target, depth);
             made = to.path;
             was_there = to.was_there;
             attributes_too = contents(inode, source, to, st);
+            check(to.file.close(), to.path);
             break;
         }
         default:

@@ -21,6 +21,8 @@ public:
         return *this;
     }
     int fd() const { return fd_; }
+    // 0, or -1 and errno: what could not be written some file systems tell only now.
+    int close() { return ::close(std::exchange(fd_, -1)); }
 
 private:
     int fd_ = -1;

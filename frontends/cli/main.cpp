@@ -40,9 +40,15 @@ bool reader_has_gone() {
     return ::poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
 }
 
+// Some file systems tell only when a descriptor is closed what of a file could not be written: any that leads to it.
+bool is_kept() {
+    const int another = ::dup(STDOUT_FILENO);
+    return another < 0 || ::close(another) == 0;
+}
+
 // The exit code, when all that was printed is written.
 int written(const std::string& verb) {
-    if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout)) return fine;
+    if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout) && is_kept()) return fine;
     if (!reader_has_gone()) fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
     return impossible;
 }

@@ -13,26 +13,43 @@ WorkerReach::WorkerReach(HostReach reach)
       readable_(places_of(reach_.files.readable)),
       writable_(places_of(reach_.files.writable)) {}
 
-std::vector<WorkerReach::Place> WorkerReach::places_of(const std::vector<std::string>& paths) {
-    std::vector<Place> out;
-    for (const std::string& path : paths)
-        if (struct stat st{}; ::stat(path.c_str(), &st) == 0)
-            out.push_back({path, st.st_dev, st.st_ino, S_ISDIR(st.st_mode)});
-    return out;
+WorkerReach::Place::Place(const std::string& name) : path(name) {
+    struct stat st{};
+    link = ::lstat(path.c_str(), &st) == 0 && S_ISLNK(st.st_mode);
+    if (::stat(path.c_str(), &st) != 0) return;
+    device = st.st_dev;
+    inode = st.st_ino;
+    kind = st.st_mode & S_IFMT;
 }
 
-// One of them by its name, or whatever lies below a folder of them. What is not there can be given to nobody.
+std::vector<WorkerReach::Place> WorkerReach::places_of(const std::vector<std::string>& paths) {
+    return {paths.begin(), paths.end()};
+}
+
+// By its name, and it is what it was; or a file that has been made there since.
+bool WorkerReach::is_one(const Place& now, const std::vector<Place>& places) {
+    return std::ranges::any_of(places, [&](const Place& then) {
+        if (then.path != now.path) return false;
+        if (then.kind == 0) return now.kind == 0 ? then.link == now.link : S_ISREG(now.kind) && !now.link && !then.link;
+        return then.kind == now.kind && then.device == now.device && then.inode == now.inode;
+    });
+}
+
+// One of them, or a file or folder that lies below a folder of them. What is not there can be given to nobody.
 bool WorkerReach::is_in(const std::string& path, const std::vector<Place>& places) {
-    struct stat st{};
-    if (::stat(path.c_str(), &st) != 0) return true;
-    const auto is = [&](const Place& place) { return place.device == st.st_dev && place.inode == st.st_ino; };
-    if (std::ranges::any_of(places, [&](const Place& place) { return is(place) && place.path == path; })) return true;
+    const Place wanted(path);
+    if (wanted.kind == 0 || is_one(wanted, places)) return true;
+    if (!S_ISREG(wanted.kind) && !S_ISDIR(wanted.kind)) return false;
     std::error_code error;
     std::filesystem::path real = std::filesystem::canonical(path, error);
     if (error) return false;
     for (;; real = real.parent_path()) {
-        if (::stat(real.c_str(), &st) != 0) return false;
-        if (std::ranges::any_of(places, [&](const Place& place) { return is(place) && place.folder; })) return true;
+        const Place above(real);
+        if (above.kind == 0) return false;
+        if (std::ranges::any_of(places, [&](const Place& place) {
+                return S_ISDIR(place.kind) && place.device == above.device && place.inode == above.inode;
+            }))
+            return true;
         if (!real.has_relative_path()) return false;
     }
 }
@@ -51,7 +68,9 @@ bool WorkerReach::covers(const HostReach& needed) const {
     if (needed.reach == Reach::image) return true;
     if (!is_same_kind(reach_, needed)) return false;
     return std::ranges::all_of(needed.files.readable, [&](const auto& path) { return is_in(path, readable_); }) &&
-           std::ranges::all_of(needed.files.writable, [&](const auto& path) { return is_in(path, writable_); });
+           std::ranges::all_of(needed.files.writable, [&](const auto& path) {
+               return needed.files.trees ? is_in(path, writable_) : is_one(Place(path), writable_);
+           });
 }
 
 HostReach joined_reach(const HostReach& now, const std::vector<HostReach>& later) {

@@ -20,12 +20,15 @@ public:
 
 private:
     struct Place {
+        explicit Place(const std::string& path);
         std::string path;
-        dev_t device;
-        ino_t inode;
-        bool folder;
+        dev_t device = 0;
+        ino_t inode = 0;
+        mode_t kind = 0;    // none where nothing is
+        bool link = false;  // leads to it
     };
     static std::vector<Place> places_of(const std::vector<std::string>& paths);
+    static bool is_one(const Place& now, const std::vector<Place>& places);
     static bool is_in(const std::string& path, const std::vector<Place>& places);
 
     HostReach reach_;

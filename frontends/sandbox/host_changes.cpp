@@ -79,9 +79,11 @@ struct Root {
     enum Kind { folder, file, special };  // the last one is a device, a pipe or a socket
     std::string given, real;
     Kind kind;
+    dev_t device = 0;  // of a special one
+    ino_t inode = 0;
 };
 
-// It, or the folder that it is in and its name there: a file as long as it has one.
+// It, or the folder that it is in and its name there: a file as long as it has one, and where it is to be made.
 struct OpenRoot {
     Descriptor own;
     std::shared_ptr<const Descriptor> above{};
@@ -95,18 +97,37 @@ bool is_same(int folder, const std::string& name, int other) {
            ::fstatat(other, "", &two, AT_EMPTY_PATH) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
 }
 
+std::string folder_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
 // Many files of one folder take one descriptor.
+std::shared_ptr<const Descriptor> open_folder(const std::string& path, Folders& folders) {
+    std::shared_ptr<const Descriptor>& folder = folders[path];
+    if (!folder) folder = std::make_shared<const Descriptor>(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    return folder;
+}
+
 OpenRoot opened(Descriptor own, const Root& root, Folders& folders) {
     OpenRoot out{std::move(own)};
-    const std::size_t slash = root.real.rfind('/');
-    if (slash == std::string::npos || slash + 1 == root.real.size()) return out;
-    const std::string path = slash == 0 ? "/" : root.real.substr(0, slash), name = root.real.substr(slash + 1);
-    std::shared_ptr<const Descriptor>& above = folders[path];
-    if (!above) above = std::make_shared<const Descriptor>(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    const std::string name = name_of(root.real);
+    if (name.empty() || root.real.find('/') == std::string::npos) return out;
+    std::shared_ptr<const Descriptor> above = open_folder(folder_of(root.real), folders);
     if (above->number < 0 || !is_same(above->number, name, out.own.number)) return out;
-    out.above = above;
+    out.above = std::move(above);
     out.name = name;
     if (root.kind == Root::file) out.own = Descriptor(-1);
+    return out;
+}
+
+// Where a file is to be made; nothing where that cannot be.
+std::optional<OpenRoot> to_be_made(const std::string& path, Folders& folders) {
+    OpenRoot out{Descriptor(-1)};
+    out.name = name_of(path);
+    out.above = open_folder(folder_of(path), folders);
+    if (out.name.empty() || out.name == "." || out.name == ".." || out.above->number < 0) return {};
     return out;
 }
 
@@ -298,17 +319,31 @@ public:
         std::string folder, name;
         if (change.request.kind == ChangeRequest::contents && is_special(path, change.request.root))
             return ask_for(change, folder, name);
+        int error = why_nowhere(path);
         if (place_as_given(path, change.request.root, folder, name)) {
             const int done = ask_for(change, folder, name);
             if (done >= 0 || (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)) return done;
+            error = errno;
         }
         if (place(path, change.request.root, folder, name)) return ask_for(change, folder, name);
-        errno = EACCES;
+        errno = error;
         return -1;
     }
 
 private:
+    // What is to be said of a path that lies in no place that may be written: whether it is one.
+    static int why_nowhere(const std::string& path) {
+        if (path.empty()) return ENOENT;
+        if (name_of(path).size() > NAME_MAX) return ENAMETOOLONG;
+        struct stat info{};
+        return ::stat((folder_of(path) + "/.").c_str(), &info) != 0 ? errno : EACCES;
+    }
+
     int ask_for(Change& change, const std::string& folder, const std::string& name) const {
+        if (folder.size() > PATH_MAX || name.size() > NAME_MAX) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
         ChangeRequest& request = change.request;
         request.folder_size = static_cast<std::uint32_t>(folder.size());
         request.name_size = static_cast<std::uint32_t>(name.size());
@@ -354,9 +389,10 @@ private:
     // A device or a pipe that was named, and is there still.
     bool is_special(const std::string& path, std::uint32_t& root) const {
         struct stat info{};
-        if (::stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode)) return false;
+        if (::stat(path.c_str(), &info) != 0) return false;
         for (root = 0; root < roots_.size(); ++root)
-            if (roots_[root].kind == Root::special && (roots_[root].given == path || roots_[root].real == path))
+            if (roots_[root].kind == Root::special && (roots_[root].given == path || roots_[root].real == path) &&
+                roots_[root].device == info.st_dev && roots_[root].inode == info.st_ino)
                 return true;
         return false;
     }
@@ -394,11 +430,11 @@ private:
     }
     // By the names that the host has for them, without links.
     bool place(const std::string& path, std::uint32_t& root, std::string& folder, std::string& name) const {
-        const std::size_t slash = path.rfind('/');
-        const std::string last = path.substr(slash == std::string::npos ? 0 : slash + 1);
-        if (!last.empty() && last != "." && last != "..") {
-            const std::string above = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-            if (const std::optional<std::string> real = real_path(above); real && in_folder(*real, root, folder)) {
+        folder.clear();
+        name.clear();
+        if (const std::string last = name_of(path); !last.empty() && last != "." && last != "..") {
+            if (const std::optional<std::string> real = real_path(folder_of(path));
+                real && in_folder(*real, root, folder)) {
                 name = last;
                 return true;
             }
@@ -518,13 +554,20 @@ Result<void> start_host_changes(const HostFiles& files) {
     for (const std::string& path : files.writable) {
         Descriptor root{::open(path.c_str(), O_PATH | O_CLOEXEC)};
         struct stat info{};
-        // Names that lead nowhere are left out; devices and pipes stay what they are, and can be written to. What there
-        // are no descriptors for keeps what it has, and that is an error then.
+        // Devices and pipes stay what they are, and can be written to. What there are no descriptors for keeps what it
+        // has, and that is an error then.
+        if (root.number < 0 && !files.trees) {
+            std::optional<OpenRoot> made = to_be_made(path, folders);
+            if (!made) continue;
+            roots.push_back({path, path, Root::file});
+            open.push_back(std::move(*made));
+        }
         if (root.number < 0 || ::fstat(root.number, &info) != 0) continue;
+        if (S_ISDIR(info.st_mode) && !files.trees) continue;
         const Root::Kind kind = S_ISDIR(info.st_mode)   ? Root::folder
                                 : S_ISREG(info.st_mode) ? Root::file
                                                         : Root::special;
-        roots.push_back({path, real_path(path).value_or(path), kind});
+        roots.push_back({path, real_path(path).value_or(path), kind, info.st_dev, info.st_ino});
         open.push_back(opened(std::move(root), roots.back(), folders));
     }
     const pid_t parent = ::getpid();

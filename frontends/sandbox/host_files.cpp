@@ -56,7 +56,8 @@ Result<void> limit_files(const HostFiles& files) {
     const Descriptor rules{static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0))};
     if (rules.number < 0) return fail(errno, "sandbox: Landlock: {}", std::strerror(errno));
     for (const std::string& path : files.readable) TRY(allow(rules.number, path, reading));
-    for (const std::string& path : files.writable) TRY(allow(rules.number, path, making));
+    if (files.trees)
+        for (const std::string& path : files.writable) TRY(allow(rules.number, path, making));
     if (::syscall(SYS_landlock_restrict_self, rules.number, 0) != 0)
         return fail(errno, "sandbox: Landlock: {}", std::strerror(errno));
     return {};

@@ -77,7 +77,7 @@ constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_S
 // SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists. FOWNER is for names in folders and
 // of files that are somebody else's (sticky ones, hard links).
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
-constexpr unsigned file_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID};
+constexpr unsigned file_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FSETID};
 constexpr unsigned tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
 constexpr unsigned change_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
 constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
@@ -140,13 +140,15 @@ int allow_files(const Filter& f, Reach reach, const HostFiles& files) {
     int bad = 0;
     for (const int call : source_calls) bad |= allow(f, call);
     if (reach == Reach::files) {
+        bad |= allow(f, SCMP_SYS(recvmsg));
+        if (!files.trees) return bad;
         for (const int call : target_calls) bad |= allow(f, call);
         constexpr scmp_datum_t special = S_ISUID | S_ISGID | S_ISVTX;
         for (const Making& making : making_calls)
             bad |= files.special_modes
                        ? allow(f, making.call)
                        : allow(f, making.call, SCMP_CMP64(making.permissions, SCMP_CMP_MASKED_EQ, special, 0));
-        return bad | allow(f, SCMP_SYS(recvmsg));
+        return bad;
     }
     constexpr scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_TMPFILE;
     constexpr scmp_datum_t changing = writing & ~static_cast<scmp_datum_t>(O_DIRECTORY);  // a part of O_TMPFILE

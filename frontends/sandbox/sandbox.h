@@ -25,11 +25,12 @@ enum class Reach {
 };
 
 // Which of the host's files, and whatever lies below them, can be opened, made, removed (Landlock, from Linux 5.19 on;
-// what a kernel without it lets through is in docs/adr/0006-sandbox.md). Names that lead nowhere are left out.
+// what a kernel without it lets through is in docs/adr/0006-sandbox.md). Names that lead nowhere are left out, but
+// those of files that are to be made.
 struct HostFiles {
     std::vector<std::string> readable, writable;
-    bool give_away = false;      // owners, times, attributes: the capabilities for that
-    bool trees = false;          // devices, and what is in the way in folders of others: the same
+    bool give_away = false;  // owners, times, attributes: the capabilities for that
+    bool trees = false;      // else only files by exactly these names; devices, names in folders of others: the same
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };
 

@@ -4,6 +4,7 @@
 Judged by e2fsck. Usage: copies_test.py PROGRAM
 """
 
+import errno
 import os
 import pathlib
 import re
@@ -148,6 +149,7 @@ def contents_of_no_files(scratch, verbs):
     check(verbs.status("/read/again")["mode"].startswith("p"), "a fifo itself, with -a")
     mounting.clean(verbs.image)
     to_no_files(scratch, verbs, out)
+    errors_of_the_host(scratch, verbs, out)
 
 
 def to_no_files(scratch, verbs, out):
@@ -186,6 +188,40 @@ def to_no_files(scratch, verbs, out):
     check(there.read_text() == verbs("cat", ":/file") and os.path.islink(out / "link"), "through a link, with -r")
     verbs("cp", "-a", ":/file", there)
     check(stat.S_IMODE(os.stat(there).st_mode) != 0o604 and not (out / "missing").exists(), "with -a")
+
+
+def errors_of_the_host(scratch, verbs, out):
+    """What the host says to a destination that cannot be is told as it is said to any program."""
+    (out / "gone").mkdir()
+    for name, text in (("none/x", os.strerror(errno.ENOENT)), ("there/x", os.strerror(errno.ENOTDIR)),
+                       ("x" * 300, os.strerror(errno.ENAMETOOLONG))):
+        for words in (("cp",), ("cp", "-r"), ("cp", "--no-sandbox")):
+            verbs(*words, ":/file", out / name, status=IMPOSSIBLE, says=text)
+    verbs("cp", ":/file", "", status=IMPOSSIBLE, says=os.strerror(errno.ENOENT))
+    gone = subprocess.run(["sh", "-c", 'cd "$1"; rmdir "$1"; exec "$2" cp "$3:/file" x', "sh", out / "gone", verbs.program,
+                           verbs.image], check=False, capture_output=True, text=True)
+    check(gone.returncode == IMPOSSIBLE and os.strerror(errno.ENOENT) in gone.stderr, f"a folder that is gone: {gone}")
+
+
+def told_when_closed(scratch, verbs):
+    """A file system that tells when a file is closed what could not be written: neither cp nor cat says that it was."""
+    contents = os.urandom(3 << 20)
+    big = scratch.path("three MiB")
+    big.write_bytes(contents)
+    verbs("cp", big, ":/three")
+    root = scratch.mount(scratch.image("full.img", "16M", "-t", "ext4"))
+    with open(root / "filler", "wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, os.statvfs(root).f_bavail * os.statvfs(root).f_frsize - (2 << 20))
+    for number in range(2):
+        (root / "there").write_bytes(b"x")
+        verbs("cp", ":/three", root / "there", status=IMPOSSIBLE, says=os.strerror(errno.ENOSPC))
+        (root / "there").unlink()
+        with open(root / f"out{number}", "wb") as out:
+            result = subprocess.run([verbs.program, "cat", f"{verbs.image}:/three"], stdout=out, stderr=subprocess.PIPE,
+                                    check=False, text=True)
+            check(result.returncode == IMPOSSIBLE and "could not be written" in result.stderr, f"cat: {result}")
+            out.truncate(0)
+    scratch.umount(root)
 
 
 def on_a_terminal(scratch, verbs):
@@ -416,6 +452,7 @@ def test(scratch):
     contents_of_directories(scratch)
     closed_directories(scratch)
     permissions_arrive(scratch, verbs)
+    told_when_closed(scratch, verbs)
     on_a_terminal(scratch, verbs)
     owners(scratch, verbs)
     places_are_named(scratch, verbs)

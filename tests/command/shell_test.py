@@ -152,22 +152,40 @@ def replaced(scratch, verbs):
     folder.mkdir()
     file = folder / "file"
     with Driver(verbs) as shell:
-        worker = None
         for content in (b"one", b"two", b"three"):
             file.unlink(missing_ok=True)
             file.write_bytes(content)
             check(shell.say(f"cp host:{file} replaced") == "", "a source that was replaced")
             check(content.decode() in shell.say("cat replaced\nls"), f"not {content}")
         for number in range(3):
-            check(shell.say(f"cp replaced host:{folder}/out{number}") == "", "a new file in a folder")
-            check(worker in (None, shell.workers()), "another process for another name in one folder")
+            check(shell.say(f"cp replaced host:{folder}/alone{number}") == "", "a new file in a folder")
+            check(shell.say(f"cp -r replaced host:{folder}/out{number}") == "", "a new file in a folder, with -r")
             worker = shell.workers()
+            check(shell.say(f"cp -r replaced host:{folder}/again{number}") == "", "and another one")
+            check(worker == shell.workers(), "another process for another name in one folder")
         folder.rename(scratch.path("moved"))
         folder.mkdir()
         check(shell.say(f"cp replaced host:{folder}/out") == "", "a folder that was replaced")
         check((folder / "out").read_bytes() == b"three", "into the new one")
         check(shell.say(f"mkdir -p a/b\ncp -r a host:{folder}\ncp replaced host:{folder}/a/b/c") == "", "a folder just made")
         check((folder / "a/b/c").read_bytes() == b"three", "into one that was just made")
+        # A pipe beside what was written, and one that has taken its name; a file by a way upwards.
+        pipe = folder / "pipe"
+        for mode in ("", "", "-r", "-r"):
+            check(shell.say(f"cp {mode} replaced host:{folder}/beside") == "", "a new file")
+            (folder / "beside").unlink()
+            pipe.unlink(missing_ok=True)
+            os.mkfifo(pipe)
+            with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+                try:
+                    check(shell.say(f"cp {mode} replaced host:{pipe}") == "", f"a pipe {mode}")
+                    check(reader.communicate(timeout=20)[0] == b"three", f"through a pipe {mode}")
+                finally:
+                    reader.kill()
+        for mode in ("", "-r"):
+            (folder / "c").write_bytes(b"longer than the new contents")
+            check(shell.say(f"cp {mode} replaced host:{folder}/new\ncp {mode} replaced host:{folder}/a/../c") == "", "upwards")
+            check((folder / "c").read_bytes() == b"three", "a file by a way upwards")
         check(shell.end() == FINE, "codes")
 
 

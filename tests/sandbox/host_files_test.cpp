@@ -25,6 +25,42 @@
 namespace uext4::sandboxed {
 namespace {
 
+// The one socket that a process in the sandbox has: to the process that makes the changes.
+int socket_of_changes() {
+    for (int fd = 3; fd < 64; ++fd)
+        if (struct stat info{}; ::syscall(SYS_fstat, fd, &info) == 0 && S_ISSOCK(info.st_mode)) return fd;
+    return -1;
+}
+
+struct Asked {
+    const char* what;
+    ChangeRequest request;
+    std::string folder, name, attribute;
+    bool whole = true;
+};
+
+// The answer; -1 where there is none.
+int answer_to(int socket, Asked asked) {
+    asked.request.folder_size += static_cast<std::uint32_t>(asked.folder.size());
+    asked.request.name_size += static_cast<std::uint32_t>(asked.name.size());
+    asked.request.attribute_size += static_cast<std::uint32_t>(asked.attribute.size());
+    std::string message(reinterpret_cast<const char*>(&asked.request), sizeof asked.request);
+    message += asked.folder + asked.name + asked.attribute;
+    if (!asked.whole) message.pop_back();
+    std::int32_t error = 0;
+    if (::send(socket, message.data(), message.size(), MSG_NOSIGNAL) < 0) return -1;
+    return ::recv(socket, &error, sizeof error, 0) == sizeof error ? error : -1;
+}
+
+ChangeRequest request(std::uint32_t kind, std::uint32_t root = 0, std::uint32_t mode = 04777) {
+    ChangeRequest out;
+    out.kind = kind;
+    out.root = root;
+    out.permissions = mode;
+    out.uid = out.gid = ::geteuid();
+    return out;
+}
+
 // With files of the host within reach everything else is shut as well, and so is what was not named.
 class HostFilesTest : public Sandbox {
 protected:
@@ -117,7 +153,8 @@ TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {folder};
-            named.give_away = named.trees = named.special_modes = give_away;
+            named.trees = true;
+            named.give_away = named.special_modes = give_away;
             if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong = others_that_are_open(false);
             const std::string made = fmt::format("{}/made-{}", folder, give_away), below = made + "/below";
@@ -131,7 +168,7 @@ TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
             if ((change_mode(made, 02750) == 0) != give_away) wrong.emplace_back("a set-id bit");
             const std::string device = made + "-device";
             const bool node = ::mknod(device.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0;
-            if (::geteuid() == 0 && node != give_away) wrong.emplace_back(node ? "mknod" : "mknod is refused");
+            if (node != (::geteuid() == 0)) wrong.emplace_back(node ? "mknod" : "mknod is refused");
             if (!give_away && change_owner(folder, ::geteuid(), ::getegid()) == 0) wrong.emplace_back("chown");
             for (const std::string& place :
                  {std::string("/proc/sys/kernel/core_pattern"), std::string("/proc/self/mem"),
@@ -150,6 +187,54 @@ TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
             return wrong;
         });
     }
+}
+
+// No tree: nothing but these files, whatever lies beside them.
+TEST_F(HostFilesTest, WithoutTreesFilesAreWrittenByTheirNames) {
+    const std::string there = folder + "/there", made = folder + "/made", beside = folder + "/beside";
+    std::ofstream(there) << "old";
+    std::ofstream(beside) << "kept";
+    ASSERT_EQ(::mkdir((folder + "/inner").c_str(), 0755), 0);
+    in_child([&]() -> std::vector<std::string> {
+        HostFiles named;
+        named.writable = {made, there, folder, folder + "/inner", folder + "/none/x", "/dev/null", folder + "/made/"};
+        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        std::vector<std::string> wrong = others_that_are_open(false);
+        for (const std::string& place : {there, made, made, std::string("/dev/null")}) {
+            const int fd = open_contents(place, false);
+            if (fd < 0 || ::write(fd, "x", 1) != 1) wrong.push_back(fmt::format("{}: {}", place, std::strerror(errno)));
+            ::close(fd);
+        }
+        for (const std::string& place : {there, made})
+            if (change_mode(place, 0640) != 0) wrong.push_back(fmt::format("{}: {}", place, std::strerror(errno)));
+        const auto refused = [&](const std::string& place, int error) {
+            if (open_contents(place, false) >= 0 || errno != error)
+                wrong.push_back(fmt::format("{}: {}", place, std::strerror(errno)));
+        };
+        for (const char* name : {"/beside", "/link/beside", "/inner", "/inner/x", ""}) refused(folder + name, EACCES);
+        refused(folder + "/none/x", ENOENT);
+        refused(there + "/x", ENOTDIR);
+        refused(folder + "/" + std::string(300, 'x'), ENAMETOOLONG);
+        refused("", ENOENT);
+        if (change_mode(beside, 0600) == 0 || change_mode(folder, 0700) == 0) wrong.emplace_back("permissions");
+        const int socket = socket_of_changes();
+        for (const std::uint32_t kind : {ChangeRequest::mode, ChangeRequest::contents})
+            for (std::uint32_t root = 0; root < 8; ++root)
+                if (const int error = answer_to(socket, {"", request(kind, root, 0), "", "beside", ""}); error <= 0)
+                    wrong.push_back(fmt::format("{} of {}: {}", kind, root, error));
+        const auto shut = [&](int result, const char* what) {
+            if (result == 0 || errno != EPERM) wrong.emplace_back(what);
+        };
+        shut(::mkdir((folder + "/new").c_str(), 0700), "mkdir");
+        shut(::unlink(there.c_str()), "unlink");
+        shut(::rmdir((folder + "/inner").c_str()), "rmdir");
+        shut(::rename(beside.c_str(), there.c_str()), "rename");
+        shut(::link(beside.c_str(), (folder + "/new").c_str()), "link");
+        shut(::symlink("beside", (folder + "/new").c_str()), "symlink");
+        shut(::mknod((folder + "/new").c_str(), S_IFREG | 0600, 0), "mknod");
+        return wrong;
+    });
+    EXPECT_EQ(std::filesystem::file_size(beside), 4u);
 }
 
 // Who makes nodes of devices could have the disk behind one, if it were opened.
@@ -223,7 +308,8 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {folder, victim};  // a file as well: it is there and stays
-            named.give_away = named.trees = give_away;
+            named.trees = true;
+            named.give_away = give_away;
             if (::chdir(folder.c_str()) != 0) return {"chdir"};
             if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong;
@@ -235,7 +321,7 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
             ::mknod((tree + "/socket").c_str(), S_IFSOCK | 0600, 0);
             std::vector<std::string> names{tree, tree + "/.", tree + "/file", tree + "/fifo", tree + "/socket"};
             names.push_back(fmt::format("tree-{}/../tree-{}/file", give_away, give_away));
-            if (root && give_away) {
+            if (root) {
                 ::mknod((tree + "/device").c_str(), S_IFCHR | 0600, makedev(1, 3));
                 names.push_back(tree + "/device");
             }
@@ -268,47 +354,12 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
         ASSERT_EQ(::stat(victim, &victims), 0);
         // Trusted attributes can be read out of the sandbox only.
         char value[8];
-        if (root && give_away)
+        if (root && give_away) {
             for (const char* name : {"", "/file", "/fifo", "/socket", "/device", "/symlink"})
                 EXPECT_EQ(::lgetxattr((folder + "/tree-true" + name).c_str(), "trusted.name", value, sizeof value), 5)
                     << name;
+        }
     }
-}
-
-// The one socket that a process in the sandbox has: to the process that makes the changes.
-int socket_of_changes() {
-    for (int fd = 3; fd < 64; ++fd)
-        if (struct stat info{}; ::syscall(SYS_fstat, fd, &info) == 0 && S_ISSOCK(info.st_mode)) return fd;
-    return -1;
-}
-
-struct Asked {
-    const char* what;
-    ChangeRequest request;
-    std::string folder, name, attribute;
-    bool whole = true;
-};
-
-// The answer; -1 where there is none.
-int answer_to(int socket, Asked asked) {
-    asked.request.folder_size += static_cast<std::uint32_t>(asked.folder.size());
-    asked.request.name_size += static_cast<std::uint32_t>(asked.name.size());
-    asked.request.attribute_size += static_cast<std::uint32_t>(asked.attribute.size());
-    std::string message(reinterpret_cast<const char*>(&asked.request), sizeof asked.request);
-    message += asked.folder + asked.name + asked.attribute;
-    if (!asked.whole) message.pop_back();
-    std::int32_t error = 0;
-    if (::send(socket, message.data(), message.size(), MSG_NOSIGNAL) < 0) return -1;
-    return ::recv(socket, &error, sizeof error, 0) == sizeof error ? error : -1;
-}
-
-ChangeRequest request(std::uint32_t kind, std::uint32_t root = 0, std::uint32_t mode = 04777) {
-    ChangeRequest out;
-    out.kind = kind;
-    out.root = root;
-    out.permissions = mode;
-    out.uid = out.gid = ::geteuid();
-    return out;
 }
 
 // Whoever has taken the process over asks for what it likes, with the calls or past them.
@@ -322,6 +373,7 @@ TEST_F(HostFilesTest, NothingBesideTheTargetIsChanged) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {folder, path};
+            named.trees = true;
             named.give_away = give_away;
             if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong;
@@ -391,7 +443,7 @@ TEST_F(HostFilesTest, NothingFromBesideGetsANameInTheTarget) {
     in_child([&]() -> std::vector<std::string> {
         HostFiles named;
         named.writable = {folder};
-        named.give_away = true;
+        named.give_away = named.trees = true;
         const int held = ::open(victim, O_PATH | O_CLOEXEC);
         if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong;
