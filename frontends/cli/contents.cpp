@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 namespace uext4::cli {
 
@@ -40,26 +41,19 @@ HostFiles to_read(const std::vector<std::string>& sources) {
     return out;
 }
 
-// A file, by the name that it has or gets. Of trees a directory, and what links in it lead to that are named, or what
-// is to become one, and the directory that it is in, or is to be in.
+// What is copied there, by the names that it has or gets; what is in a directory (`tree/.`) goes straight into another
+// one.
 HostFiles to_write(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o) {
-    namespace files = std::filesystem;
     HostFiles out;
     std::error_code ignored;
-    const bool directory = files::is_directory(to, ignored);
-    if (directory) {
-        for (const std::string& source : sources) {
-            const std::string path = split_place(source).path;
-            if (!means_contents(path)) out.writable.push_back(below(to, last_part(path)));
-        }
+    const bool directory = std::filesystem::is_directory(to, ignored);
+    std::set<std::string> names;
+    for (const std::string& source : sources) {
+        const std::string path = split_place(source).path;
+        names.insert(directory && !means_contents(path) ? below(to, last_part(path)) : to);
     }
-    if (!to.empty() && (o.recursive || !directory)) out.writable.push_back(to);
-    if (!to.empty() && o.recursive && !directory) {
-        std::string name = to;
-        while (name.size() > 1 && name.ends_with('/')) name.pop_back();
-        const files::path above = files::path(name).parent_path();
-        out.writable.push_back(above.empty() ? "." : above.string());
-    }
+    names.erase("");
+    out.writable.assign(names.begin(), names.end());
     out.give_away = o.preserve || o.owner || !o.map_owner.empty();
     out.trees = o.recursive;
     out.special_modes = o.preserve || (o.mode && (*o.mode & ~0777u) != 0);

@@ -16,6 +16,13 @@ void check(int result, const std::string& what) {
     if (result != 0) give_up(impossible, what + ": " + std::strerror(errno));
 }
 
+// What is not to be had by others. It is asked for before anything is given up.
+const mode_t file_mask = [] {
+    const mode_t mask = ::umask(0);
+    ::umask(mask);
+    return mask;
+}();
+
 // What a link of /proc leads to may have no name: a pipe, say.
 std::string behind_links(const std::string& path) {
     const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
@@ -69,7 +76,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
             remove_old(target);
-            check(::link(it->second.c_str(), target.c_str()), target);
+            check(make_link(it->second, target), target);
             progress_.finish(st);
             return;
         }
@@ -79,7 +86,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     std::string made = target;  // where the attributes go
     switch (st.st_mode & S_IFMT) {
         case S_IFDIR:
-            if (::mkdir(target.c_str(), 0700) != 0) {
+            if (make_folder(target) != 0) {
                 if (errno != EEXIST) check(-1, target);
                 // Below the first one a link in the way would lead out of the tree that is written.
                 struct stat there{};
@@ -94,7 +101,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             break;
         case S_IFLNK: {
             remove_old(target);
-            check(::symlink(need(from_.fs().read_link(*inode), from_.at(source)).c_str(), target.c_str()), target);
+            check(make_symlink(need(from_.fs().read_link(*inode), from_.at(source)), target), target);
             struct stat there{};
             check(::lstat(target.c_str(), &there), target);
             made_links_.insert({there.st_dev, there.st_ino});
@@ -110,7 +117,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
         }
         default:
             remove_old(target);
-            if (::mknod(target.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
+            if (make_node(target, st.st_mode & S_IFMT, st.st_rdev) != 0) {
                 // Only root makes devices; the others still get the rest of the tree.
                 if (errno != EPERM) check(-1, target);
                 outcome_.tell(progress_, negative, target + ": " + std::strerror(EPERM));
@@ -130,7 +137,7 @@ void CopyOut::remove_old(const std::string& target) {
     struct stat st{};
     if (::lstat(target.c_str(), &st) != 0) return;
     if (S_ISDIR(st.st_mode)) give_up(negative, target + ": a directory is in the way");
-    check(::unlink(target.c_str()), target);
+    check(remove_file(target), target);
 }
 
 void CopyOut::inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
@@ -227,7 +234,7 @@ void CopyOut::finish() {
 
 mode_t CopyOut::mode_out(const struct stat& st) const {
     if (o_.mode) return *o_.mode;
-    return st.st_mode & (o_.preserve ? 07777 : 0777);
+    return st.st_mode & (o_.preserve ? 07777 : 0777 & ~file_mask);
 }
 
 bool CopyOut::own(const std::string& target, const struct stat& st) {

@@ -26,16 +26,17 @@ std::vector<WorkerReach::Place> WorkerReach::places_of(const std::vector<std::st
     return {paths.begin(), paths.end()};
 }
 
-// By its name, and it is what it was; or a file that has been made there since.
+// By its name, and it is what it was; or what has been made there since.
 bool WorkerReach::is_one(const Place& now, const std::vector<Place>& places) {
     return std::ranges::any_of(places, [&](const Place& then) {
         if (then.path != now.path) return false;
-        if (then.kind == 0) return now.kind == 0 ? then.link == now.link : S_ISREG(now.kind) && !now.link && !then.link;
+        if (then.kind == 0)
+            return now.link == then.link && (now.kind == 0 || (!now.link && (S_ISREG(now.kind) || S_ISDIR(now.kind))));
         return then.kind == now.kind && then.device == now.device && then.inode == now.inode;
     });
 }
 
-// One of them, or a file or folder that lies below a folder of them. What is not there can be given to nobody.
+// One of them, or a file or folder that lies below a folder of them. What is not there can be read by nobody.
 bool WorkerReach::is_in(const std::string& path, const std::vector<Place>& places) {
     const Place wanted(path);
     if (wanted.kind == 0 || is_one(wanted, places)) return true;
@@ -68,9 +69,7 @@ bool WorkerReach::covers(const HostReach& needed) const {
     if (needed.reach == Reach::image) return true;
     if (!is_same_kind(reach_, needed)) return false;
     return std::ranges::all_of(needed.files.readable, [&](const auto& path) { return is_in(path, readable_); }) &&
-           std::ranges::all_of(needed.files.writable, [&](const auto& path) {
-               return needed.files.trees ? is_in(path, writable_) : is_one(Place(path), writable_);
-           });
+           std::ranges::all_of(needed.files.writable, [&](const auto& path) { return is_one(Place(path), writable_); });
 }
 
 HostReach joined_reach(const HostReach& now, const std::vector<HostReach>& later) {

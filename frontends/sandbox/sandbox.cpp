@@ -57,39 +57,35 @@ constexpr int source_calls[] = {SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP
                                 SCMP_SYS(readlink),   SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(getcwd),
                                 SCMP_SYS(getxattr),   SCMP_SYS(lgetxattr),  SCMP_SYS(fgetxattr),  SCMP_SYS(listxattr),
                                 SCMP_SYS(llistxattr), SCMP_SYS(flistxattr)};
-// To make and remove them: what Landlock limits. What it does not (permissions, owners, times, attributes) is changed
-// by another process, and so are contents, as a node of a device may be among what is made: host_changes.h.
-constexpr int target_calls[] = {SCMP_SYS(umask),  SCMP_SYS(rmdir),    SCMP_SYS(unlink),   SCMP_SYS(unlinkat),
-                                SCMP_SYS(link),   SCMP_SYS(linkat),   SCMP_SYS(symlink),  SCMP_SYS(symlinkat),
-                                SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2)};
-// Of them those with permissions, and where they have them.
-struct Making {
-    int call;
-    unsigned permissions;
-};
-constexpr Making making_calls[] = {
-    {SCMP_SYS(mkdir), 1}, {SCMP_SYS(mkdirat), 2}, {SCMP_SYS(mknod), 1}, {SCMP_SYS(mknodat), 2}};
-// Of that process.
+// Files of the host are made, written, changed and removed by another process, host_changes.h.
 constexpr int fchmodat2 = 452;  // which libseccomp may not know by its name yet
 constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_SYS(chmod),    SCMP_SYS(fchmodat),
                                 fchmodat2,          SCMP_SYS(newfstatat), SCMP_SYS(fchownat), SCMP_SYS(utimensat),
                                 SCMP_SYS(setxattr), SCMP_SYS(lsetxattr),  SCMP_SYS(sendmsg)};
-// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists. FOWNER is for names in folders and
-// of files that are somebody else's (sticky ones, hard links).
+// Of trees.
+constexpr int tree_calls[] = {SCMP_SYS(mkdir),   SCMP_SYS(symlink), SCMP_SYS(mknod),
+                              SCMP_SYS(mknodat), SCMP_SYS(linkat),  SCMP_SYS(unlink)};
+// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists.
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
 constexpr unsigned file_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FSETID};
-constexpr unsigned tree_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FSETID, CAP_FOWNER, CAP_MKNOD};
-constexpr unsigned change_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
-constexpr unsigned giving_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
-                                            CAP_CHOWN,        CAP_SETFCAP,         CAP_SYS_ADMIN};
+// FOWNER also for names in folders and of files that are somebody else's (sticky ones, hard links).
+constexpr unsigned change_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,
+                                            CAP_MKNOD,        CAP_CHOWN,           CAP_SETFCAP, CAP_SYS_ADMIN};
 
-std::span<const unsigned> capabilities_for(Reach reach, const HostFiles& files) {
-    if (reach == Reach::sources) return source_capabilities;
-    if (reach == Reach::changes && files.give_away) return giving_capabilities;
-    if (reach == Reach::changes) return change_capabilities;
-    if (reach != Reach::files) return {};
-    if (files.trees) return tree_capabilities;
-    return file_capabilities;
+std::vector<unsigned> capabilities_for(Reach reach, const HostFiles& files) {
+    switch (reach) {
+        case Reach::sources: return {std::begin(source_capabilities), std::end(source_capabilities)};
+        case Reach::files: return {std::begin(file_capabilities), std::end(file_capabilities)};
+        case Reach::changes: break;
+        default: return {};
+    }
+    std::vector<unsigned> out;
+    for (const unsigned capability : change_capabilities) {
+        if (capability == CAP_MKNOD && !files.trees) continue;
+        const bool gives = capability == CAP_CHOWN || capability == CAP_SETFCAP || capability == CAP_SYS_ADMIN;
+        if (!gives || files.give_away) out.push_back(capability);
+    }
+    return out;
 }
 
 constexpr unsigned long fuse_clone = 0x8004e500;  // FUSE_DEV_IOC_CLONE: a second channel of the same mount
@@ -136,20 +132,10 @@ int allow_in_part(const Filter& f) {
     return bad;
 }
 
-int allow_files(const Filter& f, Reach reach, const HostFiles& files) {
+int allow_files(const Filter& f, Reach reach) {
     int bad = 0;
     for (const int call : source_calls) bad |= allow(f, call);
-    if (reach == Reach::files) {
-        bad |= allow(f, SCMP_SYS(recvmsg));
-        if (!files.trees) return bad;
-        for (const int call : target_calls) bad |= allow(f, call);
-        constexpr scmp_datum_t special = S_ISUID | S_ISGID | S_ISVTX;
-        for (const Making& making : making_calls)
-            bad |= files.special_modes
-                       ? allow(f, making.call)
-                       : allow(f, making.call, SCMP_CMP64(making.permissions, SCMP_CMP_MASKED_EQ, special, 0));
-        return bad;
-    }
+    if (reach == Reach::files) return bad | allow(f, SCMP_SYS(recvmsg));
     constexpr scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_TMPFILE;
     constexpr scmp_datum_t changing = writing & ~static_cast<scmp_datum_t>(O_DIRECTORY);  // a part of O_TMPFILE
     bad |= allow(f, SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, changing, O_RDONLY));
@@ -165,9 +151,11 @@ Result<void> filter_calls(Reach reach, const HostFiles& files) {
     // would hang.
     bad |= seccomp_attr_set(f.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     for (const int call : plain_calls) bad |= allow(f, call);
-    if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach, files);
+    if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach);
     if (reach == Reach::changes)
         for (const int call : change_calls) bad |= allow(f, call);
+    if (reach == Reach::changes && files.trees)
+        for (const int call : tree_calls) bad |= allow(f, call);
     if (reach == Reach::server) bad |= allow(f, SCMP_SYS(recvmsg));
     if (reach == Reach::table) bad |= allow(f, SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
     if (reach == Reach::threads) {
@@ -237,7 +225,7 @@ Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_
 
 Result<void> enter_sandbox(Reach reach, const HostFiles& files) {
     if (entered.load()) return {};
-    const std::span<const unsigned> kept = capabilities_for(reach, files);
+    const std::vector<unsigned> kept = capabilities_for(reach, files);
     if (reach != Reach::threads && reach != Reach::changes) settle_output();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));

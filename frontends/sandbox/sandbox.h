@@ -19,18 +19,18 @@ enum class Reach {
     table,    // the same, but descriptors may be asked about by fstat(3), which could name a file as well
     server,   // what another process passes it by a socket that it has
     sources,  // files of the host, to be read
-    files,    // files of the host by path, to be made and removed (copies out)
-    changes,  // no image: contents, permissions, owners, times and attributes of files of the host (host_changes.h)
+    files,    // what may be asked of files of the host by path; another process makes and writes them (host_changes.h)
+    changes,  // no image: that process
     threads   // no image: other processes' threads in /proc, and on which CPU those of its own user run
 };
 
-// Which of the host's files, and whatever lies below them, can be opened, made, removed (Landlock, from Linux 5.19 on;
-// what a kernel without it lets through is in docs/adr/0006-sandbox.md). Names that lead nowhere are left out, but
-// those of files that are to be made.
+// Which of the host's files can be read, and whatever lies below them (Landlock, from Linux 5.19 on; what a kernel
+// without it lets through is in docs/adr/0006-sandbox.md), and which can be written (host_changes.h), made where there
+// are none.
 struct HostFiles {
     std::vector<std::string> readable, writable;
-    bool give_away = false;  // owners, times, attributes: the capabilities for that
-    bool trees = false;      // else only files by exactly these names; devices, names in folders of others: the same
+    bool give_away = false;      // owners, times and attributes as well
+    bool trees = false;          // whatever lies below, and is made or removed there; else nothing but files
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };
 

@@ -155,8 +155,9 @@ def contents_of_no_files(scratch, verbs):
 def to_no_files(scratch, verbs, out):
     """Devices, pipes and files that are there get the contents, and stay what they are."""
     null = out / "device"
+    before = os.stat(null).st_mode
     verbs("cp", ":/file", null)
-    check(stat.S_IMODE(os.stat(null).st_mode) == 0o666 and stat.S_ISCHR(os.stat(null).st_mode), "a device was changed")
+    check(os.stat(null).st_mode == before and stat.S_ISCHR(before), "a device was changed")
     check(verbs("cp", ":/file", "/dev/stdout") == verbs("cat", ":/file"), "/dev/stdout")
     os.mkfifo(out / "pipe")
     with subprocess.Popen(["cat", out / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
@@ -347,6 +348,13 @@ def permissions_arrive(scratch, verbs):
     check(ran.returncode == FINE and mode_of(unnamed) == 0o604, f"a file without a name: {ran}, {mode_of(unnamed):o}")
     os.close(unnamed)
     os.close(image)
+    # What others are not to have of what is made, but with -a or where it is asked for.
+    verbs("cp", "--mode", "666", "/etc/hostname", ":/modes/open")
+    masked = scratch.path("masked")
+    for words, expected in (((), 0o600), (("-r",), 0o600), (("-a",), 0o666), (("--mode", "664"), 0o664)):
+        ran = subprocess.run([verbs.program, "cp", *words, f"{verbs.image}:/modes/open", masked], umask=0o077, check=False)
+        check(ran.returncode == FINE and mode_of(masked) == expected, f"cp {words} under a mask: {mode_of(masked):o}")
+        masked.unlink()
     # A folder that cannot be searched when its times are set.
     target = inner / "target"
     target.mkdir()

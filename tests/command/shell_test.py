@@ -159,10 +159,14 @@ def replaced(scratch, verbs):
             check(content.decode() in shell.say("cat replaced\nls"), f"not {content}")
         for number in range(3):
             check(shell.say(f"cp replaced host:{folder}/alone{number}") == "", "a new file in a folder")
-            check(shell.say(f"cp -r replaced host:{folder}/out{number}") == "", "a new file in a folder, with -r")
+        for mode in ("", "-r"):
+            lines = "".join(f"cp {mode} replaced host:{folder}/out{number}\n" for number in range(200))
+            check(shell.say(lines) == "", "many new files")
             worker = shell.workers()
-            check(shell.say(f"cp -r replaced host:{folder}/again{number}") == "", "and another one")
-            check(worker == shell.workers(), "another process for another name in one folder")
+            check(shell.say(f"cp {mode} replaced host:{folder}/out0\ncp {mode} replaced host:{folder}/out199") == "", "once more")
+            check(worker == shell.workers(), "another process for what the one at work was given with the lines before")
+            for number in range(200):
+                (folder / f"out{number}").unlink()
         folder.rename(scratch.path("moved"))
         folder.mkdir()
         check(shell.say(f"cp replaced host:{folder}/out") == "", "a folder that was replaced")
