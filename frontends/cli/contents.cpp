@@ -111,10 +111,12 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
     }
     for (const auto& [image, paths] : images) open_beforehand(image, false, common);
     Outcome outcome;
+    CopiesOut all;
+    for (const auto& [image, paths] : images) all.images.push_back(image);
     for (const auto& [image, paths] : images) {
         Session from(image, false, common);
         {
-            CopyOut out(from, o, outcome);
+            CopyOut out(from, o, outcome, all);
             for (const std::string& path : paths) out.expect(path);
             for (const std::string& path : paths) out.copy(path, to);
             out.finish();

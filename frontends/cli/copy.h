@@ -116,10 +116,16 @@ private:
 bool is_to_copy(Session& image, const std::string& source, const std::string& target, const CopyOptions& o);
 
 // From an image to the host. One of these sees all sources in the image.
+// What a command knows that copies out of one image after the other.
+struct CopiesOut {
+    std::vector<std::string> images;                 // nothing is written to any of them
+    std::set<std::pair<dev_t, ino_t>> made_links{};  // symbolic ones, which are not followed
+};
+
 class CopyOut {
 public:
-    CopyOut(Session& from, const CopyOptions& o, Outcome& outcome)
-        : from_(from), o_(o), outcome_(outcome), progress_(o.progress) {}
+    CopyOut(Session& from, const CopyOptions& o, Outcome& outcome, CopiesOut& all)
+        : from_(from), o_(o), outcome_(outcome), all_(all), progress_(o.progress) {}
     void expect(const std::string& source);
     void copy(const std::string& source, const std::string& target);
     // Last of all: what would have been in the way of later copies.
@@ -151,9 +157,9 @@ private:
     Session& from_;
     const CopyOptions& o_;
     Outcome& outcome_;
+    CopiesOut& all_;
     Progress progress_;
     std::map<ino_t, std::string> linked_;
-    std::set<std::pair<dev_t, ino_t>> made_links_;  // symbolic ones
     Ancestors above_;
     struct Left {
         std::string source, target;

@@ -100,7 +100,8 @@ CopyIn::Opened CopyIn::open(const CopySource& source) const {
         st.st_mode = (st.st_mode & 07777) | S_IFREG;
     }
     if (!S_ISREG(st.st_mode)) return out;
-    if (!source.image() && to_.is_image(st)) give_up(negative, source.at() + ": is the image that is copied to");
+    if (!source.image() && is_image(to_.image(), st))
+        give_up(negative, source.at() + ": is the image that is copied to");
     out.contents = source.open();
     return out;
 }

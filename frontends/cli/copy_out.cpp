@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -104,7 +105,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             check(make_symlink(need(from_.fs().read_link(*inode), from_.at(source)), target), target);
             struct stat there{};
             check(::lstat(target.c_str(), &there), target);
-            made_links_.insert({there.st_dev, there.st_ino});
+            all_.made_links.insert({there.st_dev, there.st_ino});
             break;
         }
         case S_IFREG: {
@@ -160,7 +161,7 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     bool follow = false;
     if (::lstat(target.c_str(), &st) == 0 && S_ISLNK(st.st_mode)) {
         // Links that lead elsewhere may have come from an image, and who copies a tree names none of them.
-        if (depth > 0 || made_links_.contains({st.st_dev, st.st_ino}))
+        if (depth > 0 || all_.made_links.contains({st.st_dev, st.st_ino}))
             give_up(negative, target + ": is a link, which is not followed in a tree, or when this copy has made it");
         if (::stat(target.c_str(), &st) != 0)
             give_up(negative,
@@ -173,7 +174,8 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     // What is a disk's by its name may have come from an image as well.
     if (out.was_there && depth > 0 && !S_ISREG(st.st_mode))
         give_up(negative, target + ": is no file, and only a destination that is named may be a device or a pipe");
-    if (out.was_there && from_.is_image(st)) give_up(negative, target + ": is the image that is copied from");
+    if (out.was_there && std::ranges::any_of(all_.images, [&](const auto& image) { return is_image(image, st); }))
+        give_up(negative, target + ": is the image that is copied from");
     // With all that it is, a file is copied beside those that share the old one, not into it.
     if (out.was_there && o_.preserve && st.st_nlink > 1) {
         remove_old(target);

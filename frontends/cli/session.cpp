@@ -243,10 +243,9 @@ void Session::refuse_path(const Error& error, const std::string& path) const {
     refuse(error, at(path));
 }
 
-bool Session::is_image(const struct stat& file) const {
+bool is_image(const std::string& image, const struct stat& file) {
     struct stat st{};
-    if (::stat(parse_image_name(image_).path.c_str(), &st) != 0) return false;
-    return is_one_file(st, file);
+    return ::stat(parse_image_name(image).path.c_str(), &st) == 0 && is_one_file(st, file);
 }
 
 void Session::close() {

@@ -46,6 +46,8 @@ Place image_place(const std::string& text);  // no ":/": the root of an image
 bool same_image(const std::string& a, const std::string& b);
 // Before anything is opened: whatever of the host the words name is looked at.
 void look_at_words(const std::vector<std::string>& words);
+// Whether a file of the host is the image, or holds it.
+bool is_image(const std::string& image, const struct stat& file);
 // What there is to say of a place that looks like a path because its image is not there.
 std::optional<std::string> missing_image(const std::string& text);
 
@@ -86,8 +88,6 @@ public:
     std::string at(const std::string& path) const;
     // The end of the verb for what the library says of a path: it names the part that it means, in quotes.
     [[noreturn]] void refuse_path(const Error& error, const std::string& path) const;
-    // Whether a file of the host is the image, or holds it.
-    bool is_image(const struct stat& file) const;
     // Unmounts what is not shared; the end of the verb when that fails.
     void close();
     // Each is the end of the verb where that is not possible.

@@ -219,6 +219,28 @@ def other_spellings(scratch):
     mounting.clean(a.image)
 
 
+def out_of_both(scratch):
+    """What one image brings to the host leads nowhere for the next one, and no image that is named is written to."""
+    a, b = pair(scratch, "out of both")
+    outside = scratch.path("outside")
+    outside.write_text("kept")
+    a("ln", "-s", outside, ":/one")
+    b("cp", "/etc/hostname", ":/one")
+    for image in (a, b):
+        image("cp", "/etc/hostname", ":/two")
+    for mode, sandbox in (("-r", ()), ("-a", ("--no-sandbox",)), ("-r", ("--no-sandbox",))):
+        out = scratch.path(f"both {mode} {len(sandbox)}")
+        out.mkdir()
+        a("cp", mode, *sandbox, ":/one", f"{b.image}:/one", out, status=NO, says="is a link")
+        check(outside.read_text() == "kept" and os.path.islink(out / "one"), f"{mode}: through a link of the first image")
+        os.link(a.image, out / "two")
+        a("cp", *sandbox, ":/two", f"{b.image}:/two", out, status=NO, says="the image that is copied from")
+        b("cp", *sandbox, ":/two", f"{a.image}:/two", out, status=NO, says="the image that is copied from")
+        check(os.path.samefile(out / "two", a.image), "the name of an image")
+    for image in (a, b):
+        mounting.clean(image.image)
+
+
 def on_a_terminal(scratch):
     a, b = pair(scratch, "terminal")
     big = scratch.path("big")
@@ -244,7 +266,7 @@ def nothing_of_the_host(scratch):
 def test(scratch):
     mounting.need_mount()  # and root: what nobody does is held against it
     os.chmod(scratch.folder, 0o755)
-    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, other_spellings, on_a_terminal, nothing_of_the_host):
+    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, other_spellings, out_of_both, on_a_terminal, nothing_of_the_host):
         part(scratch)
 
 
