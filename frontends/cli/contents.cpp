@@ -50,10 +50,12 @@ HostFiles to_write(const std::vector<std::string>& sources, const std::string& t
     std::set<std::string> names;
     for (const std::string& source : sources) {
         const std::string path = split_place(source).path;
-        names.insert(directory && !means_contents(path) ? below(to, last_part(path)) : to);
+        if (!directory) names.insert(to);
+        else names.insert(means_contents(path) ? below(to, "") : below(to, last_part(path)));
     }
     names.erase("");
     out.writable.assign(names.begin(), names.end());
+    out.attributes = o.preserve;
     out.give_away = o.preserve || o.owner || !o.map_owner.empty();
     out.trees = o.recursive;
     out.special_modes = o.preserve || (o.mode && (*o.mode & ~0777u) != 0);
@@ -112,6 +114,7 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
     for (const auto& [image, paths] : images) open_beforehand(image, false, common);
     Outcome outcome;
     CopiesOut all;
+    all.several = sources.size() > 1;
     for (const auto& [image, paths] : images) all.images.push_back(image);
     for (const auto& [image, paths] : images) {
         Session from(image, false, common);

@@ -120,6 +120,8 @@ bool is_to_copy(Session& image, const std::string& source, const std::string& ta
 struct CopiesOut {
     std::vector<std::string> images;                 // nothing is written to any of them
     std::set<std::pair<dev_t, ino_t>> made_links{};  // symbolic ones, which are not followed
+    bool several = false;                            // sources: two of them may want one name,
+    std::set<std::string> made{};                    // and what one has made the next one does not replace
 };
 
 class CopyOut {
@@ -134,7 +136,9 @@ public:
 private:
     void named(const std::string& source, const std::string& target);
     void expect(const InodeRef& inode, const std::string& source, unsigned depth);
-    void entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0);
+    // `follow`: the target is the one that was given, and may be a link to a directory.
+    void entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth = 0,
+               bool follow = false);
     void inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth);
     struct Target {
         HostFile file;

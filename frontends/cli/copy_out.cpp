@@ -66,14 +66,17 @@ void CopyOut::named(const std::string& source, const std::string& target) {
     if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && !means_contents(source))
         where = below(target, last_part(source));
     else if (target.ends_with('/') && !inode->is_directory()) give_up(negative, target + ": is no directory");
-    entry(inode, source, where);
+    entry(inode, source, where, 0, where == target);
 }
 
-void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth) {
+void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth,
+                    bool follow) {
     const struct stat st = need(from_.fs().attributes(*inode), from_.at(source));
     if (!S_ISREG(st.st_mode) && !o_.recursive)
         give_up(negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
                                               : has_no_contents(from_.at(source)));
+    if (all_.several && !S_ISDIR(st.st_mode) && !all_.made.insert(target).second)
+        give_up(negative, target + ": has just been made by this copy, and is not replaced");
     if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
             remove_old(target);
@@ -89,9 +92,9 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
         case S_IFDIR:
             if (make_folder(target) != 0) {
                 if (errno != EEXIST) check(-1, target);
-                // Below the first one a link in the way would lead out of the tree that is written.
+                // Any other link in the way would lead out of the tree that is written.
                 struct stat there{};
-                if ((depth == 0 ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there)) != 0 ||
+                if ((follow ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there)) != 0 ||
                     !S_ISDIR(there.st_mode))
                     give_up(negative, target + ": is in the way of a directory");
                 // As a file that was there it stays who it is.

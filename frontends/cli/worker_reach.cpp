@@ -59,8 +59,8 @@ namespace {
 
 // One process has the rights for one kind of copy.
 bool is_same_kind(const HostReach& a, const HostReach& b) {
-    return a.reach == b.reach && a.files.give_away == b.files.give_away && a.files.trees == b.files.trees &&
-           a.files.special_modes == b.files.special_modes;
+    return a.reach == b.reach && a.files.give_away == b.files.give_away && a.files.attributes == b.files.attributes &&
+           a.files.trees == b.files.trees && a.files.special_modes == b.files.special_modes;
 }
 
 }  // namespace

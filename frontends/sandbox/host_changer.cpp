@@ -92,6 +92,7 @@ public:
     Changer(std::vector<Place> places, const HostFiles& files)
         : places_(std::move(places)),
           give_away_(files.give_away),
+          attributes_(files.attributes),
           trees_(files.trees),
           special_modes_(files.special_modes) {}
 
@@ -117,7 +118,7 @@ private:
         bool follow = false;  // a descriptor's name in /proc
     };
 
-    std::int32_t answer(std::span<const std::byte> message, Descriptor& contents) const {
+    std::int32_t answer(std::span<const std::byte> message, Descriptor& contents) {
         Change change;
         ChangeRequest& asked = change.request;
         if (message.size() < sizeof asked) return EINVAL;
@@ -146,6 +147,10 @@ private:
         for (const std::string* part : {&folder, &name, &other_folder, &other_name, &std::as_const(change.attribute)})
             if (part->find('\0') != std::string::npos) return EINVAL;
         if (const int error = refused(change); error != 0) return error;
+        if (change.is_of_attributes() && opened_.file.number >= 0 && opened_.place == asked.at.place &&
+            opened_.folder == folder && opened_.name == name)
+            return change.make_on(opened_.file.number) == 0 ? 0 : errno;
+        if (!change.is_of_attributes()) opened_ = {};
         if (asked.kind == ChangeRequest::contents) return open_contents(asked.at.place, folder, name, contents);
         Descriptor of;
         if (asked.kind == ChangeRequest::link) {
@@ -159,6 +164,7 @@ private:
         }
         Target target;
         if (const int error = go_to(asked.at.place, folder, name, target); error != 0) return error;
+        if (change.is_of_attributes() && is_special(target.name)) return EINVAL;
         return change.make(target.name, target.follow) == 0 ? 0 : errno;
     }
 
@@ -175,7 +181,7 @@ private:
             case ChangeRequest::owner:
             case ChangeRequest::times:
             case ChangeRequest::attribute:
-                if (!give_away_) return EPERM;
+                if (!(asked.kind == ChangeRequest::owner ? give_away_ : attributes_)) return EPERM;
                 return place == Place::special || permissions != 0 ? EINVAL : 0;
             case ChangeRequest::contents: return permissions != 0 ? EINVAL : 0;
             case ChangeRequest::node:
@@ -194,13 +200,21 @@ private:
             default: return EINVAL;
         }
     }
+    // A device or pipe that was named, and is there still: in the current directory.
+    bool is_special(const std::string& name) const {
+        struct stat info{};
+        if (::fstatat(AT_FDCWD, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return false;
+        return std::ranges::any_of(places_, [&](const Place& place) {
+            return place.kind == Place::special && place.device == info.st_dev && place.inode == info.st_ino;
+        });
+    }
     int for_trees(Place::Kind place) const {
         if (!trees_) return EPERM;
         return place == Place::file || place == Place::special ? EINVAL : 0;
     }
 
     std::int32_t open_contents(std::uint32_t number, const std::string& folder, const std::string& name,
-                               Descriptor& contents) const {
+                               Descriptor& contents) {
         const Place& place = places_[number];
         if (place.kind == Place::special) {
             if (!folder.empty() || name != ".") return EINVAL;
@@ -210,6 +224,8 @@ private:
             if (const int error = go_to(number, folder, name, target); error != 0) return error;
             contents =
                 Descriptor(target.follow ? ::open(target.name.c_str(), to_write & ~O_CREAT) : open_file(target.name));
+            if (contents.number >= 0) opened_ = {number, folder, name, Descriptor(::dup(contents.number))};
+            if (contents.number >= 0 && opened_.file.number < 0) return errno;
         }
         return contents.number < 0 ? errno : 0;
     }
@@ -271,7 +287,13 @@ private:
     }
 
     std::vector<Place> places_;
-    bool give_away_, trees_, special_modes_;
+    bool give_away_, attributes_, trees_, special_modes_;
+    // The file whose contents were asked for last. Somebody else may have taken its name since.
+    struct Opened {
+        std::uint32_t place = 0;
+        std::string folder{}, name{};
+        Descriptor file{};
+    } opened_;
 };
 
 int change_permissions(const char* path, mode_t permissions, int flags) {
@@ -308,6 +330,25 @@ int Change::make(const std::string& name, bool follow) const {
     }
 }
 
+bool Change::is_of_attributes() const {
+    return request.kind == ChangeRequest::owner || request.kind == ChangeRequest::mode ||
+           request.kind == ChangeRequest::times || request.kind == ChangeRequest::attribute;
+}
+
+int Change::make_on(int fd) const {
+    switch (request.kind) {
+        case ChangeRequest::owner: return ::fchown(fd, request.uid, request.gid);
+        case ChangeRequest::mode: return ::fchmod(fd, request.permissions);
+        case ChangeRequest::times: {
+            const timespec times[2] = {{request.seconds[0], request.nanoseconds[0]},
+                                       {request.seconds[1], request.nanoseconds[1]}};
+            return ::futimens(fd, times);
+        }
+        case ChangeRequest::attribute: return ::fsetxattr(fd, attribute.c_str(), value.data(), value.size(), 0);
+        default: errno = EINVAL; return -1;
+    }
+}
+
 std::vector<Place> open_places(const HostFiles& files) {
     std::vector<Place> places;
     Folders folders;
@@ -319,11 +360,14 @@ std::vector<Place> open_places(const HostFiles& files) {
         const bool there = ::stat(path.c_str(), &info) == 0;
         const auto [folder, name] = parts_of(path);
         // What a file takes the place of is no folder, and a folder's name is no file's.
-        if (!files.trees && (slash || (there && S_ISDIR(info.st_mode)))) continue;
-        bool is_named = !name.empty();
-        if (there && (is_link || !is_named || !(S_ISREG(info.st_mode) || S_ISDIR(info.st_mode))))
-            is_named &= add_what_it_leads_to(places, path, folders) || !is_link;
-        if (!is_named) continue;
+        const bool is_folder = there && S_ISDIR(info.st_mode);
+        if (!files.trees && (slash || is_folder)) continue;
+        if (is_folder ? slash || name.empty() : there && (is_link || !S_ISREG(info.st_mode))) {
+            const bool has_name = add_what_it_leads_to(places, path, folders);
+            // Of a link to what has no name, and of a device that stays, the name is nothing.
+            if (is_folder || (is_link && !has_name) || (!files.trees && !is_link)) continue;
+        }
+        if (name.empty()) continue;
         Place place;
         place.path = path;
         place.name = name;

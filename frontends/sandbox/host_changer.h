@@ -34,7 +34,8 @@ struct Place {
     ino_t inode = 0;
 };
 
-// Of HostFiles::writable. What there are no descriptors for is left out, and an error when it is written.
+// Of HostFiles::writable: names, but with a slash at the end the folder that is there, by whatever links. What there
+// are no descriptors for is left out, and an error when it is written.
 std::vector<Place> open_places(const HostFiles& files);
 
 // What goes through the socket, in one message; behind it the bytes of the folder and of the name in it, of those of
@@ -65,6 +66,9 @@ struct Change {
 
     // 0, a descriptor, or -1 and errno.
     int make(const std::string& name, bool follow) const;
+    // The same of an open file: of its owner, permissions, times and attributes.
+    int make_on(int fd) const;
+    bool is_of_attributes() const;
 };
 
 // In the child: ends it.

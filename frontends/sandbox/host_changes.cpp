@@ -187,9 +187,26 @@ private:
 };
 
 std::unique_ptr<Asker> asker;
+// Out of the sandbox: the file that was opened last, whose name somebody else may have taken since.
+struct Opened {
+    std::string path{};
+    Descriptor file{};
+} opened;
 
 int change(const Change& wanted, const std::string& path, bool follow = false) {
-    return asker ? asker->ask(wanted, path) : wanted.make(path, follow);
+    if (asker) return asker->ask(wanted, path);
+    if (wanted.is_of_attributes() && opened.file.number >= 0 && opened.path == path)
+        return wanted.make_on(opened.file.number);
+    // As any program does it, which others may stand in for (fakeroot).
+    if (wanted.request.kind == ChangeRequest::mode)
+        return ::fchmodat(AT_FDCWD, path.c_str(), wanted.request.permissions, AT_SYMLINK_NOFOLLOW);
+    if (!wanted.is_of_attributes()) opened = {};
+    const int done = wanted.make(path, follow);
+    struct stat info{};
+    if (wanted.request.kind == ChangeRequest::contents && done >= 0 && ::fstat(done, &info) == 0 &&
+        S_ISREG(info.st_mode))
+        opened = {path, Descriptor(::dup(done))};
+    return done;
 }
 
 Change wanted(ChangeRequest::Kind kind) {
@@ -231,8 +248,6 @@ int change_owner(const std::string& path, std::uint32_t uid, std::uint32_t gid) 
 }
 
 int change_mode(const std::string& path, mode_t mode) {
-    // As any program does it, which others may stand in for (fakeroot).
-    if (!asker) return ::chmod(path.c_str(), mode);
     Change permissions = wanted(ChangeRequest::mode);
     permissions.request.permissions = mode;
     return change(permissions, path);

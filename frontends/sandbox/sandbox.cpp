@@ -61,7 +61,8 @@ constexpr int source_calls[] = {SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP
 constexpr int fchmodat2 = 452;  // which libseccomp may not know by its name yet
 constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_SYS(chmod),    SCMP_SYS(fchmodat),
                                 fchmodat2,          SCMP_SYS(newfstatat), SCMP_SYS(fchownat), SCMP_SYS(utimensat),
-                                SCMP_SYS(setxattr), SCMP_SYS(lsetxattr),  SCMP_SYS(sendmsg)};
+                                SCMP_SYS(setxattr), SCMP_SYS(lsetxattr),  SCMP_SYS(sendmsg),  SCMP_SYS(fchmod),
+                                SCMP_SYS(fchown),   SCMP_SYS(fsetxattr)};
 // Of trees.
 constexpr int tree_calls[] = {SCMP_SYS(mkdir),   SCMP_SYS(symlink), SCMP_SYS(mknod),
                               SCMP_SYS(mknodat), SCMP_SYS(linkat),  SCMP_SYS(unlink)};
@@ -82,8 +83,9 @@ std::vector<unsigned> capabilities_for(Reach reach, const HostFiles& files) {
     std::vector<unsigned> out;
     for (const unsigned capability : change_capabilities) {
         if (capability == CAP_MKNOD && !files.trees) continue;
-        const bool gives = capability == CAP_CHOWN || capability == CAP_SETFCAP || capability == CAP_SYS_ADMIN;
-        if (!gives || files.give_away) out.push_back(capability);
+        if (capability == CAP_CHOWN && !files.give_away) continue;
+        if ((capability == CAP_SETFCAP || capability == CAP_SYS_ADMIN) && !files.attributes) continue;
+        out.push_back(capability);
     }
     return out;
 }

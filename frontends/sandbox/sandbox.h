@@ -29,7 +29,8 @@ enum class Reach {
 // are none.
 struct HostFiles {
     std::vector<std::string> readable, writable;
-    bool give_away = false;      // owners, times and attributes as well
+    bool give_away = false;      // to other owners
+    bool attributes = false;     // with times, and attributes of whatever kind
     bool trees = false;          // whatever lies below, and is made or removed there; else nothing but files
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };

@@ -5,6 +5,7 @@ Judged by e2fsck. Usage: between_test.py PROGRAM
 """
 
 import os
+import pathlib
 import re
 import subprocess
 
@@ -231,12 +232,49 @@ def out_of_both(scratch):
     for mode, sandbox in (("-r", ()), ("-a", ("--no-sandbox",)), ("-r", ("--no-sandbox",))):
         out = scratch.path(f"both {mode} {len(sandbox)}")
         out.mkdir()
-        a("cp", mode, *sandbox, ":/one", f"{b.image}:/one", out, status=NO, says="is a link")
+        a("cp", mode, *sandbox, ":/one", f"{b.image}:/one", out, status=NO, says="just been made")
         check(outside.read_text() == "kept" and os.path.islink(out / "one"), f"{mode}: through a link of the first image")
         os.link(a.image, out / "two")
         a("cp", *sandbox, ":/two", f"{b.image}:/two", out, status=NO, says="the image that is copied from")
         b("cp", *sandbox, ":/two", f"{a.image}:/two", out, status=NO, says="the image that is copied from")
         check(os.path.samefile(out / "two", a.image), "the name of an image")
+    # A directory of the next one as well, of the same command or of another one.
+    elsewhere = scratch.path("elsewhere")
+    elsewhere.mkdir()
+    a("ln", "-s", elsewhere, ":/tree")
+    b("mkdir", ":/tree")
+    b("cp", "/etc/hostname", ":/tree/file")
+    for number, sandbox in enumerate(((), ("--no-sandbox",))):
+        out = scratch.path(f"trees{number}")
+        out.mkdir()
+        a("cp", "-r", *sandbox, ":/tree", f"{b.image}:/tree", out, status=NO, says="in the way of a directory")
+        b("cp", "-r", *sandbox, ":/tree", out, status=NO, says="in the way of a directory")
+        told = subprocess.run([b.program, "shell", b.image], input=f"cp -r /tree host:{out}\n", text=True, check=False,
+                              capture_output=True)
+        check("in the way" in told.stdout + told.stderr, f"a shell: {told}")
+        check(os.path.islink(out / "tree") and not os.listdir(elsewhere), "a directory through a link of an image")
+        # What is named itself may be a link.
+        for target in ("link", "link/"):
+            os.symlink(out, scratch.path("link"))
+            b("cp", "-r", "--mode", "700", *sandbox, ":/tree/.", f"{scratch.path('')}/{target}")
+            check((out / "file").exists() and os.path.islink(scratch.path("link")), f"through {target}")
+            check(out.stat().st_mode & 0o777 == 0o700, f"the permissions of what {target} leads to")
+            scratch.path("link").unlink()
+            (out / "file").unlink()
+            out.chmod(0o755)
+    # Two sources that want one name: the second one is not taken for a link to the first, which stays.
+    b("mkdir", ":/1", ":/2", ":/3")
+    b("cp", "/etc/hostname", ":/1/h")
+    b("cp", "/etc/passwd", ":/3/h")
+    b("ln", ":/1/h", ":/2/h")
+    b("ln", ":/1/h", ":/2/k")
+    for sandbox in ((), ("--no-sandbox",)):
+        out = scratch.path(f"one name {len(sandbox)}")
+        out.mkdir()
+        b("cp", "-a", *sandbox, ":/1/h", f"{b.image}:/2/h", f"{b.image}:/3/h", f"{b.image}:/2/k", out, status=NO,
+          says="just been made")
+        check(os.path.samefile(out / "h", out / "k"), "two names of one file")
+        check((out / "h").read_bytes() == pathlib.Path("/etc/hostname").read_bytes(), "the first one's contents")
     for image in (a, b):
         mounting.clean(image.image)
 

@@ -336,7 +336,7 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
             HostFiles named;
             named.writable = {folder, victim};  // a file as well: it is there and stays
             named.trees = true;
-            named.give_away = give_away;
+            named.give_away = named.attributes = give_away;
             if (::chdir(folder.c_str()) != 0) return {"chdir"};
             if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong;
@@ -387,6 +387,80 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
                     << name;
         }
     }
+}
+
+// Owners alone are no capabilities of files; and a device that is named is written to, and stays what it is.
+TEST_F(HostFilesTest, NoMoreIsChangedThanTheCommandSays) {
+    const std::string file = folder + "/file", pipe = folder + "/pipe";
+    std::ofstream(file) << "old";
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    for (const bool trees : {false, true}) {
+        in_child([&]() -> std::vector<std::string> {
+            HostFiles named;
+            named.writable = {file, pipe};
+            named.give_away = true;
+            named.attributes = named.trees = trees;
+            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            std::vector<std::string> wrong;
+            const timespec times[2] = {{1000, 1}, {2000, 2}};
+            if (change_owner(file, ::geteuid(), ::getegid()) != 0) wrong.emplace_back("the owner");
+            if ((change_times(file, times) == 0) != trees) wrong.emplace_back("times");
+            if (!trees && change_attribute(file, "security.capability", std::as_bytes(std::span("x", 1))) == 0)
+                wrong.emplace_back("an attribute");
+            for (std::uint32_t place = 0; place < 4; ++place)
+                for (const std::uint32_t kind : {ChangeRequest::mode, ChangeRequest::owner})
+                    (void)answer_to(socket_of_changes(),
+                                    {"", request(kind, place, kind == ChangeRequest::mode ? 0666 : 0), "", "."});
+            struct stat info{};
+            if (::lstat(pipe.c_str(), &info) != 0 || (info.st_mode & 0777) != 0600) wrong.emplace_back("the pipe");
+            if (change_mode(pipe, 0644) == 0 || change_owner(pipe, ::geteuid(), ::getegid()) == 0)
+                wrong.emplace_back("the pipe by its name");
+            return wrong;
+        });
+    }
+}
+
+// Somebody else moves a file of his own to the name of one that has just been written: it gets nothing of that one's.
+TEST_F(HostFilesTest, AttributesGoToTheFileThatWasWritten) {
+    const std::string file = folder + "/file", other = folder + "/other", away = folder + "/away";
+    std::ofstream(other) << "somebody's";
+    ASSERT_EQ(::chmod(other.c_str(), 0600), 0);
+    int asked[2], done[2];
+    ASSERT_TRUE(::pipe(asked) == 0 && ::pipe(done) == 0);
+    const pid_t somebody = ::fork();
+    ASSERT_GE(somebody, 0);
+    if (somebody == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        char go;
+        if (::read(asked[0], &go, 1) != 1 || ::rename(file.c_str(), away.c_str()) != 0 ||
+            ::rename(other.c_str(), file.c_str()) != 0 || ::write(done[1], &go, 1) != 1)
+            ::_exit(1);
+        ::_exit(0);
+    }
+    in_child([&]() -> std::vector<std::string> {
+        HostFiles named;
+        named.writable = {folder};
+        named.give_away = named.attributes = named.trees = named.special_modes = true;
+        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        std::vector<std::string> wrong;
+        const timespec times[2] = {{1000, 1}, {2000, 2}};
+        const int fd = open_contents(file, false);
+        char answer;
+        if (::write(fd, "mine", 4) != 4 || ::close(fd) != 0 || ::write(asked[1], "x", 1) != 1 ||
+            ::read(done[0], &answer, 1) != 1)
+            wrong.emplace_back("nobody has moved them");
+        if (change_owner(file, ::geteuid(), ::getegid()) != 0 || change_mode(file, 04755) != 0 ||
+            change_times(file, times) != 0)
+            wrong.emplace_back("attributes");
+        struct stat info{};
+        if (::lstat(file.c_str(), &info) != 0 || (info.st_mode & 07777) != 0600 || info.st_mtim.tv_sec == 2000)
+            wrong.emplace_back("somebody's file has them");
+        if (::lstat(away.c_str(), &info) != 0 || (info.st_mode & 07777) != 04755 || info.st_mtim.tv_sec != 2000)
+            wrong.emplace_back("the file that was written has them not");
+        return wrong;
+    });
+    ::waitpid(somebody, nullptr, 0);
+    for (const int fd : {asked[0], asked[1], done[0], done[1]}) ::close(fd);
 }
 
 // Whoever has taken the process over asks for what it likes, with the calls or past them.
