@@ -16,7 +16,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -33,7 +35,11 @@ std::string without_slashes(std::string path) {
 class Asker {
 public:
     Asker(std::vector<Place> places, int socket, pid_t other)
-        : places_(std::move(places)), socket_(socket), other_(other) {}
+        : places_(std::move(places)), socket_(socket), other_(other) {
+        for (std::uint32_t number = 0; number < places_.size(); ++number)
+            for (const std::string& known : {places_[number].path, places_[number].real})
+                if (!known.empty()) known_[known].insert(number);
+    }
     // It holds the folders that were named, and whoever waits for this process may want to unmount them.
     ~Asker() {
         ::close(socket_);
@@ -82,7 +88,7 @@ private:
     // By the names that were given, which hold where folders above are renamed, or cannot be searched by their names.
     std::vector<Spot> spots_of(const std::string& path) const {
         std::vector<Spot> out;
-        for (std::uint32_t number = 0; number < places_.size(); ++number) {
+        for (const std::uint32_t number : at_or_above(path)) {
             const Place& place = places_[number];
             for (const std::string& known : {place.path, place.real}) {
                 Spot spot{number};
@@ -93,6 +99,21 @@ private:
         }
         // A link before what it leads to.
         std::ranges::stable_partition(out, [&](const Spot& spot) { return places_[spot.place].kind == Place::named; });
+        return out;
+    }
+    std::set<std::uint32_t> at_or_above(const std::string& path) const {
+        std::set<std::uint32_t> out;
+        const auto add = [&](const std::string& known) {
+            if (const auto it = known_.find(known); it != known_.end())
+                out.insert(it->second.begin(), it->second.end());
+        };
+        add(path.starts_with('/') ? "/" : ".");
+        for (std::string above = without_slashes(path); !above.empty();) {
+            add(above);
+            const std::size_t slash = above.rfind('/');
+            if (slash == std::string::npos || slash == 0) break;
+            above = without_slashes(above.substr(0, slash));
+        }
         return out;
     }
     static bool lies_at(const std::string& path, const std::string& known, Spot& spot) {
@@ -182,6 +203,7 @@ private:
     }
 
     std::vector<Place> places_;
+    std::map<std::string, std::set<std::uint32_t>> known_;  // by path: which of them
     int socket_;
     pid_t other_;
 };
