@@ -230,6 +230,7 @@ bool CopyOut::contents(const InodeRef& inode, const std::string& source, const T
 }
 
 void CopyOut::finish() {
+    release_contents();
     for (const Left& directory : std::exchange(left_, {}))
         outcome_.attempt(progress_, [&] {
             InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), from_.at(directory.source));

@@ -151,6 +151,7 @@ private:
             opened_.folder == folder && opened_.name == name)
             return change.make_on(opened_.file.number) == 0 ? 0 : errno;
         if (!change.is_of_attributes()) opened_ = {};
+        if (asked.kind == ChangeRequest::release) return 0;
         if (asked.kind == ChangeRequest::contents) return open_contents(asked.at.place, folder, name, contents);
         Descriptor of;
         if (asked.kind == ChangeRequest::link) {
@@ -183,6 +184,7 @@ private:
             case ChangeRequest::attribute:
                 if (!(asked.kind == ChangeRequest::owner ? give_away_ : attributes_)) return EPERM;
                 return place == Place::special || permissions != 0 ? EINVAL : 0;
+            case ChangeRequest::release:
             case ChangeRequest::contents: return permissions != 0 ? EINVAL : 0;
             case ChangeRequest::node:
                 if (permissions != S_IFCHR && permissions != S_IFBLK && permissions != S_IFIFO &&

@@ -68,6 +68,12 @@ public:
         return -1;
     }
 
+    void release() const {
+        Change change{};
+        change.request.kind = ChangeRequest::release;
+        if (!places_.empty()) (void)ask_for(change, {}, {});
+    }
+
 private:
     struct Spot {
         std::uint32_t place = 0;
@@ -316,6 +322,11 @@ int make_link(const std::string& of, const std::string& path) {
     link.linked_in = AT_FDCWD;
     link.linked = of;
     return link.make(path, false);
+}
+
+void release_contents() {
+    if (asker) asker->release();
+    else opened = {};
 }
 
 int remove_file(const std::string& path) { return change(wanted(ChangeRequest::removal), path); }

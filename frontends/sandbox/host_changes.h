@@ -31,6 +31,8 @@ int change_attribute(const std::string& path, const std::string& name, std::span
 // As open(2) of a file that is to be written anew, made where there is none. In the sandbox of regular files only, and
 // of the devices and pipes that are such a place.
 int open_contents(const std::string& path, bool follow);
+// The file stays open, for its attributes, until another one is asked for, or until now.
+void release_contents();
 
 // Of trees only (HostFiles::trees). As mkdir(2), symlink(2), mknod(2), link(2), unlink(2); for their owner alone.
 int make_folder(const std::string& path);

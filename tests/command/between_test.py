@@ -304,7 +304,8 @@ def nothing_of_the_host(scratch):
 def test(scratch):
     mounting.need_mount()  # and root: what nobody does is held against it
     os.chmod(scratch.folder, 0o755)
-    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, other_spellings, out_of_both, on_a_terminal, nothing_of_the_host):
+    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, other_spellings, out_of_both, on_a_terminal,
+                 nothing_of_the_host):
         part(scratch)
 
 

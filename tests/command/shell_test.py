@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 
@@ -174,6 +175,10 @@ def replaced(scratch, verbs):
         check(shell.say(f"mkdir -p a/b\ncp -r a host:{folder}\ncp replaced host:{folder}/a/b/c") == "", "a folder just made")
         check((folder / "a/b/c").read_bytes() == b"three", "into one that was just made")
         # A pipe beside what was written, and one that has taken its name; a file by a way upwards.
+        # What was copied out is nobody's when the line is done.
+        shutil.copy("/bin/true", folder / "true")
+        check(shell.say(f"cp host:{folder}/true true\ncp -r true host:{folder}/program") == "", "a program")
+        check(subprocess.run([folder / "program"], check=False).returncode == 0, "a program that was copied out")
         pipe = folder / "pipe"
         for mode in ("", "", "-r", "-r"):
             check(shell.say(f"cp {mode} replaced host:{folder}/beside") == "", "a new file")
