@@ -115,7 +115,6 @@ private:
 // False where there is nothing to do: two names of one symbolic link.
 bool is_to_copy(Session& image, const std::string& source, const std::string& target, const CopyOptions& o);
 
-// From an image to the host. One of these sees all sources in the image.
 // What a command knows that copies out of one image after the other.
 struct CopiesOut {
     std::vector<std::string> images;                 // nothing is written to any of them
@@ -124,6 +123,7 @@ struct CopiesOut {
     std::set<std::string> made{};                    // and what one has made the next one does not replace
 };
 
+// From an image to the host. One of these sees all sources in the image.
 class CopyOut {
 public:
     CopyOut(Session& from, const CopyOptions& o, Outcome& outcome, CopiesOut& all)

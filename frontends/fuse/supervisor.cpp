@@ -4,6 +4,7 @@
 #include "fuse/own_mount.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
+#include "sandbox/descriptor_passing.h"
 #include "sandbox/descriptors.h"
 #include "sandbox/sandbox.h"
 #include "sync/thread.h"
@@ -14,7 +15,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +22,7 @@
 #include <fstream>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -166,45 +167,16 @@ void leave_terminal() {
 
 // One word, and a descriptor with it if there is one.
 bool send_channel(int socket, int channel) {
-    char word = channel >= 0 ? word_done : word_failed;
-    iovec part{&word, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof channel)]{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (channel >= 0) {
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        cmsghdr* passed = CMSG_FIRSTHDR(&message);
-        passed->cmsg_level = SOL_SOCKET;
-        passed->cmsg_type = SCM_RIGHTS;
-        passed->cmsg_len = CMSG_LEN(sizeof channel);
-        std::memcpy(CMSG_DATA(passed), &channel, sizeof channel);
-    }
-    ssize_t sent;
-    do sent = sendmsg(socket, &message, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    return sent == 1;
+    const char word = channel >= 0 ? word_done : word_failed;
+    return send_with_descriptor(socket, std::as_bytes(std::span(&word, 1)), channel);
 }
 
 // -1 where none has come.
 int receive_channel(int socket) {
     char word = 0;
-    iovec part{&word, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    ssize_t got;
-    do got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
-    const cmsghdr* passed = got == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
-    if (!passed || passed->cmsg_type != SCM_RIGHTS || passed->cmsg_len != CMSG_LEN(sizeof(int))) return -1;
-    int channel = -1;
-    std::memcpy(&channel, CMSG_DATA(passed), sizeof channel);
-    return channel;
+    Descriptor channel;
+    (void)receive_with_descriptor(socket, std::as_writable_bytes(std::span(&word, 1)), channel);
+    return std::exchange(channel.number, -1);
 }
 
 // Nobody but the server keeps the descriptor: the kernel is to see its end.

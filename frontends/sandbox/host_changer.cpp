@@ -1,5 +1,7 @@
 #include "sandbox/host_changer.h"
 
+#include "sandbox/descriptor_passing.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/socket.h>
@@ -104,7 +106,7 @@ public:
             if (got <= 0) ::_exit(0);
             Descriptor contents;
             const std::int32_t error = answer(std::span(message).first(static_cast<std::size_t>(got)), contents);
-            if (!send_answer(socket, error, contents.number)) ::_exit(0);
+            if (!send_with_descriptor(socket, std::as_bytes(std::span(&error, 1)), contents.number)) ::_exit(0);
         }
     }
 
@@ -268,24 +270,6 @@ private:
     static int to_descriptor(const Place& place, Target& target) {
         target = {by_descriptor(place.own.number), true};
         return 0;
-    }
-
-    static bool send_answer(int socket, std::int32_t error, int contents) {
-        iovec part{&error, sizeof error};
-        alignas(cmsghdr) char control[CMSG_SPACE(sizeof contents)]{};
-        msghdr message{};
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        if (contents >= 0) {
-            message.msg_control = control;
-            message.msg_controllen = sizeof control;
-            cmsghdr* const passed = CMSG_FIRSTHDR(&message);
-            passed->cmsg_level = SOL_SOCKET;
-            passed->cmsg_type = SCM_RIGHTS;
-            passed->cmsg_len = CMSG_LEN(sizeof contents);
-            std::memcpy(CMSG_DATA(passed), &contents, sizeof contents);
-        }
-        return ::sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof error;
     }
 
     std::vector<Place> places_;

@@ -42,7 +42,19 @@ std::vector<Place> open_places(const HostFiles& files);
 // the other file, of the attribute's name and of its value. The answer is an errno, with a descriptor if contents were
 // asked for. Whoever asks may have been taken over: all of it is checked.
 struct ChangeRequest {
-    enum Kind : std::uint32_t { owner, mode, times, attribute, contents, directory, symlink, node, link, removal, release };
+    enum Kind : std::uint32_t {
+        owner,
+        mode,
+        times,
+        attribute,
+        contents,
+        directory,
+        symlink,
+        node,
+        link,
+        removal,
+        release
+    };
     // In a place, by its number: the folder goes on from there. The place itself is "." in no folder.
     struct Spot {
         std::uint32_t place = 0, folder_size = 0, name_size = 0;

@@ -1,5 +1,6 @@
 #include "sandbox/host_changes.h"
 
+#include "sandbox/descriptor_passing.h"
 #include "sandbox/descriptors.h"
 #include "sandbox/host_changer.h"
 
@@ -179,33 +180,13 @@ private:
         if (done < 0) return -1;
         std::int32_t error = 0;
         Descriptor contents;
-        if (!receive(error, contents)) error = EIO;  // it has been killed
+        if (!receive_with_descriptor(socket_, std::as_writable_bytes(std::span(&error, 1)), contents))
+            error = EIO;  // it has been killed
         const bool wanted = request.kind == ChangeRequest::contents;
         if (wanted && error == 0 && contents.number < 0) error = EMFILE;
         if (error == 0) return wanted ? std::exchange(contents.number, -1) : 0;
         errno = error;
         return -1;
-    }
-
-    bool receive(std::int32_t& error, Descriptor& contents) const {
-        iovec part{&error, sizeof error};
-        int number = -1;
-        alignas(cmsghdr) char control[CMSG_SPACE(sizeof number)]{};
-        msghdr message{};
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        ssize_t got;
-        do got = ::recvmsg(socket_, &message, MSG_CMSG_CLOEXEC);
-        while (got < 0 && errno == EINTR);
-        if (got != sizeof error) return false;
-        const cmsghdr* const passed = CMSG_FIRSTHDR(&message);
-        if (passed && passed->cmsg_type == SCM_RIGHTS && passed->cmsg_len == CMSG_LEN(sizeof number)) {
-            std::memcpy(&number, CMSG_DATA(passed), sizeof number);
-            contents = Descriptor(number);
-        }
-        return true;
     }
 
     std::vector<Place> places_;
