@@ -1,9 +1,9 @@
 // Copies between the host and images, with everything that ext4 can hold.
 #pragma once
 
+#include "base/descriptor.h"
 #include "cli/arguments.h"
 #include "cli/copy_source.h"
-#include "cli/host_file.h"
 #include "cli/progress.h"
 #include "cli/session.h"
 
@@ -141,7 +141,7 @@ private:
                bool follow = false);
     void inside(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth);
     struct Target {
-        HostFile file;
+        Descriptor file;
         std::string path;  // behind links
         bool was_there = false, is_file = false;
     };

@@ -187,7 +187,7 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     }
     const int fd = open_contents(out.path, follow);
     check(fd < 0 ? -1 : 0, target);
-    out.file = HostFile(fd);
+    out.file = Descriptor(fd);
     check(::fstat(fd, &st), target);
     out.is_file = S_ISREG(st.st_mode);
     return out;

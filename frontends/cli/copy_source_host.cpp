@@ -1,5 +1,5 @@
+#include "base/descriptor.h"
 #include "cli/copy_source.h"
-#include "cli/host_file.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
@@ -13,7 +13,7 @@ namespace {
 
 class HostContents final : public SourceContents {
 public:
-    HostContents(HostFile file, std::string path, off_t size)
+    HostContents(Descriptor file, std::string path, off_t size)
         : file_(std::move(file)), path_(std::move(path)), size_(size) {}
 
     std::optional<Range> data_from(std::uint64_t at) override {
@@ -39,7 +39,7 @@ private:
         return static_cast<std::size_t>(n);
     }
 
-    HostFile file_;
+    Descriptor file_;
     std::string path_;
     off_t size_;
 };
@@ -55,7 +55,7 @@ public:
     const Session* image() const override { return nullptr; }
 
     std::unique_ptr<SourceContents> open() const override {
-        HostFile file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+        Descriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
         if (file.fd() < 0) give_up(impossible, path_ + ": " + std::strerror(errno));
         return std::make_unique<HostContents>(std::move(file), path_, st_.st_size);
     }

@@ -1,5 +1,6 @@
 #include "fuse/mount.h"
 
+#include "base/descriptor.h"
 #include "device/host_use.h"
 #include "device/mount_table.h"
 #include "device/open_device.h"
@@ -122,13 +123,6 @@ std::string source_of(const std::string& image) {
     return same ? found + image.substr(part) : image;
 }
 
-struct Descriptor {
-    int number;
-    ~Descriptor() {
-        if (number >= 0) close(number);
-    }
-};
-
 // What the kernel's cache needs is served by the loop, so a signal only starts the end: the supervisor writes the cache
 // and takes the mount's name away, the loop ends when the kernel lets go. A second signal, or files that stay open, end
 // it whoever uses it (Server::stop). Where somebody has killed the supervisor, the server has the cache written by
@@ -202,22 +196,22 @@ public:
     explicit Background(int report) : report_{report} {}
 
     void prepare() {
-        if (report_.number < 0) return;
+        if (!report_.is_open()) return;
         Log::prepare();
-        if (chdir("/") == 0) null_.number = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (chdir("/") == 0) null_ = Descriptor(open("/dev/null", O_RDWR | O_CLOEXEC));
     }
     void enter(Log& log) {
-        if (report_.number < 0) return;
+        if (!report_.is_open()) return;
         log.detach();
         std::fflush(nullptr);
-        for (int fd = 0; null_.number >= 0 && fd < 3; ++fd) dup2(null_.number, fd);
+        for (int fd = 0; null_.is_open() && fd < 3; ++fd) dup2(null_.fd(), fd);
         const char done = 0;
-        [[maybe_unused]] const ssize_t told = ::write(report_.number, &done, 1);
-        close(std::exchange(report_.number, -1));
+        [[maybe_unused]] const ssize_t told = ::write(report_.fd(), &done, 1);
+        report_.close();
     }
 
 private:
-    Descriptor report_, null_{-1};
+    Descriptor report_, null_;
 };
 
 struct Job {
@@ -270,7 +264,7 @@ Result<void> serve(Job& job, Log& log) {
             if (served) {
                 if (!sandbox) mount.made();
                 {
-                    const Stopper stopper(server, supervisor, asked_to_end.number, log);
+                    const Stopper stopper(server, supervisor, asked_to_end.fd(), log);
                     served = server.loop();
                     // umount(2) has returned, and whoever called it may look at the image at once.
                     image.keep_openers_waiting();

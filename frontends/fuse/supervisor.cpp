@@ -1,5 +1,6 @@
 #include "fuse/supervisor.h"
 
+#include "base/descriptor.h"
 #include "fuse/connection.h"
 #include "fuse/own_mount.h"
 #include "fuse/session.h"
@@ -176,7 +177,7 @@ int receive_channel(int socket) {
     char word = 0;
     Descriptor channel;
     (void)receive_with_descriptor(socket, std::as_writable_bytes(std::span(&word, 1)), channel);
-    return std::exchange(channel.number, -1);
+    return channel.release();
 }
 
 // Nobody but the server keeps the descriptor: the kernel is to see its end.

@@ -1,7 +1,7 @@
 // Messages to another process that a descriptor may go with, by a socket that both have.
 #pragma once
 
-#include "sandbox/descriptors.h"
+#include "base/descriptor.h"
 
 #include <cstddef>
 #include <span>

@@ -1,27 +1,10 @@
-// Descriptors: one that is closed in time, and those that a process has of whoever started it and does not need.
+// The descriptors that a process has of whoever started it and does not need.
 #pragma once
 
-#include <unistd.h>
-
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace uext4 {
-
-// Open as long as this; or none.
-struct Descriptor {
-    int number = -1;
-    explicit Descriptor(int fd = -1) : number(fd) {}
-    Descriptor(Descriptor&& other) noexcept : number(std::exchange(other.number, -1)) {}
-    Descriptor& operator=(Descriptor&& other) noexcept {
-        std::swap(number, other.number);
-        return *this;
-    }
-    ~Descriptor() {
-        if (number >= 0) ::close(number);
-    }
-};
 
 // All from `first` on that are none of these.
 void close_all_but(std::vector<int> kept, int first);

@@ -26,7 +26,7 @@ using Folders = std::map<std::string, std::shared_ptr<const Descriptor>>;
 std::shared_ptr<const Descriptor> open_folder(const std::string& path, Folders& folders) {
     std::shared_ptr<const Descriptor>& folder = folders[path];
     if (!folder) folder = std::make_shared<const Descriptor>(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    return folder->number < 0 ? nullptr : folder;
+    return folder->is_open() ? folder : nullptr;
 }
 
 // The folder and the name in it, of a path without slashes at its end; no name where it has none of its own.
@@ -53,12 +53,12 @@ int open_file(const std::string& name) {
     if (made >= 0 || errno != EEXIST) return made;
     const Descriptor there{::open(name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)};
     struct stat info{};
-    if (there.number < 0 || ::fstatat(there.number, "", &info, AT_EMPTY_PATH) != 0) return -1;
+    if (!there.is_open() || ::fstatat(there.fd(), "", &info, AT_EMPTY_PATH) != 0) return -1;
     if (!S_ISREG(info.st_mode)) {
         errno = S_ISLNK(info.st_mode) ? ELOOP : S_ISDIR(info.st_mode) ? EISDIR : EACCES;
         return -1;
     }
-    const int fd = ::open(by_descriptor(there.number).c_str(), to_write & ~O_CREAT);
+    const int fd = ::open(by_descriptor(there.fd()).c_str(), to_write & ~O_CREAT);
     if (fd < 0 && errno == ENOENT) errno = EOPNOTSUPP;  // there is no /proc
     return fd;
 }
@@ -68,7 +68,7 @@ bool add_what_it_leads_to(std::vector<Place>& places, const std::string& path, F
     Place place;
     place.own = Descriptor(::open(path.c_str(), O_PATH | O_CLOEXEC));
     struct stat info{};
-    if (place.own.number < 0 || ::fstat(place.own.number, &info) != 0) return true;
+    if (!place.own.is_open() || ::fstat(place.own.fd(), &info) != 0) return true;
     place.kind = S_ISDIR(info.st_mode) ? Place::folder : S_ISREG(info.st_mode) ? Place::file : Place::special;
     place.device = info.st_dev;
     place.inode = info.st_ino;
@@ -79,7 +79,7 @@ bool add_what_it_leads_to(std::vector<Place>& places, const std::string& path, F
         const auto [folder, name] = parts_of(place.real);
         // By its name, which needs no right to search it, and no /proc.
         if (std::shared_ptr<const Descriptor> above = open_folder(folder, folders);
-            above && !name.empty() && is_same(above->number, name, place.own.number)) {
+            above && !name.empty() && is_same(above->fd(), name, place.own.fd())) {
             place.above = std::move(above);
             place.name = name;
             if (place.kind == Place::file) place.own = Descriptor();
@@ -106,7 +106,7 @@ public:
             if (got <= 0) ::_exit(0);
             Descriptor contents;
             const std::int32_t error = answer(std::span(message).first(static_cast<std::size_t>(got)), contents);
-            if (!send_with_descriptor(socket, std::as_bytes(std::span(&error, 1)), contents.number)) ::_exit(0);
+            if (!send_with_descriptor(socket, std::as_bytes(std::span(&error, 1)), contents.fd())) ::_exit(0);
         }
     }
 
@@ -149,9 +149,9 @@ private:
         for (const std::string* part : {&folder, &name, &other_folder, &other_name, &std::as_const(change.attribute)})
             if (part->find('\0') != std::string::npos) return EINVAL;
         if (const int error = refused(change); error != 0) return error;
-        if (change.is_of_attributes() && opened_.file.number >= 0 && opened_.place == asked.at.place &&
+        if (change.is_of_attributes() && opened_.file.is_open() && opened_.place == asked.at.place &&
             opened_.folder == folder && opened_.name == name)
-            return change.make_on(opened_.file.number) == 0 ? 0 : errno;
+            return change.make_on(opened_.file.fd()) == 0 ? 0 : errno;
         if (!change.is_of_attributes()) opened_ = {};
         if (asked.kind == ChangeRequest::release) return 0;
         if (asked.kind == ChangeRequest::contents) return open_contents(asked.at.place, folder, name, contents);
@@ -161,8 +161,8 @@ private:
             if (const int error = go_to(asked.other.place, other_folder, other_name, target); error != 0) return error;
             if (target.follow) return EINVAL;
             of = Descriptor(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-            if (of.number < 0) return errno;
-            change.linked_in = of.number;
+            if (!of.is_open()) return errno;
+            change.linked_in = of.fd();
             change.linked = target.name;
         }
         Target target;
@@ -222,16 +222,16 @@ private:
         const Place& place = places_[number];
         if (place.kind == Place::special) {
             if (!folder.empty() || name != ".") return EINVAL;
-            contents = Descriptor(::open(by_descriptor(place.own.number).c_str(), to_write & ~O_CREAT));
+            contents = Descriptor(::open(by_descriptor(place.own.fd()).c_str(), to_write & ~O_CREAT));
         } else {
             Target target;
             if (const int error = go_to(number, folder, name, target); error != 0) return error;
             contents =
                 Descriptor(target.follow ? ::open(target.name.c_str(), to_write & ~O_CREAT) : open_file(target.name));
-            if (contents.number >= 0) opened_ = {number, folder, name, Descriptor(::dup(contents.number))};
-            if (contents.number >= 0 && opened_.file.number < 0) return errno;
+            if (contents.is_open()) opened_ = {number, folder, name, Descriptor(::dup(contents.fd()))};
+            if (contents.is_open() && !opened_.file.is_open()) return errno;
         }
-        return contents.number < 0 ? errno : 0;
+        return contents.is_open() ? 0 : errno;
     }
 
     // To the folder of something in a place. Step by step: no link is followed, and nothing leads upwards.
@@ -240,35 +240,35 @@ private:
         if (place.kind == Place::special) return EINVAL;
         target.name = name;
         if (folder.empty() && name == ".") {
-            const bool known = place.above && (place.kind != Place::folder ||
-                                               is_same(place.above->number, place.name, place.own.number));
+            const bool known =
+                place.above && (place.kind != Place::folder || is_same(place.above->fd(), place.name, place.own.fd()));
             if (known) target.name = place.name;
             else if (place.kind == Place::file) return to_descriptor(place, target);
-            return ::fchdir(known ? place.above->number : place.own.number) == 0 ? 0 : errno;
+            return ::fchdir(known ? place.above->fd() : place.own.fd()) == 0 ? 0 : errno;
         }
         if (!trees_ || place.kind == Place::file) return ENOTDIR;  // nothing lies below a file
         if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) return EINVAL;
         Descriptor above;
-        if (place.own.number < 0) {
-            above = step(place.above->number, place.name);
-            if (above.number < 0) return errno;
+        if (!place.own.is_open()) {
+            above = step(place.above->fd(), place.name);
+            if (!above.is_open()) return errno;
         }
         for (std::size_t at = 0; at < folder.size();) {
             const std::size_t end = std::min(folder.find('/', at), folder.size());
             const std::string part = folder.substr(at, end - at);
             if (part.empty() || part == "." || part == "..") return EINVAL;
-            Descriptor next = step(above.number < 0 ? place.own.number : above.number, part);
-            if (next.number < 0) return errno;
+            Descriptor next = step(above.is_open() ? above.fd() : place.own.fd(), part);
+            if (!next.is_open()) return errno;
             above = std::move(next);
             at = end + 1;
         }
-        return ::fchdir(above.number < 0 ? place.own.number : above.number) == 0 ? 0 : errno;
+        return ::fchdir(above.is_open() ? above.fd() : place.own.fd()) == 0 ? 0 : errno;
     }
     static Descriptor step(int from, const std::string& name) {
         return Descriptor(::openat(from, name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     }
     static int to_descriptor(const Place& place, Target& target) {
-        target = {by_descriptor(place.own.number), true};
+        target = {by_descriptor(place.own.fd()), true};
         return 0;
     }
 

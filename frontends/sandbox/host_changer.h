@@ -2,7 +2,7 @@
 // it may do it.
 #pragma once
 
-#include "sandbox/descriptors.h"
+#include "base/descriptor.h"
 #include "sandbox/sandbox.h"
 
 #include <sys/types.h>

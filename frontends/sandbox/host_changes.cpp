@@ -1,5 +1,6 @@
 #include "sandbox/host_changes.h"
 
+#include "base/descriptor.h"
 #include "sandbox/descriptor_passing.h"
 #include "sandbox/descriptors.h"
 #include "sandbox/host_changer.h"
@@ -183,8 +184,8 @@ private:
         if (!receive_with_descriptor(socket_, std::as_writable_bytes(std::span(&error, 1)), contents))
             error = EIO;  // it has been killed
         const bool wanted = request.kind == ChangeRequest::contents;
-        if (wanted && error == 0 && contents.number < 0) error = EMFILE;
-        if (error == 0) return wanted ? std::exchange(contents.number, -1) : 0;
+        if (wanted && error == 0 && !contents.is_open()) error = EMFILE;
+        if (error == 0) return wanted ? contents.release() : 0;
         errno = error;
         return -1;
     }
@@ -204,8 +205,8 @@ struct Opened {
 
 int change(const Change& wanted, const std::string& path, bool follow = false) {
     if (asker) return asker->ask(wanted, path);
-    if (wanted.is_of_attributes() && opened.file.number >= 0 && opened.path == path)
-        return wanted.make_on(opened.file.number);
+    if (wanted.is_of_attributes() && opened.file.is_open() && opened.path == path)
+        return wanted.make_on(opened.file.fd());
     // As any program does it, which others may stand in for (fakeroot).
     if (wanted.request.kind == ChangeRequest::mode)
         return ::fchmodat(AT_FDCWD, path.c_str(), wanted.request.permissions, AT_SYMLINK_NOFOLLOW);
@@ -240,7 +241,7 @@ void allow_most_descriptors() {
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
     std::vector<int> kept{socket};
     for (const Place& place : places)
-        for (const int number : {place.own.number, place.above ? place.above->number : -1})
+        for (const int number : {place.own.fd(), place.above ? place.above->fd() : -1})
             if (number >= 0) kept.push_back(number);
     close_all_but(kept, 0);
     if (!enter_sandbox(Reach::changes, files)) ::_exit(1);

@@ -1,6 +1,6 @@
 #include "sandbox/host_files.h"
 
-#include "sandbox/descriptors.h"
+#include "base/descriptor.h"
 
 #include <fcntl.h>
 #include <linux/landlock.h>
@@ -28,10 +28,10 @@ constexpr long least_version = 2;  // the first one that knows of links from one
 Result<void> allow_reading(int rules, const std::string& path) {
     const Descriptor place{::open(path.c_str(), O_PATH | O_CLOEXEC)};
     struct stat info{};
-    if (place.number < 0 || ::fstat(place.number, &info) != 0) return {};
+    if (!place.is_open() || ::fstat(place.fd(), &info) != 0) return {};
     landlock_path_beneath_attr rule{};
     rule.allowed_access = S_ISDIR(info.st_mode) ? reading : LANDLOCK_ACCESS_FS_READ_FILE;  // nothing is below a file
-    rule.parent_fd = place.number;
+    rule.parent_fd = place.fd();
     if (::syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) == 0) return {};
     if (errno == EBADFD) return {};  // a pipe and its like, which nobody is kept from
     return fail(errno, "sandbox: {}: {}", path, std::strerror(errno));
@@ -46,9 +46,9 @@ Result<void> limit_files(const HostFiles& files) {
     landlock_ruleset_attr attributes{};
     attributes.handled_access_fs = anything & known;
     const Descriptor rules{static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0))};
-    if (rules.number < 0) return fail(errno, "sandbox: Landlock: {}", std::strerror(errno));
-    for (const std::string& path : files.readable) TRY(allow_reading(rules.number, path));
-    if (::syscall(SYS_landlock_restrict_self, rules.number, 0) != 0)
+    if (!rules.is_open()) return fail(errno, "sandbox: Landlock: {}", std::strerror(errno));
+    for (const std::string& path : files.readable) TRY(allow_reading(rules.fd(), path));
+    if (::syscall(SYS_landlock_restrict_self, rules.fd(), 0) != 0)
         return fail(errno, "sandbox: Landlock: {}", std::strerror(errno));
     return {};
 }

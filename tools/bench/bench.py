@@ -11,6 +11,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -229,6 +230,8 @@ def main():
             print(f"{workload.name:<14}{workload.what}")
         print(f"{'micro':<14}inside one process: CRC32c of 4 KiB, create, stat, unlink, read, write")
         return 0
+    # What is mounted goes also when somebody stops this from outside.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     stdout = sys.stdout
     if options.json == "-":
         sys.stdout = sys.stderr  # the table must not stand in the middle of the JSON
