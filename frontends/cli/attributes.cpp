@@ -6,8 +6,6 @@ namespace uext4::cli {
 
 namespace {
 
-const Credentials& me() { return operator_identity(); }
-
 struct Flag {
     char letter;
     std::uint32_t bit;
@@ -116,13 +114,13 @@ std::uint16_t new_mode(std::uint16_t old, const std::string& text, bool director
     return is_numeric(text) ? mode_of(text) : ModeChange(text, old, directory).all();
 }
 
-struct State {
+struct AttributeArguments {
     std::string what, place, name, value, remove;
     bool flag = false;
     CommonOptions o;
 };
 
-void with_inode(const State& st, bool writable, bool follow,
+void with_inode(const AttributeArguments& st, bool writable, bool follow,
                 const std::function<void(Session&, Inode&, const std::string&)>& use) {
     const Place p = image_place(st.place);
     Session s(p.image, writable, st.o);
@@ -161,7 +159,7 @@ std::string value_text(const std::vector<std::byte>& value) {
 
 void add_attribute_verbs(CLI::App& app) {
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<AttributeArguments>();
         CLI::App* v = app.add_subcommand("chmod", "Changes permissions");
         v->footer("Example: uext4 chmod u+x,go-w disk.img:/bin/x");
         v->add_option("MODE", s->what, "Octal, or like u+rw")->required();
@@ -172,12 +170,12 @@ void add_attribute_verbs(CLI::App& app) {
             with_inode(*s, true, true, [&](Session& session, Inode& inode, const std::string& path) {
                 AttributeChange change;
                 change.mode = new_mode(inode.mode(), s->what, inode.is_directory());
-                need(session.fs().set_attributes(inode, change, me(), false), session.at(path));
+                need(session.fs().set_attributes(inode, change, operator_identity(), false), session.at(path));
             });
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<AttributeArguments>();
         CLI::App* v = app.add_subcommand("chown", "Changes owner and group (by number)");
         v->footer("Example: uext4 chown 1000:1000 disk.img:/home/x");
         v->add_option("OWNER", s->what, "UID, UID:GID or :GID")->required();
@@ -190,12 +188,12 @@ void add_attribute_verbs(CLI::App& app) {
             change.uid = owner.uid;
             change.gid = owner.gid;
             with_inode(*s, true, !s->flag, [&](Session& session, Inode& inode, const std::string& path) {
-                need(session.fs().set_attributes(inode, change, me(), false), session.at(path));
+                need(session.fs().set_attributes(inode, change, operator_identity(), false), session.at(path));
             });
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<AttributeArguments>();
         CLI::App* v = app.add_subcommand("chattr", "Changes flags");
         v->footer("Example: uext4 chattr +i disk.img:/etc/passwd   uext4 chattr -i disk.img:/etc/passwd");
         v->add_option("CHANGE", s->what, "+flags, -flags or =flags")->required();
@@ -216,12 +214,12 @@ void add_attribute_verbs(CLI::App& app) {
                 if (const std::uint32_t own = (wanted ^ old) & ~user_settable_flags & ~f::extents)
                     give_up(impossible, fmt::format("{}: the flags {} are the file system's own", session.at(path),
                                                     letters_of(own)));
-                need(session.fs().set_flags(inode, wanted, me(), false), session.at(path));
+                need(session.fs().set_flags(inode, wanted, operator_identity(), false), session.at(path));
             });
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<AttributeArguments>();
         CLI::App* v = app.add_subcommand("lsattr", "Shows flags");
         v->footer("Example: uext4 lsattr disk.img:/etc/passwd");
         v->add_option("PLACE", s->place, "IMAGE:/path")->required();
@@ -238,7 +236,7 @@ void add_attribute_verbs(CLI::App& app) {
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<AttributeArguments>();
         CLI::App* v = app.add_subcommand("getfattr", "Shows extended attributes");
         v->footer("Example: uext4 getfattr -n user.x disk.img:/file");
         CLI::Option* one = v->add_option("-n", s->name, "Only this one");
@@ -249,11 +247,12 @@ void add_attribute_verbs(CLI::App& app) {
             if (one->count() && s->name.empty()) give_up(impossible, "an attribute has a name");
             with_inode(*s, false, false, [&](Session& session, Inode& inode, const std::string& path) {
                 std::vector<std::string> names{s->name};
-                if (s->name.empty()) names = need(session.fs().list_xattrs(inode, me(), false), session.at(path));
+                if (s->name.empty())
+                    names = need(session.fs().list_xattrs(inode, operator_identity(), false), session.at(path));
                 Json out = Json::array();
                 for (const std::string& name : names) {
                     const std::vector<std::byte> value =
-                        need(session.fs().get_xattr(inode, name, me(), false), session.at(path));
+                        need(session.fs().get_xattr(inode, name, operator_identity(), false), session.at(path));
                     if (!s->o.json) fmt::print("{}={}\n", shown(name), value_text(value));
                     Json j;
                     set_text(j, "name", name);
@@ -265,7 +264,7 @@ void add_attribute_verbs(CLI::App& app) {
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<AttributeArguments>();
         CLI::App* v = app.add_subcommand("setfattr", "Sets or removes an extended attribute");
         v->footer(
             "Examples: uext4 setfattr -n user.x -v text disk.img:/file   uext4 setfattr -x user.x disk.img:/file");
@@ -282,8 +281,10 @@ void add_attribute_verbs(CLI::App& app) {
             const std::vector<std::byte> value = value_of(s->value);
             with_inode(*s, true, false, [&](Session& session, Inode& inode, const std::string& path) {
                 if (!s->remove.empty())
-                    need(session.fs().remove_xattr(inode, s->remove, me(), false), session.at(path));
-                else need(session.fs().set_xattr(inode, s->name, value, 0, me(), false), session.at(path));
+                    need(session.fs().remove_xattr(inode, s->remove, operator_identity(), false), session.at(path));
+                else
+                    need(session.fs().set_xattr(inode, s->name, value, 0, operator_identity(), false),
+                         session.at(path));
             });
         });
     }

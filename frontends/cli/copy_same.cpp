@@ -6,14 +6,12 @@ namespace uext4::cli {
 
 namespace {
 
-const Credentials& me() { return operator_identity(); }
-
 // Whether `directory` is `above`, or lies in it.
 bool lies_in(Session& image, InodeRef directory, const Inode& above) {
     // In a damaged image ".." may lead in a circle.
     for (std::size_t steps = 0; steps < PATH_MAX; ++steps) {
         if (directory->number() == above.number()) return true;
-        InodeRef parent = need(image.fs().lookup(*directory, "..", me(), false),
+        InodeRef parent = need(image.fs().lookup(*directory, "..", operator_identity(), false),
                                image.at(fmt::format("<{}>/..", directory->number())));
         if (parent->number() == directory->number()) return false;
         directory = std::move(parent);
@@ -29,14 +27,14 @@ bool one_name(Session& image, const std::string& a, const std::string& b) {
 }  // namespace
 
 bool is_to_copy(Session& image, const std::string& source, const std::string& target, const CopyOptions& o) {
-    const Result<InodeRef> from = image.fs().resolve(source, me(), !o.recursive);
+    const Result<InodeRef> from = image.fs().resolve(source, operator_identity(), !o.recursive);
     if (!from || ((*from)->is_directory() && !o.recursive)) return true;  // told by the copy itself
-    const Result<InodeRef> there = image.fs().resolve(target, me());
+    const Result<InodeRef> there = image.fs().resolve(target, operator_identity());
     std::string place = target;
     if (there && (*there)->is_directory() && !means_contents(source))
         place = fmt::format("<{}>/{}", (*there)->number(), last_part(source));
     const bool link = (*from)->is_symlink();  // copied itself, it is not what it leads to
-    const Result<InodeRef> old = image.fs().resolve(place, me(), !link);
+    const Result<InodeRef> old = image.fs().resolve(place, operator_identity(), !link);
     if (old && (*old)->number() == (*from)->number()) {
         if (link && !one_name(image, source, place)) return false;
         give_up(negative, fmt::format("{} and {} are the same", image.at(source), image.at(place)));

@@ -8,8 +8,6 @@ namespace uext4::cli {
 
 namespace {
 
-const Credentials& me() { return operator_identity(); }
-
 class ImageContents final : public SourceContents {
 public:
     ImageContents(std::unique_ptr<OpenFile> file, std::string at, std::uint64_t size)
@@ -46,7 +44,7 @@ public:
 
     std::unique_ptr<SourceContents> open() const override {
         return std::make_unique<ImageContents>(
-            need(session_.fs().open(inode_, O_RDONLY | O_NOATIME, me(), false), at()), at(),
+            need(session_.fs().open(inode_, O_RDONLY | O_NOATIME, operator_identity(), false), at()), at(),
             static_cast<std::uint64_t>(st_.st_size));
     }
 
@@ -66,11 +64,11 @@ public:
     }
 
     std::vector<std::string> xattr_names() const override {
-        return need(session_.fs().list_xattrs(*inode_, me(), false), at());
+        return need(session_.fs().list_xattrs(*inode_, operator_identity(), false), at());
     }
 
     std::optional<std::vector<std::byte>> xattr(const std::string& name) const override {
-        return need(session_.fs().get_xattr(*inode_, name, me(), false), at() + ": " + name);
+        return need(session_.fs().get_xattr(*inode_, name, operator_identity(), false), at() + ": " + name);
     }
 
 private:

@@ -17,13 +17,13 @@ std::string uuid_text(const std::uint8_t* u) {
     return out;
 }
 
-struct State {
+struct ImageArguments {
     std::string image, text;
     bool set = false;
     CommonOptions o;
 };
 
-void info(const State& st) {
+void info(const ImageArguments& st) {
     const Place p = image_place(st.image);
     Session s(p.image, false, st.o, Session::Use::alone);  // while it is mounted, it says so
     {
@@ -59,7 +59,7 @@ void info(const State& st) {
     s.close();
 }
 
-void replay(const State& st) {
+void replay(const ImageArguments& st) {
     Session s(st.image, true, st.o, Session::Use::alone);
     const RecoveryReport r = s.fs().volume().recovery();
     const std::uint64_t orphans = s.fs().volume().orphans_finished();
@@ -98,7 +98,7 @@ Json describe(const FastCommitOperation& o) {
 }
 
 // What waits behind the ring to be replayed.
-Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t block_size, const State& st) {
+Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t block_size, const ImageArguments& st) {
     const FastCommits found = need(read_fast_commits(log, tid, block_size), st.image);
     Json operations = Json::array();
     for (const FastCommitOperation& o : found.operations) {
@@ -109,7 +109,7 @@ Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t bl
     return {{"commits", found.commits}, {"operations", std::move(operations)}};
 }
 
-void journal(const State& st) {
+void journal(const ImageArguments& st) {
     CommonOptions raw = st.o;
     raw.no_replay = true;
     Session s(st.image, false, raw, Session::Use::alone);
@@ -157,7 +157,7 @@ void journal(const State& st) {
 }
 
 // An image that is too damaged to be opened has the problem that opening named.
-CheckReport check_or_say_why(const State& st) {
+CheckReport check_or_say_why(const ImageArguments& st) {
     try {
         Session s(st.image, false, st.o, Session::Use::alone);
         CheckReport report = need(check(s.fs().volume()), st.image);
@@ -174,7 +174,7 @@ CheckReport check_or_say_why(const State& st) {
     }
 }
 
-void check_image(const State& st) {
+void check_image(const ImageArguments& st) {
     const CheckReport report = check_or_say_why(st);
     Json j{{"clean", report.clean()},
            {"inodes", report.inodes},
@@ -199,7 +199,7 @@ void check_image(const State& st) {
 
 void add_image_verbs(CLI::App& app) {
     auto verb = [&](const char* name, const char* help, const char* example, bool reads, bool lists) {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<ImageArguments>();
         CLI::App* v = app.add_subcommand(name, help);
         v->footer(std::string("Example: ") + example);
         v->add_option("IMAGE", s->image, "The image")->required();

@@ -11,8 +11,6 @@ namespace uext4::cli {
 
 namespace {
 
-const Credentials& me() { return operator_identity(); }
-
 // What --owner and --mode say of something new.
 struct Wanted {
     Owner owner;
@@ -27,7 +25,7 @@ struct Wanted {
         change.gid = owner.gid;
         change.mode = mode;
         if (change.uid || change.gid || change.mode)
-            need(s.fs().set_attributes(inode, change, me(), false), s.at(path));
+            need(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
     }
 };
 
@@ -36,42 +34,44 @@ void make_directory(Session& s, std::string path, bool parents, const Wanted& wa
     if (parents) {
         for (std::size_t at = 0; (at = path.find('/', at + 1)) != std::string::npos;) {
             const std::string part = path.substr(0, at);
-            if (part.empty() || s.fs().resolve(part, me())) continue;
+            if (part.empty() || s.fs().resolve(part, operator_identity())) continue;
             FileSystem::Parent p = s.parent(part);
-            need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), s.at(part));
+            need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, operator_identity(), false), s.at(part));
         }
-        if (Result<InodeRef> old = s.fs().resolve(path, me()); old && (*old)->is_directory()) return;
+        if (Result<InodeRef> old = s.fs().resolve(path, operator_identity()); old && (*old)->is_directory()) return;
     }
     FileSystem::Parent p = s.parent(path);
-    InodeRef made = need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, me(), false), s.at(path));
+    InodeRef made =
+        need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, operator_identity(), false), s.at(path));
     wanted.apply(s, *made, path);
 }
 
 // Whether what is named is a directory. The end of the verb for "name/" that is none.
 bool is_directory(Session& s, const FileSystem::Parent& place, const std::string& path) {
-    const bool is = need(s.fs().lookup(*place.directory, place.name, me(), false), s.at(path))->is_directory();
+    const bool is =
+        need(s.fs().lookup(*place.directory, place.name, operator_identity(), false), s.at(path))->is_directory();
     if (place.slash && !is) give_up(negative, s.at(path) + ": is no directory");
     return is;
 }
 
 // Nothing else that keeps it from being found is passed over.
 bool is_missing(Session& s, const std::string& path) {
-    const Result<InodeRef> there = s.fs().resolve(path, me(), false);
+    const Result<InodeRef> there = s.fs().resolve(path, operator_identity(), false);
     return !there && (there.error().code == ENOENT || there.error().code == ENOTDIR);
 }
 
 // In a damaged image a name in the tree may lead to a directory that lies elsewhere, and has other things in it.
 void expect_own(Session& s, Inode& directory, Inode& inside, const std::string& path) {
-    const InodeNr parent = need(s.fs().lookup(inside, "..", me(), false), s.at(path))->number();
+    const InodeNr parent = need(s.fs().lookup(inside, "..", operator_identity(), false), s.at(path))->number();
     if (parent != directory.number())
         give_up(impossible, fmt::format("{}: directory inode {} lies in inode {}, and is found in inode {}", s.at(path),
                                         inside.number(), parent, directory.number()));
 }
 
 void remove_tree(Session& s, Inode& directory, const std::string& name, const std::string& path, Ancestors& above) {
-    InodeRef inode = need(s.fs().lookup(directory, name, me(), false), s.at(path));
+    InodeRef inode = need(s.fs().lookup(directory, name, operator_identity(), false), s.at(path));
     if (!inode->is_directory()) {
-        need(s.fs().unlink(directory, name, me(), false), s.at(path));
+        need(s.fs().unlink(directory, name, operator_identity(), false), s.at(path));
         return;
     }
     expect_own(s, directory, *inode, path);
@@ -87,10 +87,10 @@ void remove_tree(Session& s, Inode& directory, const std::string& name, const st
         for (const std::string& n : inside) remove_tree(s, *inode, n, below(path, n), above);
     }
     inode = InodeRef();
-    need(s.fs().rmdir(directory, name, me(), false), s.at(path));
+    need(s.fs().rmdir(directory, name, operator_identity(), false), s.at(path));
 }
 
-struct State {
+struct NameArguments {
     std::vector<std::string> places;
     std::optional<std::string> owner, mode;
     std::string kind;
@@ -99,8 +99,8 @@ struct State {
     CommonOptions o;
 };
 
-CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* example, const std::shared_ptr<State>& s,
-               int least, int most) {
+CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* example,
+               const std::shared_ptr<NameArguments>& s, int least, int most) {
     CLI::App* v = app.add_subcommand(name, help);
     v->footer(std::string("Example: ") + example);
     v->add_option("PLACES", s->places, "IMAGE:/path")->required()->expected(least, most);
@@ -109,7 +109,7 @@ CLI::App* verb(CLI::App& app, const char* name, const char* help, const char* ex
 }
 
 // Runs on each place in its image; images that follow each other are opened once.
-void each(const State& st, const std::function<void(Session&, const std::string&)>& use) {
+void each(const NameArguments& st, const std::function<void(Session&, const std::string&)>& use) {
     const std::string first = image_place(st.places.front()).image;
     const auto other = [&](const std::string& text) { return image_place(text).image != first; };
     if (std::ranges::any_of(st.places, other))
@@ -130,7 +130,7 @@ void each(const State& st, const std::function<void(Session&, const std::string&
 
 void add_name_verbs(CLI::App& app) {
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         CLI::App* v = verb(app, "mkdir", "Makes directories", "uext4 mkdir -p disk.img:/a/b", s, 1, -1);
         v->add_flag("-p,--parents", s->flag, "Parents as well; no error if it exists");
         v->add_option("--owner", s->owner, "UID:GID");
@@ -142,7 +142,7 @@ void add_name_verbs(CLI::App& app) {
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         CLI::App* v = verb(app, "rm", "Removes files, or trees with -r", "uext4 rm -r disk.img:/tmp/x", s, 1, -1);
         v->add_flag("-r,-R", s->flag, "Directories and what is in them");
         v->add_flag("-f", s->force, "No error for what does not exist");
@@ -156,21 +156,21 @@ void add_name_verbs(CLI::App& app) {
                 if (p.slash) is_directory(session, p, path);
                 Ancestors above;
                 if (s->flag) remove_tree(session, *p.directory, p.name, path, above);
-                else need(session.fs().unlink(*p.directory, p.name, me(), false), session.at(path));
+                else need(session.fs().unlink(*p.directory, p.name, operator_identity(), false), session.at(path));
             });
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         verb(app, "rmdir", "Removes empty directories", "uext4 rmdir disk.img:/a", s, 1, -1)->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
                 FileSystem::Parent p = session.parent(path);
-                need(session.fs().rmdir(*p.directory, p.name, me(), false), session.at(path));
+                need(session.fs().rmdir(*p.directory, p.name, operator_identity(), false), session.at(path));
             });
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         verb(app, "mv", "Renames within an image", "uext4 mv disk.img:/a /b", s, 2, 2)->callback([s] {
             const Place from = image_place(s->places[0]);
             Place to = split_place(s->places[1]);
@@ -181,20 +181,22 @@ void add_name_verbs(CLI::App& app) {
                         fmt::format("{} and {}: both sides must be in one image", s->places[0], s->places[1]));
             Session session(from.image, true, s->o);
             {
-                if (missing && !session.fs().resolve_parent(to.path, me())) give_up(impossible, *missing);
+                if (missing && !session.fs().resolve_parent(to.path, operator_identity()))
+                    give_up(impossible, *missing);
                 FileSystem::Parent a = session.parent(from.path);
                 const bool directory = is_directory(session, a, from.path);
-                if (Result<InodeRef> there = session.fs().resolve(to.path, me()); there && (*there)->is_directory())
+                if (Result<InodeRef> there = session.fs().resolve(to.path, operator_identity());
+                    there && (*there)->is_directory())
                     to.path = below(to.path, a.name);
                 FileSystem::Parent b = directory ? session.parent(to.path) : session.parent_of_file(to.path);
-                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, me(), false),
+                need(session.fs().rename(*a.directory, a.name, *b.directory, b.name, 0, operator_identity(), false),
                      session.at(from.path));
             }
             session.close();
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         CLI::App* v = verb(app, "ln", "Makes a link", "uext4 ln -s target disk.img:/link", s, 2, 2);
         v->add_flag("-s", s->flag, "A symbolic link; the first argument is its text");
         v->callback([s] {
@@ -204,35 +206,37 @@ void add_name_verbs(CLI::App& app) {
             {
                 FileSystem::Parent p = session.parent_of_file(to.path);
                 if (s->flag) {
-                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], me(), false),
+                    need(session.fs().create(*p.directory, p.name, S_IFLNK | 0777, 0, s->places[0], operator_identity(),
+                                             false),
                          session.at(to.path));
                 } else {
                     const Place from = split_place(s->places[0]);
                     if (!from.image.empty() && from.image != to.image)
                         give_up(impossible,
                                 fmt::format("{} and {}: both sides must be in one image", s->places[0], s->places[1]));
-                    if (missing && from.image.empty() && !session.fs().resolve(from.path, me(), false))
+                    if (missing && from.image.empty() && !session.fs().resolve(from.path, operator_identity(), false))
                         give_up(impossible, *missing);
                     InodeRef target = session.resolve(from.path, false);
-                    need(session.fs().link(*target, *p.directory, p.name, me(), false), session.at(to.path));
+                    need(session.fs().link(*target, *p.directory, p.name, operator_identity(), false),
+                         session.at(to.path));
                 }
             }
             session.close();
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         CLI::App* v = verb(app, "touch", "Sets the times of files to now, making those that are not there",
                            "uext4 touch disk.img:/etc/ready", s, 1, -1);
         v->add_flag("-c", s->flag, "Make none");
         link_itself(v, s->link);
         v->callback([s] {
             each(*s, [&](Session& session, const std::string& path) {
-                Result<InodeRef> there = session.fs().resolve(path, me(), !s->link);
+                Result<InodeRef> there = session.fs().resolve(path, operator_identity(), !s->link);
                 if (!there && there.error().code == ENOENT) {
                     if (s->flag) return;
                     FileSystem::Parent p = session.parent_of_file(path);
-                    need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, me(), false),
+                    need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, operator_identity(), false),
                          session.at(path));
                     return;
                 }
@@ -240,12 +244,12 @@ void add_name_verbs(CLI::App& app) {
                 InodeRef inode = std::move(*there);
                 AttributeChange change;
                 change.atime = change.mtime = current_time();
-                need(session.fs().set_attributes(*inode, change, me(), false), session.at(path));
+                need(session.fs().set_attributes(*inode, change, operator_identity(), false), session.at(path));
             });
         });
     }
     {
-        auto s = std::make_shared<State>();
+        auto s = std::make_shared<NameArguments>();
         CLI::App* v = app.add_subcommand("mknod", "Makes a device, fifo or socket");
         v->footer("Example: uext4 mknod disk.img:/dev/null c 1 3");
         s->places.resize(1);
@@ -271,9 +275,10 @@ void add_name_verbs(CLI::App& app) {
                                     : s->kind == "p" ? S_IFIFO
                                                      : S_IFSOCK;
                 FileSystem::Parent p = session.parent_of_file(path);
-                InodeRef made = need(session.fs().create(*p.directory, p.name, type | 0644,
-                                                         makedev(s->device_major, s->device_minor), {}, me(), false),
-                                     session.at(path));
+                InodeRef made =
+                    need(session.fs().create(*p.directory, p.name, type | 0644,
+                                             makedev(s->device_major, s->device_minor), {}, operator_identity(), false),
+                         session.at(path));
                 wanted.apply(session, *made, path);
             });
         });

@@ -66,17 +66,17 @@ void set_flags(fuse_req_t request, Server& server, fuse_ino_t node, std::uint32_
         true);
 }
 
-struct FlagPair {
+struct ExtendedFlag {
     std::uint32_t flag, extended;
 };
-constexpr FlagPair flag_pairs[] = {{FS_SYNC_FL, FS_XFLAG_SYNC},       {FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE},
-                                   {FS_APPEND_FL, FS_XFLAG_APPEND},   {FS_NODUMP_FL, FS_XFLAG_NODUMP},
-                                   {FS_NOATIME_FL, FS_XFLAG_NOATIME}, {FS_PROJINHERIT_FL, FS_XFLAG_PROJINHERIT}};
+constexpr ExtendedFlag extended_flags[] = {
+    {FS_SYNC_FL, FS_XFLAG_SYNC},     {FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE}, {FS_APPEND_FL, FS_XFLAG_APPEND},
+    {FS_NODUMP_FL, FS_XFLAG_NODUMP}, {FS_NOATIME_FL, FS_XFLAG_NOATIME},     {FS_PROJINHERIT_FL, FS_XFLAG_PROJINHERIT}};
 
 // The kernel looks here before it passes a change of flags on.
 void get_extended_flags(fuse_req_t request, std::uint32_t flags, std::size_t room) {
     struct fsxattr out{};
-    for (const FlagPair& pair : flag_pairs)
+    for (const ExtendedFlag& pair : extended_flags)
         if (flags & pair.flag) out.fsx_xflags |= pair.extended;
     if (room < sizeof out) fuse_reply_err(request, EINVAL);
     else fuse_reply_ioctl(request, 0, &out, sizeof out);
@@ -90,7 +90,7 @@ void set_extended_flags(fuse_req_t request, Server& server, fuse_ino_t node, con
         return;
     }
     std::uint32_t flags = 0, named = 0;
-    for (const FlagPair& pair : flag_pairs) {
+    for (const ExtendedFlag& pair : extended_flags) {
         named |= pair.flag;
         if (in.fsx_xflags & pair.extended) flags |= pair.flag;
     }

@@ -23,11 +23,11 @@ void set_flag(std::vector<std::string>& flags, std::string_view name, std::strin
     flags.emplace_back(name);
 }
 
-struct FlagPair {
+struct Opposites {
     std::string_view name, opposite;
     bool privileged;  // may be given by root only
 };
-constexpr FlagPair flag_pairs[] = {{"nodev", "dev", false},  {"dev", "nodev", true},    {"nosuid", "suid", false},
+constexpr Opposites opposites[] = {{"nodev", "dev", false},  {"dev", "nodev", true},    {"nosuid", "suid", false},
                                    {"suid", "nosuid", true}, {"noexec", "exec", false}, {"exec", "noexec", false}};
 
 // Who may mount, in /etc/fstab: what comes with it, unless a later option says otherwise.
@@ -47,7 +47,7 @@ bool is_known_option(std::string_view option) {
     const Result<VolumeOptions> volume = parse_volume_options(option);
     if (!volume || volume->others.empty()) return true;
     const std::string_view key = option.substr(0, option.find('='));
-    return std::ranges::find(flag_pairs, key, &FlagPair::name) != std::end(flag_pairs) ||
+    return std::ranges::find(opposites, key, &Opposites::name) != std::end(opposites) ||
            std::ranges::find(mounters, key, &Mounter::name) != std::end(mounters) ||
            std::ranges::find(own_keys, key) != std::end(own_keys);
 }
@@ -62,8 +62,8 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
         const bool has_value = equals != std::string::npos;
         const std::string_view key = std::string_view(option).substr(0, equals);
         const std::string_view value = has_value ? std::string_view(option).substr(equals + 1) : std::string_view();
-        if (const auto* pair = std::ranges::find(flag_pairs, std::string_view(option), &FlagPair::name);
-            pair != std::end(flag_pairs)) {
+        if (const auto* pair = std::ranges::find(opposites, std::string_view(option), &Opposites::name);
+            pair != std::end(opposites)) {
             if (pair->privileged && !privileged) return fail(EPERM, "option {} is for root", option);
             set_flag(o.flags, pair->name, pair->opposite);
         } else if (const auto* mounter = std::ranges::find(mounters, std::string_view(option), &Mounter::name);

@@ -18,7 +18,7 @@ bool OwnMount::still_there() const {
 
 void OwnMount::break_off() const {
     // As long as its directory is open the mount does not go along.
-    const int held = open(directory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    const int held = ::open(directory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
     umount2(directory_.c_str(), MNT_FORCE | UMOUNT_NOFOLLOW);
     if (held >= 0) close(held);
 }

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -40,11 +41,11 @@ constexpr int plain_calls[] = {
     SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
     SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(eventfd2), SCMP_SYS(pipe2),
     // memory
-    SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(madvise), SCMP_SYS(brk),
+    SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(brk),
     // threads
-    SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(get_robust_list), SCMP_SYS(rseq), SCMP_SYS(exit),
-    SCMP_SYS(exit_group), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(getppid), SCMP_SYS(sched_yield),
-    SCMP_SYS(sched_getaffinity), SCMP_SYS(restart_syscall), SCMP_SYS(wait4), SCMP_SYS(set_tid_address),
+    SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(gettid),
+    SCMP_SYS(getpid), SCMP_SYS(getppid), SCMP_SYS(sched_yield), SCMP_SYS(restart_syscall), SCMP_SYS(wait4),
+    SCMP_SYS(set_tid_address),
     // time, signals, facts
     SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep), SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres),
     SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
@@ -66,7 +67,7 @@ constexpr int change_calls[] = {SCMP_SYS(openat),   SCMP_SYS(fchdir),     SCMP_S
 // Of trees.
 constexpr int tree_calls[] = {SCMP_SYS(mkdir),   SCMP_SYS(symlink), SCMP_SYS(mknod),
                               SCMP_SYS(mknodat), SCMP_SYS(linkat),  SCMP_SYS(unlink)};
-// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists.
+// SYS_ADMIN is for trusted attributes; what else it allows is no call of the lists, nor of those allowed in part.
 constexpr unsigned source_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN};
 constexpr unsigned file_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FSETID};
 // FOWNER also for names in folders and of files that are somebody else's (sticky ones, hard links).
@@ -103,7 +104,7 @@ constexpr scmp_datum_t name_spaces =
 using Filter = std::unique_ptr<void, decltype([](void* f) { seccomp_release(f); })>;
 
 // Where threads run, for Reach::threads.
-constexpr int thread_calls[] = {SCMP_SYS(openat), SCMP_SYS(sched_setaffinity)};
+constexpr int thread_calls[] = {SCMP_SYS(openat), SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_setaffinity)};
 
 int allow(const Filter& f, int call) { return seccomp_rule_add(f.get(), SCMP_ACT_ALLOW, call, 0); }
 int allow(const Filter& f, int call, scmp_arg_cmp argument) {
@@ -128,6 +129,11 @@ int allow_in_part(const Filter& f) {
     bad |= allow(f, SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0));
     bad |= allow(f, SCMP_SYS(recvfrom), SCMP_A4(SCMP_CMP_EQ, 0));
     bad |= allow(f, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+    // Its own memory; not what takes memory from the host (MADV_HWPOISON and those behind it), which asks for no more
+    // than CAP_SYS_ADMIN.
+    bad |= allow(f, SCMP_SYS(madvise), SCMP_A2(SCMP_CMP_LT, MADV_HWPOISON));
+    // The number of processors, of itself only.
+    bad |= allow(f, SCMP_SYS(sched_getaffinity), SCMP_A0(SCMP_CMP_EQ, 0));
     // Limits of its own may be read, not set.
     bad |= seccomp_rule_add(f.get(), SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, SCMP_A0(SCMP_CMP_EQ, 0),
                             SCMP_A2(SCMP_CMP_EQ, 0));

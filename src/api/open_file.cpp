@@ -1,6 +1,7 @@
 #include "api/bounce.h"
 #include "api/change_pass.h"
 #include "api/file_system.h"
+#include "base/page.h"
 #include "sync/atomic_point.h"
 
 #include <fcntl.h>
@@ -271,11 +272,11 @@ Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protec
 }
 
 Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait) {
-    constexpr std::size_t page = 4096;
     const auto start = reinterpret_cast<std::uintptr_t>(address);
-    if (start % page != 0) return fail(EINVAL, "msync of {} bytes at {}: not whole pages", length, fmt::ptr(address));
+    if (start % page_size != 0)
+        return fail(EINVAL, "msync of {} bytes at {}: not whole pages", length, fmt::ptr(address));
     // As in Linux: a length that wraps when it is rounded up is none.
-    const std::uintptr_t end = start + (length + (page - 1)) / page * page;
+    const std::uintptr_t end = start + (length + (page_size - 1)) / page_size * page_size;
     if (end < start) return fail(ENOMEM, "msync of {} bytes at {}: no such addresses", length, fmt::ptr(address));
     // What is there is synced, beyond a gap as well.
     std::uintptr_t at = start;

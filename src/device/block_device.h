@@ -38,6 +38,10 @@ public:
     // cannot.
     virtual Result<void> discard(std::uint64_t offset, std::uint64_t length);
 
+    // A flush or a write through has failed since the volume was opened: what was written before that may be gone, and
+    // a later flush that works says nothing of it. Known by the volume's own device (flush_order_device.h) only.
+    virtual bool has_lost() const { return false; }
+
     virtual bool read_only() const = 0;
 
     // Past the host's cache where that is possible: sees what another host wrote.

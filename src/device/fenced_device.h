@@ -29,6 +29,7 @@ public:
     Result<void> write_fua(std::uint64_t offset, ConstBytes in) override;
     Result<void> flush() override;
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override;
+    bool has_lost() const override { return base_->has_lost(); }
     bool read_only() const override { return base_->read_only(); }
     std::string name() const override { return base_->name(); }
 

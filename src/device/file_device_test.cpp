@@ -27,16 +27,24 @@ namespace {
 
 // What of the host's calls makes durable, counted on its way.
 unsigned data_syncs = 0, durable_writes = 0;
+int host_fails = 0;  // with this error
+
+int failed() {
+    errno = host_fails;
+    return -1;
+}
 
 }  // namespace
 
 extern "C" int fdatasync(int fd) {
     ++data_syncs;
+    if (host_fails) return failed();
     return static_cast<int>(syscall(SYS_fdatasync, fd));
 }
 
 extern "C" ssize_t pwritev2(int fd, const iovec* parts, int count, off_t offset, int flags) {
     if (flags & RWF_DSYNC) ++durable_writes;
+    if ((flags & RWF_DSYNC) && host_fails) return failed();
     return syscall(SYS_pwritev2, fd, parts, count, offset, 0L, flags);
 }
 
@@ -96,6 +104,22 @@ TEST_F(FileDeviceTest, MakesDurable) {
     data_syncs = 0;
     ASSERT_TRUE(open_file(reading())->flush());
     EXPECT_EQ(data_syncs, 0u);
+}
+
+TEST_F(FileDeviceTest, TellsOfWhatTheHostCouldNotMakeDurable) {
+    auto device = open_file();
+    ASSERT_TRUE(device);
+    ASSERT_TRUE(device->write(0, numbered(4096, 1)));
+    for (const int code : {EIO, ENOSPC, EDQUOT}) {
+        host_fails = code;
+        const Result<void> flushed = device->flush(), written = device->write_fua(0, numbered(4096, 2));
+        host_fails = 0;
+        ASSERT_FALSE(flushed);
+        EXPECT_EQ(flushed.error().code, code);
+        ASSERT_FALSE(written);
+        EXPECT_EQ(written.error().code, code);
+    }
+    EXPECT_TRUE(device->flush());
 }
 
 TEST_F(FileDeviceTest, ReadsAndWrites) {

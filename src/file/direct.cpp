@@ -58,7 +58,7 @@ bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
 
 // Nobody shall go on reading what is cached of [offset, end), as the device has, or gets, something else. What is dirty
 // there stays: it is written in its time.
-Result<void> forget_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+Result<void> forget_clean(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size();
     for (std::uint64_t index = offset / fs; index * fs < end; ++index) {
@@ -108,7 +108,7 @@ Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, con
         const ConstBytes data = in.subspan(range.at() - offset, range.length());
         if (Result<void> written = inode.fs().device.write(range.device_offset(), data); !written) {
             progress.refused = true;
-            TRY(forget_cached(inode, range.at(), range.run_end()));
+            TRY(forget_clean(inode, range.at(), range.run_end()));
             return written;
         }
         range.next();
@@ -357,7 +357,7 @@ Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in,
     if (request.who && !inode.unprivileged.load(std::memory_order_relaxed)) return false;
     if (inode.data_in_journal() || inode.is_inline()) return false;
     TRY(check_may_write(inode, request));
-    TRY(forget_cached(inode, offset, offset + in.size()));
+    TRY(forget_clean(inode, offset, offset + in.size()));
     // What fails goes the long way, which finds other blocks.
     if (const Result<bool> done = overwrite_places(inode, offset, in); !done || !*done) return false;
     take_times(inode, request);

@@ -11,7 +11,7 @@ namespace uext4 {
 
 namespace {
 
-unsigned step_credits(Inode& inode) {
+unsigned change_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
     return inode.places().credits() + Inode::store_credits();
 }
@@ -36,7 +36,7 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     if (!keep_size && end > inode.size_hint()) TRY(clear_tail(inode));
     // Blocks promised to dirty data are chosen by its writeback.
     TRY(write_back(inode, offset, end));
-    const unsigned credits = step_credits(inode);
+    const unsigned credits = change_credits(inode);
     std::uint64_t at = offset / bs;
     const std::uint64_t last = divide_up(end, bs);
     Result<void> result;
@@ -104,7 +104,7 @@ Result<void> zero_contents(Inode& inode, std::uint64_t offset, std::uint64_t end
 }
 
 // The cache forgets whole blocks of the range: they read as zeros from now on. Invalidate and flush_lock held.
-Result<void> forget_cached(Inode& inode, std::uint64_t first, std::uint64_t end) {
+Result<void> forget_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     FileCache& pages = inode.pages();
     const std::uint64_t bs = pages.block_size(), fs = pages.folio_size();
     auto partly = [&](std::uint64_t from, std::uint64_t to) -> Result<void> {
@@ -139,8 +139,8 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     {
         MutexLock flush(inode.flush_lock);
-        TRY(forget_cached(inode, first, last));
-        const unsigned credits = step_credits(inode);
+        TRY(forget_blocks(inode, first, last));
+        const unsigned credits = change_credits(inode);
         for (RangeIterator range(inode, first, last); !range.done();) {
             Handle handle = TRY(inode.fs().journal.start(credits));
             MutexLock guard(inode.map_lock);
@@ -189,8 +189,8 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock flush(inode.flush_lock);
-    TRY(forget_cached(inode, first, end));
-    Handle handle = TRY(inode.fs().journal.start(step_credits(inode) + Orphans::credits()));
+    TRY(forget_blocks(inode, first, end));
+    Handle handle = TRY(inode.fs().journal.start(change_credits(inode) + Orphans::credits()));
     {
         MutexLock guard(inode.map_lock);
         inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(end / bs));

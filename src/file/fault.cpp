@@ -2,6 +2,7 @@
 // journaled, and map_lock. Never Inode: a fault may come from inside an operation that holds it.
 #include "file/fault.h"
 
+#include "base/page.h"
 #include "base/seam.h"
 
 #include "file/file_io.h"
@@ -15,7 +16,6 @@ namespace uext4 {
 
 namespace {
 
-constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t pages_around = 16;  // pages that a load makes visible with its own, when they are cached
 
 // What the bytes of a folio that lie in the file are in blocks.
@@ -80,7 +80,7 @@ bool in_inode(Inode& inode) {
 // Shows a locked folio as far as its pages are in the file.
 Result<void> show(Inode& inode, LockedFolio& folio, const FaultInstall& install, bool writable) {
     const std::uint64_t fs = inode.pages().folio_size(), start = folio->index * fs;
-    const std::uint64_t end = std::min(start + fs, round_up(inode.size_hint(), page));
+    const std::uint64_t end = std::min(start + fs, round_up(inode.size_hint(), page_size));
     if (start >= end) return {};
     folio->mapped = true;
     return install(start, end - start, writable);
@@ -140,7 +140,7 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
     if (!UEXT4_SEAM(fault_only_reserves) && fault.store && in_inode(inode))
         TRY(fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr));
     const std::uint64_t size = inode.size_hint();
-    if (fault.offset >= round_up(size, page))
+    if (fault.offset >= round_up(size, page_size))
         return fail(EFAULT, "inode {}: offset {} is past the end of {} bytes", inode.number(), fault.offset, size);
     const std::uint64_t index = fault.offset / pages.folio_size();
     if (fault.store) return serve_store(inode, index, fault, install);

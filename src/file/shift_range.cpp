@@ -34,7 +34,7 @@ Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, s
     }
 }
 
-unsigned step_credits(Inode& inode) {
+unsigned shift_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
     return 2 * inode.places().credits() + Inode::store_credits() + Orphans::credits();
 }
@@ -54,7 +54,7 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
     TRY(may_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
-    const unsigned credits = step_credits(inode);
+    const unsigned credits = shift_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(credits));
     TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
     TRY(shift_all(inode, handle, (offset + length) / bs, -static_cast<std::int64_t>(length / bs), credits));
@@ -75,7 +75,7 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
-    const unsigned credits = step_credits(inode);
+    const unsigned credits = shift_credits(inode);
     const auto delta = static_cast<std::int64_t>(length / bs);
     Handle handle = TRY(inode.fs().journal.start(credits));
     for (bool prepared = false; !prepared;) {

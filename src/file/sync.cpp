@@ -1,4 +1,5 @@
 #include "base/seam.h"
+#include "device/flush_order_device.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
 
@@ -40,7 +41,7 @@ Result<void> commit_moves(Inode& inode) {
 // A device that failed to flush may have dropped any write before that, and a later flush that works would not tell.
 // So nothing is acknowledged any more.
 static Result<void> flush_device(FsContext& fs) {
-    Result<void> flushed = fs.device.flush();
+    Result<void> flushed = make_durable(fs.device);
     if (!flushed) fs.journal.abort(flushed.error());
     return flushed;
 }

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
@@ -12,7 +13,7 @@ namespace uext4 {
 
 namespace {
 
-unsigned step_credits(Inode& inode) {
+unsigned cut_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
     return inode.places().credits() + Inode::store_credits() + Orphans::credits();
 }
@@ -154,14 +155,13 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     atomic_point("FileCache::client_maps", &pages);
     if (ClientMapsHook* maps = pages.client_maps()) {
         // Of a folio above a page a part is away for a moment, and a commit looks without the folio's lock.
-        constexpr std::uint64_t page = 4096;
-        if (tail.folio && folio_size > page)
+        if (tail.folio && folio_size > page_size)
             detach_journaled_blocks(tail.folio, ~BlockMask{0} << size % folio_size / bs);
         maps->cut(size);
     }
     const bool was_orphan = orphans.contains(inode);
     const unsigned credits =
-        step_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
+        cut_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
     if (tail.swap) {
@@ -300,7 +300,7 @@ Result<void> delete_locked(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     const bool has_blocks =
         inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
     const unsigned attributes = xattr_credits(inode);
-    Handle handle = TRY(inode.fs().journal.start(step_credits(inode)));
+    Handle handle = TRY(inode.fs().journal.start(cut_credits(inode)));
     if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))
         TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();

@@ -41,19 +41,19 @@ Result<void> validate_extent_node(const Geometry& g, ConstBytes node, unsigned e
 }
 
 namespace {
-std::size_t tail_at(ConstBytes block) { return sizeof(ExtentHeader) + 12u * extent_capacity(block.size()); }
+std::size_t extent_tail_at(ConstBytes block) { return sizeof(ExtentHeader) + 12u * extent_capacity(block.size()); }
 }  // namespace
 
 bool extent_checksum_ok(const Geometry& g, std::uint32_t seed, ConstBytes block) {
     if (!g.metadata_csum()) return true;
-    const std::size_t at = tail_at(block);
+    const std::size_t at = extent_tail_at(block);
     if (at + sizeof(ExtentTail) > block.size()) return true;
     return view_as<ExtentTail>(block, at).checksum == crc32c(seed, block.first(at));
 }
 
 void set_extent_checksum(const Geometry& g, std::uint32_t seed, Bytes block) {
     if (!g.metadata_csum()) return;
-    const std::size_t at = tail_at(block);
+    const std::size_t at = extent_tail_at(block);
     if (at + sizeof(ExtentTail) > block.size()) return;
     view_as<ExtentTail>(block, at).checksum = crc32c(seed, ConstBytes(block).first(at));
 }

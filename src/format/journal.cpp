@@ -8,7 +8,7 @@ namespace uext4::format {
 
 namespace {
 
-std::unexpected<Error> absurd(const char* field, std::uint64_t value) {
+std::unexpected<Error> absurd_field(const char* field, std::uint64_t value) {
     return fail(EUCLEAN, "journal superblock: {} is {}", field, value);
 }
 
@@ -37,16 +37,16 @@ int JournalLayout::error_code() const {
 }
 
 Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t block_size, std::uint64_t log_blocks) {
-    if (s.header.magic != journal::magic) return absurd("h_magic", s.header.magic);
+    if (s.header.magic != journal::magic) return absurd_field("h_magic", s.header.magic);
     if (s.header.blocktype != journal::super_v1 && s.header.blocktype != journal::super_v2)
-        return absurd("h_blocktype", s.header.blocktype);
+        return absurd_field("h_blocktype", s.header.blocktype);
     JournalLayout out;
     out.block_size = s.blocksize;
-    if (out.block_size != block_size) return absurd("s_blocksize", out.block_size);
+    if (out.block_size != block_size) return absurd_field("s_blocksize", out.block_size);
     out.length = s.maxlen;
-    if (out.length > log_blocks || out.length < 8) return absurd("s_maxlen", out.length);
+    if (out.length > log_blocks || out.length < 8) return absurd_field("s_maxlen", out.length);
     out.first = s.first;
-    if (out.first == 0 || out.first >= out.length) return absurd("s_first", out.first);
+    if (out.first == 0 || out.first >= out.length) return absurd_field("s_first", out.first);
     out.sequence = s.sequence;
     out.start = s.start;
     out.error = s.error;
@@ -58,19 +58,20 @@ Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t b
             return fail(EOPNOTSUPP, "journal superblock: unknown incompatible features {:#x}", unknown);
         if (s.feature_ro_compat)
             return fail(EOPNOTSUPP, "journal superblock: unknown read-only features {:#x}", s.feature_ro_compat.get());
-        if (out.csum_v3() && out.has(journal::incompat_csum_v2)) return absurd("s_feature_incompat", out.incompat);
+        if (out.csum_v3() && out.has(journal::incompat_csum_v2))
+            return absurd_field("s_feature_incompat", out.incompat);
         if (s.checksum_v2or3()) {
-            if (s.checksum_type != journal::checksum_crc32c) return absurd("s_checksum_type", s.checksum_type);
-            if (s.checksum != journal_super_checksum(s)) return absurd("s_checksum", s.checksum);
+            if (s.checksum_type != journal::checksum_crc32c) return absurd_field("s_checksum_type", s.checksum_type);
+            if (s.checksum != journal_super_checksum(s)) return absurd_field("s_checksum", s.checksum);
             out.checksum_seed = crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
         }
         if (out.has(journal::incompat_fast_commit)) {
             out.fast_commit_blocks = fast_commit_area(s);
             if (std::uint64_t{out.fast_commit_blocks} + 8 > out.length - out.first)
-                return absurd("s_num_fc_blks", out.fast_commit_blocks);
+                return absurd_field("s_num_fc_blks", out.fast_commit_blocks);
         }
     }
-    if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd("s_start", out.start);
+    if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd_field("s_start", out.start);
     return out;
 }
 

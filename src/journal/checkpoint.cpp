@@ -1,4 +1,5 @@
 #include "base/seam.h"
+#include "device/flush_order_device.h"
 #include "journal/journal_state.h"
 
 #include <algorithm>
@@ -60,7 +61,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
     guard.unlock();
     Result<void> home = write_home(images);
-    if (home && !options.barrier) home = device.flush();
+    if (home && !options.barrier) home = make_durable(device);
     guard.lock();
     if (home && !aborted.load()) {
         std::vector<BlockNr> data_blocks;

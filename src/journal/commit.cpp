@@ -1,5 +1,6 @@
 #include "journal/journal_state.h"
 
+#include "device/flush_order_device.h"
 #include "format/constants.h"
 #include "sync/atomic_point.h"
 
@@ -133,7 +134,7 @@ Result<void> JournalState::write_home(const std::vector<LogImage>& images) {
         TRY(std::move(written));
         i = j;
     }
-    return options.barrier ? device.flush() : Result<void>();
+    return options.barrier ? make_durable(device) : Result<void>();
 }
 
 }  // namespace uext4

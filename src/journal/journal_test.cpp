@@ -88,6 +88,49 @@ TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
     EXPECT_EQ(byte_of(*device, shape, 10), 2u);
 }
 
+// Whoever waits for the log, for room or for a commit, is told of its end at once, also where it comes from elsewhere
+// and the device answers nobody.
+TEST(JournalLife, AnAbortEndsAllWaiting) {
+    LogShape shape;
+    shape.log_blocks = 64;
+    const auto device = std::make_shared<FaultyDevice>(make_log(shape));
+    Mounted m(*device, shape);
+    Handle first = m.start();
+    for (unsigned k = 0; k < 14; ++k) m.put(first, 10 + k, 1);
+    const Tid tid = first.tid();
+    first.stop();
+    DeviceFault stick;
+    stick.effect = DeviceFault::Effect::Stick;
+    stick.kinds = {DeviceRequest::Kind::Fua};
+    stick.offset = log_place(shape, 0).value * shape.block_size;
+    stick.length = shape.block_size;
+    stick.skip = 1;
+    device->add(stick);
+    ASSERT_TRUE(m.journal->commit(tid));
+    Thread mover("mover", [&] { (void)m.journal->checkpoint_all(); });
+    while (device->stuck() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::atomic<int> started{-1}, checkpointed{-1};
+    Thread starter("starter", [&] {
+        const Result<Handle> handle = m.journal->start(4);
+        started = handle ? 0 : handle.error().code;
+    });
+    Thread other("other", [&] {
+        const Result<void> done = m.journal->checkpoint_all();
+        checkpointed = done ? 0 : done.error().code;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(started.load(), -1);
+    EXPECT_EQ(checkpointed.load(), -1);
+    m.journal->abort(Error{EIO, "a flush elsewhere failed"});
+    for (int i = 0; i < 10000 && (started < 0 || checkpointed < 0); ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(started.load(), EROFS);
+    EXPECT_EQ(checkpointed.load(), EIO);
+    device->clear();
+    starter.join(), other.join(), mover.join();
+    (void)m.journal->close();
+}
+
 // Whatever the device is at, and however full the log, another thread may begin a change: transactions of all sizes
 // that are not full, one behind the other, in blocks that are home when they are changed again, but for one that each
 // of them changes.

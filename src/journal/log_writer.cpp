@@ -1,3 +1,4 @@
+#include "device/flush_order_device.h"
 #include "format/checksum.h"
 #include "journal/journal_state.h"
 
@@ -170,7 +171,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
     }
     TRY(run.write());
     // J3: everything before the commit record is durable first, file data included.
-    if (options.barrier) TRY(device.flush());
+    if (options.barrier) TRY(make_durable(device));
 
     own.emplace_back(block_size);
     const Bytes commit(own.back());

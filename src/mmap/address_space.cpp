@@ -1,5 +1,7 @@
 #include "mmap/address_space.h"
 
+#include "base/page.h"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -166,7 +168,6 @@ std::optional<Placement> placement_of(std::uintptr_t page) {
 }
 
 bool is_mapped(std::uintptr_t page) {
-    constexpr std::size_t page_size = 4096;
     unsigned char in_core = 0;
     return ::mincore(reinterpret_cast<void*>(page), page_size, &in_core) == 0 || errno != ENOMEM;
 }

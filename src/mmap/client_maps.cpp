@@ -1,5 +1,6 @@
 #include "mmap/client_maps.h"
 
+#include "base/page.h"
 #include "mmap/address_space.h"
 
 #include <sched.h>
@@ -14,7 +15,6 @@
 namespace uext4 {
 
 namespace {
-constexpr std::size_t page_size = 4096;
 constexpr int worker_count = 4;
 }  // namespace
 

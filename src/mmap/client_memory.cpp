@@ -1,6 +1,7 @@
 #include "mmap/client_memory.h"
 
 #include "base/bytes.h"
+#include "base/page.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -18,7 +19,6 @@
 namespace uext4 {
 
 namespace {
-constexpr std::uint64_t page = 4096;
 
 // 0, or the error. The limit on file sizes is that of the program's files: its signal, whose default ends the process,
 // is not for this one.
@@ -92,7 +92,7 @@ void ClientMemory::extend(std::uint64_t size) {
 
 void ClientMemory::cut(std::uint64_t size) {
     MutexLock guard(lock_);
-    const std::uint64_t wanted = round_up(size, unit_), shown = round_up(size, page);
+    const std::uint64_t wanted = round_up(size, unit_), shown = round_up(size, page_size);
     if (wanted < size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
     if (shown >= wanted || shown >= size_) return;
     // The copies of private maps go when the memory file ends before them, and stay when a hole is made. Of what is
@@ -131,7 +131,7 @@ std::uintptr_t ClientMemory::first_own(std::uintptr_t start, std::uintptr_t end)
 
 bool ClientMemory::is_resident(std::uint64_t offset, std::uint64_t length) {
     std::array<unsigned char, 64> resident{};
-    const std::uint64_t pages = length / page;
+    const std::uint64_t pages = length / page_size;
     MutexLock guard(lock_);
     const auto shown = windows_.find(offset / window);
     if (shown == windows_.end() || pages > resident.size()) return false;
@@ -144,11 +144,11 @@ std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) {
     if (is_resident(offset, length)) return 0;
     std::uint64_t out = 0;
     // Pages that are swapped out count as data.
-    for (std::uint64_t at = offset; at < offset + length; at += page) {
+    for (std::uint64_t at = offset; at < offset + length; at += page_size) {
         const off_t hole = ::lseek(fd_, static_cast<off_t>(at), SEEK_HOLE);
         if (hole < 0 || static_cast<std::uint64_t>(hole) >= offset + length) break;
-        at = round_down(static_cast<std::uint64_t>(hole), page);
-        out |= std::uint64_t{1} << (at - offset) / page;
+        at = round_down(static_cast<std::uint64_t>(hole), page_size);
+        out |= std::uint64_t{1} << (at - offset) / page_size;
     }
     return out;
 }

@@ -1,4 +1,5 @@
 // The reader, the workers and the helper of ClientMaps.
+#include "base/page.h"
 #include "mmap/address_space.h"
 #include "mmap/client_maps.h"
 #include "mmap/refusal.h"
@@ -15,7 +16,6 @@
 namespace uext4 {
 
 namespace {
-constexpr std::size_t page_size = 4096;
 constexpr int space_attempts = 3;
 constexpr std::chrono::milliseconds shortest_meeting{1}, longest_meeting{20}, meeting_is_remembered{100};
 

@@ -1,4 +1,5 @@
 // What the program makes maps longer by: the part of MapRegistry that looks for it.
+#include "base/page.h"
 #include "mmap/address_space.h"
 #include "mmap/map_registry.h"
 #include "mmap/mapped_file.h"
@@ -175,7 +176,6 @@ bool MapRegistry::know_all_locked(const ClientMaps* engine, const std::vector<Pl
 void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std::size_t length) {
     for (const Span& unknown : unknown_locked(to, to + length)) (void)know_locked(unknown);
     // Where parts of it have gone since then, the others are found when they are asked for.
-    constexpr std::size_t page_size = 4096;
     if (!is_mapped(from) && !is_mapped(from + length - page_size)) return;
     for (const Span& unknown : unknown_locked(from, from + length))
         // What has stayed is not going to be told to be gone.

@@ -1,5 +1,6 @@
 #include "mmap/mapped_file.h"
 
+#include "base/page.h"
 #include "mmap/map_registry.h"
 
 #include <sched.h>
@@ -7,10 +8,6 @@
 #include <algorithm>
 
 namespace uext4 {
-
-namespace {
-constexpr std::uint64_t page = 4096;
-}
 
 void MappedFile::add_range(const Range& range) {
     MutexLock guard(lock_);
@@ -29,7 +26,7 @@ bool MappedFile::is_seen() const {
 }
 
 void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
-    const std::uint64_t first = round_down(offset, page), end = round_up(offset + length, page);
+    const std::uint64_t first = round_down(offset, page_size), end = round_up(offset + length, page_size);
     // A map that the program moves or takes away is in its old place here until its event is read, which is under the
     // registry's lock: until then nothing can be asked for.
     const auto all_protected = [&] {

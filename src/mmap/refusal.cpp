@@ -1,5 +1,7 @@
 #include "mmap/refusal.h"
 
+#include "base/page.h"
+
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -14,8 +16,6 @@
 namespace uext4 {
 
 namespace {
-
-constexpr std::uintptr_t page_size = 4096;
 
 std::string contents_of(const std::string& path) {
     std::string out;

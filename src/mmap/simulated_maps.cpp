@@ -1,5 +1,6 @@
 #include "mmap/simulated_maps.h"
 
+#include "base/page.h"
 #include "sync/holding.h"
 
 #include <sys/mman.h>
@@ -10,7 +11,6 @@
 namespace uext4 {
 
 namespace {
-constexpr std::uint64_t page_size = 4096;
 constexpr int space_attempts = 3;
 constexpr int most_faults = 10'000;  // of one access: more is a fault that its answers do not end
 }  // namespace

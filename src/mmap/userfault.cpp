@@ -1,5 +1,7 @@
 #include "mmap/userfault.h"
 
+#include "base/page.h"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -25,7 +27,6 @@ struct PoisonRequest {
 };
 constexpr std::uint64_t poison_mode_dontwake = 1;
 const unsigned long poison_request = _IOWR(UFFDIO, 0x08, PoisonRequest);
-constexpr std::size_t page = 4096;
 
 // EVENT_REMOVE is not asked for: a removal of pages loses nothing but what the program itself threw away, and each of
 // our own would wait for its event to be read.
@@ -90,26 +91,26 @@ Result<Userfault> Userfault::open() {
 void Userfault::probe() {
     const int memory = ::memfd_create("uext4-probe", MFD_CLOEXEC);
     if (memory < 0) return;
-    if (::ftruncate(memory, page) != 0) {
+    if (::ftruncate(memory, page_size) != 0) {
         ::close(memory);
         return;
     }
-    void* alias = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    const Wanted wanted{.length = page, .protection = PROT_READ | PROT_WRITE, .file = memory};
+    void* alias = ::mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    const Wanted wanted{.length = page_size, .protection = PROT_READ | PROT_WRITE, .file = memory};
     const Result<void*> map = map_watched(wanted);
     if (alias != MAP_FAILED && map && let_in(*map, wanted)) {
         *static_cast<volatile char*>(alias) = 1;
         const auto address = reinterpret_cast<std::uintptr_t>(*map);
-        const Result<bool> shown = try_install(address, page, true);
+        const Result<bool> shown = try_install(address, page_size, true);
         offer_.continue_protected = shown && *shown;
         const Result<bool> poisoned = try_poison(address);
         offer_.poison = poisoned && *poisoned && try_clear(address);
     }
     if (map) {
-        unwatch(*map, page);
-        ::munmap(*map, page);
+        unwatch(*map, page_size);
+        ::munmap(*map, page_size);
     }
-    if (alias != MAP_FAILED) ::munmap(alias, page);
+    if (alias != MAP_FAILED) ::munmap(alias, page_size);
     ::close(memory);
 }
 
@@ -175,14 +176,14 @@ Result<bool> Userfault::try_install(std::uintptr_t address, std::size_t length, 
             address += static_cast<std::uintptr_t>(request.mapped);
             shown = true;
         } else if (error == EEXIST) {
-            address += page;
+            address += page_size;
             shown = true;
         } else if (error == EAGAIN) {
             return false;
-        } else if (error == ENOENT && step > page) {
-            step = page;
-        } else if (error == ENOENT && (shown || address + page < end)) {
-            address += page;
+        } else if (error == ENOENT && step > page_size) {
+            step = page_size;
+        } else if (error == ENOENT && (shown || address + page_size < end)) {
+            address += page_size;
         } else {
             return fail(error, "a page of a memory map cannot be installed: {}", std::strerror(error));
         }
@@ -199,8 +200,8 @@ bool Userfault::try_protect(std::uintptr_t address, std::size_t length, bool on)
         if (::ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) {
             if (errno == EAGAIN) return false;
             // Divided, or with parts that are no longer there, which have nothing to protect.
-            if (step > page) {
-                step = page;
+            if (step > page_size) {
+                step = page_size;
                 continue;
             }
         }
@@ -213,13 +214,13 @@ bool Userfault::try_protect(std::uintptr_t address, std::size_t length, bool on)
 // faults as a page that was never seen.
 bool Userfault::try_clear(std::uintptr_t address) {
     void* memory = reinterpret_cast<void*>(address);
-    if (::madvise(memory, page, advise_dontneed_locked) != 0) ::madvise(memory, page, MADV_DONTNEED);
-    return try_protect(address, page, false);
+    if (::madvise(memory, page_size, advise_dontneed_locked) != 0) ::madvise(memory, page_size, MADV_DONTNEED);
+    return try_protect(address, page_size, false);
 }
 
 Result<bool> Userfault::try_poison(std::uintptr_t address) {
     if (!try_clear(address)) return false;
-    PoisonRequest request{{address, page}, poison_mode_dontwake, 0};
+    PoisonRequest request{{address, page_size}, poison_mode_dontwake, 0};
     // Beyond the memory file's end the kernel refuses by itself.
     if (::ioctl(fd_, poison_request, &request) == 0 || errno == EFAULT) return true;
     if (errno == EAGAIN) return false;

@@ -7,25 +7,25 @@ namespace uext4 {
 namespace {
 
 // Where the next block goes and what it costs.
-struct Spot {
+struct NewBlock {
     BlockNr block;
     std::uint64_t fresh_blocks = 0;  // of a new cluster; 0 inside one that the file has
 };
 
 // map_lock held. `at` is a hole.
-Result<Spot> find_spot(Handle& handle, Inode& inode, LogicalBlock at, bool privileged) {
+Result<NewBlock> find_block(Handle& handle, Inode& inode, LogicalBlock at, bool privileged) {
     FsContext& fs = inode.fs();
     const std::uint64_t ratio = fs.geometry.cluster_ratio;
     BlockNr goal = fs.allocator.goal_for(inode.number());
     if (at.value != 0) {
         const MappedRun before = TRY(inode.map().lookup(at - 1, 1));
         if (!before.hole()) {
-            if (at.value % ratio != 0) return Spot{before.physical + 1, 0};
+            if (at.value % ratio != 0) return NewBlock{before.physical + 1, 0};
             goal = before.physical + 1;
         }
     }
     const BlockNr cluster = TRY(fs.allocator.allocate_metadata(handle, goal, nullptr, privileged));
-    return Spot{cluster + at.value % ratio, ratio};
+    return NewBlock{cluster + at.value % ratio, ratio};
 }
 
 // map_lock held.
@@ -33,20 +33,20 @@ Result<DirBuffer> append_at(Handle& handle, Inode& inode, LogicalBlock at, bool 
     FsContext& fs = inode.fs();
     if (at >= inode.map().limit())
         return fail(ENOSPC, "inode {}: block {} is beyond what the format can map", inode.number(), at);
-    const Spot spot = TRY(find_spot(handle, inode, at, privileged));
+    const NewBlock fresh = TRY(find_block(handle, inode, at, privileged));
     const auto give_back = [&](Error error) {
-        if (spot.fresh_blocks)
-            (void)fs.allocator.free(handle, spot.block - at.value % fs.geometry.cluster_ratio, spot.fresh_blocks);
+        if (fresh.fresh_blocks)
+            (void)fs.allocator.free(handle, fresh.block - at.value % fs.geometry.cluster_ratio, fresh.fresh_blocks);
         return std::unexpected(std::move(error));
     };
     if (from_inline) {
         if (auto cleared = clear_inline(handle, inode); !cleared) return give_back(std::move(cleared.error()));
     }
-    auto buffer = fs.buffers.get(spot.block, "directory block");
+    auto buffer = fs.buffers.get(fresh.block, "directory block");
     if (!buffer) return give_back(std::move(buffer.error()));
     if (auto access = handle.create_access(*buffer); !access) return give_back(std::move(access.error()));
-    const MappedRun run{at, 1, spot.block, false};
-    if (auto named = inode.map().insert(handle, run, nullptr, spot.fresh_blocks); !named)
+    const MappedRun run{at, 1, fresh.block, false};
+    if (auto named = inode.map().insert(handle, run, nullptr, fresh.fresh_blocks); !named)
         return give_back(std::move(named.error()));
     inode.places().changed();
     const std::uint64_t size = (at.value + 1) * fs.block_size();

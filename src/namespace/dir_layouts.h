@@ -22,6 +22,18 @@ std::uint8_t disk_type(const Inode& directory, std::uint8_t dt);  // DT_* to the
 // The entries "." and ".." of block 0; `parent` by "..".
 void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr parent, std::uint32_t end_of_dotdot);
 
+// What a leaf of a list or of an index holds, and one of its entries with the block that it lies in.
+inline EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
+    return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};
+}
+inline MutableEntryList list_of(const Inode& directory, Bytes leaf) {
+    return {leaf.first(leaf_capacity(directory)), directory.fs().block_size()};
+}
+struct PlacedEntry {
+    DirBuffer block;
+    ListedEntry entry;
+};
+
 inline bool is_dot_or_dotdot(std::string_view name) { return name == "." || name == ".."; }
 
 // Where ".."'s record lies, and the first place for a name after it.

@@ -7,29 +7,20 @@ namespace uext4 {
 
 namespace {
 
-struct Place {
-    DirBuffer leaf;
-    ListedEntry entry;
-};
-
-EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
-    return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};
-}
-
 // Equal hashes may fill several leaves: all of them are searched, at most every block once.
-Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
+Result<std::optional<PlacedEntry>> locate(Inode& directory, std::string_view name) {
     if (is_dot_or_dotdot(name)) {
         DirBuffer root = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root));
         const auto entry = EntryList(root.data(), directory.fs().block_size()).at(name == "." ? 0 : dotdot_offset);
         if (!entry) return std::nullopt;
-        return Place{std::move(root), *entry};
+        return PlacedEntry{std::move(root), *entry};
     }
     NameHash hash;
     IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
         DirBuffer leaf = TRY(path.read_leaf(directory));
-        if (const auto entry = list_of(directory, leaf).find(name)) return Place{std::move(leaf), *entry};
+        if (const auto entry = list_of(directory, leaf).find(name)) return PlacedEntry{std::move(leaf), *entry};
         const auto next = path.next_start();
         if (!next || (*next & 1) == 0 || (*next & ~1u) != hash.major) return std::nullopt;
         if (!TRY(path.advance(directory))) return std::nullopt;
@@ -48,7 +39,7 @@ unsigned max_levels(const Inode& directory) {
 Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
     const auto place = TRY(locate(directory, name));
     if (!place) return std::nullopt;
-    return TRY(checked_entry(directory, place->leaf.logical, place->entry));
+    return TRY(checked_entry(directory, place->block.logical, place->entry));
 }
 
 Result<bool> is_empty(Inode& directory) {
@@ -65,9 +56,9 @@ Result<bool> is_empty(Inode& directory) {
 Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name) {
     auto place = TRY(locate(directory, name));
     if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    TRY(handle.write_access(place->leaf.buffer));
-    const LogicalBlock logical = place->leaf.logical;
-    return HeldEntry{name, std::move(place->leaf.buffer), logical, place->entry.offset, logical.value == 0};
+    TRY(handle.write_access(place->block.buffer));
+    const LogicalBlock logical = place->block.logical;
+    return HeldEntry{name, std::move(place->block.buffer), logical, place->entry.offset, logical.value == 0};
 }
 
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {

@@ -20,10 +20,6 @@ std::uint32_t root_limit(const Inode& directory) {
     return (directory.fs().block_size() - index_root_offset - tail_size(directory)) / index_entry_size;
 }
 
-MutableEntryList list_of(const Inode& directory, Bytes block) {
-    return {block.first(leaf_capacity(directory)), directory.fs().block_size()};
-}
-
 // A new inner block without pairs; its record covers it, so that it reads as an empty list of entries.
 Result<DirBuffer> append_node(Handle& handle, Inode& directory, bool privileged) {
     DirBuffer node = TRY(append_block(handle, directory, privileged));

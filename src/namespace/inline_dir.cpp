@@ -49,14 +49,14 @@ Result<Area> read_area(Inode& directory) {
     return area;
 }
 
-struct Place {
+struct InlinePlace {
     Region region;
     ListedEntry entry;
 };
 
-std::optional<Place> locate(const Area& area, std::string_view name) {
+std::optional<InlinePlace> locate(const Area& area, std::string_view name) {
     for (const Region region : area.regions())
-        if (const auto entry = area.names_in(region).find(name)) return Place{region, *entry};
+        if (const auto entry = area.names_in(region).find(name)) return InlinePlace{region, *entry};
     return {};
 }
 

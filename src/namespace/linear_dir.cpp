@@ -6,20 +6,8 @@ namespace uext4 {
 
 namespace {
 
-EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
-    return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};
-}
-MutableEntryList list_of(const Inode& directory, Bytes block) {
-    return {block.first(leaf_capacity(directory)), directory.fs().block_size()};
-}
-
-struct Place {
-    DirBuffer block;
-    ListedEntry entry;
-};
-
 // In a block that cannot be read there may be any name, so nothing is missing then.
-Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
+Result<std::optional<PlacedEntry>> locate(Inode& directory, std::string_view name) {
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     DirDamage damage;
     for (std::uint64_t i = 0; i < blocks; ++i) {
@@ -28,7 +16,7 @@ Result<std::optional<Place>> locate(Inode& directory, std::string_view name) {
             if (!damage.note(std::move(block.error()))) break;
             continue;
         }
-        if (const auto entry = list_of(directory, *block).find(name)) return Place{std::move(*block), *entry};
+        if (const auto entry = list_of(directory, *block).find(name)) return PlacedEntry{std::move(*block), *entry};
     }
     TRY(damage.told());
     return std::nullopt;

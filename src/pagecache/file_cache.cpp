@@ -1,5 +1,6 @@
 #include "pagecache/file_cache.h"
 
+#include "base/page.h"
 #include "sync/atomic_point.h"
 #include "sync/holding.h"
 
@@ -55,7 +56,6 @@ FileCache::~FileCache() { remove(0, ~std::uint64_t{0}); }
 void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
     ClientMapsHook* maps = client_maps();
     if (!folio.in_client_memory || !folio.uptodate || !maps) return;
-    constexpr std::uint64_t page = 4096;
     const std::uint64_t lost = maps->lost(folio.index), bs = block_size();
     if (lost == 0 && folio.lost == 0) return;
     BlockMask unwritten = 0;
@@ -69,12 +69,12 @@ void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
     folio.uptodate &= ~arrived | unwritten;
     // A page that the kernel is moving looks lost for a moment: it is touched and not cleared. What is lost becomes
     // zeros by that, and what was only moved keeps its bytes; its clean blocks are then read once more than needed.
-    for (std::uint64_t at = 0; at < folio_size(); at += page)
-        if (lost >> (at / page) & 1) (void)*static_cast<volatile std::byte*>(folio.data + at);
+    for (std::uint64_t at = 0; at < folio_size(); at += page_size)
+        if (lost >> (at / page_size) & 1) (void)*static_cast<volatile std::byte*>(folio.data + at);
     for (std::uint64_t at = 0; at < folio_size(); at += bs) {
         const BlockMask block = BlockMask{1} << (at / bs);
-        const std::uint64_t pages = bs < page ? 1 : (std::uint64_t{1} << bs / page) - 1;
-        if ((lost & pages << (at / page)) == 0 || (unwritten & block)) continue;
+        const std::uint64_t pages = bs < page_size ? 1 : (std::uint64_t{1} << bs / page_size) - 1;
+        if ((lost & pages << (at / page_size)) == 0 || (unwritten & block)) continue;
         if (writing & block) folio.lost |= block;
         else folio.uptodate &= ~block;
     }

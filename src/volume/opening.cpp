@@ -1,4 +1,5 @@
 // Opening: the superblock's word, recovery, the layers, what a crash left.
+#include "device/flush_order_device.h"
 #include "device/overlay_device.h"
 #include "sync/atomic_point.h"
 #include "volume/fast_commit_replay.h"
@@ -128,6 +129,7 @@ Result<void> Volume::State::open() {
     const bool wants_recovery = super.has_incompat(format::incompat::recover);
     bool dirty = wants_recovery || super.last_orphan != 0 || super.has_ro_compat(format::ro_compat::orphan_present);
     if (!options.fs.read_only) {
+        device = image = std::make_shared<FlushOrderDevice>(image);
         const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
         mmp = TRY(MultipleMount::claim(*image, geometry, log));
         if (mmp) device = fence = std::make_shared<FencedDevice>(image);

@@ -1,5 +1,6 @@
 // A volume that is open: sync, freeze and close.
 #include "base/seam.h"
+#include "device/flush_order_device.h"
 #include "volume/volume_state.h"
 
 namespace uext4 {
@@ -88,7 +89,7 @@ Result<void> Volume::State::write_everything() {
     (void)mark_errors_logged();  // what cannot be marked now is at the next one
     Result<void> committed = fs().journal.commit_all();
     if (committed) {
-        committed = device->flush();
+        committed = make_durable(*device);
         if (!committed) fs().journal.abort(committed.error());  // what the device has dropped is not known
     }
     return committed ? first : committed;

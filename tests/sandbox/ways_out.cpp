@@ -142,6 +142,23 @@ std::span<const Way> ways_out() {
              rlimit64 limit{};
              return ::syscall(SYS_prlimit64, ::getppid(), RLIMIT_NOFILE, nullptr, &limit);
          }},
+        {"memory of the host taken out of use",
+         [] {
+             constexpr int soft_offline = 101;  // of the kernel's headers only
+             alignas(4096) static char page[4096];
+             return ::syscall(SYS_madvise, page, sizeof page, soft_offline);
+         }},
+        {"robust list of another process",
+         [] {
+             void* head = nullptr;
+             std::size_t length = 0;
+             return ::syscall(SYS_get_robust_list, ::getppid(), &head, &length);
+         }},
+        {"processors of another process",
+         [] {
+             cpu_set_t set;
+             return ::syscall(SYS_sched_getaffinity, ::getppid(), sizeof set, &set);
+         }},
         {"bpf", [] { return ::syscall(SYS_bpf, 0, nullptr, 0); }},
         {"userfaultfd", [] { return ::syscall(SYS_userfaultfd, 0); }},
         {"memfd_create", [] { return ::syscall(SYS_memfd_create, "hostile", 0); }},
