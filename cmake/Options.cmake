@@ -17,11 +17,12 @@ set(CMAKE_CXX_FLAGS_DEBUG "${uext4_debug}")
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
 
-# The presets release and fuzz compile several files at once (CMAKE_UNITY_BUILD), which takes a fraction of the time. The
-# others compile each by itself: there a file that does not include what it uses is an error.
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+
+# The presets release and fuzz compile several files at once (CMAKE_UNITY_BUILD), which takes a fraction of the time. The
+# others compile each by itself: there a file that does not include what it uses is an error.
 
 # Run-time checks that cost too much for a product: lock ranks above all.
 add_compile_definitions($<$<CONFIG:Debug>:UEXT4_CHECKS=1>)

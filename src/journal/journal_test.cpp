@@ -56,12 +56,14 @@ TEST(JournalLife, ATransactionThatIsTooBigIsRefusedAndAFullOneMakesRoom) {
     EXPECT_EQ(byte_of(*device, shape, 10 + most - 1), 20u);
 }
 
-// What a checkpoint frees counts only once the superblock tells of it; who starts meanwhile waits.
-TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
+LogShape one_at_a_time() {
     LogShape shape;
-    shape.log_blocks = 64;  // room for one transaction at a time
-    const auto device = std::make_shared<FaultyDevice>(make_log(shape));
-    Mounted m(*device, shape);
+    shape.log_blocks = 64;  // room for one transaction
+    return shape;
+}
+
+// A transaction is in the log, and whoever brings it home sticks where the log's tail moves.
+void commit_before_a_stuck_tail(Mounted& m, FaultyDevice& device, const LogShape& shape) {
     Handle first = m.start();
     for (unsigned k = 0; k < 14; ++k) m.put(first, 10 + k, 1);
     const Tid tid = first.tid();
@@ -72,8 +74,16 @@ TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
     stick.offset = log_place(shape, 0).value * shape.block_size;
     stick.length = shape.block_size;
     stick.skip = 1;  // the first tells that the log is in use
-    device->add(stick);
+    device.add(stick);
     ASSERT_TRUE(m.journal->commit(tid));
+}
+
+// What a checkpoint frees counts only once the superblock tells of it; who starts meanwhile waits.
+TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
+    const LogShape shape = one_at_a_time();
+    const auto device = std::make_shared<FaultyDevice>(make_log(shape));
+    Mounted m(*device, shape);
+    ASSERT_NO_FATAL_FAILURE(commit_before_a_stuck_tail(m, *device, shape));
     Thread mover("mover", [&] { EXPECT_TRUE(m.journal->checkpoint_all()); });
     while (device->stuck() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     Thread starter("starter", [&] {
@@ -91,22 +101,10 @@ TEST(JournalLife, AHandleWaitsForATailThatIsBeingMoved) {
 // Whoever waits for the log, for room or for a commit, is told of its end at once, also where it comes from elsewhere
 // and the device answers nobody.
 TEST(JournalLife, AnAbortEndsAllWaiting) {
-    LogShape shape;
-    shape.log_blocks = 64;
+    const LogShape shape = one_at_a_time();
     const auto device = std::make_shared<FaultyDevice>(make_log(shape));
     Mounted m(*device, shape);
-    Handle first = m.start();
-    for (unsigned k = 0; k < 14; ++k) m.put(first, 10 + k, 1);
-    const Tid tid = first.tid();
-    first.stop();
-    DeviceFault stick;
-    stick.effect = DeviceFault::Effect::Stick;
-    stick.kinds = {DeviceRequest::Kind::Fua};
-    stick.offset = log_place(shape, 0).value * shape.block_size;
-    stick.length = shape.block_size;
-    stick.skip = 1;
-    device->add(stick);
-    ASSERT_TRUE(m.journal->commit(tid));
+    ASSERT_NO_FATAL_FAILURE(commit_before_a_stuck_tail(m, *device, shape));
     Thread mover("mover", [&] { (void)m.journal->checkpoint_all(); });
     while (device->stuck() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     std::atomic<int> started{-1}, checkpointed{-1};

@@ -15,7 +15,7 @@ import mounting
 from mounting import check
 
 WAITING = """
-import signal, sys
+import signal
 import mounting
 
 def wait(scratch):
@@ -30,14 +30,15 @@ mounting.main(wait)
 
 
 def stopped(program, kernel):
-    """Stops a test that waits with its mounts; None where it skips, with its reason printed."""
+    """Stops a test that waits with its mounts; skips where that one does, with its reason."""
     process = subprocess.Popen([sys.executable, "-B", "-c", WAITING.format(kernel=kernel), program], text=True,
                                stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent)})
     with process:
         folder = process.stdout.readline().strip()
         if not folder.startswith("/"):
-            print(folder)
-            return
+            if process.wait(timeout=60) == mounting.SKIPPED:
+                mounting.skip(folder.removeprefix("skipped: "))
+            raise mounting.Failure(f"the test that was to wait did not: {folder}")
         check(mounting.mounts_below(pathlib.Path(folder)), "nothing was mounted")
         process.send_signal(signal.SIGTERM)
         status = process.wait(timeout=60)
