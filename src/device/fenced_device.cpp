@@ -17,27 +17,27 @@ Result<void> FencedDevice::open() const {
 
 Result<void> FencedDevice::write(std::uint64_t offset, ConstBytes in) {
     TRY(open());
-    return base_->write(offset, in);
+    return base().write(offset, in);
 }
 
 Result<void> FencedDevice::writev(std::uint64_t offset, std::span<const ConstBytes> parts) {
     TRY(open());
-    return base_->writev(offset, parts);
+    return base().writev(offset, parts);
 }
 
 Result<void> FencedDevice::write_fua(std::uint64_t offset, ConstBytes in) {
     TRY(open());
-    return base_->write_fua(offset, in);
+    return base().write_fua(offset, in);
 }
 
 Result<void> FencedDevice::flush() {
     TRY(open());
-    return base_->flush();
+    return base().flush();
 }
 
 Result<void> FencedDevice::discard(std::uint64_t offset, std::uint64_t length) {
     TRY(open());
-    return base_->discard(offset, length);
+    return base().discard(offset, length);
 }
 
 }  // namespace uext4

@@ -37,7 +37,7 @@ Result<void> FlushOrderDevice::flush() {
     }
     const Turn turn{*this};
     const std::uint64_t number = begun_.fetch_add(1) + 1;
-    Result<void> flushed = base_->flush();
+    Result<void> flushed = base().flush();
     if (!flushed) {
         lost_.store(true);
         MutexLock guard(lock_);
@@ -53,7 +53,7 @@ Result<void> FlushOrderDevice::write_fua(std::uint64_t offset, ConstBytes in) {
     constexpr std::uint64_t never = ~std::uint64_t{0};
     (void)enter(never, SourceLocation::current());
     const Turn turn{*this};
-    Result<void> written = base_->write_fua(offset, in);
+    Result<void> written = base().write_fua(offset, in);
     if (!written) lost_.store(true);
     return written;
 }

@@ -3,39 +3,22 @@
 // know, each flush is over, and its failure noted, before the next begins; those that wait meanwhile share one.
 #pragma once
 
-#include "device/block_device.h"
+#include "device/forwarding_device.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
 #include <atomic>
-#include <memory>
 
 namespace uext4 {
 
-class FlushOrderDevice final : public BlockDevice {
+class FlushOrderDevice final : public ForwardingDevice {
 public:
-    explicit FlushOrderDevice(std::shared_ptr<BlockDevice> base) : base_(std::move(base)) {}
+    explicit FlushOrderDevice(std::shared_ptr<BlockDevice> base) : ForwardingDevice(std::move(base)) {}
 
-    std::uint64_t size() const override { return base_->size(); }
-    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
-    Result<void> readv(std::uint64_t offset, std::span<const Bytes> parts) override {
-        return base_->readv(offset, parts);
-    }
-    Result<void> read_from_medium(std::uint64_t offset, Bytes out) override {
-        return base_->read_from_medium(offset, out);
-    }
-    Result<void> write(std::uint64_t offset, ConstBytes in) override { return base_->write(offset, in); }
-    Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override {
-        return base_->writev(offset, parts);
-    }
     // As a flush: what fails here may have been another write.
     Result<void> write_fua(std::uint64_t offset, ConstBytes in) override;
     Result<void> flush() override;
-    Result<void> discard(std::uint64_t offset, std::uint64_t length) override { return base_->discard(offset, length); }
     bool has_lost() const override { return lost_.load(); }
-    bool read_only() const override { return base_->read_only(); }
-    void keep_openers_waiting() override { base_->keep_openers_waiting(); }
-    std::string name() const override { return base_->name(); }
 
     // Those that wait for their turn now.
     unsigned waiting() const { return waiting_.load(); }
@@ -50,7 +33,6 @@ private:
         ~Turn() { device.leave(); }
     };
 
-    std::shared_ptr<BlockDevice> base_;
     std::atomic<bool> busy_{false};  // who has set it flushes
     std::atomic<unsigned> waiting_{0};
     std::atomic<std::uint64_t> begun_{0}, over_{0};  // flushes

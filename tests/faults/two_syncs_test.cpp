@@ -1,5 +1,6 @@
 // Two syncs at once, on a device that drops its cache when a flush fails and tells of it once: whoever is not told of
 // that flush, because it was another thread's, is not told either that his bytes are there.
+#include "device/forwarding_device.h"
 #include "tests/faults/faulty_mount.h"
 
 #include <atomic>
@@ -10,25 +11,19 @@ namespace uext4::faults {
 namespace {
 
 // Calls `after` behind each write that is done.
-class AfterWrites final : public BlockDevice {
+class AfterWrites final : public ForwardingDevice {
 public:
-    explicit AfterWrites(std::shared_ptr<BlockDevice> base) : base_(std::move(base)) {}
+    explicit AfterWrites(std::shared_ptr<BlockDevice> base) : ForwardingDevice(std::move(base)) {}
     std::function<void()> after;
 
-    std::uint64_t size() const override { return base_->size(); }
-    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
     Result<void> write(std::uint64_t offset, ConstBytes in) override {
-        TRY(base_->write(offset, in));
+        TRY(ForwardingDevice::write(offset, in));
         if (const auto call = after) call();
         return {};
     }
-    Result<void> write_fua(std::uint64_t offset, ConstBytes in) override { return base_->write_fua(offset, in); }
-    Result<void> flush() override { return base_->flush(); }
-    bool read_only() const override { return base_->read_only(); }
-    std::string name() const override { return base_->name(); }
-
-private:
-    std::shared_ptr<BlockDevice> base_;
+    Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override {
+        return BlockDevice::writev(offset, parts);  // each part by write()
+    }
 };
 
 // An image with two files, and another thread that syncs one of them when the first write of whoever syncs is done: its
