@@ -74,7 +74,7 @@ SeedKind choose(const SeedKind (&kinds)[N], ConstBytes& input) {
 constexpr SeedKind readable[] = {SeedKind::checksums, SeedKind::bare,     SeedKind::inline_data,
                                  SeedKind::indirect,  SeedKind::bigalloc, SeedKind::protected_mmp,
                                  SeedKind::ciphered};
-constexpr SeedKind with_extents[] = {SeedKind::checksums, SeedKind::bare};
+constexpr SeedKind with_extents[] = {SeedKind::few_names, SeedKind::few_names_bare};
 constexpr SeedKind with_index[] = {SeedKind::checksums, SeedKind::bare, SeedKind::indirect};
 constexpr SeedKind writable[] = {SeedKind::checksums, SeedKind::bare,        SeedKind::inline_data, SeedKind::indirect,
                                  SeedKind::bigalloc,  SeedKind::dirty_v3,    SeedKind::dirty_bare,  SeedKind::dirty_v2,

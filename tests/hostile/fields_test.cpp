@@ -152,5 +152,17 @@ TEST_P(Fields, StartFromSoundImages) {
     for (const std::string& text : changed.said) ADD_FAILURE() << text;
 }
 
+std::size_t count(SeedKind kind, std::string_view structure) {
+    return static_cast<std::size_t>(std::ranges::count(places_of(kind), structure, &Place::structure));
+}
+
+TEST(SeedImages, HaveIndexesOfTwoLevelsAndOfOne) {
+    for (const SeedKind kind : {SeedKind::checksums, SeedKind::bare, SeedKind::indirect, SeedKind::dirty_v3})
+        EXPECT_GT(count(kind, "index_node"), 0u) << seed_name(kind);
+    for (const SeedKind kind : {SeedKind::few_names, SeedKind::few_names_bare, SeedKind::inline_data,
+                                SeedKind::bigalloc, SeedKind::dirty_bare})
+        EXPECT_GT(count(kind, "index_root"), 0u) << seed_name(kind);
+}
+
 }  // namespace
 }  // namespace uext4::hostile
