@@ -270,8 +270,11 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
                 outcome_.tell(progress_, negative, target + ": " + name + ": " + std::strerror(errno));
         }
     }
-    if (!S_ISLNK(st.st_mode) && (!was_there || o_.preserve || o_.mode))
-        check(change_mode(target, o_.mode ? *o_.mode : mode_out(st) & kept), target);
+    if (!S_ISLNK(st.st_mode) && (!was_there || o_.preserve || o_.mode)) {
+        const bool inherits = S_ISDIR(st.st_mode) && !o_.preserve && !o_.mode;
+        const mode_t mode = o_.mode ? *o_.mode : mode_out(st) & kept;
+        check((inherits ? change_new_folder_mode : change_mode)(target, mode), target);
+    }
     if (o_.preserve) {
         const timespec times[2] = {st.st_atim, st.st_mtim};
         (void)change_times(target, times);

@@ -148,6 +148,7 @@ private:
         change.value = next(asked.value_size);
         for (const std::string* part : {&folder, &name, &other_folder, &other_name, &std::as_const(change.attribute)})
             if (part->find('\0') != std::string::npos) return EINVAL;
+        if (asked.inherits > (asked.kind == ChangeRequest::mode ? 1u : 0u)) return EINVAL;
         if (const int error = refused(change); error != 0) return error;
         if (change.is_of_attributes() && opened_.file.is_open() && opened_.place == asked.at.place &&
             opened_.folder == folder && opened_.name == name)
@@ -297,7 +298,7 @@ int Change::make(const std::string& name, bool follow) const {
     const char* const path = name.c_str();
     switch (request.kind) {
         case ChangeRequest::owner: return ::fchownat(AT_FDCWD, path, request.uid, request.gid, flags);
-        case ChangeRequest::mode: return change_permissions(path, request.permissions, flags);
+        case ChangeRequest::mode: return change_permissions(path, permissions_of(AT_FDCWD, path), flags);
         case ChangeRequest::times: {
             const timespec times[2] = {{request.seconds[0], request.nanoseconds[0]},
                                        {request.seconds[1], request.nanoseconds[1]}};
@@ -316,6 +317,14 @@ int Change::make(const std::string& name, bool follow) const {
     }
 }
 
+mode_t Change::permissions_of(int folder, const char* path) const {
+    struct stat info{};
+    if (!request.inherits || ::fstatat(folder, path, &info, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 ||
+        !S_ISDIR(info.st_mode))
+        return request.permissions;
+    return request.permissions | (info.st_mode & S_ISGID);
+}
+
 bool Change::is_of_attributes() const {
     return request.kind == ChangeRequest::owner || request.kind == ChangeRequest::mode ||
            request.kind == ChangeRequest::times || request.kind == ChangeRequest::attribute;
@@ -324,7 +333,7 @@ bool Change::is_of_attributes() const {
 int Change::make_on(int fd) const {
     switch (request.kind) {
         case ChangeRequest::owner: return ::fchown(fd, request.uid, request.gid);
-        case ChangeRequest::mode: return ::fchmod(fd, request.permissions);
+        case ChangeRequest::mode: return ::fchmod(fd, permissions_of(fd, ""));
         case ChangeRequest::times: {
             const timespec times[2] = {{request.seconds[0], request.nanoseconds[0]},
                                        {request.seconds[1], request.nanoseconds[1]}};

@@ -63,6 +63,7 @@ struct ChangeRequest {
     Spot at, other;  // a link is made to the other one
     std::uint32_t uid = 0, gid = 0;
     std::uint32_t permissions = 0;  // of a node its kind
+    std::uint32_t inherits = 0;     // 1: a folder keeps the set-group-ID bit that its parent gave it
     std::uint64_t device = 0;
     std::int64_t seconds[2] = {}, nanoseconds[2] = {};
     std::uint32_t attribute_size = 0, value_size = 0;  // the text of a symlink is a value
@@ -81,6 +82,8 @@ struct Change {
     // The same of an open file: of its owner, permissions, times and attributes.
     int make_on(int fd) const;
     bool is_of_attributes() const;
+    // Those that the request gives to what `path` (of an open file: "") leads to.
+    mode_t permissions_of(int folder, const char* path) const;
 };
 
 // In the child: ends it.

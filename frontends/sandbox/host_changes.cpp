@@ -209,7 +209,7 @@ int change(const Change& wanted, const std::string& path, bool follow = false) {
         return wanted.make_on(opened.file.fd());
     // As any program does it, which others may stand in for (fakeroot).
     if (wanted.request.kind == ChangeRequest::mode)
-        return ::fchmodat(AT_FDCWD, path.c_str(), wanted.request.permissions, AT_SYMLINK_NOFOLLOW);
+        return ::fchmodat(AT_FDCWD, path.c_str(), wanted.permissions_of(AT_FDCWD, path.c_str()), AT_SYMLINK_NOFOLLOW);
     if (!wanted.is_of_attributes()) opened = {};
     const int done = wanted.make(path, follow);
     struct stat info{};
@@ -260,6 +260,13 @@ int change_owner(const std::string& path, std::uint32_t uid, std::uint32_t gid) 
 int change_mode(const std::string& path, mode_t mode) {
     Change permissions = wanted(ChangeRequest::mode);
     permissions.request.permissions = mode;
+    return change(permissions, path);
+}
+
+int change_new_folder_mode(const std::string& path, mode_t mode) {
+    Change permissions = wanted(ChangeRequest::mode);
+    permissions.request.permissions = mode;
+    permissions.request.inherits = 1;
     return change(permissions, path);
 }
 

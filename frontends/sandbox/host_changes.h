@@ -25,6 +25,8 @@ namespace uext4 {
 // As lchown(2), fchmodat(2) without following links, utimensat(2) the same, lsetxattr(2).
 int change_owner(const std::string& path, std::uint32_t uid, std::uint32_t gid);
 int change_mode(const std::string& path, mode_t mode);
+// The same of a folder that was made just now: a set-group-ID bit that it has from its parent stays, as by cp(1).
+int change_new_folder_mode(const std::string& path, mode_t mode);
 int change_times(const std::string& path, const timespec (&times)[2]);
 int change_attribute(const std::string& path, const std::string& name, std::span<const std::byte> value);
 

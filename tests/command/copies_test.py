@@ -388,6 +388,35 @@ def permissions_arrive(scratch, verbs):
         check(ran.returncode == FINE and mode_of(out / "modes" / "file") == 0o604, f"without call {call}: {ran}")
 
 
+def below_set_group_folders(scratch, verbs):
+    """Folders that are made below one have its bit, as by cp(1), unless -a or --mode says what they have."""
+    tree = scratch.path("inherits")
+    (tree / "inner").mkdir(parents=True)
+    (tree / "inner" / "file").write_text("file")
+    tree.chmod(0o755)
+    (tree / "inner").chmod(0o750)
+    verbs("cp", "-a", tree, ":/")
+
+    def modes_of(top):
+        return {str(path.relative_to(top)): oct(stat.S_IMODE(path.stat().st_mode)) for path in (top, *top.rglob("*"))}
+
+    for door in ([], ["--no-sandbox"]):
+        shared = scratch.path(f"shared{len(door)}")
+        shared.mkdir()
+        os.chown(shared, -1, NOBODY)
+        shared.chmod(0o2775)
+        mounting.run("cp", "-r", tree, shared / "expected")
+        verbs("cp", *door, "-r", ":/inherits", shared / "ours")
+        check(modes_of(shared / "expected")["inner"] == "0o2750", f"the host's folders: {modes_of(shared / 'expected')}")
+        check(modes_of(shared / "ours") == modes_of(shared / "expected"), f"{door}: {modes_of(shared / 'ours')}")
+        verbs("cp", *door, "-a", ":/inherits", shared / "same")
+        check(modes_of(shared / "same") == modes_of(tree), f"{door}: {modes_of(shared / 'same')}")
+        # What was there is not the copy's to change.
+        (shared / "ours").chmod(0o700)
+        verbs("cp", *door, "-r", ":/inherits/.", shared / "ours")
+        check(modes_of(shared / "ours")["."] == "0o700", f"{door}: a folder that was there has another mode")
+
+
 def owners(scratch, verbs):
     """--owner and --map-owner mean the same whichever way a copy goes."""
     other = Verbs(scratch, scratch.image("owned", "16M", "-t", "ext4"))
@@ -464,6 +493,7 @@ def test(scratch):
     permissions_arrive(scratch, verbs)
     told_when_closed(scratch, verbs)
     on_a_terminal(scratch, verbs)
+    below_set_group_folders(scratch, verbs)
     owners(scratch, verbs)
     places_are_named(scratch, verbs)
     mounting.clean(verbs.image)
