@@ -10,6 +10,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import queue
 import re
 import subprocess
 import sys
@@ -20,13 +21,20 @@ SHIPPED = {"random": 20000 if LONG else 1400, "pct": 22000 if LONG else 700}
 DESIGNS = pathlib.Path(__file__).parents[1] / "designs"
 REGRESSIONS = pathlib.Path(__file__).with_name("regressions.txt")
 
+# Each explorer stays on one processor. Left to themselves, two may choose the same one and leave the other idle.
+PROCESSORS = queue.SimpleQueue()
+
 
 class Outcome:
     """What one run of the explorer said."""
 
     def __init__(self, explorer, *arguments):
-        done = subprocess.run([explorer, *map(str, arguments)], capture_output=True, text=True, check=False,
-                              timeout=3600)
+        processor = PROCESSORS.get()
+        try:
+            done = subprocess.run(["taskset", "-c", processor, explorer, *map(str, arguments)], capture_output=True,
+                                  text=True, check=False, timeout=3600)
+        finally:
+            PROCESSORS.put(processor)
         self.status, self.text = done.returncode, done.stdout + done.stderr
         last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
         end = re.fullmatch(r"(\S+) (\S+): (\d+) schedules, (\d+) failures", last)
@@ -240,29 +248,42 @@ def explore_all(explorer, designs, workers):
     return rows
 
 
-def write(explorer, designs, path, some):
+def write(explorer, designs, path, some, workers):
     if some - {scenario for scenario, _, _ in designs}:
         raise SystemExit(f"there is no such scenario: {some}")
-    rows = explore_all(explorer, [d for d in designs if not some or d[0] in some], os.cpu_count())
+    rows = explore_all(explorer, [d for d in designs if not some or d[0] in some], workers)
     write_tables(path, tables(*rows), some)
+
+
+def processors(part, rest):
+    """Where explorers run side by side: the whole machine for who asks for more; else a test is one of two at a time."""
+    own = sorted(map(str, os.sched_getaffinity(0)))
+    if LONG or part == "--write":
+        return own
+    if part == "shipped":
+        return [own[(int(rest[0].split("/")[0]) - 1) % len(own)]]
+    return [",".join(own)]
 
 
 def main():
     explorer, part, *rest = sys.argv[1:]
     designs = designs_of(explorer)
-    # Each part is a test beside which the suite runs others; who asks for more wants the whole machine.
-    workers = os.cpu_count() if LONG else 1
+    places = processors(part, rest)
+    for place in places:
+        PROCESSORS.put(place)
+    # The threads of a schedule hand over so often that whoever runs beside them would starve.
+    os.nice(5)
     if part == "--write":
-        write(explorer, designs, rest[0], set(rest[1:]))
+        write(explorer, designs, rest[0], set(rest[1:]), len(places))
     elif part == "shipped":
         number, parts = map(int, rest[0].split("/"))
-        explore_all(explorer, [d for d in designs if not d[2]][number - 1::parts], workers)
+        explore_all(explorer, [d for d in designs if not d[2]][number - 1::parts], len(places))
     elif part == "designs":
         check_products(rest)
         check_designs(designs)
         check_regressions(explorer)
         check_tool(explorer, next(d for d in designs if d[2]))
-        explore_all(explorer, [d for d in designs if d[2]], workers)
+        explore_all(explorer, [d for d in designs if d[2]], len(places))
     else:
         raise SystemExit(__doc__)
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from . import build, fuzzing, packages, results
+from . import build, fuzzing, host, packages, results
 from .host import BUILD, GiveUp, say
 
 MINUTES = 80  # for all, the build as well: what is stopped from outside has no last line
@@ -42,7 +42,9 @@ def run_ctest(preset, selection, minutes):
     say(f"Testing {preset}: {len(expected)} programs and scripts")
     # ctest stops by itself and still writes its report; the harder end below is for the case that it does not.
     stop = (datetime.datetime.now() + datetime.timedelta(minutes=minutes)).strftime("%H:%M:%S")
-    command = ["ctest", "--output-on-failure", "--output-junit", str(junit), "-j2", "--stop-time", stop, *selection]
+    # Many tests wait for a while (for timers, kills, other processes): one more than there are processors.
+    command = ["ctest", "--output-on-failure", "--output-junit", str(junit), f"-j{host.jobs() + 1}", "--stop-time", stop,
+               *selection]
     process = subprocess.Popen(command, cwd=folder, env=SANITIZER_OPTIONS | os.environ, start_new_session=True)
     try:
         process.wait(timeout=minutes * 60 + 60)
