@@ -104,7 +104,8 @@ int run_line(std::vector<std::string> arguments) {
         return impossible;
     }
     protect_changes(arguments);
-    look_at_words(arguments);
+    // A mount whose server does not answer is not looked at before that can be said.
+    if (verb != "umount") look_at_words(arguments);
     std::reverse(arguments.begin(), arguments.end());
     try {
         app.parse(arguments);

@@ -14,10 +14,13 @@
 
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <thread>
 
 namespace uext4::fuse {
@@ -57,6 +60,35 @@ bool process_ends(int handle, Clock::time_point limit) {
     }
 }
 
+// Says after a while what the kernel waits for: it writes what it holds to the server, and may wait for a server that
+// is gone but cannot end (docs/MOUNT.md).
+class Patience {
+public:
+    explicit Patience(std::string directory)
+        : teller_([this, directory = std::move(directory)] {
+              std::unique_lock guard(lock_);
+              if (done_.wait_for(guard, silent_wait, [this] { return over_; })) return;
+              fmt::print(stderr,
+                         "uext4 umount: {}: the server takes what the kernel still holds, or does not answer; waiting "
+                         "(where it was killed, umount -f {} as root ends the mount)\n",
+                         directory, directory);
+          }) {}
+    ~Patience() {
+        {
+            const std::lock_guard guard(lock_);
+            over_ = true;
+        }
+        done_.notify_all();
+        teller_.join();
+    }
+
+private:
+    std::mutex lock_;
+    std::condition_variable done_;
+    bool over_ = false;
+    std::thread teller_;
+};
+
 // The file behind a mount's source: a partition's number is not part of its name.
 int open_source(const std::string& source) {
     int fd = open(source.c_str(), O_RDONLY | O_CLOEXEC);
@@ -80,6 +112,8 @@ bool lock_is_released(int fd, Clock::time_point limit) {
 }  // namespace
 
 int run_umount(const std::string& directory, UmountRequest request) {
+    std::optional<Patience> patience;
+    if (!request.lazy && !request.force) patience.emplace(directory);
     const std::unique_ptr<char, decltype(&std::free)> real(realpath(directory.c_str(), nullptr), &std::free);
     // A mount whose server died cannot be walked into, but it still has its name.
     if (!real && errno != ENOTCONN && errno != EACCES)
@@ -100,6 +134,7 @@ int run_umount(const std::string& directory, UmountRequest request) {
         gone = run_fusermount(path, request.lazy) == 0;
         error = 0;  // it has said what is wrong
     }
+    patience.reset();
     bool released = true;
     if (gone && !request.lazy && !request.force) {
         const auto released_by = [&](Clock::time_point limit) {

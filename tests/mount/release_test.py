@@ -5,6 +5,8 @@ Usage: release_test.py PROGRAM
 """
 
 import os
+import select
+import signal
 import subprocess
 
 import mounting
@@ -89,12 +91,33 @@ def also_elsewhere(scratch, image):
     mounting.clean(image)
 
 
+def does_not_answer(scratch, image):
+    """Whoever unmounts is told, once, that the server does not answer; once it does, all is as ever."""
+    directory = scratch.mount(image)
+    (directory / "late").write_bytes(os.urandom(3 << 20))
+    server = scratch.servers[directory]
+    os.kill(server, signal.SIGSTOP)
+    with subprocess.Popen([scratch.program, "umount", directory], stderr=subprocess.PIPE, text=True) as waiting:
+        try:
+            ready = select.select([waiting.stderr], [], [], 60)[0]
+            said = waiting.stderr.readline() if ready else ""
+            check("does not answer" in said and f"umount -f {directory}" in said, f"umount says: {said}")
+            check(waiting.poll() is None, "umount does not wait")
+        finally:
+            os.kill(server, signal.SIGCONT)
+            rest = waiting.communicate(timeout=60)[1]
+    check(waiting.returncode == 0 and not rest, f"umount ends with {waiting.returncode}: {rest}")
+    del scratch.servers[directory]
+    mounting.clean(image)
+
+
 def test(scratch):
     image = scratch.image("image", "64M")
     umount_and_open(scratch, image)
     umount_and_judge(scratch, image)
     stays_refused(scratch, image)
     also_elsewhere(scratch, image)
+    does_not_answer(scratch, image)
     behind_a_loop_device(scratch, image)
 
 
