@@ -1,4 +1,5 @@
-// Bytes by offset in 4 KiB pages that exist once written; copies share pages until one of them writes.
+// Bytes by offset in 4 KiB pages that exist once written. Copies share pages, and the chunks that pages are kept in,
+// until one of them writes: a copy costs an entry for each 256 KiB, and a write the chunk and the page that it changes.
 #pragma once
 
 #include "base/bytes.h"
@@ -44,16 +45,24 @@ public:
     void for_each(const std::function<void(std::uint64_t, const Page&)>& visit) const;
 
 private:
+    static constexpr std::uint64_t chunk_pages = 64;
+    struct Chunk {
+        std::array<std::shared_ptr<Page>, chunk_pages> pages;
+        std::uint64_t shared = 0;  // a bit for each page that another chunk may have too: replace it before writing
+    };
     struct Entry {
-        std::shared_ptr<Page> page;
-        mutable bool shared = false;  // a copy of this object may have it too: replace it before writing
+        std::shared_ptr<Chunk> chunk;
+        mutable bool shared = false;  // a copy of this object may have the chunk too: nothing in it changes any more
     };
 
+    const Page* find(std::uint64_t index) const UEXT4_REQUIRES_SHARED(lock_);
+    static Chunk& writable_chunk(Entry& entry);
     // Whole new pages are left for the caller to fill.
     Page& writable_page(std::uint64_t index, bool whole) UEXT4_REQUIRES(lock_);
+    void erase_pages(std::uint64_t first, std::uint64_t end) UEXT4_REQUIRES(lock_);
 
     mutable SharedMutex lock_{Rank::Leaf, "SparsePages::lock"};
-    std::unordered_map<std::uint64_t, Entry> pages_ UEXT4_GUARDED_BY(lock_);
+    std::unordered_map<std::uint64_t, Entry> chunks_ UEXT4_GUARDED_BY(lock_);
 };
 
 template <class Fill>
@@ -68,7 +77,7 @@ auto SparsePages::write_filled(std::uint64_t offset, ConstBytes in, Fill&& fill)
             auto page = std::make_shared<Page>();
             if (auto filled = fill(index, *page); !filled) return filled;
             WriteLock guard(lock_);
-            pages_.try_emplace(index, Entry{std::move(page)});
+            if (!find(index)) writable_chunk(chunks_[index / chunk_pages]).pages[index % chunk_pages] = std::move(page);
         }
         write(offset, part);
         offset += part.size();
