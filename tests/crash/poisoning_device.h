@@ -3,13 +3,12 @@
 #pragma once
 
 #include "device/block_device.h"
+#include "tests/crash/poisoned_file.h"
 
 #include <memory>
 #include <string>
 
 namespace uext4::crash {
-
-inline constexpr char poison = '\xdb';
 
 class PoisoningDevice final : public BlockDevice {
 public:

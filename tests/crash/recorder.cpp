@@ -86,12 +86,7 @@ const char* between_name(Between between) {
 }
 
 Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std::string& scratch) {
-    {
-        std::ofstream file(scratch, std::ios::binary | std::ios::trunc);
-        const std::string block(1 << 20, poison);
-        for (int i = 0; i < std::atoi(format.size); ++i) file << block;
-        if (!file) return fail(EIO, "{}: cannot be written", scratch);
-    }
+    if (!make_poisoned_file(scratch, format.size)) return fail(EIO, "{}: cannot be written", scratch);
     constexpr const char* uuid = "a17e0000-5eed-4bad-9cab-1e0f5a3e5c01";
     const std::string command = fmt::format(
         "E2FSPROGS_FAKE_TIME={} mke2fs -q -F -t ext4 -N 256 -m 0 -U {} -E "

@@ -2,6 +2,7 @@
 
 #include "check/check.h"
 #include "sync/thread.h"
+#include "tests/crash/poisoned_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -244,9 +245,9 @@ std::shared_ptr<MemoryDevice> make_template(const Scenario& scenario) {
         scenario.format);
     // The size stands last, behind the file.
     const auto space = command.rfind(' ');
-    const std::string full =
-        fmt::format("{} {} {} >/dev/null", command.substr(0, space), path, command.substr(space + 1));
-    const int status = std::system(full.c_str());
+    const std::string size = command.substr(space + 1);
+    const std::string full = fmt::format("{} {} {} >/dev/null", command.substr(0, space), path, size);
+    const int status = crash::make_poisoned_file(path, size) ? std::system(full.c_str()) : -1;
     auto image = status == 0 ? MemoryDevice::load(path) : fail(EIO, "mke2fs failed");
     ::unlink(path.c_str());
     if (!image) {

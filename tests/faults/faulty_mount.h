@@ -5,6 +5,7 @@
 #include "device/faulty_device.h"
 #include "device/memory_device.h"
 #include "device/recording_device.h"
+#include "tests/crash/poisoned_file.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -21,8 +22,9 @@ inline const Credentials root = Credentials::root();
 
 inline std::shared_ptr<MemoryDevice> fresh_image(const std::string& format) {
     const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
+    EXPECT_TRUE(crash::make_poisoned_file(path, "24M"));
     const std::string make =
-        fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0 {} {} 24M >/dev/null 2>&1", format, path);
+        fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,nodiscard {} {} 24M >/dev/null 2>&1", format, path);
     EXPECT_EQ(std::system(make.c_str()), 0) << make;
     auto image = MemoryDevice::load(path);
     ::unlink(path.c_str());

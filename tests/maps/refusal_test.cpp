@@ -239,24 +239,29 @@ TEST_F(Refusal, AStoreBehindACallThatWasRefusedIsSigbus) {
     unmount();
 }
 
+// Pages that were stored to before are no exception, whether they have been written back since or not.
 TEST_F(Refusal, AnImmutableFileRefusesTheNextStore) {
     make("-t ext4 -b 4096");
     NEED_MAPS();
-    uext4_file* file = open("/f");
-    write(file, std::string(2 * page, 'a'));
-    char* memory = map(file, 2 * page);
-    memory[0] = 'b';
-    ASSERT_EQ(uext4_fsync(file), 0);
-    unsigned int flags = 0;
-    ASSERT_EQ(uext4_getflags(fs, "/f", &flags), 0);
-    ASSERT_EQ(uext4_setflags(fs, "/f", flags | FS_IMMUTABLE_FL), 0) << uext4_strerror();
-    EXPECT_TRUE(refused([&] { memory[0] = 'c'; }));
-    EXPECT_EQ(memory[0], 'b');
-    ASSERT_EQ(uext4_setflags(fs, "/f", flags), 0);
-    memory[0] = 'd';
-    EXPECT_EQ(read(file, 1), "d");
-    EXPECT_EQ(uext4_unmap(memory, 2 * page), 0);
-    uext4_close(file);
+    for (const bool synced : {true, false}) {
+        SCOPED_TRACE(synced);
+        const char* path = synced ? "/synced" : "/f";
+        uext4_file* file = open(path);
+        write(file, std::string(2 * page, 'a'));
+        char* memory = map(file, 2 * page);
+        memory[0] = 'b';
+        if (synced) ASSERT_EQ(uext4_fsync(file), 0);
+        unsigned int flags = 0;
+        ASSERT_EQ(uext4_getflags(fs, path, &flags), 0);
+        ASSERT_EQ(uext4_setflags(fs, path, flags | FS_IMMUTABLE_FL), 0) << uext4_strerror();
+        EXPECT_TRUE(refused([&] { memory[0] = 'c'; }));
+        EXPECT_EQ(memory[0], 'b');
+        ASSERT_EQ(uext4_setflags(fs, path, flags), 0);
+        memory[0] = 'd';
+        EXPECT_EQ(read(file, 1), "d");
+        EXPECT_EQ(uext4_unmap(memory, 2 * page), 0);
+        uext4_close(file);
+    }
     unmount();
 }
 

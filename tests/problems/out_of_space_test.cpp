@@ -433,6 +433,57 @@ TEST_P(Full, WritesIntoAllocatedSpace) {
     }
 }
 
+// The same in a range that was zeroed just now: a power cut leaves what was there before or zeros, and in data=journal
+// all of it as before until the zeroing is durable.
+TEST_P(Full, WritesIntoARangeThatWasZeroedJustNow) {
+    if (!format().extents) return;
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    constexpr std::uint64_t pages = 200;
+    const std::string before = pattern(pages * page, 3), zeros(page, 0);
+    std::size_t synced = 0;
+    {
+        auto file = open("/f");
+        write(*file, before);
+        ok(fs->sync());
+        fill_until(0);
+        auto fill = open("/fill");
+        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5))); at += page) {
+        }
+        ok(fs->sync());
+        synced = recorder->log_size();
+        no_space_or_done(file->fallocate(FALLOC_FL_ZERO_RANGE, 0, pages * page), "zero range");
+        for (std::uint64_t i = 1; i < pages; i += 2)
+            no_space_or_done(file->write(i * page, bytes_of(pattern(page, static_cast<unsigned>(i)))), "write");
+        no_space_or_done(file->sync(false), "fsync");
+    }
+    const std::vector<RecordedWrite> log = recorder->log();
+    const std::shared_ptr<MemoryDevice> so_far = initial->clone();
+    for (std::size_t count = 0; count < log.size(); ++count) {
+        ok(RecordingDevice::apply(log[count], *so_far));
+        if (count < synced || log[count].data.empty() || (!journaled() && count % 8 != 0)) continue;
+        SCOPED_TRACE(fmt::format("{} of {} requests", count + 1, log.size()));
+        auto recovered = FileSystem::mount_device(std::shared_ptr<BlockDevice>(so_far->clone()), {});
+        ASSERT_TRUE(recovered) << recovered.error().what;
+        auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
+        ok(again);
+        const std::string now = read(**again, pages * page + 1);
+        ASSERT_EQ(now.size(), before.size());
+        // Pages that nobody has written to behind the zeroing.
+        std::size_t old = 0, zero = 0;
+        for (std::uint64_t i = 0; i < pages; i += 2) {
+            const std::string_view is = std::string_view(now).substr(i * page, page);
+            old += is == std::string_view(before).substr(i * page, page);
+            zero += is == zeros;
+        }
+        EXPECT_EQ(old + zero, pages / 2);
+        EXPECT_TRUE(!journaled() || old == 0 || zero == 0) << old << " as before, " << zero << " zeroed";
+        again->reset();
+        ok((*recovered)->unmount());
+        if (HasFailure()) break;
+    }
+    settle();
+}
+
 // fallocate behind the end, and a cut to the size that the file has.
 TEST_P(Full, ACutToTheSameSizeGivesBackWhatIsBehindIt) {
     if (!format().extents) return;

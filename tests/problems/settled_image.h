@@ -1,10 +1,11 @@
 // For tests: a file system whose writes are recorded, with real maps, that must end settled: no promise and no grant is
-// left, statfs says what the bitmaps say, e2fsck finds nothing.
+// left, statfs says what the bitmaps say, e2fsck finds nothing. Free blocks hold 0xdb to begin with.
 #pragma once
 
 #include "api/file_system.h"
 #include "device/memory_device.h"
 #include "device/recording_device.h"
+#include "tests/crash/poisoned_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -75,8 +76,9 @@ protected:
     void make(const std::string& mke2fs, const std::string& options = "", const char* size = "32M") {
         scratch_ = fmt::format("/dev/shm/uext4-problems-{}", ::getpid());
         ::unlink(scratch_.c_str());
+        ASSERT_TRUE(crash::make_poisoned_file(scratch_, size));
         const std::string command =
-            fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0 {} {} {}", mke2fs, scratch_, size);
+            fmt::format("mke2fs -q -F -t ext4 -E lazy_itable_init=0,nodiscard {} {} {}", mke2fs, scratch_, size);
         ASSERT_EQ(say(command).status, 0) << command;
         auto image = MemoryDevice::load(scratch_);
         ::unlink(scratch_.c_str());
