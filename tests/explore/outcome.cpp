@@ -70,9 +70,18 @@ std::span<char> put(std::span<char> out, unsigned number) {
 }
 
 void Shared::set_text(std::string_view message) {
-    const std::size_t n = std::min(message.size(), text.size() - 1);
-    std::memcpy(text.data(), message.data(), n);
-    text[n] = 0;
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::span<char> left = std::span(text).first(text.size() - 1);
+    for (const char c : message) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (c == '\n' || (byte >= ' ' && byte < 0x7f)) {
+            left = put(left, std::string_view(&c, 1));
+            continue;
+        }
+        const char code[] = {'\\', 'x', digits[byte >> 4], digits[byte & 15]};
+        left = put(left, std::string_view(code, sizeof code));
+    }
+    text[text.size() - 1 - left.size()] = 0;
 }
 
 }  // namespace uext4::explore

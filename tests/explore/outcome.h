@@ -90,6 +90,7 @@ struct Shared {
     std::array<std::array<char, 80>, max_names> names;
     std::array<std::array<char, 24>, 64> threads;
 
+    // Bytes of a file that a message quotes and that are no text are written as \xNN.
     void set_text(std::string_view message);
     Schedule schedule() const { return {deviations.begin(), deviations.begin() + deviation_count}; }
 };

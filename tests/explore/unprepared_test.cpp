@@ -1,4 +1,5 @@
 // A scenario whose image cannot be made as it wants says so, and does not end whoever explores others as well.
+#include "tests/explore/outcome.h"
 #include "tests/explore/scenario.h"
 
 #include <gtest/gtest.h>
@@ -30,6 +31,14 @@ TEST(Unprepared, IsTold) {
                   kept = std::move(*w.fs().volume().fs().allocator.claim(3, true));
               }),
               "a promise of space is left");
+}
+
+TEST(Told, BytesThatAreNoTextAreWrittenAsNumbers) {
+    const auto shared = std::make_unique<Shared>();
+    shared->set_text("bytes \xdb\x01z,\nthen");
+    EXPECT_STREQ(shared->text.data(), "bytes \\xdb\\x01z,\nthen");
+    shared->set_text(std::string(shared->text.size(), 'a'));
+    EXPECT_EQ(std::string_view(shared->text.data()).size(), shared->text.size() - 1);
 }
 
 }  // namespace
