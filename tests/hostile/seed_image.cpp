@@ -25,9 +25,12 @@ const Credentials root = Credentials::root();
 struct Recipe {
     std::string_view name, features;
 };
+constexpr std::string_view of_checksums =
+    "-t ext4 -I 256 -g 2048 -O metadata_csum,64bit,orphan_file,ea_inode,large_dir,^resize_inode";
+constexpr std::string_view of_bare = "-t ext4 -I 256 -g 2048 -O ^metadata_csum,uninit_bg,64bit,ea_inode,^resize_inode";
 constexpr std::array<Recipe, seed_kind_count> recipes{{
-    {"checksums", "-t ext4 -I 256 -g 2048 -O metadata_csum,64bit,orphan_file,ea_inode,large_dir,^resize_inode"},
-    {"bare", "-t ext4 -I 256 -g 2048 -O ^metadata_csum,uninit_bg,64bit,ea_inode,^resize_inode"},
+    {"checksums", of_checksums},
+    {"bare", of_bare},
     {"inline_data", "-t ext4 -I 256 -g 4096 -O metadata_csum,inline_data"},
     {"indirect", "-t ext3 -I 128 -g 4096"},
     {"bigalloc", "-t ext4 -I 256 -O metadata_csum,bigalloc -C 4096"},
@@ -38,8 +41,8 @@ constexpr std::array<Recipe, seed_kind_count> recipes{{
     {"dirty_v2", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit,orphan_file"},
     {"dirty_v1", "-t ext4 -I 256 -g 4096 -O ^metadata_csum,uninit_bg,^64bit"},
     {"ciphered", "-t ext4 -I 256 -g 4096 -O metadata_csum,64bit"},
-    {"few_names", "-t ext4 -I 256 -g 2048 -O metadata_csum,64bit,orphan_file,ea_inode,large_dir,^resize_inode"},
-    {"few_names_bare", "-t ext4 -I 256 -g 2048 -O ^metadata_csum,uninit_bg,64bit,ea_inode,^resize_inode"},
+    {"few_names", of_checksums},
+    {"few_names_bare", of_bare},
 }};
 
 // Whoever visits an image looks up each name, twice or more: most of the time, where there are many.

@@ -1,6 +1,6 @@
 // Problem I and more: 0 to 64 free blocks, and everything that may want one. What was acknowledged is there, what is
 // refused is refused with ENOSPC (SIGBUS in a map, for that store alone), and what needs no space goes on.
-#include "settled_image.h"
+#include "full_image.h"
 
 #include <algorithm>
 #include <map>
@@ -10,52 +10,8 @@
 namespace uext4::problems {
 namespace {
 
-struct Format {
-    const char* name;
-    const char* mke2fs;
-    std::uint64_t block;
-    bool extents, shifts;  // collapse and insert are possible
-};
-
-class Full : public SettledImage, public testing::WithParamInterface<std::tuple<Format, const char*, bool>> {
+class Full : public FullImage {
 protected:
-    Format format() const { return std::get<0>(GetParam()); }
-    std::string mode() const { return std::get<1>(GetParam()); }
-    bool journaled() const { return mode().ends_with("journal"); }
-    bool privileged() const { return std::get<2>(GetParam()); }
-    const Credentials& who() const { return privileged() ? root : user; }
-
-    // What an fsync has acknowledged: -1 where anything may be.
-    struct File {
-        std::vector<int> bytes;
-    };
-    void unknown(const std::string& path, std::uint64_t at, std::uint64_t size) { note(path, at, size, nullptr); }
-    void note(const std::string& path, std::uint64_t at, std::uint64_t size, const char* bytes) {
-        auto& known = files[path].bytes;
-        if (known.size() < at + size) known.resize(at + size, -1);
-        for (std::uint64_t i = 0; i < size; ++i) known[at + i] = bytes ? static_cast<unsigned char>(bytes[i]) : -1;
-    }
-
-    static int code(const auto& result) { return result ? 0 : result.error().code; }
-    void no_space_or_done(const auto& result, const char* what) {
-        if (!result) {
-            EXPECT_EQ(result.error().code, ENOSPC) << what << ": " << result.error().what;
-        }
-    }
-    // A write, acknowledged by fsync. Bytes written.
-    std::size_t write_and_sync(const std::string& path, std::uint64_t at, std::size_t size, int flags = 0) {
-        auto file = open(path, O_RDWR | flags, who());
-        if (!file) return 0;
-        const std::string bytes = pattern(size, ++seed);
-        Aligned memory(bytes);
-        unknown(path, at, size);
-        auto n = file->write(at, memory.bytes().first(size));
-        no_space_or_done(n, "write");
-        auto synced = file->sync(false);
-        EXPECT_TRUE(synced) << path << " " << at << ": " << synced.error().what;
-        if (n && synced) note(path, at, *n, bytes.data());
-        return n ? *n : 0;
-    }
     void check_contents(FileSystem& in, const char* when) {
         for (const auto& [path, file] : files) {
             auto opened = in.open_path(path, O_RDONLY, 0, root);
@@ -70,10 +26,6 @@ protected:
         }
     }
 
-    std::uint64_t left() {
-        const SpaceCounts counts = fs->volume().counts();
-        return privileged() ? counts.free_blocks : counts.available_blocks;
-    }
     void prepare() {
         const std::uint64_t bs = format().block;
         for (const char* path :
@@ -94,25 +46,9 @@ protected:
         ok(fs->set_attributes(**fs->resolve("/dir", root), {.mode = 0777}, root, false));
         ok(fs->sync());
     }
-    void fill_until(std::uint64_t free) {
-        const std::uint64_t bs = format().block;
-        auto fill = open("/fill");
-        std::uint64_t at = 0;
-        for (int turn = 0; turn < 200 && left() > free; ++turn) {
-            const std::uint64_t want = left() - free > 40 ? left() - free - 20 : 1;
-            const bool done = format().extents ? fill->fallocate(FALLOC_FL_KEEP_SIZE, at, want * bs, &who()).has_value()
-                                               : fill->write(at, bytes_of(pattern(want * bs, 5)), &who()).has_value();
-            if (!done) break;
-            at += (want + 2) * bs;
-            ok(fs->sync());
-        }
-    }
     void doors(std::mt19937_64& random);
     void store_everywhere();
     void names(int turn);
-
-    unsigned seed = 0;
-    std::map<std::string, File> files;
 };
 
 void Full::store_everywhere() {
@@ -348,281 +284,7 @@ TEST_P(Full, ARefusedRangeIsSeenAlike) {
     }
 }
 
-// Scattered writes into space that was allocated, within the file or behind its end, while there is none for the tree
-// that they would split: all of it gets there, by one fsync or by many, and the image is sound.
-TEST_P(Full, WritesIntoAllocatedSpace) {
-    if (!format().extents) return;
-    struct Case {
-        const char* name;
-        int mode;
-        bool backwards, one_sync, in_pieces;
-    };
-    constexpr Case cases[] = {{"within", 0, false, true, false},
-                              {"behind", FALLOC_FL_KEEP_SIZE, false, true, false},
-                              {"behind, a sync each", FALLOC_FL_KEEP_SIZE, false, false, false},
-                              {"behind, backwards, a sync each", FALLOC_FL_KEEP_SIZE, true, false, false},
-                              {"behind, in pieces", FALLOC_FL_KEEP_SIZE, false, true, true},
-                              {"behind, in pieces, a sync each", FALLOC_FL_KEEP_SIZE, false, false, true}};
-    for (const Case& c : cases) {
-        // What is cut off there is less than the clusters that a promise for a hole wants for the tree.
-        if (c.in_pieces && !format().shifts) continue;
-        SCOPED_TRACE(c.name);
-        make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
-        std::string expected = pattern(page, 1);
-        {
-            auto file = open("/f");
-            ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
-            write(*file, expected);
-            // Pieces that are no neighbours on the device: one after the other, another file between them.
-            for (std::uint64_t at = 1, between = 0; at < 200; ++between) {
-                const std::uint64_t n = c.in_pieces ? 49 : 200;
-                ok(file->fallocate(c.mode, at * page, n * page));
-                if (c.in_pieces) ok(open("/between")->fallocate(0, between * 16 * page, 16 * page));
-                at += n + (c.in_pieces ? 1 : 0);
-            }
-            ok(fs->sync());
-            fill_until(0);
-            auto fill = open("/fill");
-            for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
-                 at += page) {
-            }
-            ok(fs->sync());
-            auto mine = open("/f", O_RDWR, who());
-            for (std::uint64_t step = 0; step < 99; ++step) {
-                const std::uint64_t i = 1 + 2 * (c.backwards ? 98 - step : step);
-                if (c.in_pieces && i % 50 == 0) continue;
-                const std::string bytes = pattern(page, static_cast<unsigned>(i));
-                const auto n = mine->write(i * page, bytes_of(bytes), &who());
-                EXPECT_EQ(code(n), 0) << i;
-                EXPECT_EQ(n.value_or(0), page) << i;
-                expected.resize(std::max<std::size_t>(expected.size(), (i + 1) * page));
-                expected.replace(i * page, page, bytes);
-                if (!c.one_sync) ok(mine->sync(false));
-            }
-            ok(mine->sync(false));
-            if (c.mode == 0) expected.resize(201 * page);
-            EXPECT_TRUE(read(*mine, expected.size() + 1) == expected);
-            const std::shared_ptr<MemoryDevice> cut = durable();
-            {
-                auto recovered = FileSystem::mount_device(cut, {});
-                ASSERT_TRUE(recovered) << recovered.error().what;
-                auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-                ok(again);
-                EXPECT_TRUE(read(**again, expected.size() + 1) == expected) << "after a cut";
-                again->reset();
-                ok((*recovered)->unmount());
-            }
-            const std::string copy = fmt::format("/dev/shm/uext4-problems-{}", ::getpid());
-            ok(cut->save(copy));
-            const Said judged = say("e2fsck -fn " + copy);
-            ::unlink(copy.c_str());
-            EXPECT_EQ(judged.status, 0) << judged.text;
-        }
-        ok(fs->unmount());
-        mount(mode());
-        {
-            auto again = open("/f", O_RDONLY);
-            EXPECT_TRUE(read(*again, expected.size() + 1) == expected) << "after a new mount";
-            // The rest of what was allocated goes by a cut to the size that it has.
-            const auto blocks = [&] { return fs->attributes(again->inode())->st_blocks; };
-            auto cutter = open("/f", O_RDWR);
-            ok(cutter->truncate(expected.size()));
-            EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(expected.size(), 8192) + 8 * page);
-        }
-        settle();
-    }
-}
-
-// The same in a range that was zeroed just now: a power cut leaves what was there before or zeros, and in data=journal
-// all of it as before until the zeroing is durable.
-TEST_P(Full, WritesIntoARangeThatWasZeroedJustNow) {
-    if (!format().extents) return;
-    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
-    constexpr std::uint64_t pages = 200;
-    const std::string before = pattern(pages * page, 3), zeros(page, 0);
-    std::size_t synced = 0;
-    {
-        auto file = open("/f");
-        write(*file, before);
-        ok(fs->sync());
-        fill_until(0);
-        auto fill = open("/fill");
-        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5))); at += page) {
-        }
-        ok(fs->sync());
-        synced = recorder->log_size();
-        no_space_or_done(file->fallocate(FALLOC_FL_ZERO_RANGE, 0, pages * page), "zero range");
-        for (std::uint64_t i = 1; i < pages; i += 2)
-            no_space_or_done(file->write(i * page, bytes_of(pattern(page, static_cast<unsigned>(i)))), "write");
-        no_space_or_done(file->sync(false), "fsync");
-    }
-    const std::vector<RecordedWrite> log = recorder->log();
-    const std::shared_ptr<MemoryDevice> so_far = initial->clone();
-    for (std::size_t count = 0; count < log.size(); ++count) {
-        ok(RecordingDevice::apply(log[count], *so_far));
-        if (count < synced || log[count].data.empty() || (!journaled() && count % 8 != 0)) continue;
-        SCOPED_TRACE(fmt::format("{} of {} requests", count + 1, log.size()));
-        auto recovered = FileSystem::mount_device(std::shared_ptr<BlockDevice>(so_far->clone()), {});
-        ASSERT_TRUE(recovered) << recovered.error().what;
-        auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-        ok(again);
-        const std::string now = read(**again, pages * page + 1);
-        ASSERT_EQ(now.size(), before.size());
-        // Pages that nobody has written to behind the zeroing.
-        std::size_t old = 0, zero = 0;
-        for (std::uint64_t i = 0; i < pages; i += 2) {
-            const std::string_view is = std::string_view(now).substr(i * page, page);
-            old += is == std::string_view(before).substr(i * page, page);
-            zero += is == zeros;
-        }
-        EXPECT_EQ(old + zero, pages / 2);
-        EXPECT_TRUE(!journaled() || old == 0 || zero == 0) << old << " as before, " << zero << " zeroed";
-        again->reset();
-        ok((*recovered)->unmount());
-        if (HasFailure()) break;
-    }
-    settle();
-}
-
-// fallocate behind the end, and a cut to the size that the file has.
-TEST_P(Full, ACutToTheSameSizeGivesBackWhatIsBehindIt) {
-    if (!format().extents) return;
-    make(fmt::format("-N 256 {}", format().mke2fs), mode(), "12M");
-    for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{page}, std::uint64_t{page + 100}}) {
-        auto file = open(fmt::format("/f{}", size));
-        if (size) write(*file, pattern(size, 1));
-        ok(file->sync(false));
-        const auto blocks = [&] { return fs->attributes(file->inode())->st_blocks; };
-        const auto before = blocks();
-        ok(file->fallocate(FALLOC_FL_KEEP_SIZE, 0, 300 * page));
-        EXPECT_GT(blocks(), before);
-        ok(file->truncate(size));
-        EXPECT_LE(static_cast<std::uint64_t>(blocks()) * 512, round_up(size, 8192));
-        EXPECT_EQ(read(*file, size + 1), size ? pattern(size, 1) : "");
-    }
-    settle();
-}
-
-constexpr Format formats[] = {{"k4", "-b 4096 -J size=4", 4096, true, true},
-                              {"k1", "-b 1024 -J size=1", 1024, true, true},
-                              {"inlined", "-b 4096 -J size=4 -I 256 -O inline_data", 4096, true, true},
-                              {"indirect", "-b 1024 -J size=1 -O ^extents,^64bit", 1024, false, false},
-                              {"bigalloc", "-b 1024 -J size=1 -O bigalloc -C 8192", 1024, true, false}};
-
-// The tree's root is full, so that the split of an extent wants a block: once there is none, and once there is after a
-// commit. Nothing moves for the first try.
-TEST_P(Full, AnInsertedRangeMovesTheFileOnceOrNotAtAll) {
-    if (!format().shifts) return;
-    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
-    const std::uint64_t bs = format().block, pieces = 4, piece = 4 * bs, size = (8 * (pieces - 1) + 4) * bs;
-    for (const char* path : {"/f", "/spare"}) {
-        auto file = open(path);
-        ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
-    }
-    std::string bytes(size, '\0');
-    for (std::uint64_t k = 0; k < pieces; ++k) {
-        write_and_sync("/f", 8 * k * bs, piece);
-        for (std::uint64_t i = 8 * k * bs; i < 8 * k * bs + piece; ++i)
-            bytes[i] = static_cast<char>(files["/f"].bytes[i]);
-    }
-    write_and_sync("/spare", 0, 64 * bs);
-    fill_until(0);
-    // What is promised to directories and trees is taken as well.
-    for (int i = 0; i < 2000; ++i)
-        if (!fs->create(**fs->root(), fmt::format("d{}", i), S_IFDIR | 0777, 0, "", who(), false)) break;
-    ok(fs->sync());
-    auto file = open("/f", O_RDWR, who());
-    const auto refused = file->fallocate(FALLOC_FL_INSERT_RANGE, 2 * bs, bs, &who());
-    struct stat now{};
-    file->inode().fill_stat(now);
-    if (refused) {
-        bytes.insert(2 * bs, bs, '\0');
-    } else {
-        EXPECT_EQ(refused.error().code, ENOSPC);
-    }
-    EXPECT_EQ(static_cast<std::uint64_t>(now.st_size), bytes.size());
-    EXPECT_TRUE(read(*file, bytes.size() + bs) == bytes);
-    ok(fs->unlink(**fs->root(), "spare", root, false));
-    ok(file->fallocate(FALLOC_FL_INSERT_RANGE, 2 * bs, bs, &who()));
-    bytes.insert(2 * bs, bs, '\0');
-    file->inode().fill_stat(now);
-    EXPECT_EQ(static_cast<std::uint64_t>(now.st_size), bytes.size());
-    EXPECT_TRUE(read(*file, bytes.size() + bs) == bytes);
-    file.reset();
-    settle();
-}
-
-// A cluster stays while one of its blocks is in the file. What is cut off next to it and allocated again gets zeros
-// where there is no block to split an extent: neither an older copy in the log comes back over them, nor do they show
-// where a power cut undoes the cut.
-TEST_P(Full, BlocksCutOutOfAClusterThatStaysReadAsZerosWhenTheyAreBack) {
-    if (format().shifts || !format().extents) return;
-    const std::uint64_t bs = format().block;
-    for (const bool syncs : {true, false}) {
-        SCOPED_TRACE(syncs ? "a sync after each" : "one sync at the end");
-        make(fmt::format("-N 64 -m 0 {}", format().mke2fs), mode(), "10M");
-        const std::string old(8 * bs, 'R'), fresh(bs, 'W');
-        auto file = open("/f");
-        ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
-        write(*file, old);
-        ok(file->sync(false));
-        // Extents, so that one in three pieces makes the root too small for all.
-        for (std::uint64_t k = 1; k < 3; ++k) {
-            write(*file, fresh, 2 * k * 8 * bs);
-            ok(file->sync(false));
-        }
-        const std::uint64_t size = 4 * 8 * bs + bs;
-        fill_until(0);
-        for (int i = 0; i < 2000; ++i)
-            if (!fs->create(**fs->root(), fmt::format("d{}", i), S_IFDIR | 0777, 0, "", who(), false)) break;
-        ok(fs->sync());
-        write(*file, old);  // journaled, and not home yet
-        ok(file->sync(false));
-        const std::size_t begun = recorder->log().size();
-        ok(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, bs, 7 * bs));
-        if (syncs) ok(file->sync(false));
-        ok(file->fallocate(FALLOC_FL_KEEP_SIZE, 2 * bs, 6 * bs));
-        if (syncs) ok(file->sync(false));
-        auto written = file->write(4 * bs, bytes_of(fresh), &who());
-        no_space_or_done(written, "write");
-        std::string expected = std::string(bs, 'R') + std::string(7 * bs, '\0');
-        if (written) expected.replace(4 * bs, bs, fresh);
-        EXPECT_TRUE(read(*file, 8 * bs) == expected);
-        ok(file->sync(false));
-        EXPECT_TRUE(read(*file, 8 * bs) == expected) << "after a sync";
-        if (journaled()) {
-            // Whatever was written: the operations one by one, each whole.
-            const std::string punched = std::string(bs, 'R') + std::string(7 * bs, '\0');
-            const std::vector<RecordedWrite> log = recorder->log();
-            for (std::size_t n = begun; n <= log.size(); ++n) {
-                std::shared_ptr<MemoryDevice> cut = initial->clone();
-                for (std::size_t i = 0; i < n; ++i) ok(RecordingDevice::apply(log[i], *cut));
-                auto recovered = FileSystem::mount_device(cut, {});
-                ASSERT_TRUE(recovered) << recovered.error().what;
-                auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-                ok(again);
-                const std::string is = read(**again, 8 * bs);
-                EXPECT_TRUE(is == old || is == punched || is == expected) << n << " of " << log.size();
-                again->reset();
-                ok((*recovered)->unmount());
-            }
-        }
-        file.reset();
-        ok(fs->unmount());
-        mount(mode());
-        EXPECT_TRUE(read(*open("/f", O_RDONLY), 8 * bs) == expected) << "after a new mount";
-        EXPECT_EQ(read(*open("/f", O_RDONLY), size).size(), size);
-        settle();
-    }
-}
-
-INSTANTIATE_TEST_SUITE_P(Formats, Full,
-                         testing::Combine(testing::ValuesIn(formats), testing::Values("data=ordered", "data=journal"),
-                                          testing::Bool()),
-                         [](const auto& p) {
-                             return fmt::format("{}_{}_{}", std::get<0>(p.param).name, std::get<1>(p.param) + 5,
-                                                std::get<2>(p.param) ? "root" : "user");
-                         });
+INSTANTIATE_TEST_SUITE_P(Formats, Full, every_full_image(), name_of);
 
 }  // namespace
 }  // namespace uext4::problems
