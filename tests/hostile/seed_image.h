@@ -24,7 +24,7 @@ enum class SeedKind : std::uint8_t {
     dirty_v2,       // a log to recover, csum v2
     dirty_v1,       // the same with a sum over each transaction, in a file system without checksums
     ciphered,       // only to be read: encrypted names, directories in which case does not count
-    few_names,      // checksums and bare with an index of one level: five times as fast to look through
+    few_names,      // checksums and bare with an index of one level: faster to look through
     few_names_bare,
 };
 inline constexpr std::size_t seed_kind_count = static_cast<std::size_t>(SeedKind::few_names_bare) + 1;
