@@ -14,9 +14,10 @@ bool bit_of(ConstBytes bitmap, std::uint32_t i) {
 
 // Bits past the last one that stands for something are set.
 bool padded(ConstBytes bitmap, std::uint32_t used) {
-    for (std::uint32_t i = used; i < bitmap.size() * 8; ++i)
+    std::uint32_t i = used;
+    for (; i % 8 != 0; ++i)
         if (!bit_of(bitmap, i)) return false;
-    return true;
+    return std::ranges::all_of(bitmap.subspan(i / 8), [](std::byte eight) { return eight == std::byte{0xFF}; });
 }
 
 }  // namespace
@@ -166,10 +167,11 @@ void Checker::check_bitmaps() {
             const ConstBytes bits = std::as_const(**bitmap).data();
             if (!d->block_bitmap_ok(g_, bits)) problem(where, "block bitmap: bad checksum");
             if (!padded(bits, clusters)) problem(where, "block bitmap: padding after its last cluster is not set");
-            for (std::uint32_t at = 0; at * 8 < clusters; ++at) {
-                const unsigned last = clusters - at * 8, stands = last < 8 ? (1u << last) - 1 : 0xFFu;
-                const unsigned has = std::to_integer<unsigned>(used[at]) & stands;
-                const unsigned marked = std::to_integer<unsigned>(bits[at]) & stands;
+            for (std::uint32_t at = 0; at < clusters; at += 64) {
+                const std::uint32_t left = clusters - at;
+                const std::uint64_t stands = left < 64 ? (std::uint64_t{1} << left) - 1 : ~std::uint64_t{0};
+                const std::uint64_t has = view_as<Le64>(ConstBytes(used), at / 8).get() & stands;
+                const std::uint64_t marked = view_as<Le64>(bits, at / 8).get() & stands;
                 report_.used_clusters += static_cast<unsigned>(std::popcount(has));
                 free -= static_cast<unsigned>(std::popcount(marked));
                 leaked += static_cast<unsigned>(std::popcount(marked & ~has));

@@ -97,7 +97,11 @@ BufferRef BufferCache::find_or_add(BlockNr block, Memory&& memory) {
     auto made = std::make_unique<Buffer>();
     made->block_ = block;
     made->size_ = s.block_size;
-    made->data_ = memory ? std::move(memory) : Memory(new std::byte[s.block_size]());
+    made->data_ = std::move(memory);
+    if (!made->data_) {
+        made->data_ = Memory(new std::byte[s.block_size]);
+        std::memset(made->data_.get(), 0, s.block_size);
+    }
     made->references_.store(1);
     Buffer* raw = made.get();
     shard.order.push_back(raw);

@@ -5,6 +5,7 @@
 #include "device/faulty_device.h"
 #include "device/memory_device.h"
 #include "device/recording_device.h"
+#include "tests/crash/image_file.h"
 #include "tests/crash/poisoned_file.h"
 
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,7 +22,10 @@ namespace uext4::faults {
 
 inline const Credentials root = Credentials::root();
 
+// mke2fs makes one of each format, and the tests have copies.
 inline std::shared_ptr<MemoryDevice> fresh_image(const std::string& format) {
+    static std::map<std::string, std::shared_ptr<MemoryDevice>> made;
+    if (const auto it = made.find(format); it != made.end()) return it->second->clone();
     const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
     EXPECT_TRUE(crash::make_poisoned_file(path, "24M"));
     const std::string make =
@@ -28,7 +33,8 @@ inline std::shared_ptr<MemoryDevice> fresh_image(const std::string& format) {
     EXPECT_EQ(std::system(make.c_str()), 0) << make;
     auto image = MemoryDevice::load(path);
     ::unlink(path.c_str());
-    return image ? std::shared_ptr<MemoryDevice>(std::move(*image)) : nullptr;
+    if (!image) return nullptr;
+    return (made[format] = std::move(*image))->clone();
 }
 
 class FaultyMount {
@@ -111,14 +117,14 @@ inline int code_of(const Result<void>& result) { return result ? 0 : result.erro
 
 // e2fsck's opinion of an image as it is.
 inline void expect_clean(MemoryDevice& image, const std::string& what) {
-    const std::string path = fmt::format("/dev/shm/uext4-faults-{}", ::getpid());
-    ASSERT_TRUE(image.save(path));
+    static crash::ImageFile file(fmt::format("/dev/shm/uext4-faults-checked-{}", ::getpid()));
+    auto shown = file.show(image);
+    ASSERT_TRUE(shown) << shown.error().what;
     std::string out;
-    FILE* pipe = ::popen(("e2fsck -fn " + path + " 2>&1").c_str(), "r");
+    FILE* pipe = ::popen(("e2fsck -fn " + file.path() + " 2>&1").c_str(), "r");
     char buffer[4096];
     for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
     EXPECT_EQ(WEXITSTATUS(::pclose(pipe)), 0) << what << "\n" << out;
-    ::unlink(path.c_str());
 }
 
 // e2fsck's opinion of an image, after our recovery of a copy.
