@@ -145,6 +145,47 @@ TEST_P(FullRanges, WritesIntoARangeThatWasZeroedJustNow) {
     settle();
 }
 
+// What the log has of a block that was zeroed since does not go home any more: where the extent around a write cannot
+// be split, the zeros beside it are written in their place.
+TEST_P(FullRanges, WhatWasZeroedDoesNotComeBackFromTheLog) {
+    if (!format().extents) return;
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    constexpr std::uint64_t pages = 64;
+    std::string wanted(pages * page, 0);
+    {
+        auto file = open("/f");
+        write(*file, pattern(pages * page, 1));
+        ok(fs->sync());
+        fill_until(0);
+        auto fill = open("/fill");
+        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5))); at += page) {
+        }
+        ok(fs->sync());
+        write(*file, pattern(pages * page, 3));
+        ok(fs->sync());
+        ok(file->fallocate(FALLOC_FL_ZERO_RANGE, 0, pages * page));
+        ok(fs->sync());
+        for (std::uint64_t i = 1; i < pages; i += 2) {
+            const std::string bytes = pattern(page, static_cast<unsigned>(i));
+            write(*file, bytes, i * page);
+            wanted.replace(i * page, page, bytes);
+        }
+        ok(file->sync(false));
+        EXPECT_TRUE(read(*file, pages * page + 1) == wanted);
+        auto recovered = FileSystem::mount_device(durable(), {});
+        ASSERT_TRUE(recovered) << recovered.error().what;
+        auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
+        ok(again);
+        EXPECT_TRUE(read(**again, pages * page + 1) == wanted) << "after a cut";
+        again->reset();
+        ok((*recovered)->unmount());
+    }
+    ok(fs->unmount());
+    mount(mode());
+    EXPECT_TRUE(read(*open("/f"), pages * page + 1) == wanted) << "after a new mount";
+    settle();
+}
+
 // fallocate behind the end, and a cut to the size that the file has.
 TEST_P(FullRanges, ACutToTheSameSizeGivesBackWhatIsBehindIt) {
     if (!format().extents) return;

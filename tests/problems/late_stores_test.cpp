@@ -155,8 +155,7 @@ TEST_P(LateStores, BehindTheOldEndOfAFileThatHasGrown) {
     end();
 }
 
-// What was stored since the punch wrote the file back goes with the range, and so does the promise of its blocks. The
-// size of the file on disk had to stay before them.
+// What was stored since the punch wrote the file back goes with the range, and so does the promise of its blocks.
 TEST_P(LateStores, IntoAHoleThatIsPunched) {
     const std::string wanted = std::string(5 * page, '\0') + std::string(page, 'a');
     write(*file, wanted.substr(5 * page), 5 * page);
