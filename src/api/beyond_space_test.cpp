@@ -171,6 +171,29 @@ TEST_P(BeyondSpace, IsLostAtTheUnmountAlone) {
     EXPECT_LT(kept, 200U);
 }
 
+// The size on disk stays before what has no space. Once that is punched nothing of the file is left to write back, and
+// the next commit has the whole size.
+TEST_P(BeyondSpace, APunchLetsTheSizeGo) {
+    auto file = open("/f");
+    write(*file, 0, pattern(4 * KiB));
+    ASSERT_EQ(sync(*file), 0);
+    fill(0);
+    write(*file, 64 * KiB, pattern(16 * KiB, 2));
+    EXPECT_EQ(sync(*file), ENOSPC);
+    const auto punched = file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 64 * KiB, 16 * KiB);
+    ASSERT_TRUE(punched) << punched.error().what;
+    ASSERT_TRUE(fs_->volume().fs().journal.commit_all());
+    auto cut = FileSystem::mount_device(std::shared_ptr<BlockDevice>(memory_->clone()), {});
+    ASSERT_TRUE(cut) << cut.error().what;
+    auto left = (*cut)->open_path("/f", O_RDONLY, 0, root);
+    ASSERT_TRUE(left) << left.error().what;
+    auto expected = pattern(4 * KiB);
+    expected.resize(80 * KiB);
+    EXPECT_TRUE(read(**left, 0, 1024 * KiB) == expected) << (*left)->inode().size_hint() << " bytes";
+    left->reset();
+    EXPECT_TRUE((*cut)->unmount());
+}
+
 TEST_P(BeyondSpace, ALostEndIsNotZeros) {
     fill(0);
     auto file = open("/file");

@@ -197,7 +197,7 @@ Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) 
     }
     TRY(remove_blocks(inode, handle, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     MutexLock guard(inode.map_lock);
-    // Dropped promises may have been what held the size on disk back.
+    // What is gone may have found no space, and held the size on disk back: nobody writes it back any more.
     inode.set_disk_size(stable_size(inode));
     return inode.store(handle);
 }
