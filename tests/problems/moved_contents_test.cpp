@@ -1,0 +1,90 @@
+// What a collapse or an insertion moves keeps its bytes, wherever these are: in the cache, in the running transaction,
+// in the log and not at home. Whoever looks, at once or after a power cut, sees them in their old place or in the new.
+#include "settled_image.h"
+
+#include <utility>
+
+namespace uext4::problems {
+namespace {
+
+class MovedContents : public SettledImage,
+                      public testing::WithParamInterface<std::tuple<const char*, const char*, int>> {
+protected:
+    static constexpr std::size_t pages = 24;
+    static std::string bytes_at(const std::shared_ptr<MemoryDevice>& image) {
+        auto recovered = FileSystem::mount_device(std::shared_ptr<BlockDevice>(image->clone()), {});
+        EXPECT_TRUE(recovered);
+        auto file = (*recovered)->open_path("/f", O_RDONLY, 0, root);
+        EXPECT_TRUE(file);
+        std::string bytes = read(**file, 2 * pages * page);
+        file->reset();
+        ok((*recovered)->unmount());
+        return bytes;
+    }
+};
+
+TEST_P(MovedContents, AreSeenInTheOldPlaceOrInTheNew) {
+    make(fmt::format("{} -J size=4", std::get<0>(GetParam())));
+    ok(fs->unmount());
+    auto parsed = parse_all_options(std::get<1>(GetParam()));
+    ASSERT_TRUE(parsed);
+    parsed->background = false;  // nothing goes home but what the test sends there
+    auto mounted = FileSystem::mount_device(recorder, *parsed);
+    ASSERT_TRUE(mounted) << mounted.error().what;
+    fs = std::move(*mounted);
+
+    auto file = open("/f");
+    std::string now = pattern(pages * page, 1);
+    write(*file, now);
+    ok(fs->sync());
+    ok(fs->volume().fs().journal.checkpoint_all());
+    now = pattern(pages * page, 2);
+    write(*file, now);
+    ok(fs->sync());
+    std::string moved = now;
+    const int mode = std::get<2>(GetParam());
+    if (mode == FALLOC_FL_COLLAPSE_RANGE) moved.erase(3 * page, 2 * page);
+    else moved.insert(3 * page, 2 * page, '\0');
+    const std::size_t from = recorder->log_size();
+    ok(file->fallocate(mode, 3 * page, 2 * page));
+    EXPECT_TRUE(read(*file, 2 * pages * page) == moved) << "at once";
+    ok(file->sync(false));
+    fs->volume().fs().pages.reclaim();
+    EXPECT_TRUE(read(*file, 2 * pages * page) == moved) << "after a sync";
+
+    // Over what has moved, from a transaction that is not committed yet, and moved back.
+    const std::string fresh = pattern(page, 3);
+    write(*file, fresh, 8 * page);
+    const bool collapsed = mode == FALLOC_FL_COLLAPSE_RANGE;
+    std::string back = moved;
+    back.replace(8 * page, page, fresh);
+    if (collapsed) back.insert(3 * page, 2 * page, '\0');
+    else back.erase(3 * page, 2 * page);
+    ok(file->fallocate(collapsed ? FALLOC_FL_INSERT_RANGE : FALLOC_FL_COLLAPSE_RANGE, 3 * page, 2 * page));
+    EXPECT_TRUE(read(*file, 2 * pages * page) == back) << "moved back";
+    std::string overwritten = moved;
+    overwritten.replace(8 * page, page, fresh);
+    ok(file->sync(false));
+    EXPECT_TRUE(bytes_at(durable()) == back) << "moved back, after a sync";
+
+    const std::vector<RecordedWrite> log = recorder->log();
+    const std::shared_ptr<MemoryDevice> so_far = initial->clone();
+    for (std::size_t count = 0; count < log.size() && !HasFailure(); ++count) {
+        ok(RecordingDevice::apply(log[count], *so_far));
+        if (count < from || log[count].kind == RecordedWrite::Kind::Flush) continue;
+        const std::string seen = bytes_at(so_far);
+        EXPECT_TRUE(seen == now || seen == moved || seen == overwritten || seen == back)
+            << seen.size() << " bytes after request " << count + 1 << " of " << log.size();
+    }
+    file.reset();
+    settle();
+    EXPECT_TRUE(bytes_at(memory) == back);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, MovedContents,
+                         testing::Combine(testing::Values("-b 4096", "-b 1024"),
+                                          testing::Values("data=ordered", "data=journal"),
+                                          testing::Values(FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE)));
+
+}  // namespace
+}  // namespace uext4::problems
