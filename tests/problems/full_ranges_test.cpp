@@ -94,8 +94,58 @@ TEST_P(FullRanges, WritesIntoAllocatedSpace) {
     }
 }
 
-// The same in a range that was zeroed just now: a power cut leaves what was there before or zeros, and in data=journal
-// all of it as before until the zeroing is durable.
+// A direct write into space that was allocated, which goes on into a hole that there is no block for. Looking for one,
+// it writes back what else is dirty there, and the extent is converted as a whole: with what the write has put into it.
+TEST_P(FullRanges, ADirectWriteThatFindsNoSpaceKeepsWhatIsThere) {
+    if (!format().extents) return;
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    constexpr std::uint64_t unit = 2 * page;  // a cluster, where there are some
+    std::string expected(64 * unit, '\0');
+    const auto put = [&](std::uint64_t at, const std::string& bytes) { expected.replace(at, bytes.size(), bytes); };
+    {
+        // The root of the tree is full: three extents, and what is allocated.
+        auto file = open("/f");
+        ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
+        for (unsigned k = 0; k < 3; ++k) {
+            put(4 * k * unit, pattern(unit, k));
+            write(*file, pattern(unit, k), 4 * k * unit);
+            ok(file->sync(false));
+        }
+        ok(file->fallocate(0, 16 * unit, 16 * unit));
+        ok(file->truncate(expected.size()));
+        ok(file->sync(false));
+        fill_until(0);
+        auto fill = open("/fill");
+        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
+             at += page) {
+        }
+        ok(fs->sync());
+        auto cached = open("/f", O_RDWR, who()), direct = open("/f", O_RDWR | O_DIRECT, who());
+        const std::string other = pattern(page, 8), bytes = pattern(16 * unit, 9);
+        write(*cached, other, 16 * unit);
+        put(16 * unit, other);
+        Aligned from(bytes);
+        const auto n = direct->write(24 * unit, from.bytes());
+        ok(n);
+        if (!journaled()) {
+            EXPECT_EQ(n.value_or(0), 8 * unit) << "there is space beyond what was allocated";
+        }
+        put(24 * unit, bytes.substr(0, n.value_or(0)));
+        EXPECT_TRUE(read(*cached, expected.size() + 1) == expected);
+        ok(cached->sync(false));
+        auto recovered = FileSystem::mount_device(durable(), {});
+        ASSERT_TRUE(recovered) << recovered.error().what;
+        auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
+        ok(again);
+        EXPECT_TRUE(read(**again, expected.size() + 1) == expected) << "after a cut";
+        again->reset();
+        ok((*recovered)->unmount());
+    }
+    settle();
+}
+
+// Scattered writes in a range that was zeroed just now: a power cut leaves what was there before or zeros, and in
+// data=journal all of it as before until the zeroing is durable.
 TEST_P(FullRanges, WritesIntoARangeThatWasZeroedJustNow) {
     if (!format().extents) return;
     make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
