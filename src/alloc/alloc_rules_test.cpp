@@ -148,6 +148,44 @@ TEST(AllocRules, AvoidedBlocksAreTheLastOnes) {
     }
 }
 
+// It comes back as one that is avoided, in the same mount: when its free is durable and nobody is on his way to it,
+// whichever is later.
+TEST(AllocRules, ARefusedBlockIsHadAgain) {
+    for (const bool held_longer : {false, true}) {
+        SCOPED_TRACE(held_longer ? "held longer" : "durable later");
+        TestSpace space("-t ext4 -b 1024 -J size=1", "16M", true);
+        Allocator& a = *space.allocator;
+        const BlockRun run = publish(space, BlockNr(9000), 1);
+        space.commit();
+        const std::uint64_t free = a.counts().free_blocks, given_back = a.times_given_back();
+        std::shared_ptr<const void> held;
+        {
+            Handle handle = space.start();
+            held = must(a.free_refused(handle, run.first));
+        }
+        EXPECT_EQ(a.counts().free_blocks, free + 1) << "it counts as free";
+        if (held_longer) space.commit();
+        else held.reset();
+        EXPECT_TRUE(a.has_space_later());
+        EXPECT_FALSE(a.claim(free + 1, true)) << "and is nobody's yet";
+        if (held_longer) held.reset();
+        else space.commit();
+        ASSERT_FALSE(a.has_space_later()) << "it never comes back";
+        EXPECT_GT(a.times_given_back(), given_back);
+        EXPECT_EQ(a.counts().free_blocks, free + 1);
+        std::vector<Grant> others;
+        for (Claim most = must(a.claim(free, true)); most.clusters();) {
+            others.push_back(must(a.grant(run.first, 4000, &most, true)));
+            EXPECT_TRUE(others.back().first() > run.first ||
+                        others.back().first() + others.back().count() <= run.first);
+        }
+        // Nothing else is left.
+        const Grant last = must(a.grant(run.first, 1, nullptr, true));
+        EXPECT_EQ(last.first(), run.first);
+        EXPECT_FALSE(a.claim(1, true));
+    }
+}
+
 TEST(AllocRules, AvoidedBlocksAreASmallPartOfWhatIsFree) {
     TestSpace space("-t ext4 -b 1024");
     Allocator& a = *space.allocator;
