@@ -265,6 +265,30 @@ TEST_P(BeyondSpace, GoesWithWhatTheFileLoses) {
     EXPECT_EQ(on_image("/file"), wanted);
 }
 
+// A punch that takes a part of a block, of which there is nothing but what the cache has.
+TEST_P(BeyondSpace, GoesInPartsOfBlocks) {
+    auto file = open("/file");
+    fill(0);
+    auto wanted = pattern(600 * KiB);
+    ASSERT_NO_FATAL_FAILURE(write(*file, 0, wanted));
+    EXPECT_EQ(sync(*file), ENOSPC);
+    struct Part {
+        std::size_t at, size;
+    };
+    // Within a block, at the ends of several, and at the end of the file.
+    for (const Part part : {Part{400 * KiB + 100, 300}, Part{448 * KiB + 1000, 20 * KiB}, Part{600 * KiB - 200, 200}}) {
+        ASSERT_TRUE(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, part.at, part.size));
+        std::fill_n(wanted.begin() + static_cast<std::ptrdiff_t>(part.at), part.size, std::byte{0});
+        EXPECT_EQ(read(*file, 0, 601 * KiB), wanted) << part.size << " bytes at " << part.at;
+    }
+    EXPECT_EQ(sync(*file), ENOSPC);
+    empty();
+    EXPECT_EQ(sync(*file), 0);
+    file.reset();
+    EXPECT_TRUE(fs_->unmount());
+    EXPECT_EQ(on_image("/file"), wanted);
+}
+
 // Who may not have the blocks reserved for root does not get them later either.
 TEST_P(BeyondSpace, LeavesTheReserveAlone) {
     ASSERT_TRUE(fs_->unmount());
