@@ -134,6 +134,26 @@ TEST(LateData, FilledHoleBelowAPassDoesNotHoldBackASizeThatWasSynced) {
     fill_below_a_pass([](OpenFile& file) { EXPECT_TRUE(file.sync(false)); }, 40 * 4096);
 }
 
+// A truncate takes the bytes that the size on disk was waiting for. There is nothing left to write, and a sync stores
+// the size all the same.
+TEST(LateData, ATruncateToAHoleLeavesASizeThatASyncStores) {
+    for (const bool data_only : {false, true}) {
+        SCOPED_TRACE(data_only ? "fdatasync" : "fsync");
+        auto device = std::make_shared<HoldingDevice>(fresh_image());
+        auto fs = FileSystem::mount_device(device, {});
+        ASSERT_TRUE(fs) << fs.error().what;
+        {
+            auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+            ASSERT_TRUE(file);
+            ASSERT_TRUE((*file)->write(4 * 4096, std::vector<std::byte>(4096, std::byte{'x'})));
+            ASSERT_TRUE((*file)->truncate(3 * 4096));
+            EXPECT_TRUE((*file)->sync(data_only));
+            EXPECT_EQ(contents_after_recovery(device->snapshot()), std::string(3 * 4096, '\0'));
+        }
+        EXPECT_TRUE((*fs)->unmount());
+    }
+}
+
 TEST(LateData, TruncateUpDoesNotPublishASizeBeyondData) {
     auto device = std::make_shared<HoldingDevice>(fresh_image());
     auto fs = FileSystem::mount_device(device, {});
