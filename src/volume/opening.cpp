@@ -7,6 +7,7 @@
 #include "volume/volume_state.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 namespace uext4 {
@@ -44,6 +45,24 @@ Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& 
         return fail(EUCLEAN, "{}: superblock: bad checksum{}", device.name(),
                     options.backup_super ? "" : "; option sb= reads a backup");
     return super;
+}
+
+// What `marked` says of errors and `super` does not know. False where there is nothing.
+bool take_errors(format::SuperBlock& super, const format::SuperBlock& marked) {
+    if (!(marked.state & format::super_state::errors)) return false;
+    const bool newer = marked.error_count > super.error_count;
+    if (!newer && (super.state & format::super_state::errors)) return false;
+    super.state = static_cast<std::uint16_t>(super.state | format::super_state::errors);
+    if (!newer) return true;
+    constexpr std::size_t first = offsetof(format::SuperBlock, error_count),
+                          end = offsetof(format::SuperBlock, mount_opts);
+    std::ranges::copy(bytes_of(marked).subspan(first, end - first),
+                      std::as_writable_bytes(std::span(&super, 1)).subspan(first).begin());
+    super.first_error_time_hi = marked.first_error_time_hi;
+    super.last_error_time_hi = marked.last_error_time_hi;
+    super.first_error_errcode = marked.first_error_errcode;
+    super.last_error_errcode = marked.last_error_errcode;
+    return true;
 }
 
 }  // namespace
@@ -152,12 +171,12 @@ Result<void> Volume::State::open() {
             const std::uint64_t blocks = layers->geometry.blocks_count;
             layers.reset();
             if (wants_recovery) {
-                const bool had_errors = super.state & format::super_state::errors;
+                const format::SuperBlock marked = super;
                 recovery = TRY(recover(*device, block_size, blocks, runs));
                 super = TRY(load_super(*device, options));
                 // The log may hold an earlier superblock than the one that was marked.
-                if (had_errors && !(super.state & format::super_state::errors)) {
-                    TRY(mark_errors());
+                if (take_errors(super, marked)) {
+                    TRY(write_super([&](format::SuperBlock& s) { (void)take_errors(s, marked); }));
                     super = TRY(load_super(*device, options));
                 }
                 if (recovery.fast_commits.any()) {

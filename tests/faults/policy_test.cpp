@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <thread>
 
@@ -175,6 +176,55 @@ TEST(Policy, DamageIsMarkedBeforeACrash) {
             (void)m.fs->unmount();
             EXPECT_EQ(super_of(*m.memory).error_count, 1u) << "counted twice";
         }
+}
+
+// errors=panic marks the device, past a log that has an earlier superblock: whoever recovers keeps the mark, and what
+// it says.
+TEST(Policy, AMarkThatTheLogDoesNotKnowStays) {
+    std::shared_ptr<MemoryDevice> cut;
+    {
+        FaultyMount m(fresh_image("-b 4096 -O ^orphan_file"));
+        ASSERT_TRUE(m.mount());
+        auto file = m.open("/f");
+        // The list of orphans begins in the superblock.
+        ASSERT_TRUE(m.fs->unlink(**m.fs->root(), "f", root, false));
+        ASSERT_TRUE(m.fs->sync());
+        cut = m.durable();
+        file.reset();
+        EXPECT_TRUE(m.fs->unmount());
+    }
+    format::SuperBlock marked = super_of(*cut);
+    ASSERT_TRUE(marked.has_incompat(format::incompat::recover));
+    constexpr std::uint16_t not_in_the_log = 1000;
+    marked.mnt_count = not_in_the_log;
+    marked.state = static_cast<std::uint16_t>(marked.state | format::super_state::errors);
+    marked.error_count = 3;
+    marked.first_error_time = 1'700'000'000;
+    marked.last_error_time = 1'700'000'100;
+    marked.first_error_errcode = marked.last_error_errcode = 5;
+    std::strcpy(marked.first_error_func, "inode 12: extent tree");
+    std::strcpy(marked.last_error_func, "group 1: block bitmap");
+    format::set_super_checksum(marked);
+    ASSERT_TRUE(cut->write(format::super_offset, std::as_bytes(std::span(&marked, 1))));
+    FaultyMount m(cut);
+    ASSERT_TRUE(m.mount("errors=continue"));
+    for (const char* when : {"while it is mounted", "after the unmount"}) {
+        SCOPED_TRACE(when);
+        const format::SuperBlock now = super_of(*cut);
+        EXPECT_LT(now.mnt_count, not_in_the_log) << "the log had no superblock";
+        EXPECT_TRUE(now.state & format::super_state::errors);
+        EXPECT_EQ(now.error_count, marked.error_count);
+        EXPECT_EQ(now.first_error_time, marked.first_error_time);
+        EXPECT_EQ(now.last_error_time, marked.last_error_time);
+        EXPECT_EQ(now.first_error_errcode, marked.first_error_errcode);
+        EXPECT_EQ(now.last_error_errcode, marked.last_error_errcode);
+        EXPECT_STREQ(now.first_error_func, marked.first_error_func);
+        EXPECT_STREQ(now.last_error_func, marked.last_error_func);
+        if (m.fs) {
+            EXPECT_TRUE(m.fs->unmount());
+            m.fs.reset();
+        }
+    }
 }
 
 TEST(Policy, DamageThatAFrozenFileSystemMeetsIsMarkedByTheThaw) {
