@@ -498,7 +498,8 @@ Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept
 namespace {
 
 // A file that grew while its last folio was on its way got its size on disk held back: nothing before `swept` holds it
-// now. One that is being deleted has lost what the size speaks of already. flush_lock held.
+// now. Nor does what a truncate took before it was written: where that ends in the hole before it, no pass names
+// anything. One that is being deleted has lost what the size speaks of already. flush_lock held.
 Result<void> settle_size(Inode& inode, std::uint64_t swept) {
     auto settled = [&] {
         const bool going = inode.deleted.load() || (inode.links() == 0 && !inode.unnamed.load());
