@@ -85,8 +85,9 @@ void Checker::check_values(const std::vector<Attribute>& in_inodes, const std::s
     for (const Attribute& a : in_inodes) {
         if (!g_.has_incompat(format::incompat::ea_inode)) continue;
         ++value_references_[a.value_inode];
+        const Result<InodeRef> inode = open_value_inode(volume_.inodes(), InodeNr(a.value_inode));
         const Result<std::vector<std::byte>> value =
-            read_value_inode(volume_.inodes(), InodeNr(a.value_inode), a.value_size);
+            inode ? read_value_inode(*inode, a.value_size) : fail(inode.error());
         if (!value) {
             problem(where, "attribute '{}': {}", a.name, value.error().what);
             continue;

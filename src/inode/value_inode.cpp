@@ -11,14 +11,6 @@ namespace uext4 {
 
 namespace {
 
-Result<InodeRef> open_value(InodeTable& table, InodeNr number) {
-    InodeRef inode = TRY(table.get(number));
-    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular() || inode->is_inline() ||
-        inode->links() == 0)
-        return fail(EUCLEAN, "inode {}: holds no attribute value", number);
-    return inode;
-}
-
 // The count lives in i_ctime (upper half) and i_version (lower half).
 std::uint64_t references(const Inode& inode) {
     return std::uint64_t{inode.disk().ctime.get()} << 32 | inode.disk().version_lo.get();
@@ -49,9 +41,16 @@ Result<std::vector<std::byte>> read_value(const InodeRef& inode, std::uint32_t s
 
 }  // namespace
 
-Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr number, std::uint32_t size) {
-    const InodeRef inode = TRY(open_value(table, number));
-    return reported(inode->fs(), read_value(inode, size));
+Result<InodeRef> open_value_inode(InodeTable& table, InodeNr number) {
+    InodeRef inode = TRY(table.get(number));
+    if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular() || inode->is_inline() ||
+        inode->links() == 0)
+        return fail(EUCLEAN, "inode {}: holds no attribute value", number);
+    return inode;
+}
+
+Result<std::vector<std::byte>> read_value_inode(const InodeRef& value, std::uint32_t size) {
+    return reported(value->fs(), read_value(value, size));
 }
 
 Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value) {
@@ -106,7 +105,7 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
 }
 
 Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
-    InodeRef inode = TRY(open_value(table, number));
+    InodeRef inode = TRY(open_value_inode(table, number));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
     TRY(inode->join(handle));
     set_references(*inode, references(*inode) + 1);
@@ -114,7 +113,7 @@ Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number
 }
 
 Result<InodeRef> hold_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
-    InodeRef inode = TRY(open_value(table, number));
+    InodeRef inode = TRY(open_value_inode(table, number));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
     TRY(inode->join(handle));
     return inode;
@@ -142,7 +141,7 @@ Result<HeldValue> hold_for_drop(Handle& handle, InodeTable& table, InodeNr numbe
 }
 
 Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
-    InodeRef inode = TRY(open_value(table, number));
+    InodeRef inode = TRY(open_value_inode(table, number));
     {
         UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
         TRY(inode->join(handle));

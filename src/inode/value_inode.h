@@ -7,8 +7,11 @@
 
 namespace uext4 {
 
-// EUCLEAN when it is not such an inode, or its contents do not match the hash.
-Result<std::vector<std::byte>> read_value_inode(InodeTable& table, InodeNr number, std::uint32_t size);
+// EUCLEAN when it is not such an inode, ESTALE when it is not in use (any more).
+Result<InodeRef> open_value_inode(InodeTable& table, InodeNr number);
+// Its contents. They stay for as long as the owner's map_lock is held. EUCLEAN when they do not match the size or the
+// hash.
+Result<std::vector<std::byte>> read_value_inode(const InodeRef& value, std::uint32_t size);
 // A new one with a reference count of 1. The owner's map_lock must not be held.
 struct ValueInode {
     InodeNr number;

@@ -146,11 +146,18 @@ bool may_have_value_inodes(Inode& inode) {
     return !inode.is_symlink() || inode.is_inline() || inode.size_hint() >= sizeof inode.disk().block;
 }
 
+// An owner's map_lock comes before those of its values: one that is a value itself could wait for its own.
+Result<void> is_no_value(const Inode& inode) {
+    if (!inode.has_flag(format::inode_flag::ea_inode)) return {};
+    return fail(EUCLEAN, "inode {}: holds an attribute value, and has one itself", inode.number());
+}
+
 // The one routine that changes attributes: without `value` it removes.
 Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode) {
     if (value && value->size() > format::xattr_max_value)
         return fail(E2BIG, "attribute value of {} bytes", value->size());
     FsContext& fs = inode.fs();
+    if (fs.geometry.has_incompat(format::incompat::ea_inode)) TRY(is_no_value(inode));
     std::optional<InodeNr> former;  // where the value is that goes
     {
         MutexLock map(inode.map_lock);
@@ -195,15 +202,26 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
 
 Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view full) {
     const Name name = TRY(parse_name(full));
-    XattrToStore item;
-    {
-        MutexLock map(inode.map_lock);
-        Found found = TRY(find_item(inode, name));
-        if (!found.exists) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), full);
-        item = std::move(found.item);
+    // No lock of the caller's keeps others from replacing the value: who looks whether a file may be opened holds none.
+    // An inode that an entry names stays for as long as the owner's map_lock is held, but has to be in memory before.
+    Result<InodeRef> value{InodeRef()};
+    std::uint32_t number = 0, version = 0;
+    for (;;) {
+        {
+            MutexLock map(inode.map_lock);
+            Found found = TRY(find_item(inode, name));
+            if (!found.exists) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), full);
+            if (!found.item.value_inode) return std::move(found.item.value);
+            TRY(is_no_value(inode));
+            const bool as_before = number == found.item.value_inode && version == inode.disk().version_lo;
+            if (!value && as_before) return fail(value.error());
+            number = found.item.value_inode;
+            version = inode.disk().version_lo;  // goes on with each change
+            if (value && *value && (*value)->number().value == number && !(*value)->deleted.load())
+                return read_value_inode(*value, found.item.value_size);
+        }
+        value = open_value_inode(inode.table(), InodeNr(number));
     }
-    if (!item.value_inode) return std::move(item.value);
-    return read_value_inode(inode.table(), InodeNr(item.value_inode), item.value_size);
 }
 
 Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view full, ConstBytes value, XattrMode mode) {

@@ -96,12 +96,17 @@ std::vector<std::uint32_t> value_inodes(const std::vector<format::XattrToStore>&
     return out;
 }
 
-// Those of `all` that are (`wanted`) or are not in `others`.
-std::vector<std::uint32_t> select(const std::vector<std::uint32_t>& all, const std::vector<std::uint32_t>& others,
+// Those of `all` that are (`wanted`) or are not in `others`. An inode counts once for each entry that names it, several
+// of one block too.
+std::vector<std::uint32_t> select(const std::vector<std::uint32_t>& all, std::vector<std::uint32_t> others,
                                   bool wanted) {
     std::vector<std::uint32_t> out;
-    for (std::uint32_t n : all)
-        if ((std::ranges::find(others, n) != others.end()) == wanted) out.push_back(n);
+    for (std::uint32_t n : all) {
+        const auto other = std::ranges::find(others, n);
+        const bool found = other != others.end();
+        if (found) others.erase(other);
+        if (found == wanted) out.push_back(n);
+    }
     return out;
 }
 
@@ -168,7 +173,7 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
         return select(former, named, false);
     }
 
-    // Values in inodes count the blocks that name them: the copy counts once more before the old block can lose its
+    // Values in inodes count the entries of blocks that name them: the copy's count before the old block can lose its
     // last user to somebody else.
     const std::vector<std::uint32_t> copied = select(named, former, true);
     std::vector<InodeRef> values;
