@@ -1,6 +1,7 @@
 // A direct overwrite goes past the cache. What a client map does to the same blocks while its data is on the way to the
 // device takes nothing of it away.
 #include "api/file_system.h"
+#include "device/forwarding_device.h"
 #include "device/memory_device.h"
 #include "file/file_io.h"
 #include "mmap/simulated_maps.h"
@@ -25,27 +26,22 @@ namespace {
 constexpr std::size_t block = 4096;
 
 // Calls others, once, around the next write to one place.
-class OvertakenDevice final : public BlockDevice {
+class OvertakenDevice final : public ForwardingDevice {
 public:
-    explicit OvertakenDevice(std::shared_ptr<MemoryDevice> base) : base_(std::move(base)) {}
-    std::uint64_t size() const override { return base_->size(); }
-    Result<void> read(std::uint64_t offset, Bytes out) override { return base_->read(offset, out); }
+    explicit OvertakenDevice(std::shared_ptr<BlockDevice> base) : ForwardingDevice(std::move(base)) {}
     Result<void> write(std::uint64_t offset, ConstBytes in) override {
-        if (offset != place || !before) return base_->write(offset, in);
+        if (offset != place || !before) return ForwardingDevice::write(offset, in);
         std::exchange(before, nullptr)();
-        Result<void> written = base_->write(offset, in);
+        Result<void> written = ForwardingDevice::write(offset, in);
         std::exchange(behind, nullptr)();
         return written;
     }
-    Result<void> flush() override { return base_->flush(); }
-    bool read_only() const override { return false; }
-    std::string name() const override { return base_->name(); }
+    Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override {
+        return BlockDevice::writev(offset, parts);  // each by write()
+    }
 
     std::uint64_t place = 0;
     std::function<void()> before, behind;
-
-private:
-    std::shared_ptr<MemoryDevice> base_;
 };
 
 std::shared_ptr<MemoryDevice> fresh_image() {

@@ -99,6 +99,7 @@ BufferRef BufferCache::find_or_add(BlockNr block, Memory&& memory) {
     made->size_ = s.block_size;
     made->data_ = std::move(memory);
     if (!made->data_) {
+        // Not by `new std::byte[]()`: unoptimised, that is a loop over the bytes.
         made->data_ = Memory(new std::byte[s.block_size]);
         std::memset(made->data_.get(), 0, s.block_size);
     }

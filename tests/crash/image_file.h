@@ -19,18 +19,22 @@ namespace uext4::crash {
 class ImageFile {
 public:
     explicit ImageFile(std::string path) : path_(std::move(path)) {}
-    ~ImageFile() {
-        if (fd_ >= 0) {
-            ::close(fd_);
-            ::unlink(path_.c_str());
-        }
-    }
+    ~ImageFile() { forget(); }
     ImageFile(const ImageFile&) = delete;
     ImageFile& operator=(const ImageFile&) = delete;
 
     const std::string& path() const { return path_; }
 
     Result<void> show(const MemoryDevice& image) {
+        Result<void> shown = write(image);
+        if (!shown) forget();  // it is neither image now
+        return shown;
+    }
+
+private:
+    using Pages = std::vector<std::pair<std::uint64_t, const SparsePages::Page*>>;  // ascending
+
+    Result<void> write(const MemoryDevice& image) {
         if (fd_ < 0) fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         if (fd_ < 0) return fail(errno, "{}: {}", path_, std::strerror(errno));
         // A page that both images have is at one address: the copy kept here makes who writes take another.
@@ -56,15 +60,19 @@ public:
         return fail(errno, "{}: {}", path_, std::strerror(errno));
     }
 
-private:
-    using Pages = std::vector<std::pair<std::uint64_t, const SparsePages::Page*>>;  // ascending
-
     Result<void> put(std::uint64_t index, const SparsePages::Page& page) {
         const std::uint64_t start = index * page.size();
         const ssize_t done = ::pwrite(fd_, page.data(), page.size(), static_cast<off_t>(start));
         if (done == static_cast<ssize_t>(page.size())) return {};
         return fail(done < 0 ? errno : EIO, "{}: write at {}: {}", path_, start,
                     done < 0 ? std::strerror(errno) : "short");
+    }
+
+    void forget() {
+        if (fd_ < 0) return;
+        ::close(std::exchange(fd_, -1));
+        ::unlink(path_.c_str());
+        pages_.clear();
     }
 
     std::string path_;

@@ -54,6 +54,14 @@ protected:
         }
     }
 
+    // To the last one, that of a tree too: single blocks, far from each other.
+    void fill_the_rest(const Credentials& by) {
+        auto fill = open("/fill");
+        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &by); at += page) {
+        }
+        ok(fs->sync());
+    }
+
     // What an fsync has acknowledged: -1 where anything may be.
     struct File {
         std::vector<int> bytes;

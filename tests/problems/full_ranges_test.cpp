@@ -43,11 +43,7 @@ TEST_P(FullRanges, WritesIntoAllocatedSpace) {
             }
             ok(fs->sync());
             fill_until(0);
-            auto fill = open("/fill");
-            for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
-                 at += page) {
-            }
-            ok(fs->sync());
+            fill_the_rest(who());
             auto mine = open("/f", O_RDWR, who());
             for (std::uint64_t step = 0; step < 99; ++step) {
                 const std::uint64_t i = 1 + 2 * (c.backwards ? 98 - step : step);
@@ -64,15 +60,7 @@ TEST_P(FullRanges, WritesIntoAllocatedSpace) {
             if (c.mode == 0) expected.resize(201 * page);
             EXPECT_TRUE(read(*mine, expected.size() + 1) == expected);
             const std::shared_ptr<MemoryDevice> cut = durable();
-            {
-                auto recovered = FileSystem::mount_device(cut, {});
-                ASSERT_TRUE(recovered) << recovered.error().what;
-                auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-                ok(again);
-                EXPECT_TRUE(read(**again, expected.size() + 1) == expected) << "after a cut";
-                again->reset();
-                ok((*recovered)->unmount());
-            }
+            EXPECT_TRUE(recovered_bytes(cut, expected.size() + 1) == expected) << "after a cut";
             const std::string copy = fmt::format("/dev/shm/uext4-problems-{}", ::getpid());
             ok(cut->save(copy));
             const Said judged = say("e2fsck -fn " + copy);
@@ -115,11 +103,7 @@ TEST_P(FullRanges, ADirectWriteThatFindsNoSpaceKeepsWhatIsThere) {
         ok(file->truncate(expected.size()));
         ok(file->sync(false));
         fill_until(0);
-        auto fill = open("/fill");
-        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
-             at += page) {
-        }
-        ok(fs->sync());
+        fill_the_rest(who());
         auto cached = open("/f", O_RDWR, who()), direct = open("/f", O_RDWR | O_DIRECT, who());
         const std::string other = pattern(page, 8), bytes = pattern(16 * unit, 9);
         write(*cached, other, 16 * unit);
@@ -133,13 +117,7 @@ TEST_P(FullRanges, ADirectWriteThatFindsNoSpaceKeepsWhatIsThere) {
         put(24 * unit, bytes.substr(0, n.value_or(0)));
         EXPECT_TRUE(read(*cached, expected.size() + 1) == expected);
         ok(cached->sync(false));
-        auto recovered = FileSystem::mount_device(durable(), {});
-        ASSERT_TRUE(recovered) << recovered.error().what;
-        auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-        ok(again);
-        EXPECT_TRUE(read(**again, expected.size() + 1) == expected) << "after a cut";
-        again->reset();
-        ok((*recovered)->unmount());
+        EXPECT_TRUE(recovered_bytes(durable(), expected.size() + 1) == expected) << "after a cut";
     }
     settle();
 }
@@ -157,10 +135,7 @@ TEST_P(FullRanges, WritesIntoARangeThatWasZeroedJustNow) {
         write(*file, before);
         ok(fs->sync());
         fill_until(0);
-        auto fill = open("/fill");
-        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5))); at += page) {
-        }
-        ok(fs->sync());
+        fill_the_rest(root);
         synced = recorder->log_size();
         no_space_or_done(file->fallocate(FALLOC_FL_ZERO_RANGE, 0, pages * page), "zero range");
         for (std::uint64_t i = 1; i < pages; i += 2)
@@ -207,10 +182,7 @@ TEST_P(FullRanges, WhatWasZeroedDoesNotComeBackFromTheLog) {
         write(*file, pattern(pages * page, 1));
         ok(fs->sync());
         fill_until(0);
-        auto fill = open("/fill");
-        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5))); at += page) {
-        }
-        ok(fs->sync());
+        fill_the_rest(root);
         write(*file, pattern(pages * page, 3));
         ok(fs->sync());
         ok(file->fallocate(FALLOC_FL_ZERO_RANGE, 0, pages * page));
@@ -222,13 +194,7 @@ TEST_P(FullRanges, WhatWasZeroedDoesNotComeBackFromTheLog) {
         }
         ok(file->sync(false));
         EXPECT_TRUE(read(*file, pages * page + 1) == wanted);
-        auto recovered = FileSystem::mount_device(durable(), {});
-        ASSERT_TRUE(recovered) << recovered.error().what;
-        auto again = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-        ok(again);
-        EXPECT_TRUE(read(**again, pages * page + 1) == wanted) << "after a cut";
-        again->reset();
-        ok((*recovered)->unmount());
+        EXPECT_TRUE(recovered_bytes(durable(), pages * page + 1) == wanted) << "after a cut";
     }
     ok(fs->unmount());
     mount(mode());

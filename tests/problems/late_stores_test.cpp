@@ -37,10 +37,7 @@ protected:
     void SetUp() override {
         make(std::get<0>(GetParam()));
         ok(fs->unmount());
-        mount_again(recorder);
-    }
-    void mount_again(std::shared_ptr<BlockDevice> on) {
-        device = std::make_shared<MetDevice>(std::move(on));
+        device = std::make_shared<MetDevice>(recorder);
         auto parsed = parse_all_options(std::get<1>(GetParam()));
         ASSERT_TRUE(parsed);
         parsed->background = false;
@@ -72,16 +69,7 @@ protected:
         maps.reset();
     }
     // What a power cut now leaves of the file.
-    std::string durable_bytes() {
-        auto cut = FileSystem::mount_device(durable(), {});
-        EXPECT_TRUE(cut);
-        auto left = (*cut)->open_path("/f", O_RDWR, 0, root);
-        if (!left) return "no file";
-        const std::string bytes = read(**left, pages * page);
-        left->reset();
-        ok((*cut)->unmount());
-        return bytes;
-    }
+    std::string durable_bytes() { return recovered_bytes(durable(), pages * page); }
     std::uint64_t promised() {
         Allocator& space = fs->volume().fs().allocator;
         return space.granted_clusters() + space.claimed_clusters();

@@ -12,26 +12,14 @@ class MovedContents : public SettledImage,
 protected:
     static constexpr std::size_t pages = 24;
     static std::string bytes_at(const std::shared_ptr<MemoryDevice>& image) {
-        auto recovered = FileSystem::mount_device(std::shared_ptr<BlockDevice>(image->clone()), {});
-        EXPECT_TRUE(recovered);
-        auto file = (*recovered)->open_path("/f", O_RDONLY, 0, root);
-        EXPECT_TRUE(file);
-        std::string bytes = read(**file, 2 * pages * page);
-        file->reset();
-        ok((*recovered)->unmount());
-        return bytes;
+        return recovered_bytes(image->clone(), 2 * pages * page);
     }
 };
 
 TEST_P(MovedContents, AreSeenInTheOldPlaceOrInTheNew) {
     make(fmt::format("{} -J size=4", std::get<0>(GetParam())));
     ok(fs->unmount());
-    auto parsed = parse_all_options(std::get<1>(GetParam()));
-    ASSERT_TRUE(parsed);
-    parsed->background = false;  // nothing goes home but what the test sends there
-    auto mounted = FileSystem::mount_device(recorder, *parsed);
-    ASSERT_TRUE(mounted) << mounted.error().what;
-    fs = std::move(*mounted);
+    mount(std::get<1>(GetParam()), false);  // nothing goes home but what the test sends there
 
     auto file = open("/f");
     std::string now = pattern(pages * page, 1);

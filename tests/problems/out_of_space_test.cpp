@@ -206,11 +206,7 @@ TEST_P(Full, ADirectWriteThatEndsInAHoleIsSeenAlike) {
         ok(cached->truncate(16 * page));
         ok(cached->sync(false));
         fill_until(0);
-        auto fill = open("/fill");
-        for (std::uint64_t at = std::uint64_t{1} << 30; fill->write(at, bytes_of(pattern(page, 5)), &who());
-             at += page) {
-        }
-        ok(fs->sync());
+        fill_the_rest(who());
         char* memory = map(*cached, 16 * page);
         EXPECT_EQ(read(*cached, 2 * page), old);
         if (memory) {

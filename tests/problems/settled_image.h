@@ -174,6 +174,18 @@ protected:
         }
         return out;
     }
+    // What is in /f once our mount has recovered the image, which it does in place: up to `size` bytes.
+    static std::string recovered_bytes(const std::shared_ptr<MemoryDevice>& image, std::size_t size) {
+        auto recovered = FileSystem::mount_device(image, {});
+        EXPECT_TRUE(recovered) << recovered.error().what;
+        if (!recovered) return "no mount";
+        auto file = (*recovered)->open_path("/f", O_RDONLY, 0, root);
+        EXPECT_TRUE(file) << file.error().what;
+        std::string bytes = file ? read(**file, size) : "no file";
+        if (file) file->reset();
+        ok((*recovered)->unmount());
+        return bytes;
+    }
     // The image after e2fsck's replay of its log; what it says afterwards is nothing.
     std::shared_ptr<MemoryDevice> replayed_by_e2fsck(const MemoryDevice& image) {
         EXPECT_TRUE(image.save(scratch_));
