@@ -27,7 +27,7 @@ function(uext4_existing_sources variable)
     set(existing "")
     foreach(source IN LISTS ${variable})
         get_filename_component(path "${source}" ABSOLUTE BASE_DIR "${CMAKE_CURRENT_SOURCE_DIR}")
-        if(EXISTS "${path}")
+        if(EXISTS "${path}" OR source MATCHES "^[$]<")
             list(APPEND existing "${source}")
         else()
             message(STATUS "not in the tree, left out: ${path}")
@@ -121,6 +121,18 @@ function(uext4_program)
     set_property(GLOBAL PROPERTY UEXT4_PROGRAM_LAYERS_uext4_program "${ARG_DEPENDS}")
 endfunction()
 
+# uext4_test_machinery(NAME n SOURCES file...)
+#
+# Makes the objects <n>, which several tests and tools have in common: they name $<TARGET_OBJECTS:n> among their sources.
+function(uext4_test_machinery)
+    cmake_parse_arguments(ARG "" "NAME" "SOURCES" ${ARGN})
+    add_library(${ARG_NAME} OBJECT ${ARG_SOURCES})
+    uext4_warnings(${ARG_NAME})
+    set_target_properties(${ARG_NAME} PROPERTIES UNITY_BUILD ${UEXT4_UNITY_TESTS})
+    target_include_directories(${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${ARG_NAME} PRIVATE uext4_api uext4_check)
+endfunction()
+
 # uext4_test(NAME n [LAYERS layer...] SOURCES file... [LABELS label...] [LIBRARIES target...] [TIMEOUT seconds])
 #
 # Makes the GoogleTest program <n> and one ctest entry unit.<n> for all of it: one process per program starts faster
@@ -142,6 +154,7 @@ function(uext4_test)
     endif()
     add_executable(${ARG_NAME} ${ARG_SOURCES})
     uext4_warnings(${ARG_NAME})
+    set_target_properties(${ARG_NAME} PROPERTIES UNITY_BUILD ${UEXT4_UNITY_TESTS})
     target_include_directories(${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/frontends"
         "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBRARIES} GTest::gmock GTest::gtest GTest::gtest_main

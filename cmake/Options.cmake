@@ -21,8 +21,9 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 
-# The presets release and fuzz compile several files at once (CMAKE_UNITY_BUILD), which takes a fraction of the time. The
-# others compile each by itself: there a file that does not include what it uses is an error.
+# Several files compiled at once take a fraction of the time. The presets release and fuzz do so with all (CMAKE_UNITY_BUILD),
+# debug with those of tests. The others compile each by itself: there a file that does not include what it uses is an error.
+option(UEXT4_UNITY_TESTS "Several files of a test are compiled at once" OFF)
 
 # Run-time checks that cost too much for a product: lock ranks above all.
 add_compile_definitions($<$<CONFIG:Debug>:UEXT4_CHECKS=1>)

@@ -14,7 +14,7 @@
 #include <random>
 #include <thread>
 
-namespace uext4 {
+namespace uext4::api_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -494,4 +494,4 @@ INSTANTIATE_TEST_SUITE_P(
                     "-t ext2 -r 0 -b 1024", "-t ext2 -O none -b 4096", "-t ext2 -b 65536", "-t ext3 -b 32768"));
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::api_test

@@ -13,7 +13,7 @@
 #include <random>
 #include <thread>
 
-namespace uext4 {
+namespace uext4::around_cache_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -191,4 +191,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, AroundCache,
                                            "-b 4096 -O bigalloc -C 16384", "-b 4096 -O inline_data -I 256"));
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::around_cache_test

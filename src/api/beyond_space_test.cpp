@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace uext4 {
+namespace uext4::beyond_space_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -401,4 +401,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, BeyondSpace,
                                          "-O inline_data", "-O ^has_journal"));
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::beyond_space_test

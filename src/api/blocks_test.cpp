@@ -9,7 +9,7 @@
 
 #include <cstdlib>
 
-namespace uext4 {
+namespace uext4::blocks_test {
 namespace {
 
 class Blocks : public testing::TestWithParam<const char*> {};
@@ -45,4 +45,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, Blocks,
                          testing::Values("", "-b 1024", "-O bigalloc -C 65536", "-b 1024 -O bigalloc -C 16384"));
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::blocks_test

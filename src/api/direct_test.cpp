@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-namespace uext4 {
+namespace uext4::direct_test {
 namespace {
 
 constexpr std::size_t block = 64 << 10;
@@ -310,4 +310,4 @@ TEST_F(Direct, OverwritesAndTheCacheAgree) {
 }
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::direct_test

@@ -12,7 +12,7 @@
 
 #include <cstdlib>
 
-namespace uext4 {
+namespace uext4::extents_flag_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -213,4 +213,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, JournaledExtentsFlag,
                          testing::Values("-b 4096 -J size=4", "-b 1024 -J size=8", "-b 1024 -O ^metadata_csum,^64bit"));
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::extents_flag_test

@@ -15,7 +15,7 @@
 #include <mutex>
 #include <thread>
 
-namespace uext4 {
+namespace uext4::late_data_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -192,4 +192,4 @@ TEST(LateData, TruncateUpDoesNotPublishASizeBeyondData) {
 }
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::late_data_test

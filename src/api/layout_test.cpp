@@ -10,7 +10,7 @@
 
 #include <cstdlib>
 
-namespace uext4 {
+namespace uext4::layout_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -54,4 +54,4 @@ TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) {
 }
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::layout_test

@@ -20,7 +20,7 @@
 #include <thread>
 #include <utility>
 
-namespace uext4 {
+namespace uext4::overwrite_test {
 namespace {
 
 constexpr std::size_t block = 4096;
@@ -124,4 +124,4 @@ TEST(Overwrite, IsMadeAgainWhereAFolioThatCameAndWentCoversIt) {
 }
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::overwrite_test

@@ -13,7 +13,7 @@
 #include <optional>
 #include <span>
 
-namespace uext4 {
+namespace uext4::readahead_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -288,4 +288,4 @@ TEST_F(ReadaheadOverABadBlock, OfAMap) {
 }
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::readahead_test

@@ -15,7 +15,7 @@
 #include <thread>
 #include <utility>
 
-namespace uext4 {
+namespace uext4::times_test {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -164,4 +164,4 @@ std::string name_of(const testing::TestParamInfo<const char*>& format) {
 INSTANTIATE_TEST_SUITE_P(Formats, Times, testing::Values("", "-O inline_data", "-b 1024"), name_of);
 
 }  // namespace
-}  // namespace uext4
+}  // namespace uext4::times_test

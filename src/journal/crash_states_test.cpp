@@ -11,13 +11,13 @@ namespace uext4::test {
 namespace {
 
 constexpr int anything = -1;
-using Contents = std::map<std::uint64_t, int>;  // of the blocks whose contents are promised
+using Promised = std::map<std::uint64_t, int>;  // of the blocks whose contents are promised
 
 struct History {
     LogShape shape;
     std::shared_ptr<MemoryDevice> before;
     std::vector<RecordedWrite> log;
-    std::vector<Contents> states;  // state i is reached at mark i
+    std::vector<Promised> states;  // state i is reached at mark i
 };
 
 // Changes blocks 10 to 49, frees some, writes file contents to the freed ones past the journal, uses those again.
@@ -26,7 +26,7 @@ History make_history(const LogShape& shape, unsigned transactions) {
     auto memory = std::shared_ptr<MemoryDevice>(h.before->clone());
     RecordingDevice device(memory);
     std::mt19937 random(4711);
-    Contents now;
+    Promised now;
     for (std::uint64_t b = 10; b < 50; ++b) now[b] = 0;
     h.states.push_back(now);
     const auto durable = [&] {
@@ -66,7 +66,7 @@ History make_history(const LogShape& shape, unsigned transactions) {
     return h;
 }
 
-bool is_state(BlockDevice& device, const LogShape& shape, const Contents& state) {
+bool is_state(BlockDevice& device, const LogShape& shape, const Promised& state) {
     for (const auto& [block, value] : state) {
         if (value == anything) continue;
         for (const std::size_t at : {std::size_t{0}, std::size_t{17}, std::size_t{shape.block_size - 1}})

@@ -3,6 +3,7 @@
 #include "api/file_system.h"
 #include "device/memory_device.h"
 #include "device/recording_device.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -16,8 +17,6 @@
 
 namespace uext4 {
 namespace {
-
-const Credentials root = Credentials::root();
 
 int sh(const std::string& command, std::string* out = nullptr) {
     std::string text;

@@ -1,6 +1,7 @@
 // What the checker found, each as small as it gets.
 #include "check/check.h"
 #include "tests/crash/recorder.h"
+#include "tests/root.h"
 #include "volume/flusher.h"
 
 #include <fcntl.h>
@@ -11,8 +12,6 @@
 
 namespace uext4::crash {
 namespace {
-
-const Credentials root = Credentials::root();
 
 ConstBytes bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 

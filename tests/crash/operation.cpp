@@ -1,6 +1,7 @@
 #include "tests/crash/operation.h"
 
 #include "format/acl.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
@@ -14,7 +15,6 @@ namespace {
 
 using Kind = Operation::Kind;
 namespace flag = format::inode_flag;
-const Credentials root = Credentials::root();
 
 Result<void> write_through(FileSystem& fs, const Operation& o, int flags, unsigned serial) {
     auto file = TRY(fs.open_path(o.path, flags, 0644, root));

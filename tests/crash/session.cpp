@@ -1,6 +1,7 @@
 #include "tests/crash/session.h"
 
 #include "tests/crash/fixed_host.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -9,7 +10,6 @@ namespace uext4::crash {
 
 namespace {
 
-const Credentials root = Credentials::root();
 constexpr std::uint64_t page = 4096;
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "tests/crash/tree.h"
+#include "tests/root.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -6,8 +7,6 @@
 namespace uext4::crash {
 
 namespace {
-
-const Credentials root = Credentials::root();
 
 std::string text_of(ConstBytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 

@@ -1,7 +1,7 @@
 // Problem C: A read past the cache that keeps nobody out.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::around_unlocked {
 namespace {
 
 const Register registered({.name = "around-unlocked",
@@ -13,4 +13,4 @@ const Register registered({.name = "around-unlocked",
                            .found = {{"around-punch", 4000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::around_unlocked

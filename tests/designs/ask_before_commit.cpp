@@ -1,7 +1,7 @@
 // Problem E: A reader that asks the journal while a commit takes the contents over.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::ask_before_commit {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"journaled-takeover", 6000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::ask_before_commit

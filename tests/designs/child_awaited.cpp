@@ -1,7 +1,7 @@
 // Waiting for a directory by the order of a tree that a damaged image does not have.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::child_awaited {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"twice-rmdir", 800}, {"twice-rename", 800}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::child_awaited

@@ -1,7 +1,7 @@
 // Problem I: Space is promised to several at once.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::claim_in_two_steps {
 namespace {
 
 const Register registered({.name = "claim-in-two-steps",
@@ -13,4 +13,4 @@ const Register registered({.name = "claim-in-two-steps",
                            .found = {{"last-promise", 30000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::claim_in_two_steps

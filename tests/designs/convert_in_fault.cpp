@@ -1,7 +1,7 @@
 // Problem A: A fault that converts under its own locks.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::convert_in_fault {
 namespace {
 
 const Register registered(
@@ -15,4 +15,4 @@ const Register registered(
      .found = {{"mapped-inline", 4000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::convert_in_fault

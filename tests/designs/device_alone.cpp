@@ -1,7 +1,7 @@
 // Problem C: A direct read that knows of the device only.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::device_alone {
 namespace {
 
 const Register registered({.name = "device-alone",
@@ -13,4 +13,4 @@ const Register registered({.name = "device-alone",
                            .found = {{"mapped-direct-read", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::device_alone

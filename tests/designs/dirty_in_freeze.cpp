@@ -1,7 +1,7 @@
 // Problem K: A freeze.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::dirty_in_freeze {
 namespace {
 
 const Register registered({.name = "dirty-in-freeze",
@@ -13,4 +13,4 @@ const Register registered({.name = "dirty-in-freeze",
                            .found = {{"freeze", 150}, {"mapped-freeze", 100}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::dirty_in_freeze

@@ -1,7 +1,7 @@
 // Problem A: A fault that converts before it takes its locks, and has the access asked for again.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::drop_and_retry {
 namespace {
 
 const Register registered(
@@ -15,4 +15,4 @@ const Register registered(
      .found = {{"mapped-inline", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::drop_and_retry

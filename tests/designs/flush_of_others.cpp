@@ -1,7 +1,7 @@
 // A sync that takes the flush of a commit under way for its own.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::flush_of_others {
 namespace {
 
 const Register registered({.name = "flush-of-others",
@@ -13,4 +13,4 @@ const Register registered({.name = "flush-of-others",
                            .found = {{"overwrite-commit", 6000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::flush_of_others

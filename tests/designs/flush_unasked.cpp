@@ -1,7 +1,7 @@
 // A flush that works, behind one that failed.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::flush_unasked {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"error-flush", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::flush_unasked

@@ -1,7 +1,7 @@
 // Writes that failed and are forgotten.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::forget_errors {
 namespace {
 
 const Register registered({.name = "forget-errors",
@@ -13,4 +13,4 @@ const Register registered({.name = "forget-errors",
                            .found = {{"error-fsync", 500}, {"error-mapped", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::forget_errors

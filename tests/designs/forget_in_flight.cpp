@@ -1,7 +1,7 @@
 // A sync beside another one.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::forget_in_flight {
 namespace {
 
 const Register registered({.name = "forget-in-flight",
@@ -13,4 +13,4 @@ const Register registered({.name = "forget-in-flight",
                            .found = {{"two-syncs", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::forget_in_flight

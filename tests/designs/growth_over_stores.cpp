@@ -1,7 +1,7 @@
 // Problem H: Zeros at the cut and in writeback only.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::growth_over_stores {
 namespace {
 
 const Register registered({.name = "growth-over-stores",
@@ -17,4 +17,4 @@ const Register registered({.name = "growth-over-stores",
                                      {"mapped-tail-write", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::growth_over_stores

@@ -1,7 +1,7 @@
 // A checkpoint beside a running transaction that has freed what it changed.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::home_though_freed {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"log-full", 2000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::home_though_freed

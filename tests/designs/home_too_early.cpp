@@ -1,7 +1,7 @@
 // A checkpoint beside a running transaction.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::home_too_early {
 namespace {
 
 const Register registered({.name = "home-too-early",
@@ -13,4 +13,4 @@ const Register registered({.name = "home-too-early",
                            .found = {{"log-full", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::home_too_early

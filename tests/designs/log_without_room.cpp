@@ -1,7 +1,7 @@
 // A transaction without room in the log.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::log_without_room {
 namespace {
 
 const Register registered({.name = "log-without-room",
@@ -13,4 +13,4 @@ const Register registered({.name = "log-without-room",
                            .found = {{"log-full", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::log_without_room

@@ -1,7 +1,7 @@
 // Problem J: A mapping ahead of its data.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::map_before_data {
 namespace {
 
 const Register registered({.name = "map-before-data",
@@ -13,4 +13,4 @@ const Register registered({.name = "map-before-data",
                            .found = {{"append-cut", 15000}, {"insert-writeback", 15000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::map_before_data

@@ -1,7 +1,7 @@
 // Problem F: A mapping that is stale when it is used.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::no_cookie {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"stale-mapping", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::no_cookie

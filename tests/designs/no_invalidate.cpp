@@ -1,7 +1,7 @@
 // Problem B: Ranges that go, or move, beside faults.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::no_invalidate {
 namespace {
 
 const Register registered({.name = "no-invalidate",
@@ -18,4 +18,4 @@ const Register registered({.name = "no-invalidate",
                                      {"collapse-writeback", 600}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::no_invalidate

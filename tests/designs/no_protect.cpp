@@ -1,7 +1,7 @@
 // Problem D: A commit beside stores.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::no_protect {
 namespace {
 
 const Register registered({.name = "no-protect",
@@ -13,4 +13,4 @@ const Register registered({.name = "no-protect",
                            .found = {{"mapped-journaled", 1000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::no_protect

@@ -1,7 +1,7 @@
 // Problem C: A direct overwrite beside those who read.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::no_refresh {
 namespace {
 
 const Register registered({.name = "no-refresh",
@@ -13,4 +13,4 @@ const Register registered({.name = "no-refresh",
                            .found = {{"direct-cached", 3000}, {"mapped-direct", 1500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::no_refresh

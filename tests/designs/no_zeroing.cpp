@@ -1,7 +1,7 @@
 // Problem H: Tails as they were left.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::no_zeroing {
 namespace {
 
 const Register registered({.name = "no-zeroing",
@@ -19,4 +19,4 @@ const Register registered({.name = "no-zeroing",
                                      {"truncate-writeback", 3000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::no_zeroing

@@ -1,7 +1,7 @@
 // A direct overwrite that asks for nothing when its data is there.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::overwrite_uncompared {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"direct-moved", 24000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::overwrite_uncompared

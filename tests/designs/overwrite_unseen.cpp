@@ -1,7 +1,7 @@
 // A direct overwrite that looks at the cache too early.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::overwrite_unseen {
 namespace {
 
 const Register registered({.name = "overwrite-unseen",
@@ -13,4 +13,4 @@ const Register registered({.name = "overwrite-unseen",
                            .found = {{"mapped-overwrite", 4000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::overwrite_unseen

@@ -1,7 +1,7 @@
 // Problem E: A punch of parts of a folio that a transaction has.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::punch_before_commit {
 namespace {
 
 const Register registered({.name = "punch-before-commit",
@@ -13,4 +13,4 @@ const Register registered({.name = "punch-before-commit",
                            .found = {{"mapped-punch-journaled", 800}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::punch_before_commit

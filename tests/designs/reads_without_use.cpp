@@ -1,7 +1,7 @@
 // A direct read that does not say which blocks it is on its way to.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::reads_without_use {
 namespace {
 
 const Register registered({.name = "reads-without-use",
@@ -13,4 +13,4 @@ const Register registered({.name = "reads-without-use",
                            .found = {{"direct-read-moved", 15000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::reads_without_use

@@ -1,7 +1,7 @@
 // An inode that knows nothing of its renaming.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::rename_apart {
 namespace {
 
 const Register registered({.name = "rename-apart",
@@ -13,4 +13,4 @@ const Register registered({.name = "rename-apart",
                            .found = {{"fsync-rename", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::rename_apart

@@ -1,7 +1,7 @@
 // A replacement by rename whose data comes later.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::replace_unwritten {
 namespace {
 
 const Register registered({.name = "replace-unwritten",
@@ -13,4 +13,4 @@ const Register registered({.name = "replace-unwritten",
                            .found = {{"fsync-rename", 2000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::replace_unwritten

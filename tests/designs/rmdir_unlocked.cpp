@@ -1,7 +1,7 @@
 // A directory that goes while somebody puts a name into it.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::rmdir_unlocked {
 namespace {
 
 const Register registered({.name = "rmdir-unlocked",
@@ -13,4 +13,4 @@ const Register registered({.name = "rmdir-unlocked",
                            .found = {{"rmdir", 100}, {"rename-over-directory", 100}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::rmdir_unlocked

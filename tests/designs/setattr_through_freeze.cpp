@@ -1,7 +1,7 @@
 // Problem K: A freeze.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::setattr_through_freeze {
 namespace {
 
 const Register registered({.name = "setattr-through-freeze",
@@ -13,4 +13,4 @@ const Register registered({.name = "setattr-through-freeze",
                            .found = {{"freeze-names", 100}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::setattr_through_freeze

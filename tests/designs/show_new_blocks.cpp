@@ -1,7 +1,7 @@
 // Problem C: Blocks that are the file's before a direct write has filled them.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::show_new_blocks {
 namespace {
 
 const Register registered({.name = "show-new-blocks",
@@ -13,4 +13,4 @@ const Register registered({.name = "show-new-blocks",
                            .found = {{"direct-hole", 500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::show_new_blocks

@@ -1,7 +1,7 @@
 // Problem A: Flags of a file whose contents leave the inode.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::stale_flags {
 namespace {
 
 const Register registered({.name = "stale-flags",
@@ -13,4 +13,4 @@ const Register registered({.name = "stale-flags",
                            .found = {{"inline-flags", 2000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::stale_flags

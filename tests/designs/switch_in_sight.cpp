@@ -1,7 +1,7 @@
 // Problem D: The flag j of a file that is mapped.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::switch_in_sight {
 namespace {
 
 const Register registered({.name = "switch-in-sight",
@@ -13,4 +13,4 @@ const Register registered({.name = "switch-in-sight",
                            .found = {{"mapped-journal-flag", 1500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::switch_in_sight

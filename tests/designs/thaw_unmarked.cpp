@@ -1,7 +1,7 @@
 // Problem K: A freeze.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::thaw_unmarked {
 namespace {
 
 const Register registered({.name = "thaw-unmarked",
@@ -13,4 +13,4 @@ const Register registered({.name = "thaw-unmarked",
                            .found = {{"freeze-names", 100}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::thaw_unmarked

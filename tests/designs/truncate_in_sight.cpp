@@ -1,7 +1,7 @@
 // Problem B: A truncate beside faults.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::truncate_in_sight {
 namespace {
 
 const Register registered({.name = "truncate-in-sight",
@@ -13,4 +13,4 @@ const Register registered({.name = "truncate-in-sight",
                            .found = {{"mapped-truncate-grow", 500}, {"truncate-writeback", 1500}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::truncate_in_sight

@@ -1,7 +1,7 @@
 // Problem E: A folio that is free for reclaim before its transaction has it.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::unlock_before_join {
 namespace {
 
 const Register registered({.name = "unlock-before-join",
@@ -13,4 +13,4 @@ const Register registered({.name = "unlock-before-join",
                            .found = {{"journaled-reclaim", 4000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::unlock_before_join

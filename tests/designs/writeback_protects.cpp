@@ -1,7 +1,7 @@
 // Problem D: Stores that only writeback keeps out of a commit.
 #include "tests/designs/design.h"
 
-namespace uext4::designs {
+namespace uext4::designs::writeback_protects {
 namespace {
 
 const Register registered(
@@ -14,4 +14,4 @@ const Register registered(
      .found = {{"mapped-journaled", 1000}}});
 
 }  // namespace
-}  // namespace uext4::designs
+}  // namespace uext4::designs::writeback_protects

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::append_cut {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -59,4 +59,4 @@ const Register registered({"append-cut", "J: a block is named before its data is
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::append_cut

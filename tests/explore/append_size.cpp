@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::append_size {
 namespace {
 
 constexpr std::size_t pieces[] = {700, 600, 4096, 5000}, block = 1024;
@@ -63,4 +63,4 @@ const Register registered({"append-size",
                            "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::append_size

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::around_cache {
 namespace {
 
 constexpr std::size_t size = 128 << 10, half = 64 << 10;
@@ -54,4 +54,4 @@ const Register registered({"around-cache", "C: large transfers of a mount go pas
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::around_cache

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::around_punch {
 namespace {
 
 constexpr std::size_t size = 128 << 10, half = size / 2;
@@ -48,4 +48,4 @@ const Register registered({"around-punch", "C: a read past the cache while the b
                            "-t ext4 -b 4096 -N 64 -m 0 -J size=4 12M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::around_punch

@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-namespace uext4::explore {
+namespace uext4::explore::beyond_space {
 namespace {
 
 constexpr std::size_t piece = 4096;
@@ -81,4 +81,4 @@ const Register registered({"beyond-space",
                            "-t ext4 -b 1024 -N 64 -m 0 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::beyond_space

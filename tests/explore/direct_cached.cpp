@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::direct_cached {
 namespace {
 
 constexpr std::size_t size = 12288;
@@ -50,4 +50,4 @@ const Register registered({"direct-cached", "C: direct and cached views of one f
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::direct_cached

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace uext4::explore {
+namespace uext4::explore::direct_hole {
 namespace {
 
 constexpr std::size_t page = 4096, size = 4 * page, cached_size = 24 * page;
@@ -66,4 +66,4 @@ const Register registered({"direct-hole",
                            "-t ext4 -b 4096 -N 64 -m 0 -J size=4 16M", "noatime,tiny-cache", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::direct_hole

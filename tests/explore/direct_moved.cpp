@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::direct_moved {
 namespace {
 
 constexpr std::size_t size = 8192, block = 4096;
@@ -54,4 +54,4 @@ const Register registered({"direct-moved",
                            {.writes = true, .times = 2, .where = MayFail::Where::beside_the_log}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::direct_moved

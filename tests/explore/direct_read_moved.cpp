@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-namespace uext4::explore {
+namespace uext4::explore::direct_read_moved {
 namespace {
 
 constexpr std::size_t block = 4096, room = 4;
@@ -90,4 +90,4 @@ const Register registered({"direct-read-moved",
                            {.writes = true, .times = 1, .where = MayFail::Where::beside_the_log}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::direct_read_moved

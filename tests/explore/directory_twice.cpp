@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-namespace uext4::explore {
+namespace uext4::explore::directory_twice {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -70,4 +70,4 @@ const Register replaced({"twice-rename", "a damaged image names a directory twic
                          format, "noatime", prepare, run_rename});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::directory_twice

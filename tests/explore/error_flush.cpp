@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::error_flush {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -73,4 +73,4 @@ const Register registered({"error-flush",
                            {.flushes = true, .times = 1, .cuts_lose = true}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::error_flush

@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::error_fsync {
 namespace {
 
 constexpr std::size_t size = 12288;
@@ -61,4 +61,4 @@ const Register registered({"error-fsync",
                            {.writes = true, .times = 6, .where = MayFail::Where::beside_the_log}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::error_fsync

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-namespace uext4::explore {
+namespace uext4::explore::error_log {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -66,4 +66,4 @@ const Register registered(
      {.writes = true, .flushes = true, .times = 2, .where = MayFail::Where::log}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::error_log

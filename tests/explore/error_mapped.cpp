@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::error_mapped {
 namespace {
 
 constexpr std::size_t size = 12288;
@@ -74,4 +74,4 @@ const Register journaled({"error-journaled",
                           {.reads = true, .writes = true, .flushes = true, .times = 3}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::error_mapped

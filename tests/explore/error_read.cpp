@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::error_read {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -60,4 +60,4 @@ const Register registered({"error-read",
                            {.reads = true, .times = 4}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::error_read

@@ -6,7 +6,7 @@
 
 #include <array>
 
-namespace uext4::explore {
+namespace uext4::explore::error_rename {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -93,4 +93,4 @@ const Register registered({"error-rename",
                            {.reads = true, .times = 4}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::error_rename

@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::freeze_names {
 namespace {
 
 namespace flag = format::inode_flag;
@@ -134,4 +134,4 @@ const Register registered({"freeze-names",
                            "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime,background", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::freeze_names

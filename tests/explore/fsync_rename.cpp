@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::fsync_rename {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -70,4 +70,4 @@ const Register registered(
      "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::fsync_rename

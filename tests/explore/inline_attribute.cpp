@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::inline_attribute {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -58,4 +58,4 @@ const Register registered({"inline-attribute",
                            "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::inline_attribute

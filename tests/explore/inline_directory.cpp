@@ -6,7 +6,7 @@
 
 #include <set>
 
-namespace uext4::explore {
+namespace uext4::explore::inline_directory {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -83,4 +83,4 @@ const Register registered({"inline-directory", "inline directory conversion agai
                            "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::inline_directory

@@ -5,7 +5,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::inline_flags {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -51,4 +51,4 @@ const Register registered({"inline-flags", "A: flags are set while the contents 
                            "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::inline_flags

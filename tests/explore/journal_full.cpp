@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::journal_full {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -58,4 +58,4 @@ const Register registered({"journal-full", "journal full against handle restart:
                            "-t ext3 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::journal_full

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::journaled_reclaim {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -45,4 +45,4 @@ const Register registered({"journaled-reclaim",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,data=journal,tiny-cache", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::journaled_reclaim

@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::journaled_takeover {
 namespace {
 
 constexpr std::size_t page = 4096, size = 3 * page, others = 24;
@@ -41,4 +41,4 @@ const Register registered({"journaled-takeover",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,data=journal,tiny-cache", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::journaled_takeover

@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::last_block {
 namespace {
 
 void prepare(World& w) {
@@ -73,4 +73,4 @@ const Register promised({"last-promise", "I: more is promised than there is", "-
                          "noatime", prepare_promise, run_promise});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::last_block

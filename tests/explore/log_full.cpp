@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::log_full {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -116,4 +116,4 @@ const Register registered({"log-full",
                            "-t ext4 -b 1024 -N 2048 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::log_full

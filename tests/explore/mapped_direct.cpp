@@ -6,7 +6,7 @@
 
 #include <optional>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_direct {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -94,4 +94,4 @@ const Register into_itself({"mapped-direct-read",
                             "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare_hole, run_into_itself});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_direct

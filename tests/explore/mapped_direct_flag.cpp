@@ -5,7 +5,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_direct_flag {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -53,4 +53,4 @@ const Register registered({"mapped-direct-flag",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_direct_flag

@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_freeze {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -40,4 +40,4 @@ const Register registered({"mapped-freeze", "K: a store reaches a frozen file, o
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_freeze

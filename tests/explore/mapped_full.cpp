@@ -5,7 +5,7 @@
 
 #include <optional>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_full {
 namespace {
 
 constexpr std::size_t size = 65536;
@@ -50,4 +50,4 @@ const Register registered({"mapped-full",
                            "-t ext4 -b 1024 -N 64 -m 0 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_full

@@ -6,7 +6,7 @@
 
 #include <optional>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_inline {
 namespace {
 
 void prepare(World& w) { w.write(*w.open("/f", O_CREAT | O_RDWR), 0, 100, 'a'); }
@@ -59,4 +59,4 @@ const Register registered({"mapped-inline",
                            "-t ext4 -b 1024 -N 64 -O inline_data -I 256 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_inline

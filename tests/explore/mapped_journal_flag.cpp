@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_journal_flag {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -88,4 +88,4 @@ const Register registered({"mapped-journal-flag",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_journal_flag

@@ -6,7 +6,7 @@
 
 #include <optional>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_journaled {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -56,4 +56,4 @@ const Register registered({"mapped-journaled",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,data=journal", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_journaled

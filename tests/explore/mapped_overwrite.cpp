@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_overwrite {
 namespace {
 
 constexpr std::size_t size = 8192, block = 4096;
@@ -60,4 +60,4 @@ const Register registered({"mapped-overwrite",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_overwrite

@@ -6,7 +6,7 @@
 
 #include <optional>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_punch {
 namespace {
 
 constexpr std::size_t size = 16384;
@@ -45,4 +45,4 @@ const Register registered({"mapped-punch", "B: a fault puts a page back into a r
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_punch

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_punch_full {
 namespace {
 
 constexpr std::size_t page = 4096, at = page + 100, length = 10;
@@ -63,4 +63,4 @@ const Register zeroed({"mapped-zero-full",
                        prepare, [](World& w) { run(w, FALLOC_FL_ZERO_RANGE); }});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_punch_full

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_punch_journaled {
 namespace {
 
 constexpr std::size_t size = 12288;
@@ -76,4 +76,4 @@ const Register registered({"mapped-punch-journaled",
                            "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime,data=journal", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_punch_journaled

@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_run {
 namespace {
 
 constexpr std::size_t page = 4096, first_size = 2 * page + 900, size = 5 * page, stored_at = page + 100, length = 10,
@@ -66,4 +66,4 @@ const Register registered({"mapped-run",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,tiny-cache", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_run

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <memory>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_tail {
 namespace {
 
 constexpr std::size_t page = 4096, first_size = 5000, shortest = 4500, at = 5500, length = 10;
@@ -138,4 +138,4 @@ struct RegisterWays {
 } const registered;
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_tail

@@ -7,7 +7,7 @@
 
 #include <optional>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_truncate {
 namespace {
 
 constexpr std::size_t size = 16384;
@@ -146,4 +146,4 @@ const Register regrown({"mapped-truncate-grow",
                         "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run_regrown});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_truncate

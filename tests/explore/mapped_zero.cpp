@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::mapped_zero {
 namespace {
 
 constexpr std::size_t page = 4096, size = 4 * page;
@@ -61,4 +61,4 @@ const Register registered({"mapped-zero", "B, G: a fault brings back what is bei
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::mapped_zero

@@ -4,7 +4,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::orphan_neighbours {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -53,4 +53,4 @@ const Register with({"orphan-neighbours", "deletions and truncations side by sid
                      "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::orphan_neighbours

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace uext4::explore {
+namespace uext4::explore::orphans {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -89,4 +89,4 @@ const Register registered({"orphans",
                            "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime,background", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::orphans

@@ -5,7 +5,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::overwrite_commit {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -59,4 +59,4 @@ const Register registered(
      {.cuts_lose = true}});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::overwrite_commit

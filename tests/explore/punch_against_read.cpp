@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::punch_against_read {
 namespace {
 
 constexpr std::size_t size = 16384;
@@ -46,4 +46,4 @@ const Register registered({"punch-read", "B: a folio read in while its range is 
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::punch_against_read

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::renames {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -44,4 +44,4 @@ const Register registered({"renames", "two renames across directories: deadlock,
                            "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::renames

@@ -3,7 +3,7 @@
 
 #include <sys/stat.h>
 
-namespace uext4::explore {
+namespace uext4::explore::rmdir {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -66,4 +66,4 @@ const Register replaced({"rename-over-directory", "a name is put into a director
                          "noatime", prepare, run_rename});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::rmdir

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-namespace uext4::explore {
+namespace uext4::explore::shift_range {
 namespace {
 
 constexpr std::size_t block = 4096, size = 4 * block;
@@ -266,4 +266,4 @@ const Register mapped_behind({"mapped-insert", "B: a fault brings in what an ins
                               blocks_of_4k, "noatime", prepare_written, insert_mapped});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::shift_range

@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::space_comes_back {
 namespace {
 
 constexpr unsigned threads = 3, turns = 3;
@@ -39,4 +39,4 @@ const Register here({"space-comes-back", looks_for, format, "noatime", prepare, 
 const Register behind({"space-comes-back-later", looks_for, format, "noatime,background", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::space_comes_back

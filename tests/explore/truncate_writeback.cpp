@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace uext4::explore {
+namespace uext4::explore::truncate_writeback {
 namespace {
 
 constexpr std::size_t block = 4096, size = 3 * block, shorter = 6000;
@@ -157,4 +157,4 @@ const Register registered({"truncate-writeback", "truncate against writeback, co
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::truncate_writeback

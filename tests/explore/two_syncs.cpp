@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 
-namespace uext4::explore {
+namespace uext4::explore::two_syncs {
 namespace {
 
 constexpr std::size_t size = 8192;
@@ -48,4 +48,4 @@ const Register registered({"two-syncs", "fsync against fdatasync: one returns be
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::two_syncs

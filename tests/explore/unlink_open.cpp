@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-namespace uext4::explore {
+namespace uext4::explore::unlink_open {
 namespace {
 
 const Credentials root = Credentials::root();
@@ -39,4 +39,4 @@ const Register registered({"unlink-open",
                            "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime,background,tiny-cache", prepare, run});
 
 }  // namespace
-}  // namespace uext4::explore
+}  // namespace uext4::explore::unlink_open

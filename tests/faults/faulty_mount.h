@@ -7,6 +7,7 @@
 #include "device/recording_device.h"
 #include "tests/crash/image_file.h"
 #include "tests/crash/poisoned_file.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -19,8 +20,6 @@
 #include <vector>
 
 namespace uext4::faults {
-
-inline const Credentials root = Credentials::root();
 
 // mke2fs makes one of each format, and the tests have copies.
 inline std::shared_ptr<MemoryDevice> fresh_image(const std::string& format) {

@@ -4,7 +4,7 @@
 
 #include <atomic>
 
-namespace uext4::faults {
+namespace uext4::faults::space_on_its_way_test {
 namespace {
 
 constexpr std::size_t block = 1024, blocks = 600;
@@ -108,4 +108,4 @@ TEST_P(SpaceOnItsWay, FromAFileThatAnotherLooksAt) {
 INSTANTIATE_TEST_SUITE_P(Modes, SpaceOnItsWay, testing::Values("data=ordered", "data=journal"));
 
 }  // namespace
-}  // namespace uext4::faults
+}  // namespace uext4::faults::space_on_its_way_test

@@ -7,7 +7,7 @@
 #include <functional>
 #include <string_view>
 
-namespace uext4::faults {
+namespace uext4::faults::space_test {
 namespace {
 
 // The file has a block in every second place, and a tree of blocks; the bitmaps are of several groups.
@@ -294,4 +294,4 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Space,
                          [](const auto& one) { return std::string(std::get<1>(one.param).name); });
 
 }  // namespace
-}  // namespace uext4::faults
+}  // namespace uext4::faults::space_test

@@ -2,6 +2,7 @@
 // counted by whoever runs this program.
 #include "api/file_system.h"
 #include "device/file_device.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -15,8 +16,6 @@
 
 namespace uext4 {
 namespace {
-
-const Credentials root = Credentials::root();
 
 // Counts what the file system asks of a file.
 class CountingDevice final : public BlockDevice {

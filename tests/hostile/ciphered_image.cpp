@@ -4,6 +4,7 @@
 #include "format/superblock.h"
 #include "tests/hostile/must.h"
 #include "tests/hostile/seed_image.h"
+#include "tests/root.h"
 
 #include <sys/stat.h>
 
@@ -12,8 +13,6 @@
 namespace uext4::hostile {
 
 namespace {
-
-const Credentials root = Credentials::root();
 
 // Any bytes but the slash and zero.
 std::string cipher_text(std::size_t size, unsigned seed) {

@@ -2,6 +2,7 @@
 
 #include "format/superblock.h"
 #include "tests/hostile/must.h"
+#include "tests/root.h"
 #include "volume/journal_location.h"
 
 #include <fcntl.h>
@@ -16,7 +17,6 @@ namespace uext4::hostile {
 namespace {
 
 namespace j = format::journal;
-const Credentials root = Credentials::root();
 
 format::SuperBlock super_of(BlockDevice& device) {
     format::SuperBlock super;

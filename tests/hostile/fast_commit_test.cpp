@@ -3,6 +3,7 @@
 #include "check/check.h"
 #include "device/recording_device.h"
 #include "tests/hostile/fast_commit_image.h"
+#include "tests/root.h"
 
 #include <gtest/gtest.h>
 
@@ -17,7 +18,6 @@ namespace {
 
 using test::FastCommitWriter;
 using Tree = std::map<std::string, std::string>;
-const Credentials root = Credentials::root();
 
 std::string describe(FileSystem& fs, const InodeRef& inode) {
     const auto status = fs.attributes(*inode);

@@ -1,5 +1,6 @@
 #include "mmap/simulated_maps.h"
 #include "tests/hostile/visitor.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -12,7 +13,6 @@ namespace uext4::hostile {
 
 namespace {
 
-const Credentials root = Credentials::root();
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t most_steps = 4000;
 constexpr unsigned most_mounts = 4;

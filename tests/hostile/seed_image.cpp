@@ -6,6 +6,7 @@
 #include "tests/hostile/fast_commit_image.h"
 #include "tests/hostile/logged_blocks.h"
 #include "tests/hostile/must.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <sys/sysmacros.h>
@@ -19,8 +20,6 @@
 namespace uext4::hostile {
 
 namespace {
-
-const Credentials root = Credentials::root();
 
 struct Recipe {
     std::string_view name, features;

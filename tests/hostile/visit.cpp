@@ -1,6 +1,7 @@
 #include "tests/hostile/visit.h"
 
 #include "tests/hostile/visitor.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,8 +11,6 @@
 namespace uext4::hostile {
 
 namespace {
-
-const Credentials root = Credentials::root();
 
 // Every kind of change, once for each file and directory.
 void change_files(Visitor& v, FileSystem& fs, const std::vector<std::string>& files) {

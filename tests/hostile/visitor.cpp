@@ -1,14 +1,11 @@
 #include "tests/hostile/visitor.h"
 
 #include "check/check.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 
 namespace uext4::hostile {
-
-namespace {
-const Credentials root = Credentials::root();
-}
 
 std::unique_ptr<FileSystem> Visitor::mount(const std::shared_ptr<BlockDevice>& device, const char* options) {
     auto fs = mount_seed(device, options, &out_.said);

@@ -13,7 +13,7 @@
 #include <thread>
 #include <utility>
 
-namespace uext4::test {
+namespace uext4::test::addresses_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -309,4 +309,4 @@ TEST_F(Addresses, AMappedFileIsMappedAgainWhileFrozen) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::addresses_test

@@ -8,7 +8,7 @@
 #include <atomic>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::buffers_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -289,4 +289,4 @@ INSTANTIATE_TEST_SUITE_P(Modes, Buffers, testing::Values("", "data=journal"),
                          [](const auto& mode) { return std::string(*mode.param ? "journal" : "ordered"); });
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::buffers_test

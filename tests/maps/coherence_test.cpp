@@ -6,7 +6,7 @@
 #include <atomic>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::coherence_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -277,4 +277,4 @@ TEST_P(PrivateMaps, AreCutBesideCommits) {
 INSTANTIATE_TEST_SUITE_P(Blocks, PrivateMaps, testing::Values("-b 1024", "-b 4096", "-b 16384", "-b 65536"));
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::coherence_test

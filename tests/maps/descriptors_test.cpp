@@ -6,7 +6,7 @@
 
 #include <utility>
 
-namespace uext4::test {
+namespace uext4::test::descriptors_test {
 namespace {
 
 constexpr std::size_t page = 4096, file_pages = 16;
@@ -148,4 +148,4 @@ TEST_F(NoDescriptors, AreClosedByTheProgram) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::descriptors_test

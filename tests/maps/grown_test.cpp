@@ -15,7 +15,7 @@
 #include <thread>
 #include <utility>
 
-namespace uext4::test {
+namespace uext4::test::grown_test {
 namespace {
 
 class Grown : public RemappedImage {};
@@ -458,4 +458,4 @@ TEST_P(Grown, OfAProcessWithoutPrivileges) {
 INSTANTIATE_TEST_SUITE_P(Modes, Grown, all_modes(), name_of);
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::grown_test

@@ -12,7 +12,7 @@
 #include <functional>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::interrupted_test {
 namespace {
 
 constexpr std::size_t page = 4096, pages = 16;
@@ -163,4 +163,4 @@ TEST_F(Interrupted, ACancelledThreadGivesBack) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::interrupted_test

@@ -7,7 +7,7 @@
 #include <atomic>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::journaled_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -136,4 +136,4 @@ TEST_F(Stored, TheJournalFlagIsSwitchedUnderAMap) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::journaled_test

@@ -1,7 +1,7 @@
 // mremap(2) that leaves a map where it was, or makes a second one of the same pages: both are the library's.
 #include "remapped_image.h"
 
-namespace uext4::test {
+namespace uext4::test::left_behind_test {
 namespace {
 
 class LeftBehind : public RemappedImage {};
@@ -82,4 +82,4 @@ TEST_P(LeftBehind, InTheOldPlaceBesideOthers) {
 INSTANTIATE_TEST_SUITE_P(Modes, LeftBehind, all_modes(), name_of);
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::left_behind_test

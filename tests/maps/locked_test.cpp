@@ -3,7 +3,7 @@
 
 #include <sys/resource.h>
 
-namespace uext4::test {
+namespace uext4::test::locked_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -173,4 +173,4 @@ TEST_F(LimitedMaps, LeaveTheProgramsSignals) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::locked_test

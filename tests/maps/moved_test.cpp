@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::moved_test {
 namespace {
 
 constexpr std::size_t page = 4096, pages = 16;
@@ -207,4 +207,4 @@ TEST_F(MovedMaps, StrayAccessesLeaveNoTrace) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::moved_test

@@ -9,7 +9,7 @@
 #include <chrono>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::refusal_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -341,4 +341,4 @@ TEST_F(Refusal, TheProgramsOwnUnmapIsNoticed) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::refusal_test

@@ -6,7 +6,7 @@
 #include <functional>
 #include <thread>
 
-namespace uext4::test {
+namespace uext4::test::unmount_test {
 namespace {
 
 constexpr std::size_t page = 4096;
@@ -111,4 +111,4 @@ TEST_F(Unmount, WhileMapsAreBuffersOfAnother) {
 }
 
 }  // namespace
-}  // namespace uext4::test
+}  // namespace uext4::test::unmount_test

@@ -5,6 +5,7 @@
 #include "device/recording_device.h"
 #include "format/journal.h"
 #include "sync/thread.h"
+#include "tests/root.h"
 #include "volume/journal_location.h"
 
 #include <fcntl.h>
@@ -20,7 +21,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using Entry = RecordedWrite::Kind;
-const Credentials root = Credentials::root();
 constexpr std::uint32_t block_size = 4096;
 
 // What an entry of the device's log is to the file system: `D` file contents, `L` a block of the journal's log, `C` a

@@ -3,6 +3,7 @@
 #include "api/file_system.h"
 #include "device/memory_device.h"
 #include "device/recording_device.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -17,8 +18,6 @@
 
 namespace uext4 {
 namespace {
-
-const Credentials root = Credentials::root();
 
 class Unjournaled : public testing::TestWithParam<const char*> {
 protected:

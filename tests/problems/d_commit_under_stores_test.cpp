@@ -8,7 +8,7 @@
 #include <cstring>
 #include <thread>
 
-namespace uext4::problems {
+namespace uext4::problems::d_commit_under_stores_test {
 namespace {
 
 constexpr std::size_t pages = 16;
@@ -138,4 +138,4 @@ INSTANTIATE_TEST_SUITE_P(Blocks, UnderStores,
                          testing::Values("-b 4096", "-b 1024", "-b 1024 -O ^metadata_csum,^64bit"));
 
 }  // namespace
-}  // namespace uext4::problems
+}  // namespace uext4::problems::d_commit_under_stores_test

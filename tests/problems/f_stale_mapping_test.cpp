@@ -6,7 +6,7 @@
 #include <random>
 #include <thread>
 
-namespace uext4::problems {
+namespace uext4::problems::f_stale_mapping_test {
 namespace {
 
 constexpr std::size_t pages = 96;
@@ -125,4 +125,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, StaleMapping,
                                           testing::Values("data=ordered", "data=journal")));
 
 }  // namespace
-}  // namespace uext4::problems
+}  // namespace uext4::problems::f_stale_mapping_test

@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-namespace uext4::problems {
+namespace uext4::problems::i_no_space_in_a_fault_test {
 namespace {
 
 constexpr std::size_t pages = 256, threads = 3;
@@ -107,4 +107,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, NoSpaceInAFault,
                                           testing::Values("data=ordered", "data=journal")));
 
 }  // namespace
-}  // namespace uext4::problems
+}  // namespace uext4::problems::i_no_space_in_a_fault_test

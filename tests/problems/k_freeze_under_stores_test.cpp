@@ -5,7 +5,7 @@
 #include <atomic>
 #include <thread>
 
-namespace uext4::problems {
+namespace uext4::problems::k_freeze_under_stores_test {
 namespace {
 
 constexpr std::size_t pages = 32;
@@ -129,4 +129,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, Freeze,
                                           testing::Values("data=ordered", "data=journal")));
 
 }  // namespace
-}  // namespace uext4::problems
+}  // namespace uext4::problems::k_freeze_under_stores_test

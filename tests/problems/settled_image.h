@@ -6,6 +6,7 @@
 #include "device/memory_device.h"
 #include "device/recording_device.h"
 #include "tests/crash/poisoned_file.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -23,7 +24,6 @@
 
 namespace uext4::problems {
 
-inline const Credentials root = Credentials::root();
 inline const Credentials user = Credentials::of(1000, 1000);
 constexpr std::size_t page = 4096;
 inline bool long_run() { return std::getenv("UEXT4_LONG") != nullptr; }

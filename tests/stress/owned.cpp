@@ -18,7 +18,6 @@ constexpr unsigned spots = 8;    // names of a worker in each directory
 constexpr unsigned deepest = 4;  // directories of its own below each other
 constexpr std::size_t largest = 40000;
 
-bool is_directory(const Node& node) { return S_ISDIR(node.mode); }
 bool is_file(const Node& node) { return S_ISREG(node.mode); }
 
 std::shared_ptr<Node> new_node(mode_t mode) {

@@ -4,6 +4,8 @@
 
 #include "tests/stress/calls.h"
 
+#include <sys/stat.h>
+
 #include <map>
 #include <memory>
 #include <random>
@@ -30,6 +32,8 @@ struct Node {
     std::map<std::string, std::string> xattrs;
     std::map<std::string, std::shared_ptr<Node>> children;  // of a directory: the worker's names in it
 };
+
+inline bool is_directory(const Node& node) { return S_ISDIR(node.mode); }
 
 class Owned {
 public:

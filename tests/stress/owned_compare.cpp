@@ -15,8 +15,6 @@ namespace uext4::stress {
 
 namespace {
 
-bool is_directory(const Node& node) { return S_ISDIR(node.mode); }
-
 std::string hex(std::string_view bytes) {
     std::string text;
     for (unsigned char byte : bytes) text += fmt::format("{:02x}", byte);

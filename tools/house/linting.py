@@ -87,11 +87,11 @@ class Digests:
 
 
 def tidy_complaints():
-    folder = BUILD / "debug"
+    folder = BUILD / "asan"  # just built, for the lock annotations: clang's own commands, each file by itself
     commands = json.loads((folder / "compile_commands.json").read_text(encoding="utf-8"))
     tracked = {str(ROOT / name) for name in sources()}
     wanted = {command["file"]: command for command in commands if command["file"] in tracked}
-    digests = Digests(BUILD / "asan")  # just built, for the lock annotations
+    digests = Digests(folder)
     seen = BUILD / "tidy"  # an empty file for each verdict "nothing to complain about"
     seen.mkdir(exist_ok=True)
 
@@ -99,7 +99,6 @@ def tidy_complaints():
         digest = digests.of(wanted[file])
         if digest and (seen / digest).exists():
             return file, None
-        # The commands are g++'s: clang does not know all of its warnings.
         result = subprocess.run(["clang-tidy-19", "-p", str(folder), *options_for(file), file], cwd=ROOT, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
         if digest and result.returncode == 0:
@@ -137,8 +136,6 @@ def lint(arguments):
     argparse.ArgumentParser(prog="./dev lint", description="Looks at format, layers, lock annotations, and with "
                             "clang-tidy. Exit status 1: something was found.").parse_args(arguments)
     packages.ensure("products", "tests", "clang")
-    with build.locked("debug"):
-        build.configure("debug")
     steps = (("layers", layer_complaints), ("format", format_complaints), ("lock annotations", lock_complaints),
              ("clang-tidy", tidy_complaints))
     bad = []
