@@ -18,6 +18,13 @@ function(uext4_warnings target)
         VISIBILITY_INLINES_HIDDEN ON)
 endfunction()
 
+# uext4_unity(TARGET): several files of it are compiled at once where UEXT4_UNITY_PROGRAMS says so.
+function(uext4_unity target)
+    if(UEXT4_UNITY_PROGRAMS)
+        set_target_properties(${target} PROPERTIES UNITY_BUILD ON)
+    endif()
+endfunction()
+
 # Leaves sources that are not in the tree out of the list `variable`; only in a partial build, otherwise CMake reports
 # them itself.
 function(uext4_existing_sources variable)
@@ -112,6 +119,7 @@ function(uext4_program)
     endif()
     add_executable(uext4_program ${ARG_SOURCES})
     uext4_warnings(uext4_program)
+    uext4_unity(uext4_program)
     set_target_properties(uext4_program PROPERTIES OUTPUT_NAME uext4)
     target_include_directories(uext4_program PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/include"
         "${PROJECT_SOURCE_DIR}/frontends")
@@ -128,7 +136,7 @@ function(uext4_test_machinery)
     cmake_parse_arguments(ARG "" "NAME" "SOURCES" ${ARGN})
     add_library(${ARG_NAME} OBJECT ${ARG_SOURCES})
     uext4_warnings(${ARG_NAME})
-    set_target_properties(${ARG_NAME} PROPERTIES UNITY_BUILD ${UEXT4_UNITY_TESTS})
+    uext4_unity(${ARG_NAME})
     target_include_directories(${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${ARG_NAME} PRIVATE uext4_api uext4_check)
 endfunction()
@@ -154,7 +162,7 @@ function(uext4_test)
     endif()
     add_executable(${ARG_NAME} ${ARG_SOURCES})
     uext4_warnings(${ARG_NAME})
-    set_target_properties(${ARG_NAME} PROPERTIES UNITY_BUILD ${UEXT4_UNITY_TESTS})
+    uext4_unity(${ARG_NAME})
     target_include_directories(${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/frontends"
         "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${ARG_NAME} PRIVATE ${ARG_LIBRARIES} GTest::gmock GTest::gtest GTest::gtest_main

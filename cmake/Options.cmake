@@ -22,8 +22,9 @@ set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 
 # Several files compiled at once take a fraction of the time. The presets release and fuzz do so with all (CMAKE_UNITY_BUILD),
-# debug with those of tests. The others compile each by itself: there a file that does not include what it uses is an error.
-option(UEXT4_UNITY_TESTS "Several files of a test are compiled at once" OFF)
+# debug with those of tests, tools and frontends; the explorer needs the libraries file by file. The others compile each file
+# by itself: there one that does not include what it uses is an error.
+option(UEXT4_UNITY_PROGRAMS "Several files of a test, a tool or a frontend are compiled at once" OFF)
 
 # Run-time checks that cost too much for a product: lock ranks above all.
 add_compile_definitions($<$<CONFIG:Debug>:UEXT4_CHECKS=1>)

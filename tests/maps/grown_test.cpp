@@ -339,7 +339,9 @@ TEST_P(Grown, AgainAndAgainKeepsNobodyElseWaiting) {
     });
     for (std::size_t p = 0; p < pages; ++p) {
         memory[p * page] = 'x';
-        if (p % 16 == 0) EXPECT_EQ(uext4_fsync(other), 0);
+        if (p % 16 == 0) {
+            EXPECT_EQ(uext4_fsync(other), 0);
+        }
     }
     over.store(true);
     changing.join();

@@ -250,7 +250,9 @@ TEST_F(Refusal, AnImmutableFileRefusesTheNextStore) {
         write(file, std::string(2 * page, 'a'));
         char* memory = map(file, 2 * page);
         memory[0] = 'b';
-        if (synced) ASSERT_EQ(uext4_fsync(file), 0);
+        if (synced) {
+            ASSERT_EQ(uext4_fsync(file), 0);
+        }
         unsigned int flags = 0;
         ASSERT_EQ(uext4_getflags(fs, path, &flags), 0);
         ASSERT_EQ(uext4_setflags(fs, path, flags | FS_IMMUTABLE_FL), 0) << uext4_strerror();
