@@ -36,14 +36,13 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     if (!keep_size && end > inode.size_hint()) TRY(clear_tail(inode));
     // Blocks promised to dirty data are chosen by its writeback.
     TRY(write_back(inode, offset, end));
-    const unsigned credits = change_credits(inode);
     std::uint64_t at = offset / bs;
     const std::uint64_t last = divide_up(end, bs);
     Result<void> result;
     while (at < last && result) {
         LockedFolio straddle;
         if (!keep_size && end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
-        Handle handle = TRY(inode.fs().journal.start(credits));
+        Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));  // the tree grows on the way
         MutexLock guard(inode.map_lock);
         const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
         Result<LogicalBlock> reached = inode.places().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
@@ -140,9 +139,8 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     {
         MutexLock flush(inode.flush_lock);
         TRY(forget_blocks(inode, first, last));
-        const unsigned credits = change_credits(inode);
         for (RangeIterator range(inode, first, last); !range.done();) {
-            Handle handle = TRY(inode.fs().journal.start(credits));
+            Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));
             MutexLock guard(inode.map_lock);
             const std::uint64_t at = range.at();
             if (at == first) inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));

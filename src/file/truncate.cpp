@@ -132,9 +132,13 @@ Result<void> swap_tail(Inode& inode, Handle& handle, TailSwap& swap) {
     FsContext& fs = inode.fs();
     const BlockNr fresh = swap.grant.first();
     TRY(fs.allocator.publish(handle, swap.grant));
-    const BlockNr old = TRY(inode.map().replace(handle, swap.at, fresh, &swap.tree));
+    const Result<BlockNr> old = inode.map().replace(handle, swap.at, fresh, &swap.tree);
     inode.places().changed();
-    return fs.allocator.free(handle, old, 1);
+    if (!old) {
+        (void)fs.allocator.free(handle, fresh, 1);  // the bit of this handle is taken back
+        return fail(old.error());
+    }
+    return fs.allocator.free(handle, *old, 1);
 }
 
 Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {

@@ -67,8 +67,8 @@ Result<bool> Places::convert_whole_extents(Handle& handle, std::uint64_t first, 
         const std::uint64_t in_file = std::max(at, divide_up(inode_.disk_size(), bs));
         const std::uint64_t keep = std::min(behind, std::max(in_file, end_of_written(whole.logical.value, reach)));
         whole.count = keep - whole.logical.value;
-        TRY(zero_unwritten(whole));
         if (!handle.extend(credits())) return false;
+        TRY(zero_unwritten(whole));
         Result<void> done = inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr);
         if (!done && done.error().code == ENOSPC && keep < behind && divide_up(inode_.size(), bs) <= keep &&
             end_of_written(keep, behind) == keep) {

@@ -1,6 +1,7 @@
 #include "journal/journal_state.h"
 #include "sync/atomic_point.h"
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
 
@@ -10,6 +11,7 @@ Handle::Handle(Handle&& o) noexcept
     : journal_(std::exchange(o.journal_, nullptr)),
       transaction_(std::exchange(o.transaction_, nullptr)),
       credits_(std::exchange(o.credits_, 0)),
+      refused_(std::exchange(o.refused_, 0)),
       unwinding_(o.unwinding_) {}
 
 Handle& Handle::operator=(Handle&& o) noexcept {
@@ -18,6 +20,7 @@ Handle& Handle::operator=(Handle&& o) noexcept {
         journal_ = std::exchange(o.journal_, nullptr);
         transaction_ = std::exchange(o.transaction_, nullptr);
         credits_ = std::exchange(o.credits_, 0);
+        refused_ = std::exchange(o.refused_, 0);
         unwinding_ = o.unwinding_;
     }
     return *this;
@@ -29,7 +32,10 @@ bool Handle::extend(unsigned wanted) {
     if (!transaction_ || credits_ >= wanted) return transaction_ != nullptr;
     MutexLock guard(journal_->lists);
     const unsigned more = wanted - credits_;
-    if (journal_->weight(*transaction_) + transaction_->outstanding + more > journal_->max_credits) return false;
+    if (journal_->weight(*transaction_) + transaction_->outstanding + more > journal_->max_credits) {
+        refused_ = std::max(refused_, wanted);
+        return false;
+    }
     transaction_->outstanding += more;
     credits_ = wanted;
     return true;

@@ -316,6 +316,8 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
 
 Result<void> Handle::restart(unsigned wanted, SourceLocation where) {
     JournalState* s = journal_;
+    // A structure that has grown asks for more than its caller knows; with less it would find no room again and again.
+    if (s) wanted = std::max(wanted, std::min(refused_, s->max_credits));
     stop();
     if (!s) return fail(EIO, "a handle that is not open was restarted");
     Journal* journal = s->owner;

@@ -69,7 +69,8 @@ public:
     // What the transaction holds, of freed blocks above all, is so much memory that it is to be committed: an operation
     // of many steps, each of which may take nothing of the log, ends one here and restart()s.
     bool holds_much() const;
-    // Stops and starts again with `wanted` credits, perhaps in a newer transaction. On error the handle is closed.
+    // Stops and starts again with `wanted` credits, perhaps in a newer transaction; with as many as an extend() of this
+    // handle was refused, where those are more: what asked for them then has them. On error the handle is closed.
     Result<void> restart(unsigned wanted, SourceLocation where = SourceLocation::current());
     void stop();
 
@@ -91,6 +92,7 @@ private:
     JournalState* journal_ = nullptr;
     Transaction* transaction_ = nullptr;
     unsigned credits_ = 0;
+    unsigned refused_ = 0;  // the most that the transaction had no room for
     // Exceptions under way when it began: whoever ends it because of a later one, ends it half done.
     int unwinding_ = 0;
 };

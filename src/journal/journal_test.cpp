@@ -56,6 +56,29 @@ TEST(JournalLife, ATransactionThatIsTooBigIsRefusedAndAFullOneMakesRoom) {
     EXPECT_EQ(byte_of(*device, shape, 10 + most - 1), 20u);
 }
 
+// Whoever restarts with what it knew before its structures grew would find no room in the same transaction, for ever.
+TEST(JournalLife, ARestartHasWhatAnExtensionWasRefused) {
+    const LogShape shape;
+    auto device = make_log(shape);
+    Mounted m(*device, shape);
+    const unsigned most = m.journal->max_credits();
+    {
+        Handle before = m.start(most);
+        for (unsigned k = 0; k < most - 8; ++k) m.put(before, 10 + k, 1);
+    }
+    Handle handle = m.start(4);
+    const Tid tid = handle.tid();
+    EXPECT_FALSE(handle.extend(12));
+    ASSERT_TRUE(handle.restart(4));
+    EXPECT_GT(handle.tid(), tid);
+    EXPECT_GE(handle.credits(), 12u);
+    // It is forgotten then.
+    ASSERT_TRUE(handle.restart(4));
+    EXPECT_EQ(handle.credits(), 4u);
+    handle.stop();
+    ASSERT_TRUE(m.journal->close());
+}
+
 LogShape one_at_a_time() {
     LogShape shape;
     shape.log_blocks = 64;  // room for one transaction

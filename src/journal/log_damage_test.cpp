@@ -1,4 +1,5 @@
 // What recovery makes of a log that is not as it was written.
+#include "format/superblock.h"
 #include "journal/fast_commit_fixture.h"
 #include "journal/log_fixture.h"
 #include "journal/log_reader.h"
@@ -106,6 +107,55 @@ TEST(LogDamage, ACommitRecordThatLiesEndsTheLog) {
         ASSERT_TRUE(r) << r.error().what;
         EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 2u);
     }
+}
+
+// With the transactions behind it dropped in silence, what was durable would be lost, and their blocks lie in wait for a
+// later log.
+TEST(LogDamage, ACommitRecordThatLiesBeforeOthersIsAnError) {
+    for (const Sums sums : {Sums::v2, Sums::v3}) {
+        for (const std::uint32_t n : {0u, 1u}) {
+            Three t(sums);
+            flip(*t.crashed, t.shape, find_record(*t.crashed, t.shape, j::commit, t.first + n), 60);
+            const auto r = t.recover_it();
+            ASSERT_FALSE(r) << "transaction " << n;
+            EXPECT_EQ(r.error().code, EUCLEAN);
+            EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 0u);
+        }
+    }
+}
+
+// Whoever grows a mounted file system logs its larger superblock with the new groups; the cut leaves the smaller one.
+TEST(LogDamage, AFileSystemThatGrewIsAsLargeAsItsLoggedSuperblockSays) {
+    constexpr std::uint64_t before = 50, after = 1500;
+    for (const std::uint64_t logged : {before, after, std::uint64_t{1} << 40}) {
+        const LogShape shape;
+        auto device = make_log(shape);
+        {
+            Mounted m(*device, shape);
+            Handle handle = m.start();
+            const auto super = m.cache.read(BlockNr(1), "superblock");
+            ASSERT_TRUE(super);
+            ASSERT_TRUE(handle.write_access(*super));
+            auto& fields = view_as<format::SuperBlock>((*super)->data());
+            fields.magic = format::super_magic;
+            fields.blocks_count_lo = static_cast<std::uint32_t>(logged);
+            fields.blocks_count_hi = static_cast<std::uint32_t>(logged >> 32);
+            m.put(handle, 1499, 7);
+            handle.stop();
+            ASSERT_TRUE(m.journal->commit_all());
+            device = device->clone();
+        }
+        const auto r = recover(*device, shape.block_size, before, log_runs(shape));
+        ASSERT_EQ(r.has_value(), logged > before) << logged;
+        EXPECT_EQ(byte_of(*device, shape, 1499), logged > before ? 7u : 0u);
+    }
+}
+
+TEST(LogDamage, ARevokeOfABlockThatIsNotThereRevokesNothing) {
+    Three t(Sums::v3);
+    const auto r = recover(*t.crashed, t.shape.block_size, 30, log_runs(t.shape));  // block 40 is revoked
+    ASSERT_TRUE(r) << r.error().what;
+    EXPECT_EQ(byte_of(*t.crashed, t.shape, 10), 3u);
 }
 
 TEST(LogDamage, AnImageThatLiesIsAnErrorAndNotWritten) {

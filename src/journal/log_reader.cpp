@@ -97,9 +97,16 @@ Result<void> LogReader::walk(const std::function<Result<bool>(const LogRecord&)>
         const auto& header = view_as<format::JournalHeader>(ConstBytes(block));
         if (header.magic != j::magic || header.sequence != sequence) return {};
         if (header.blocktype == j::commit && layout_.tail_bytes()) {
-            // A commit record that was not written whole is where the log ends.
+            // One that was not written whole is where the log ends, unless another transaction is committed behind it.
             const auto& c = view_as<format::JournalCommit>(ConstBytes(block));
-            if (c.checksum[0] != format::journal_commit_checksum(layout_, block)) return {};
+            if (c.checksum[0] != format::journal_commit_checksum(layout_, block)) {
+                LogRecord torn;
+                torn.log_block = index;
+                torn.sequence = sequence;
+                torn.torn_commit = true;
+                (void)TRY(visit(torn));
+                return {};
+            }
         }
         Result<LogRecord> parsed = parse(index, block);
         if (!parsed) {
@@ -108,9 +115,7 @@ Result<void> LogReader::walk(const std::function<Result<bool>(const LogRecord&)>
             LogRecord broken;
             broken.log_block = index;
             broken.sequence = sequence;
-            broken.type = 0;
-            const bool more = TRY(visit(broken));
-            (void)more;
+            (void)TRY(visit(broken));
             return {};
         }
         if (parsed->type != j::descriptor && parsed->type != j::commit && parsed->type != j::revoke) return {};

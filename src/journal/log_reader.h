@@ -18,9 +18,10 @@ struct LogTag {
 };
 
 struct LogRecord {
-    std::uint32_t type = 0;  // format::journal::BlockType
+    std::uint32_t type = 0;  // format::journal::BlockType; 0: damaged
     std::uint32_t sequence = 0;
     std::uint32_t log_block = 0;
+    bool torn_commit = false;      // of a damaged one (type 0): it says that it is a commit record
     std::vector<LogTag> tags;      // of a descriptor
     std::vector<BlockNr> revoked;  // of a revoke block
     std::uint64_t commit_seconds = 0;

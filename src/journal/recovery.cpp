@@ -1,5 +1,6 @@
 // Recovery: scan for the end of the log, collect revokes, check, replay.
 #include "format/checksum.h"
+#include "format/superblock.h"
 #include "journal/log_reader.h"
 
 #include <algorithm>
@@ -38,7 +39,8 @@ Result<bool> committed_behind(const LogReader& log, std::uint32_t from, std::uin
 }
 
 // Finds the end. A damaged record ends the log in a transaction that was never committed; in one that was, it is an
-// error, and so is a mismatch of the old checksum over a whole transaction if another transaction follows.
+// error, and so are a damaged commit record and a mismatch of the old checksum over a whole transaction, if another
+// transaction follows.
 Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     Scan out{log.layout().sequence, log.layout().start};
     std::uint32_t v1 = ~0u;
@@ -47,6 +49,9 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     const auto look = [&](const LogRecord& r) -> Result<bool> {
         if (r.type == 0 && !mismatch && TRY(committed_behind(log, r.log_block, r.sequence, block_size)))
             return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
+        if (r.torn_commit && TRY(committed_behind(log, r.log_block, r.sequence + 1, block_size)))
+            return fail(EUCLEAN, "journal: block {}: damaged commit record of transaction {}, and transaction {} follows",
+                        r.log_block, r.sequence, r.sequence + 1);
         if (r.type == j::descriptor && log.layout().csum_v1()) {
             TRY(log.read(r.log_block, block));
             v1 = format::crc32_be(v1, block);
@@ -70,6 +75,24 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     };
     TRY(log.walk(look));
     return out;
+}
+
+// How many blocks the file system has when the log is home: one that grew while it was mounted has its larger superblock
+// there, and on the device perhaps still the former one. At most what the device has.
+Result<std::uint64_t> blocks_at_end(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count,
+                                    std::uint64_t device_blocks, Bytes block) {
+    TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
+        if (later_or_same(r.sequence, end)) return false;
+        for (const LogTag& tag : r.tags) {
+            if (tag.home.value != format::super_offset / block.size()) continue;
+            TRY(log.read(tag.log_block, block));
+            const auto& super = view_as<format::SuperBlock>(block, format::super_offset % block.size());
+            if (super.magic == format::super_magic)
+                blocks_count = std::max(blocks_count, std::min(super.blocks_count(), device_blocks));
+        }
+        return true;
+    }));
+    return blocks_count;
 }
 
 using Revoked = std::unordered_map<std::uint64_t, std::uint32_t>;  // block -> newest transaction that revoked it
@@ -131,9 +154,8 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
             if (r.type == 0)
                 return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block,
                             r.sequence);
+            // One that the file system does not have, or has not any more, revokes nothing.
             for (BlockNr block : r.revoked) {
-                if (block.value >= blocks_count)
-                    return fail(EUCLEAN, "journal: block {}: revokes block {} of {}", r.log_block, block, blocks_count);
                 auto [it, fresh] = revoked.emplace(block.value, r.sequence);
                 if (!fresh && later(r.sequence, it->second)) it->second = r.sequence;
             }
@@ -143,6 +165,7 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
 
         // All images are checked before the first goes home: a log that lies leaves the file system as the crash did.
         std::vector<std::byte> block(block_size);
+        blocks_count = TRY(blocks_at_end(log, end, blocks_count, device.size() / block_size, block));
         TRY(each_image(log, end, blocks_count, revoked, block, [](const LogTag&) -> Result<void> { return {}; }));
         TRY(each_image(log, end, blocks_count, revoked, block, [&](const LogTag& tag) -> Result<void> {
             ++report.blocks;
