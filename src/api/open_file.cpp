@@ -231,10 +231,13 @@ Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t l
     const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it, and has the times
     const bool reserve = is_privileged(inode_->fs(), who);
     const UniqueWriteLock call = keep_others_out();
-    TRY(fs_.with_space([&] {
+    bool only_zeroed = false;
+    const Result<void> done = fs_.with_space([&] {
         ChangePass pass(fs_.maps());
-        return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits, kernel_cached_);
-    }));
+        only_zeroed = false;
+        return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits, kernel_cached_, &only_zeroed);
+    });
+    if (!done && !only_zeroed) return done;
     return settle();
 }
 

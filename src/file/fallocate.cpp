@@ -202,7 +202,7 @@ Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) 
 
 }  // namespace
 
-Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool* only_zeroed) {
     const std::uint64_t bs = inode.fs().block_size();
     const std::uint64_t end = std::min(offset + length, round_up(inode.size_hint(), bs));
     // Blocks allocated past the end of the file may be punched as well.
@@ -216,7 +216,10 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     Result<void> removed = punch_blocks(inode, first, whole_end);
-    if (!removed && removed.error().code == ENOSPC) removed = zero_contents(inode, first, std::min(whole_end, end));
+    if (removed || removed.error().code != ENOSPC) return removed;
+    TRY(zero_contents(inode, first, std::min(whole_end, end)));
+    if (!only_zeroed) return {};
+    *only_zeroed = true;
     return removed;
 }
 
@@ -235,7 +238,7 @@ Result<void> check_fallocate_mode(int mode) {
 }
 
 Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool reserve,
-                            const Credentials* who, bool keep_times) {
+                            const Credentials* who, bool keep_times, bool* only_zeroed) {
     const int operation = mode & ~FALLOC_FL_KEEP_SIZE;
     const bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
     if (inode.has_flag(format::inode_flag::append) && operation != 0)
@@ -256,7 +259,7 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());
     TRY(need_blocks(inode));
     switch (operation) {
-        case FALLOC_FL_PUNCH_HOLE: return punch_range(inode, offset, length);
+        case FALLOC_FL_PUNCH_HOLE: return punch_range(inode, offset, length, only_zeroed);
         case FALLOC_FL_ZERO_RANGE: return zero_range(inode, offset, length, keep, reserve);
         case FALLOC_FL_COLLAPSE_RANGE: return collapse_range(inode, offset, length);
         case FALLOC_FL_INSERT_RANGE: return insert_range(inode, offset, length);

@@ -107,6 +107,12 @@ public:
         close();
         load();
     }
+    // The same, with a command of debugfs in between.
+    void reopen_after(const std::string& command) {
+        close();
+        output(fmt::format("debugfs -w -R '{}' {} 2>/dev/null", command, path_));
+        load();
+    }
     // The image, its files named, is clean. Returns debugfs' list of the attributes of each file.
     std::map<std::uint64_t, std::string> check() {
         save();

@@ -75,7 +75,11 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
             const std::uint64_t n = std::min(grant.count(), blocks - done), counted = grant.count();
             const BlockNr first = grant.first();
             TRY(fs.allocator.publish(handle, grant));
-            TRY(inode->map().insert(handle, MappedRun{LogicalBlock(done), n, first, false}, nullptr, counted));
+            const MappedRun run{LogicalBlock(done), n, first, false};
+            if (Result<void> named = inode->map().insert(handle, run, nullptr, counted); !named) {
+                (void)fs.allocator.take_back(handle, first, counted);  // nobody names them
+                return named;
+            }
             for (std::uint64_t i = 0; i < n; ++i) {
                 BufferRef buffer = TRY(fs.buffers.get(first + i, "attribute value"));
                 TRY(handle.create_access(buffer));

@@ -158,6 +158,31 @@ TEST_P(ValueInodes, HaveNone) {
     volume.check();
 }
 
+// The block is nobody else's, so that nothing of it is copied.
+TEST_P(ValueInodes, OneThatIsLostLeavesTheOtherAttributes) {
+    InodeRef inode = volume.make();
+    const InodeNr number = inode->number();
+    expect_ok(volume.set(*inode, "user.fill", filled(60, 'f')));
+    expect_ok(volume.set(*inode, "user.small", filled(20, 's')));
+    expect_ok(volume.set(*inode, "user.lost", filled(9000, 'l')));
+    expect_ok(volume.set(*inode, "user.large", twins));
+    std::uint32_t lost = 0;
+    {
+        MutexLock map(inode->map_lock);
+        for (const auto& item : value_of(read_xattr_block(*inode)))
+            if (item.name == "lost") lost = item.value_inode;
+    }
+    ASSERT_NE(lost, 0u);
+    inode = InodeRef();
+    volume.reopen_after(fmt::format("clri <{}>", lost));
+    inode = volume.get(number);
+    EXPECT_NE(code_of(get_xattr(*inode, "user.lost")), 0);
+    expect_ok(volume.set(*inode, "user.more", filled(30, 'm')));
+    expect_ok(volume.remove(*inode, "user.small"));
+    EXPECT_EQ(value_of(get_xattr(*inode, "user.more")), filled(30, 'm'));
+    EXPECT_EQ(value_of(get_xattr(*inode, "user.large")), twins);
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, ValueInodes,
                          ::testing::Values("-b 4096 -O ea_inode", "-b 1024 -O ea_inode",
                                            "-b 4096 -O bigalloc,ea_inode -C 16384"));

@@ -115,17 +115,23 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     return surplus;
 }
 
-// What the entries of the inode's block refer to: held in memory, so that its copying finds them there. map_lock held
-// by nobody here.
+// What the entries of the inode's block refer to: held in memory, so that its copying finds them there; one that is not
+// sound matters where the block is shared, and is copied. map_lock held by nobody here.
 Result<std::vector<InodeRef>> pin_values(Inode& inode) {
     std::vector<std::uint32_t> numbers;
+    bool shared = false;
     {
         MutexLock map(inode.map_lock);
         for (const auto& item : TRY(read_xattr_block(inode)))
             if (item.value_inode) numbers.push_back(item.value_inode);
+        if (!numbers.empty()) shared = !TRY(owns_xattr_block(inode));
     }
     std::vector<InodeRef> out;
-    for (std::uint32_t number : numbers) out.push_back(TRY(inode.table().get(InodeNr(number))));
+    for (std::uint32_t number : numbers) {
+        Result<InodeRef> value = inode.table().get(InodeNr(number));
+        if (value) out.push_back(std::move(*value));
+        else if (shared) return fail(value.error());
+    }
     return out;
 }
 

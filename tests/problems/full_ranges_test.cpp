@@ -221,6 +221,37 @@ TEST_P(FullRanges, ACutToTheSameSizeGivesBackWhatIsBehindIt) {
     settle();
 }
 
+// Each punch within an extent makes the tree larger by an entry. What the ones before it have freed can be had after a
+// commit, and pays for the blocks of the tree.
+TEST_P(FullRanges, PunchesOfAFullImageFreeWhatTheyPunch) {
+    if (!format().extents || !privileged()) return;
+    make(fmt::format("-N 64 -m 0 {}", format().mke2fs), mode(), "12M");
+    const std::uint64_t piece = std::max<std::uint64_t>(format().block, format().shifts ? 0 : 8192);
+    auto file = open("/f");
+    std::uint64_t size = 0;
+    while (file->write(size, bytes_of(pattern(piece, 1)))) size += piece;
+    ok(file->sync(false));
+    fill_the_rest(root);
+    const auto blocks = [&] { return static_cast<std::uint64_t>(fs->attributes(file->inode())->st_blocks); };
+    std::string expected = read(*file, size);
+    unsigned punches = 0, kept = 0;
+    for (std::uint64_t at = piece; at + 2 * piece < size && punches < 600; at += 2 * piece, ++punches) {
+        const std::uint64_t before = blocks();
+        ok(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, piece));
+        expected.replace(at, piece, piece, '\0');
+        kept += blocks() >= before;
+    }
+    EXPECT_TRUE(read(*file, size) == expected);
+    // One that needs a block for the tree as well frees no more than it takes.
+    EXPECT_GT(punches, 300u);
+    EXPECT_LT(kept, 20u);
+    file.reset();
+    ok(fs->unmount());
+    mount(mode());
+    EXPECT_TRUE(read(*open("/f", O_RDONLY), size) == expected) << "after a new mount";
+    settle();
+}
+
 // The tree's root is full, so that the split of an extent wants a block: once there is none, and once there is after a
 // commit. Nothing moves for the first try.
 TEST_P(FullRanges, AnInsertedRangeMovesTheFileOnceOrNotAtAll) {
