@@ -101,6 +101,25 @@ Result<bool> is_forgotten_attributes(const std::shared_ptr<BlockDevice>& image, 
     return !std::regex_search(differences, others);
 }
 
+// Nor does it let go of the inodes that hold an orphan's attribute values (the kernel's recovery and ours do): nobody
+// leads to them then. Whether all that it finds without a name are such; `cleared` is what it said of the orphans.
+Result<bool> is_forgotten_values(const std::shared_ptr<BlockDevice>& image, const std::string& cleared,
+                                 const std::string& differences) {
+    if (cleared.find("Clearing orphaned inode ") == std::string::npos) return false;
+    VolumeOptions options;
+    options.background = false;
+    options.fs.read_only = true;
+    options.replay = false;
+    auto fs = TRY(FileSystem::mount_device(image, options));
+    static const std::regex nameless("Unattached inode ([0-9]+)");
+    bool any = false;
+    for (std::sregex_iterator it(differences.begin(), differences.end(), nameless), end; it != end; ++it, any = true) {
+        const InodeRef inode = TRY(fs->volume().inodes().get(InodeNr(std::stoull((*it)[1]))));
+        if (!inode->has_flag(format::inode_flag::ea_inode)) return false;
+    }
+    return any;
+}
+
 // An image with an orphan file says from each mount until its end that there may be something in it, and e2fsck, which
 // looks at that after the replay alone, leaves the superblock's counters as they are.
 const std::regex& of_orphan_file() {
@@ -312,7 +331,7 @@ Result<std::string> judge_by_e2fsck(const CrashState& state, const std::string& 
     const std::string cleared = out;
     // e2fsck 1.47.0 takes blocks out of an orphan's tree of several nodes and meets the nodes that it has freed with
     // them: what it makes of the inode is damage. What our recovery makes of the image says then whether it was sound.
-    const bool lost_its_way = cleared.find("Already cleared ") != std::string::npos;
+    bool lost_its_way = cleared.find("Already cleared ") != std::string::npos;
     if (const int status = lost_its_way ? 0 : run_e2fsck("-fn " + scratch.path(), out); status != 0) {
         if (!judged(status, e2fsck_uncorrected)) return "e2fsck -fn after its own replay:\n" + out;
         const std::shared_ptr<BlockDevice> image = TRY(MemoryDevice::load(scratch.path()));
@@ -320,9 +339,13 @@ Result<std::string> judge_by_e2fsck(const CrashState& state, const std::string& 
         if (!orphans) return orphans.error().what;
         const Result<bool> known = is_forgotten_attributes(image, cleared, out);
         if (!known) return known.error().what;
-        if (orphans->empty() && !*known && !has_open_orphan_file(out))
+        const Result<bool> values = is_forgotten_values(image, cleared, out);
+        if (!values) return values.error().what;
+        lost_its_way = *values;
+        const bool explained = *known || *values;
+        if (orphans->empty() && !explained && !has_open_orphan_file(out))
             return "e2fsck -fn after its own replay:\n" + out;
-        if (const std::string left = *known ? "" : unexplained(out, *orphans); !left.empty())
+        if (const std::string left = explained ? "" : unexplained(out, *orphans); !left.empty())
             return "e2fsck -fn after its own replay:\n" + left;
     }
     if (!ours && !lost_its_way) return std::string();
