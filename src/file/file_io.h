@@ -133,9 +133,9 @@ Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans);
 
 // ---- fallocate.cpp, shift_range.cpp
 // mode: FALLOC_FL_* of <linux/falloc.h>.
-// `who` takes set-id bits by it; nullptr: nobody. `keep_times`: as in a WriteRequest. Where a punch finds no block for a
-// split of the tree, what it cannot free reads as zeros and stays allocated. Whoever gives `only_zeroed` is told: it is
-// true then, with ENOSPC, and done again the punch may find a block.
+// `who` takes set-id bits by it; nullptr: nobody. `keep_times`: as in a WriteRequest. Where a punch finds no block for
+// a split of the tree, what it cannot free reads as zeros and stays allocated. Whoever gives `only_zeroed` is told: it
+// is true then, with ENOSPC, and done again the punch may find a block.
 Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::uint64_t length, bool may_use_reserve,
                             const Credentials* who, bool keep_times = false, bool* only_zeroed = nullptr);
 Result<void> check_fallocate_mode(int mode);  // EOPNOTSUPP

@@ -109,8 +109,8 @@ TEST(LogDamage, ACommitRecordThatLiesEndsTheLog) {
     }
 }
 
-// With the transactions behind it dropped in silence, what was durable would be lost, and their blocks lie in wait for a
-// later log.
+// With the transactions behind it dropped in silence, what was durable would be lost, and their blocks lie in wait for
+// a later log.
 TEST(LogDamage, ACommitRecordThatLiesBeforeOthersIsAnError) {
     for (const Sums sums : {Sums::v2, Sums::v3}) {
         for (const std::uint32_t n : {0u, 1u}) {

@@ -50,7 +50,8 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
         if (r.type == 0 && !mismatch && TRY(committed_behind(log, r.log_block, r.sequence, block_size)))
             return fail(EUCLEAN, "journal: block {}: damaged inside committed transaction {}", r.log_block, r.sequence);
         if (r.torn_commit && TRY(committed_behind(log, r.log_block, r.sequence + 1, block_size)))
-            return fail(EUCLEAN, "journal: block {}: damaged commit record of transaction {}, and transaction {} follows",
+            return fail(EUCLEAN,
+                        "journal: block {}: damaged commit record of transaction {}, and transaction {} follows",
                         r.log_block, r.sequence, r.sequence + 1);
         if (r.type == j::descriptor && log.layout().csum_v1()) {
             TRY(log.read(r.log_block, block));
@@ -77,8 +78,8 @@ Result<Scan> scan(const LogReader& log, std::uint32_t block_size) {
     return out;
 }
 
-// How many blocks the file system has when the log is home: one that grew while it was mounted has its larger superblock
-// there, and on the device perhaps still the former one. At most what the device has.
+// How many blocks the file system has when the log is home: one that grew while it was mounted has its larger
+// superblock there, and on the device perhaps still the former one. At most what the device has.
 Result<std::uint64_t> blocks_at_end(const LogReader& log, std::uint32_t end, std::uint64_t blocks_count,
                                     std::uint64_t device_blocks, Bytes block) {
     TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
