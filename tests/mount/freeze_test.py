@@ -344,7 +344,11 @@ def a_writer_freezes(scratch, options):
         mounting.run(scratch.program, "thaw", directory, accept=(0, 1))
         freezer.stdin.close()
         freezer.wait()
-    lines = (directory / "log").read_text().splitlines()
+    text = (directory / "log").read_text()
+    # The end of the process may cut its last write(2) short, between two pages.
+    if len(text) % 4096 == 0:
+        text = text[:text.rfind("\n") + 1]
+    lines = text.splitlines()
     strange = {line for line in lines if line != "a line of the log"}
     check(len(lines) > 50 and not strange, f"{len(lines)} lines in the log, and {strange}")
     scratch.umount(directory)
