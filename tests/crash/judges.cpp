@@ -61,12 +61,17 @@ Result<Tree> look(const std::shared_ptr<BlockDevice>& image, const std::string& 
     return capture(*fs);
 }
 
-Result<std::set<std::string>> orphans_of(const std::shared_ptr<BlockDevice>& image) {
-    VolumeOptions options;  // without the log there is no mode of data
+// With nothing replayed: without the log there is no mode of data.
+Result<std::unique_ptr<FileSystem>> open_as_it_is(const std::shared_ptr<BlockDevice>& image) {
+    VolumeOptions options;
     options.background = false;
     options.fs.read_only = true;
     options.replay = false;
-    auto fs = TRY(FileSystem::mount_device(image, options));
+    return FileSystem::mount_device(image, options);
+}
+
+Result<std::set<std::string>> orphans_of(const std::shared_ptr<BlockDevice>& image) {
+    auto fs = TRY(open_as_it_is(image));
     std::set<std::string> out;
     for (const InodeNr number : TRY(fs->volume().orphans().load())) out.insert(fmt::format("{}", number));
     return out;
@@ -76,11 +81,7 @@ Result<std::set<std::string>> orphans_of(const std::shared_ptr<BlockDevice>& ima
 // and ours do). Whether its differences are that and no more: `cleared` is what it said of the orphans.
 Result<bool> is_forgotten_attributes(const std::shared_ptr<BlockDevice>& image, const std::string& cleared,
                                      const std::string& differences) {
-    VolumeOptions options;
-    options.background = false;
-    options.fs.read_only = true;
-    options.replay = false;
-    auto fs = TRY(FileSystem::mount_device(image, options));
+    auto fs = TRY(open_as_it_is(image));
     FsContext& context = fs->volume().fs();
     std::set<std::uint64_t> forgotten;
     static const std::regex orphan("Clearing orphaned inode ([0-9]+)");
@@ -106,11 +107,7 @@ Result<bool> is_forgotten_attributes(const std::shared_ptr<BlockDevice>& image, 
 Result<bool> is_forgotten_values(const std::shared_ptr<BlockDevice>& image, const std::string& cleared,
                                  const std::string& differences) {
     if (cleared.find("Clearing orphaned inode ") == std::string::npos) return false;
-    VolumeOptions options;
-    options.background = false;
-    options.fs.read_only = true;
-    options.replay = false;
-    auto fs = TRY(FileSystem::mount_device(image, options));
+    auto fs = TRY(open_as_it_is(image));
     static const std::regex nameless("Unattached inode ([0-9]+)");
     bool any = false;
     for (std::sregex_iterator it(differences.begin(), differences.end(), nameless), end; it != end; ++it, any = true) {
@@ -331,8 +328,8 @@ Result<std::string> judge_by_e2fsck(const CrashState& state, const std::string& 
     const std::string cleared = out;
     // e2fsck 1.47.0 takes blocks out of an orphan's tree of several nodes and meets the nodes that it has freed with
     // them: what it makes of the inode is damage. What our recovery makes of the image says then whether it was sound.
-    bool lost_its_way = cleared.find("Already cleared ") != std::string::npos;
-    if (const int status = lost_its_way ? 0 : run_e2fsck("-fn " + scratch.path(), out); status != 0) {
+    bool ours_instead = cleared.find("Already cleared ") != std::string::npos;
+    if (const int status = ours_instead ? 0 : run_e2fsck("-fn " + scratch.path(), out); status != 0) {
         if (!judged(status, e2fsck_uncorrected)) return "e2fsck -fn after its own replay:\n" + out;
         const std::shared_ptr<BlockDevice> image = TRY(MemoryDevice::load(scratch.path()));
         auto orphans = orphans_of(image);
@@ -341,14 +338,14 @@ Result<std::string> judge_by_e2fsck(const CrashState& state, const std::string& 
         if (!known) return known.error().what;
         const Result<bool> values = is_forgotten_values(image, cleared, out);
         if (!values) return values.error().what;
-        lost_its_way = *values;
+        ours_instead = *values;
         const bool explained = *known || *values;
         if (orphans->empty() && !explained && !has_open_orphan_file(out))
             return "e2fsck -fn after its own replay:\n" + out;
         if (const std::string left = explained ? "" : unexplained(out, *orphans); !left.empty())
             return "e2fsck -fn after its own replay:\n" + left;
     }
-    if (!ours && !lost_its_way) return std::string();
+    if (!ours && !ours_instead) return std::string();
     auto recovered = std::make_shared<OverlayDevice>(state.image);
     if (auto tree = recover_and_capture(recovered, mode); !tree) return tree.error().what;
     TRY(scratch.hold(*recovered));

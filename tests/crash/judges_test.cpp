@@ -13,9 +13,10 @@
 namespace uext4::crash {
 namespace {
 
-// An image that is cut while a file with inline data and a block of attributes is an orphan.
-std::shared_ptr<MemoryDevice> with_an_orphan(const std::string& path) {
-    const std::string make = fmt::format("mke2fs -q -F -t ext4 -O inline_data -I 256 -b 4096 {} 16M", path);
+// An image that is cut while a file with contents and an attribute is an orphan.
+std::shared_ptr<MemoryDevice> with_an_orphan(const std::string& path, const char* mke2fs, std::size_t contents,
+                                             std::size_t value_size) {
+    const std::string make = fmt::format("mke2fs -q -F -t ext4 -I 256 {} {} 16M", mke2fs, path);
     EXPECT_EQ(std::system(make.c_str()), 0);
     auto loaded = MemoryDevice::load(path);
     ::unlink(path.c_str());
@@ -28,7 +29,8 @@ std::shared_ptr<MemoryDevice> with_an_orphan(const std::string& path) {
         const Credentials root = Credentials::root();
         auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR, 0644, root);
         if (!file) return nullptr;
-        const std::string value(370, 'x');
+        const std::string value(value_size, 'x'), bytes(contents, 'y');
+        EXPECT_TRUE((*file)->write(0, std::as_bytes(std::span(bytes))));
         EXPECT_TRUE((*fs)->set_xattr((*file)->inode(), "user.x", std::as_bytes(std::span(value)), 0, root, false));
         EXPECT_TRUE((*fs)->sync());
         EXPECT_TRUE((*fs)->unlink(**(*fs)->root(), "f", root, false));
@@ -46,7 +48,7 @@ std::string e2fsck_says(const CrashState& state, const std::string& mode, Scratc
 
 TEST(Judges, OnlyTheAttributeBlockOfAnOrphanMayBeForgotten) {
     const std::string path = fmt::format("/dev/shm/uext4-judges-{}", ::getpid());
-    const std::shared_ptr<MemoryDevice> cut = with_an_orphan(path);
+    const std::shared_ptr<MemoryDevice> cut = with_an_orphan(path, "-O inline_data -b 4096", 0, 370);  // in a block
     ASSERT_TRUE(cut);
     ScratchFile scratch(path);
     CrashState state;
@@ -64,6 +66,23 @@ TEST(Judges, OnlyTheAttributeBlockOfAnOrphanMayBeForgotten) {
     ASSERT_TRUE(damaged);
     state.image = std::shared_ptr<BlockDevice>(std::move(*damaged));
     EXPECT_NE(e2fsck_says(state, "ordered", scratch, false).find("Block bitmap differences"), std::string::npos);
+}
+
+// What our recovery makes of the image is judged then. Without an orphan that e2fsck has just cleared they are a fault.
+TEST(Judges, OnlyTheValuesOfAnOrphanMayBeForgotten) {
+    const std::string path = fmt::format("/dev/shm/uext4-judges-{}", ::getpid());
+    const std::shared_ptr<MemoryDevice> cut = with_an_orphan(path, "-O ea_inode -b 1024", 12288, 9000);
+    ASSERT_TRUE(cut);
+    ScratchFile scratch(path);
+    CrashState state;
+    state.image = cut;
+    EXPECT_EQ(e2fsck_says(state, "ordered", scratch, false), "");
+    ASSERT_TRUE(save_image(*cut, scratch.path()));
+    ASSERT_EQ(std::system(fmt::format("e2fsck -E journal_only -y {} > /dev/null 2>&1", scratch.path()).c_str()), 0);
+    auto replayed = MemoryDevice::load(scratch.path());
+    ASSERT_TRUE(replayed);
+    state.image = std::shared_ptr<BlockDevice>(std::move(*replayed));
+    EXPECT_NE(e2fsck_says(state, "ordered", scratch, false).find("Unattached inode"), std::string::npos);
 }
 
 // A deletion is committed; the commit record of what comes next is torn. To e2fsck that is damage, and it would forget
