@@ -1,5 +1,6 @@
 #include "journal/journal_state.h"
 
+#include "base/seam.h"
 #include "device/flush_order_device.h"
 #include "format/constants.h"
 #include "sync/atomic_point.h"
@@ -53,6 +54,7 @@ void JournalState::commit_running(MutexLock& guard) {
     const std::uint32_t log_start = head;
     std::uint64_t used = 0;
     guard.unlock();
+    if (!UEXT4_SEAM(freed_when_durable)) t.run_actions();
     Result<void> written = copied;
     if (written && !t.empty()) {
         if (has_log) written = write_log(t, images, used);
@@ -86,7 +88,6 @@ void JournalState::commit_running(MutexLock& guard) {
     // Freed blocks: older images of theirs need not go home any more.
     for (const std::uint64_t number : t.forgotten) take_off_checkpoints(number);
     std::unique_ptr<Transaction> done = std::move(committing);
-    const std::vector<std::function<void()>> actions = std::move(done->actions);
     guard.unlock();
     std::vector<BlockNr> data_blocks;
     if (!has_log) {
@@ -100,7 +101,7 @@ void JournalState::commit_running(MutexLock& guard) {
     done->buffers.clear();
     for (const BlockNr block : data_blocks) buffers.drop(block);
     for (const std::uint64_t number : done->forgotten) buffers.drop(BlockNr(number));
-    for (const auto& action : actions) action();
+    done->run_actions();
     guard.lock();
     // Whoever waited for it finds what it freed free.
     durable_tid = done->tid;

@@ -28,6 +28,9 @@ struct Transaction {
     std::unordered_set<std::uint64_t> revoked;    // freed: not to be replayed from older transactions
     std::unordered_set<std::uint64_t> forgotten;  // freed: their buffers go when this is durable
     std::vector<std::function<void()>> actions;
+    void run_actions() {
+        for (const auto& action : std::exchange(actions, {})) action();
+    }
 
     bool empty() const { return buffers.empty() && data.empty() && forgotten.empty() && revoked.empty(); }
     std::size_t blocks() const { return buffers.size() + data.size(); }

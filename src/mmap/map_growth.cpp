@@ -122,30 +122,31 @@ MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span 
 
 std::vector<Region> MapRegistry::forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
     std::vector<Region> stale;
-    for (const auto& [start, region] : regions_) {
-        if (region->engine != engine) continue;
-        std::uintptr_t at = region->start;
+    for (const auto& known : regions_) {
+        const Region& region = *known.second;
+        if (region.engine != engine) continue;
+        std::uintptr_t at = region.start;
         const auto add_until = [&](std::uintptr_t end) {
             if (at >= end) return;
-            Region part = *region;
+            Region part = region;
             part.start = at;
             part.length = end - at;
-            part.offset = region->offset_of(at);
+            part.offset = region.offset_of(at);
             // What could not be told is not gone.
             if (!is_mapped(at) || placement_of(at)) stale.push_back(std::move(part));
         };
         auto placed = std::ranges::upper_bound(files, at, {}, &Placement::end);
-        for (; placed != files.end() && placed->start < region->end(); ++placed) {
+        for (; placed != files.end() && placed->start < region.end(); ++placed) {
             const ClientMemory::Identity identity{placed->device, placed->inode};
             const std::uintptr_t from = std::max(at, placed->start);
-            const std::uintptr_t end = region->file->contents().first_own(from, std::min(placed->end, region->end()));
-            if (identity != region->file->contents().identity() || placed->shared != region->shared ||
-                placed->offset + (from - placed->start) != region->offset_of(from) || from >= end)
+            const std::uintptr_t end = region.file->contents().first_own(from, std::min(placed->end, region.end()));
+            if (identity != region.file->contents().identity() || placed->shared != region.shared ||
+                placed->offset + (from - placed->start) != region.offset_of(from) || from >= end)
                 continue;
             add_until(from);
             at = end;
         }
-        add_until(region->end());
+        add_until(region.end());
     }
     forget_locked(stale);
     return stale;
@@ -180,7 +181,7 @@ void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std:
     for (const Span& unknown : unknown_locked(from, from + length))
         // What has stayed is not going to be told to be gone.
         for (const auto& [start, end] : know_locked(unknown, find_locked(to + (unknown.first - from))))
-            std::erase_if(aside_, [&](const Region& region) {
+            std::erase_if(aside_, [start = start, end = end](const Region& region) {
                 return !region.file && region.start < end && start < region.end();
             });
 }

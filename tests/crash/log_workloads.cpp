@@ -99,6 +99,41 @@ Workload wrap(std::uint64_t seed) {
     return w;
 }
 
+// What is on the list of orphans comes and goes in the middle, at both ends, and with others in one transaction.
+Workload held(std::uint64_t seed) {
+    constexpr std::uint64_t files = 7;
+    Workload w{fmt::format("held, seed {}", seed), {{Kind::Mkdir, "/d"}}, {}};
+    std::mt19937_64 random(seed);
+    auto below = [&](std::uint64_t n) { return random() % n; };
+    auto file = [](std::uint64_t i) { return fmt::format("{}/h{}", i % 2 ? "/d" : "", i); };
+    auto any = [&] { return file(below(files)); };
+    auto step = [&](Operation o) { w.steps.push_back(std::move(o)); };
+    auto lose_name = [&](const std::string& path) {
+        if (below(3)) return step({Kind::Unlink, path});
+        step({Kind::Create, "/new"});
+        step({Kind::Rename, "/new", path});
+    };
+    for (std::uint64_t i = 0; i < files; ++i) w.setup.push_back({Kind::Write, file(i), {}, 0, below(3) ? 9000u : 60u});
+    w.setup.push_back({Kind::Sync});
+    for (std::uint64_t i = 0; i < 3 + below(files - 2); ++i) {
+        step({Kind::Hold, file(i)});
+        lose_name(file(i));
+    }
+    for (int i = 0; i < 30; ++i) {
+        switch (below(8)) {
+            case 0: step({Kind::Hold, any()}); break;
+            case 1: lose_name(any()); break;
+            case 2:
+            case 3: step({Kind::GiveUp, any()}); break;
+            case 4: step({Kind::Write, any(), {}, below(9000), 1 + below(6000)}); break;
+            case 5: step({Kind::Fsync, any()}); break;
+            default: step({Kind::Commit}); break;
+        }
+    }
+    step({Kind::Sync});
+    return w;
+}
+
 // Every change of a file in pieces meets a transaction that has room for a part of it: contents that are journaled have
 // most of it.
 Workload fragments(std::uint64_t seed) {

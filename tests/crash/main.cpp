@@ -1,6 +1,7 @@
 // The crash-state checker: `./dev crash`.
 #include "tests/crash/judges.h"
 #include "tests/crash/report.h"
+#include "tests/crash/second_life.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,6 +38,7 @@ constexpr Known workloads[] = {
     {"replace", "a file replaced by rename or truncate without a sync is the old one or the new one, whole", true},
     {"exerciser", "bytes of a few files: write, direct, mapped stores, truncate, fallocate, replace, fsync"},
     {"namespace", "names in a few directories: create, link, rename, exchange, unlink, attributes"},
+    {"held", "files that lose their names while they are open, several at once: the list of orphans"},
     // The last, as they are others each time: what the others get does not depend on them. When the journal's thread
     // gives back what a commit has freed matters on a full device, and what it takes home when, in a full log.
     {"reuse", "blocks of directories, extents, attributes and journaled data that become data, on a full device", false,
@@ -160,6 +162,7 @@ private:
                           : name == "stress"    ? stress(seed, 40)
                           : name == "reuse"     ? reuse(seed, large_values)
                           : name == "wrap"      ? wrap(seed)
+                          : name == "held"      ? held(seed)
                           : name == "fragments" ? fragments(seed)
                                                 : namespace_stress(seed, 60, large_values));
         }
@@ -207,6 +210,9 @@ private:
         // Drawn whether they are needed or not, so that who judges does not change what is judged.
         std::mt19937_64 of_recovery(random_());
         const bool cut_again = random_() % 5 == 0, grows = random_() % 4 == 0;
+        // By the image, so that it is the same whatever else is drawn.
+        std::mt19937_64 of_second_life(state.hash ^ o_.seed);
+        const bool lives_on = of_second_life() % 8 == 0;
         const bool by_kernel = random_() % std::max<std::size_t>(o_.kernel, 1) == 0 && kernel_ == Kernel::judges &&
                                kernel_mounts(recording.format);
         Tree tree;
@@ -218,6 +224,10 @@ private:
         if (problem.empty() && o_.depth > 1 && cut_again) {
             ++tally.cut_recoveries;
             problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, of_recovery);
+        }
+        if (problem.empty() && lives_on) {
+            ++tally.second_lives;
+            problem = judge_second_life(recording, state, of_second_life);
         }
         if (problem.empty() && grows) problem = judge_growth(state, recording.mode, tree);
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.

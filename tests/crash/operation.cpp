@@ -1,12 +1,14 @@
 #include "tests/crash/operation.h"
 
 #include "format/acl.h"
+#include "format/journal.h"
 #include "tests/root.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 
 namespace uext4::crash {
@@ -20,8 +22,11 @@ Result<void> write_through(FileSystem& fs, const Operation& o, int flags, unsign
     auto file = TRY(fs.open_path(o.path, flags, 0644, root));
     const auto data = bytes_of_write(serial, o.offset, o.length);
     auto whole = [&](std::size_t written) -> Result<void> {
-        if (written != data.size()) return fail(EIO, "{}: {} of {} bytes written", o.path, written, data.size());
-        return {};
+        if (written == data.size()) return {};
+        const struct statvfs free = TRY(fs.statistics());
+        constexpr std::uint64_t for_the_map = 16384;  // what has to stay for the mapping of what waits in the cache
+        const bool is_full = free.f_bavail * free.f_frsize < data.size() - written + for_the_map;
+        return fail(is_full ? ENOSPC : EIO, "{}: {} of {} bytes written", o.path, written, data.size());
     };
     if (!(flags & O_DIRECT)) return whole(TRY(file->write(o.offset, data)));
     std::unique_ptr<std::byte, void (*)(void*)> aligned(
@@ -150,11 +155,12 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {
-    "creat",  "write",  "direct_write", "mapped_store", "truncate",  "replace", "fallocate",    "link",
-    "unlink", "rename", "exchange",     "mkdir",        "rmdir",     "symlink", "setxattr",     "removexattr",
-    "chmod",  "chown",  "mknod",        "utimens",      "chattr",    "setfacl", "journal_data", "scatter",
-    "fill",   "commit", "write_sync",   "fsync",        "fdatasync", "msync",   "sync"};
+constexpr const char* names[] = {"creat",     "write",   "direct_write", "mapped_store", "truncate",     "replace",
+                                 "fallocate", "link",    "unlink",       "rename",       "exchange",     "mkdir",
+                                 "rmdir",     "symlink", "setxattr",     "removexattr",  "chmod",        "chown",
+                                 "mknod",     "utimens", "chattr",       "setfacl",      "journal_data", "scatter",
+                                 "fill",      "hold",    "give_up",      "commit",       "write_sync",   "fsync",
+                                 "fdatasync", "msync",   "sync"};
 
 }  // namespace
 
@@ -166,6 +172,10 @@ std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std
         x *= 0x94d049bb133111ebu;
         out[i] = static_cast<std::byte>((x >> 40) % 255 + 1);
     }
+    const Be32 magic = format::journal::magic;
+    if (serial % 8 == 5)
+        for (std::uint64_t at = round_up(offset, std::uint64_t{1024}); at + sizeof magic <= offset + length; at += 1024)
+            std::memcpy(out.data() + (at - offset), &magic, sizeof magic);
     return out;
 }
 

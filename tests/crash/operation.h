@@ -34,8 +34,10 @@ struct Operation {
         Chattr,       // `mode`: the flags
         Setfacl,      // `other`: access or default; `mode`: the rights of user `uid`
         JournalData,  // the file's flag j: its contents go through the log in data=ordered, too
-        Scatter,    // a file whose blocks lie apart on the device, by `offset`; NAME.1 to .3 of an eighth of its length
-        Fill,       // all free space but `length` bytes
+        Scatter,  // a file whose blocks lie apart on the device, by `offset`; NAME.1 to .3 of an eighth of its length
+        Fill,     // all free space but `length` bytes
+        Hold,     // opened, and kept open until it is given up by the same path, whatever that names then
+        GiveUp,
         Commit,     // deletions and what is running, as the clock does it: nothing is written back for it
         WriteSync,  // a write and a sync of the file in one; `mode`: what descriptor (see below)
         Fsync,
@@ -61,9 +63,10 @@ struct Operation {
 };
 std::string describe(const Operation& operation);
 
-// Never zero, and another value for each write and each 512 bytes of the file: a byte tells who wrote it.
+// Never zero, and another value for each write and each 512 bytes of the file: a byte tells who wrote it. In one of
+// eight writes each KiB of the file begins as the blocks of a log do: the log has to tell them apart from its own.
 std::vector<std::byte> bytes_of_write(unsigned serial, std::uint64_t offset, std::uint64_t length);
-// All but what needs maps, for which see Session::perform.
+// All but what needs maps or files that stay open, for which see Session::perform.
 Result<void> perform(FileSystem& fs, const Operation& operation, unsigned serial);
 
 struct Workload {
@@ -89,6 +92,8 @@ Workload namespace_stress(std::uint64_t seed, std::size_t steps, bool large_valu
 std::vector<Workload> replacements();
 // On a full file system, blocks that the log has images of are freed and used for data, and the other way round.
 Workload reuse(std::uint64_t seed, bool large_values = false);
+// Files that lose their names while they are open, and are given up in another order, with commits between.
+Workload held(std::uint64_t seed);
 // The log is filled and begins anew, several times.
 Workload wrap(std::uint64_t seed);
 // Files in hundreds of pieces are moved along, punched, cut and deleted, each in several transactions of a small log.

@@ -73,6 +73,62 @@ Result<void> shorten_log(const std::shared_ptr<MemoryDevice>& image, std::uint32
     return image->write(place, bytes);
 }
 
+Result<void> record_steps(Session& session, const RecordingDevice& device, Recording& into) {
+    auto note = [&]() -> Result<void> {
+        into.trees.push_back(into.directory.empty() ? TRY(capture(session.fs()))
+                                                    : TRY(capture(session.fs(), into.directory)));
+        number_files(into);
+        return {};
+    };
+    TRY(note());
+    unsigned serial = 0;
+    for (const Operation& operation : into.workload.steps) {
+        Step step{operation, device.log_size()};
+        step.first_transaction = transaction_of(session.fs());
+        const Result<void> done = session.perform(operation, serial++);
+        if (!done && !expected(done.error()))
+            return fail(done.error().code, "{}: {}: {}", into.workload.name, describe(operation), done.error().what);
+        step.done = done.has_value();
+        step.last_transaction = transaction_of(session.fs());
+        step.end = device.log_size();
+        into.steps.push_back(std::move(step));
+        TRY(note());
+        TRY(disturb(session.fs(), into.between));
+        if (into.poisons && into.directory.empty()) (void)TRY(session.fs().trim(1));
+    }
+    return {};
+}
+
+// Each thread sees to its own directory, so its trees are what it made them; commits and writeback come in between.
+Result<void> record_threads(Session& session, const RecordingDevice& device, Recording& into) {
+    const auto& work = into.workload.threads;
+    into.threads.resize(work.size());
+    std::vector<Result<void>> results(work.size());
+    std::atomic<bool> over{false};
+    Thread disturber("disturber", [&] {
+        for (unsigned i = 0; !over.load(); ++i) {
+            (void)disturb(session.fs(), static_cast<Between>(i % 4));
+            this_thread::sleep(std::chrono::milliseconds(1));
+        }
+    });
+    {
+        std::vector<Thread> threads;
+        for (std::size_t i = 0; i < work.size(); ++i) {
+            Recording& track = into.threads[i];
+            track.format = into.format;
+            track.mode = into.mode;
+            track.directory = fmt::format("/t{}", i);
+            track.workload = {into.workload.name, {}, work[i]};
+            threads.emplace_back(fmt::format("stress {}", i),
+                                 [&, i] { results[i] = record_steps(session, device, into.threads[i]); });
+        }
+    }
+    over.store(true);
+    disturber.join();
+    for (Result<void>& result : results) TRY(std::move(result));
+    return {};
+}
+
 }  // namespace
 
 const char* between_name(Between between) {
@@ -125,64 +181,22 @@ Result<std::shared_ptr<MemoryDevice>> Recorder::prepared(const std::vector<Opera
     return copy;
 }
 
-Result<void> Recorder::record_steps(Session& session, const RecordingDevice& device, Recording& into) {
-    auto note = [&]() -> Result<void> {
-        into.trees.push_back(into.directory.empty() ? TRY(capture(session.fs()))
-                                                    : TRY(capture(session.fs(), into.directory)));
-        number_files(into);
-        return {};
-    };
-    TRY(note());
-    unsigned serial = 0;
-    for (const Operation& operation : into.workload.steps) {
-        Step step{operation, device.log_size()};
-        step.first_transaction = transaction_of(session.fs());
-        const Result<void> done = session.perform(operation, serial++);
-        if (!done && !expected(done.error()))
-            return fail(done.error().code, "{}: {}: {}", into.workload.name, describe(operation), done.error().what);
-        step.done = done.has_value();
-        step.last_transaction = transaction_of(session.fs());
-        step.end = device.log_size();
-        into.steps.push_back(std::move(step));
-        TRY(note());
-        TRY(disturb(session.fs(), into.between));
-        if (into.poisons && into.directory.empty()) (void)TRY(session.fs().trim(1));
-    }
-    return {};
-}
-
-// Each thread sees to its own directory, so its trees are what it made them; commits and writeback come in between.
-Result<void> Recorder::record_threads(Session& session, const RecordingDevice& device, Recording& into) {
-    const auto& work = into.workload.threads;
-    into.threads.resize(work.size());
-    std::vector<Result<void>> results(work.size());
-    std::atomic<bool> over{false};
-    Thread disturber("disturber", [&] {
-        for (unsigned i = 0; !over.load(); ++i) {
-            (void)disturb(session.fs(), static_cast<Between>(i % 4));
-            this_thread::sleep(std::chrono::milliseconds(1));
-        }
-    });
-    {
-        std::vector<Thread> threads;
-        for (std::size_t i = 0; i < work.size(); ++i) {
-            Recording& track = into.threads[i];
-            track.format = into.format;
-            track.mode = into.mode;
-            track.directory = fmt::format("/t{}", i);
-            track.workload = {into.workload.name, {}, work[i]};
-            threads.emplace_back(fmt::format("stress {}", i),
-                                 [&, i] { results[i] = record_steps(session, device, into.threads[i]); });
-        }
-    }
-    over.store(true);
-    disturber.join();
-    for (Result<void>& result : results) TRY(std::move(result));
-    return {};
-}
-
 // One thread has what is free poisoned between its steps. Of several, each would be short of it meanwhile: there the
 // library tells the device of what was freed.
+Result<void> record_on(std::shared_ptr<BlockDevice> device, Recording& into) {
+    auto recorder = std::make_shared<RecordingDevice>(std::move(device));
+    VolumeOptions options = mount_options(into.mode);
+    options.discard = into.poisons && !into.workload.threads.empty();
+    restart_host();
+    auto session = TRY(Session::open(std::make_shared<PoisoningDevice>(recorder), options));
+    if (into.workload.threads.empty()) TRY(record_steps(*session, *recorder, into));
+    else TRY(record_threads(*session, *recorder, into));
+    TRY(session->close());
+    session.reset();
+    into.log = recorder->take_log();
+    return {};
+}
+
 Result<Recording> Recorder::record(const Workload& workload, Between between, bool poisons) {
     Recording out;
     out.format = format_;
@@ -192,16 +206,7 @@ Result<Recording> Recorder::record(const Workload& workload, Between between, bo
     out.workload = workload;
     const std::shared_ptr<MemoryDevice> start = TRY(prepared(workload.setup));
     out.initial = start;
-    auto device = std::make_shared<RecordingDevice>(std::shared_ptr<BlockDevice>(start->clone()));
-    VolumeOptions options = mount_options(mode_);
-    options.discard = poisons && !workload.threads.empty();
-    restart_host();
-    auto session = TRY(Session::open(std::make_shared<PoisoningDevice>(device), options));
-    if (workload.threads.empty()) TRY(record_steps(*session, *device, out));
-    else TRY(record_threads(*session, *device, out));
-    TRY(session->close());
-    session.reset();
-    out.log = device->take_log();
+    TRY(record_on(start->clone(), out));
     return out;
 }
 

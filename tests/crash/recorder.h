@@ -82,8 +82,12 @@ struct Recording {
 Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std::string& scratch);
 VolumeOptions mount_options(const std::string& mode);
 
-// Does the setup on a copy, then records the steps and the unmount. Steps that the tree does not allow are no errors; a
-// device or a structure that fails is.
+// Mounts what lies on the device, does the steps of the workload that `into` names, each with the tree behind it, and
+// unmounts; the log is all of that. Steps that the tree does not allow are no errors; a device or a structure that
+// fails is.
+Result<void> record_on(std::shared_ptr<BlockDevice> device, Recording& into);
+
+// Does the setup on a copy, then records the steps on it.
 class Recorder {
 public:
     Recorder(std::shared_ptr<MemoryDevice> image, std::string format, std::string mode)
@@ -91,8 +95,6 @@ public:
     Result<Recording> record(const Workload& workload, Between between, bool poisons = false);
 
 private:
-    Result<void> record_steps(Session& session, const RecordingDevice& device, Recording& into);
-    Result<void> record_threads(Session& session, const RecordingDevice& device, Recording& into);
     Result<std::shared_ptr<MemoryDevice>> prepared(const std::vector<Operation>& setup);
 
     std::shared_ptr<MemoryDevice> image_;

@@ -48,6 +48,7 @@ std::string row(const Tally& t, const char* open, const char* between, const cha
     cell(fmt::format("{} of {}", t.recordings, t.sequences));
     for (const std::size_t n : t.states) cell(std::to_string(n));
     cell(std::to_string(t.cut_recoveries));
+    cell(std::to_string(t.second_lives));
     cell(std::to_string(t.by_e2fsck));
     cell(std::to_string(t.ours_by_e2fsck));
     cell(std::to_string(t.by_kernel));
@@ -55,9 +56,9 @@ std::string row(const Tally& t, const char* open, const char* between, const cha
     return out + close;
 }
 
-constexpr const char* columns[] = {"workload",       "image",         "data",        "sequences",        "prefixes",
-                                   "subsets",        "torn",          "lying flush", "recovery cut too", "by e2fsck",
-                                   "ours by e2fsck", "by the kernel", "failures"};
+constexpr const char* columns[] = {"workload",  "image",          "data",          "sequences",        "prefixes",
+                                   "subsets",   "torn",           "lying flush",   "recovery cut too", "used again",
+                                   "by e2fsck", "ours by e2fsck", "by the kernel", "failures"};
 
 }  // namespace
 
@@ -66,6 +67,7 @@ void Tally::add(const Tally& other) {
     recordings += other.recordings;
     for (int i = 0; i < cut_kinds; ++i) states[i] += other.states[i];
     cut_recoveries += other.cut_recoveries;
+    second_lives += other.second_lives;
     by_e2fsck += other.by_e2fsck;
     ours_by_e2fsck += other.ours_by_e2fsck;
     by_kernel += other.by_kernel;
@@ -213,10 +215,10 @@ std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& 
         const Tally& t = tallies[i];
         out += fmt::format(
             "{}{{\"workload\": {}, \"image\": {}, \"mode\": {}, \"recordings\": {}, \"states\": {}, "
-            "\"prefix_percent\": {}, \"cut_recoveries\": {}, \"e2fsck\": {}, \"kernel\": {}, \"failures\": {}, "
-            "\"trace\": \"{:016x}\"}}",
+            "\"prefix_percent\": {}, \"cut_recoveries\": {}, \"used_again\": {}, \"e2fsck\": {}, \"kernel\": {}, "
+            "\"failures\": {}, \"trace\": \"{:016x}\"}}",
             i ? ", " : "", quoted(t.workload), quoted(t.format), quoted(t.mode), t.recordings, t.all_states(),
-            t.prefix_percent, t.cut_recoveries, t.by_e2fsck, t.by_kernel, t.failures, t.trace);
+            t.prefix_percent, t.cut_recoveries, t.second_lives, t.by_e2fsck, t.by_kernel, t.failures, t.trace);
     }
     const Tally sum = sum_of(tallies);
     out += fmt::format(

@@ -15,7 +15,7 @@ struct Tally {
     std::string workload, format, mode;
     std::size_t sequences = 0, recordings = 0;    // that there are, that were run
     std::array<std::size_t, cut_kinds> states{};  // distinct images
-    std::size_t cut_recoveries = 0, by_e2fsck = 0, ours_by_e2fsck = 0, by_kernel = 0, failures = 0;
+    std::size_t cut_recoveries = 0, second_lives = 0, by_e2fsck = 0, ours_by_e2fsck = 0, by_kernel = 0, failures = 0;
     std::uint64_t trace = 0;        // of all images, in their order
     bool repeated = true;           // the same each time
     unsigned prefix_percent = 100;  // of the prefixes of a sequence that was run, those that were tried

@@ -21,6 +21,7 @@ Result<std::unique_ptr<Session>> Session::open(std::shared_ptr<BlockDevice> devi
 Session::~Session() {
     (void)unmap_all();
     maps_.reset();
+    held_.clear();
 }
 
 Result<void> Session::unmap_all() {
@@ -35,6 +36,7 @@ Result<void> Session::unmap_all() {
 Result<void> Session::close() {
     const Result<void> unmapped = unmap_all();
     maps_.reset();
+    held_.clear();
     const Result<void> unmounted = fs_->unmount();
     return unmapped ? unmounted : unmapped;
 }
@@ -70,10 +72,30 @@ Result<void> Session::sync_map(const Operation& o) {
     return fs_->maps().sync(file->inode());
 }
 
+Result<void> Session::hold(const Operation& o) {
+    auto file = TRY(fs_->open_path(o.path, O_RDWR, 0, root));
+    const std::lock_guard guard(lock_);
+    if (!held_.try_emplace(o.path, std::move(file)).second) return fail(EBUSY, "{} is held already", o.path);
+    return {};
+}
+
+Result<void> Session::give_up(const Operation& o) {
+    std::unique_ptr<OpenFile> file;
+    {
+        const std::lock_guard guard(lock_);
+        const auto held = held_.extract(o.path);
+        if (held.empty()) return fail(ENOENT, "{} is not held", o.path);
+        file = std::move(held.mapped());
+    }
+    return {};
+}
+
 Result<void> Session::perform(const Operation& operation, unsigned serial) {
     advance_clock();
     if (operation.kind == Operation::Kind::MapStore) return store_through_map(operation, serial);
     if (operation.kind == Operation::Kind::Msync) return sync_map(operation);
+    if (operation.kind == Operation::Kind::Hold) return hold(operation);
+    if (operation.kind == Operation::Kind::GiveUp) return give_up(operation);
     return crash::perform(*fs_, operation, serial);
 }
 

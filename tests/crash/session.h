@@ -1,5 +1,5 @@
 // A mounted file system under a workload, with the maps that the workload has made: they stay, and are stored to again,
-// until the end.
+// until the end. So do the files that it holds open, unless it gives them up.
 #pragma once
 
 #include "api/file_system.h"
@@ -28,6 +28,8 @@ private:
     explicit Session(std::unique_ptr<FileSystem> fs) : fs_(std::move(fs)) {}
     Result<void> store_through_map(const Operation& o, unsigned serial);
     Result<void> sync_map(const Operation& o);
+    Result<void> hold(const Operation& o);
+    Result<void> give_up(const Operation& o);
     Result<void> unmap_all();
 
     struct Mapped {
@@ -36,8 +38,9 @@ private:
     };
     std::unique_ptr<FileSystem> fs_;
     std::unique_ptr<SimulatedMaps> maps_;
-    std::mutex lock_;                         // of mapped_; what it names belongs to one thread
+    std::mutex lock_;                         // of mapped_ and held_; what they name belongs to one thread
     std::map<std::uint64_t, Mapped> mapped_;  // by inode number; a mapped inode keeps its number
+    std::map<std::string, std::unique_ptr<OpenFile>> held_;
 };
 
 }  // namespace uext4::crash
