@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-SEEDED = ("ace1", "ace2", "ace3", "replace", "exerciser", "namespace")
+SEEDED = ("ace1", "ace2", "ace3", "replace", "exerciser", "namespace", "held")
 
 
 def call(checker, *options):
