@@ -79,6 +79,7 @@ protected:
         out.emplace_back("wrap", crash::wrap(seed));
         out.emplace_back("exerciser", crash::exerciser(seed, 60));
         out.emplace_back("namespace", crash::namespace_stress(seed, 80));
+        out.emplace_back("held", crash::held(seed));
         out.emplace_back("stress", by_turns(crash::stress(seed, 60)));
         return out;
     }
