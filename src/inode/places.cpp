@@ -96,6 +96,18 @@ Result<MappedRun> Places::on_disk(LogicalBlock from, std::uint64_t max) {
     return run;
 }
 
+Result<std::optional<MappedRun>> Places::next_without_run(std::uint64_t& at, std::uint64_t end) {
+    while (at < end) {
+        const auto it = run_at_or_after(at);
+        if (it == pending_.end() || it->first > at) {
+            const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
+            return TRY(on_disk(LogicalBlock(at), limit - at));
+        }
+        at = it->first + it->second.count;
+    }
+    return std::nullopt;
+}
+
 Result<Mapping> Places::lookup(std::uint64_t offset, std::uint64_t length) {
     const std::uint64_t bs = inode_.fs().block_size();
     const std::uint64_t first = offset / bs;
@@ -204,18 +216,14 @@ Result<std::vector<Places::Range>> Places::reserve_holes(LogicalBlock first, std
     Result<void> result;
     std::uint64_t at = first.value;
     const std::uint64_t end = at + count;
-    while (at < end) {
-        auto it = run_at_or_after(at);
-        if (it != pending_.end() && it->first <= at) {
-            at = it->first + it->second.count;
-            continue;
-        }
-        const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
-        Result<MappedRun> run = on_disk(LogicalBlock(at), limit - at);
-        if (!run) {
-            result = fail(run.error());
+    for (;;) {
+        const Result<std::optional<MappedRun>> next = next_without_run(at, end);
+        if (!next) {
+            result = fail(next.error());
             break;
         }
+        const std::optional<MappedRun>& run = *next;
+        if (!run) break;
         if (run->hole()) {
             Result<std::uint64_t> clusters = clusters_needed(at, run->count);
             Result<Claim> claim =

@@ -118,6 +118,9 @@ private:
     Runs::iterator split_at(std::uint64_t block);
     Runs::iterator run_at_or_after(std::uint64_t block);
     Result<MappedRun> on_disk(LogicalBlock from, std::uint64_t max);
+    // The next blocks of [at, end) that no run has, as they are on disk, at most as many as lie together there; `at`
+    // goes to the first of them. None: there are none.
+    Result<std::optional<MappedRun>> next_without_run(std::uint64_t& at, std::uint64_t end);
     // Where the logical cluster already has a physical one; none (0) otherwise. `promised`: a block of it is reserved.
     struct Backing {
         BlockNr base;

@@ -9,15 +9,11 @@ namespace uext4 {
 void Places::mark_written(LogicalBlock first, std::uint64_t count) {
     std::uint64_t at = first.value;
     const std::uint64_t end = at + count;
-    while (at < end) {
-        auto it = run_at_or_after(at);
-        if (it != pending_.end() && it->first <= at) {
-            at = it->first + it->second.count;
-            continue;
-        }
-        const std::uint64_t limit = it != pending_.end() ? std::min(end, it->first) : end;
-        const Result<MappedRun> run = on_disk(LogicalBlock(at), limit - at);
-        if (!run) return;
+    for (;;) {
+        const Result<std::optional<MappedRun>> next = next_without_run(at, end);
+        if (!next) return;
+        const std::optional<MappedRun>& run = *next;
+        if (!run) break;
         if (!run->hole() && run->unwritten) add_run(at, Pending{run->count, Place::written, run->physical, nullptr});
         at += run->count;
     }

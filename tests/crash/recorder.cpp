@@ -152,7 +152,7 @@ Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std
     auto device = MemoryDevice::load(scratch);
     ::unlink(scratch.c_str());
     if (!device) return fail(device.error());
-    const std::shared_ptr<MemoryDevice> image = std::move(*device);
+    std::shared_ptr<MemoryDevice> image = std::move(*device);
     if (format.log_blocks != 0) TRY(shorten_log(image, format.log_blocks));
     return image;
 }
