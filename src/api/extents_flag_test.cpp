@@ -163,6 +163,22 @@ TEST_P(ExtentsFlag, WhatPointersCannotSayStays) {
     expect_sound(*memory, "after the unmount");
 }
 
+// Where `e` can neither go nor come.
+class FixedExtentsFlag : public ExtentsFlag {};
+
+TEST_P(FixedExtentsFlag, TheOthersAreChangedAllTheSame) {
+    namespace flag = format::inode_flag;
+    auto file = open("/f");
+    Inode& inode = file->inode();
+    const std::uint32_t map = fs->get_flags(inode) & e;
+    ASSERT_TRUE(fs->set_flags(inode, map | flag::immutable | flag::nodump, root, true));
+    EXPECT_EQ(fs->set_flags(inode, map ^ e, root, true).error().code, EOPNOTSUPP);
+    EXPECT_EQ(fs->get_flags(inode) & (e | flag::immutable | flag::nodump), map);
+    file.reset();
+    ASSERT_TRUE(fs->unmount());
+    expect_sound(*memory, "after the unmount");
+}
+
 // Without a journal e2fsck mends what a crash leaves.
 class JournaledExtentsFlag : public ExtentsFlag {};
 
@@ -209,6 +225,7 @@ TEST_P(JournaledExtentsFlag, ACrashLeavesOneMapOrTheOther) {
 INSTANTIATE_TEST_SUITE_P(Formats, ExtentsFlag,
                          testing::Values("-b 4096 -J size=4", "-b 1024 -J size=8", "-b 1024 -O ^metadata_csum,^64bit",
                                          "-b 1024 -O ^has_journal"));
+INSTANTIATE_TEST_SUITE_P(Formats, FixedExtentsFlag, testing::Values("-O bigalloc -C 16384", "-O ^extents,^64bit"));
 INSTANTIATE_TEST_SUITE_P(Formats, JournaledExtentsFlag,
                          testing::Values("-b 4096 -J size=4", "-b 1024 -J size=8", "-b 1024 -O ^metadata_csum,^64bit"));
 

@@ -393,7 +393,6 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
         if (switches && !who.capabilities.sys_resource) return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
         {
             WriteLock guard(inode.rw);
-            if (!any_map) TRY(check_extents_flag(inode, extents));
             TRY(change_flags(inode, flags, who, check));
             if (flags & format::inode_flag::immutable) TRY(end_stores(inode));
         }

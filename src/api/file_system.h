@@ -134,7 +134,9 @@ public:
     Result<void> remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);
     Result<std::vector<std::string>> list_xattrs(Inode& inode, const Credentials& who, bool check);
     std::uint32_t get_flags(Inode& inode);  // FS_IOC_GETFLAGS's bits
-    // The flag j is for CAP_SYS_RESOURCE, whether `check` is set or not: nobody above knows of that.
+    // The flag j is for CAP_SYS_RESOURCE, whether `check` is set or not: nobody above knows of that. `e` is the last
+    // one: where it cannot be changed, that is the error, and the others have been changed all the same, as by the
+    // kernel.
     Result<void> set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check);
     Result<void> access(Inode& inode, int mask, const Credentials& who);  // R_OK | W_OK | X_OK
     Result<void> extents(Inode& inode, std::uint64_t offset, std::uint64_t length,

@@ -151,11 +151,9 @@ Result<void> swap_maps(Handle& handle, Inode& inode, MapContext& context, NewMap
     return {};
 }
 
-}  // namespace
-
-Result<void> check_extents_flag(const Inode& inode, bool on) {
+// Whether the file may have the other form at all: EOPNOTSUPP.
+Result<void> check_kind(const Inode& inode, bool on) {
     const format::Geometry& g = inode.fs().geometry;
-    if (inode.uses_extents() == on) return {};
     if (!inode.is_regular() && !inode.is_directory())
         return fail(EOPNOTSUPP, "inode {} is neither file nor directory", inode.number());
     if (inode.is_inline()) return fail(EOPNOTSUPP, "inode {}: what is in the inode has no map", inode.number());
@@ -165,12 +163,14 @@ Result<void> check_extents_flag(const Inode& inode, bool on) {
     return {};
 }
 
+}  // namespace
+
 Result<void> set_extents_flag(Inode& inode, bool on, bool may_use_reserve) {
     FsContext& fs = inode.fs();
     WriteLock guard(inode.rw);
     WriteLock invalidate(inode.pages().invalidate);
     if (inode.uses_extents() == on) return {};
-    TRY(check_extents_flag(inode, on));
+    TRY(check_kind(inode, on));
     TRY(write_back(inode));
     Contents contents;
     {

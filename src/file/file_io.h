@@ -158,8 +158,6 @@ Result<void> set_journal_flag(Inode& inode, bool on);
 // Converts the map between extents and indirect blocks. EOPNOTSUPP where the file, its kind or the file system cannot
 // have the other form, ENOSPC; then nothing has changed.
 Result<void> set_extents_flag(Inode& inode, bool on, bool may_use_reserve);
-// Whether that is out of the question from the start: EOPNOTSUPP.
-Result<void> check_extents_flag(const Inode& inode, bool on);
 
 // Largest size that this file may have.
 std::uint64_t max_file_size(const Inode& inode);
