@@ -30,7 +30,7 @@ void FlushOrderDevice::leave() {
 
 Result<void> FlushOrderDevice::flush() {
     // One that begins from now on has everything that was written before this call.
-    const std::uint64_t seen = begun_.load();
+    const std::uint64_t seen = UEXT4_SEAM(flushes_begin_later) ? begun_.load() : over_.load();
     if (!enter(seen, SourceLocation::current())) {
         MutexLock guard(lock_);
         return failed_ > seen ? Result<void>(fail(failure_)) : Result<void>();

@@ -32,6 +32,7 @@ class TestImage {
 public:
     TestImage(const TestImage&) = delete;
     TestImage& operator=(const TestImage&) = delete;
+    virtual ~TestImage() { ::unlink(path_.c_str()); }
     FsContext& fs() { return *live_->fs; }
     InodeTable& table() { return *live_->inodes; }
     Orphans& orphans() { return *live_->orphans; }
@@ -44,7 +45,6 @@ protected:
         static std::atomic<int> serial{0};
         path_ = fmt::format("/dev/shm/uext4_image_{}_{}", ::getpid(), serial++);
     }
-    virtual ~TestImage() { ::unlink(path_.c_str()); }
 
     const std::string& path() const { return path_; }
     // What `arguments` make of it, of that size.

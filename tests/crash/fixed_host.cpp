@@ -32,9 +32,9 @@ std::uint64_t draw() {
 
 }  // namespace
 
-void restart_host() {
-    milliseconds.store(0);
-    numbers_drawn.store(0);
+void restart_host(unsigned steps) {
+    milliseconds.store(steps * milliseconds_a_step);
+    numbers_drawn.store(steps * std::uint64_t{1000});
 }
 
 void advance_clock() { milliseconds.fetch_add(milliseconds_a_step); }

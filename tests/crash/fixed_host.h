@@ -8,8 +8,8 @@ namespace uext4::crash {
 
 inline constexpr std::int64_t fixed_time = 1750000000;  // where it begins; also what mke2fs is told
 
-// From here on everything is as after any other call of this.
-void restart_host();
+// From here on everything is as after any other call of this with the same number, and so many steps of the clock.
+void restart_host(unsigned steps = 0);
 // The clock stands still until it is told to go on.
 void advance_clock();
 

@@ -236,7 +236,7 @@ std::string judge_growth(const CrashState& state, const std::string& mode, const
 }
 
 std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
-                               std::mt19937_64& random) {
+                               std::mt19937_64& random, std::shared_ptr<BlockDevice>& failing) {
     std::shared_ptr<BlockDevice> image = state.image;
     std::string where;
     for (unsigned i = 0; i < depth; ++i) {
@@ -255,6 +255,8 @@ std::string judge_cut_recovery(const Recording& recording, const CrashState& sta
         where += fmt::format(" {} of {}", cut, log.size());
         image = next;
     }
+    failing = image;
+    image = std::make_shared<OverlayDevice>(image);
     Result<Tree> tree = recover_and_capture(image, recording.mode);
     if (!tree) return fmt::format("recovery cut after{}: {}", where, tree.error().what);
     if (std::string other = difference(wanted, *tree, true); !other.empty())

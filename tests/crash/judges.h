@@ -18,8 +18,9 @@ std::string judge_ourselves(const Recording& recording, const CrashState& state,
 
 // Recovery itself is cut, `depth` times one after the other, at random places; what is recovered in the end must be
 // `wanted`.
+// `failing` is then the image that was recovered last.
 std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
-                               std::mt19937_64& random);
+                               std::mt19937_64& random, std::shared_ptr<BlockDevice>& failing);
 
 // Every file of a recovered copy grows, some in the cache and some not: what comes into it is zeros, also on the
 // device.

@@ -66,7 +66,7 @@ struct Options {
     std::size_t one_in_for_e2fsck() const { return e2fsck.value_or(thorough ? 2 : 10); }
     void be_thorough() {
         thorough = true;
-        states = std::max<std::size_t>(states, 120000);
+        if (!capped) states = std::max<std::size_t>(states, 120000);
     }
 };
 
@@ -143,8 +143,10 @@ private:
         StateCounts counts;
         if (!o_.thorough) counts = {30, 4, 3, 1};
         else if (known.name == std::string("ace2")) counts = {5, 1, 1, 0};
-        // A sequence has hundreds of requests, and what matters is several of them.
-        if (known.small_log) counts.prefix_percent = o_.thorough ? 10 : 2;
+        // A sequence has hundreds of requests, and what matters is several of them; or thousands, of which few are
+        // about where the log begins.
+        if (known.small_log || known.name == std::string("wrap")) counts.prefix_percent = o_.thorough ? 10 : 2;
+        if (known.name == std::string("wrap")) counts.subsets *= 20;
         if (o_.each_prefix) counts.prefix_percent = 100;
         counts.ends_recordings = !o_.each_prefix;
         return counts;
@@ -221,13 +223,11 @@ private:
             note_lying(recording, state, problem);
             return true;
         }
+        CrashState judged = state;  // that the problem is of
         if (problem.empty() && o_.depth > 1 && cut_again) {
             ++tally.cut_recoveries;
-            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, of_recovery);
-        }
-        if (problem.empty() && lives_on) {
-            ++tally.second_lives;
-            problem = judge_second_life(recording, state, of_second_life);
+            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, of_recovery, judged.image);
+            if (problem.empty()) judged.image = state.image;
         }
         if (problem.empty() && grows) problem = judge_growth(state, recording.mode, tree);
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
@@ -241,11 +241,21 @@ private:
             ++tally.by_kernel;
             problem = TRY(judge_by_kernel(recording, state, tree, scratch_));
         }
+        if (problem.empty() && lives_on) problem = TRY(judge_what_follows(recording, state, of_second_life, judged));
         if (ended) return false;  // and so may have been whoever judged
         if (problem.empty()) return true;
         ++tally.failures;
-        failed(recording, state, problem);
+        failed(recording, state, *judged.image, problem);
         return false;
+    }
+
+    Result<std::string> judge_what_follows(const Recording& recording, const CrashState& state, std::mt19937_64& random,
+                                           CrashState& judged) {
+        const std::size_t one_in = o_.one_in_for_e2fsck(), n = tallies_.back().second_lives++;
+        std::string problem = judge_second_life(recording, state, random, judged);
+        if (!problem.empty() || one_in == 0 || n % one_in != 0) return problem;
+        problem = TRY(judge_by_e2fsck(judged, recording.mode, e2fsck_file_, false));
+        return problem.empty() ? problem : "after recovery, " + judged.what + ": " + problem;
     }
 
     void note_lying(const Recording& recording, const CrashState& state, const std::string& problem) {
@@ -257,7 +267,8 @@ private:
         tally.lying_kept += problem.empty();
     }
 
-    void failed(const Recording& recording, const CrashState& state, const std::string& problem) {
+    // `image`: what was recovered when it was seen.
+    void failed(const Recording& recording, const CrashState& state, BlockDevice& image, const std::string& problem) {
         Failure f{recording.format,     recording.mode, between_name(recording.between),
                   cut_name(state.kind), state.what,     problem};
         if (recording.poisons) f.between += ", what is freed is overwritten";
@@ -265,7 +276,7 @@ private:
         for (const Operation& o : recording.workload.setup) f.steps.push_back("before: " + describe(o));
         tell_steps(recording, f.steps);
         for (const Recording& thread : recording.threads) tell_steps(thread, f.steps);
-        keep(*state.image, f);
+        keep(image, f);
         if (!o_.json) fmt::print("{}", text_of(f));
         failures_.push_back(std::move(f));
     }

@@ -81,7 +81,7 @@ Result<void> record_steps(Session& session, const RecordingDevice& device, Recor
         return {};
     };
     TRY(note());
-    unsigned serial = 0;
+    unsigned serial = into.first_serial;
     for (const Operation& operation : into.workload.steps) {
         Step step{operation, device.log_size()};
         step.first_transaction = transaction_of(session.fs());
@@ -187,7 +187,7 @@ Result<void> record_on(std::shared_ptr<BlockDevice> device, Recording& into) {
     auto recorder = std::make_shared<RecordingDevice>(std::move(device));
     VolumeOptions options = mount_options(into.mode);
     options.discard = into.poisons && !into.workload.threads.empty();
-    restart_host();
+    restart_host(into.first_serial);
     auto session = TRY(Session::open(std::make_shared<PoisoningDevice>(recorder), options));
     if (into.workload.threads.empty()) TRY(record_steps(*session, *recorder, into));
     else TRY(record_threads(*session, *recorder, into));

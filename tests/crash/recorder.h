@@ -63,6 +63,7 @@ struct Recording {
     Between between = Between::nothing;
     bool poisons = false;  // what was freed is overwritten with a pattern as soon as a commit has made it free
     Workload workload;
+    unsigned first_serial = 0;  // of its steps: what they write, and the time
     std::shared_ptr<const MemoryDevice> initial;
     std::vector<RecordedWrite> log;
     std::vector<Step> steps;

@@ -102,13 +102,15 @@ private:
         const std::size_t tear = kind == CutKind::torn ? torn_one(may, cut) : ~std::size_t{0};
         if (kind == CutKind::torn && tear == ~std::size_t{0}) return true;
         const unsigned keep = lying ? 85 : std::array<unsigned, 4>{10, 50, 75, 93}[random_() % 4];
+        const std::size_t alone = kind == CutKind::subset && random_() % 2 ? lost_alone(may) : ~std::size_t{0};
         std::string lost;
         for (const std::size_t i : may) {
             const RecordedWrite& entry = log_[i];
             if (i == tear) {
                 lost += fmt::format(" {} torn", i);
                 TRY(apply_torn(entry, *image));
-            } else if ((entry.kind == RecordedWrite::Kind::Fua && !lying) || random_() % 100 < keep) {
+            } else if ((entry.kind == RecordedWrite::Kind::Fua && !lying) ||
+                       (alone != ~std::size_t{0} ? i != alone : random_() % 100 < keep)) {
                 TRY(image->write(entry.offset, entry.data));
             } else {
                 lost += fmt::format(" {}", i);
@@ -120,6 +122,21 @@ private:
                      fmt::format("cut after {} of {} requests, flushed up to {}, lost:{}", cut, log_.size(), first,
                                  lost.empty() ? " none" : lost),
                      image, sums.total, tear + 1 == cut ? cut - 1 : cut, kind == CutKind::torn ? &log_[tear] : nullptr);
+    }
+
+    // One of the shortest, or any: a record that orders others is short.
+    std::size_t lost_alone(const std::vector<std::size_t>& may) {
+        std::vector<std::size_t> of;
+        const bool any = random_() % 2;
+        std::size_t least = ~std::size_t{0};
+        for (const std::size_t i : may) {
+            if (log_[i].kind == RecordedWrite::Kind::Fua) continue;
+            const std::size_t length = any ? 0 : log_[i].data.size();
+            if (length < least) of.clear();
+            least = std::min(least, length);
+            if (length == least) of.push_back(i);
+        }
+        return of.empty() ? ~std::size_t{0} : of[random_() % of.size()];
     }
 
     // What was acknowledged as durable cannot be torn: only the last request of that kind, which may be under way.

@@ -38,12 +38,16 @@ Result<void> FailingDevice::read(std::uint64_t offset, Bytes out) {
     return base_->read(offset, out);
 }
 
-Result<void> FailingDevice::keep_before(std::uint64_t offset, std::uint64_t length) {
-    if (!plan_.flushes && !plan_.cuts_lose) return {};
-    Before before{offset, std::vector<std::byte>(length)};
+Result<void> FailingDevice::write_and_keep_before(std::uint64_t offset, ConstBytes in) {
+    if (!plan_.flushes && !plan_.cuts_lose) return base_->write(offset, in);
+    const std::uint64_t number = ++begun_;
+    Before before{number, 0, offset, std::vector<std::byte>(in.size())};
     TRY(base_->read(offset, before.bytes));
     unflushed_.push_back(std::move(before));
-    return {};
+    Result<void> written = base_->write(offset, in);
+    const auto kept = std::ranges::find(unflushed_, number, &Before::number);
+    if (kept != unflushed_.end()) kept->done = ++done_;
+    return written;
 }
 
 Result<void> FailingDevice::lose_unflushed(MemoryDevice& copy) const {
@@ -63,8 +67,7 @@ Result<void> FailingDevice::drop_unflushed() {
 
 Result<void> FailingDevice::write(std::uint64_t offset, ConstBytes in) {
     TRY(may_fail_write("write", offset, in.size()));
-    TRY(keep_before(offset, in.size()));
-    return base_->write(offset, in);
+    return write_and_keep_before(offset, in);
 }
 
 Result<void> FailingDevice::write_fua(std::uint64_t offset, ConstBytes in) {
@@ -85,8 +88,10 @@ Result<void> FailingDevice::flush() {
         TRY(drop_unflushed());
         return failed;
     }
+    // Only what was written before it began: what is written meanwhile may be lost still.
+    const std::uint64_t before_it = done_;
     TRY(base_->flush());
-    unflushed_.clear();
+    std::erase_if(unflushed_, [=](const Before& before) { return before.done != 0 && before.done <= before_it; });
     return {};
 }
 

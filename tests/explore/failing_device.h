@@ -50,7 +50,7 @@ private:
                                 std::source_location where = std::source_location::current());
     bool touches(std::uint64_t offset, std::uint64_t length) const;
     Result<void> may_fail(const char* what, bool may, bool& for_good, std::source_location where);
-    Result<void> keep_before(std::uint64_t offset, std::uint64_t length);
+    Result<void> write_and_keep_before(std::uint64_t offset, ConstBytes in);
     Result<void> drop_unflushed();
 
     std::shared_ptr<MemoryDevice> base_;
@@ -62,10 +62,12 @@ private:
     bool writes_fail_ = false, reads_fail_ = false, flushes_fail_ = false;
     // What was there before each write since the last flush; only where it may be lost.
     struct Before {
+        std::uint64_t number, done;  // in the order in which writes begin, and end (0: it has not ended)
         std::uint64_t offset;
         std::vector<std::byte> bytes;
     };
     std::vector<Before> unflushed_;
+    std::uint64_t begun_ = 0, done_ = 0;
 };
 
 }  // namespace uext4::explore

@@ -67,7 +67,11 @@ void run(World& w) {
 const Register registered(
     {"fsync-rename",
      "fsync against rename: a replaced file is empty, short or mixed after a power cut, or a name is gone",
-     "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
+     "-t ext4 -b 4096 -N 64 -J size=4 24M",
+     "noatime",
+     prepare,
+     run,
+     {.cuts_lose = true}});
 
 }  // namespace
 }  // namespace uext4::explore::fsync_rename

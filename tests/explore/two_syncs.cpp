@@ -44,8 +44,13 @@ void run(World& w) {
     w.unmount();
 }
 
-const Register registered({"two-syncs", "fsync against fdatasync: one returns before what the other writes is there",
-                           "-t ext4 -b 4096 -N 64 -J size=4 24M", "noatime", prepare, run});
+const Register registered({"two-syncs",
+                           "fsync against fdatasync: one returns before what the other writes is there",
+                           "-t ext4 -b 4096 -N 64 -J size=4 24M",
+                           "noatime",
+                           prepare,
+                           run,
+                           {.cuts_lose = true}});
 
 }  // namespace
 }  // namespace uext4::explore::two_syncs
