@@ -411,6 +411,22 @@ TEST(JournalLife, ManySmallTransactionsGoHomeTogether) {
     for (unsigned b = 0; b < 20; ++b) EXPECT_EQ(byte_of(device, shape, 10 + b), 20 + b);
 }
 
+// What is written over the place where the log began is behind that: lost alone, the log would begin in the middle of it.
+TEST(JournalLife, WhereTheLogBeginsIsDurableBeforeItsFormerPlaceIsWrittenTo) {
+    const LogShape shape;
+    RecordingDevice device(make_log(shape));
+    Mounted m(device, shape);
+    for (unsigned i = 0; i < 1000; ++i) m.set(10 + i % 20, i);
+    const std::uint64_t super = log_place(shape, 0).value * shape.block_size;
+    unsigned moves = 0;
+    for (const RecordedWrite& w : device.log()) {
+        if (w.kind == RecordedWrite::Kind::Flush || w.offset != super) continue;
+        EXPECT_EQ(w.kind, RecordedWrite::Kind::Fua);
+        ++moves;
+    }
+    EXPECT_GT(moves, 4u);
+}
+
 class EveryMode : public testing::TestWithParam<bool> {};
 
 TEST_P(EveryMode, ADeadDeviceEndsEverythingWithoutHanging) {

@@ -50,6 +50,7 @@ Workload reuse(std::uint64_t seed, bool large_values) {
         if (attributes) step({Kind::Setxattr, "/x", "user.large", 0, value});
         if (journaled) step({Kind::Write, "/j", {}, 0, 20000}), step({Kind::Fsync, "/j"});
         perhaps_commit();
+        if (nodes && below(2)) step({.kind = Kind::Extents, .path = "/m/e", .mode = 0});
         for (std::uint64_t i = 0; i < directories; i += 2) step({Kind::Create, directory(i) + "/f"});
         if (nodes) step({Kind::Fallocate, "/m/e", {}, 7 * 16384, 4096});
         if (attributes) step({Kind::Setxattr, "/x", "user.large", 0, value + 100});
@@ -92,7 +93,7 @@ Workload wrap(std::uint64_t seed) {
         if (below(2)) w.steps.push_back({Kind::Setxattr, name, "user.small", 0, 40});
         w.steps.push_back({Kind::Write, file, {}, 4096 * below(4), large - 4096 * below(20) - 16384});
         if (round > 2 && below(2)) w.steps.push_back({Kind::Unlink, fmt::format("/d/n{}", round - 2 - round % 2)});
-        if (below(2)) w.steps.push_back({below(3) ? Kind::Commit : Kind::Fsync, file});
+        if (below(4)) w.steps.push_back({below(3) ? Kind::Fsync : Kind::Commit, below(2) ? file : name});
         if (below(3) == 0) w.steps.push_back({Kind::Write, name, {}, 0, 100 + below(6000)});
     }
     w.steps.push_back({Kind::Sync});

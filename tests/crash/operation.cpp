@@ -147,6 +147,10 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
             return fs.set_flags(*inode, (fs.get_flags(*inode) & ~ours) | static_cast<std::uint32_t>(o.mode), root,
                                 true);
         }
+        case Kind::Extents: {
+            const std::uint32_t others = fs.get_flags(*inode) & ~flag::extents;
+            return fs.set_flags(*inode, o.mode ? others | flag::extents : others, root, true);
+        }
         case Kind::Setfacl: return fs.set_xattr(*inode, "system.posix_acl_" + o.other, access_list(o), 0, root, true);
         default: {
             auto file = TRY(fs.open(inode, O_RDWR, root, false));
@@ -155,12 +159,13 @@ Result<void> change(FileSystem& fs, const Operation& o, unsigned serial) {
     }
 }
 
-constexpr const char* names[] = {"creat",     "write",   "direct_write", "mapped_store", "truncate",     "replace",
-                                 "fallocate", "link",    "unlink",       "rename",       "exchange",     "mkdir",
-                                 "rmdir",     "symlink", "setxattr",     "removexattr",  "chmod",        "chown",
-                                 "mknod",     "utimens", "chattr",       "setfacl",      "journal_data", "scatter",
-                                 "fill",      "hold",    "give_up",      "commit",       "write_sync",   "fsync",
-                                 "fdatasync", "msync",   "sync"};
+constexpr const char* names[] = {"creat",     "write",     "direct_write", "mapped_store", "truncate", "replace",
+                                 "fallocate", "link",      "unlink",       "rename",       "exchange", "mkdir",
+                                 "rmdir",     "symlink",   "setxattr",     "removexattr",  "chmod",    "chown",
+                                 "mknod",     "utimens",   "chattr",       "extents",      "setfacl",  "journal_data",
+                                 "scatter",   "fill",      "hold",         "give_up",      "commit",   "write_sync",
+                                 "fsync",     "fdatasync", "msync",        "sync"};
+static_assert(std::size(names) == static_cast<std::size_t>(Kind::Sync) + 1);
 
 }  // namespace
 
@@ -192,6 +197,7 @@ std::string describe(const Operation& o) {
     if (o.kind == Kind::Mknod) text += fmt::format(" {:#x}", o.device);
     if (o.kind == Kind::Chown) text += fmt::format(" {}:{}", o.uid, o.gid);
     if (o.kind == Kind::Chattr) text += fmt::format(" {:#x}", o.mode);
+    if (o.kind == Kind::Extents) text += o.mode ? " on" : " off";
     if (o.kind == Kind::Utimens) text += o.mode == 1 ? " access" : o.mode == 2 ? " change" : " both";
     if (o.kind == Kind::Setfacl) text += fmt::format(" user {} {}", o.uid, o.mode);
     return text;

@@ -32,6 +32,7 @@ struct Operation {
         Mknod,        // `mode` with the kind; `device`
         Utimens,      // `mode`: 1 the time of access, 2 that of change, 3 both; to what the step's number says
         Chattr,       // `mode`: the flags
+        Extents,      // `mode`: whether its map is to be one of extents (the flag e)
         Setfacl,      // `other`: access or default; `mode`: the rights of user `uid`
         JournalData,  // the file's flag j: its contents go through the log in data=ordered, too
         Scatter,  // a file whose blocks lie apart on the device, by `offset`; NAME.1 to .3 of an eighth of its length
