@@ -53,7 +53,7 @@ void run(World& w) {
     auto cut_twice = [&] {
         for (int i = 0; i < 2; ++i) {
             w.pause();
-            const std::string before = gone;
+            const std::string before = gone;  // others go on. NOLINT(performance-unnecessary-copy-initialization)
             w.cut_power();
             cuts.push_back({before, untouched});
         }
@@ -61,7 +61,7 @@ void run(World& w) {
     w.run({{"unlink",
             [&] {
                 unlink("f");
-                const std::string before = unlinked;
+                const std::string before = unlinked;  // as above. NOLINT(performance-unnecessary-copy-initialization)
                 w.expect(w.fs().volume().fs().journal.commit_all(), "commit");
                 gone += before;
                 f.reset();
