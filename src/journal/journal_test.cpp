@@ -411,7 +411,8 @@ TEST(JournalLife, ManySmallTransactionsGoHomeTogether) {
     for (unsigned b = 0; b < 20; ++b) EXPECT_EQ(byte_of(device, shape, 10 + b), 20 + b);
 }
 
-// What is written over the place where the log began is behind that: lost alone, the log would begin in the middle of it.
+// What is written over the place where the log began is behind that: lost alone, the log would begin in the middle of
+// it.
 TEST(JournalLife, WhereTheLogBeginsIsDurableBeforeItsFormerPlaceIsWrittenTo) {
     const LogShape shape;
     RecordingDevice device(make_log(shape));
