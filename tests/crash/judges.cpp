@@ -236,12 +236,12 @@ std::string judge_growth(const CrashState& state, const std::string& mode, const
 }
 
 std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
-                               std::mt19937_64& random, std::shared_ptr<BlockDevice>& failing) {
-    std::shared_ptr<BlockDevice> image = state.image;
+                               std::mt19937_64& random, std::shared_ptr<BlockDevice>& last) {
+    last = state.image;
     std::string where;
     for (unsigned i = 0; i < depth; ++i) {
-        auto next = std::make_shared<OverlayDevice>(image);
-        auto recorder = std::make_shared<RecordingDevice>(std::make_shared<OverlayDevice>(image));
+        auto next = std::make_shared<OverlayDevice>(last);
+        auto recorder = std::make_shared<RecordingDevice>(std::make_shared<OverlayDevice>(last));
         if (Result<Tree> tree = recover_and_capture(recorder, recording.mode); !tree) return tree.error().what;
         const auto log = recorder->take_log();
         const std::size_t cut = random() % (log.size() + 1);
@@ -253,10 +253,9 @@ std::string judge_cut_recovery(const Recording& recording, const CrashState& sta
             if (!RecordingDevice::apply(log[n], *next)) return "the device failed";
         }
         where += fmt::format(" {} of {}", cut, log.size());
-        image = next;
+        last = next;
     }
-    failing = image;
-    image = std::make_shared<OverlayDevice>(image);
+    const auto image = std::make_shared<OverlayDevice>(last);
     Result<Tree> tree = recover_and_capture(image, recording.mode);
     if (!tree) return fmt::format("recovery cut after{}: {}", where, tree.error().what);
     if (std::string other = difference(wanted, *tree, true); !other.empty())

@@ -17,10 +17,9 @@ Result<Tree> recover_and_capture(const std::shared_ptr<BlockDevice>& image, cons
 std::string judge_ourselves(const Recording& recording, const CrashState& state, Tree& tree);
 
 // Recovery itself is cut, `depth` times one after the other, at random places; what is recovered in the end must be
-// `wanted`.
-// `failing` is then the image that was recovered last.
+// `wanted`. `last` is then the image that was recovered last, as it was before.
 std::string judge_cut_recovery(const Recording& recording, const CrashState& state, const Tree& wanted, unsigned depth,
-                               std::mt19937_64& random, std::shared_ptr<BlockDevice>& failing);
+                               std::mt19937_64& random, std::shared_ptr<BlockDevice>& last);
 
 // Every file of a recovered copy grows, some in the cache and some not: what comes into it is zeros, also on the
 // device.

@@ -223,11 +223,11 @@ private:
             note_lying(recording, state, problem);
             return true;
         }
-        CrashState judged = state;  // that the problem is of
+        CrashState failing = state;  // that the problem is of
         if (problem.empty() && o_.depth > 1 && cut_again) {
             ++tally.cut_recoveries;
-            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, of_recovery, judged.image);
-            if (problem.empty()) judged.image = state.image;
+            problem = judge_cut_recovery(recording, state, tree, o_.depth - 1, of_recovery, failing.image);
+            if (problem.empty()) failing = state;
         }
         if (problem.empty() && grows) problem = judge_growth(state, recording.mode, tree);
         // Counted, so that each cell has some; of these, what we have recovered is looked at in one of five.
@@ -241,21 +241,21 @@ private:
             ++tally.by_kernel;
             problem = TRY(judge_by_kernel(recording, state, tree, scratch_));
         }
-        if (problem.empty() && lives_on) problem = TRY(judge_what_follows(recording, state, of_second_life, judged));
+        if (problem.empty() && lives_on) problem = TRY(judge_what_follows(recording, state, of_second_life, failing));
         if (ended) return false;  // and so may have been whoever judged
         if (problem.empty()) return true;
         ++tally.failures;
-        failed(recording, state, *judged.image, problem);
+        failed(recording, state, *failing.image, problem);
         return false;
     }
 
     Result<std::string> judge_what_follows(const Recording& recording, const CrashState& state, std::mt19937_64& random,
-                                           CrashState& judged) {
+                                           CrashState& last) {
         const std::size_t one_in = o_.one_in_for_e2fsck(), n = tallies_.back().second_lives++;
-        std::string problem = judge_second_life(recording, state, random, judged);
+        std::string problem = judge_second_life(recording, state, random, last);
         if (!problem.empty() || one_in == 0 || n % one_in != 0) return problem;
-        problem = TRY(judge_by_e2fsck(judged, recording.mode, e2fsck_file_, false));
-        return problem.empty() ? problem : "after recovery, " + judged.what + ": " + problem;
+        problem = TRY(judge_by_e2fsck(last, recording.mode, e2fsck_file_, false));
+        return problem.empty() ? problem : "after recovery, " + last.what + ": " + problem;
     }
 
     void note_lying(const Recording& recording, const CrashState& state, const std::string& problem) {
