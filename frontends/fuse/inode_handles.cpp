@@ -33,6 +33,7 @@ void InodeHandles::Known::note(const struct stat& attributes, pid_t by) {
 void InodeHandles::Known::tell(bool grows) {
     if (grows) told_while_written = true;
     else told_for_long = true;
+    opened_since_told = false;
 }
 
 InodeHandles::More* InodeHandles::more(std::uint64_t node) {
@@ -65,6 +66,14 @@ void InodeHandles::add_root() {
 bool InodeHandles::knows(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     return known_.contains(node);
+}
+
+bool InodeHandles::remembers(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    if (it == known_.end() || writers_.contains(node)) return false;
+    const Known& known = it->second;
+    return known.told_for_long && !known.opened_since_told && !known.had_several_names;
 }
 
 bool InodeHandles::keep_unlinked(const InodeRef& inode) {
@@ -133,9 +142,10 @@ bool InodeHandles::note_write(std::uint64_t node) {
     return told;
 }
 
-void InodeHandles::opened_to_write(std::uint64_t node) {
+void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
-    ++writers_[node];
+    if (to_write) ++writers_[node];
+    if (const auto it = known_.find(node); it != known_.end()) it->second.opened_since_told = true;
 }
 
 void InodeHandles::closed_to_write(std::uint64_t node) {

@@ -35,6 +35,9 @@ public:
     void add(const Inode& inode, const struct stat& attributes, pid_t asker);
     void add_root();
     bool knows(std::uint64_t node);
+    // The kernel knows this regular file, was told attributes that it keeps for long, and has not opened it since:
+    // telling it once more would tell nothing new.
+    bool remembers(std::uint64_t node);
     // The last reference to an inode without names is going. True: the kernel knows it, so it is held.
     bool keep_unlinked(const InodeRef& inode);
     // The kernel dropped `count` lookups.
@@ -61,8 +64,9 @@ public:
     // believes for a while although a sync gives the file blocks.
     bool told_while_written(std::uint64_t node);
 
-    // Open handles that can write, of inodes that the kernel may have forgotten already.
-    void opened_to_write(std::uint64_t node);
+    // Open handles, of inodes that the kernel may have forgotten already; those that can write are also told when they
+    // are gone.
+    void opened(std::uint64_t node, bool to_write);
     void closed_to_write(std::uint64_t node);
     bool has_writers(std::uint64_t node);
 
@@ -102,6 +106,7 @@ private:
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes
         bool told_while_written : 1 = false;
+        bool opened_since_told : 1 = false;  // so the access time may have moved
         bool had_several_names : 1 = false;
         bool has_more : 1 = false;
         void note(const struct stat& attributes, pid_t by);

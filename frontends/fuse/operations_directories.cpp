@@ -34,17 +34,18 @@ void release_directory(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
 }
 
 // The entries from `cookie` that may fit in `room` bytes. They are copied: the file system must not be called from
-// inside its own visit of a directory. `damage`: what it has met beside them.
+// inside its own visit of a directory. `damage`: what it has met beside them; `more`: there are others.
 std::vector<Entry> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, std::size_t room, bool plus,
-                        int& damage) {
+                        int& damage, bool& more) {
     constexpr std::size_t header = 24, attributes = 128;  // of a struct fuse_dirent, and what plus puts before it
     std::vector<Entry> entries;
     std::size_t used = 0;
     const Result<void> read = fs.read_directory(directory, cookie, [&](const DirectoryEntry& entry) {
         used += header + entry.name.size() + (plus ? attributes : 0);
-        if (used > room && !entries.empty()) return false;
+        more = used > room;
+        if (more && !entries.empty()) return false;
         entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next});
-        return used <= room;
+        return !more;
     });
     if (!read) damage = read.error().code;
     return entries;
@@ -64,19 +65,29 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
     Server& server = server_of(request);
     const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(node));
     if (cookie == 0) handle.damage = 0;
-    const std::vector<Entry> entries =
-        list(server.fs(), *directory, static_cast<std::uint64_t>(cookie), size, plus, handle.damage);
+    const auto from = static_cast<std::uint64_t>(cookie);
+    // Whoever reads a directory asks once more behind its end.
+    const std::uint64_t changes = server.changes_of_names();
+    if (handle.end == from && handle.changes_at_end == changes) {
+        fuse_reply_buf(request, nullptr, 0);
+        return;
+    }
+    bool more = false;
+    const std::vector<Entry> entries = list(server.fs(), *directory, from, size, plus, handle.damage, more);
     if (const int damage = entries.empty() ? std::exchange(handle.damage, 0) : 0) {
         fuse_reply_err(request, damage);
         return;
     }
-    std::vector<char> out(size);
+    // Not of zeros each time: what is sent has been written.
+    thread_local std::vector<char> out;
+    if (out.size() < size) out.resize(size);
     std::vector<InodeRef> told;
     std::size_t used = 0;
     for (const Entry& entry : entries) {
         fuse_entry_param param = bare(entry);
         InodeRef inode;
-        if (plus && !is_dot(entry.name)) {
+        // Of a file that the kernel remembers its name is enough.
+        if (plus && !is_dot(entry.name) && !(entry.type == DT_REG && server.inodes().remembers(node_of(entry.inode)))) {
             // A damaged inode costs only its own attributes; whoever asks for it will be told.
             if (Result<InodeRef> found = server.fs().inode(entry.inode)) {
                 if (Result<fuse_entry_param> whole = entry_of(request, server, *directory, *found)) {
@@ -89,7 +100,10 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         const std::size_t needed =
             plus ? fuse_add_direntry_plus(request, out.data() + used, size - used, entry.name.c_str(), &param, next)
                  : fuse_add_direntry(request, out.data() + used, size - used, entry.name.c_str(), &param.attr, next);
-        if (needed > size - used) break;
+        if (needed > size - used) {
+            more = true;
+            break;
+        }
         used += needed;
         if (!inode) continue;
         server.inodes().add(*inode, param.attr, asker_of(request));
@@ -98,6 +112,11 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
     if (used == 0 && !entries.empty()) {
         fuse_reply_err(request, EINVAL);  // not room for a single name
         return;
+    }
+    handle.end.reset();
+    if (!more && handle.damage == 0 && !entries.empty()) {
+        handle.end = entries.back().next;
+        handle.changes_at_end = changes;
     }
     if (fuse_reply_buf(request, out.data(), used) == 0) return;
     for (const InodeRef& inode : told) server.inodes().forget(node_of(inode->number()), 1);

@@ -37,16 +37,16 @@ void look_up(fuse_req_t request, fuse_ino_t parent, const char* name) {
     UEXT4_FUSE_TRY(request, check_name(name));
     // "." asks whether a node still exists, on behalf of NFS; the node may be of any type.
     if (std::string_view(name) == ".") return reply_entry(request, server, *directory, directory);
-    Result<InodeRef> found = server.fs().lookup(*directory, name, credentials_of(request), false);
-    if (!found && found.error().code == ENOENT && !directory->has_flag(format::inode_flag::casefold)) {
-        // That there is no such name may be remembered as well.
-        fuse_entry_param none{};
-        none.entry_timeout = cache_timeout;
-        fuse_reply_entry(request, &none);
+    const InodeRef inode = UEXT4_FUSE_TRY(request, server.fs().find(*directory, name, credentials_of(request), false));
+    if (inode) return reply_entry(request, server, *directory, inode);
+    if (directory->has_flag(format::inode_flag::casefold)) {
+        fuse_reply_err(request, ENOENT);
         return;
     }
-    const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(found));
-    reply_entry(request, server, *directory, inode);
+    // That there is no such name may be remembered as well.
+    fuse_entry_param none{};
+    none.entry_timeout = cache_timeout;
+    fuse_reply_entry(request, &none);
 }
 
 void forget(fuse_req_t request, fuse_ino_t node, std::uint64_t count) {

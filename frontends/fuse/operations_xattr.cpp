@@ -3,6 +3,10 @@
 
 #include <sys/xattr.h>
 
+#include <optional>
+#include <string>
+#include <vector>
+
 namespace uext4::fuse {
 
 namespace {
@@ -53,9 +57,10 @@ void get(fuse_req_t request, fuse_ino_t node, const char* name, std::size_t size
         return;
     }
     const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-    const std::vector<std::byte> value =
-        UEXT4_FUSE_TRY(request, server.fs().get_xattr(*inode, name, Credentials::root(), false));
-    reply_sized(request, value.data(), value.size(), size);
+    const std::optional<std::vector<std::byte>> value =
+        UEXT4_FUSE_TRY(request, server.fs().find_xattr(*inode, name, Credentials::root(), false));
+    if (value) reply_sized(request, value->data(), value->size(), size);
+    else fuse_reply_err(request, ENODATA);
 }
 
 // The kernel leaves it to the file system to hide trusted.* from those who may not read it.

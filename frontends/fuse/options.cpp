@@ -98,6 +98,7 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
         }
     }
     o.volume.others.clear();
+    o.volume.behind_a_cache = true;
     return o;
 }
 

@@ -268,11 +268,6 @@ Result<InodeRef> Server::inode(fuse_ino_t node) {
     return fs_.inode(number, inodes_.knows(node));
 }
 
-void Server::change(std::function<void()> job) {
-    if (parks()) parked_.push_back(std::move(job));
-    else job();
-}
-
 void Server::later(std::function<void()> job, bool changes) {
     if (changes && parks()) parked_.push_back([this, job = std::move(job)]() mutable { workers_.add(std::move(job)); });
     else if (!changes && is_frozen()) beside_.add(std::move(job));
@@ -350,7 +345,7 @@ void Server::call_in_writes() {
 }
 
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
-    if ((file->flags() & O_ACCMODE) != O_RDONLY) inodes_.opened_to_write(node_of(file->inode().number()));
+    inodes_.opened(node_of(file->inode().number()), (file->flags() & O_ACCMODE) != O_RDONLY);
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
@@ -378,6 +373,7 @@ void Server::foresee_a_block(struct stat& attributes) {
 }
 
 void Server::directory_changed(fuse_req_t request, fuse_ino_t node) {
+    changes_of_names_.fetch_add(1);
     if (inodes_.told_to_others(node, fuse_req_ctx(request)->pid))
         fuse_lowlevel_notify_inval_inode(session_, node, -1, 0);
 }

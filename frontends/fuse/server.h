@@ -30,7 +30,11 @@ namespace uext4::fuse {
 // What a descriptor of the mount is here.
 struct OpenHandle {
     std::unique_ptr<OpenFile> file;
-    int damage = 0;  // an error that reading a directory has met, told behind what could be read; the reading thread's
+    // Of a directory, and the reading thread's: an error that reading it has met, told behind what could be read; and
+    // where it ended, when so many changes of names had been made.
+    int damage = 0;
+    std::optional<std::uint64_t> end;
+    std::uint64_t changes_at_end = 0;
 };
 
 class Server {
@@ -68,7 +72,11 @@ public:
 
     // ---- where a request runs. Jobs own what they use and answer the request themselves.
     // Changes something: now, or after the thaw.
-    void change(std::function<void()> job);
+    template <class Job>
+    void change(Job job) {
+        if (parks()) parked_.push_back(std::move(job));
+        else job();
+    }
     bool is_frozen() const { return freeze_state_.load() != FreezeState::open; }
     bool parks() const { return is_frozen() || !parked_.empty(); }
     // Another thread does the reading thread's work, and must not be held up as that is.
@@ -115,6 +123,8 @@ public:
     void foresee_a_block(struct stat& attributes);
     // Names in a directory have changed, for a request that is not answered yet.
     void directory_changed(fuse_req_t request, fuse_ino_t node);
+    // So often.
+    std::uint64_t changes_of_names() const { return changes_of_names_.load(); }
 
 private:
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
@@ -149,6 +159,7 @@ private:
     pthread_t own_thread_{};           // that of loop()
     std::atomic<pthread_t> reader_{};  // it, or its deputy's
     InodeHandles inodes_;
+    std::atomic<std::uint64_t> changes_of_names_{0};
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;

@@ -128,6 +128,11 @@ Result<InodeRef> FileSystem::lookup(Inode& directory, std::string_view name, con
     return volume_->names().lookup(directory, name, check ? &who : nullptr);
 }
 
+Result<InodeRef> FileSystem::find(Inode& directory, std::string_view name, const Credentials& who, bool check) {
+    volume_->thin_out_inodes();
+    return volume_->names().find(directory, name, check ? &who : nullptr);
+}
+
 Result<struct stat> FileSystem::attributes(Inode& inode) {
     struct stat out{};
     inode.fill_stat(out);
@@ -305,6 +310,13 @@ Result<std::vector<std::byte>> FileSystem::get_xattr(Inode& inode, std::string_v
     if (check) TRY(may_xattr(inode, who, name, false));
     ReadLock guard(inode.rw);
     return uext4::get_xattr(inode, name);
+}
+
+Result<std::optional<std::vector<std::byte>>> FileSystem::find_xattr(Inode& inode, std::string_view name,
+                                                                     const Credentials& who, bool check) {
+    if (check) TRY(may_xattr(inode, who, name, false));
+    ReadLock guard(inode.rw);
+    return uext4::find_xattr(inode, name);
 }
 
 namespace {

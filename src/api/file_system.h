@@ -109,6 +109,8 @@ public:
     // ESTALE when not in use; `unlinked`: one whose last name is gone, but which is not deleted yet, is.
     Result<InodeRef> inode(InodeNr number, bool unlinked = false);
     Result<InodeRef> lookup(Inode& directory, std::string_view name, const Credentials& who, bool check);
+    // Null where there is no such name.
+    Result<InodeRef> find(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<struct stat> attributes(Inode& inode);
     format::Timestamp birth_time(Inode& inode);
     Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
@@ -129,6 +131,9 @@ public:
     Result<std::unique_ptr<OpenFile>> open(const InodeRef& inode, int flags, const Credentials& who, bool check);
 
     Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);
+    // Nothing where there is none.
+    Result<std::optional<std::vector<std::byte>>> find_xattr(Inode& inode, std::string_view name,
+                                                             const Credentials& who, bool check);
     Result<void> set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags, const Credentials& who,
                            bool check);  // XATTR_CREATE, XATTR_REPLACE
     Result<void> remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);

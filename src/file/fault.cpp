@@ -133,7 +133,7 @@ Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
         const Result<void> room = make_room_for_dirty(inode);
         if (!room && pages.cache().dirty() > pages.cache().dirty_limit()) return fail(room.error());
     }
-    if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
+    if (pages.cache().is_crowded()) pages.cache().reclaim();
     if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode))
         return fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr);
     ReadLock guard(pages.invalidate);

@@ -190,7 +190,7 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
             else missing = true;
         }
         if (missing) {
-            if (pages.cache().used() > pages.cache().limit()) pages.cache().reclaim();
+            if (pages.cache().is_crowded()) pages.cache().reclaim();
             ReadLock guard(pages.invalidate);
             const std::uint64_t wanted = divide_up(inside + (total - done), fs);
             window =

@@ -219,7 +219,7 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
             if (done) return done;
             return fail(room.error());
         }
-        if (cache.used() > cache.limit()) cache.reclaim();
+        if (cache.is_crowded()) cache.reclaim();
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);
         if (inside == 0 && in.size() - done >= 2 * fs) {

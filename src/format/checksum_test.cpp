@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 namespace uext4::format {
 namespace {
 
@@ -21,6 +23,25 @@ TEST(Checksum, Chains) {
         EXPECT_EQ(crc16(crc16(0xFFFF, digits.first(cut)), digits.subspan(cut)), crc16(0xFFFF, digits));
         EXPECT_EQ(crc32_be(crc32_be(~0u, digits.first(cut)), digits.subspan(cut)), crc32_be(~0u, digits));
     }
+}
+
+// Short runs are worked out otherwise than long ones: of every length, at every place, both agree with one bit at a
+// time.
+TEST(Checksum, EveryLengthAndPlace) {
+    const auto bit_by_bit = [](std::uint32_t crc, ConstBytes bytes) {
+        for (const std::byte b : bytes) {
+            crc ^= std::to_integer<std::uint32_t>(b);
+            for (int bit = 0; bit < 8; ++bit) crc = crc & 1 ? (crc >> 1) ^ 0x82F63B78u : crc >> 1;
+        }
+        return crc;
+    };
+    std::vector<std::byte> bytes(1100);
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * i % 251 + 3);
+    for (std::size_t at = 0; at < 9; ++at)
+        for (std::size_t length = 0; length + at < 600; ++length) {
+            const ConstBytes run = ConstBytes(bytes).subspan(at, length);
+            ASSERT_EQ(crc32c(0x1234567u, run), bit_by_bit(0x1234567u, run)) << length << " bytes at " << at;
+        }
 }
 
 TEST(Checksum, IntegersCountAsLittleEndian) {

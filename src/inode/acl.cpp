@@ -15,11 +15,8 @@ const char* attribute_of(AclKind kind) {
 
 Result<std::optional<format::Acl>> get_acl(Inode& inode, AclKind kind) {
     if (inode.is_symlink() || !inode.fs().options.acl) return std::nullopt;
-    Result<std::vector<std::byte>> value = get_xattr_raw(inode, attribute_of(kind));
-    if (!value) {
-        if (value.error().code == ENODATA) return std::nullopt;
-        return fail(value.error());
-    }
+    const std::optional<std::vector<std::byte>> value = TRY(find_xattr_raw(inode, attribute_of(kind)));
+    if (!value) return std::nullopt;
     Result<format::Acl> acl = format::decode_disk_acl(*value);
     if (!acl) return fail(acl.error().code, "inode {}: {}", inode.number(), acl.error().what);
     return std::move(*acl);

@@ -24,9 +24,8 @@ constexpr const char* capability = "security.capability";
 
 Result<bool> has_capability(Inode& inode) {
     if (!inode.is_regular()) return false;
-    const Result<std::vector<std::byte>> value = get_xattr_raw(inode, capability);
-    if (!value && value.error().code != ENODATA) return fail(value.error());
-    return value.has_value();
+    return TRY(find_xattr_raw(inode, capability))
+    .has_value();
 }
 
 // The ends of the range that the format has stand for what is beyond them: who sets them gets no nanoseconds.

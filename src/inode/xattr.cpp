@@ -206,7 +206,7 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
 
 }  // namespace
 
-Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view full) {
+Result<std::optional<std::vector<std::byte>>> find_xattr_raw(Inode& inode, std::string_view full) {
     const Name name = TRY(parse_name(full));
     // No lock of the caller's keeps others from replacing the value: who looks whether a file may be opened holds none.
     // An inode that an entry names stays for as long as the owner's map_lock is held, but has to be in memory before.
@@ -216,7 +216,7 @@ Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view full
         {
             MutexLock map(inode.map_lock);
             Found found = TRY(find_item(inode, name));
-            if (!found.exists) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), full);
+            if (!found.exists) return std::nullopt;
             if (!found.item.value_inode) return std::move(found.item.value);
             TRY(is_no_value(inode));
             const bool as_before = number == found.item.value_inode && version == inode.disk().version_lo;
@@ -250,14 +250,20 @@ std::optional<AclKind> acl_kind(std::string_view name) {
 
 }  // namespace
 
-Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name) {
+Result<std::optional<std::vector<std::byte>>> find_xattr(Inode& inode, std::string_view name) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         const std::optional<format::Acl> acl = TRY(get_acl(inode, *kind));
         if (!acl) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
         return format::encode_xattr_acl(*acl);
     }
-    return get_xattr_raw(inode, name);
+    return find_xattr_raw(inode, name);
+}
+
+Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name) {
+    std::optional<std::vector<std::byte>> value = TRY(find_xattr(inode, name));
+    if (!value) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+    return std::move(*value);
 }
 
 Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,

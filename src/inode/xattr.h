@@ -7,6 +7,7 @@
 #include "inode/access.h"
 #include "inode/inode.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,7 +16,9 @@ namespace uext4 {
 
 enum class XattrMode : std::uint8_t { either, create, replace };
 
-// As users see them: full names; ACLs in their user form, applied to the mode. ENODATA, ERANGE is the caller's affair.
+// As users see them: full names; ACLs in their user form, applied to the mode. find_xattr: nothing where there is none,
+// which is what most are asked for; get_xattr: ENODATA. ERANGE is the caller's affair.
+Result<std::optional<std::vector<std::byte>>> find_xattr(Inode& inode, std::string_view name);
 Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name);
 // An ACL set by somebody (`who`) outside the file's group takes its set-group-id bit.
 Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,
@@ -29,7 +32,7 @@ Result<void> may_change_xattrs(const Inode& inode);  // what the inode's flags s
 Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write);
 
 // Stored form (ACLs as on disk).
-Result<std::vector<std::byte>> get_xattr_raw(Inode& inode, std::string_view name);
+Result<std::optional<std::vector<std::byte>>> find_xattr_raw(Inode& inode, std::string_view name);
 Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode);
 Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view name);
 

@@ -5,6 +5,7 @@
 #include <dirent.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace uext4 {
 
@@ -32,6 +33,20 @@ Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::u
     if (!hash) return fail(EOPNOTSUPP, "directory {}: hash version {} cannot be computed", directory.number(), version);
     const bool legacy = effective == format::HashVersion::legacy || effective == format::HashVersion::legacy_unsigned;
     return NameHash{hash->major & ~1u, legacy ? order_by_itself(name) : hash->minor};
+}
+
+std::vector<HashOrder::Item>& HashOrder::spare() {
+    thread_local std::vector<Item> items;
+    return items;
+}
+
+HashOrder::HashOrder(Inode& directory, std::uint8_t version, std::uint64_t cookie)
+    : directory_(directory), version_(version), cookie_(cookie), items_(std::exchange(spare(), {})) {}
+
+HashOrder::~HashOrder() {
+    constexpr std::size_t worth_keeping = 1024;
+    items_.clear();
+    if (items_.capacity() <= worth_keeping) spare() = std::move(items_);
 }
 
 bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {

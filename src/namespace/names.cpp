@@ -11,11 +11,17 @@ Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans) : stat
 Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
+    InodeRef found = TRY(find(directory, name, who));
+    if (!found) return names::no_such_entry(directory);
+    return found;
+}
+
+Result<InodeRef> Namespace::find(Inode& directory, std::string_view name, const Credentials* who) {
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     ReadLock lock(directory.rw);
     if (who) TRY(may_access(directory, *who, access_execute));
     TRY(names::check_name(name));
-    return reported(state_->fs, names::find_inode(*state_, directory, name));
+    return reported(state_->fs, names::find_inode_if_any(*state_, directory, name));
 }
 
 Result<InodeNr> Namespace::parent_of(Inode& directory) {
@@ -104,11 +110,22 @@ Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view
     return inode;
 }
 
-Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name) {
+std::unexpected<Error> no_such_entry(const Inode& directory) {
     if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
+    return fail(ENOENT, "no such entry in directory {}", directory.number());
+}
+
+Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name) {
+    if (directory.links() == 0) return InodeRef();
     const auto found = TRY(Directory(directory).find(name));
-    if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    if (!found) return InodeRef();
     return get_entry_inode(state, directory, name, found->inode);
+}
+
+Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name) {
+    InodeRef found = TRY(find_inode_if_any(state, directory, name));
+    if (!found) return no_such_entry(directory);
+    return found;
 }
 
 std::uint8_t type_of_mode(std::uint16_t mode) {

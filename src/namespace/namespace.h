@@ -41,6 +41,8 @@ public:
     // ---- looking. `who` needs search permission on the directory; null: not checked (the kernel did).
     // ENOENT; ENAMETOOLONG over 255 bytes; ENOTDIR. "." and ".." are entries.
     Result<InodeRef> lookup(Inode& directory, std::string_view name, const Credentials* who);
+    // The same, but that there is no such name is no error: null.
+    Result<InodeRef> find(Inode& directory, std::string_view name, const Credentials* who);
     // Visits entries from `cookie` (0: the start) in a stable order until `visit` returns false. Takes rw shared;
     // `visit` must not call back into this file system. "." and ".." come first. Damage is passed over, and is the
     // error behind the rest.

@@ -45,11 +45,12 @@ public:
     static void wait_for(Inode& inode, SourceLocation where = SourceLocation::current());  // nothing held
     void release();
     ~LockedInodes() { release(); }
-    LockedInodes() = default;
+    LockedInodes() { held_.reserve(most); }
     LockedInodes(const LockedInodes&) = delete;
     LockedInodes& operator=(const LockedInodes&) = delete;
 
 private:
+    static constexpr std::size_t most = 4;  // two directories, what moves and what it replaces
     bool holds(const Inode& inode) const;
 
     std::vector<std::pair<Inode*, UniqueWriteLock>> held_;
@@ -58,6 +59,8 @@ private:
 // One lookup with the directory's rw held: ENOENT when absent. `get` reports an entry whose inode is not in use as
 // EUCLEAN.
 Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name);
+std::unexpected<Error> no_such_entry(const Inode& directory);
+Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name);  // null when absent
 Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number);
 std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*
 

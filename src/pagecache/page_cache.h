@@ -6,6 +6,7 @@
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -41,11 +42,16 @@ public:
     // Asked, whatever locks are held, how many bytes of the cache's memory are in use for something else. Before there
     // are users.
     void set_others(std::function<std::uint64_t()> bytes);
+    // Where somebody else caches the same files: of what is written already so many bytes are enough, and memory that
+    // is in use anyway is better than fresh. Before there are users.
+    void set_enough(std::uint64_t bytes) { enough_ = bytes; }
+    // Whoever adds folios calls reclaim() then.
+    bool is_crowded() const { return used() > std::min(limit(), enough_); }
     // Of the files with dirty folios the one (its `order`) that is first in their row; it goes to the row's end.
     std::optional<std::uint64_t> next_dirty_file();
     // Folios that reclaim has looked at since the cache was made.
     std::uint64_t looked_at() const { return looked_at_.load(std::memory_order_relaxed); }
-    // Frees clean folios until `used` is at most the limit; try-locks only, never writes back. Bytes freed. Where
+    // Frees clean folios until the cache is not crowded; try-locks only, never writes back. Bytes freed. Where
     // nothing could be freed it looks again only when a little more is used than was then.
     std::uint64_t reclaim();
     // Where others have some of the cache, memory that no folio is in is the system's, but for what folios may take.
@@ -70,6 +76,7 @@ private:
 
     struct Arena;
     const std::uint64_t most_;
+    std::uint64_t enough_ = ~std::uint64_t{0};
     std::uint32_t folio_size_, block_size_;
     std::atomic<std::uint64_t> used_{0}, dirty_{0}, looked_at_{0};
     std::unique_ptr<Arena> arena_;

@@ -23,7 +23,7 @@ class Reclaim : public testing::Test {
 protected:
     // A folio more, for which there is to be room, as who writes asks for it.
     void add(std::uint64_t index, bool dirty) {
-        if (cache.used() > cache.limit()) cache.reclaim();
+        if (cache.is_crowded()) cache.reclaim();
         Result<LockedFolio> folio = file.lock(index, true);
         ASSERT_TRUE(folio && *folio);
         if (!dirty) return;
@@ -52,6 +52,19 @@ TEST_F(Reclaim, WhereNothingCanBeTakenIsNotLookedAtAnewForEachFolio) {
     EXPECT_LE(cache.used(), cache.limit() + size);
 }
 
+TEST_F(Reclaim, KeepsNoMoreThanIsEnoughOfWhatIsWritten) {
+    constexpr std::uint64_t enough = most / 2, dirty = most / 4 * 3;
+    cache.set_enough(enough * size);
+    for (std::uint64_t i = 0; i < most; ++i) ASSERT_NO_FATAL_FAILURE(add(i, false));
+    EXPECT_LE(cache.used(), (enough + 1) * size);
+    // What is not written has all of the cache.
+    for (std::uint64_t i = 0; i < dirty; ++i) ASSERT_NO_FATAL_FAILURE(add(most + i, true));
+    EXPECT_EQ(cache.dirty(), dirty * size);
+    for (std::uint64_t i = 0; i < dirty; ++i) ASSERT_NO_FATAL_FAILURE(clean(most + i));
+    for (std::uint64_t i = 0; i < enough; ++i) ASSERT_NO_FATAL_FAILURE(add(2 * most + i, false));
+    EXPECT_LE(cache.used(), (enough + 1) * size);
+}
+
 // What was looked at in vain when more was used is not what there is now.
 TEST_F(Reclaim, GoesByWhatIsUsedNow) {
     for (std::uint64_t i = 0; i < 2 * most; ++i) ASSERT_NO_FATAL_FAILURE(add(i, true));
@@ -74,7 +87,7 @@ TEST_F(Reclaim, LeavesWhatOthersHaveTaken) {
     FileCache mine(shared, 7);
     const auto fill = [&](std::uint64_t from) {
         for (std::uint64_t i = from; i < from + 2 * most; ++i) {
-            if (shared.used() > shared.limit()) shared.reclaim();
+            if (shared.is_crowded()) shared.reclaim();
             Result<LockedFolio> folio = mine.lock(i, true);
             ASSERT_TRUE(folio && *folio);
             (*folio)->data[0] = std::byte{1};

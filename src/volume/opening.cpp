@@ -104,6 +104,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     l.allocator->set_log(log_runs);
     const std::uint32_t folio = std::max<std::uint32_t>(options.folio_bytes, l.geometry.block_size);
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
+    if (options.behind_a_cache) l.pages->set_enough(options.cache_bytes / 2);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
                              [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
     l.pages->set_others([fs = l.fs.get()] {

@@ -24,6 +24,7 @@ struct VolumeOptions {
     bool barrier = true;
     std::chrono::milliseconds commit_interval = default_commit_interval;
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
+    bool behind_a_cache = false;       // somebody else has what was read or written before, a mount's kernel
     std::uint32_t folio_bytes = 4096;  // at least a block; tests take more
     ErrorPolicy errors = ErrorPolicy::from_superblock;
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
