@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 #include <utility>
 
 namespace uext4::fuse {
@@ -15,6 +16,15 @@ constexpr std::uint64_t root_node = 1;  // FUSE_ROOT_ID
 std::uint64_t node_of(InodeNr number) { return number.value == format::special_inode::root ? root_node : number.value; }
 
 namespace {
+// Well within what the kernel was told (cache_timeout).
+constexpr std::uint16_t long_ago = 30;
+
+std::uint16_t minutes() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return static_cast<std::uint16_t>(now.tv_sec / 60);
+}
+
 bool has_several_names(const struct stat& attributes) {
     return !S_ISDIR(attributes.st_mode) && attributes.st_nlink > 1;
 }
@@ -33,7 +43,6 @@ void InodeHandles::Known::note(const struct stat& attributes, pid_t by) {
 void InodeHandles::Known::tell(bool grows) {
     if (grows) told_while_written = true;
     else told_for_long = true;
-    opened_since_told = false;
 }
 
 InodeHandles::More* InodeHandles::more(std::uint64_t node) {
@@ -55,6 +64,7 @@ void InodeHandles::add(const Inode& inode, const struct stat& attributes, pid_t 
     Known& known = known_[node];
     ++known.lookups;
     known.note(attributes, asker);
+    known.told_at = minutes();
     if (S_ISREG(attributes.st_mode)) known.tell(writers_.contains(node));
 }
 
@@ -73,7 +83,13 @@ bool InodeHandles::remembers(std::uint64_t node) {
     const auto it = known_.find(node);
     if (it == known_.end() || writers_.contains(node)) return false;
     const Known& known = it->second;
-    return known.told_for_long && !known.opened_since_told && !known.had_several_names;
+    return known.told_for_long && !known.may_change && !known.had_several_names &&
+           static_cast<std::uint16_t>(minutes() - known.told_at) < long_ago;
+}
+
+void InodeHandles::doubt(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
 }
 
 bool InodeHandles::keep_unlinked(const InodeRef& inode) {
@@ -145,7 +161,7 @@ bool InodeHandles::note_write(std::uint64_t node) {
 void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
     if (to_write) ++writers_[node];
-    if (const auto it = known_.find(node); it != known_.end()) it->second.opened_since_told = true;
+    if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
 }
 
 void InodeHandles::closed_to_write(std::uint64_t node) {
@@ -217,6 +233,7 @@ void InodeHandles::note_written(std::uint64_t node, std::uint64_t offset, std::u
 
 void InodeHandles::note_cut(std::uint64_t node, std::uint64_t size) {
     const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
     if (More* const found = more(node)) found->lost.cut(size);
 }
 

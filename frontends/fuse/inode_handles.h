@@ -35,9 +35,11 @@ public:
     void add(const Inode& inode, const struct stat& attributes, pid_t asker);
     void add_root();
     bool knows(std::uint64_t node);
-    // The kernel knows this regular file, was told attributes that it keeps for long, and has not opened it since:
-    // telling it once more would tell nothing new.
+    // The kernel knows this regular file, was told its name and attributes not long ago for a long time, and has never
+    // opened it: telling it once more would tell nothing new.
     bool remembers(std::uint64_t node);
+    // What it was told last may not have arrived.
+    void doubt(std::uint64_t node);
     // The last reference to an inode without names is going. True: the kernel knows it, so it is held.
     bool keep_unlinked(const InodeRef& inode);
     // The kernel dropped `count` lookups.
@@ -106,9 +108,10 @@ private:
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes
         bool told_while_written : 1 = false;
-        bool opened_since_told : 1 = false;  // so the access time may have moved
+        bool may_change : 1 = false;  // its times and blocks, with nobody being told: it was opened, or cut
         bool had_several_names : 1 = false;
         bool has_more : 1 = false;
+        std::uint16_t told_at = 0;  // add(): minutes, of a clock that begins anew after 45 days
         void note(const struct stat& attributes, pid_t by);
         void tell(bool grows);  // attributes of a regular file, which is written to or not
     };

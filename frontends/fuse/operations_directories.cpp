@@ -38,10 +38,11 @@ void release_directory(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
 std::vector<Entry> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, std::size_t room, bool plus,
                         int& damage, bool& more) {
     constexpr std::size_t header = 24, attributes = 128;  // of a struct fuse_dirent, and what plus puts before it
+    constexpr std::size_t unit = 8;
     std::vector<Entry> entries;
     std::size_t used = 0;
     const Result<void> read = fs.read_directory(directory, cookie, [&](const DirectoryEntry& entry) {
-        used += header + entry.name.size() + (plus ? attributes : 0);
+        used += (header + entry.name.size() + unit - 1) / unit * unit + (plus ? attributes : 0);
         more = used > room;
         if (more && !entries.empty()) return false;
         entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next});
@@ -67,7 +68,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
     if (cookie == 0) handle.damage = 0;
     const auto from = static_cast<std::uint64_t>(cookie);
     // Whoever reads a directory asks once more behind its end.
-    const std::uint64_t changes = server.changes_of_names();
+    const std::uint64_t changes = server.changes();
     if (handle.end == from && handle.changes_at_end == changes) {
         fuse_reply_buf(request, nullptr, 0);
         return;
@@ -119,7 +120,10 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         handle.changes_at_end = changes;
     }
     if (fuse_reply_buf(request, out.data(), used) == 0) return;
-    for (const InodeRef& inode : told) server.inodes().forget(node_of(inode->number()), 1);
+    for (const InodeRef& inode : told) {
+        server.inodes().doubt(node_of(inode->number()));
+        server.inodes().forget(node_of(inode->number()), 1);
+    }
 }
 
 void read_directory(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info* info) {

@@ -373,7 +373,7 @@ void Server::foresee_a_block(struct stat& attributes) {
 }
 
 void Server::directory_changed(fuse_req_t request, fuse_ino_t node) {
-    changes_of_names_.fetch_add(1);
+    changes_.fetch_add(1);
     if (inodes_.told_to_others(node, fuse_req_ctx(request)->pid))
         fuse_lowlevel_notify_inval_inode(session_, node, -1, 0);
 }

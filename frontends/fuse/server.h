@@ -31,7 +31,7 @@ namespace uext4::fuse {
 struct OpenHandle {
     std::unique_ptr<OpenFile> file;
     // Of a directory, and the reading thread's: an error that reading it has met, told behind what could be read; and
-    // where it ended, when so many changes of names had been made.
+    // where it ended, when there had been so many changes (Server::changes).
     int damage = 0;
     std::optional<std::uint64_t> end;
     std::uint64_t changes_at_end = 0;
@@ -74,6 +74,7 @@ public:
     // Changes something: now, or after the thaw.
     template <class Job>
     void change(Job job) {
+        changes_.fetch_add(1);
         if (parks()) parked_.push_back(std::move(job));
         else job();
     }
@@ -123,8 +124,8 @@ public:
     void foresee_a_block(struct stat& attributes);
     // Names in a directory have changed, for a request that is not answered yet.
     void directory_changed(fuse_req_t request, fuse_ino_t node);
-    // So often.
-    std::uint64_t changes_of_names() const { return changes_of_names_.load(); }
+    // Of any kind that there have been: names among them, also where an error was told after the name had gone.
+    std::uint64_t changes() const { return changes_.load(); }
 
 private:
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
@@ -159,7 +160,7 @@ private:
     pthread_t own_thread_{};           // that of loop()
     std::atomic<pthread_t> reader_{};  // it, or its deputy's
     InodeHandles inodes_;
-    std::atomic<std::uint64_t> changes_of_names_{0};
+    std::atomic<std::uint64_t> changes_{0};
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;

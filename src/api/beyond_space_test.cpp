@@ -340,8 +340,6 @@ TEST_P(BeyondSpace, HasBounds) {
     ASSERT_TRUE(fs_->unmount());
     VolumeOptions options;
     options.cache_bytes = 8 << 20;
-    // What is being written back does not count as dirty meanwhile, and others could take more than their share.
-    options.background = false;
     mount(options);
     fill(0);
     auto file = open("/file");

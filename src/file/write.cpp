@@ -34,7 +34,9 @@ bool make_room(Inode& inode, std::uint64_t given_back) {
 // What has no space must leave the cache to what has some; and one file that takes much, a little to others.
 bool may_go_beyond_space(const FileCache& pages) {
     constexpr std::uint64_t little = 256 << 10;
-    const std::uint64_t most = pages.cache().dirty_limit() / 2, now = pages.cache().dirty(),
+    // What is being written back may find no space and be dirty again.
+    const std::uint64_t most = pages.cache().dirty_limit() / 2,
+                        now = pages.cache().dirty() + pages.cache().being_written(),
                         of_this = pages.dirty_folios() * pages.folio_size();
     return of_this < std::min(little, most / 8) ? now < most + most / 2 : of_this < most / 4 && now < most;
 }

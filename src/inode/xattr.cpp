@@ -254,7 +254,7 @@ Result<std::optional<std::vector<std::byte>>> find_xattr(Inode& inode, std::stri
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         const std::optional<format::Acl> acl = TRY(get_acl(inode, *kind));
-        if (!acl) return fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
+        if (!acl) return std::nullopt;
         return format::encode_xattr_acl(*acl);
     }
     return find_xattr_raw(inode, name);

@@ -5,7 +5,6 @@
 #include <dirent.h>
 
 #include <algorithm>
-#include <utility>
 
 namespace uext4 {
 
@@ -35,26 +34,16 @@ Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::u
     return NameHash{hash->major & ~1u, legacy ? order_by_itself(name) : hash->minor};
 }
 
-std::vector<HashOrder::Item>& HashOrder::spare() {
-    thread_local std::vector<Item> items;
-    return items;
-}
-
-HashOrder::HashOrder(Inode& directory, std::uint8_t version, std::uint64_t cookie)
-    : directory_(directory), version_(version), cookie_(cookie), items_(std::exchange(spare(), {})) {}
-
-HashOrder::~HashOrder() {
-    constexpr std::size_t worth_keeping = 1024;
-    items_.clear();
-    if (items_.capacity() <= worth_keeping) spare() = std::move(items_);
-}
-
 bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {
     if (cookie_ == 0 && !visit({".", directory_.number(), DT_DIR, 1})) return false;
     return cookie_ > 1 || visit({"..", parent, DT_DIR, 2});
 }
 
 Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high) {
+    // Growing step by step is most of the work for a small directory.
+    std::size_t count = items_.size();
+    for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) ++count;
+    items_.reserve(count);
     for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
         if (!entry->used() || entry->name == "." || entry->name == "..") continue;
         // Nobody has the key of SipHash, which is encrypted: within its leaf a name has a place of its own.

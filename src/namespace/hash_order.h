@@ -25,9 +25,8 @@ std::uint8_t default_hash_version(const Inode& directory);
 class HashOrder {
 public:
     // Of a directory hashed by `version`, for a walk that starts at `cookie`.
-    HashOrder(Inode& directory, std::uint8_t version, std::uint64_t cookie);
-    ~HashOrder();
-    HashOrder(const HashOrder&) = delete;
+    HashOrder(Inode& directory, std::uint8_t version, std::uint64_t cookie)
+        : directory_(directory), version_(version), cookie_(cookie) {}
 
     // The smallest hash that the walk needs.
     std::uint32_t first_hash() const { return static_cast<std::uint32_t>(cookie_ >> 32) << 1; }
@@ -46,9 +45,6 @@ private:
         std::string name;
         FoundEntry found;
     };
-    // Left by the thread's walk before this one: most directories are small, and asking for memory is most of the work.
-    static std::vector<Item>& spare();
-
     Inode& directory_;
     std::uint8_t version_;
     std::uint64_t cookie_;

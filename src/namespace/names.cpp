@@ -12,7 +12,7 @@ Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
     InodeRef found = TRY(find(directory, name, who));
-    if (!found) return names::no_such_entry(directory);
+    if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
     return found;
 }
 
@@ -110,11 +110,6 @@ Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view
     return inode;
 }
 
-std::unexpected<Error> no_such_entry(const Inode& directory) {
-    if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
-    return fail(ENOENT, "no such entry in directory {}", directory.number());
-}
-
 Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name) {
     if (directory.links() == 0) return InodeRef();
     const auto found = TRY(Directory(directory).find(name));
@@ -124,7 +119,7 @@ Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_vi
 
 Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name) {
     InodeRef found = TRY(find_inode_if_any(state, directory, name));
-    if (!found) return no_such_entry(directory);
+    if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
     return found;
 }
 

@@ -59,7 +59,6 @@ private:
 // One lookup with the directory's rw held: ENOENT when absent. `get` reports an entry whose inode is not in use as
 // EUCLEAN.
 Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name);
-std::unexpected<Error> no_such_entry(const Inode& directory);
 Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name);  // null when absent
 Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number);
 std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*

@@ -249,6 +249,7 @@ void FileCache::begin_writeback(LockedFolio& folio, SourceLocation where) {
     note_held(writeback_of(*folio), where);
     folio->writeback = true;
     folio->writing = std::exchange(folio->dirty, 0);
+    cache_.account_being_written(cache_.folio_size());
     folios_.set(FolioTree::Mark::writeback, folio->index);
     if (folio->writing) erase_dirty(*folio);
 }
@@ -261,6 +262,7 @@ void FileCache::end_writeback(std::span<Folio* const> folios) {
         folio->writing = 0;
         folios_.clear(FolioTree::Mark::writeback, folio->index);
     }
+    cache_.account_being_written(-static_cast<std::int64_t>(folios.size() * cache_.folio_size()));
     changed_.notify_all();
 }
 
@@ -271,6 +273,7 @@ void FileCache::fail_writeback(Folio& folio, BlockMask blocks) {
     note_given_up(&folio.writeback);
     folio.writeback = false;
     folio.writing = 0;
+    cache_.account_being_written(-std::int64_t{cache_.folio_size()});
     folios_.clear(FolioTree::Mark::writeback, folio.index);
     changed_.notify_all();
 }

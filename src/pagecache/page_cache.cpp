@@ -13,24 +13,6 @@ namespace uext4 {
 namespace {
 constexpr std::size_t chunk_bytes = std::size_t{2} << 20;
 constexpr unsigned reclaim_batch = 256;
-
-// A chunk in one page of that size, where the system has such: page by page, the faults cost more than what is written
-// into them. Null: no memory.
-void* map_large_chunk() {
-    void* const space = ::mmap(nullptr, 2 * chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (space == MAP_FAILED) return nullptr;
-    auto* const bytes = static_cast<std::byte*>(space);
-    const std::size_t before = (chunk_bytes - reinterpret_cast<std::uintptr_t>(bytes) % chunk_bytes) % chunk_bytes;
-    if (before > 0) ::munmap(bytes, before);
-    ::munmap(bytes + before + chunk_bytes, chunk_bytes - before);
-    ::madvise(bytes + before, chunk_bytes, MADV_HUGEPAGE);
-    return bytes + before;
-}
-
-void* map_chunk() {
-    void* const chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return chunk == MAP_FAILED ? nullptr : chunk;
-}
 }  // namespace
 
 // Memory in chunks whose addresses are kept until the cache goes, the list of folios in the order of their use, and the
@@ -117,9 +99,8 @@ Result<std::byte*> PageCache::allocate_memory() {
         arena_->chunks.reserve(chunks);
         arena_->free.reserve(folios);
         arena_->released.reserve(folios);
-        // Who uses little is not given much.
-        void* chunk = chunks == 1 ? map_chunk() : map_large_chunk();
-        if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
+        void* chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (chunk == MAP_FAILED) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
         arena_->chunks.push_back(chunk);
         auto* bytes = static_cast<std::byte*>(chunk);
         for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)

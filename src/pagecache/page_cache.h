@@ -32,6 +32,8 @@ public:
     std::uint64_t limit() const;
     std::uint64_t used() const { return used_.load(std::memory_order_relaxed); }
     std::uint64_t dirty() const { return dirty_.load(std::memory_order_relaxed); }
+    // Neither dirty nor clean until its writeback has ended.
+    std::uint64_t being_written() const { return being_written_.load(std::memory_order_relaxed); }
     // Above this much dirty data writers write back themselves before they add more.
     std::uint64_t dirty_limit() const { return most_ / 4; }
     std::uint64_t background_limit() const { return most_ / 8; }
@@ -46,7 +48,10 @@ public:
     // is in use anyway is better than fresh. Before there are users.
     void set_enough(std::uint64_t bytes) { enough_ = bytes; }
     // Whoever adds folios calls reclaim() then.
-    bool is_crowded() const { return used() > std::min(limit(), enough_); }
+    bool is_crowded() const {
+        const std::uint64_t now = used(), unwritten = dirty() + being_written();
+        return now > limit() || now - std::min(now, unwritten) > enough_;
+    }
     // Of the files with dirty folios the one (its `order`) that is first in their row; it goes to the row's end.
     std::optional<std::uint64_t> next_dirty_file();
     // Folios that reclaim has looked at since the cache was made.
@@ -66,6 +71,9 @@ private:
     void account_dirty(std::int64_t bytes) {
         dirty_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
     }
+    void account_being_written(std::int64_t bytes) {
+        being_written_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
+    }
     void link(Folio& folio);
     void unlink(Folio& folio);
     // It has its first dirty folio, or has none any more. Under its tree lock.
@@ -78,7 +86,7 @@ private:
     const std::uint64_t most_;
     std::uint64_t enough_ = ~std::uint64_t{0};
     std::uint32_t folio_size_, block_size_;
-    std::atomic<std::uint64_t> used_{0}, dirty_{0}, looked_at_{0};
+    std::atomic<std::uint64_t> used_{0}, dirty_{0}, being_written_{0}, looked_at_{0};
     std::unique_ptr<Arena> arena_;
     std::function<void()> wake_;
     std::function<std::uint64_t()> others_;

@@ -221,20 +221,21 @@ def names_behind_an_end(top):
 
 
 def _statx(path, flags):
-    """Type, links, owners, size, blocks and the times of change and modification, by statx(2)."""
+    """Type, links, owners, size, blocks and the times of access, change and modification, by statx(2)."""
     buffer = ctypes.create_string_buffer(256)
     check(LIBC.statx(-100, os.fsencode(path), flags, 0x7FF, buffer) == 0, f"statx of {path}: {ctypes.get_errno()}")
     links, uid, gid, mode = struct.unpack_from("IIIH", buffer, 16)
     number, size, blocks = struct.unpack_from("QQQ", buffer, 32)
-    return links, uid, gid, mode, number, size, blocks, buffer[96:108], buffer[112:124]
+    return links, uid, gid, mode, number, size, blocks, buffer[64:76], buffer[96:108], buffer[112:124]
 
 
 def attributes_remembered(top):
     """What a listing tells only the name of has the attributes that the file system has, whatever happened to it."""
     folder = top / "remembered"
     folder.mkdir()
-    for number in range(14):
+    for number in range(16):
         write(folder / f"f{number}", b"x" * 100)
+        os.utime(folder / f"f{number}", (1000, 2000))  # due to move at a read
     at = folder.joinpath
 
     def extend(path, mode, data):
@@ -256,7 +257,14 @@ def attributes_remembered(top):
         with open(path, "r+b") as file, mmap.mmap(file.fileno(), 100) as view:
             view[0:3] = b"map"
 
-    changes = (lambda: extend(at("f0"), "ab", b"more"), lambda: extend(at("f1"), "r+b", b"over"),
+    def copy(path):
+        source, target = os.open(path, os.O_RDONLY), os.open(at("f15"), os.O_WRONLY)
+        os.fstat(source)
+        os.copy_file_range(source, target, 100)
+        os.close(source)
+        os.close(target)
+
+    changes = (lambda: copy(at("f14")), lambda: extend(at("f0"), "ab", b"more"), lambda: extend(at("f1"), "r+b", b"over"),
                lambda: os.chmod(at("f2"), 0o600), lambda: os.chown(at("f3"), 12, 34), lambda: os.utime(at("f4"), (5, 6)),
                lambda: os.truncate(at("f5"), 70000), lambda: os.truncate(at("f5"), 3), lambda: os.link(at("f6"), at("f6b")),
                lambda: at("f6").unlink(), lambda: at("f7").rename(at("f7b")), lambda: at("f8").rename(at("f9")),
