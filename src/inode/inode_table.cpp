@@ -181,22 +181,6 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     return judged(std::move(found));
 }
 
-namespace {
-
-// Some at a time: asking the system for one costs more than the rest of an inode.
-std::uint32_t random_generation() {
-    thread_local std::array<std::uint32_t, 64> some;
-    thread_local std::size_t left = 0;
-    if (left == 0) {
-        if (::getrandom(some.data(), sizeof some, GRND_NONBLOCK) != sizeof some)
-            return static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-        left = some.size();
-    }
-    return some[--left];
-}
-
-}  // namespace
-
 Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     State& s = *state_;
     const format::Geometry& g = s.fs.geometry;
@@ -206,7 +190,10 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     if (g.inode_size > format::classic_inode_size) d.extra_isize = static_cast<std::uint16_t>(g.want_extra_isize);
     inode->set_mode(what.mode);
     inode->set_owner(what.uid, what.gid);
-    d.generation = random_generation();
+    std::uint32_t generation = 0;
+    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
+        generation = static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    d.generation = generation;
     const format::Timestamp stamp = current_time();
     inode->set_atime(stamp);
     inode->set_mtime(stamp);
