@@ -37,7 +37,7 @@ bool may_go_beyond_space(const FileCache& pages) {
     // What is being written back may find no space and be dirty again.
     const std::uint64_t most = pages.cache().dirty_limit() / 2,
                         now = pages.cache().dirty() + pages.cache().being_written(),
-                        of_this = pages.dirty_folios() * pages.folio_size();
+                        of_this = pages.unwritten_folios() * pages.folio_size();
     return of_this < std::min(little, most / 8) ? now < most + most / 2 : of_this < most / 4 && now < most;
 }
 

@@ -374,6 +374,11 @@ std::uint64_t FileCache::dirty_folios() const {
     return folios_.count(FolioTree::Mark::dirty);
 }
 
+std::uint64_t FileCache::unwritten_folios() const {
+    MutexLock guard(tree_lock_);
+    return folios_.count(FolioTree::Mark::dirty) + folios_.count(FolioTree::Mark::writeback);
+}
+
 std::uint64_t FileCache::cached_folios() const {
     MutexLock guard(tree_lock_);
     return folios_.count(FolioTree::Mark::present);

@@ -164,6 +164,7 @@ public:
     std::optional<std::uint64_t> next_cached(std::uint64_t from) const;
     std::optional<std::uint64_t> next_busy(std::uint64_t from) const;  // dirty, journaled or under writeback
     std::uint64_t dirty_folios() const;
+    std::uint64_t unwritten_folios() const;  // dirty and under writeback; what is both counts twice
     std::uint64_t cached_folios() const;
     std::uint64_t oldest_dirty() const;  // steady ms, 0 when clean
     bool has_unwritten() const;          // something is dirty or under writeback
