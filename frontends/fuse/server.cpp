@@ -6,6 +6,7 @@
 #include "fuse/signals.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +22,7 @@ namespace uext4::fuse {
 
 namespace {
 
+constexpr int size_of_a_request = 160;  // bytes at most, in libfuse 3.14
 constexpr unsigned largest_write = 1 << 20;
 constexpr std::chrono::microseconds quick_sync{250};
 constexpr unsigned syncs_until_retry = 64;
@@ -215,6 +217,11 @@ ssize_t Server::send(int channel, iovec* parts, int count) {
 Result<void> Server::loop() {
     own_thread_ = pthread_self();
     reader_.store(own_thread_);
+#if defined(__GLIBC__)
+    // libfuse asks for the memory of each request by calloc(3), which does not look where free(3) puts what is this
+    // small.
+    mallopt(M_MXFAST, size_of_a_request);
+#endif
     fs_.when_short_of_space([this] { read_what_is_let_go(); });
     placement_.place_this_thread();
     fuse_buf buffer{};
