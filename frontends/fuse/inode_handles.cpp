@@ -87,9 +87,12 @@ bool InodeHandles::remembers(std::uint64_t node) {
            static_cast<std::uint16_t>(minutes() - known.told_at) < long_ago;
 }
 
-void InodeHandles::doubt(std::uint64_t node) {
-    const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
+void InodeHandles::take_back(std::uint64_t node) {
+    {
+        const std::lock_guard guard(lock_);
+        if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
+    }
+    forget(node, 1);
 }
 
 bool InodeHandles::keep_unlinked(const InodeRef& inode) {

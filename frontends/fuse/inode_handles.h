@@ -38,10 +38,10 @@ public:
     // The kernel knows this regular file, was told its name and attributes not long ago for a long time, and has never
     // opened it: telling it once more would tell nothing new.
     bool remembers(std::uint64_t node);
-    // What it was told last may not have arrived.
-    void doubt(std::uint64_t node);
     // The last reference to an inode without names is going. True: the kernel knows it, so it is held.
     bool keep_unlinked(const InodeRef& inode);
+    // The answer of the last add() did not arrive.
+    void take_back(std::uint64_t node);
     // The kernel dropped `count` lookups.
     void forget(std::uint64_t node, std::uint64_t count);
     void clear();

@@ -120,10 +120,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         handle.changes_at_end = changes;
     }
     if (fuse_reply_buf(request, out.data(), used) == 0) return;
-    for (const InodeRef& inode : told) {
-        server.inodes().doubt(node_of(inode->number()));
-        server.inodes().forget(node_of(inode->number()), 1);
-    }
+    for (const InodeRef& inode : told) server.inodes().take_back(node_of(inode->number()));
 }
 
 void read_directory(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, fuse_file_info* info) {

@@ -88,7 +88,7 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
         server.inodes().add(*inode, entry.attr, asker_of(request));
         if (fuse_reply_create(request, &entry, &answer) == 0) return;
         server.drop(answer.fh);
-        server.inodes().forget(entry.ino, 1);
+        server.inodes().take_back(entry.ino);
     });
 }
 

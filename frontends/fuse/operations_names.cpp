@@ -26,9 +26,7 @@ Result<fuse_entry_param> entry_of(fuse_req_t request, Server& server, Inode& dir
 void reply_entry(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode) {
     const fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, directory, inode));
     server.inodes().add(*inode, entry.attr, asker_of(request));
-    if (fuse_reply_entry(request, &entry) == 0) return;
-    server.inodes().doubt(entry.ino);  // the caller was interrupted
-    server.inodes().forget(entry.ino, 1);
+    if (fuse_reply_entry(request, &entry) != 0) server.inodes().take_back(entry.ino);  // the caller was interrupted
 }
 
 namespace {
