@@ -119,13 +119,18 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
     known_.erase(it);
 }
 
-bool InodeHandles::told_to_others(std::uint64_t node, pid_t changer) {
+void InodeHandles::note_names_told(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.names_told = true;
+}
+
+InodeHandles::Told InodeHandles::take_told(std::uint64_t node, pid_t changer) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
-    if (it == known_.end()) return false;
+    if (it == known_.end()) return {};
     Known& known = it->second;
-    const bool told = known.several_askers || (known.asker != 0 && known.asker != changer);
-    known.several_askers = false;
+    const Told told{known.names_told, known.several_askers || (known.asker != 0 && known.asker != changer)};
+    known.names_told = known.several_askers = false;
     known.asker = 0;
     return told;
 }

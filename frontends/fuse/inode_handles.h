@@ -50,9 +50,14 @@ public:
     // takes one off the count that it remembers, maybe after a reply to somebody else has told it the new count. So of
     // what has had several names it must ask each time. And of a file that is open for writing, often.
     double attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker);
-    // Whether a directory's attributes were told to another thread since this was asked last. That reply may still be
-    // under way, and the kernel would take it for newer than the change of a name that comes now.
-    bool told_to_others(std::uint64_t node, pid_t changer);
+    void note_names_told(std::uint64_t node);
+    // What the kernel was told of a directory since this was asked last. Attributes: to another thread than the one
+    // that changes a name now; that reply may still be under way, and the kernel would take it for newer than the
+    // change.
+    struct Told {
+        bool names = false, attributes = false;
+    };
+    Told take_told(std::uint64_t node, pid_t changer);
 
     // The kernel keeps the times of what it writes, and tells them later, as it tells times that a program sets. After
     // a write, the next ones are the kernel's own: it writes back before it passes a program's on. Answers whether the
@@ -105,6 +110,7 @@ private:
         std::uint64_t lookups = 0;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers : 1 = false;
+        bool names_told : 1 = false;
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes
         bool told_while_written : 1 = false;

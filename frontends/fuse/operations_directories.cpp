@@ -24,7 +24,13 @@ void open_directory(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
     const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
     const int flags = O_RDONLY | O_DIRECTORY | (info->flags & O_NOATIME);
-    info->fh = server.keep(UEXT4_FUSE_TRY(request, server.fs().open(inode, flags, credentials_of(request), false)));
+    std::unique_ptr<OpenFile> file =
+        UEXT4_FUSE_TRY(request, server.fs().open(inode, flags, credentials_of(request), false));
+    // Names that the kernel has read it keeps until some change, all by requests of its own. As with a file's contents,
+    // what it answers itself moves no access time: whoever's reading is to move it reads anew.
+    info->cache_readdir = server.fs().volume().options().fs.atime != AtimePolicy::strict;
+    info->keep_cache = !file->read_moves_atime();
+    info->fh = server.keep(std::move(file));
     if (fuse_reply_open(request, info) != 0) server.drop(info->fh);
 }
 
@@ -34,21 +40,22 @@ void release_directory(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
 }
 
 // The entries from `cookie` that may fit in `room` bytes. They are copied: the file system must not be called from
-// inside its own visit of a directory. `damage`: what it has met beside them; `more`: there are others.
+// inside its own visit of a directory. What it has met beside them is the handle's damage; `more`: there are others.
 std::vector<Entry> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, std::size_t room, bool plus,
-                        int& damage, bool& more) {
+                        OpenHandle& handle, bool& more) {
     constexpr std::size_t header = 24, attributes = 128;  // of a struct fuse_dirent, and what plus puts before it
     constexpr std::size_t unit = 8;
     std::vector<Entry> entries;
     std::size_t used = 0;
-    const Result<void> read = fs.read_directory(directory, cookie, [&](const DirectoryEntry& entry) {
+    const auto add = [&](const DirectoryEntry& entry) {
         used += (header + entry.name.size() + unit - 1) / unit * unit + (plus ? attributes : 0);
         more = used > room;
         if (more && !entries.empty()) return false;
         entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next});
         return !more;
-    });
-    if (!read) damage = read.error().code;
+    };
+    if (Result<void> read = fs.read_directory(directory, cookie, add, handle.file->flags()); !read)
+        handle.damage = read.error().code;
     return entries;
 }
 
@@ -74,7 +81,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         return;
     }
     bool more = false;
-    const std::vector<Entry> entries = list(server.fs(), *directory, from, size, plus, handle.damage, more);
+    const std::vector<Entry> entries = list(server.fs(), *directory, from, size, plus, handle, more);
     if (const int damage = entries.empty() ? std::exchange(handle.damage, 0) : 0) {
         fuse_reply_err(request, damage);
         return;
@@ -119,6 +126,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
         handle.end = entries.back().next;
         handle.changes_at_end = changes;
     }
+    server.inodes().note_names_told(node);
     if (fuse_reply_buf(request, out.data(), used) == 0) return;
     for (const InodeRef& inode : told) server.inodes().take_back(node_of(inode->number()));
 }

@@ -381,8 +381,9 @@ void Server::foresee_a_block(struct stat& attributes) {
 
 void Server::directory_changed(fuse_req_t request, fuse_ino_t node) {
     changes_.fetch_add(1);
-    if (inodes_.told_to_others(node, fuse_req_ctx(request)->pid))
-        fuse_lowlevel_notify_inval_inode(session_, node, -1, 0);
+    const InodeHandles::Told told = inodes_.take_told(node, fuse_req_ctx(request)->pid);
+    // Whoever reads on from where it is would be shown names that are gone.
+    if (told.names || told.attributes) fuse_lowlevel_notify_inval_inode(session_, node, told.names ? 0 : -1, 0);
 }
 
 bool Server::has_writers(const Inode& inode) { return inodes_.has_writers(node_of(inode.number())); }

@@ -265,8 +265,9 @@ Result<std::string> FileSystem::read_link(Inode& inode) {
 }
 
 Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie,
-                                        const std::function<bool(const DirectoryEntry&)>& visit) {
+                                        const std::function<bool(const DirectoryEntry&)>& visit, int flags) {
     TRY(volume_->names().read(directory, cookie, visit));
+    if (!(flags & O_NOATIME)) touch_atime(directory);
     volume_->thin_out_inodes();
     return {};
 }

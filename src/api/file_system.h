@@ -126,8 +126,9 @@ public:
     Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
                         const Credentials& who, bool check, Slashes slashes = {});
     Result<std::string> read_link(Inode& inode);
+    // `flags`: O_NOATIME
     Result<void> read_directory(Inode& directory, std::uint64_t cookie,
-                                const std::function<bool(const DirectoryEntry&)>& visit);
+                                const std::function<bool(const DirectoryEntry&)>& visit, int flags = 0);
     Result<std::unique_ptr<OpenFile>> open(const InodeRef& inode, int flags, const Credentials& who, bool check);
 
     Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check);

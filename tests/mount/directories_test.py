@@ -7,7 +7,9 @@ Usage: directories_test.py PROGRAM
 import ctypes
 import mmap
 import os
+import random
 import struct
+import time
 
 import mounting
 from mounting import check
@@ -112,19 +114,99 @@ def names_behind_an_end(top):
     one.close()
     other.close()
     (top / "gone").unlink()
-    # Names whose place is behind the end that was met are seen by whoever reads on, as in the kernel's ext4. Where a place
-    # is, is chance of the names: of 300 some are behind that of a single one, but once in 300 times.
-    behind = 0
-    for turn in range(3):
-        (folder / f"single {turn}").mkdir()
-        write(folder / f"single {turn}" / f"one {turn}", b"")
-        stream = Directory(folder / f"single {turn}")
-        check(len(rest(stream)) == 3 and rest(stream) == [], "not one name")
-        for number in range(300):
-            write(folder / f"single {turn}" / f"late {turn} {number}", b"")
-        behind += len(rest(stream))
+
+
+def streams_see_what_there_is(top):
+    """Changes in any order beside many streams: whoever begins anew sees all names that there are, and no other; whoever
+    reads on sees each name once at most, and misses none that was there all the time."""
+    chance = random.Random(4)
+    folder = top / "streams"
+    folder.mkdir()
+    names = {f"name {number:04}" for number in range(700)}
+    for name in sorted(names):
+        write(folder / name, b"")
+    streams = [Directory(folder) for _ in range(4)]
+    start = streams[0].tell()
+    seen = [[] for _ in streams]       # since the stream began
+    steady = [set(names) for _ in streams]  # there since then
+    made = 0
+
+    def change():
+        nonlocal made
+        made += 1
+        name, new = chance.choice(sorted(names)), f"made {made}"
+        kind = chance.choice(("make", "remove", "rename", "link", "replace"))
+        if kind == "make":
+            write(folder / new, b"")
+        elif kind == "remove":
+            (folder / name).unlink()
+        elif kind == "link":
+            os.link(folder / name, folder / new)
+        else:
+            target = new if kind == "rename" else chance.choice(sorted(names - {name}))
+            (folder / name).rename(folder / target)
+            new = target
+        if kind in ("remove", "rename", "replace"):
+            names.discard(name)
+            for there in steady:
+                there.discard(name)
+        if kind != "remove":
+            if kind == "replace":
+                for there in steady:
+                    there.discard(new)  # another entry of that name
+            names.add(new)
+
+    for step in range(6000):
+        if chance.random() < 0.05:
+            change()
+            continue
+        index = chance.randrange(len(streams))
+        entry = streams[index].read()
+        if entry is not None:
+            if entry[1] not in (".", ".."):
+                seen[index].append(entry[1])
+            if chance.random() < 0.999:
+                continue
+        else:
+            missing = steady[index] - set(seen[index])
+            check(not missing, f"step {step}: stream {index} missed {sorted(missing)[:5]}")
+        twice = {name for name in steady[index] if seen[index].count(name) > 1}
+        check(not twice, f"step {step}: stream {index} saw twice {sorted(twice)[:5]}")
+        streams[index].seek(start)
+        seen[index], steady[index] = [], set(names)
+        if chance.random() < 0.5:
+            check(sorted(os.listdir(folder)) == sorted(names), f"step {step}: not the names that there are")
+    for stream in streams:
         stream.close()
-    check(behind > 0, "an end stays one, whatever comes behind it")
+
+
+def reading_moves_the_atime(top, strict):
+    """What the kernel remembers of a directory is in nobody's way: an access time moves as if it remembered nothing."""
+    folder = top / f"read {strict}"
+    folder.mkdir()
+    for number in range(200):
+        write(folder / f"entry {number}", b"")
+
+    def reads(flags=0):
+        time.sleep(0.02)  # the clock of these times is a coarse one
+        before = folder.stat().st_atime_ns
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
+        check(len(os.listdir(fd)) >= 200, "not all names")
+        os.close(fd)
+        return folder.stat().st_atime_ns > before
+
+    check(not reads(os.O_NOATIME), "O_NOATIME moved the access time")
+    check(reads() and reads() == strict and reads() == strict, "accesses after changes")
+    day = 24 * 3600 * 10**9
+    for number, change in enumerate((
+            lambda: write(folder / "made", b""), lambda: os.chmod(folder, 0o700), lambda: os.chown(folder, 1, 2),
+            lambda: os.setxattr(folder, "user.name", b"value"), lambda: folder.rename(top / "other"),
+            lambda: (top / "other").rename(folder), lambda: (folder / "made").unlink(),
+            lambda: os.utime(folder, ns=(folder.stat().st_mtime_ns - day, folder.stat().st_mtime_ns - 2 * day)))):
+        change()
+        if folder.exists():
+            check(reads(), f"change {number}: the next access did not move the time")
+            check(reads() == strict, f"change {number}: the second access")
 
 
 def _statx(path, flags):
@@ -195,12 +277,17 @@ def attributes_remembered(top):
 def test(scratch):
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
-    for part in (directories_have_places, names_behind_an_end, make_remembered):
+    for part in (directories_have_places, names_behind_an_end, streams_see_what_there_is, make_remembered):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
+    reading_moves_the_atime(top, False)
     scratch.umount(top)
     attributes_remembered(scratch.mount(image))
     print("attributes remembered: right", flush=True)
+    scratch.umount(top)
+    top = scratch.mount(image, options="strictatime")
+    reading_moves_the_atime(top, True)
+    print("reading moves the atime: right", flush=True)
     scratch.umount(top)
     mounting.clean(image)
 
