@@ -97,13 +97,16 @@ void InodeHandles::take_back(std::uint64_t node) {
 
 bool InodeHandles::keep_unlinked(const InodeRef& inode) {
     const std::lock_guard guard(lock_);
-    More* const found = more_for_known(node_of(inode->number()));
-    if (found) found->unlinked = inode;
-    return found != nullptr;
+    const std::uint64_t node = node_of(inode->number());
+    const auto known = known_.find(node);
+    if (known == known_.end()) return false;
+    unlinked_[node] = inode;
+    known->second.is_unlinked = true;
+    return true;
 }
 
 void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
-    More last;  // dropped after the lock: it may queue a deletion
+    InodeRef last;  // dropped after the lock: it may queue a deletion
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
     if (it == known_.end()) return;
@@ -111,10 +114,11 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
         it->second.lookups -= count;
         return;
     }
-    if (it->second.has_more) {
-        const auto found = more_.find(node);
+    if (it->second.has_more) more_.erase(node);
+    if (it->second.is_unlinked) {
+        const auto found = unlinked_.find(node);
         last = std::move(found->second);
-        more_.erase(found);
+        unlinked_.erase(found);
     }
     known_.erase(it);
 }
@@ -279,9 +283,10 @@ bool InodeHandles::take_cached_read(std::uint64_t node, std::uint64_t offset, st
 }
 
 void InodeHandles::clear() {
-    std::unordered_map<std::uint64_t, More> last;
+    std::unordered_map<std::uint64_t, InodeRef> last;
     const std::lock_guard guard(lock_);
-    last.swap(more_);
+    last.swap(unlinked_);
+    more_.clear();
     known_.clear();
 }
 

@@ -117,6 +117,7 @@ private:
         bool may_change : 1 = false;  // its times and blocks, with nobody being told: it was opened, or cut
         bool had_several_names : 1 = false;
         bool has_more : 1 = false;
+        bool is_unlinked : 1 = false;
         std::uint16_t told_at = 0;  // add(): minutes, of a clock that begins anew after 45 days
         void note(const struct stat& attributes, pid_t by);
         void tell(bool grows);  // attributes of a regular file, which is written to or not
@@ -124,7 +125,6 @@ private:
     static_assert(sizeof(Known) == 16);
     // What few have.
     struct More {
-        InodeRef unlinked;
         std::optional<timespec> last_time;  // forbid_times_after()
         int failure = 0;
         LostRanges lost;
@@ -138,6 +138,7 @@ private:
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;
     std::unordered_map<std::uint64_t, More> more_;
+    std::unordered_map<std::uint64_t, InodeRef> unlinked_;  // those of the known that have no name any more
     std::unordered_map<std::uint64_t, std::uint64_t> writers_;
 };
 

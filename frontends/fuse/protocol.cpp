@@ -108,7 +108,8 @@ ssize_t Protocol::send(int fd, iovec* parts, int count) {
     std::array<std::byte, 512> whole;
     std::size_t size = 0;
     for (int i = 0; i < count; ++i) size += parts[i].iov_len;
-    if (count < 2 || size > whole.size()) return ::writev(fd, parts, count);
+    if (count == 1) return ::write(fd, parts[0].iov_base, parts[0].iov_len);
+    if (size > whole.size()) return ::writev(fd, parts, count);
     // The kernel looks up the pages of each part: of one that is less than a copy more.
     std::size_t at = 0;
     for (int i = 0; i < count; at += parts[i++].iov_len)

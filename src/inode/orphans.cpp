@@ -3,7 +3,6 @@
 #include "format/orphan.h"
 #include "inode/super_access.h"
 
-#include <list>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -14,8 +13,30 @@ struct Orphans::State {
     InodeTable& inodes;
     mutable Mutex lock{Rank::Orphan, "Orphans::lock"};
     // The list in its order on disk: the superblock names the first, each inode's i_dtime the next.
-    std::list<InodeNr> chain;
-    std::unordered_map<std::uint64_t, std::list<InodeNr>::iterator> in_chain;
+    struct Neighbours {
+        InodeNr before, after;  // 0 at the ends
+    };
+    std::unordered_map<std::uint64_t, Neighbours> in_chain;
+    InodeNr first, last;
+
+    void link_first(InodeNr ino) {
+        in_chain[ino.value] = {InodeNr(), first};
+        (first ? in_chain.at(first.value).before : last) = ino;
+        first = ino;
+    }
+    void link_last(InodeNr ino) {
+        in_chain[ino.value] = {last, InodeNr()};
+        (last ? in_chain.at(last.value).after : first) = ino;
+        last = ino;
+    }
+    void unlink(InodeNr ino) {
+        const auto it = in_chain.find(ino.value);
+        const auto [before, after] = it->second;
+        (before ? in_chain.at(before.value).after : first) = after;
+        (after ? in_chain.at(after.value).before : last) = before;
+        in_chain.erase(it);
+    }
+
     // The file: inode -> slot.
     std::unordered_map<std::uint64_t, std::uint64_t> in_file;
     struct FileBlock {
@@ -127,12 +148,11 @@ Result<void> Orphans::add(Handle& handle, Inode& inode) {
         inode.disk().dtime = 0u;
         return inode.store(handle, false);
     }
-    const InodeNr next = s.chain.empty() ? InodeNr() : s.chain.front();
+    const InodeNr next = s.first;
     TRY(change_super(s.fs, handle,
                      [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(ino.value); }));
     TRY(s.set_next(handle, inode, next));
-    s.chain.push_front(ino);
-    s.in_chain[ino.value] = s.chain.begin();
+    s.link_first(ino);
     return {};
 }
 
@@ -152,8 +172,7 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         InodeNr wanted;
         {
             MutexLock guard(s.lock);
-            auto it = s.in_chain.at(ino.value);
-            if (it != s.chain.begin()) wanted = *std::prev(it);
+            wanted = s.in_chain.at(ino.value).before;
             // Whoever takes it off the list has it in memory, so it is held from here on. Read later, it could be
             // deleted by then, and what the table still holds of it would come to life under a number that is free.
             if (wanted) previous = s.inodes.find(wanted);
@@ -166,11 +185,8 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         own = UniqueLock::lock_ordered(inode.map_lock, ino.value);
         if (wanted && ino < wanted) before = UniqueLock::lock_ordered(previous->map_lock, wanted.value);
         MutexLock guard(s.lock);
-        auto it = s.in_chain.at(ino.value);
-        const InodeNr now = it == s.chain.begin() ? InodeNr() : *std::prev(it);
+        const auto [now, next] = s.in_chain.at(ino.value);
         if (now != wanted) continue;
-        const auto after = std::next(it);
-        const InodeNr next = after == s.chain.end() ? InodeNr() : *after;
         if (wanted) {
             TRY(s.set_next(handle, *previous, next));
         } else {
@@ -180,8 +196,7 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         }
         inode.disk().dtime = 0u;
         TRY(inode.store(handle, false));
-        s.chain.erase(it);
-        s.in_chain.erase(ino.value);
+        s.unlink(ino);
         return {};
     }
 }
@@ -272,8 +287,7 @@ Result<std::vector<InodeNr>> Orphans::load() {
             s.leave_out(fmt::format("orphan list: {}", inode.error().what));
             break;
         }
-        s.chain.push_back(ino);
-        s.in_chain[ino.value] = std::prev(s.chain.end());
+        s.link_last(ino);
         found.push_back(ino);
         MutexLock map((*inode)->map_lock);
         ino = InodeNr((*inode)->disk().dtime);

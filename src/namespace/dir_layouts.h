@@ -16,23 +16,20 @@ bool is_hashed(const Inode& directory);
 bool has_cipher_names(const Inode& directory);
 bool keeps_hash_order(const Inode& directory);  // cookies are hashes (now, or as soon as it becomes hashed)
 
-// Names of inodes as entries say them: a number out of range is EUCLEAN.
+// As the entry says: a number out of range is EUCLEAN.
 Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, const ListedEntry& entry);
 std::uint8_t disk_type(const Inode& directory, std::uint8_t dt);  // DT_* to the entry's byte (0 without filetype)
 // The entries "." and ".." of block 0; `parent` by "..".
 void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr parent, std::uint32_t end_of_dotdot);
 
-// What a leaf of a list or of an index holds, and one of its entries with the block that it lies in.
+Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, const ListedEntry& entry, bool in_root);
+// What a leaf of a list or of an index holds.
 inline EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
     return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};
 }
 inline MutableEntryList list_of(const Inode& directory, Bytes leaf) {
     return {leaf.first(leaf_capacity(directory)), directory.fs().block_size()};
 }
-struct PlacedEntry {
-    DirBuffer block;
-    ListedEntry entry;
-};
 
 inline bool is_dot_or_dotdot(std::string_view name) { return name == "." || name == ".."; }
 
@@ -41,22 +38,20 @@ inline constexpr std::uint32_t dotdot_offset = 12;
 inline constexpr std::uint32_t names_offset = 24;
 
 namespace linear_dir {
-Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name);
+Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view name);
 Result<bool> is_empty(Inode& directory);
 // True: added. False: there was no room and nothing was changed (the directory should become hashed).
 Result<bool> add_in_place(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type);
 Result<void> add_block(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type,
                        bool privileged);
-Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name);
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit);
 }  // namespace linear_dir
 
 namespace hashed_dir {
-Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name);
+Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view name);
 Result<bool> is_empty(Inode& directory);
 Result<void> add(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type,
                  bool privileged);
-Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name);
 // A full linear directory of one block becomes hashed, with the same names.
 Result<void> convert(Handle& handle, Inode& directory, bool privileged);
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit);

@@ -46,13 +46,32 @@ void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr pa
     list.put(dotdot_offset, end_of_dotdot - dotdot_offset, "..", parent, type);
 }
 
+Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, const ListedEntry& entry, bool in_root) {
+    const FoundEntry found = TRY(checked_entry(directory, block.logical, entry));
+    return LocatedEntry{found, std::move(block.buffer), block.logical, entry.offset, in_root};
+}
+
 Result<std::optional<FoundEntry>> Directory::find(std::string_view name) const {
+    const auto place = TRY(locate(name));
+    if (!place) return std::nullopt;
+    return place->entry;
+}
+
+Result<std::optional<LocatedEntry>> Directory::locate(std::string_view name) const {
     // The hashes of an index are those of other names than the ones that are shown.
     const bool folded = inode_.has_flag(format::inode_flag::casefold) && is_hashed(inode_);
-    if ((has_cipher_names(inode_) || folded) && !is_dot_or_dotdot(name)) return find_listed(name);
-    if (inode_.is_inline()) return inline_dir::find(inode_, name);
-    if (is_hashed(inode_)) return hashed_dir::find(inode_, name);
-    return linear_dir::find(inode_, name);
+    if ((!has_cipher_names(inode_) && !folded) || is_dot_or_dotdot(name)) return locate_stored(name);
+    const auto found = TRY(find_listed(name));
+    if (!found) return std::nullopt;
+    return LocatedEntry{*found, {}, {}};
+}
+
+Result<std::optional<LocatedEntry>> Directory::locate_stored(std::string_view name) const {
+    if (is_hashed(inode_) && !inode_.is_inline()) return hashed_dir::locate(inode_, name);
+    if (!inode_.is_inline()) return linear_dir::locate(inode_, name);
+    const auto found = TRY(inline_dir::find(inode_, name));
+    if (!found) return std::nullopt;
+    return LocatedEntry{*found, {}, {}};
 }
 
 Result<std::optional<FoundEntry>> Directory::find_listed(std::string_view name) const {
@@ -127,32 +146,36 @@ Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode
 }
 
 Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name) const {
-    if (inode_.is_inline()) {
-        if (!TRY(inline_dir::find(inode_, name))) return fail(ENOENT, "no such entry in directory {}", inode_.number());
-        return HeldEntry{name, {}, {}, 0, false};
-    }
-    if (is_hashed(inode_)) return hashed_dir::hold(handle, inode_, name);
-    return linear_dir::hold(handle, inode_, name);
+    auto place = TRY(locate_stored(name));
+    if (!place) return fail(ENOENT, "no such entry in directory {}", inode_.number());
+    if (place->block) TRY(handle.write_access(place->block));
+    return HeldEntry{name, std::move(*place)};
+}
+
+Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name, LocatedEntry place) const {
+    if (!place.block) return hold(handle, name);
+    TRY(handle.write_access(place.block));
+    return HeldEntry{name, std::move(place)};
 }
 
 namespace {
 
 MutableEntryList list_around(const Inode& directory, const HeldEntry& entry) {
-    const Bytes block = entry.block->data();
-    return {entry.in_index_root ? block : block.first(leaf_capacity(directory)), directory.fs().block_size()};
+    const Bytes block = entry.place.block->data();
+    return {entry.place.in_index_root ? block : block.first(leaf_capacity(directory)), directory.fs().block_size()};
 }
 
 void sum_up(Inode& directory, const HeldEntry& entry) {
-    set_dir_checksum(directory, DirBuffer{entry.block, entry.logical},
-                     entry.in_index_root ? DirBlock::root : DirBlock::leaf);
+    set_dir_checksum(directory, DirBuffer{entry.place.block, entry.place.logical},
+                     entry.place.in_index_root ? DirBlock::root : DirBlock::leaf);
 }
 
 }  // namespace
 
 Result<void> Directory::remove(Handle& handle, const HeldEntry& entry) {
     if (is_dot_or_dotdot(entry.name)) return fail(EINVAL, "\".\" and \"..\" cannot be removed");
-    if (!entry.block) return inline_dir::remove(handle, inode_, entry.name);
-    list_around(inode_, entry).remove(entry.offset);
+    if (!entry.place.block) return inline_dir::remove(handle, inode_, entry.name);
+    list_around(inode_, entry).remove(entry.place.offset);
     sum_up(inode_, entry);
     return {};
 }
@@ -162,11 +185,11 @@ Result<void> Directory::remove(Handle& handle, std::string_view name) {
 }
 
 Result<void> Directory::replace(Handle& handle, const HeldEntry& entry, InodeNr inode, std::uint8_t type) {
-    if (!entry.block) {
+    if (!entry.place.block) {
         if (entry.name == "..") return inline_dir::set_parent(handle, inode_, inode);
         return inline_dir::replace(handle, inode_, entry.name, inode, type);
     }
-    list_around(inode_, entry).set_inode(entry.offset, inode, disk_type(inode_, type));
+    list_around(inode_, entry).set_inode(entry.place.offset, inode, disk_type(inode_, type));
     sum_up(inode_, entry);
     return {};
 }

@@ -27,14 +27,20 @@ struct FoundEntry {
     bool odd_type = false;  // what is on disk stands for no type; 0 stands for one that is not known
 };
 
-// Where an entry lies, in a block that has joined the transaction: what is changed there needs nothing of the device.
-// It holds as long as no name is added to the directory, and the handle is open.
-struct HeldEntry {
-    std::string_view name;
-    BufferRef block;  // none: in the inode
+// An entry and where it lies, as long as no name is added to the directory.
+struct LocatedEntry {
+    FoundEntry entry;
+    BufferRef block;  // none: in the inode; or nobody knows, of a name that is found by listing all
     LogicalBlock logical;
     std::uint32_t offset = 0;
     bool in_index_root = false;  // "." or ".." of a hashed directory
+};
+
+// It lies in a block that has joined the transaction: what is changed there needs nothing of the device, as long as the
+// handle is open.
+struct HeldEntry {
+    std::string_view name;
+    LocatedEntry place;
 };
 
 class Directory {
@@ -44,6 +50,7 @@ public:
     // The entry of that name; nothing when there is none. "." and ".." are found too. Where names are encrypted, of
     // what stands for one (cipher_name.h); where case does not count, of that very name.
     Result<std::optional<FoundEntry>> find(std::string_view name) const;
+    Result<std::optional<LocatedEntry>> locate(std::string_view name) const;
     Result<InodeNr> parent() const;
     // No entry but "." and "..".
     Result<bool> is_empty() const;
@@ -69,6 +76,7 @@ public:
     // Reads all that a change of the entry needs (the inode's own block apart: names::join). ENOENT if it is not there.
     // `name` must outlive what is returned.
     Result<HeldEntry> hold(Handle& handle, std::string_view name) const;
+    Result<HeldEntry> hold(Handle& handle, std::string_view name, LocatedEntry place) const;
     Result<void> remove(Handle& handle, const HeldEntry& entry);
     Result<void> remove(Handle& handle, std::string_view name);
     // Of ".." only the inode counts: another parent.
@@ -81,6 +89,7 @@ public:
 
 private:
     Result<std::optional<FoundEntry>> find_listed(std::string_view name) const;
+    Result<std::optional<LocatedEntry>> locate_stored(std::string_view name) const;
     // Names as they are on disk.
     Result<void> iterate_stored(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;
     unsigned most_new_blocks() const;

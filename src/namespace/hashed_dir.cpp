@@ -5,41 +5,32 @@
 
 namespace uext4 {
 
-namespace {
-
-// Equal hashes may fill several leaves: all of them are searched, at most every block once.
-Result<std::optional<PlacedEntry>> locate(Inode& directory, std::string_view name) {
-    if (is_dot_or_dotdot(name)) {
-        DirBuffer root = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root));
-        const auto entry = EntryList(root.data(), directory.fs().block_size()).at(name == "." ? 0 : dotdot_offset);
-        if (!entry) return std::nullopt;
-        return PlacedEntry{std::move(root), *entry};
-    }
-    NameHash hash;
-    IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
-    const std::uint64_t blocks = TRY(dir_block_count(directory));
-    for (std::uint64_t visited = 0; visited < blocks; ++visited) {
-        DirBuffer leaf = TRY(path.read_leaf(directory));
-        if (const auto entry = list_of(directory, leaf).find(name)) return PlacedEntry{std::move(leaf), *entry};
-        const auto next = path.next_start();
-        if (!next || (*next & 1) == 0 || (*next & ~1u) != hash.major) return std::nullopt;
-        if (!TRY(path.advance(directory))) return std::nullopt;
-    }
-    return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
-}
-
-}  // namespace
-
 namespace hashed_dir {
 
 unsigned max_levels(const Inode& directory) {
     return directory.fs().geometry.has_incompat(format::incompat::large_dir) ? 2 : 1;
 }
 
-Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
-    const auto place = TRY(locate(directory, name));
-    if (!place) return std::nullopt;
-    return TRY(checked_entry(directory, place->block.logical, place->entry));
+// Equal hashes may fill several leaves: all of them are searched, at most every block once.
+Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view name) {
+    if (is_dot_or_dotdot(name)) {
+        DirBuffer root = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root));
+        const auto entry = EntryList(root.data(), directory.fs().block_size()).at(name == "." ? 0 : dotdot_offset);
+        if (!entry) return std::nullopt;
+        return TRY(located_entry(directory, std::move(root), *entry, true));
+    }
+    NameHash hash;
+    IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
+    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    for (std::uint64_t visited = 0; visited < blocks; ++visited) {
+        DirBuffer leaf = TRY(path.read_leaf(directory));
+        if (const auto entry = list_of(directory, leaf).find(name))
+            return TRY(located_entry(directory, std::move(leaf), *entry, false));
+        const auto next = path.next_start();
+        if (!next || (*next & 1) == 0 || (*next & ~1u) != hash.major) return std::nullopt;
+        if (!TRY(path.advance(directory))) return std::nullopt;
+    }
+    return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
 }
 
 Result<bool> is_empty(Inode& directory) {
@@ -53,18 +44,10 @@ Result<bool> is_empty(Inode& directory) {
     return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
 }
 
-Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name) {
-    auto place = TRY(locate(directory, name));
-    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    TRY(handle.write_access(place->block.buffer));
-    const LogicalBlock logical = place->block.logical;
-    return HeldEntry{name, std::move(place->block.buffer), logical, place->entry.offset, logical.value == 0};
-}
-
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
     HashOrder order(directory, TRY(IndexPath::hash_version(directory)), cookie);
-    const auto dotdot = TRY(find(directory, ".."));
-    if (!order.visit_dots(dotdot ? dotdot->inode : InodeNr(), visit)) return {};
+    const auto dotdot = TRY(locate(directory, ".."));
+    if (!order.visit_dots(dotdot ? dotdot->entry.inode : InodeNr(), visit)) return {};
     IndexPath path = TRY(IndexPath::to(directory, order.first_hash()));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     DirBlocksMet met;

@@ -4,10 +4,10 @@
 
 namespace uext4 {
 
-namespace {
+namespace linear_dir {
 
 // In a block that cannot be read there may be any name, so nothing is missing then.
-Result<std::optional<PlacedEntry>> locate(Inode& directory, std::string_view name) {
+Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view name) {
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     DirDamage damage;
     for (std::uint64_t i = 0; i < blocks; ++i) {
@@ -16,20 +16,11 @@ Result<std::optional<PlacedEntry>> locate(Inode& directory, std::string_view nam
             if (!damage.note(std::move(block.error()))) break;
             continue;
         }
-        if (const auto entry = list_of(directory, *block).find(name)) return PlacedEntry{std::move(*block), *entry};
+        if (const auto entry = list_of(directory, *block).find(name))
+            return TRY(located_entry(directory, std::move(*block), *entry, false));
     }
     TRY(damage.told());
     return std::nullopt;
-}
-
-}  // namespace
-
-namespace linear_dir {
-
-Result<std::optional<FoundEntry>> find(Inode& directory, std::string_view name) {
-    const auto place = TRY(locate(directory, name));
-    if (!place) return std::nullopt;
-    return TRY(checked_entry(directory, place->block.logical, place->entry));
 }
 
 Result<bool> is_empty(Inode& directory) {
@@ -68,14 +59,6 @@ Result<void> add_block(Handle& handle, Inode& directory, std::string_view name, 
     fresh.buffer->set_kind(BlockKind::directory);
     set_dir_checksum(directory, fresh, DirBlock::leaf);
     return {};
-}
-
-Result<HeldEntry> hold(Handle& handle, Inode& directory, std::string_view name) {
-    auto place = TRY(locate(directory, name));
-    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
-    TRY(handle.write_access(place->block.buffer));
-    const LogicalBlock logical = place->block.logical;
-    return HeldEntry{name, std::move(place->block.buffer), logical, place->entry.offset, false};
 }
 
 namespace {

@@ -131,7 +131,7 @@ Result<void> join(Handle& handle, std::initializer_list<Inode*> inodes) {
     for (Inode* inode : inodes) {
         if (!inode) continue;
         MutexLock map(inode->map_lock);
-        TRY(inode->store(handle, false));
+        TRY(inode->join(handle));
     }
     return {};
 }

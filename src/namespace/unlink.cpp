@@ -14,7 +14,10 @@ Result<Removal> remove_name(names::Tree& state, Inode& directory, std::string_vi
                             bool check, bool want_directory, InodeRef& victim, LockedInodes& locks) {
     locks.add(directory);
     TRY(names::check_alive(directory));
-    victim = TRY(names::find_inode(state, directory, name));
+    Directory entries(directory);
+    auto place = TRY(entries.locate(name));
+    if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
+    victim = TRY(names::get_entry_inode(state, directory, name, place->entry.inode));
     if (victim.get() == &directory)
         return fail(EUCLEAN, "directory {}: an entry names the directory itself", directory.number());
     TRY(names::may_remove_from(directory, *victim, who, check));
@@ -28,11 +31,10 @@ Result<Removal> remove_name(names::Tree& state, Inode& directory, std::string_vi
     if (want_directory && !TRY(Directory(*victim).is_empty()))
         return fail(ENOTEMPTY, "directory {} is not empty", victim->number());
 
-    Directory entries(directory);
     Handle handle =
         TRY(state.fs.journal.start(entries.change_credits() + Orphans::credits() + 3 * Inode::store_credits()));
     TRY(names::join(handle, {&directory, victim.get()}));
-    const HeldEntry entry = TRY(entries.hold(handle, name));
+    const HeldEntry entry = TRY(entries.hold(handle, name, std::move(*place)));
     (void)TRY(names::prepare_drop(state, handle, *victim));
     TRY(entries.remove(handle, entry));
     TRY(names::touch_directory(handle, directory, want_directory ? -1 : 0));
