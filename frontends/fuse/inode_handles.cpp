@@ -123,9 +123,35 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
     known_.erase(it);
 }
 
-void InodeHandles::note_names_told(std::uint64_t node) {
+void InodeHandles::note_end_told(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.names_told = true;
+    if (const auto it = known_.find(node); it != known_.end()) it->second.end_told = true;
+}
+
+bool InodeHandles::may_have_names(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    return it != known_.end() && it->second.end_told;
+}
+
+bool InodeHandles::take_names(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    if (it == known_.end()) return false;
+    const bool may_have = it->second.end_told;
+    it->second.end_told = false;
+    return may_have;
+}
+
+void InodeHandles::note_damage(std::uint64_t node, int error) {
+    const std::lock_guard guard(lock_);
+    if (More* const found = error == 0 ? more(node) : more_for_known(node)) found->damage = error;
+}
+
+int InodeHandles::damage(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const More* const found = more(node);
+    return found ? found->damage : 0;
 }
 
 InodeHandles::Told InodeHandles::take_told(std::uint64_t node, pid_t changer) {
@@ -133,8 +159,8 @@ InodeHandles::Told InodeHandles::take_told(std::uint64_t node, pid_t changer) {
     const auto it = known_.find(node);
     if (it == known_.end()) return {};
     Known& known = it->second;
-    const Told told{known.names_told, known.several_askers || (known.asker != 0 && known.asker != changer)};
-    known.names_told = known.several_askers = false;
+    const Told told{known.end_told, known.several_askers || (known.asker != 0 && known.asker != changer)};
+    known.end_told = known.several_askers = false;
     known.asker = 0;
     return told;
 }

@@ -50,7 +50,15 @@ public:
     // takes one off the count that it remembers, maybe after a reply to somebody else has told it the new count. So of
     // what has had several names it must ask each time. And of a file that is open for writing, often.
     double attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker);
-    void note_names_told(std::uint64_t node);
+    // The kernel was told the end of a directory's names, so it may have kept them all. (What it has in part it shows
+    // to nobody.) And: whether it may, and from now on has not.
+    void note_end_told(std::uint64_t node);
+    bool may_have_names(std::uint64_t node);
+    bool take_names(std::uint64_t node);
+    // What reading a directory has met, an errno; 0 when it was read from end to end without. As long as there is
+    // something, no end is told, or the kernel would keep the names for all.
+    void note_damage(std::uint64_t node, int error);
+    int damage(std::uint64_t node);
     // What the kernel was told of a directory since this was asked last. Attributes: to another thread than the one
     // that changes a name now; that reply may still be under way, and the kernel would take it for newer than the
     // change.
@@ -110,7 +118,7 @@ private:
         std::uint64_t lookups = 0;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers : 1 = false;
-        bool names_told : 1 = false;
+        bool end_told : 1 = false;
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes
         bool told_while_written : 1 = false;
@@ -126,7 +134,7 @@ private:
     // What few have.
     struct More {
         std::optional<timespec> last_time;  // forbid_times_after()
-        int failure = 0;
+        int failure = 0, damage = 0;
         LostRanges lost;
         std::uint64_t refused = 0, dropped = 0;        // refused()
         ByteRanges read;                               // note_cached_read()

@@ -29,7 +29,7 @@ void open_directory(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     // Names that the kernel has read it keeps until some change, all by requests of its own. As with a file's contents,
     // what it answers itself moves no access time: whoever's reading is to move it reads anew.
     info->cache_readdir = server.fs().volume().options().fs.atime != AtimePolicy::strict;
-    info->keep_cache = !file->read_moves_atime();
+    info->keep_cache = !(file->read_moves_atime() && server.inodes().take_names(node));
     info->fh = server.keep(std::move(file));
     if (fuse_reply_open(request, info) != 0) server.drop(info->fh);
 }
@@ -69,23 +69,31 @@ fuse_entry_param bare(const Entry& entry) {
 
 bool is_dot(const std::string& name) { return name == "." || name == ".."; }
 
-void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, OpenHandle& handle, bool plus) {
-    Server& server = server_of(request);
-    const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(node));
-    if (cookie == 0) handle.damage = 0;
-    const auto from = static_cast<std::uint64_t>(cookie);
-    // Whoever reads a directory asks once more behind its end.
-    const std::uint64_t changes = server.changes();
-    if (handle.end == from && handle.changes_at_end == changes) {
-        fuse_reply_buf(request, nullptr, 0);
-        return;
-    }
-    bool more = false;
-    const std::vector<Entry> entries = list(server.fs(), *directory, from, size, plus, handle, more);
-    if (const int damage = entries.empty() ? std::exchange(handle.damage, 0) : 0) {
+// What there was of the damage is the answer as often as it is asked for.
+void answer_end(fuse_req_t request, Server& server, fuse_ino_t node, const OpenHandle& handle) {
+    if (handle.damage == 0 && handle.from_start) server.inodes().note_damage(node, 0);
+    if (const int damage = handle.damage != 0 ? handle.damage : server.inodes().damage(node)) {
         fuse_reply_err(request, damage);
         return;
     }
+    server.inodes().note_end_told(node);
+    fuse_reply_buf(request, nullptr, 0);
+}
+
+void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, OpenHandle& handle, bool plus) {
+    Server& server = server_of(request);
+    const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(node));
+    const auto from = static_cast<std::uint64_t>(cookie);
+    if (from == 0) handle.damage = 0;
+    handle.from_start = from == 0 || (handle.from_start && from == handle.place);
+    handle.place = from;
+    // Whoever reads a directory asks once more behind its end.
+    const std::uint64_t changes = server.changes();
+    if (handle.end == from && handle.changes_at_end == changes) return answer_end(request, server, node, handle);
+    bool more = false;
+    const std::vector<Entry> entries = list(server.fs(), *directory, from, size, plus, handle, more);
+    if (handle.damage != 0) server.inodes().note_damage(node, handle.damage);
+    if (entries.empty()) return answer_end(request, server, node, handle);
     // Not of zeros each time: what is sent has been written.
     thread_local std::vector<char> out;
     if (out.size() < size) out.resize(size);
@@ -113,20 +121,20 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
             break;
         }
         used += needed;
+        handle.place = entry.next;
         if (!inode) continue;
         server.inodes().add(*inode, param.attr, asker_of(request));
         told.push_back(std::move(inode));
     }
-    if (used == 0 && !entries.empty()) {
+    if (used == 0) {
         fuse_reply_err(request, EINVAL);  // not room for a single name
         return;
     }
     handle.end.reset();
-    if (!more && handle.damage == 0 && !entries.empty()) {
+    if (!more && handle.damage == 0) {
         handle.end = entries.back().next;
         handle.changes_at_end = changes;
     }
-    server.inodes().note_names_told(node);
     if (fuse_reply_buf(request, out.data(), used) == 0) return;
     for (const InodeRef& inode : told) server.inodes().take_back(node_of(inode->number()));
 }

@@ -76,8 +76,8 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
             made = server.fs().lookup(*directory, name, who, false);
             truncate = answer.flags & O_TRUNC;
         }
-        const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
         server.directory_changed(request, parent);
+        const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
         fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, *directory, inode));
         if ((answer.flags & O_ACCMODE) != O_RDONLY) {
             server.foresee_a_block(entry.attr);

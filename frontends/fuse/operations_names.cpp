@@ -3,7 +3,9 @@
 #include "fuse/operations.h"
 #include "fuse/space.h"
 
+#include <algorithm>
 #include <optional>
+#include <vector>
 
 namespace uext4::fuse {
 
@@ -66,10 +68,9 @@ void make(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, 
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
-        const InodeRef made =
-            UEXT4_FUSE_TRY(request, server.fs().create(*directory, name, mode, device, target, who, false));
+        const Result<InodeRef> made = server.fs().create(*directory, name, mode, device, target, who, false);
         server.directory_changed(request, parent);
-        reply_entry(request, server, *directory, made);
+        reply_entry(request, server, *directory, UEXT4_FUSE_TRY(request, made));
     });
 }
 
@@ -92,8 +93,9 @@ void remove(fuse_req_t request, fuse_ino_t parent, const char* name, Removal rem
     server.change([&server, request, parent, name = std::string(name), removal] {
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
-        UEXT4_FUSE_TRY(request, (server.fs().*removal)(*directory, name, credentials_of(request), false));
+        const Result<void> removed = (server.fs().*removal)(*directory, name, credentials_of(request), false);
         server.directory_changed(request, parent);
+        UEXT4_FUSE_TRY(request, removed);
         fuse_reply_err(request, 0);
     });
 }
@@ -111,16 +113,35 @@ struct Rename {
     unsigned flags;
 };
 
-void run(fuse_req_t request, Server& server, const Rename& r) {
+// `moved`: directories, of which the kernel may have the names: ".." is another one now.
+void run(fuse_req_t request, Server& server, const Rename& r, const std::vector<fuse_ino_t>& moved) {
     const InodeRef from_directory = UEXT4_FUSE_TRY(request, server.inode(r.from_parent));
     const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(r.to_parent));
     UEXT4_FUSE_TRY(request, check_name(r.from));
     UEXT4_FUSE_TRY(request, check_name(r.to));
-    UEXT4_FUSE_TRY(request, server.fs().rename(*from_directory, r.from, *to_directory, r.to, r.flags,
-                                               credentials_of(request), false));
+    const Result<void> renamed =
+        server.fs().rename(*from_directory, r.from, *to_directory, r.to, r.flags, credentials_of(request), false);
     server.directory_changed(request, r.from_parent);
     server.directory_changed(request, r.to_parent);
+    for (const fuse_ino_t node : moved)
+        if (server.inodes().take_names(node)) fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+    UEXT4_FUSE_TRY(request, renamed);
     fuse_reply_err(request, 0);
+}
+
+// The directories that change their parent.
+std::vector<fuse_ino_t> moved_directories(Server& server, const Rename& r, const Credentials& who) {
+    std::vector<fuse_ino_t> found;
+    if (r.from_parent == r.to_parent) return found;
+    const auto note = [&](fuse_ino_t parent, const std::string& name) {
+        const Result<InodeRef> directory = server.inode(parent);
+        if (!directory) return;
+        const Result<InodeRef> inode = server.fs().lookup(**directory, name, who, false);
+        if (inode && (*inode)->is_directory()) found.push_back(node_of((*inode)->number()));
+    };
+    note(r.from_parent, r.from);
+    if (r.flags & RENAME_EXCHANGE) note(r.to_parent, r.to);
+    return found;
 }
 
 // A file that takes another's place while it is open: the kernel may hold bytes of it that were not written here yet,
@@ -139,13 +160,17 @@ void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_i
             unsigned flags) {
     Server& server = server_of(request);
     server.change([&server, request, r = Rename{from_parent, to_parent, from, to, flags}]() mutable {
-        const std::optional<fuse_ino_t> unwritten = replaces_unwritten(server, r, credentials_of(request));
-        if (!unwritten) return run(request, server, r);
-        // The notification makes the kernel write, and is answered by the reading thread: it must not come from there.
+        const Credentials who = credentials_of(request);
+        const std::optional<fuse_ino_t> unwritten = replaces_unwritten(server, r, who);
+        std::vector<fuse_ino_t> moved = moved_directories(server, r, who);
+        const bool shown = std::ranges::any_of(moved, [&](auto node) { return server.inodes().may_have_names(node); });
+        if (!unwritten && !shown) return run(request, server, r, {});
+        // The notifications must not come from the reading thread: it answers the writes that the kernel is made to do,
+        // and whoever is shown the names at that moment may need something of it (his memory is a map, perhaps).
         server.later(
-            [&server, request, r = std::move(r), node = *unwritten] {
-                fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
-                run(request, server, r);
+            [&server, request, r = std::move(r), unwritten, moved = std::move(moved)] {
+                if (unwritten) fuse_lowlevel_notify_inval_inode(server.session(), *unwritten, 0, 0);
+                run(request, server, r, moved);
             },
             true);
     });
@@ -157,8 +182,9 @@ void link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char* na
         const InodeRef target = UEXT4_FUSE_TRY(request, server.inode(node));
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
-        UEXT4_FUSE_TRY(request, server.fs().link(*target, *directory, name, credentials_of(request), false));
+        const Result<void> linked = server.fs().link(*target, *directory, name, credentials_of(request), false);
         server.directory_changed(request, parent);
+        UEXT4_FUSE_TRY(request, linked);
         reply_entry(request, server, *directory, target);
     });
 }

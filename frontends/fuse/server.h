@@ -30,9 +30,12 @@ namespace uext4::fuse {
 // What a descriptor of the mount is here.
 struct OpenHandle {
     std::unique_ptr<OpenFile> file;
-    // Of a directory, and the reading thread's: an error that reading it has met, told behind what could be read; and
-    // where it ended, when there had been so many changes (Server::changes).
+    // Of a directory, and the reading thread's: an error that reading it has met, told behind what could be read; how
+    // far it was read, and whether from its start; and where it ended, when there had been so many changes
+    // (Server::changes).
     int damage = 0;
+    std::uint64_t place = 0;
+    bool from_start = false;
     std::optional<std::uint64_t> end;
     std::uint64_t changes_at_end = 0;
 };
@@ -122,7 +125,8 @@ public:
     // for nothing but holes, and do not read it.
     Result<struct stat> attributes(Inode& inode);
     void foresee_a_block(struct stat& attributes);
-    // Names in a directory have changed, for a request that is not answered yet.
+    // Names in a directory have changed, for a request that is not answered yet; or may have, where it failed behind
+    // that.
     void directory_changed(fuse_req_t request, fuse_ino_t node);
     // Of any kind that there have been: names among them, also where an error was told after the name had gone.
     std::uint64_t changes() const { return changes_.load(); }

@@ -153,7 +153,8 @@ Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name) const {
 }
 
 Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name, LocatedEntry place) const {
-    if (!place.block) return hold(handle, name);
+    // A block that two owners claim may have been freed by the other one meanwhile.
+    if (!place.block || place.block->kind() == BlockKind::unchecked) return hold(handle, name);
     TRY(handle.write_access(place.block));
     return HeldEntry{name, std::move(place)};
 }

@@ -5,9 +5,11 @@ Usage: directories_test.py PROGRAM
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import random
+import signal
 import struct
 import time
 
@@ -209,6 +211,156 @@ def reading_moves_the_atime(top, strict):
             check(reads() == strict, f"change {number}: the second access")
 
 
+def moved_directories_have_another_parent(top):
+    """What is known of a directory's names goes when it is moved: ".." is one of them."""
+    for folder in ("left", "right", "left/moved", "left/one", "right/other"):
+        (top / folder).mkdir()
+
+    def parent(path):
+        return next(number for number, name in entries(path) if name == "..")
+
+    def entries(path):
+        stream = Directory(path)
+        found = []
+        while entry := stream.read():
+            found.append(entry)
+        stream.close()
+        return found
+
+    def check_parents():
+        for folder in ("left", "right"):
+            for entry in os.scandir(top / folder):
+                for _ in range(2):
+                    got = parent(entry.path)
+                    check(got == (top / folder).stat().st_ino, f"\"..\" of {folder}/{entry.name} is {got}")
+
+    check_parents()
+    (top / "left/moved").rename(top / "right/moved")
+    check_parents()
+    check(LIBC.renameat2(-100, os.fsencode(top / "left/one"), -100, os.fsencode(top / "right/other"), 2) == 0, "exchange")
+    check_parents()
+    (top / "right/moved").rename(top / "left/moved")
+    check_parents()
+    for folder in ("left/moved", "left/one", "right/other"):
+        (top / folder).rmdir()
+
+
+def listed_without_the_server(scratch, top):
+    """The kernel keeps names: a listing behind another asks the server nothing, whatever came before."""
+    folder = top / "kept"
+    folder.mkdir()
+    for number in range(3000):
+        write(folder / f"entry {number:05}", b"")
+
+    def partly():
+        stream = Directory(folder)
+        stream.read()
+        stream.close()
+
+    server = scratch.server_of(top)
+    for number, before in enumerate((lambda: None, lambda: write(folder / "made", b""), partly,
+                                     lambda: (partly(), write(folder / "second", b"")),
+                                     lambda: (partly(), os.chmod(folder, 0o700), (folder / "made").unlink()))):
+        before()
+        expected = sorted(os.listdir(folder))
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.listdir(fd)
+        # A process, because it can be ended where it waits for ever.
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(server, signal.SIGSTOP)
+                os._exit(0 if sorted(os.listdir(fd)) == expected else 1)
+            finally:
+                os._exit(2)
+        limit = time.monotonic() + 10
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < limit:
+            time.sleep(0.01)
+        os.kill(server, signal.SIGCONT)
+        if ended[0] == 0:
+            ended = os.waitpid(child, 0)
+            check(False, f"change {number}: a listing behind another waits for the server")
+        check(ended[1] == 0, f"change {number}: the names differ")
+        os.close(fd)
+
+
+def damage_is_told_each_time(scratch):
+    """What cannot be read of a directory nobody takes for its end, also where somebody has read past the error."""
+    image = scratch.image("damaged", "64M", "-t", "ext4", "-b", "1024", "-O", "^dir_index,^metadata_csum")
+    top = scratch.mount(image, "damaged.mnt")
+    folder = top / "folder"
+    folder.mkdir()
+    for number in range(400):
+        write(folder / f"a name of entry {number:05}", b"")
+    scratch.umount(top)
+    blocks = mounting.run("debugfs", "-R", "blocks /folder", image).stdout.split("\n")[-2].split()
+    with open(image, "r+b") as file:
+        file.seek(int(blocks[3]) * 1024 + 4)
+        file.write(b"\x03\0")  # the length of a record
+    top = scratch.mount(image, "damaged.mnt")
+    folder = top / "folder"
+
+    def is_told():
+        try:
+            names = os.listdir(folder)
+        except OSError as error:
+            return error.errno == errno.EUCLEAN
+        raise mounting.Failure(f"{len(names)} names, and no error")
+
+    check(is_told() and is_told(), "another error")
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    buffer = ctypes.create_string_buffer(4096)
+    met = 0
+    for _ in range(100):
+        got = LIBC.syscall(217, fd, buffer, 4096)  # getdents64
+        check(got != 0, "an end behind the damage")
+        met += got < 0
+    end = os.lseek(fd, 0, os.SEEK_CUR)
+    os.close(fd)
+    check(met > 10 and is_told(), "not told to who went on")
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.lseek(fd, end, os.SEEK_SET)
+    check(LIBC.syscall(217, fd, buffer, 4096) < 0, "an end for who went there")
+    os.close(fd)
+    check(is_told() and is_told(), "not told behind that")
+    scratch.umount(top)
+
+
+def change_that_fails_behind_itself(scratch):
+    """A name that went though the call failed is not shown any more."""
+    if os.geteuid() != 0:
+        return
+    small = scratch.path("small")
+    small.mkdir()
+    mounting.run("mount", "-t", "tmpfs", "-o", "size=16M", "small", small)
+    image = scratch.image("small/image", "64M", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1")
+    top = scratch.mount(image, "small.mnt", "dirsync,noatime,nosandbox")
+    for number in range(50):
+        write(top / f"entry {number:05}", b"")
+    for _ in range(2):
+        os.listdir(top)
+    try:
+        write(small / "filling", b"x" * (16 << 20))
+    except OSError:
+        pass
+    gone = []
+    for number in range(50):
+        try:
+            (top / f"entry {number:05}").unlink()
+            gone.append(number)
+        except OSError:
+            gone.append(number)
+            break
+        os.listdir(top)
+    check(len(gone) < 50, "the image had room for all")
+    known = sorted(os.listdir(top))
+    os.posix_fadvise(fd := os.open(top, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    check(known == sorted(os.listdir(top)), "a name is shown that is gone")
+    scratch.kill(top)
+    mounting.run("umount", small)
+
+
 def _statx(path, flags):
     """Type, links, owners, size, blocks and the times of access, change and modification, by statx(2)."""
     buffer = ctypes.create_string_buffer(256)
@@ -281,6 +433,8 @@ def test(scratch):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
     reading_moves_the_atime(top, False)
+    listed_without_the_server(scratch, top)
+    print("listed without the server: right", flush=True)
     scratch.umount(top)
     attributes_remembered(scratch.mount(image))
     print("attributes remembered: right", flush=True)
@@ -289,6 +443,14 @@ def test(scratch):
     reading_moves_the_atime(top, True)
     print("reading moves the atime: right", flush=True)
     scratch.umount(top)
+    top = scratch.mount(image, options="noatime")
+    moved_directories_have_another_parent(top)
+    print("moved directories have another parent: right", flush=True)
+    scratch.umount(top)
+    damage_is_told_each_time(scratch)
+    print("damage is told each time: right", flush=True)
+    change_that_fails_behind_itself(scratch)
+    print("change that fails behind itself: right", flush=True)
     mounting.clean(image)
 
 
