@@ -247,24 +247,28 @@ def moved_directories_have_another_parent(top):
 
 def listed_without_the_server(scratch, top):
     """The kernel keeps names: a listing behind another asks the server nothing, whatever came before."""
-    folder = top / "kept"
-    folder.mkdir()
-    for number in range(3000):
-        write(folder / f"entry {number:05}", b"")
-
-    def partly():
+    def partly(folder):
         stream = Directory(folder)
         stream.read()
         stream.close()
 
     server = scratch.server_of(top)
-    for number, before in enumerate((lambda: None, lambda: write(folder / "made", b""), partly,
-                                     lambda: (partly(), write(folder / "second", b"")),
-                                     lambda: (partly(), os.chmod(folder, 0o700), (folder / "made").unlink()))):
-        before()
+    for number, before in enumerate((
+            lambda folder: None, partly, lambda folder: (os.listdir(folder), write(folder / "made", b"")),
+            lambda folder: (partly(folder), write(folder / "made", b"")),
+            lambda folder: (partly(folder), os.chmod(folder, 0o700), write(folder / "made", b""), partly(folder)),
+            lambda folder: (os.listdir(folder), write(folder / "made", b""), partly(folder), write(folder / "other", b"")))):
+        folder = top / f"kept {number}"
+        folder.mkdir()
+        for index in range(3000):
+            write(folder / f"entry {index:05}", b"")
+        before(folder)
         expected = sorted(os.listdir(folder))
+        time.sleep(0.02)  # the access time moves once more within a tick of its clock
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        os.listdir(fd)
+        for _ in range(2):
+            os.listdir(fd)
+            os.fstat(fd)
         # A process, because it can be ended where it waits for ever.
         child = os.fork()
         if child == 0:
