@@ -123,9 +123,30 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
     known_.erase(it);
 }
 
+bool InodeHandles::Known::take_names() {
+    const bool may_have_all = end_told;
+    end_told = false;
+    stale = stale || piece_told;
+    return may_have_all;
+}
+
+void InodeHandles::note_piece_told(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = known_.find(node); it != known_.end()) it->second.piece_told = true;
+}
+
+bool InodeHandles::is_stale(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    return it != known_.end() && it->second.stale;
+}
+
 void InodeHandles::note_end_told(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.end_told = true;
+    const auto it = known_.find(node);
+    if (it == known_.end()) return;
+    it->second.end_told = true;
+    it->second.piece_told = it->second.stale = false;
 }
 
 bool InodeHandles::may_have_names(std::uint64_t node) {
@@ -137,15 +158,23 @@ bool InodeHandles::may_have_names(std::uint64_t node) {
 bool InodeHandles::take_names(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     const auto it = known_.find(node);
-    if (it == known_.end()) return false;
-    const bool may_have = it->second.end_told;
+    return it != known_.end() && it->second.take_names();
+}
+
+bool InodeHandles::may_drop_names(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const auto it = known_.find(node);
+    if (it == known_.end() || !it->second.end_told) return false;
     it->second.end_told = false;
-    return may_have;
+    return true;
 }
 
 void InodeHandles::note_damage(std::uint64_t node, int error) {
     const std::lock_guard guard(lock_);
-    if (More* const found = error == 0 ? more(node) : more_for_known(node)) found->damage = error;
+    More* const found = error == 0 ? more(node) : more_for_known(node);
+    if (!found) return;
+    found->damage = error;
+    if (error != 0) known_.at(node).stale = true;
 }
 
 int InodeHandles::damage(std::uint64_t node) {
@@ -159,8 +188,8 @@ InodeHandles::Told InodeHandles::take_told(std::uint64_t node, pid_t changer) {
     const auto it = known_.find(node);
     if (it == known_.end()) return {};
     Known& known = it->second;
-    const Told told{known.end_told, known.several_askers || (known.asker != 0 && known.asker != changer)};
-    known.end_told = known.several_askers = false;
+    const Told told{known.take_names(), known.several_askers || (known.asker != 0 && known.asker != changer)};
+    known.several_askers = false;
     known.asker = 0;
     return told;
 }

@@ -50,11 +50,17 @@ public:
     // takes one off the count that it remembers, maybe after a reply to somebody else has told it the new count. So of
     // what has had several names it must ask each time. And of a file that is open for writing, often.
     double attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker);
-    // The kernel was told the end of a directory's names, so it may have kept them all. (What it has in part it shows
-    // to nobody.) And: whether it may, and from now on has not.
-    void note_end_told(std::uint64_t node);
+    // What the kernel keeps of a directory's names. Once it was told their end, it may have them all, and shows them.
+    // What it was told before that it keeps as well, across changes, until some stream has read the rest: so if there
+    // was a change, or damage, the part is stale, and has to be called back before an end is told.
+    void note_piece_told(std::uint64_t node);
+    bool is_stale(std::uint64_t node);
+    void note_end_told(std::uint64_t node);  // nothing is stale any more
     bool may_have_names(std::uint64_t node);
+    // Names of it have changed. Whether the kernel may have had them all: then they are called back now.
     bool take_names(std::uint64_t node);
+    // The kernel drops what it has, if it has all of them; a part it could not go on with.
+    bool may_drop_names(std::uint64_t node);
     // What reading a directory has met, an errno; 0 when it was read from end to end without. As long as there is
     // something, no end is told, or the kernel would keep the names for all.
     void note_damage(std::uint64_t node, int error);
@@ -119,6 +125,9 @@ private:
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers : 1 = false;
         bool end_told : 1 = false;
+        bool piece_told : 1 = false;
+        bool stale : 1 = false;
+        bool take_names();
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes
         bool told_while_written : 1 = false;

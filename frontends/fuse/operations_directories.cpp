@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,7 +30,7 @@ void open_directory(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     // Names that the kernel has read it keeps until some change, all by requests of its own. As with a file's contents,
     // what it answers itself moves no access time: whoever's reading is to move it reads anew.
     info->cache_readdir = server.fs().volume().options().fs.atime != AtimePolicy::strict;
-    info->keep_cache = !(file->read_moves_atime() && server.inodes().take_names(node));
+    info->keep_cache = !(file->read_moves_atime() && server.inodes().may_drop_names(node));
     info->fh = server.keep(std::move(file));
     if (fuse_reply_open(request, info) != 0) server.drop(info->fh);
 }
@@ -76,8 +77,19 @@ void answer_end(fuse_req_t request, Server& server, fuse_ino_t node, const OpenH
         fuse_reply_err(request, damage);
         return;
     }
-    server.inodes().note_end_told(node);
-    fuse_reply_buf(request, nullptr, 0);
+    const auto tell = [&server, request, node] {
+        server.inodes().note_end_told(node);
+        fuse_reply_buf(request, nullptr, 0);
+    };
+    if (!server.inodes().is_stale(node)) return tell();
+    // Not from the reading thread: whoever is shown other names of it at this moment may need something of that (his
+    // memory is a map, perhaps). The names cannot change before the answer.
+    server.later(
+        [&server, node, tell] {
+            fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
+            tell();
+        },
+        false);
 }
 
 void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie, OpenHandle& handle, bool plus) {
@@ -85,13 +97,15 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
     const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(node));
     const auto from = static_cast<std::uint64_t>(cookie);
     if (from == 0) handle.damage = 0;
-    handle.from_start = from == 0 || (handle.from_start && from == handle.place);
-    handle.place = from;
+    // (Whoever has room for less than the kernel asks for is told from the middle of a piece.)
+    handle.from_start = from == 0 || (handle.from_start && from <= handle.place);
+    if (from == 0) handle.place = 0;
     // Whoever reads a directory asks once more behind its end.
     const std::uint64_t changes = server.changes();
     if (handle.end == from && handle.changes_at_end == changes) return answer_end(request, server, node, handle);
     bool more = false;
     const std::vector<Entry> entries = list(server.fs(), *directory, from, size, plus, handle, more);
+    if (!entries.empty()) server.inodes().note_piece_told(node);
     if (handle.damage != 0) server.inodes().note_damage(node, handle.damage);
     if (entries.empty()) return answer_end(request, server, node, handle);
     // Not of zeros each time: what is sent has been written.
@@ -121,7 +135,7 @@ void answer(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t cookie,
             break;
         }
         used += needed;
-        handle.place = entry.next;
+        handle.place = std::max(handle.place, entry.next);
         if (!inode) continue;
         server.inodes().add(*inode, param.attr, asker_of(request));
         told.push_back(std::move(inode));

@@ -86,6 +86,18 @@ void make_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, con
     make(request, parent, name, static_cast<mode_t>(S_IFLNK | 0777), 0, target);
 }
 
+// Names that are gone or there for all that the call has failed: what was asked for had been done before.
+bool may_have_changed(const Result<void>& done) {
+    if (done) return true;
+    switch (done.error().code) {
+        case ENOENT:
+        case ENOTEMPTY:
+        case EPERM:
+        case EACCES: return false;
+        default: return true;
+    }
+}
+
 using Removal = Result<void> (FileSystem::*)(Inode&, std::string_view, const Credentials&, bool);
 
 void remove(fuse_req_t request, fuse_ino_t parent, const char* name, Removal removal) {
@@ -94,7 +106,7 @@ void remove(fuse_req_t request, fuse_ino_t parent, const char* name, Removal rem
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         const Result<void> removed = (server.fs().*removal)(*directory, name, credentials_of(request), false);
-        server.directory_changed(request, parent);
+        if (may_have_changed(removed)) server.directory_changed(request, parent);
         UEXT4_FUSE_TRY(request, removed);
         fuse_reply_err(request, 0);
     });
@@ -164,7 +176,7 @@ void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_i
         const std::optional<fuse_ino_t> unwritten = replaces_unwritten(server, r, who);
         std::vector<fuse_ino_t> moved = moved_directories(server, r, who);
         const bool shown = std::ranges::any_of(moved, [&](auto node) { return server.inodes().may_have_names(node); });
-        if (!unwritten && !shown) return run(request, server, r, {});
+        if (!unwritten && !shown) return run(request, server, r, moved);
         // The notifications must not come from the reading thread: it answers the writes that the kernel is made to do,
         // and whoever is shown the names at that moment may need something of it (his memory is a map, perhaps).
         server.later(

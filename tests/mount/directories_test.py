@@ -8,6 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
+import platform
 import random
 import signal
 import struct
@@ -17,6 +18,7 @@ import mounting
 from mounting import check
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+GETDENTS64 = 217 if platform.machine() == "x86_64" else 61
 
 
 def write(path, content):
@@ -211,6 +213,53 @@ def reading_moves_the_atime(top, strict):
             check(reads() == strict, f"change {number}: the second access")
 
 
+def in_part(folder, size=32768):
+    """What one getdents64 says; the rest is left."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    got = LIBC.syscall(GETDENTS64, fd, ctypes.create_string_buffer(size), size)
+    os.close(fd)
+    check(got > 0, "no name")
+
+
+def pieces(fd, size=512):
+    """The names from where a descriptor is."""
+    buffer = ctypes.create_string_buffer(size)
+    names = []
+    while (got := LIBC.syscall(GETDENTS64, fd, buffer, size)) > 0:
+        at = 0
+        while at < got:
+            length = struct.unpack_from("H", buffer, at + 16)[0]
+            names.append(buffer.raw[at + 19:at + length].split(b"\0")[0].decode())
+            at += length
+    check(got == 0, f"getdents64: {ctypes.get_errno()}")
+    return names
+
+
+def changes_behind_a_part(top):
+    """What the kernel has in part is not what a stream that began behind a change is shown."""
+    for turn, change in enumerate((lambda folder: (folder / "entry 00060").unlink(),
+                                   lambda folder: [write(folder / f"made {number}", b"") for number in range(300)])):
+        folder = top / f"parts {turn}"
+        folder.mkdir()
+        for number in range(2000):
+            write(folder / f"entry {number:05}", b"")
+        in_part(folder)
+        change(folder)
+        expected = {f"entry {number:05}" for number in range(2000)} | {".", ".."}
+        expected = expected - {"entry 00060"} if turn == 0 else expected | {f"made {number}" for number in range(300)}
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        buffer = ctypes.create_string_buffer(512)
+        LIBC.syscall(GETDENTS64, fd, buffer, 512)
+        for _ in range(2):
+            check(set(os.listdir(folder)) == expected - {".", ".."}, f"turn {turn}: not the names that there are")
+        rest = pieces(fd)
+        check(set(rest) <= expected and len(rest) == len(set(rest)), f"turn {turn}: {set(rest) - expected} are gone")
+        os.lseek(fd, 0, os.SEEK_SET)
+        first = pieces(fd)
+        check(set(first) == expected and len(rest) > len(first) - 60, f"turn {turn}: {len(rest)} of {len(first)} names")
+        os.close(fd)
+
+
 def moved_directories_have_another_parent(top):
     """What is known of a directory's names goes when it is moved: ".." is one of them."""
     for folder in ("left", "right", "left/moved", "left/one", "right/other"):
@@ -235,6 +284,14 @@ def moved_directories_have_another_parent(top):
                     check(got == (top / folder).stat().st_ino, f"\"..\" of {folder}/{entry.name} is {got}")
 
     check_parents()
+    for number in range(2000):
+        write(top / f"left/moved/entry {number:05}", b"")
+    for path, target in ((top / "left/moved", top / "right/moved"), (top / "right/moved", top / "left/moved")):
+        in_part(path)
+        path.rename(target)
+        check_parents()
+    for number in range(2000):
+        (top / f"left/moved/entry {number:05}").unlink()
     (top / "left/moved").rename(top / "right/moved")
     check_parents()
     check(LIBC.renameat2(-100, os.fsencode(top / "left/one"), -100, os.fsencode(top / "right/other"), 2) == 0, "exchange")
@@ -316,7 +373,7 @@ def damage_is_told_each_time(scratch):
     buffer = ctypes.create_string_buffer(4096)
     met = 0
     for _ in range(100):
-        got = LIBC.syscall(217, fd, buffer, 4096)  # getdents64
+        got = LIBC.syscall(GETDENTS64, fd, buffer, 4096)
         check(got != 0, "an end behind the damage")
         met += got < 0
     end = os.lseek(fd, 0, os.SEEK_CUR)
@@ -324,10 +381,41 @@ def damage_is_told_each_time(scratch):
     check(met > 10 and is_told(), "not told to who went on")
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     os.lseek(fd, end, os.SEEK_SET)
-    check(LIBC.syscall(217, fd, buffer, 4096) < 0, "an end for who went there")
+    check(LIBC.syscall(GETDENTS64, fd, buffer, 4096) < 0, "an end for who went there")
     os.close(fd)
     check(is_told() and is_told(), "not told behind that")
     scratch.umount(top)
+
+
+def damage_that_heals_is_no_more(scratch):
+    """A device that could not be read for a while: later listings have all names, again and again."""
+    image = scratch.image("healing", "64M", "-t", "ext4", "-b", "1024", "-O", "^dir_index,^metadata_csum")
+    top = scratch.mount(image, "healing.mnt")
+    folder = top / "folder"
+    folder.mkdir()
+    for number in range(400):
+        write(folder / f"a name of entry {number:05}", b"")
+    scratch.umount(top)
+    blocks = mounting.run("debugfs", "-R", "blocks /folder", image).stdout.split("\n")[-2].split()
+    place = int(blocks[3]) * 1024
+    whole = image.read_bytes()
+    for size in (32768, 512):
+        top = scratch.mount(image, "healing.mnt", "ro")
+        folder = top / "folder"
+        os.truncate(image, place)
+        try:
+            check(len(os.listdir(folder)) < 0, "no error of a block that is not there")
+        except OSError as error:
+            check(error.errno == errno.EIO, f"another error: {error}")
+        with open(image, "r+b") as file:
+            file.seek(place)
+            file.write(whole[place:])
+        for turn in range(4):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            got = len(pieces(fd, size))
+            os.close(fd)
+            check(got == 402, f"listing {turn} by {size} bytes: {got} names")
+        scratch.umount(top)
 
 
 def change_that_fails_behind_itself(scratch):
@@ -347,17 +435,17 @@ def change_that_fails_behind_itself(scratch):
         write(small / "filling", b"x" * (16 << 20))
     except OSError:
         pass
-    gone = []
+    failed = None
     for number in range(50):
         try:
             (top / f"entry {number:05}").unlink()
-            gone.append(number)
         except OSError:
-            gone.append(number)
+            failed = f"entry {number:05}"
             break
         os.listdir(top)
-    check(len(gone) < 50, "the image had room for all")
+    check(failed, "the image had room for all")
     known = sorted(os.listdir(top))
+    check(failed not in known, "the call failed before the change: nothing is tried here")
     os.posix_fadvise(fd := os.open(top, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
     check(known == sorted(os.listdir(top)), "a name is shown that is gone")
@@ -433,7 +521,7 @@ def attributes_remembered(top):
 def test(scratch):
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
-    for part in (directories_have_places, names_behind_an_end, streams_see_what_there_is, make_remembered):
+    for part in (directories_have_places, names_behind_an_end, streams_see_what_there_is, changes_behind_a_part, make_remembered):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
     reading_moves_the_atime(top, False)
@@ -453,6 +541,8 @@ def test(scratch):
     scratch.umount(top)
     damage_is_told_each_time(scratch)
     print("damage is told each time: right", flush=True)
+    damage_that_heals_is_no_more(scratch)
+    print("damage that heals is no more: right", flush=True)
     change_that_fails_behind_itself(scratch)
     print("change that fails behind itself: right", flush=True)
     mounting.clean(image)
