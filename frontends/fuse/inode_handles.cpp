@@ -45,16 +45,21 @@ void InodeHandles::Known::tell(bool grows) {
     else told_for_long = true;
 }
 
+InodeHandles::Known* InodeHandles::find(std::uint64_t node) {
+    const auto it = known_.find(node);
+    return it == known_.end() ? nullptr : &it->second;
+}
+
 InodeHandles::More* InodeHandles::more(std::uint64_t node) {
-    const auto known = known_.find(node);
-    return known != known_.end() && known->second.has_more ? &more_.at(node) : nullptr;
+    Known* const known = find(node);
+    return known && known->has_more ? &more_.at(node) : nullptr;
 }
 
 InodeHandles::More* InodeHandles::more_for_known(std::uint64_t node) {
-    const auto known = known_.find(node);
-    if (known == known_.end()) return nullptr;
+    Known* const known = find(node);
+    if (!known) return nullptr;
     More& found = more_[node];
-    known->second.has_more = true;
+    known->has_more = true;
     return &found;
 }
 
@@ -80,17 +85,16 @@ bool InodeHandles::knows(std::uint64_t node) {
 
 bool InodeHandles::remembers(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end() || writers_.contains(node)) return false;
-    const Known& known = it->second;
-    return known.told_for_long && !known.may_change && !known.had_several_names &&
-           static_cast<std::uint16_t>(minutes() - known.told_at) < long_ago;
+    Known* const known = find(node);
+    if (!known || writers_.contains(node)) return false;
+    return known->told_for_long && !known->may_change && !known->had_several_names &&
+           static_cast<std::uint16_t>(minutes() - known->told_at) < long_ago;
 }
 
 void InodeHandles::take_back(std::uint64_t node) {
     {
         const std::lock_guard guard(lock_);
-        if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
+        if (Known* const known = find(node)) known->may_change = true;
     }
     forget(node, 1);
 }
@@ -98,10 +102,10 @@ void InodeHandles::take_back(std::uint64_t node) {
 bool InodeHandles::keep_unlinked(const InodeRef& inode) {
     const std::lock_guard guard(lock_);
     const std::uint64_t node = node_of(inode->number());
-    const auto known = known_.find(node);
-    if (known == known_.end()) return false;
+    Known* const known = find(node);
+    if (!known) return false;
     unlinked_[node] = inode;
-    known->second.is_unlinked = true;
+    known->is_unlinked = true;
     return true;
 }
 
@@ -132,40 +136,40 @@ bool InodeHandles::Known::take_names() {
 
 void InodeHandles::note_piece_told(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.piece_told = true;
+    if (Known* const known = find(node)) known->piece_told = true;
 }
 
 bool InodeHandles::is_stale(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    return it != known_.end() && it->second.stale;
+    Known* const known = find(node);
+    return known && known->stale;
 }
 
 void InodeHandles::note_end_told(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end()) return;
-    it->second.end_told = true;
-    it->second.piece_told = it->second.stale = false;
+    Known* const known = find(node);
+    if (!known) return;
+    known->end_told = true;
+    known->piece_told = known->stale = false;
 }
 
 bool InodeHandles::may_have_names(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    return it != known_.end() && it->second.end_told;
+    Known* const known = find(node);
+    return known && known->end_told;
 }
 
 bool InodeHandles::take_names(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    return it != known_.end() && it->second.take_names();
+    Known* const known = find(node);
+    return known && known->take_names();
 }
 
 bool InodeHandles::may_drop_names(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end() || !it->second.end_told) return false;
-    it->second.end_told = false;
+    Known* const known = find(node);
+    if (!known || !known->end_told) return false;
+    known->end_told = false;
     return true;
 }
 
@@ -174,7 +178,7 @@ void InodeHandles::note_damage(std::uint64_t node, int error) {
     More* const found = error == 0 ? more(node) : more_for_known(node);
     if (!found) return;
     found->damage = error;
-    if (error != 0) known_.at(node).stale = true;
+    if (error != 0) find(node)->stale = true;
 }
 
 int InodeHandles::damage(std::uint64_t node) {
@@ -185,23 +189,22 @@ int InodeHandles::damage(std::uint64_t node) {
 
 InodeHandles::Told InodeHandles::take_told(std::uint64_t node, pid_t changer) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end()) return {};
-    Known& known = it->second;
-    const Told told{known.take_names(), known.several_askers || (known.asker != 0 && known.asker != changer)};
-    known.several_askers = false;
-    known.asker = 0;
+    Known* const known = find(node);
+    if (!known) return {};
+    const Told told{known->take_names(), known->several_askers || (known->asker != 0 && known->asker != changer)};
+    known->several_askers = false;
+    known->asker = 0;
     return told;
 }
 
 double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attributes, pid_t asker) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it != known_.end()) it->second.note(attributes, asker);
-    if (it != known_.end() ? it->second.had_several_names : has_several_names(attributes)) return 0;
+    Known* const known = find(node);
+    if (known) known->note(attributes, asker);
+    if (known ? known->had_several_names : has_several_names(attributes)) return 0;
     if (!S_ISREG(attributes.st_mode)) return cache_timeout;
     const bool grows = writers_.contains(node);
-    if (it != known_.end()) it->second.tell(grows);
+    if (known) known->tell(grows);
     return grows ? growing_timeout : cache_timeout;
 }
 
@@ -216,19 +219,19 @@ bool InodeHandles::take_turn_to_send(std::uint64_t node, std::chrono::steady_clo
 
 bool InodeHandles::note_write(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end()) return false;
-    it->second.written = true;
+    Known* const known = find(node);
+    if (!known) return false;
+    known->written = true;
     if (More* const found = more(node)) found->last_time.reset();  // by a descriptor that was open
-    const bool told = it->second.told_for_long;
-    it->second.told_for_long = false;
+    const bool told = known->told_for_long;
+    known->told_for_long = false;
     return told;
 }
 
 void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
     if (to_write) ++writers_[node];
-    if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
+    if (Known* const known = find(node)) known->may_change = true;
 }
 
 void InodeHandles::closed_to_write(std::uint64_t node) {
@@ -247,22 +250,22 @@ bool InodeHandles::has_writers(std::uint64_t node) {
 
 bool InodeHandles::told_while_written(std::uint64_t node) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end() || !it->second.told_while_written) return false;
-    it->second.told_while_written = false;
+    Known* const known = find(node);
+    if (!known || !known->told_while_written) return false;
+    known->told_while_written = false;
     return true;
 }
 
 bool InodeHandles::take_note_of_write(std::uint64_t node, const timespec& mtime) {
     const std::lock_guard guard(lock_);
-    const auto it = known_.find(node);
-    if (it == known_.end()) return false;
+    Known* const known = find(node);
+    if (!known) return false;
     const More* const found = more(node);
     const std::optional<timespec> last = found ? found->last_time : std::nullopt;
     const bool late =
         last && (mtime.tv_sec > last->tv_sec || (mtime.tv_sec == last->tv_sec && mtime.tv_nsec > last->tv_nsec));
-    const bool written = it->second.written;
-    it->second.written = false;
+    const bool written = known->written;
+    known->written = false;
     return written && !late;
 }
 
@@ -300,7 +303,7 @@ void InodeHandles::note_written(std::uint64_t node, std::uint64_t offset, std::u
 
 void InodeHandles::note_cut(std::uint64_t node, std::uint64_t size) {
     const std::lock_guard guard(lock_);
-    if (const auto it = known_.find(node); it != known_.end()) it->second.may_change = true;
+    if (Known* const known = find(node)) known->may_change = true;
     if (More* const found = more(node)) found->lost.cut(size);
 }
 

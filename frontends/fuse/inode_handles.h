@@ -59,7 +59,7 @@ public:
     bool may_have_names(std::uint64_t node);
     // Names of it have changed. Whether the kernel may have had them all: then they are called back now.
     bool take_names(std::uint64_t node);
-    // The kernel drops what it has, if it has all of them; a part it could not go on with.
+    // The same before it is made to drop what it has. (Not where it has a part only, with which it could not go on.)
     bool may_drop_names(std::uint64_t node);
     // What reading a directory has met, an errno; 0 when it was read from end to end without. As long as there is
     // something, no end is told, or the kernel would keep the names for all.
@@ -124,10 +124,9 @@ private:
         std::uint64_t lookups = 0;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers : 1 = false;
-        bool end_told : 1 = false;
-        bool piece_told : 1 = false;
+        bool end_told : 1 = false;    // of a directory's names: may_have_names()
+        bool piece_told : 1 = false;  // some of them since then
         bool stale : 1 = false;
-        bool take_names();
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes
         bool told_while_written : 1 = false;
@@ -137,6 +136,7 @@ private:
         bool is_unlinked : 1 = false;
         std::uint16_t told_at = 0;  // add(): minutes, of a clock that begins anew after 45 days
         void note(const struct stat& attributes, pid_t by);
+        bool take_names();
         void tell(bool grows);  // attributes of a regular file, which is written to or not
     };
     static_assert(sizeof(Known) == 16);
@@ -149,7 +149,8 @@ private:
         ByteRanges read;                               // note_cached_read()
         std::chrono::steady_clock::time_point sent{};  // take_turn_to_send()
     };
-    More* more(std::uint64_t node);            // null: it has none. lock_ held, as for the next.
+    Known* find(std::uint64_t node);           // null: the kernel does not know it. lock_ held, as for the next.
+    More* more(std::uint64_t node);            // null: it has none
     More* more_for_known(std::uint64_t node);  // null: the kernel does not know it
 
     std::mutex lock_;

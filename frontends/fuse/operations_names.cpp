@@ -86,7 +86,8 @@ void make_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, con
     make(request, parent, name, static_cast<mode_t>(S_IFLNK | 0777), 0, target);
 }
 
-// Names that are gone or there for all that the call has failed: what was asked for had been done before.
+// A removal that failed may have failed behind its change, when that was to be made durable; not with these errors,
+// which programs meet on purpose (rmdir of what is not empty) and which come before.
 bool may_have_changed(const Result<void>& done) {
     if (done) return true;
     switch (done.error().code) {

@@ -3,7 +3,8 @@
 // One thread beats several for short requests. What may take long is handed to workers: syncs (unless they are short as
 // well), fallocate, copies. A freeze must not stop the reading thread, or nobody would read the thaw: while the file
 // system is frozen, requests that change something are parked and run by the reading thread after the thaw. So
-// changes of names happen on the reading thread, but for a rename that needs data written first: that is a worker's.
+// changes of names happen on the reading thread, but for a rename before or behind which the kernel has to give
+// something up: data that it has not written yet, or the names of a directory that is moved. That is a worker's.
 // What a worker is at when a freeze comes waits where it is, so what need not wait has threads of its own meanwhile.
 // While the kernel holds the reading thread up in an answer, its deputy is the reading thread (deputy.h).
 #pragma once

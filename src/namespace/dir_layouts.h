@@ -18,11 +18,12 @@ bool keeps_hash_order(const Inode& directory);  // cookies are hashes (now, or a
 
 // As the entry says: a number out of range is EUCLEAN.
 Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, const ListedEntry& entry);
+// The same, with the block that it lies in.
+Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, const ListedEntry& entry, bool in_root);
 std::uint8_t disk_type(const Inode& directory, std::uint8_t dt);  // DT_* to the entry's byte (0 without filetype)
 // The entries "." and ".." of block 0; `parent` by "..".
 void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr parent, std::uint32_t end_of_dotdot);
 
-Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, const ListedEntry& entry, bool in_root);
 // What a leaf of a list or of an index holds.
 inline EntryList list_of(const Inode& directory, const DirBuffer& leaf) {
     return {leaf.data().first(leaf_capacity(directory)), directory.fs().block_size()};

@@ -50,7 +50,7 @@ public:
     // The entry of that name; nothing when there is none. "." and ".." are found too. Where names are encrypted, of
     // what stands for one (cipher_name.h); where case does not count, of that very name.
     Result<std::optional<FoundEntry>> find(std::string_view name) const;
-    Result<std::optional<LocatedEntry>> locate(std::string_view name) const;
+    Result<std::optional<LocatedEntry>> locate(std::string_view name) const;  // the same, for hold()
     Result<InodeNr> parent() const;
     // No entry but "." and "..".
     Result<bool> is_empty() const;
@@ -76,7 +76,7 @@ public:
     // Reads all that a change of the entry needs (the inode's own block apart: names::join). ENOENT if it is not there.
     // `name` must outlive what is returned.
     Result<HeldEntry> hold(Handle& handle, std::string_view name) const;
-    Result<HeldEntry> hold(Handle& handle, std::string_view name, LocatedEntry place) const;
+    Result<HeldEntry> hold(Handle& handle, std::string_view name, LocatedEntry place) const;  // where it was found
     Result<void> remove(Handle& handle, const HeldEntry& entry);
     Result<void> remove(Handle& handle, std::string_view name);
     // Of ".." only the inode counts: another parent.
