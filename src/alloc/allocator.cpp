@@ -37,6 +37,8 @@ Allocator::~Allocator() {
 
 void Allocator::set_on_damage(std::function<bool(const Error&)> told) { state_->on_damage = std::move(told); }
 
+void Allocator::set_reads_only(bool on) { state_->reads_only = on; }
+
 void Allocator::set_log(const std::vector<BlockRun>& runs) {
     for (const BlockRun& run : runs) state_->log.ranges.push_back({run.first.value, run.first.value + run.count});
     std::ranges::sort(state_->log.ranges, {}, &SystemRanges::Range::first);

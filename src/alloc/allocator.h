@@ -172,6 +172,9 @@ public:
     // Hears of each bitmap that is damaged and of each one, or block of an inode table, that cannot be read, with its
     // group's lock held; false: nothing is allocated any more. Before there are users.
     void set_on_damage(std::function<bool(const Error&)> told);
+    // Nothing will be written to the image: a descriptor whose checksum is wrong is told of, and used where what it
+    // says is possible, as the inodes that it leads to have checksums of their own. Before there are users.
+    void set_reads_only(bool on);
     // Where the log lies, which no bitmap may call free and no other file may have. Before there are users.
     void set_log(const std::vector<BlockRun>& runs);
     const format::Geometry& geometry() const;

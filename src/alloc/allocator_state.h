@@ -111,6 +111,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint64_t reserved_clusters = 0;
     std::function<bool(const Error&)> on_damage;  // see allocator.h
     mutable std::atomic<bool> stopped{false};     // it said so
+    bool reads_only = false;                      // see allocator.h
     SystemRanges log;                             // sorted; empty without a journal
     std::atomic<std::uint32_t> directory_group{0};
 

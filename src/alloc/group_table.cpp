@@ -36,9 +36,16 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
     BufferRef buffer = TRY(buffers.read(place.block, "group descriptors"));
     MutexLock guard(buffer->lock);
     if (buffer->kind() == BlockKind::group_descriptors) return buffer;
+    bool all_good = true;
+    std::optional<Error> distrusted;
     auto check = [&](GroupNr n, std::uint64_t i) -> Result<void> {
         const auto d = view(buffer, static_cast<std::uint32_t>(i) * geometry.desc_size);
-        if (!d.checksum_ok(geometry, n)) return fail(EUCLEAN, "group {}: descriptor: bad checksum", n);
+        if (!d.checksum_ok(geometry, n)) {
+            Error error{EUCLEAN, fmt::format("group {}: descriptor: bad checksum", n)};
+            if (!reads_only) return fail(std::move(error));
+            all_good = false;
+            if (n == g) distrusted = std::move(error);
+        }
         if (!geometry.valid_block(d.block_bitmap()))
             return fail(EUCLEAN, "group {}: bg_block_bitmap is {}", n, d.block_bitmap());
         if (!geometry.valid_block(d.inode_bitmap()))
@@ -56,7 +63,6 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
     // The whole block is checked at once, so that good ones are looked at only once; a bad one costs its own group
     // only.
     const std::uint64_t first = g.value - offset / geometry.desc_size;
-    bool all_good = true;
     for (std::uint64_t i = 0; i < geometry.descs_per_block && first + i < geometry.group_count; ++i) {
         const GroupNr n(first + i);
         Result<void> good = check(n, i);
@@ -64,6 +70,8 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
         all_good = all_good && good;
     }
     if (all_good) buffer->set_kind(BlockKind::group_descriptors);
+    guard.unlock();
+    if (distrusted) damage(*distrusted);
     return buffer;
 }
 

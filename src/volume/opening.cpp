@@ -166,6 +166,7 @@ Result<void> Volume::State::open() {
         Result<void> first = assemble(super, {}, false, false);
         options.fs.read_only = read_only;
         TRY(std::move(first));
+        layers->allocator->set_reads_only(read_only);
         if (replays || !options.fs.read_only) {
             runs = TRY(locate_journal(*layers->inodes, layers->geometry));
             const std::uint32_t block_size = layers->geometry.block_size;
@@ -215,6 +216,7 @@ Result<void> Volume::State::open() {
         }));
     }
     TRY(assemble(super, runs, with_log, found_open));
+    layers->allocator->set_reads_only(options.fs.read_only);
     TRY(take_over_journal_error());
     orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
     names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);

@@ -198,6 +198,26 @@ def counts(scratch):
         scratch.umount(with_room)
 
 
+def descriptors(scratch):
+    """A descriptor with a wrong checksum keeps nobody from reading; nothing is written by it."""
+    for features in ("metadata_csum", "^metadata_csum,uninit_bg"):
+        verbs = Verbs(scratch, scratch.image("descriptors", "16M", "-t", "ext4", "-b", "1024", "-O", features))
+        verbs("cp", "/etc/hostname", ":/file")
+        spoil(verbs.image, 2048 + 0x1E)  # bg_checksum of group 0
+        what = "group 0: descriptor: bad checksum"
+        for words in (("ls", ":/"), ("stat", ":/file"), ("tree", ":/")):
+            verbs(*words, says=what)
+        check(verbs("cat", ":/file") == pathlib.Path("/etc/hostname").read_text(encoding="utf-8"), "other contents")
+        top = scratch.mount(verbs.image, options="ro")
+        check((top / "file").read_text(encoding="utf-8") == pathlib.Path("/etc/hostname").read_text(encoding="utf-8"),
+              "other contents on a mount")
+        scratch.umount(top)
+        before = pathlib.Path(verbs.image).read_bytes()
+        check(what in run(verbs, "rm", ":/file")[1], "rm does not say why it cannot")
+        after = pathlib.Path(verbs.image).read_bytes()
+        check(before[2048:4096] == after[2048:4096], "a descriptor was written")
+
+
 def record_of(image, name, block_size):
     """Where the entry of that name lies in the image, and in which block."""
     found = re.search(rb"[\x01-\x08]" + re.escape(name.encode()) + rb"(?![0-9])", image.read_bytes())
@@ -285,6 +305,7 @@ def test(scratch):
     inside_out(scratch)
     a_name_for_elsewhere(scratch)
     counts(scratch)
+    descriptors(scratch)
     the_rest_of_a_directory(scratch)
     slashes(scratch)
 
