@@ -129,7 +129,7 @@ void InodeHandles::forget(std::uint64_t node, std::uint64_t count) {
 
 bool InodeHandles::Known::take_names() {
     const bool may_have_all = end_told;
-    end_told = false;
+    end_told = dropped = false;
     stale = stale || piece_told;
     return may_have_all;
 }
@@ -150,13 +150,7 @@ void InodeHandles::note_end_told(std::uint64_t node) {
     Known* const known = find(node);
     if (!known) return;
     known->end_told = true;
-    known->piece_told = known->stale = false;
-}
-
-bool InodeHandles::may_have_names(std::uint64_t node) {
-    const std::lock_guard guard(lock_);
-    Known* const known = find(node);
-    return known && known->end_told;
+    known->dropped = known->piece_told = known->stale = false;
 }
 
 bool InodeHandles::take_names(std::uint64_t node) {
@@ -168,8 +162,9 @@ bool InodeHandles::take_names(std::uint64_t node) {
 bool InodeHandles::may_drop_names(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     Known* const known = find(node);
-    if (!known || !known->end_told) return false;
-    known->end_told = false;
+    if (!known || !known->end_told || (known->dropped && known->piece_told)) return false;
+    known->dropped = true;
+    known->piece_told = false;
     return true;
 }
 

@@ -56,10 +56,10 @@ public:
     void note_piece_told(std::uint64_t node);
     bool is_stale(std::uint64_t node);
     void note_end_told(std::uint64_t node);  // nothing is stale any more
-    bool may_have_names(std::uint64_t node);
     // Names of it have changed. Whether the kernel may have had them all: then they are called back now.
     bool take_names(std::uint64_t node);
-    // The same before it is made to drop what it has. (Not where it has a part only, with which it could not go on.)
+    // The same, for whoever opens it and makes the kernel drop what it has. (Not where it has a part only, with which
+    // it could not go on.) It has the names until that thread runs again, so they are called back all the same.
     bool may_drop_names(std::uint64_t node);
     // What reading a directory has met, an errno; 0 when it was read from end to end without. As long as there is
     // something, no end is told, or the kernel would keep the names for all.
@@ -124,8 +124,9 @@ private:
         std::uint64_t lookups = 0;
         pid_t asker = 0;  // of a directory's attributes
         bool several_askers : 1 = false;
-        bool end_told : 1 = false;    // of a directory's names: may_have_names()
+        bool end_told : 1 = false;    // of a directory's names: the kernel may have them all
         bool piece_told : 1 = false;  // some of them since then
+        bool dropped : 1 = false;     // may_drop_names(), since then
         bool stale : 1 = false;
         bool written : 1 = false;
         bool told_for_long : 1 = false;  // a regular file's attributes

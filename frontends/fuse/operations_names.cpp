@@ -126,7 +126,7 @@ struct Rename {
     unsigned flags;
 };
 
-// `moved`: directories, of which the kernel may have the names: ".." is another one now.
+// `moved`: directories of which the kernel may have the names: ".." is another one now.
 void run(fuse_req_t request, Server& server, const Rename& r, const std::vector<fuse_ino_t>& moved) {
     const InodeRef from_directory = UEXT4_FUSE_TRY(request, server.inode(r.from_parent));
     const InodeRef to_directory = UEXT4_FUSE_TRY(request, server.inode(r.to_parent));
@@ -176,10 +176,10 @@ void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_i
         const Credentials who = credentials_of(request);
         const std::optional<fuse_ino_t> unwritten = replaces_unwritten(server, r, who);
         std::vector<fuse_ino_t> moved = moved_directories(server, r, who);
-        const bool shown = std::ranges::any_of(moved, [&](auto node) { return server.inodes().may_have_names(node); });
-        if (!unwritten && !shown) return run(request, server, r, moved);
+        if (!unwritten && moved.empty()) return run(request, server, r, moved);
         // The notifications must not come from the reading thread: it answers the writes that the kernel is made to do,
-        // and whoever is shown the names at that moment may need something of it (his memory is a map, perhaps).
+        // and whoever is shown the names at that moment (as kernels before 6.8 let him) may need something of it: his
+        // memory is a map, perhaps.
         server.later(
             [&server, request, r = std::move(r), unwritten, moved = std::move(moved)] {
                 if (unwritten) fuse_lowlevel_notify_inval_inode(server.session(), *unwritten, 0, 0);
