@@ -272,7 +272,16 @@ void InodeHandles::forbid_times_after(std::uint64_t node, const timespec& last) 
 void InodeHandles::note_failure(std::uint64_t node, int error) {
     const std::lock_guard guard(lock_);
     // 0 makes no record.
-    if (More* const found = error == 0 ? more(node) : more_for_known(node)) found->failure = error;
+    More* const found = error == 0 ? more(node) : more_for_known(node);
+    if (!found) return;
+    found->failure = error;
+    if (error != 0) ++found->failures;
+}
+
+std::uint64_t InodeHandles::failures(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    const More* const found = more(node);
+    return found ? found->failures : 0;
 }
 
 int InodeHandles::failure(std::uint64_t node) {

@@ -95,6 +95,7 @@ public:
     // 0: none, or no more.
     void note_failure(std::uint64_t node, int error);
     int failure(std::uint64_t node);
+    std::uint64_t failures(std::uint64_t node);  // how many there were
     // What the kernel has sent of its cache and could not be taken, it does not send again: no sync of the file says
     // that all is durable until these bytes are written anew or cut off; or, for want of space, until nobody has the
     // file open for writing.
@@ -145,6 +146,7 @@ private:
     struct More {
         std::optional<timespec> last_time;  // forbid_times_after()
         int failure = 0, damage = 0;
+        std::uint64_t failures = 0;
         LostRanges lost;
         std::uint64_t refused = 0, dropped = 0;        // refused()
         ByteRanges read;                               // note_cached_read()

@@ -170,7 +170,7 @@ private:
         server_.thaw_to_end();
         supervisor_.take_away();
         event = wait(true, -1);
-        if (event == Event::alone) server_.call_in_writes();
+        if (event == Event::alone) server_.call_in_last_writes();
         if (event == Event::answer) event = wait(false, grace_milliseconds);
         // The loop may be just before the call that the signal is to interrupt.
         while (event != Event::ended) {

@@ -40,12 +40,14 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
         return reply_attributes(request, server, *inode);
     }
     OpenFile& file = Server::file(*info);
-    const std::optional<off_t> from = to_be_sent_from(server, node, file);
+    if (server.is_space_spoken_for() && (file.flags() & O_ACCMODE) != O_RDONLY)
+        return server.answer_when_free([request, &server, node, &file] { answer_writer(request, server, node, file); });
+    const std::optional<std::uint64_t> from = to_be_sent_from(server, node, file);
     if (!from) return answer_writer(request, server, node, file);
     server.read_what_is_let_go();  // which only this thread can
     server.later(
         [&server, request, node, &file, from = *from] {
-            fuse_lowlevel_notify_inval_inode(server.session(), node, from, 0);
+            call_in(server, file.inode_ref(), from);
             answer_writer(request, server, node, file);
         },
         true);

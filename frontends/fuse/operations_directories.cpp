@@ -166,8 +166,10 @@ void read_directory_plus(fuse_req_t request, fuse_ino_t node, std::size_t size, 
 void sync_all(fuse_req_t request, Server& server) {
     server.later(
         [&server, request] {
-            if (!server.is_frozen()) server.call_in_writes();
-            reply_result(request, server.fs().sync());
+            const bool all = server.is_frozen() || server.call_in_writes();
+            Result<void> done = server.fs().sync();
+            if (done && !all) done = fail(ENOSPC, "there is no space for what the kernel has");
+            reply_result(request, done);
         },
         false);
 }

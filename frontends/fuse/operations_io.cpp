@@ -30,7 +30,9 @@ Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode,
     file->set_kernel_cached(true);
     // What the kernel answers from its cache moves no access time. Whoever is about to write keeps what is cached all
     // the same: the times that its writes set are what the next reader's access is compared with.
-    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime();
+    // (And where there is no space for what others have written, the kernel must not send that to forget it.)
+    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime() ||
+                      (is_short_of_space(server) && server.has_writers(*inode));
     info.fh = server.keep(std::move(file));
     return {};
 }
@@ -50,9 +52,10 @@ void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
         if (fuse_reply_open(request, &answer) != 0) server.drop(answer.fh);
     };
     const std::uint64_t refused = server.inodes().refused(node);
-    if (refused == 0) return job();
-    // The kernel keeps what found no space, for written, until it needs the memory. Whoever wrote that was told; who
-    // opens the file now was not, and would take it for the file's contents.
+    // The kernel keeps what found no space, for written, until it needs the memory. As long as somebody has the file
+    // open for writing, that is what it holds, for all. Whoever wrote that was told; who opens the file behind him was
+    // not, and would take it for what is there to stay.
+    if (refused == 0 || server.inodes().has_writers(node)) return job();
     server.later(
         [&server, node, refused, job = std::move(job)]() mutable {
             fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
@@ -126,13 +129,12 @@ bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
 
 // It writes what lies behind the end that is known here, as it is told to forget it. That is answered by the reading
 // thread, and waits for a thaw.
-void read_behind_the_end(Server& server, fuse_req_t request, fuse_ino_t node, OpenFile& file, std::size_t size,
-                         off_t offset) {
-    server.change([&server, request, node, &file, size, offset] {
-        server.hand_on([&server, request, node, &file, size, offset] {
-            const auto known = static_cast<off_t>(file.inode().size_hint());
-            fuse_lowlevel_notify_inval_inode(server.session(), node, known, 0);
-            reply_read(request, file, size, offset);
+void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, std::size_t size, off_t offset) {
+    server.change([&server, request, &file, size, offset] {
+        server.hand_on([&server, request, &file, size, offset] {
+            if (call_in(server, file.inode_ref(), file.inode().size_hint()))
+                return reply_read(request, file, size, offset);
+            fuse_reply_err(request, ENOSPC);
         });
     });
 }
@@ -144,7 +146,7 @@ void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, f
         server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
         reply_read(request, file, size, offset);
     } else if (goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
-        read_behind_the_end(server, request, node, file, size, offset);
+        read_behind_the_end(server, request, file, size, offset);
     else if (server.is_stood_in_for())
         server.hand_on([request, &file, size, offset] { reply_read(request, file, size, offset); });
     else reply_read(request, file, size, offset);
@@ -223,14 +225,19 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     else if (origin.from_cache)
         note_refusal(server, node, file, static_cast<std::uint64_t>(offset), bytes, done, count.error());
     const std::size_t written = UEXT4_FUSE_TRY(request, std::move(count));
+    server.space_taken(node);
     auto reply = [request, written] { fuse_reply_write(request, written); };
+    if (!origin.direct) return reply();
     // The kernel empties its cache before it sends a direct write, and after an asynchronous one not again.
-    if (!origin.direct || !server.inodes().take_cached_read(node, static_cast<std::uint64_t>(offset), written))
-        return reply();
-    server.off_the_reading_thread([&server, node, offset, written, reply] {
-        fuse_lowlevel_notify_inval_inode(server.session(), node, offset, static_cast<off_t>(written));
+    const bool cached = server.inodes().take_cached_read(node, static_cast<std::uint64_t>(offset), written);
+    const bool waits = server.is_space_spoken_for();
+    if (!cached && !waits) return reply();
+    auto job = [&server, node, offset, written, cached, reply] {
+        if (cached) fuse_lowlevel_notify_inval_inode(server.session(), node, offset, static_cast<off_t>(written));
         reply();
-    });
+    };
+    if (waits) server.answer_when_free(std::move(job));
+    else server.off_the_reading_thread(std::move(job));
 }
 
 void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t size, off_t offset,
@@ -288,6 +295,7 @@ void allocate(fuse_req_t request, fuse_ino_t node, int mode, off_t offset, off_t
         [&server, request, node, &file, mode, offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, false));
             const auto first = static_cast<std::uint64_t>(offset), bytes = static_cast<std::uint64_t>(length);
+            const Server::LargeTake take(server, (mode & FALLOC_FL_PUNCH_HOLE) ? 0 : bytes);
             const Result<void> done = file.fallocate(mode, first, bytes);
             if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
                 server.inodes().note_written(node, first, bytes);
@@ -298,7 +306,7 @@ void allocate(fuse_req_t request, fuse_ino_t node, int mode, off_t offset, off_t
 
 // The kernel asks without writing its cache back first, so what it holds would look like a hole. The notification makes
 // it write, and is answered by the reading thread: it must not come from there.
-void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_file_info* info) {
+void seek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
     if (offset < 0) {
@@ -312,9 +320,9 @@ void seek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fuse_fi
     if (!server.has_writers(file.inode())) return job();
     // While frozen the kernel's writes wait for the thaw, and so does this.
     server.later(
-        [&server, node, job] {
-            fuse_lowlevel_notify_inval_inode(server.session(), node, 0, 0);
-            job();
+        [&server, request, &file, job] {
+            if (call_in(server, file.inode_ref(), 0)) job();
+            else fuse_reply_err(request, ENOSPC);  // it would look like a hole
         },
         true);
 }
@@ -347,6 +355,7 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
     server.later(
         [&server, request, &from, from_offset, &to, to_node, to_offset, length] {
             UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));
+            const Server::LargeTake take(server, length);
             const std::size_t count =
                 UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
                                                                static_cast<std::uint64_t>(to_offset), length));

@@ -159,14 +159,14 @@ std::vector<fuse_ino_t> moved_directories(Server& server, const Rename& r, const
 
 // A file that takes another's place while it is open: the kernel may hold bytes of it that were not written here yet,
 // and a crash must not leave an empty file where there was a full one.
-std::optional<fuse_ino_t> replaces_unwritten(Server& server, const Rename& r, const Credentials& who) {
-    if (!server.fs().volume().options().fs.auto_da_alloc || (r.flags & RENAME_EXCHANGE)) return std::nullopt;
+InodeRef replaces_unwritten(Server& server, const Rename& r, const Credentials& who) {
+    if (!server.fs().volume().options().fs.auto_da_alloc || (r.flags & RENAME_EXCHANGE)) return {};
     Result<InodeRef> from_directory = server.inode(r.from_parent), to_directory = server.inode(r.to_parent);
-    if (!from_directory || !to_directory) return std::nullopt;
+    if (!from_directory || !to_directory) return {};
     const Result<InodeRef> source = server.fs().lookup(**from_directory, r.from, who, false);
-    if (!source || !(*source)->is_regular() || !server.has_writers(**source)) return std::nullopt;
-    if (!server.fs().lookup(**to_directory, r.to, who, false)) return std::nullopt;
-    return node_of((*source)->number());
+    if (!source || !(*source)->is_regular() || !server.has_writers(**source)) return {};
+    if (!server.fs().lookup(**to_directory, r.to, who, false)) return {};
+    return *source;
 }
 
 void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_ino_t to_parent, const char* to,
@@ -174,16 +174,16 @@ void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_i
     Server& server = server_of(request);
     server.change([&server, request, r = Rename{from_parent, to_parent, from, to, flags}]() mutable {
         const Credentials who = credentials_of(request);
-        const std::optional<fuse_ino_t> unwritten = replaces_unwritten(server, r, who);
+        InodeRef unwritten = replaces_unwritten(server, r, who);
         std::vector<fuse_ino_t> moved = moved_directories(server, r, who);
         if (!unwritten && moved.empty()) return run(request, server, r, moved);
         // The notifications must not come from the reading thread: it answers the writes that the kernel is made to do,
         // and whoever is shown the names at that moment (as kernels before 6.8 let him) may need something of it: his
         // memory is a map, perhaps.
         server.later(
-            [&server, request, r = std::move(r), unwritten, moved = std::move(moved)] {
-                if (unwritten) fuse_lowlevel_notify_inval_inode(server.session(), *unwritten, 0, 0);
-                run(request, server, r, moved);
+            [&server, request, r = std::move(r), unwritten = std::move(unwritten), moved = std::move(moved)] {
+                if (!unwritten || call_in(server, unwritten, 0)) run(request, server, r, moved);
+                else fuse_reply_err(request, ENOSPC);
             },
             true);
     });

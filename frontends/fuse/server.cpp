@@ -4,6 +4,7 @@
 #include "fuse/operations.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
+#include "fuse/space.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -14,6 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -76,6 +78,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
     TRY(workers_.start());
     TRY(control_.start());
     TRY(direct_.start());
+    TRY(waiting_.start());
     TRY(beside_.start());
     TRY(deputy_.start([this] { stand_in(); }));
     thaw_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -122,7 +125,7 @@ void Server::wait_for_request() {
 // it would be the one who is here.)
 bool Server::is_over() {
     if (fuse_session_exited(session_)) return true;
-    return stopping_.load() && direct_.is_idle() && workers_.is_idle() && beside_.is_idle();
+    return stopping_.load() && waiting_.is_idle() && direct_.is_idle() && workers_.is_idle() && beside_.is_idle();
 }
 
 void Server::work_on(const fuse_buf& request) {
@@ -253,6 +256,7 @@ void Server::detach() {
         freeze_state_.store(FreezeState::open);
     }
     run_parked();
+    waiting_.finish();
     direct_.finish();
     workers_.finish();
     beside_.finish();
@@ -341,14 +345,55 @@ void Server::thaw_to_end() {
     eventfd_write(thaw_event_, 1);
 }
 
-void Server::call_in_writes() {
+std::vector<InodeRef> Server::written_inodes() {
     std::vector<InodeRef> written;
-    {
-        const std::lock_guard guard(open_lock_);
-        for (const OpenHandle* open : open_)
-            if ((open->file->flags() & O_ACCMODE) != O_RDONLY) written.push_back(open->file->inode_ref());
-    }
-    for (const InodeRef& inode : written) fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
+    const std::lock_guard guard(open_lock_);
+    for (const OpenHandle* open : open_)
+        if ((open->file->flags() & O_ACCMODE) != O_RDONLY) written.push_back(open->file->inode_ref());
+    std::ranges::sort(written, {}, [](const InodeRef& inode) { return inode->number(); });
+    written.erase(std::ranges::unique(written).begin(), written.end());
+    return written;
+}
+
+bool Server::call_in_writes() {
+    bool all = true;
+    for (const InodeRef& inode : written_inodes()) all = call_in(*this, inode, 0) && all;
+    return all;
+}
+
+void Server::call_in_last_writes() {
+    for (const InodeRef& inode : written_inodes())
+        fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
+}
+
+void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
+    for (const InodeRef& inode : written_inodes())
+        if (node_of(inode->number()) != other && inode->is_regular())
+            call_in(*this, inode, needs_space_from(*this, *inode));
+}
+
+void Server::space_taken(fuse_ino_t by) {
+    if (is_space_spoken_for() || is_frozen() || !space_level_.fell(bytes_left(*this))) return;
+    claims_.make();
+    later(
+        [this, by] {
+            fuse_lowlevel_notify_inval_inode(session_, by, -1, 0);  // who writes to it asks
+            call_in_what_needs_space(by);
+            claims_.drop();
+        },
+        false);
+}
+
+Server::LargeTake::LargeTake(Server& server, std::uint64_t bytes) : server_(server) {
+    const std::uint64_t left = bytes_left(server);
+    counts_ = bytes != 0 && (left < bytes || is_little(left - bytes));
+    if (!counts_) return;
+    server.claims_.make();
+    if (!server.is_frozen()) server.call_in_what_needs_space({});
+}
+
+Server::LargeTake::~LargeTake() {
+    if (counts_) server_.claims_.drop();
 }
 
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {

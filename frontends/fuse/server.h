@@ -16,6 +16,8 @@
 #include "fuse/options.h"
 #include "fuse/placement.h"
 #include "fuse/protocol.h"
+#include "fuse/space_claims.h"
+#include "fuse/space_level.h"
 #include "fuse/work_queue.h"
 
 #include <atomic>
@@ -104,10 +106,39 @@ public:
     // From another thread, before the end: what waits for a thaw may go on.
     void thaw_to_end();
     // From another thread, while the loop runs: the kernel is made to write what it holds of files that are open for
-    // writing, which is all that it holds. For an fsync of the root, and for an end that the supervisor cannot prepare:
-    // as the kernel sees it nobody has asked for this, so what fails is told to nobody here (but to each file's fsync),
-    // and the files' times stay with the kernel.
-    void call_in_writes();
+    // writing, which is all that it holds. For an fsync of the root: false where there is no space for all of it. And
+    // for an end that the supervisor cannot prepare: all that finds space is written, and the rest is lost. As the
+    // kernel sees it nobody has asked for this, so what fails is told to nobody here (but to each file's fsync), and
+    // the files' times stay with the kernel.
+    bool call_in_writes();
+    void call_in_last_writes();
+    // The same as far as it may need space, of all files that are open for writing but `other`.
+    void call_in_what_needs_space(std::optional<fuse_ino_t> other);
+    // Something has taken space, for the file `by`, from which the kernel may send more by itself: where that is the
+    // half of what was left before, others' writes that the kernel has taken are called in, while there is space for
+    // them. Until they are here the space is spoken for.
+    void space_taken(fuse_ino_t by);
+    // Not on the reading thread: others' writes that the kernel has taken are called in, if what is left of the space
+    // is little behind this. As long as it lives the space is spoken for.
+    class LargeTake {
+    public:
+        LargeTake(Server& server, std::uint64_t bytes);
+        ~LargeTake();
+        LargeTake(const LargeTake&) = delete;
+
+    private:
+        Server& server_;
+        bool counts_;
+    };
+    // Then nobody is told that there is space; and who asks whether he may write, or has written past the kernel's
+    // cache, is answered behind it: he is faster than what is called in page by page.
+    bool is_space_spoken_for() const { return claims_.any(); }
+    void answer_when_free(std::function<void()> job) {
+        waiting_.add([this, job = std::move(job)] {
+            claims_.wait_for_none();
+            job();
+        });
+    }
 
     // What the kernel lets go of it says in requests that may be read after others which need the space (FORGET comes
     // behind up to eight): reads what waits, does these, and holds the others back. The reading thread's alone: called
@@ -133,6 +164,7 @@ public:
     std::uint64_t changes() const { return changes_.load(); }
 
 private:
+    std::vector<InodeRef> written_inodes();
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
     static void greet(void* server, fuse_conn_info* connection);
     bool is_reading_thread() const { return pthread_equal(pthread_self(), reader_.load()) != 0; }
@@ -166,6 +198,8 @@ private:
     std::atomic<pthread_t> reader_{};  // it, or its deputy's
     InodeHandles inodes_;
     std::atomic<std::uint64_t> changes_{0};
+    SpaceClaims claims_;
+    SpaceLevel space_level_;
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;
@@ -180,6 +214,7 @@ private:
     Deputy deputy_;
     WorkQueue workers_{"uext4-fuse", 16};
     WorkQueue direct_{"uext4-direct", 16};  // their answers may be held up, and then take none of the others' threads
+    WorkQueue waiting_{"uext4-space", 4};   // for space that is spoken for, by jobs of the workers'
     WorkQueue control_{"uext4-freeze", 1};  // a thaw never waits behind work
     WorkQueue beside_{"uext4-beside", 4};   // of what is frozen: the workers may all wait for the thaw, in mid-work
 };

@@ -1,5 +1,7 @@
 #include "fuse/space.h"
 
+#include "base/bytes.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -17,11 +19,6 @@ constexpr double taken_in_a_second = 4e9;  // bytes, by a kernel that writes to 
 // For each byte of a file whose pages are all dropped, to be read again.
 constexpr double seconds_to_read_again = 20e-3 / MiB;
 
-std::uint64_t bytes_left(Server& server) {
-    const Volume& volume = server.fs().volume();
-    return volume.counts().available_blocks * volume.geometry().block_size;
-}
-
 std::uint64_t bytes_of_all(Server& server) {
     const Volume& volume = server.fs().volume();
     return volume.geometry().blocks_count * volume.geometry().block_size;
@@ -36,14 +33,23 @@ std::chrono::steady_clock::duration seconds(double count) {
 }
 
 // What the kernel writes into it may need space. (Blocks of its map count as well: a few holes look like none.)
-bool has_holes(Inode& inode, const struct stat& now) {
+bool has_holes(Server& server, Inode& inode) {
     constexpr std::uint64_t sector = 512;
-    return !inode.is_inline() && static_cast<std::uint64_t>(now.st_blocks) * sector < inode.size_hint();
+    const Result<struct stat> now = server.attributes(inode);
+    return !now || (!inode.is_inline() && static_cast<std::uint64_t>(now->st_blocks) * sector < inode.size_hint());
 }
 
 }  // namespace
 
-bool is_short_of_space(Server& server) { return bytes_left(server) < little; }
+std::uint64_t bytes_left(Server& server) {
+    if (server.is_space_spoken_for()) return 0;
+    const Volume& volume = server.fs().volume();
+    return volume.counts().available_blocks * volume.geometry().block_size;
+}
+
+bool is_little(std::uint64_t bytes) { return bytes < little; }
+
+bool is_short_of_space(Server& server) { return is_little(bytes_left(server)); }
 
 double shorter_if_short_of_space(Server& server, double last) {
     if (last != growing_timeout) return last;
@@ -52,22 +58,55 @@ double shorter_if_short_of_space(Server& server, double last) {
     return std::min(last, static_cast<double>(left) / taken_in_a_second);
 }
 
-std::optional<off_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file) {
+std::uint64_t needs_space_from(Server& server, Inode& inode) {
+    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    return has_holes(server, inode) ? 0 : round_down(inode.size_hint(), page);
+}
+
+std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file) {
     // While frozen nothing is sent. And who was refused keeps the kernel's view of the file.
     if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return {};
-    const std::uint64_t left = file.blocks_left() * server.fs().volume().geometry().block_size;
+    const std::uint64_t left =
+        server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
     if (left >= little) return {};
-    const double turn = is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second;
-    const Result<struct stat> now = server.attributes(file.inode());
-    const std::uint64_t size = file.inode().size_hint();
-    if (now && !has_holes(file.inode(), *now)) {
-        const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-        if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};
-        return static_cast<off_t>(size / page * page);
+    double turn = is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second;
+    const std::uint64_t from = needs_space_from(server, file.inode());
+    if (from == 0) turn = std::max(turn, static_cast<double>(file.inode().size_hint()) * seconds_to_read_again);
+    if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};
+    return from;
+}
+
+bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
+    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    constexpr std::uint64_t plenty = 4096 * MiB;  // more than a kernel has of one file, most likely
+    const fuse_ino_t node = node_of(inode->number());
+    InodeHandles& inodes = server.inodes();
+    // What was refused before is only in the kernel's cache.
+    if (inodes.refused(node) != 0) return false;
+    const std::uint64_t failures = inodes.failures(node);
+    const auto send = [&](std::uint64_t at, std::uint64_t length) {
+        fuse_lowlevel_notify_inval_inode(server.session(), node, static_cast<off_t>(at), static_cast<off_t>(length));
+        return inodes.failures(node) == failures;
+    };
+    const bool holes = has_holes(server, *inode);
+    const std::uint64_t first = holes ? 0 : round_down(inode->size_hint(), page);
+    if (from < first && !send(from, first - from)) return false;
+    std::uint64_t at = std::max(from, first);
+    for (;;) {
+        const Volume& volume = server.fs().volume();
+        const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
+        // What it finds room in is others' as well.
+        const std::uint64_t sure = round_down(left / 2 + server.fs().room_beyond_space(*inode) / 2, page);
+        if (sure >= plenty) break;
+        if (sure == 0 && (holes || inodes.failure(node) != 0)) return false;
+        const std::uint64_t size = inode->size_hint(), length = std::max(sure, page);
+        if (!send(at, length)) return false;
+        // Where nothing can be taken, what came at the end shows that there is more.
+        if (sure == 0 && inode->size_hint() == size) return true;
+        at += length;
+        if (inode->size_hint() < at) break;  // behind a hole there may be more
     }
-    const double again = static_cast<double>(size) * seconds_to_read_again;
-    if (!server.inodes().take_turn_to_send(node, seconds(std::max(turn, again)))) return {};
-    return 0;
+    return send(at, 0);
 }
 
 }  // namespace uext4::fuse

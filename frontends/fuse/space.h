@@ -15,9 +15,18 @@ namespace uext4::fuse {
 // How long the kernel may believe attributes (InodeHandles::attributes_last): of what somebody writes to only until it
 // could have taken what is left.
 double shorter_if_short_of_space(Server& server, double last);
+bool is_little(std::uint64_t bytes);  // left, for all that the kernel may have taken
 // Whether whoever writes next may find that there is none.
 bool is_short_of_space(Server& server);
+// Bytes that are left to those who have no privilege, and are not spoken for.
+std::uint64_t bytes_left(Server& server);
 // From which byte on the kernel is to send what it has of the file before it takes another write by this descriptor.
-std::optional<off_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file);
+std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file);
+// From which byte on what the kernel has of the file may need space.
+std::uint64_t needs_space_from(Server& server, Inode& inode);
+// Makes the kernel send what it has of the file from that byte on, and forget it. Where space is short, no more at a
+// time than is sure to find some or to be kept, and none behind the first that was refused (writers are told): what is
+// refused is gone then. False: the kernel has the rest still. Not on the reading thread, which takes what is sent.
+bool call_in(Server& server, const InodeRef& inode, std::uint64_t from);
 
 }  // namespace uext4::fuse

@@ -11,11 +11,12 @@ Result<void> WorkQueue::start() {
 
 void WorkQueue::add(std::function<void()> job) {
     MutexLock guard(lock_);
-    if (idle_ <= jobs_.size() && threads_.size() < limit_) {
+    if (idle_ <= jobs_.size() && threads_.size() + starting_ < limit_) {
+        ++starting_;
         guard.unlock();
-        // Only the thread that reads requests adds work, so nobody else starts threads meanwhile.
         Result<Thread> thread = Thread::start(name_, [this] { run(); });
         guard.lock();
+        --starting_;
         if (thread) threads_.push_back(std::move(*thread));
     }
     jobs_.push_back(std::move(job));

@@ -38,7 +38,7 @@ private:
     CondVar changed_{"fuse work queue"};
     std::deque<std::function<void()>> jobs_;
     std::vector<Thread> threads_;
-    std::size_t idle_ = 0, running_ = 0;
+    std::size_t idle_ = 0, running_ = 0, starting_ = 0;
     bool ending_ = false;
 };
 

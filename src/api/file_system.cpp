@@ -133,6 +133,8 @@ Result<InodeRef> FileSystem::find(Inode& directory, std::string_view name, const
     return volume_->names().find(directory, name, check ? &who : nullptr);
 }
 
+std::uint64_t FileSystem::room_beyond_space(Inode& inode) { return uext4::room_beyond_space(inode); }
+
 Result<struct stat> FileSystem::attributes(Inode& inode) {
     struct stat out{};
     inode.fill_stat(out);

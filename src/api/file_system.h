@@ -112,6 +112,9 @@ public:
     // Null where there is no such name.
     Result<InodeRef> find(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<struct stat> attributes(Inode& inode);
+    // Bytes that OpenFile::write_beyond_space may take of this file now, more or less; writes back what takes its
+    // place.
+    static std::uint64_t room_beyond_space(Inode& inode);
     format::Timestamp birth_time(Inode& inode);
     Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
     // What a write by `who` takes: set-id bits, security.capability. For those whose writes come later than the call.

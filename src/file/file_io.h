@@ -65,6 +65,8 @@ struct Written {
 };
 Result<void> check_may_write(const Inode& inode, const WriteRequest& request);  // EPERM
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
+// Bytes that WriteRequest::beyond_space may take of this file now, more or less. Inode is not held.
+std::uint64_t room_beyond_space(Inode& inode);
 // With Inode exclusive held. Used by copies, too.
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.

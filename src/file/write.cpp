@@ -31,15 +31,20 @@ bool make_room(Inode& inode, std::uint64_t given_back) {
     return inode.fs().journal.commit_all().has_value();
 }
 
-// What has no space must leave the cache to what has some; and one file that takes much, a little to others.
-bool may_go_beyond_space(const FileCache& pages) {
+std::uint64_t less(std::uint64_t from, std::uint64_t taken) { return from - std::min(from, taken); }
+
+// What has no space must leave the cache to what has some; and one file that takes much, a little to others. Bytes.
+std::uint64_t room_beyond(const FileCache& pages) {
     constexpr std::uint64_t little = 256 << 10;
     // What is being written back may find no space and be dirty again.
     const std::uint64_t most = pages.cache().dirty_limit() / 2,
                         now = pages.cache().dirty() + pages.cache().being_written(),
                         of_this = pages.unwritten_folios() * pages.folio_size();
-    return of_this < std::min(little, most / 8) ? now < most + most / 2 : of_this < most / 4 && now < most;
+    return std::max(std::min(less(most + most / 2, now), less(std::min(little, most / 8), of_this)),
+                    std::min(less(most, now), less(most / 4, of_this)));
 }
+
+bool may_go_beyond_space(const FileCache& pages) { return room_beyond(pages) != 0; }
 
 // The part of a cached write that holds the folio. `inside`..`inside + n` in the folio.
 Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t inside, ConstBytes in,
@@ -148,6 +153,13 @@ Result<std::size_t> write_run(Inode& inode, std::uint64_t index, ConstBytes in, 
 }
 
 }  // namespace
+
+std::uint64_t room_beyond_space(Inode& inode) {
+    if (inode.data_in_journal()) return 0;
+    if (const std::uint64_t room = room_beyond(inode.pages())) return room;
+    (void)write_back(inode);  // what has space does not count
+    return room_beyond(inode.pages());
+}
 
 std::uint64_t max_file_size(const Inode& inode) {
     const auto& g = inode.fs().geometry;

@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""What write(2) has taken while there was space is not lost when somebody else takes that, nor by what reads it then.
+
+Usage: taken_space_test.py PROGRAM
+"""
+
+import concurrent.futures
+import ctypes
+import errno
+import mmap
+import os
+import subprocess
+
+import mounting
+from mounting import check
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+MIB = 1 << 20
+FAR_TOO_MUCH = 1 << 30
+
+
+def content(name, size):
+    """Another one in each 64 KiB."""
+    return b"".join((f"{name} {number:07} ".encode() * (1 << 13))[:1 << 16] for number in range(size >> 16))
+
+
+def is_refused(call, *arguments):
+    """Whether for want of space."""
+    try:
+        call(*arguments)
+        return False
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"{call.__name__}: {error}")
+        return True
+
+
+def allocated(fd, _):
+    check(LIBC.fallocate(fd, 0, ctypes.c_long(0), ctypes.c_long(FAR_TOO_MUCH)) != 0, "a gigabyte in less")
+
+
+def zeroed(fd, _):
+    check(LIBC.fallocate(fd, 0x10, ctypes.c_long(0), ctypes.c_long(FAR_TOO_MUCH)) != 0, "a gigabyte in less")
+
+
+def in_pieces(write, fd):
+    at = 0
+    while at < FAR_TOO_MUCH and not is_refused(write, fd, at):
+        at += MIB
+
+
+def written_directly(fd, path):
+    direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    page = mmap.mmap(-1, MIB)
+    in_pieces(lambda _, at: os.pwritev(direct, [page], at), fd)
+    os.close(direct)
+
+
+def written_directly_by_many(fd, path):
+    """Each to a place of his own."""
+    def write(number):
+        direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        page = mmap.mmap(-1, MIB)
+        in_pieces(lambda _, at: os.pwritev(direct, [page], number * FAR_TOO_MUCH + at), fd)
+        os.close(direct)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+
+
+def cached(fd, _):
+    in_pieces(lambda fd, at: os.pwrite(fd, bytes(MIB), at), fd)
+    is_refused(os.fsync, fd)
+
+
+def synced(fd, _):
+    def write(fd, at):
+        os.pwrite(fd, bytes(MIB), at)
+        os.fsync(fd)
+    in_pieces(write, fd)
+
+
+def copied(fd, path):
+    source = path.parent / "source"
+    source.write_bytes(bytes(8 * MIB))
+    with open(source, "rb") as file:
+        os.fsync(file.fileno())
+        in_pieces(lambda _, at: os.copy_file_range(file.fileno(), fd, 8 * MIB, 0, at), fd)
+    source.unlink()
+
+
+def read_across_the_end(fd, _):
+    size = os.fstat(fd).st_size
+    is_refused(os.pread, fd, 1 << 16, size - 100)
+
+
+def seek_data(fd, _):
+    is_refused(os.lseek, fd, 0, os.SEEK_DATA)
+
+
+def opened_by_another(_, path):
+    other = os.open(path, os.O_RDONLY)
+    os.read(other, 100)
+    os.pread(other, 1000, 20 * MIB - 100)
+    is_refused(os.close, other)  # whoever closes it first is told
+
+
+def read_directly(_, path):
+    other = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    is_refused(os.preadv, other, [mmap.mmap(-1, 1 << 16)], 8 * MIB)
+    is_refused(os.close, other)
+
+
+def written_to(fd, _):
+    for _ in range(3):
+        if not is_refused(os.pwrite, fd, content("more", 1 << 16), os.fstat(fd).st_size):
+            os.ftruncate(fd, os.fstat(fd).st_size - (1 << 16))
+
+
+def root_synced(_, path):
+    root = os.open(path.parent, os.O_RDONLY)
+    is_refused(os.fsync, root)
+    os.close(root)
+
+
+def renamed_over(_, path):
+    (path.parent / "replaced").write_bytes(b"")
+    is_refused(os.rename, path, path.parent / "replaced")
+    if not path.exists():
+        os.rename(path.parent / "replaced", path)
+
+
+FILLERS = (allocated, zeroed, written_directly, written_directly_by_many, cached, synced, copied)
+LOOKS = (read_across_the_end, seek_data, opened_by_another, read_directly, written_to, root_synced, renamed_over)
+
+
+def check_has(fd, expected, what):
+    got = os.pread(fd, len(expected), 0)
+    if got == expected:
+        return
+    wrong = [at for at in range(0, len(expected), 1 << 16) if got[at:at + (1 << 16)] != expected[at:at + (1 << 16)]]
+    raise mounting.Failure(f"{what}: {len(got)} bytes of {len(expected)}; not right at {len(wrong)}, first {wrong[:1]}")
+
+
+def sync_when_there_is_space(fd, what):
+    """What was refused before may be told once more."""
+    if is_refused(os.fsync, fd):
+        check(not is_refused(os.fsync, fd), f"{what}: no space though there is")
+
+
+def somebody_takes_all(scratch, filler):
+    image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image)
+    first = content("first", 20 * MIB)
+    fd = os.open(top / "first", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, first, 0)
+    taker = os.open(top / "taker", os.O_RDWR | os.O_CREAT)
+    filler(taker, top / "taker")
+    check_has(fd, first, filler.__name__)
+    for look in LOOKS:
+        look(fd, top / "first")
+        check_has(fd, first, f"{filler.__name__}, {look.__name__}")
+    os.ftruncate(taker, 0)
+    os.close(taker)
+    (top / "taker").unlink()
+    sync_when_there_is_space(fd, filler.__name__)
+    check_has(fd, first, f"{filler.__name__}, synced")
+    os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.mount(image)
+    check((seen / "first").read_bytes() == first, f"{filler.__name__}: not what was synced")
+    scratch.umount(seen)
+
+
+def more_than_there_is(scratch, look):
+    """Taken while a freeze kept the server from asking for it: no look at it costs any of it."""
+    image = scratch.image("image", "128M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image)
+    taker = os.open(top / "taker", os.O_RDWR | os.O_CREAT)
+    space = os.statvfs(top)
+    os.posix_fallocate(taker, 0, space.f_bavail * space.f_bsize - 20 * MIB)
+    names = ("one", "two", "three")
+    expected = {name: content(name, 12 * MIB) for name in names}
+    # A process that inherited the files would wait for the thaw when it closes them.
+    verbs = [subprocess.Popen(["sh", "-c", f'read go && exec "$0" {verb} "$1"', scratch.program, top],
+                              stdin=subprocess.PIPE) for verb in ("freeze", "thaw")]
+    files = {name: os.open(top / name, os.O_RDWR | os.O_CREAT) for name in names}
+
+    def do(verb):
+        verb.communicate(b"go\n")
+        check(verb.returncode == 0, "the mount does not freeze, or not thaw")
+
+    do(verbs[0])
+    try:
+        for name, fd in files.items():
+            check(os.pwrite(fd, expected[name], 0) == len(expected[name]), f"{name}: a short write")
+    finally:
+        do(verbs[1])
+    for name, fd in files.items():
+        look(fd, top / name)
+    for name, fd in files.items():
+        check_has(fd, expected[name], f"{look.__name__}, {name}")
+    os.ftruncate(taker, 0)
+    os.close(taker)
+    durable = []
+    for name, fd in files.items():
+        # What the kernel has sent by itself, and was refused, it does not send again: each sync says so.
+        if not is_refused(os.fsync, fd) or not is_refused(os.fsync, fd):
+            durable.append(name)
+        check_has(fd, expected[name], f"{look.__name__}, {name}, synced")
+    for fd in files.values():
+        is_refused(os.close, fd)
+    check(durable, "not even what there was space for is durable")
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.mount(image)
+    for name in durable:
+        check((seen / name).read_bytes() == expected[name], f"{look.__name__}: {name} is said to be durable")
+    scratch.umount(seen)
+
+
+def test(scratch):
+    for filler in FILLERS:
+        somebody_takes_all(scratch, filler)
+        print(f"{filler.__name__}: right", flush=True)
+    for look in LOOKS:
+        more_than_there_is(scratch, look)
+        print(f"more than there is, {look.__name__}: right", flush=True)
+
+
+if __name__ == "__main__":
+    mounting.main(test)
