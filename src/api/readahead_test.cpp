@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -22,8 +23,8 @@ constexpr std::uint64_t page = 4096, pages = 2048;
 class CountingDevice final : public BlockDevice {
 public:
     explicit CountingDevice(std::unique_ptr<MemoryDevice> memory) : memory_(std::move(memory)) {}
-    std::uint64_t requests = 0, bytes = 0;  // of reads
-    std::optional<std::byte> refused;       // blocks that begin with it cannot be read
+    std::atomic<std::uint64_t> requests{0}, bytes{0};  // of reads; a map is read by threads of its own
+    std::optional<std::byte> refused;                  // blocks that begin with it cannot be read
 
     std::uint64_t size() const override { return memory_->size(); }
     Result<void> read(std::uint64_t offset, Bytes out) override { return readv(offset, std::span(&out, 1)); }

@@ -43,6 +43,8 @@ Result<std::vector<std::byte>> read_value(const InodeRef& inode, std::uint32_t s
 
 Result<InodeRef> open_value_inode(InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(table.get(number));
+    // It may be on its way out, for whoever reads while it is replaced.
+    UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
     if (!inode->has_flag(format::inode_flag::ea_inode) || !inode->is_regular() || inode->is_inline() ||
         inode->links() == 0)
         return fail(EUCLEAN, "inode {}: holds no attribute value", number);

@@ -21,6 +21,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <set>
 #include <string_view>
 #include <thread>
@@ -292,16 +293,19 @@ TEST_P(Meanwhile, IsNotWatched) {
     std::uintptr_t refused = 0;
     at_watch = [&](std::uintptr_t start, std::uintptr_t end) {
         refused = start;
-        std::atomic<bool> started{false}, done{false};
-        other = std::thread([&, start, end] {
-            started.store(true);
+        struct Seen {
+            std::atomic<bool> started{false}, done{false};
+        };
+        const auto seen = std::make_shared<Seen>();  // it may go on when nobody waits any more
+        other = std::thread([seen, start, end] {
+            seen->started.store(true);
             (void)MapRegistry::instance().parts(start, end);
-            done.store(true);
+            seen->done.store(true);
         });
         // It may have to wait for who is here.
         const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
-        while (!done.load() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
-        EXPECT_TRUE(started.load());
+        while (!seen->done.load() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+        EXPECT_TRUE(seen->started.load());
         return false;
     };
     auto second = file->map(0, 4 * page, PROT_READ, MAP_SHARED);

@@ -24,6 +24,10 @@ namespace uext4::sandboxed {
 #if __has_feature(thread_sanitizer)
 #define UEXT4_HAS_A_THREAD_OF_A_SANITIZER 1
 #endif
+// A thread looks up where its stack lies, in /proc, before anything else.
+#if __has_feature(address_sanitizer)
+#define UEXT4_NO_THREADS_IN_A_SANDBOX 1
+#endif
 #endif
 
 class Sandbox : public testing::Test {
