@@ -24,6 +24,16 @@ format::SuperBlock super_with(std::uint32_t bits, const char* text = "") {
     return super;
 }
 
+TEST(Options, OfTheKernelThatMeanNothingHereAreRefusedByName) {
+    for (const char* option : {"nodelalloc", "warn_on_error", "nowarn_on_error", "prefetch_block_bitmaps",
+                               "no_prefetch_block_bitmaps", "journal_checksum", "stripe=8"}) {
+        const Result<VolumeOptions> parsed = parse_all_options(option);
+        ASSERT_FALSE(parsed) << option;
+        EXPECT_EQ(parsed.error().code, EINVAL);
+        EXPECT_EQ(parsed.error().what.find("is not known"), std::string::npos) << parsed.error().what;
+    }
+}
+
 TEST(SuperblockDefaults, AreTaken) {
     VolumeOptions o = options_of("ro");
     format::SuperBlock super =

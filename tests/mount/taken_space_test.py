@@ -35,7 +35,10 @@ def is_refused(call, *arguments):
 
 
 def allocated(fd, _):
+    os.fstat(fd)
     check(LIBC.fallocate(fd, 0, ctypes.c_long(0), ctypes.c_long(FAR_TOO_MUCH)) != 0, "a gigabyte in less")
+    # It has what there was, and says so.
+    check(os.fstat(fd).st_blocks * 512 > 100 * MIB, f"{os.fstat(fd).st_blocks} blocks after an allocation that failed")
 
 
 def zeroed(fd, _):
