@@ -40,7 +40,7 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
         return reply_attributes(request, server, *inode);
     }
     OpenFile& file = Server::file(*info);
-    if (server.is_space_spoken_for() && (file.flags() & O_ACCMODE) != O_RDONLY)
+    if (server.is_space_spoken_for() && !server.parks() && (file.flags() & O_ACCMODE) != O_RDONLY)
         return server.answer_when_free([request, &server, node, &file] { answer_writer(request, server, node, file); });
     const std::optional<std::uint64_t> from = to_be_sent_from(server, node, file);
     if (!from) return answer_writer(request, server, node, file);

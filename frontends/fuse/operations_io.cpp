@@ -297,6 +297,7 @@ void allocate(fuse_req_t request, fuse_ino_t node, int mode, off_t offset, off_t
             const auto first = static_cast<std::uint64_t>(offset), bytes = static_cast<std::uint64_t>(length);
             const Server::LargeTake take(server, (mode & FALLOC_FL_PUNCH_HOLE) ? 0 : bytes);
             const Result<void> done = file.fallocate(mode, first, bytes);
+            server.space_taken(node);
             if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
                 server.inodes().note_written(node, first, bytes);
             reply_result(request, done);

@@ -369,7 +369,8 @@ void Server::call_in_last_writes() {
 void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
     for (const InodeRef& inode : written_inodes())
         if (node_of(inode->number()) != other && inode->is_regular())
-            call_in(*this, inode, needs_space_from(*this, *inode));
+            if (const std::optional<std::uint64_t> from = needs_space_from(*this, *inode, 0))
+                call_in(*this, inode, *from);
 }
 
 void Server::space_taken(fuse_ino_t by) {
@@ -385,8 +386,9 @@ void Server::space_taken(fuse_ino_t by) {
 }
 
 Server::LargeTake::LargeTake(Server& server, std::uint64_t bytes) : server_(server) {
+    constexpr std::uint64_t large = std::uint64_t{1} << 20;  // what is less, space_taken() sees
     const std::uint64_t left = bytes_left(server);
-    counts_ = bytes != 0 && (left < bytes || is_little(left - bytes));
+    counts_ = bytes >= large && (left < bytes || is_little(left - bytes));
     if (!counts_) return;
     server.claims_.make();
     if (!server.is_frozen()) server.call_in_what_needs_space({});

@@ -132,6 +132,7 @@ public:
     };
     // Then nobody is told that there is space; and who asks whether he may write, or has written past the kernel's
     // cache, is answered behind it: he is faster than what is called in page by page.
+    std::mutex& call_in_lock() { return call_in_lock_; }
     bool is_space_spoken_for() const { return claims_.any(); }
     void answer_when_free(std::function<void()> job) {
         waiting_.add([this, job = std::move(job)] {
@@ -199,6 +200,7 @@ private:
     InodeHandles inodes_;
     std::atomic<std::uint64_t> changes_{0};
     SpaceClaims claims_;
+    std::mutex call_in_lock_;
     SpaceLevel space_level_;
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;

@@ -32,11 +32,15 @@ std::chrono::steady_clock::duration seconds(double count) {
     return std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(count));
 }
 
-// What the kernel writes into it may need space. (Blocks of its map count as well: a few holes look like none.)
-bool has_holes(Server& server, Inode& inode) {
+// What the kernel writes into one with holes may need space: the bytes that are allocated of such. (Blocks of its map
+// count as well: a few holes look like none.)
+std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode) {
     constexpr std::uint64_t sector = 512;
+    if (inode.is_inline()) return {};
     const Result<struct stat> now = server.attributes(inode);
-    return !now || (!inode.is_inline() && static_cast<std::uint64_t>(now->st_blocks) * sector < inode.size_hint());
+    const std::uint64_t allocated = now ? static_cast<std::uint64_t>(now->st_blocks) * sector : 0;
+    if (now && allocated >= inode.size_hint()) return {};
+    return allocated;
 }
 
 }  // namespace
@@ -58,53 +62,58 @@ double shorter_if_short_of_space(Server& server, double last) {
     return std::min(last, static_cast<double>(left) / taken_in_a_second);
 }
 
-std::uint64_t needs_space_from(Server& server, Inode& inode) {
-    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-    return has_holes(server, inode) ? 0 : round_down(inode.size_hint(), page);
-}
-
 std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file) {
     // While frozen nothing is sent. And who was refused keeps the kernel's view of the file.
     if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return {};
     const std::uint64_t left =
         server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
     if (left >= little) return {};
-    double turn = is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second;
-    const std::uint64_t from = needs_space_from(server, file.inode());
-    if (from == 0) turn = std::max(turn, static_cast<double>(file.inode().size_hint()) * seconds_to_read_again);
-    if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};
+    return needs_space_from(server, file.inode(),
+                            is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second);
+}
+
+std::optional<std::uint64_t> needs_space_from(Server& server, Inode& inode, double turn) {
+    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    const std::optional<std::uint64_t> allocated = of_one_with_holes(server, inode);
+    const std::uint64_t from = allocated ? 0 : round_down(inode.size_hint(), page);
+    if (allocated) turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
+    if (!server.inodes().take_turn_to_send(node_of(inode.number()), seconds(turn))) return {};
     return from;
 }
 
 bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
     static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
     constexpr std::uint64_t plenty = 4096 * MiB;  // more than a kernel has of one file, most likely
+    constexpr std::uint64_t most_steps = 64, steps_behind_the_end = 8;
     const fuse_ino_t node = node_of(inode->number());
     InodeHandles& inodes = server.inodes();
+    // One at a time: the others count on the same space.
+    const std::lock_guard turn(server.call_in_lock());
     // What was refused before is only in the kernel's cache.
-    if (inodes.refused(node) != 0) return false;
+    if (inodes.lost(node) == ENOSPC) return false;
     const std::uint64_t failures = inodes.failures(node);
     const auto send = [&](std::uint64_t at, std::uint64_t length) {
         fuse_lowlevel_notify_inval_inode(server.session(), node, static_cast<off_t>(at), static_cast<off_t>(length));
         return inodes.failures(node) == failures;
     };
-    const bool holes = has_holes(server, *inode);
+    const bool holes = of_one_with_holes(server, *inode).has_value();
     const std::uint64_t first = holes ? 0 : round_down(inode->size_hint(), page);
     if (from < first && !send(from, first - from)) return false;
     std::uint64_t at = std::max(from, first);
-    for (;;) {
+    for (std::uint64_t behind = 0; behind < steps_behind_the_end;) {
         const Volume& volume = server.fs().volume();
         const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
-        // What it finds room in is others' as well.
         const std::uint64_t sure = round_down(left / 2 + server.fs().room_beyond_space(*inode) / 2, page);
+        const std::uint64_t size = inode->size_hint();
         if (sure >= plenty) break;
-        if (sure == 0 && (holes || inodes.failure(node) != 0)) return false;
-        const std::uint64_t size = inode->size_hint(), length = std::max(sure, page);
+        if (sure == 0 && inodes.failure(node) != 0) return false;
+        if (sure == 0 && holes) break;  // it is full, and who wrote there had to ask
+        const std::uint64_t length = std::max({sure, page, size > at ? round_down((size - at) / most_steps, page) : 0});
         if (!send(at, length)) return false;
         // Where nothing can be taken, what came at the end shows that there is more.
         if (sure == 0 && inode->size_hint() == size) return true;
         at += length;
-        if (inode->size_hint() < at) break;  // behind a hole there may be more
+        if (inode->size_hint() < at) ++behind;  // behind a hole there may be more
     }
     return send(at, 0);
 }

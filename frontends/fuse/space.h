@@ -22,8 +22,9 @@ bool is_short_of_space(Server& server);
 std::uint64_t bytes_left(Server& server);
 // From which byte on the kernel is to send what it has of the file before it takes another write by this descriptor.
 std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file);
-// From which byte on what the kernel has of the file may need space.
-std::uint64_t needs_space_from(Server& server, Inode& inode);
+// From which byte on what the kernel has of the file may need space; none, where it was asked for that less than `turn`
+// seconds ago, or, of a file with holes, not longer ago than what it has of it takes to be read again.
+std::optional<std::uint64_t> needs_space_from(Server& server, Inode& inode, double turn);
 // Makes the kernel send what it has of the file from that byte on, and forget it. Where space is short, no more at a
 // time than is sure to find some or to be kept, and none behind the first that was refused (writers are told): what is
 // refused is gone then. False: the kernel has the rest still. Not on the reading thread, which takes what is sent.

@@ -222,7 +222,76 @@ def more_than_there_is(scratch, look):
     scratch.umount(seen)
 
 
+def take_all_but(top, left):
+    """A descriptor of a file that has all the space but so much."""
+    taker = os.open(top / "taker", os.O_RDWR | os.O_CREAT)
+    space = os.statvfs(top)
+    if left:
+        os.posix_fallocate(taker, 0, space.f_bfree * space.f_bsize - left)
+    else:
+        LIBC.fallocate(taker, 0, ctypes.c_long(0), ctypes.c_long(FAR_TOO_MUCH))
+    return taker
+
+
+def looked_at(fd, path):
+    """What tells whether the kernel has something that finds no space."""
+    for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+        os.lseek(fd, 0, whence)
+    root = os.open(path.parent, os.O_RDONLY)
+    os.fsync(root)
+    os.close(root)
+    (path.parent / "old").write_bytes(b"")
+    path.rename(path.parent / "old")
+    (path.parent / "old").rename(path)
+
+
+def refused_once(scratch, options):
+    """Who was refused, and has written all anew when there was space again, is refused nothing more."""
+    image = scratch.image("image", "128M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image, options=options)
+    taker = take_all_but(top, 8 * MIB)
+    fd = os.open(top / "file", os.O_RDWR | os.O_CREAT)
+    for _ in range(16):
+        if is_refused(os.write, fd, bytes(MIB)):
+            break
+    check(is_refused(os.fsync, fd), "16 MiB found space in 8")
+    os.ftruncate(taker, 0)
+    os.close(taker)
+    (top / "taker").unlink()
+    os.ftruncate(fd, 0)
+    is_refused(os.pwrite, fd, b"new" * 100000, 0)
+    os.pwrite(fd, b"new" * 100000, 0)
+    sync_when_there_is_space(fd, options)
+    looked_at(fd, top / "file")
+    os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+
+
+def sparse_and_clean(scratch, options):
+    """Of files with holes that were synced there is nothing to find space for, however large they are."""
+    image = scratch.image("image", "128M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image, options=options)
+    (top / "old").write_bytes(b"")
+    files = {}
+    for name, size in (("small", 10 * MIB), ("large", 1 << 40)):
+        files[name] = os.open(top / name, os.O_RDWR | os.O_CREAT)
+        os.pwrite(files[name], b"x" * 4096, 0)
+        os.ftruncate(files[name], size)
+        os.fsync(files[name])
+    os.close(take_all_but(top, 0))
+    for name, fd in files.items():
+        looked_at(fd, top / name)
+        os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def test(scratch):
+    for options in ("", "cache=4M", "data=journal"):
+        refused_once(scratch, options)
+        sparse_and_clean(scratch, options)
+        print(f"{options or 'default'}: nobody is refused what needs no space", flush=True)
     for filler in FILLERS:
         somebody_takes_all(scratch, filler)
         print(f"{filler.__name__}: right", flush=True)
