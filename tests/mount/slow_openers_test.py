@@ -48,8 +48,14 @@ class SlowOpener:
             os.sched_setaffinity(0, {cpu})
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             os.write(begun, b"x")
-            os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            os._exit(0)
+            status = 1
+            try:
+                os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                status = 0
+            except FileNotFoundError:
+                status = 0  # too slow: it is elsewhere already
+            finally:
+                os._exit(status)
         os.read(ready, 1)
         os.close(ready)
         os.close(begun)
