@@ -360,6 +360,7 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
             const std::size_t count =
                 UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
                                                                static_cast<std::uint64_t>(to_offset), length));
+            server.space_taken(to_node);
             server.inodes().note_written(to_node, static_cast<std::uint64_t>(to_offset), count);
             fuse_reply_write(request, count);
         },

@@ -105,6 +105,8 @@ public:
     void thaw(fuse_req_t request);
     // From another thread, before the end: what waits for a thaw may go on.
     void thaw_to_end();
+    // Held by whoever calls in (space.h) while the kernel sends: never by the reading thread, nor with another lock.
+    std::mutex& call_in_lock() { return call_in_lock_; }
     // From another thread, while the loop runs: the kernel is made to write what it holds of files that are open for
     // writing, which is all that it holds. For an fsync of the root: false where there is no space for all of it. And
     // for an end that the supervisor cannot prepare: all that finds space is written, and the rest is lost. As the
@@ -132,7 +134,6 @@ public:
     };
     // Then nobody is told that there is space; and who asks whether he may write, or has written past the kernel's
     // cache, is answered behind it: he is faster than what is called in page by page.
-    std::mutex& call_in_lock() { return call_in_lock_; }
     bool is_space_spoken_for() const { return claims_.any(); }
     void answer_when_free(std::function<void()> job) {
         waiting_.add([this, job = std::move(job)] {
@@ -165,11 +166,11 @@ public:
     std::uint64_t changes() const { return changes_.load(); }
 
 private:
-    std::vector<InodeRef> written_inodes();
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
     static void greet(void* server, fuse_conn_info* connection);
     bool is_reading_thread() const { return pthread_equal(pthread_self(), reader_.load()) != 0; }
     void run_parked();
+    std::vector<InodeRef> written_inodes();  // that are open for writing, each once
     void wait_for_request();
     bool has_request(int milliseconds) const;
     bool serve_one(fuse_buf& buffer, int& status);  // false: there are no more; `status` says why

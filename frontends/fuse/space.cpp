@@ -108,6 +108,7 @@ bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
         if (sure >= plenty) break;
         if (sure == 0 && inodes.failure(node) != 0) return false;
         if (sure == 0 && holes) break;  // it is full, and who wrote there had to ask
+        // A large file takes more at once: it has holes, and not so much in the kernel's cache.
         const std::uint64_t length = std::max({sure, page, size > at ? round_down((size - at) / most_steps, page) : 0});
         if (!send(at, length)) return false;
         // Where nothing can be taken, what came at the end shows that there is more.

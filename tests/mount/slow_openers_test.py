@@ -6,18 +6,14 @@ Until then the kernel has them, and shows them to others: they have to be right,
 Usage: slow_openers_test.py PROGRAM
 """
 
-import ctypes
 import os
-import platform
 import signal
-import struct
 import time
 
 import mounting
+from directories_test import Directory
 from mounting import check
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-GETDENTS64 = 217 if platform.machine() == "x86_64" else 61
 TURNS = 150
 A_TICK = 0.012  # the coarse clock of the kernel's times
 
@@ -76,17 +72,11 @@ def make_due(path, turn):
 
 def parent_shown(path):
     """The inode that ".." is in the listing, which os.listdir leaves out."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    buffer = ctypes.create_string_buffer(1 << 15)
+    stream = Directory(path)
     found = None
-    while (got := LIBC.syscall(GETDENTS64, fd, buffer, len(buffer))) > 0:
-        at = 0
-        while at < got:
-            inode, _, length = struct.unpack_from("QqH", buffer, at)
-            if buffer.raw[at + 19:at + length].split(b"\0")[0] == b"..":
-                found = inode
-            at += length
-    os.close(fd)
+    while entry := stream.read():
+        found = entry[0] if entry[1] == ".." else found
+    stream.close()
     return found
 
 

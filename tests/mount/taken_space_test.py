@@ -127,7 +127,7 @@ def root_synced(_, path):
 
 def renamed_over(_, path):
     (path.parent / "replaced").write_bytes(b"")
-    is_refused(os.rename, path, path.parent / "replaced")
+    is_refused(os.rename, path, path.parent / "replaced")  # where the new file has data without space
     if not path.exists():
         os.rename(path.parent / "replaced", path)
 
