@@ -34,7 +34,11 @@ constexpr unsigned most_read_ahead = 32;
 }  // namespace
 
 Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement placement)
-    : fs_(fs), options_(std::move(options)), log_(std::move(log)), placement_(std::move(placement)) {}
+    : fs_(fs),
+      options_(std::move(options)),
+      log_(std::move(log)),
+      space_level_(bytes_left(*this)),
+      placement_(std::move(placement)) {}
 
 Server::~Server() {
     detach();

@@ -1,4 +1,5 @@
-// How far the space has gone down: each time that the half of what was left is taken, from a gigabyte on.
+// How far the space has gone down since the start: each time that the half of what was left is taken, from a gigabyte
+// on.
 #pragma once
 
 #include <atomic>
@@ -8,6 +9,8 @@ namespace uext4::fuse {
 
 class SpaceLevel {
 public:
+    explicit SpaceLevel(std::uint64_t left) : level_(level_of(left)) {}
+
     // With what is left now, in bytes: whether it has gone down by a half since it was last told so. It has to double
     // before it can go down again. Thread-safe.
     bool fell(std::uint64_t left) {
@@ -25,7 +28,7 @@ private:
         for (std::uint64_t limit = first; left < limit && limit >= last; limit /= 2) ++level;
         return level;
     }
-    std::atomic<unsigned> level_{0};
+    std::atomic<unsigned> level_;
 };
 
 }  // namespace uext4::fuse

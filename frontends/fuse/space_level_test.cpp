@@ -8,7 +8,7 @@ namespace {
 constexpr std::uint64_t MiB = std::uint64_t{1} << 20;
 
 TEST(SpaceLevel, FallsOnceForEachHalf) {
-    SpaceLevel level;
+    SpaceLevel level(8000 * MiB);
     EXPECT_FALSE(level.fell(5000 * MiB));
     EXPECT_FALSE(level.fell(1024 * MiB));
     EXPECT_TRUE(level.fell(1023 * MiB));
@@ -20,7 +20,7 @@ TEST(SpaceLevel, FallsOnceForEachHalf) {
 }
 
 TEST(SpaceLevel, ThatMovesAboutALimitDoesNotFallEachTime) {
-    SpaceLevel level;
+    SpaceLevel level(5000 * MiB);
     EXPECT_TRUE(level.fell(255 * MiB));
     for (int i = 0; i < 10; ++i) {
         EXPECT_FALSE(level.fell(257 * MiB));
@@ -30,8 +30,16 @@ TEST(SpaceLevel, ThatMovesAboutALimitDoesNotFallEachTime) {
     EXPECT_TRUE(level.fell(255 * MiB));
 }
 
+// Nothing has been taken yet of a small file system.
+TEST(SpaceLevel, HasNotFallenAtTheStart) {
+    SpaceLevel level(100 * MiB);
+    EXPECT_FALSE(level.fell(100 * MiB));
+    EXPECT_FALSE(level.fell(65 * MiB));
+    EXPECT_TRUE(level.fell(63 * MiB));
+}
+
 TEST(SpaceLevel, EndsWithTheLastMegabyte) {
-    SpaceLevel level;
+    SpaceLevel level(5000 * MiB);
     EXPECT_TRUE(level.fell(MiB - 1));
     EXPECT_FALSE(level.fell(1000));
     EXPECT_FALSE(level.fell(0));

@@ -424,7 +424,9 @@ void ClientMaps::undo_on_the_map(const Job& job, std::uint64_t offset, Undo undo
     MapRegistry& registry = MapRegistry::instance();
     const auto all_undone = [&] {
         MutexLock guard(registry.lock());
-        return is_settled() && std::ranges::all_of(registry.pages_of_locked(job.life, offset), undo);
+        if (!is_settled() || !std::ranges::all_of(registry.pages_of_locked(job.life, offset), undo)) return false;
+        // A move that has begun in between was missed. Its event is read with this lock only.
+        return is_settled();
     };
     while (!all_undone()) ::sched_yield();
 }
@@ -455,6 +457,8 @@ void ClientMaps::refuse_by_rights(const Job& job) {
     const bool changed = on_the_map(job, [&](const Region& region) {
         // The program may have given the page other rights than the map was made with.
         const std::optional<Placement> placed = placement_of(job.page);
+        // A move that has begun just now may have left the address to other memory.
+        if (placed && !is_ours(*placed)) return Result<bool>(fail(EFAULT, "a page of a map has gone"));
         before = placed ? placed->protection : region.protection;
         left = job.kind == Kind::store ? before & ~PROT_WRITE : PROT_NONE;
         offset = region.offset_of(job.page);
