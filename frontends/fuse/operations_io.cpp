@@ -128,12 +128,14 @@ bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
 }
 
 // It writes what lies behind the end that is known here, as it is told to forget it. That is answered by the reading
-// thread, and waits for a thaw.
+// thread, and waits for a thaw. (Of the request's own pages it has sent everything before it asked. They are left to
+// it: among them may be the memory that is read into, a map of the file's last page.)
 void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, std::size_t size, off_t offset) {
     server.change([&server, request, &file, size, offset] {
         server.hand_on([&server, request, &file, size, offset] {
-            if (call_in(server, file.inode_ref(), file.inode().size_hint()))
-                return reply_read(request, file, size, offset);
+            static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+            const std::uint64_t end = static_cast<std::uint64_t>(offset) + size;
+            if (call_in(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, size, offset);
             fuse_reply_err(request, ENOSPC);
         });
     });

@@ -11,9 +11,12 @@ bool FlushOrderDevice::enter(std::uint64_t seen, SourceLocation where) {
     if (!try_enter()) {
         MutexLock guard(lock_, where);
         waiting_.fetch_add(1);
-        while (over_.load() <= seen && !try_enter()) changed_.wait(lock_, {&busy_, "flush of the device"}, where);
+        bool entered = false;
+        while (over_.load() <= seen && !(entered = try_enter()))
+            changed_.wait(lock_, {&busy_, "flush of the device"}, where);
         waiting_.fetch_sub(1);
-        if (over_.load() > seen) return false;
+        // (A flush may have ended between the two looks: who has entered has to leave again.)
+        if (!entered) return false;
     }
     note_held({&busy_, "flush of the device"}, where);
     return true;

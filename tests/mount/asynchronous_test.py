@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asynchronous direct requests meet what is in the kernel's cache of the file: its bytes, and how far it goes.
+"""Asynchronous direct requests, and others, meet what is in the kernel's cache of the file: its bytes, and how far it goes.
 
 Usage: asynchronous_test.py PROGRAM
 """
@@ -137,6 +137,23 @@ def map_of_a_direct_descriptor(top):
     os.close(writer)
 
 
+def end_into_its_own_map(top):
+    """The end of a file, into a map of the page that it is in: what the file system asks the kernel to send is not that."""
+    name = top / "end"
+    direct = os.open(name, os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    content = bytearray(number % 251 for number in range(3860))
+    name.write_bytes(content)
+    with mmap.mmap(direct, 3860) as memory:
+        with memoryview(memory) as bytes_of_it:
+            got = os.preadv(direct, [bytes_of_it[512:3584]], 3584)
+        check(got == 276, f"a read of the last 276 bytes: {got}")
+        content[512:788] = content[3584:]
+        check(memory[:] == content, "what was read at the end is not in the map that it was read into")
+    os.fsync(direct)
+    check(name.read_bytes() == content, "what was read into a map is not in the file")
+    os.close(direct)
+
+
 def test(scratch):
     if os.uname().machine != "x86_64":
         mounting.skip("the numbers of the system calls are those of x86-64")
@@ -147,6 +164,7 @@ def test(scratch):
         for seed in range(20 if mounting.is_long() else 4):
             agree_with_the_cache(top, requests, seed)
         map_of_a_direct_descriptor(top)
+        end_into_its_own_map(top)
         last_beside_a_reader(top, requests, number)
         scratch.umount(top)
         mounting.clean(image)
