@@ -130,9 +130,10 @@ bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
 // It writes what lies behind the end that is known here, as it is told to forget it. That is answered by the reading
 // thread, and waits for a thaw. (Of the request's own pages it has sent everything before it asked. They are left to
 // it: among them may be the memory that is read into, a map of the file's last page.)
-void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, std::size_t size, off_t offset) {
-    server.change([&server, request, &file, size, offset] {
-        server.hand_on([&server, request, &file, size, offset] {
+void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, std::size_t size, off_t offset,
+                         Server::Held held) {
+    server.change([&server, request, &file, size, offset, held = std::move(held)] {
+        server.hand_on([&server, request, &file, size, offset, held] {
             static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
             const std::uint64_t end = static_cast<std::uint64_t>(offset) + size;
             if (call_in(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, size, offset);
@@ -146,10 +147,13 @@ void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, f
     OpenFile& file = Server::file(*info);
     if (!is_direct(*info)) {
         server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
-        reply_read(request, file, size, offset);
-    } else if (goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
-        read_behind_the_end(server, request, file, size, offset);
-    else if (server.is_stood_in_for())
+        return reply_read(request, file, size, offset);
+    }
+    // Of one that comes in many pieces the first wait, and the others end it there: it is short, as a read may be.
+    if (goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
+        if (Server::Held held = server.hold_direct())
+            return read_behind_the_end(server, request, file, size, offset, std::move(held));
+    if (server.is_stood_in_for())
         server.hand_on([request, &file, size, offset] { reply_read(request, file, size, offset); });
     else reply_read(request, file, size, offset);
 }
@@ -234,8 +238,17 @@ void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile
     const bool cached = server.inodes().take_cached_read(node, static_cast<std::uint64_t>(offset), written);
     const bool waits = server.is_space_spoken_for();
     if (!cached && !waits) return reply();
-    auto job = [&server, node, offset, written, cached, reply] {
-        if (cached) fuse_lowlevel_notify_inval_inode(server.session(), node, offset, static_cast<off_t>(written));
+    const auto forget = [&server, node, offset, written] {
+        fuse_lowlevel_notify_inval_inode(server.session(), node, offset, static_cast<off_t>(written));
+    };
+    Server::Held held = server.hold_direct();
+    if (!held) {
+        reply();
+        if (cached) server.off_the_reading_thread(forget);
+        return;
+    }
+    auto job = [cached, forget, reply, held = std::move(held)] {
+        if (cached) forget();
         reply();
     };
     if (waits) server.answer_when_free(std::move(job));

@@ -69,7 +69,7 @@ void Server::greet(void* self, fuse_conn_info* connection) {
                                                FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_HANDLE_KILLPRIV |
                                                FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
     connection->max_write = largest_write;
-    connection->max_background = 64;
+    connection->max_background = most_background;
     connection->congestion_threshold = 48;
     if (server.options_.max_read) connection->max_read = *server.options_.max_read;
     // A small inode has no room for nanoseconds; the kernel must not remember what the image will not.
@@ -129,7 +129,7 @@ void Server::wait_for_request() {
 // it would be the one who is here.)
 bool Server::is_over() {
     if (fuse_session_exited(session_)) return true;
-    return stopping_.load() && waiting_.is_idle() && direct_.is_idle() && workers_.is_idle() && beside_.is_idle();
+    return stopping_.load() && direct_.is_idle() && workers_.is_idle() && waiting_.is_idle() && beside_.is_idle();
 }
 
 void Server::work_on(const fuse_buf& request) {
@@ -260,9 +260,9 @@ void Server::detach() {
         freeze_state_.store(FreezeState::open);
     }
     run_parked();
-    waiting_.finish();
     direct_.finish();
     workers_.finish();
+    waiting_.finish();  // the others hand on to it
     beside_.finish();
     control_.finish();
     // No FORGET and not every RELEASE comes before the end.
@@ -359,6 +359,12 @@ std::vector<InodeRef> Server::written_inodes() {
     return written;
 }
 
+Server::Held Server::hold_direct() {
+    if (direct_held_.fetch_add(1) < most_direct_held) return {this, [this](void*) { direct_held_.fetch_sub(1); }};
+    direct_held_.fetch_sub(1);
+    return {};
+}
+
 bool Server::call_in_writes() {
     bool all = true;
     for (const InodeRef& inode : written_inodes()) all = call_in(*this, inode, 0) && all;
@@ -372,9 +378,8 @@ void Server::call_in_last_writes() {
 
 void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
     for (const InodeRef& inode : written_inodes())
-        if (node_of(inode->number()) != other && inode->is_regular())
-            if (const std::optional<std::uint64_t> from = needs_space_from(*this, *inode, 0))
-                call_in(*this, inode, *from);
+        if (node_of(inode->number()) != other && inode->is_regular() && is_worth_calling_in(*this, *inode))
+            call_in(*this, inode, needs_space_from(*this, *inode));
 }
 
 void Server::space_taken(fuse_ino_t by) {

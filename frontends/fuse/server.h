@@ -94,6 +94,11 @@ public:
         if (is_reading_thread()) hand_on(std::move(job));
         else job();
     }
+    // An answer to a direct request that waits for the kernel to send something. The kernel has so many requests under
+    // way that nobody waits for (direct ones, what it sends of its cache), and no more: what it is to send has to find
+    // a place among them. Nothing: as many are held already, and this one has to be answered at once.
+    using Held = std::shared_ptr<void>;
+    Held hold_direct();
     bool is_stood_in_for() const { return !pthread_equal(reader_.load(), own_thread_); }
     // Takes long: on a worker. `changes`: after the thaw.
     void later(std::function<void()> job, bool changes);
@@ -167,6 +172,7 @@ public:
 
 private:
     enum class FreezeState : std::uint8_t { open, freezing, frozen, thawing };
+    static constexpr unsigned most_background = 64, most_direct_held = most_background / 4;
     static void greet(void* server, fuse_conn_info* connection);
     bool is_reading_thread() const { return pthread_equal(pthread_self(), reader_.load()) != 0; }
     void run_parked();
@@ -201,6 +207,7 @@ private:
     InodeHandles inodes_;
     std::atomic<std::uint64_t> changes_{0};
     SpaceClaims claims_;
+    std::atomic<unsigned> direct_held_{0};  // hold_direct()
     std::mutex call_in_lock_;
     SpaceLevel space_level_;
     std::mutex open_lock_;

@@ -18,6 +18,7 @@ constexpr std::uint64_t little = 64 * MiB, hardly_any = 8 * MiB, hardly_any_of =
 constexpr double taken_in_a_second = 4e9;  // bytes, by a kernel that writes to its memory only
 // For each byte of a file whose pages are all dropped, to be read again.
 constexpr double seconds_to_read_again = 20e-3 / MiB;
+constexpr std::uint64_t most_steps = 64;  // that a file with holes is called in by
 
 std::uint64_t bytes_of_all(Server& server) {
     const Volume& volume = server.fs().volume();
@@ -41,6 +42,18 @@ std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode) {
     const std::uint64_t allocated = now ? static_cast<std::uint64_t>(now->st_blocks) * sector : 0;
     if (now && allocated >= inode.size_hint()) return {};
     return allocated;
+}
+
+std::uint64_t page_size() {
+    static const auto bytes = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    return bytes;
+}
+
+// Of what the kernel has of the file: bytes that find space, or are kept.
+std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
+    const Volume& volume = server.fs().volume();
+    const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
+    return round_down(left / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
 }
 
 }  // namespace
@@ -68,23 +81,28 @@ std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, Op
     const std::uint64_t left =
         server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
     if (left >= little) return {};
-    return needs_space_from(server, file.inode(),
-                            is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second);
+    double turn = is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second;
+    // Of a file with holes not longer ago than what it has in the kernel's cache takes to be read again.
+    if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode()))
+        turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
+    if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};
+    return needs_space_from(server, file.inode());
 }
 
-std::optional<std::uint64_t> needs_space_from(Server& server, Inode& inode, double turn) {
-    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-    const std::optional<std::uint64_t> allocated = of_one_with_holes(server, inode);
-    const std::uint64_t from = allocated ? 0 : round_down(inode.size_hint(), page);
-    if (allocated) turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
-    if (!server.inodes().take_turn_to_send(node_of(inode.number()), seconds(turn))) return {};
-    return from;
+std::uint64_t needs_space_from(Server& server, Inode& inode) {
+    return of_one_with_holes(server, inode) ? 0 : round_down(inode.size_hint(), page_size());
+}
+
+bool is_worth_calling_in(Server& server, Inode& inode) {
+    if (server.fs().volume().counts().available_blocks == 0) return false;
+    return !of_one_with_holes(server, inode) ||
+           sure_to_find_a_place(server, inode) >= std::min(inode.size_hint() / most_steps, little);
 }
 
 bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
-    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    const std::uint64_t page = page_size();
     constexpr std::uint64_t plenty = 4096 * MiB;  // more than a kernel has of one file, most likely
-    constexpr std::uint64_t most_steps = 64, steps_behind_the_end = 8;
+    constexpr std::uint64_t steps_behind_the_end = 8;
     const fuse_ino_t node = node_of(inode->number());
     InodeHandles& inodes = server.inodes();
     // One at a time: the others count on the same space.
@@ -101,9 +119,7 @@ bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
     if (from < first && !send(from, first - from)) return false;
     std::uint64_t at = std::max(from, first);
     for (std::uint64_t behind = 0; behind < steps_behind_the_end;) {
-        const Volume& volume = server.fs().volume();
-        const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
-        const std::uint64_t sure = round_down(left / 2 + server.fs().room_beyond_space(*inode) / 2, page);
+        const std::uint64_t sure = sure_to_find_a_place(server, *inode);
         const std::uint64_t size = inode->size_hint();
         if (sure >= plenty) break;
         if (sure == 0 && inodes.failure(node) != 0) return false;

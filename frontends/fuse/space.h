@@ -22,9 +22,12 @@ bool is_short_of_space(Server& server);
 std::uint64_t bytes_left(Server& server);
 // From which byte on the kernel is to send what it has of the file before it takes another write by this descriptor.
 std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file);
-// From which byte on what the kernel has of the file may need space; none, where it was asked for that less than `turn`
-// seconds ago, or, of a file with holes, not longer ago than what it has of it takes to be read again.
-std::optional<std::uint64_t> needs_space_from(Server& server, Inode& inode, double turn);
+// From which byte on what the kernel has of the file may need space.
+std::uint64_t needs_space_from(Server& server, Inode& inode);
+// Whether calling that in would help: there is space for some, and of a file with holes what is called in at a time is
+// no more than finds some, or than a kernel has of a file. What is refused is gone, and a program's stores to a map did
+// not have to ask.
+bool is_worth_calling_in(Server& server, Inode& inode);
 // Makes the kernel send what it has of the file from that byte on, and forget it. Where space is short, no more at a
 // time than is sure to find some or to be kept, and none behind the first that was refused (writers are told): what is
 // refused is gone then. False: the kernel has the rest still. Not on the reading thread, which takes what is sent.

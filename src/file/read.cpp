@@ -78,8 +78,9 @@ void finish_folio(Inode& inode, LockedFolio& folio) {
     const std::uint64_t blocks = fs / inode.fs().block_size();
     atomic_point("Inode::size", &inode);
     const std::uint64_t size = inode.size_hint();
-    if (UEXT4_SEAM(zeroes_tails) && size > start && size < start + fs && !folio->dirty && !folio->journaled.load()) {
-        // Blocks that were up to date before have their zeros, and a commit may be copying them.
+    if (UEXT4_SEAM(zeroes_tails) && size > start && size < start + fs) {
+        // Blocks that were up to date before have their zeros, and a commit may be copying them. The others are as the
+        // device has them, also where blocks beside them are dirty or in a transaction.
         const std::uint64_t bs = fs / blocks;
         for (std::uint64_t block = (size - start) / bs; block < blocks; ++block) {
             if ((folio->uptodate >> block & 1) != 0) continue;

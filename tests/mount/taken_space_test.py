@@ -287,7 +287,64 @@ def sparse_and_clean(scratch, options):
     mounting.clean(image)
 
 
+def taken_again(scratch):
+    """Somebody takes the space, gives it back and takes it again, at once: what was written into holes meanwhile stays."""
+    image = scratch.image("image", "320M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image)
+    fd = os.open(top / "sparse", os.O_RDWR | os.O_CREAT)
+    for at in range(0, 100 * MIB, MIB):
+        os.pwrite(fd, content("old", MIB), 2 * at)
+    os.fsync(fd)
+    taker = take_all_but(top, 50 * MIB)
+    os.ftruncate(taker, 0)
+    new = content("new", MIB)
+    holes = [(2 * number + 1) * MIB for number in range(20)]
+    for at in holes:
+        os.pwrite(fd, new, at)
+    LIBC.fallocate(taker, 0, ctypes.c_long(0), ctypes.c_long(FAR_TOO_MUCH))
+    is_refused(os.fsync, fd)
+    os.ftruncate(taker, 0)
+    os.close(taker)
+    sync_when_there_is_space(fd, "taken again")
+    lost = [at for at in holes if os.pread(fd, MIB, at) != new]
+    check(not lost, f"{len(lost)} MiB of 20 are gone, first at {lost[:1]}")
+    os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+
+
+def stored_to_a_map(scratch):
+    """A store does not ask for space; a copy that finds none takes nothing of what was stored into another file."""
+    image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image)
+    fd = os.open(top / "sparse", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"x" * 4096, 0)
+    os.ftruncate(fd, 64 << 30)
+    os.fsync(fd)
+    new = content("new", MIB)
+    with mmap.mmap(fd, 64 * MIB) as memory:
+        taker = take_all_but(top, 64 << 10)
+        for at in range(MIB, 21 * MIB, MIB):
+            memory[at:at + MIB] = new
+        into = os.open(top / "into", os.O_RDWR | os.O_CREAT)
+        refused = any(is_refused(os.copy_file_range, taker, into, 2 * MIB, 0, at) for at in range(0, 4 * MIB, 2 * MIB))
+        check(refused, "a copy without space")
+        lost = [at for at in range(MIB, 21 * MIB, MIB) if memory[at:at + MIB] != new]
+        check(not lost, f"{len(lost)} MiB of 20 are gone from the map, first at {lost[:1]}")
+        os.ftruncate(taker, 0)
+        os.close(taker)
+        os.close(into)
+    sync_when_there_is_space(fd, "stored to a map")
+    check(all(os.pread(fd, MIB, at) == new for at in range(MIB, 21 * MIB, MIB)), "what was stored is not there")
+    os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def test(scratch):
+    taken_again(scratch)
+    stored_to_a_map(scratch)
+    print("taken again, stored to a map: right", flush=True)
     for options in ("", "cache=4M", "data=journal"):
         refused_once(scratch, options)
         sparse_and_clean(scratch, options)
