@@ -62,7 +62,7 @@ inline constexpr std::uint16_t carry_on = 1, remount_ro = 2, panic = 3;
 // s_default_mount_opts. (Names of users and ACLs are always on, as in Linux.)
 namespace default_option {
 inline constexpr std::uint32_t bsd_groups = 0x2, uid16 = 0x10, data_mask = 0x60, data_journal = 0x20,
-                               no_barrier = 0x100, discard = 0x400, no_delalloc = 0x800;
+                               data_writeback = 0x60, no_barrier = 0x100, discard = 0x400, no_delalloc = 0x800;
 }
 namespace group_flag {
 inline constexpr std::uint16_t inode_uninit = 1, block_uninit = 2, inode_zeroed = 4;

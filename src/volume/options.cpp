@@ -111,6 +111,7 @@ Result<void> set_data(VolumeOptions& o, const Option& option) {
     if (option.value == "journal") o.fs.data_journal = true;
     else if (option.value == "ordered" || option.value == "writeback") o.fs.data_journal = false;
     else return fail(EINVAL, "option data: '{}' is not journal, ordered or writeback", option.value);
+    o.data_writeback = option.value == "writeback";
     return {};
 }
 
@@ -254,6 +255,7 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
         if (has_journal) o.fs.data_journal = true;
         else unmet.emplace_back("the superblock's default option journal_data: there is no journal");
     }
+    o.data_writeback = (bits & d::data_mask) == d::data_writeback;
     if (bits & d::no_barrier) o.barrier = false;
     if (bits & d::discard) o.discard = true;
     if (bits & d::uid16) unmet.emplace_back("the superblock's default option uid16 is not offered here");
@@ -277,6 +279,8 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
     });
     o.given.clear();
     for (const std::string& option : given) (void)apply_option(o, option);  // they were understood before
+    if (has_journal && o.data_writeback)
+        unmet.emplace_back("option data=writeback is taken as data=ordered: data is written before what names it");
     return unmet;
 }
 

@@ -20,6 +20,7 @@ struct VolumeOptions {
     FsOptions fs;
     bool replay = true;  // read-only with a dirty journal: replay in memory; false shows it as it is
     bool discard = false;
+    bool data_writeback = false;         // asked for, by who mounts or by the superblock: taken as data=ordered
     bool sync = false, dirsync = false;  // as if everything (every directory) had the flag
     bool barrier = true;
     std::chrono::milliseconds commit_interval = default_commit_interval;
@@ -41,7 +42,8 @@ Result<VolumeOptions> parse_volume_options(std::string_view text);
 // As above, and EINVAL for any that is left over.
 Result<VolumeOptions> parse_all_options(std::string_view text);
 // What the superblock asks for (s_default_mount_opts, s_def_resuid, s_def_resgid, s_mount_opts; tune2fs -o, -u, -g,
-// -E mount_opts=) comes before what was given. Returns a sentence for each that cannot be honoured.
+// -E mount_opts=) comes before what was given. Returns a sentence for each that cannot be honoured, and one where
+// data=writeback is taken as data=ordered.
 std::vector<std::string> add_superblock_defaults(VolumeOptions& options, const format::SuperBlock& super);
 // EINVAL for what was given and asks for a journal, where none is used, and for what excludes what is asked for now.
 Result<void> check_given(const VolumeOptions& options, bool has_journal);

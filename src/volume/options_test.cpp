@@ -101,6 +101,25 @@ TEST(Journal, IsNeededByWhatIsGiven) {
         EXPECT_FALSE(parse_all_options(text)) << text;
 }
 
+TEST(Writeback, IsTakenAsOrderedAndSaysSo) {
+    const auto said = [](const char* given, std::uint32_t bits, const char* mount_opts = "") {
+        VolumeOptions o = options_of(given);
+        const std::vector<std::string> sentences = add_superblock_defaults(o, super_with(bits, mount_opts));
+        const bool one = sentences.size() == 1 && sentences[0].find("data=writeback") != std::string::npos;
+        EXPECT_TRUE(one || sentences.empty());
+        EXPECT_TRUE(!one || !o.fs.data_journal);
+        return one;
+    };
+    EXPECT_TRUE(said("data=writeback", 0));
+    EXPECT_TRUE(said("data=writeback", d::data_journal));
+    EXPECT_TRUE(said("", d::data_writeback));
+    EXPECT_TRUE(said("", 0, "data=writeback"));
+    EXPECT_FALSE(said("", 0));
+    EXPECT_FALSE(said("data=ordered", d::data_writeback));
+    EXPECT_FALSE(said("data=journal", 0, "data=writeback"));
+    EXPECT_FALSE(said("data=writeback,data=journal", 0));
+}
+
 TEST(DelayedAllocation, IsNotWithJournaledData) {
     for (const char* text : {"data=journal,delalloc", "delalloc,data=journal"})
         EXPECT_FALSE(parse_all_options(text)) << text;

@@ -47,6 +47,8 @@ class Cell:
         command = [sys.argv[2], "--state", self.state, *where, "--operations", str(self.operations), "--seed", str(self.seed)]
         if "^extents" in self.name:
             command.append("--no-ranges")
+        if "inline" in self.name:
+            command.append("--inline")
         done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               errors="replace", check=False)
         if os.environ.get("UEXT4_TRACE") == "1":

@@ -21,17 +21,19 @@ struct Arguments {
     std::string state, image, directory, options;
     std::uint64_t operations = 1000, seed = 1, segment = 400;
     Rules rules;
+    bool has_inline = false;
 };
 
 const char* usage =
     "uext4-exercise --state FILE (--image IMAGE [--options OPTIONS] | --directory DIR)\n"
-    "  [--operations N] [--seed S] [--segment OPERATIONS] [--no-ranges] [--no-maps]\n";
+    "  [--operations N] [--seed S] [--segment OPERATIONS] [--no-ranges] [--no-maps] [--inline]\n";
 
 bool parse(int argc, char** argv, Arguments& a) {
     for (int i = 1; i < argc; ++i) {
         const std::string name = argv[i];
         if (name == "--no-ranges") a.rules.no_ranges = true;
         else if (name == "--no-maps") a.rules.maps = false;
+        else if (name == "--inline") a.has_inline = true;
         else if (i + 1 == argc) return false;
         else if (name == "--state") a.state = argv[++i];
         else if (name == "--image") a.image = argv[++i];
@@ -42,6 +44,9 @@ bool parse(int argc, char** argv, Arguments& a) {
         else if (name == "--segment") a.segment = std::strtoull(argv[++i], nullptr, 10);
         else return false;
     }
+    // On a mount, and where the data is in the journal, a direct request may have any length.
+    if (!a.image.empty() && a.options.find("data=journal") == std::string::npos)
+        a.rules.unaligned = a.has_inline ? Rules::Unaligned::either : Rules::Unaligned::refused;
     return !a.state.empty() && a.image.empty() != a.directory.empty();
 }
 
@@ -92,6 +97,8 @@ int run(const Arguments& a) {
             if (i % 50 == 0 && !steps.compare_all(model.done / 50 % files))
                 return differed(model, "seen afterwards: " + steps.problem);
         }
+        // Those of who is killed are open then.
+        if (!kill && !steps.close_maps()) return differed(model, steps.problem);
         ++model.segment;
         if (kill) {
             model.killed = true;

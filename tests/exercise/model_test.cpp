@@ -1,14 +1,14 @@
 // The model sees what it is there to see.
 #include "tests/exercise/model.h"
 
+#include "tests/exercise/filled.h"
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 namespace uext4::exercise {
 namespace {
-
-std::vector<std::byte> filled(std::size_t n, int value) { return {n, static_cast<std::byte>(value)}; }
 
 TEST(Model, AKillMayLeaveTheLastSyncOrAnythingSince) {
     ModelFile file;

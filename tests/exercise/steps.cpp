@@ -29,10 +29,10 @@ Steps::Steps(Side& side, Model& model, const Rules& rules)
       random_(model.seed * 1'000'003 + model.segment),
       // Small files in every third segment: the inline size and its neighbourhood.
       most_(model.segment % 3 == 0 ? 400 : 300'000),
-      buffer_(static_cast<std::byte*>(std::aligned_alloc(page, up(largest_transfer, page)))) {}
+      buffer_(static_cast<std::byte*>(std::aligned_alloc(page, up(largest_transfer, page) + page))) {}
 
 Steps::~Steps() {
-    close_maps();
+    (void)close_maps();
     std::free(buffer_);
 }
 
@@ -80,17 +80,41 @@ bool Steps::expect(const char* what, ssize_t got, ssize_t wanted) {
                                got < 0 ? std::strerror(static_cast<int>(-got)) : "-", wanted));
 }
 
+bool Steps::expect_direct(const char* what, std::size_t at, std::size_t n, ssize_t got, ssize_t wanted, bool& refused) {
+    const bool in_sectors = at % sector == 0 && n % sector == 0;
+    refused = got == -EINVAL && !in_sectors && rules_.unaligned != Rules::Unaligned::taken;
+    return refused || expect(what, got, wanted);
+}
+
+void Steps::align(std::size_t& at, std::size_t& n) {
+    if (any(16) == 0) return;
+    at = at / sector * sector;
+    n = up(n, sector);
+}
+
+std::byte* Steps::memory() { return any(16) ? buffer_ : buffer_ + 1 + any(page - 1); }
+
 bool Steps::write(unsigned file, Way way) {
     ModelFile& model = model_.file[file];
     std::size_t at = way == Way::append ? model.size() : any_place(file), n = any_length();
-    if (way == Way::direct) at = at / sector * sector, n = up(n, sector);
+    if (way == Way::direct) align(at, n);
     if (at + n > largest) return true;
     const auto in = any_bytes(n);
-    std::memcpy(buffer_, in.data(), n);
+    std::byte* const from = memory();
+    std::memcpy(from, in.data(), n);
     trace = fmt::format("write {} of {} at {} way {}", n, file, at, static_cast<int>(way));
     // The offset of an append is not looked at.
-    const ssize_t done = side_.pwrite(file, way, buffer_, n, way == Way::append ? 0 : static_cast<off_t>(at));
-    if (!expect("pwrite", done, static_cast<ssize_t>(n))) return false;
+    const ssize_t done = side_.pwrite(file, way, from, n, way == Way::append ? 0 : static_cast<off_t>(at)),
+                  wanted = static_cast<ssize_t>(n);
+    if (way != Way::direct) {
+        if (!expect("pwrite", done, wanted)) return false;
+    } else {
+        const bool must_be = rules_.unaligned == Rules::Unaligned::refused && (at % sector != 0 || n % sector != 0);
+        bool refused = false;
+        if (must_be ? !expect("pwrite", done, -EINVAL) : !expect_direct("pwrite", at, n, done, wanted, refused))
+            return false;
+        if (must_be || refused) return true;
+    }
     model.write(at, in);
     return true;
 }
@@ -98,11 +122,17 @@ bool Steps::write(unsigned file, Way way) {
 bool Steps::read(unsigned file, Way way) {
     const std::size_t size = model_.file[file].size();
     std::size_t at = any(size + 100), n = any_length();
-    if (way == Way::direct) at = at / sector * sector, n = up(n, sector);
+    if (way == Way::direct) align(at, n);
     trace = fmt::format("read {} of {} at {} way {}", n, file, at, static_cast<int>(way));
     const std::size_t wanted = at < size ? std::min(n, size - at) : 0;
-    const ssize_t done = side_.pread(file, way, buffer_, n, static_cast<off_t>(at));
-    return expect("pread", done, static_cast<ssize_t>(wanted)) && same(file, at, Bytes(buffer_, wanted), "pread");
+    std::byte* const into = memory();
+    const ssize_t done = side_.pread(file, way, into, n, static_cast<off_t>(at));
+    if (way == Way::direct) {
+        bool refused = false;
+        if (!expect_direct("pread", at, n, done, static_cast<ssize_t>(wanted), refused)) return false;
+        if (refused) return true;
+    }
+    return expect("pread", done, static_cast<ssize_t>(wanted)) && same(file, at, Bytes(into, wanted), "pread");
 }
 
 bool Steps::write_parts(unsigned file, Way way) {
@@ -146,8 +176,14 @@ bool Steps::cut(unsigned file) {
     const std::size_t size = any(3) ? any(model.size() + 1) : any(most_);
     trace = fmt::format("truncate {} from {} to {}", file, model.size(), size);
     if (!expect("ftruncate", side_.truncate(file, static_cast<off_t>(size)), 0)) return false;
+    if (size < model.size()) cut_maps(file, size);
     model.resize(size);
     return true;
+}
+
+void Steps::cut_maps(unsigned file, std::size_t at) {
+    for (View& view : views_)
+        if (view.file == file) view.own.cut(at > view.at ? at - view.at : 0);
 }
 
 bool Steps::range(unsigned file) {
@@ -255,7 +291,11 @@ bool Steps::open_map(unsigned file) {
                   inside ? flags : flags & ~MAP_POPULATE, &address);
     if (!expect("mmap", done, 0)) return false;
     view.address = static_cast<std::byte*>(address);
-    views_.push_back(view);
+    // The kernel copies what a map of its own that may be stored to is filled with.
+    const auto& bytes = model_.file[file].bytes();
+    if (side_.is_mount() && inside && (flags & MAP_POPULATE) && !view.shared && view.writable)
+        view.own.store(0, std::span(bytes).subspan(view.at, view.length), view.at, bytes);
+    views_.push_back(std::move(view));
     return true;
 }
 
@@ -264,28 +304,43 @@ bool Steps::use_map() {
     View& view = views_[any(views_.size())];
     const std::size_t there = reach(view);
     if (there == 0) return true;
+    if (any(8) == 0) return store_behind_the_end(view);
     const std::size_t at = any(there), n = std::min(1 + any(any(2) ? 20 : 9000), there - at);
     const bool store = view.writable && any(2);
     trace = fmt::format("{} {} of {} at {} through a {} map at {}", store ? "store" : "load", n, view.file,
                         view.at + at, view.shared ? "shared" : "private", view.at);
-    if (!view.shared) {
-        if (store) {
-            view.own = {at, static_cast<std::byte>(random_() % 255 + 1)};
-            view.address[at] = view.own->second;
-        }
-        if (view.own && view.own->first < there && view.address[view.own->first] != view.own->second) {
-            // A truncate takes private pages, too.
-            view.own.reset();
-        }
-        return true;
-    }
-    if (!store) {
-        std::memcpy(buffer_, view.address + at, n);
-        return same(view.file, view.at + at, Bytes(buffer_, n), "load");
-    }
+    if (!store) return same_in_map(view, at, n);
     const auto in = any_bytes(n);
     std::memcpy(view.address + at, in.data(), n);
-    model_.file[view.file].write(view.at + at, in);
+    if (view.shared) model_.file[view.file].write(view.at + at, in);
+    else view.own.store(at, in, view.at, model_.file[view.file].bytes());
+    return true;
+}
+
+bool Steps::same_in_map(const View& view, std::size_t at, std::size_t n) {
+    if (n == 0) return true;
+    const std::vector<std::byte> got(view.address + at, view.address + at + n);
+    const auto file = std::span(model_.file[view.file].bytes()).subspan(view.at + at, n);
+    std::vector<std::byte> shown(file.begin(), file.end());
+    view.own.cover(at, shown, got);
+    const auto [differs_at, should] = std::ranges::mismatch(got, shown);
+    if (differs_at == got.end()) return true;
+    return differs(fmt::format("load: byte {} of {} of file {} is {} in a {} map, not {}",
+                               view.at + at + static_cast<std::size_t>(differs_at - got.begin()),
+                               model_.file[view.file].size(), view.file, static_cast<int>(*differs_at),
+                               view.shared ? "shared" : "private", static_cast<int>(*should)));
+}
+
+// Into the rest of the last page: nobody else ever sees it, also not once the file has grown. The kernel's own pages,
+// which a mount's maps are, keep it (docs/MOUNT.md).
+bool Steps::store_behind_the_end(View& view) {
+    const std::size_t there = reach(view), rest = up(there, page) - there;
+    if (rest == 0 || there == 0 || side_.is_mount() || !view.shared || !view.writable) return true;
+    const std::size_t at = any(rest), n = 1 + any(rest - at);
+    trace = fmt::format("store {} of {} at {} behind the end at {} through a map at {}", n, view.file,
+                        view.at + there + at, view.at + there, view.at);
+    const auto in = any_bytes(n);
+    std::memcpy(view.address + there + at, in.data(), n);
     return true;
 }
 
@@ -294,7 +349,7 @@ bool Steps::use_map_as_buffer(unsigned file) {
     if (views_.empty()) return true;
     View& view = views_[any(views_.size())];
     const std::size_t there = std::min(reach(view), largest_transfer);
-    if (there == 0 || !view.shared) return true;
+    if (there == 0) return true;
     const Way way = any(2) ? Way::plain : Way::direct;
     const std::size_t grain = way == Way::direct ? sector : 1, start = any(there) / grain * grain;
     const std::size_t n = (there - start) / grain * grain;
@@ -304,6 +359,8 @@ bool Steps::use_map_as_buffer(unsigned file) {
         const std::size_t size = model_.file[file].size(), at = any(size + 1) / grain * grain;
         const std::size_t wanted = at < size ? std::min(n, size - at) : 0;
         if (file == view.file && at < view.at + start + n && view.at + start < at + n) return true;
+        // A direct read that ends early may have made copies of all of the pages that it was to fill.
+        if (!view.shared && wanted < n) return true;
         trace = fmt::format("read {} of {} at {} into a map of {} at {} way {}", n, file, at, view.file,
                             view.at + start, static_cast<int>(way));
         const ssize_t done = side_.pread(file, way, memory, n, static_cast<off_t>(at));
@@ -311,7 +368,9 @@ bool Steps::use_map_as_buffer(unsigned file) {
         const auto& bytes = model_.file[file].bytes();
         const std::vector<std::byte> moved(bytes.begin() + static_cast<std::ptrdiff_t>(std::min(at, size)),
                                            bytes.begin() + static_cast<std::ptrdiff_t>(std::min(at, size) + wanted));
-        if (!moved.empty()) model_.file[view.file].write(view.at + start, moved);
+        if (moved.empty()) return true;
+        if (view.shared) model_.file[view.file].write(view.at + start, moved);
+        else view.own.store(start, moved, view.at, model_.file[view.file].bytes());
         return true;
     }
     const std::size_t at = any_place(file) / grain * grain;
@@ -320,9 +379,8 @@ bool Steps::use_map_as_buffer(unsigned file) {
                         static_cast<int>(way));
     const ssize_t done = side_.pwrite(file, way, memory, n, static_cast<off_t>(at));
     if (!expect("pwrite", done, static_cast<ssize_t>(n))) return false;
-    const auto& bytes = model_.file[view.file].bytes();
-    const auto from = bytes.begin() + static_cast<std::ptrdiff_t>(view.at + start);
-    model_.file[file].write(at, std::vector<std::byte>(from, from + static_cast<std::ptrdiff_t>(n)));
+    if (!same_in_map(view, start, n)) return false;
+    model_.file[file].write(at, std::vector<std::byte>(memory, memory + n));
     return true;
 }
 
@@ -337,6 +395,7 @@ bool Steps::close_map(std::size_t which) {
     const View view = views_[which];
     views_.erase(views_.begin() + static_cast<std::ptrdiff_t>(which));
     trace = fmt::format("unmap {} at {}", view.file, view.at);
+    if (!same_in_map(view, 0, reach(view))) return false;
     if (view.length > page && any(3) == 0) {
         // In two parts.
         const std::size_t part = page * (1 + any(view.length / page - 1));
@@ -346,8 +405,10 @@ bool Steps::close_map(std::size_t which) {
     return expect("munmap", side_.unmap(view.address, view.length), 0);
 }
 
-void Steps::close_maps() {
-    while (!views_.empty()) (void)close_map(0);
+bool Steps::close_maps() {
+    bool right = true;
+    while (!views_.empty()) right = close_map(0) && right;
+    return right;
 }
 
 bool Steps::compare_all(unsigned file) {

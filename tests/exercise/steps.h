@@ -2,11 +2,11 @@
 #pragma once
 
 #include "tests/exercise/model.h"
+#include "tests/exercise/private_pages.h"
 #include "tests/exercise/side.h"
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <random>
 
 namespace uext4::exercise {
@@ -14,6 +14,8 @@ namespace uext4::exercise {
 struct Rules {
     bool no_ranges = false;  // indirect blocks: fallocate only punches
     bool maps = true;
+    // What becomes of direct requests that are not in sectors; with inline data it depends on the file.
+    enum class Unaligned { refused, taken, either } unaligned = Unaligned::taken;
 };
 
 class Steps {
@@ -24,7 +26,7 @@ public:
     // False when something differed; `problem` and `trace` say what.
     bool step();
     bool compare_all(unsigned file);
-    void close_maps();
+    bool close_maps();  // as step()
     std::string problem, trace;
 
 private:
@@ -33,7 +35,7 @@ private:
         std::size_t at = 0, length = 0;
         bool shared = true, writable = false;
         std::byte* address = nullptr;
-        std::optional<std::pair<std::size_t, std::byte>> own;  // of a private map: a byte that was stored
+        PrivatePages own;  // of a private map
     };
 
     std::size_t any(std::size_t below) { return below ? random_() % below : 0; }
@@ -43,6 +45,15 @@ private:
     bool differs(std::string what);
     bool same(unsigned file, std::size_t at, Bytes got, const char* door);
     bool expect(const char* what, ssize_t got, ssize_t wanted);
+    // The same of a direct request of `n` bytes at `at`, which may have been refused as it is not in sectors:
+    // `refused`.
+    bool expect_direct(const char* what, std::size_t at, std::size_t n, ssize_t got, ssize_t wanted, bool& refused);
+    void align(std::size_t& at, std::size_t& n);  // for a direct request; now and then they stay as they are
+    std::byte* memory();                          // of the buffer; now and then at an odd place
+    // The file ends there now: what private maps have behind it is gone.
+    void cut_maps(unsigned file, std::size_t at);
+    bool same_in_map(const View& view, std::size_t at, std::size_t n);
+    bool store_behind_the_end(View& view);
 
     bool write(unsigned file, Way way);
     bool read(unsigned file, Way way);

@@ -10,13 +10,11 @@ import os
 import random
 import signal
 import struct
-import time
 
 import mounting
 from mounting import check
 
 LENGTH, BLOCK = 1 << 18, 512
-PATIENCE = 20
 SETUP, GETEVENTS, SUBMIT = 206, 208, 209  # x86-64
 READ, WRITE = 0, 1
 
@@ -115,25 +113,19 @@ def last_beside_a_reader(top, requests, number):
         os.close(direct)
 
 
-def map_of_a_direct_descriptor(top):
+def map_of_a_direct_descriptor(scratch, top):
     """A page is locked while it is read: also one that is read by a descriptor for direct requests."""
     name = top / "mapped"
     writer = os.open(name, os.O_RDWR | os.O_CREAT)
     os.write(writer, b"hello")
     os.fsync(writer)
     os.posix_fadvise(writer, 0, 0, os.POSIX_FADV_DONTNEED)
-    user = os.fork()
-    if user == 0:
+
+    def read():
         with mmap.mmap(os.open(name, os.O_RDONLY | os.O_DIRECT), 5, prot=mmap.PROT_READ) as memory:
-            os._exit(0 if memory[:] == b"hello" else 1)
-    limit = time.monotonic() + PATIENCE
-    while (ended := os.waitpid(user, os.WNOHANG)) == (0, 0) and time.monotonic() < limit:
-        time.sleep(0.01)
-    if ended == (0, 0):
-        mounting.run("umount", "-f", top, accept=(0, 32))
-        os.kill(user, signal.SIGKILL)
-        os.waitpid(user, 0)
-    check(ended == (user, 0), f"a map of a descriptor for direct requests: {ended}")
+            check(memory[:] == b"hello", "a map shows something else")
+
+    scratch.within(20, top, "a map of a descriptor for direct requests", read)
     os.close(writer)
 
 
@@ -163,7 +155,7 @@ def test(scratch):
         top = scratch.mount(image)
         for seed in range(20 if mounting.is_long() else 4):
             agree_with_the_cache(top, requests, seed)
-        map_of_a_direct_descriptor(top)
+        map_of_a_direct_descriptor(scratch, top)
         end_into_its_own_map(top)
         last_beside_a_reader(top, requests, number)
         scratch.umount(top)

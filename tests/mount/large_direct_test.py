@@ -7,34 +7,11 @@ Usage: large_direct_test.py PROGRAM
 
 import mmap
 import os
-import signal
-import time
 
 import mounting
 from mounting import check
 
 MiB = 1 << 20
-PATIENCE = 60
-
-
-def within(scratch, top, what, act):
-    """In a process of its own, which may be held up for good."""
-    user = os.fork()
-    if user == 0:
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    limit = time.monotonic() + PATIENCE
-    while (ended := os.waitpid(user, os.WNOHANG)) == (0, 0) and time.monotonic() < limit:
-        time.sleep(0.01)
-    if ended == (0, 0):
-        os.kill(user, signal.SIGKILL)
-        scratch.kill(top)
-        os.waitpid(user, 0)
-    check(ended == (user, 0), f"{what}: {ended}")
 
 
 def buffer(length, fill):
@@ -74,8 +51,8 @@ def read_behind_the_end(top):
 def test(scratch):
     image = scratch.image("image", "300M", "-t", "ext4", "-m", "0")
     top = scratch.mount(image)
-    within(scratch, top, "a direct write that takes the half of the space", lambda: write_that_takes_the_half(top))
-    within(scratch, top, "a direct read behind the end that the server knows", lambda: read_behind_the_end(top))
+    scratch.within(60, top, "a direct write that takes the half of the space", lambda: write_that_takes_the_half(top))
+    scratch.within(60, top, "a direct read behind the end that the server knows", lambda: read_behind_the_end(top))
     scratch.umount(top)
     mounting.clean(image)
 

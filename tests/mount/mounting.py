@@ -228,6 +228,25 @@ class Scratch:
             check(time.monotonic() < limit, f"the server {pid} does not end")
             time.sleep(0.005)
 
+    def within(self, seconds, directory, what, act):
+        """In a process of its own, which may be held up for good: then the mount's server is killed."""
+        user = os.fork()
+        if user == 0:
+            status = 1
+            try:
+                act()
+                status = 0
+            finally:
+                os._exit(status)
+        limit = time.monotonic() + seconds
+        while (ended := os.waitpid(user, os.WNOHANG)) == (0, 0) and time.monotonic() < limit:
+            time.sleep(0.01)
+        if ended == (0, 0):
+            os.kill(user, signal.SIGKILL)
+            self.kill(directory)
+            os.waitpid(user, 0)
+        check(ended == (user, 0), f"{what}: {ended}")
+
     @staticmethod
     def has_ended(pid):
         """Gone, or dead with all of its threads: each of them holds the files of the process until it has left."""

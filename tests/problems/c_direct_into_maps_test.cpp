@@ -1,8 +1,11 @@
 // Problem C: O_DIRECT into and from a map of the same range that was never touched, over every kind of place; and two
 // files into each other's maps.
+#include "inode/range_iterator.h"
 #include "settled_image.h"
 
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 namespace uext4::problems {
@@ -17,19 +20,40 @@ const char* name_of(Kind kind) {
 class DirectIntoMaps : public SettledImage, public testing::WithParamInterface<std::tuple<const char*, const char*>> {
 protected:
     static constexpr std::size_t size = 16 * page;
-    void SetUp() override { make(std::get<0>(GetParam()), std::get<1>(GetParam())); }
+    void SetUp() override {
+        make(std::get<0>(GetParam()), std::get<1>(GetParam()));
+        ok(fs->unmount());
+        mount(std::get<1>(GetParam()), false);  // nobody writes back what is to be delayed
+    }
     bool can_be_inline() const { return std::string_view(std::get<0>(GetParam())).find("inline") != std::string::npos; }
 
-    // A file that is all of one kind; what it contains.
-    std::string lay(Kind kind, const std::string& path, unsigned seed = 7) {
+    bool journaled() const { return std::string_view(std::get<1>(GetParam())) == "data=journal"; }
+    // A file that is all of one kind, and a map of it that was never touched. Null where there are no maps.
+    char* lay(Kind kind, const std::string& path, std::string& bytes, unsigned seed = 7) {
         auto file = open(path);
         const std::size_t n = kind == Kind::inside ? 60 : size;
-        std::string bytes(n, 0);
+        bytes.assign(n, 0);
+        char* memory = nullptr;
+        // Before there is something to write: a file's first map writes it.
+        if (kind == Kind::delayed) memory = map(*file, size);
         if (kind == Kind::hole) ok(file->truncate(n));
         else if (kind == Kind::unwritten) ok(file->fallocate(0, 0, n));
         else write(*file, bytes = pattern(n, seed));
         if (kind != Kind::delayed) ok(file->sync(false));
-        return bytes;
+        if (!memory) memory = map(*file, size);
+        constexpr Place places[] = {Place::hole, Place::reserved, Place::unwritten, Place::mapped, Place::inline_data};
+        const Place place = places[static_cast<int>(kind)];
+        EXPECT_TRUE(lives_in(*file, place == Place::reserved && journaled() ? Place::mapped : place))
+            << place_name(place);
+        return memory;
+    }
+    static bool lives_in(OpenFile& file, Place place) {
+        for (RangeIterator range(*file.inode_ref(), 0, file.inode_ref()->size_hint());; range.next()) {
+            const Result<bool> there = range.look();
+            EXPECT_TRUE(there);
+            if (!there.value_or(false)) return true;
+            if (range.run().place != place) return false;
+        }
     }
 };
 
@@ -39,11 +63,11 @@ TEST_P(DirectIntoMaps, OverEveryKindOfPlace) {
         for (const bool reading : {true, false}) {
             SCOPED_TRACE(fmt::format("{} {}", name_of(kind), reading ? "read" : "written"));
             const std::string path = fmt::format("/{}-{}", name_of(kind), reading);
-            const std::string bytes = lay(kind, path);
+            std::string bytes;
+            char* memory = lay(kind, path, bytes);
+            NEED_MAP(memory);
             {
                 auto file = open(path, O_RDWR | O_DIRECT);
-                char* memory = map(*file, size);
-                NEED_MAP(memory);
                 const std::size_t n = reading || kind != Kind::inside ? size : page;
                 auto* raw = reinterpret_cast<std::byte*>(memory);
                 auto done = reading ? file->read(0, Bytes(raw, n)) : file->write(0, ConstBytes(raw, n));
@@ -62,11 +86,11 @@ TEST_P(DirectIntoMaps, TwoFilesIntoEachOther) {
     for (const Kind kind : {Kind::hole, Kind::delayed, Kind::unwritten, Kind::written}) {
         SCOPED_TRACE(name_of(kind));
         const std::string a = fmt::format("/a-{}", name_of(kind)), b = fmt::format("/b-{}", name_of(kind));
-        const std::string of_a = lay(kind, a), of_b = lay(kind, b, 8);
-        auto left = open(a, O_RDWR | O_DIRECT), right = open(b, O_RDWR | O_DIRECT);
-        char* in_left = map(*left, size);
+        std::string of_a, of_b;
+        char* in_left = lay(kind, a, of_a);
         NEED_MAP(in_left);
-        char* in_right = map(*right, size);
+        char* in_right = lay(kind, b, of_b, 8);
+        auto left = open(a, O_RDWR | O_DIRECT), right = open(b, O_RDWR | O_DIRECT);
         auto* to_left = reinterpret_cast<std::byte*>(in_left);
         auto* to_right = reinterpret_cast<std::byte*>(in_right);
         for (int turn = 0; turn < 5; ++turn) {
@@ -102,6 +126,98 @@ TEST_P(DirectIntoMaps, TwoFilesIntoEachOther) {
     settle();
 }
 
+// A commit that waits for a change under way, and with it all changes that come later.
+class HeldCommit {
+public:
+    explicit HeldCommit(Journal& journal)
+        : change_([this, &journal] {
+              const Result<Handle> handle = journal.start(1);
+              EXPECT_TRUE(handle);
+              std::unique_lock guard(lock_);
+              begun_ = true;
+              changed_.notify_all();
+              changed_.wait(guard, [this] { return let_go_; });
+          }) {
+        std::unique_lock guard(lock_);
+        changed_.wait(guard, [this] { return begun_; });
+        commit_ = std::thread([&journal] { EXPECT_TRUE(journal.commit_all()); });
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));  // most often it waits by then
+    }
+    ~HeldCommit() {
+        {
+            const std::lock_guard guard(lock_);
+            let_go_ = true;
+        }
+        changed_.notify_all();
+        change_.join();
+        commit_.join();
+    }
+
+private:
+    std::mutex lock_;
+    std::condition_variable changed_;
+    bool begun_ = false, let_go_ = false;
+    std::thread change_, commit_;
+};
+
+// Blocks whose data is on the device, and that nothing on disk names yet, or only as unwritten.
+class DirectWhileNamed : public DirectIntoMaps {
+protected:
+    // One direct request into, or from, a map of the same range that was never touched. False where the writeback was
+    // through before the commit kept it from naming anything.
+    bool meet(const std::string& path, bool unwritten, bool reading) {
+        const std::string bytes = pattern(size, 7);
+        auto file = open(path), synced = open(path), direct = open(path, O_RDWR | O_DIRECT);
+        if (unwritten) {
+            ok(file->fallocate(0, 0, size));
+            ok(file->sync(false));
+        }
+        // Before there is something to write: a file's first map writes it.
+        char* memory = map(*direct, size);
+        if (!memory) return true;
+        write(*file, bytes);
+        open(path + "-changed").reset();
+        std::thread writeback, request;
+        bool met = false;
+        {
+            const HeldCommit held(fs->volume().fs().journal);
+            writeback = std::thread([&] { ok(synced->sync(false)); });
+            while (!met && !lives_in(*file, Place::mapped))
+                met = lives_in(*file, unwritten ? Place::written : Place::granted);
+            request = std::thread([&] {
+                auto* raw = reinterpret_cast<std::byte*>(memory);
+                auto done = reading ? direct->read(0, Bytes(raw, size)) : direct->write(0, ConstBytes(raw, size));
+                EXPECT_TRUE(done) << done.error().what;
+                EXPECT_EQ(done.value_or(0), size);
+            });
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        }
+        writeback.join();
+        request.join();
+        EXPECT_EQ(std::string(memory, size), bytes);
+        unmap(memory, size);
+        EXPECT_EQ(read(*file, size), bytes);
+        return met;
+    }
+};
+
+TEST_P(DirectWhileNamed, OverBlocksThatWaitForTheirNames) {
+    for (const bool unwritten : {false, true})
+        for (const bool reading : {true, false}) {
+            SCOPED_TRACE(fmt::format("{} {}", unwritten ? "written" : "granted", reading ? "read" : "written"));
+            bool met = false;
+            for (int attempt = 0; !met && attempt < 50; ++attempt) {
+                met = meet(fmt::format("/{}{}{}", unwritten, reading, attempt), unwritten, reading);
+                if (!reason_.empty()) GTEST_SKIP() << reason_;
+            }
+            EXPECT_TRUE(met);
+        }
+    settle();
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, DirectWhileNamed,
+                         testing::Combine(testing::Values("-b 4096", "-b 1024", "-b 4096 -I 256 -O inline_data"),
+                                          testing::Values("data=ordered")));
 INSTANTIATE_TEST_SUITE_P(Formats, DirectIntoMaps,
                          testing::Combine(testing::Values("-b 4096", "-b 1024", "-b 4096 -I 256 -O inline_data"),
                                           testing::Values("data=ordered", "data=journal")));
