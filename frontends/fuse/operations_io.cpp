@@ -4,7 +4,7 @@
 // reads come through handles opened for writing only (to fill a page), offsets of appends are already settled, and
 // writes come from the kernel itself, long after the call, through any writable handle of the file. So an open file
 // here acts for whoever opened it, and O_DIRECT, O_SYNC and O_APPEND are the kernel's to honour: it passes on direct
-// requests at once and follows a synchronous write with an FSYNC.
+// requests at once (whether they are in sectors is asked here) and follows a synchronous write with an FSYNC.
 #include "fuse/operations.h"
 #include "fuse/space.h"
 
@@ -109,18 +109,29 @@ void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
     else job();
 }
 
-void reply_read(fuse_req_t request, OpenFile& file, std::size_t size, off_t offset) {
-    thread_local std::vector<std::byte> buffer;  // grows to the largest request
-    if (buffer.size() < size) buffer.resize(size);
-    const Bytes out = Bytes(buffer).first(size);
-    const std::size_t count = UEXT4_FUSE_TRY(request, file.read(static_cast<std::uint64_t>(offset), out));
-    fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
-}
-
 // Into a program's memory, whose answer the kernel may hold up (deputy.h); for those alone it names an owner. O_DIRECT
 // says nothing: the kernel fills pages by such a descriptor as well. They are locked until the answer comes, so nobody
 // may be waited for who may wait for them: these are answered where they are read.
 bool is_direct(const fuse_file_info& info) { return info.lock_owner != 0; }
+
+// By a descriptor with O_DIRECT, as it is now. Where the program's memory lies the kernel tells nobody.
+bool is_to_be_in_sectors(const fuse_file_info& info) { return is_direct(info) && (info.flags & O_DIRECT) != 0; }
+
+struct ReadRequest {
+    std::size_t size;
+    off_t offset;
+    bool in_sectors;  // or it is refused
+};
+
+void reply_read(fuse_req_t request, OpenFile& file, ReadRequest asked) {
+    thread_local std::vector<std::byte> buffer;  // grows to the largest request
+    if (buffer.size() < asked.size) buffer.resize(asked.size);
+    const Bytes out = Bytes(buffer).first(asked.size);
+    const auto offset = static_cast<std::uint64_t>(asked.offset);
+    if (asked.in_sectors) UEXT4_FUSE_TRY(request, file.check_direct_read(offset, out));
+    const std::size_t count = UEXT4_FUSE_TRY(request, file.read(offset, out));
+    fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), count);
+}
 
 // The kernel takes what is short of an asynchronous one for the end of the file, which may lie further on in its cache.
 bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
@@ -130,13 +141,12 @@ bool goes_on_in_the_cache(Server& server, OpenFile& file, std::uint64_t end) {
 // It writes what lies behind the end that is known here, as it is told to forget it. That is answered by the reading
 // thread, and waits for a thaw. (Of the request's own pages it has sent everything before it asked. They are left to
 // it: among them may be the memory that is read into, a map of the file's last page.)
-void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, std::size_t size, off_t offset,
-                         Server::Held held) {
-    server.change([&server, request, &file, size, offset, held = std::move(held)] {
-        server.hand_on([&server, request, &file, size, offset, held] {
+void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, ReadRequest asked, Server::Held held) {
+    server.change([&server, request, &file, asked, held = std::move(held)] {
+        server.hand_on([&server, request, &file, asked, held] {
             static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-            const std::uint64_t end = static_cast<std::uint64_t>(offset) + size;
-            if (call_in(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, size, offset);
+            const std::uint64_t end = static_cast<std::uint64_t>(asked.offset) + asked.size;
+            if (call_in(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, asked);
             fuse_reply_err(request, ENOSPC);
         });
     });
@@ -145,17 +155,17 @@ void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, std
 void read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info* info) {
     Server& server = server_of(request);
     OpenFile& file = Server::file(*info);
+    const ReadRequest asked{.size = size, .offset = offset, .in_sectors = is_to_be_in_sectors(*info)};
     if (!is_direct(*info)) {
         server.inodes().note_cached_read(node, static_cast<std::uint64_t>(offset), size);
-        return reply_read(request, file, size, offset);
+        return reply_read(request, file, asked);
     }
     // Of one that comes in many pieces the first wait, and the others end it there: it is short, as a read may be.
     if (goes_on_in_the_cache(server, file, static_cast<std::uint64_t>(offset) + size))
         if (Server::Held held = server.hold_direct())
-            return read_behind_the_end(server, request, file, size, offset, std::move(held));
-    if (server.is_stood_in_for())
-        server.hand_on([request, &file, size, offset] { reply_read(request, file, size, offset); });
-    else reply_read(request, file, size, offset);
+            return read_behind_the_end(server, request, file, asked, std::move(held));
+    if (server.is_stood_in_for()) server.hand_on([request, &file, asked] { reply_read(request, file, asked); });
+    else reply_read(request, file, asked);
 }
 
 // A write of the kernel's cache that failed is told to nobody but an fsync or close to come: the calls that made it
@@ -209,11 +219,12 @@ Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bo
 // holds of the file is right then: nobody may be waited for who may wait for those, least of all the kernel to forget
 // them.
 struct Origin {
-    bool from_cache, direct, takes_set_ids;
+    bool from_cache, direct, in_sectors, takes_set_ids;  // in_sectors: or it is refused
 };
 
 void reply_written(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file, ConstBytes bytes, off_t offset,
                    Origin origin) {
+    if (origin.in_sectors) UEXT4_FUSE_TRY(request, file.check_direct_write(static_cast<std::uint64_t>(offset), bytes));
     if (origin.takes_set_ids) UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, true));
     Result<std::size_t> count = file.write(static_cast<std::uint64_t>(offset), bytes);
     // The kernel would call a short one EIO: what is wrong with the rest is what it is told. But of a direct one to a
@@ -264,8 +275,11 @@ void write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t si
     // waits for nobody: there are only attributes to drop.)
     if (server.inodes().note_write(node)) fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
     const bool from_cache = info->writepage != 0;
-    const Origin origin = {
-        .from_cache = from_cache, .direct = !from_cache && is_direct(*info), .takes_set_ids = server.takes_set_ids()};
+    // The end that an append goes to may be anywhere.
+    const Origin origin = {.from_cache = from_cache,
+                           .direct = !from_cache && is_direct(*info),
+                           .in_sectors = !from_cache && is_to_be_in_sectors(*info) && !(info->flags & O_APPEND),
+                           .takes_set_ids = server.takes_set_ids()};
     const bool stood_in_for = origin.direct && server.is_stood_in_for();
     if (!server.parks() && !stood_in_for) return reply_written(request, server, node, file, bytes, offset, origin);
     auto job = [request, &server, node, &file, offset, origin,

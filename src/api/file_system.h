@@ -55,6 +55,9 @@ public:
     int flags() const { return flags_; }
     // A mount with the kernel's writeback cache: sizes and times are the kernel's, reads come through any descriptor.
     void set_kernel_cached(bool on) { kernel_cached_ = on; }
+    // There, of a direct request: EINVAL where a descriptor with O_DIRECT would be told that it is not in sectors.
+    Result<void> check_direct_read(std::uint64_t offset, Bytes out);
+    Result<void> check_direct_write(std::uint64_t offset, ConstBytes in) const;
     // For a cache above that takes writes before they are made: EROFS, or ENOSPC when fewer blocks are left to whoever
     // opened the file than it takes to go on.
     Result<void> may_go_on_writing() const;

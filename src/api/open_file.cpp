@@ -72,7 +72,7 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
     UniqueReadLock call;
     if ((flags_ & O_DIRECT) && !kernel_cached_) {
         call = UniqueReadLock(inode_->call);
-        TRY(check_direct_read(*inode_, offset, parts));
+        TRY(uext4::check_direct_read(*inode_, offset, parts));
     }
     std::size_t done = 0;
     for (const Bytes& part : parts) {
@@ -86,6 +86,14 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
     if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
     fs_.volume().thin_out_inodes();
     return done;
+}
+
+Result<void> OpenFile::check_direct_read(std::uint64_t offset, Bytes out) {
+    return uext4::check_direct_read(*inode_, offset, {&out, 1});
+}
+
+Result<void> OpenFile::check_direct_write(std::uint64_t offset, ConstBytes in) const {
+    return uext4::check_direct_write(*inode_, offset, {&in, 1});
 }
 
 bool OpenFile::read_moves_atime() const {
@@ -146,7 +154,7 @@ Result<std::size_t> OpenFile::write(std::uint64_t offset, std::span<const ConstB
     const Credentials& who = by ? *by : who_;
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
     TRY(fs_.writable());
-    if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND)) TRY(check_direct_write(*inode_, offset, parts));
+    if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND)) TRY(uext4::check_direct_write(*inode_, offset, parts));
     const std::size_t done = TRY(write_parts(offset, parts, who));
     TRY(settle());
     return done;

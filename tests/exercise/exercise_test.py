@@ -47,8 +47,8 @@ class Cell:
         command = [sys.argv[2], "--state", self.state, *where, "--operations", str(self.operations), "--seed", str(self.seed)]
         if "^extents" in self.name:
             command.append("--no-ranges")
-        if "inline" in self.name:
-            command.append("--inline")
+        unaligned = "taken" if self.mode == "journal" else "either" if "inline" in self.name else "refused"
+        command += ["--unaligned", unaligned]
         done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               errors="replace", check=False)
         if os.environ.get("UEXT4_TRACE") == "1":

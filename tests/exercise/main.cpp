@@ -21,21 +21,30 @@ struct Arguments {
     std::string state, image, directory, options;
     std::uint64_t operations = 1000, seed = 1, segment = 400;
     Rules rules;
-    bool has_inline = false;
 };
 
 const char* usage =
     "uext4-exercise --state FILE (--image IMAGE [--options OPTIONS] | --directory DIR)\n"
-    "  [--operations N] [--seed S] [--segment OPERATIONS] [--no-ranges] [--no-maps] [--inline]\n";
+    "  [--operations N] [--seed S] [--segment OPERATIONS] [--no-ranges] [--no-maps] [--unaligned "
+    "refused|taken|either]\n";
+
+bool parse_unaligned(const std::string& word, Rules& rules) {
+    if (word == "refused") rules.unaligned = Rules::Unaligned::refused;
+    else if (word == "taken") rules.unaligned = Rules::Unaligned::taken;
+    else if (word == "either") rules.unaligned = Rules::Unaligned::either;
+    else return false;
+    return true;
+}
 
 bool parse(int argc, char** argv, Arguments& a) {
     for (int i = 1; i < argc; ++i) {
         const std::string name = argv[i];
         if (name == "--no-ranges") a.rules.no_ranges = true;
         else if (name == "--no-maps") a.rules.maps = false;
-        else if (name == "--inline") a.has_inline = true;
         else if (i + 1 == argc) return false;
-        else if (name == "--state") a.state = argv[++i];
+        else if (name == "--unaligned") {
+            if (!parse_unaligned(argv[++i], a.rules)) return false;
+        } else if (name == "--state") a.state = argv[++i];
         else if (name == "--image") a.image = argv[++i];
         else if (name == "--directory") a.directory = argv[++i];
         else if (name == "--options") a.options = argv[++i];
@@ -44,9 +53,6 @@ bool parse(int argc, char** argv, Arguments& a) {
         else if (name == "--segment") a.segment = std::strtoull(argv[++i], nullptr, 10);
         else return false;
     }
-    // On a mount, and where the data is in the journal, a direct request may have any length.
-    if (!a.image.empty() && a.options.find("data=journal") == std::string::npos)
-        a.rules.unaligned = a.has_inline ? Rules::Unaligned::either : Rules::Unaligned::refused;
     return !a.state.empty() && a.image.empty() != a.directory.empty();
 }
 

@@ -212,7 +212,7 @@ bool Steps::range(unsigned file) {
     const int done = side_.fallocate(file, mode, static_cast<off_t>(at), static_cast<off_t>(n));
     if (!expect("fallocate", done, possible ? 0 : -EOPNOTSUPP)) return false;
     if (!possible) return true;
-    if (mode == FALLOC_FL_COLLAPSE_RANGE) model.collapse(at, n);
+    if (mode == FALLOC_FL_COLLAPSE_RANGE) model.collapse(at, n), cut_maps(file, model.size());
     else if (mode == FALLOC_FL_INSERT_RANGE) model.insert(at, n);
     else if (!(mode & FALLOC_FL_KEEP_SIZE) && model.size() < at + n) model.resize(at + n);
     if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) model.zero(at, at + n);

@@ -14,7 +14,8 @@ namespace uext4::exercise {
 struct Rules {
     bool no_ranges = false;  // indirect blocks: fallocate only punches
     bool maps = true;
-    // What becomes of direct requests that are not in sectors; with inline data it depends on the file.
+    // What becomes of direct requests that are not in sectors: with inline data it depends on the file, and what has
+    // its contents in the journal takes them.
     enum class Unaligned { refused, taken, either } unaligned = Unaligned::taken;
 };
 

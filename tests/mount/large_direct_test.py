@@ -30,7 +30,8 @@ def write_that_takes_the_half(top):
     check(os.pwrite(direct, buffer(length, b"d"), 0) == length, "a short write")
     os.fsync(cached)
     check(os.pread(cached, MiB, 0) == b"c" * MiB, "what was in the cache")
-    check(os.pread(direct, MiB, length - MiB) == b"d" * MiB, "what was written")
+    memory = buffer(MiB, b"?")
+    check(os.preadv(direct, [memory], length - MiB) == MiB and memory[:] == b"d" * MiB, "what was written")
 
 
 def read_behind_the_end(top):

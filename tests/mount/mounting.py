@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 IOC_SERVER = 0x80045542  # UEXT4_IOC_SERVER: _IOR('U', 0x42, int)
 IOC_SHUTDOWN = 0x8004587D  # the kernel's ext4: _IOR('X', 125, u32)
@@ -236,6 +237,8 @@ class Scratch:
             try:
                 act()
                 status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(status)
         limit = time.monotonic() + seconds
