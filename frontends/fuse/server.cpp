@@ -384,12 +384,11 @@ void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
 
 void Server::space_taken(fuse_ino_t by) {
     if (is_space_spoken_for() || is_frozen() || !space_level_.fell(bytes_left(*this))) return;
-    claims_.make();
     later(
-        [this, by] {
+        [this, by, claim = claims_.make()] {
             fuse_lowlevel_notify_inval_inode(session_, by, -1, 0);  // who writes to it asks
             call_in_what_needs_space(by);
-            claims_.drop();
+            claims_.drop(claim);
         },
         false);
 }
@@ -397,14 +396,13 @@ void Server::space_taken(fuse_ino_t by) {
 Server::LargeTake::LargeTake(Server& server, std::uint64_t bytes) : server_(server) {
     constexpr std::uint64_t large = std::uint64_t{1} << 20;  // what is less, space_taken() sees
     const std::uint64_t left = bytes_left(server);
-    counts_ = bytes >= large && (left < bytes || is_little(left - bytes));
-    if (!counts_) return;
-    server.claims_.make();
+    if (bytes < large || (left >= bytes && !is_little(left - bytes))) return;
+    claim_ = server.claims_.make();
     if (!server.is_frozen()) server.call_in_what_needs_space({});
 }
 
 Server::LargeTake::~LargeTake() {
-    if (counts_) server_.claims_.drop();
+    if (claim_) server_.claims_.drop(*claim_);
 }
 
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {

@@ -135,14 +135,14 @@ public:
 
     private:
         Server& server_;
-        bool counts_;
+        std::optional<std::uint64_t> claim_;
     };
     // Then nobody is told that there is space; and who asks whether he may write, or has written past the kernel's
     // cache, is answered behind it: he is faster than what is called in page by page.
     bool is_space_spoken_for() const { return claims_.any(); }
     void answer_when_free(std::function<void()> job) {
         waiting_.add([this, job = std::move(job)] {
-            claims_.wait_for_none();
+            claims_.wait_for_those_made();
             job();
         });
     }
