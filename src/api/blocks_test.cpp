@@ -41,6 +41,33 @@ TEST_P(Blocks, ArePromisedAsTheyWillBe) {
     EXPECT_TRUE((*fs)->unmount());
 }
 
+// What shares a cluster with something else is counted once. The number is the kernel's, which goes by the superblock.
+TEST(Clusters, ThatNoFileCanHaveAreCountedAsTheSuperblockDoes) {
+    for (const auto& [mke2fs, size] :
+         {std::pair("-C 65536", "300M"), {"-b 1024 -C 8192", "300M"}, {"-C 65536", "256M"}}) {
+        SCOPED_TRACE(fmt::format("{} {}", mke2fs, size));
+        const std::string path = fmt::format("/dev/shm/uext4-blocks-{}", ::getpid());
+        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -O bigalloc {} {} {}", mke2fs, path, size).c_str()), 0);
+        const auto told = [&](const char* what) {
+            const std::string command = fmt::format("dumpe2fs -h {} 2>/dev/null | sed -n 's/^{}: *//p'", path, what);
+            std::FILE* pipe = ::popen(command.c_str(), "r");
+            char line[64] = "";
+            EXPECT_NE(std::fgets(line, sizeof line, pipe), nullptr) << what;
+            ::pclose(pipe);
+            return std::strtoull(line, nullptr, 10);
+        };
+        const std::uint64_t ratio = told("Cluster size") / told("Block size");
+        const std::uint64_t wanted = told("Block count") - told("Overhead clusters") * ratio;
+        auto memory = MemoryDevice::load(path);
+        ::unlink(path.c_str());
+        ASSERT_TRUE(memory);
+        auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(std::move(*memory)), {});
+        ASSERT_TRUE(fs) << fs.error().what;
+        EXPECT_EQ((*fs)->statistics()->f_blocks, wanted);
+        EXPECT_TRUE((*fs)->unmount());
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Blocks,
                          testing::Values("", "-b 1024", "-O bigalloc -C 65536", "-b 1024 -O bigalloc -C 16384"));
 

@@ -108,6 +108,7 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
         if (!g.has_incompat(incompat::extents)) return fail(EUCLEAN, "superblock: feature bigalloc without extent");
         g.cluster_bits = s.log_cluster_size - s.log_block_size;
         g.cluster_ratio = 1u << g.cluster_bits;
+        g.overhead_clusters = s.overhead_clusters;
     } else if (s.log_cluster_size != s.log_block_size) {
         return absurd("s_log_cluster_size", s.log_cluster_size);
     }

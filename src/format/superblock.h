@@ -118,6 +118,7 @@ struct Geometry {
     std::uint64_t inodes_count = 0;
     std::uint32_t inodes_per_group = 0, blocks_per_group = 0, clusters_per_group = 0;
     std::uint32_t cluster_ratio = 1, cluster_bits = 0;  // blocks a cluster
+    std::uint64_t overhead_clusters = 0;                // that no file can have, as the superblock says; 0: not told
     std::uint32_t inode_size = 0, desc_size = 32, group_count = 0, descs_per_block = 0, inode_table_blocks = 0;
     std::uint32_t first_inode = 11, want_extra_isize = 0;
     std::uint32_t compat = 0, incompat = 0, ro_compat = 0;

@@ -139,6 +139,9 @@ std::uint64_t Volume::overhead_blocks() {
     State& s = *state_;
     if (s.overhead == 0) {
         const format::Geometry& g = geometry();
+        // What shares a cluster is counted once, so where there are clusters the superblock's count is taken.
+        const std::uint64_t told = g.overhead_clusters * g.cluster_ratio;
+        if (told != 0 && told <= g.blocks_count) return s.overhead = told;
         std::uint64_t n = g.first_data_block;
         // Groups repeat a pattern; for very large file systems a sum over all of them is still one pass over numbers.
         for (std::uint32_t group = 0; group < g.group_count; ++group) n += g.base_meta_blocks(GroupNr(group));

@@ -63,6 +63,7 @@ TEST_F(Answers, ATruncateThatFailsLeavesTheContents) {
             auto file = m->open("/f");
             ASSERT_TRUE(file->write(8192, filled(8192, 'b')));  // not synced
             const std::string whole = std::string(8192, 'a') + std::string(8192, 'b');
+            unsigned refused = 0;
             for (const std::uint64_t size : {8192u + 2500u, 4096u + 700u, 1u}) {
                 const auto fault = m->faulty->add(data_fault(DeviceFault::for_good));
                 const bool done = file->truncate(size).has_value();
@@ -70,8 +71,11 @@ TEST_F(Answers, ATruncateThatFailsLeavesTheContents) {
                 m->faulty->clear();
                 EXPECT_EQ(done, !hit);
                 if (done) break;  // nothing was to be written
+                ++refused;
                 EXPECT_EQ(read_all(*m->fs, "/f"), whole) << size;
             }
+            EXPECT_EQ(refused > 0,
+                      std::string_view(options) == "data=ordered");  // journaled data is written to the log
             const std::string seen = read_all(*m->fs, "/f");
             EXPECT_TRUE(file->sync(false));
             EXPECT_EQ(read_all(*m->fs, "/f"), seen);

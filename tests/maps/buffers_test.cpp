@@ -13,69 +13,100 @@ namespace {
 
 constexpr std::size_t page = 4096;
 
-class Buffers : public MappedImage, public testing::WithParamInterface<const char*> {};
+// A file with every kind of place, four pages of each, and a map of it that was never touched.
+struct Laid {
+    uext4_file* file;
+    char* memory;
+    std::string model;
+};
+constexpr std::size_t hole_at = 4 * page, unwritten_at = 8 * page, delayed_at = 12 * page, laid = 16 * page;
 
-// One file with every kind of place: mapped, hole, unwritten, delayed.
-std::string layout(uext4_file* file) {
-    std::string model = pattern(4 * page, 1) + std::string(12 * page, 0);
-    EXPECT_EQ(uext4_pwrite(file, model.data(), 4 * page, 0), static_cast<ssize_t>(4 * page));
-    EXPECT_EQ(uext4_ftruncate(file, 16 * page), 0);
-    EXPECT_EQ(uext4_fallocate(file, 0, 8 * page, 4 * page), 0);
+// The first extent that a page has: its flags, or -1 where there is none.
+int extent_flags(uext4_file* file, std::size_t at) {
+    int flags = -1;
+    EXPECT_GE(uext4_extents(
+                  file, static_cast<off_t>(at), page,
+                  [](void* into, const uext4_extent* extent) {
+                      *static_cast<int*>(into) = static_cast<int>(extent->flags);
+                      return 1;
+                  },
+                  &flags),
+              0)
+        << uext4_strerror();
+    return flags;
+}
+
+class Buffers : public MappedImage, public testing::WithParamInterface<const char*> {
+protected:
+    Laid lay(uext4_file* file, std::size_t reach);
+};
+
+// `reach` bytes are mapped. Journaled contents have their blocks at once, and are not delayed.
+Laid Buffers::lay(uext4_file* file, std::size_t reach) {
+    Laid out{file, nullptr, pattern(4 * page, 1) + std::string(12 * page, 0)};
+    write(file, out.model.substr(0, 4 * page));
+    EXPECT_EQ(uext4_ftruncate(file, laid), 0);
+    EXPECT_EQ(uext4_fallocate(file, 0, unwritten_at, 4 * page), 0);
     EXPECT_EQ(uext4_fsync(file), 0);
+    out.memory = map(file, reach);
+    // Behind the map: a file's first map writes what there is to be written.
     const std::string delayed = pattern(4 * page, 2);
-    EXPECT_EQ(uext4_pwrite(file, delayed.data(), delayed.size(), 12 * page), static_cast<ssize_t>(delayed.size()));
-    model.replace(12 * page, delayed.size(), delayed);
-    return model;
+    write(file, delayed, delayed_at);
+    out.model.replace(delayed_at, delayed.size(), delayed);
+    EXPECT_EQ(extent_flags(file, hole_at), -1);
+    EXPECT_TRUE(extent_flags(file, unwritten_at) & UEXT4_EXTENT_UNWRITTEN);
+    if (*GetParam() == '\0') {
+        EXPECT_TRUE(extent_flags(file, delayed_at) & UEXT4_EXTENT_UNPLACED);
+    }
+    return out;
 }
 
 TEST_P(Buffers, AFileIsReadIntoItsOwnMap) {
-    for (const int direct : {0, O_DIRECT}) {
-        make("-t ext4 -b 4096", GetParam());
-        NEED_MAPS();
-        uext4_file* cached = open("/f");
-        std::string model = layout(cached);
-        uext4_file* file = open("/f", O_RDWR | direct);
-        for (std::size_t from = 0; from < 16; from += 4) {
-            for (std::size_t to = 0; to < 16; to += 4) {
-                char* memory = map(file, 16 * page);
-                ASSERT_EQ(uext4_pread(file, memory + to * page, 4 * page, static_cast<off_t>(from * page)),
+    make("-t ext4 -b 4096", GetParam());
+    NEED_MAPS();
+    for (const int direct : {0, O_DIRECT})
+        for (std::size_t from = 0; from < laid; from += 4 * page)
+            for (std::size_t to = 0; to < laid; to += 4 * page) {
+                SCOPED_TRACE(fmt::format("{} {} {}", direct, from, to));
+                const std::string name = fmt::format("/{}-{}-{}", direct, from, to);
+                Laid in = lay(open(name.c_str()), laid);
+                uext4_file* file = open(name.c_str(), O_RDWR | direct);
+                ASSERT_EQ(uext4_pread(file, in.memory + to, 4 * page, static_cast<off_t>(from)),
                           static_cast<ssize_t>(4 * page))
-                    << from << " " << to << ": " << uext4_strerror();
-                model.replace(to * page, 4 * page, model.substr(from * page, 4 * page));
-                EXPECT_EQ(std::string(memory, model.size()), model) << from << " " << to;
-                EXPECT_EQ(read(cached, model.size()), model);
-                EXPECT_EQ(uext4_unmap(memory, 16 * page), 0);
+                    << uext4_strerror();
+                in.model.replace(to, 4 * page, in.model.substr(from, 4 * page));
+                EXPECT_EQ(std::string(in.memory, laid), in.model);
+                EXPECT_EQ(read(in.file, laid), in.model);
+                EXPECT_EQ(uext4_unmap(in.memory, laid), 0);
+                uext4_close(file);
+                uext4_close(in.file);
             }
-        }
-        uext4_close(file);
-        uext4_close(cached);
-        unmount();
-    }
+    unmount();
 }
 
 TEST_P(Buffers, AFileIsWrittenFromItsOwnMap) {
-    for (const int direct : {0, O_DIRECT}) {
-        make("-t ext4 -b 4096", GetParam());
-        NEED_MAPS();
-        uext4_file* cached = open("/f");
-        std::string model = layout(cached);
-        uext4_file* file = open("/f", O_RDWR | direct);
-        for (std::size_t from = 0; from < 16; from += 4) {
-            for (std::size_t to = 0; to <= 16; to += 4) {
-                char* memory = map(file, 24 * page);
-                ASSERT_EQ(uext4_pwrite(file, memory + from * page, 4 * page, static_cast<off_t>(to * page)),
+    make("-t ext4 -b 4096", GetParam());
+    NEED_MAPS();
+    for (const int direct : {0, O_DIRECT})
+        for (std::size_t from = 0; from < laid; from += 4 * page)
+            for (std::size_t to = 0; to <= laid; to += 4 * page) {
+                SCOPED_TRACE(fmt::format("{} {} {}", direct, from, to));
+                const std::string name = fmt::format("/{}-{}-{}", direct, from, to);
+                Laid in = lay(open(name.c_str()), laid + 8 * page);
+                uext4_file* file = open(name.c_str(), O_RDWR | direct);
+                ASSERT_EQ(uext4_pwrite(file, in.memory + from, 4 * page, static_cast<off_t>(to)),
                           static_cast<ssize_t>(4 * page))
                     << uext4_strerror();
-                if (model.size() < (to + 4) * page) model.resize((to + 4) * page);
-                model.replace(to * page, 4 * page, model.substr(from * page, 4 * page));
-                EXPECT_EQ(read(cached, model.size()), model) << from << " " << to;
-                EXPECT_EQ(uext4_unmap(memory, 24 * page), 0);
+                const std::string moved = in.model.substr(from, 4 * page);
+                if (in.model.size() < to + 4 * page) in.model.resize(to + 4 * page);
+                in.model.replace(to, 4 * page, moved);
+                EXPECT_EQ(read(in.file, in.model.size()), in.model);
+                EXPECT_EQ(std::string(in.memory, in.model.size()), in.model);
+                EXPECT_EQ(uext4_unmap(in.memory, laid + 8 * page), 0);
+                uext4_close(file);
+                uext4_close(in.file);
             }
-        }
-        uext4_close(file);
-        uext4_close(cached);
-        unmount();
-    }
+    unmount();
 }
 
 TEST_P(Buffers, TwoFilesCrosswise) {

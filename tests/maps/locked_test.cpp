@@ -40,6 +40,11 @@ TEST_F(LockedMaps, AreNotFilledPastTheCache) {
                 mount(options);
                 file = open("/f", O_RDWR);
             }
+            // A file's first map gives up what is cached of it.
+            char* first = map(file, page);
+            if (cached) {
+                EXPECT_EQ(read(file, 64 * page), std::string(64 * page, 'a'));
+            }
             if (!lock_what_comes()) GTEST_SKIP() << "memory cannot be locked";
             char* memory = map(file, 64 * page);
             char* own = map(file, 64 * page, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
@@ -58,6 +63,7 @@ TEST_F(LockedMaps, AreNotFilledPastTheCache) {
             EXPECT_TRUE(refused([&] { memory[30 * page] = 'z'; }));
             EXPECT_EQ(uext4_unmap(memory, 64 * page), 0);
             EXPECT_EQ(uext4_unmap(own, 64 * page), 0);
+            EXPECT_EQ(uext4_unmap(first, page), 0);
             uext4_close(file);
             unmount();
             mount(options);

@@ -116,17 +116,20 @@ protected:
                                 [&]() -> Result<void> {
                                     const std::uint64_t before = inode.pages().cached_folios();
                                     inode.pages().cache().reclaim();
-                                    if (inode.pages().cached_folios() < before) ++reclaimed_inside_;
+                                    if (inode.is_inline() && inode.pages().cached_folios() < before)
+                                        ++reclaimed_inside_;
                                     return {};
                                 }),
              "reclaim with Inode held");
     }
     void step(std::mt19937& random);
+    void make_anew();
     void take_away(OpenFile& file, unsigned number, std::size_t at, std::size_t size, unsigned how);
 
     std::atomic<bool> failed_{false}, no_maps_{false};
     std::array<Marks, files> stored_{}, synced_{};
-    std::atomic<std::uint64_t> compared_{0}, reclaimed_inside_{0};
+    std::atomic<std::uint64_t> compared_{0}, reclaimed_inside_{0};  // inside: while the file was in its inode
+    std::atomic<std::uint64_t> steps_{0}, inline_steps_{0};
 };
 
 void InlineEdge::take_away(OpenFile& file, unsigned number, std::size_t at, std::size_t size, unsigned how) {
@@ -146,7 +149,9 @@ void InlineEdge::step(std::mt19937& random) {
     const std::size_t size = random() % (is_kept(number) ? reach_of(number) - at : 120) + 1;
     auto file = fs->open_path(path_of(number), O_RDWR, 0, root);
     if (!fine(file, "open")) return;
-    switch (random() % 15) {
+    ++steps_;
+    if ((*file)->inode().is_inline()) ++inline_steps_;
+    switch (random() % 17) {
         case 0:
         case 1:
             if (fine((*file)->write(at, bytes_of(bytes_at(number, at, size))), "write")) mark(number, at, size);
@@ -172,6 +177,7 @@ void InlineEdge::step(std::mt19937& random) {
         }
         case 12: {
             const unsigned other = random() % files;
+            if (is_kept(other) && other != files - 1) break;  // it would leave its inode, too
             auto to = fs->open_path(path_of(other), O_RDWR, 0, root);
             if (!fine(to, "open")) return;
             if (other != number) fine((*to)->fallocate(FALLOC_FL_KEEP_SIZE, at, size), "fallocate");
@@ -179,22 +185,41 @@ void InlineEdge::step(std::mt19937& random) {
             break;
         }
         case 13: reclaim_inside(**file); break;
+        case 14: {
+            const std::string bytes = bytes_at(number, at, size);
+            const ConstBytes all = bytes_of(bytes), parts[] = {all.first(size / 2), {}, all.subspan(size / 2)};
+            if (fine((*file)->write(at, parts), "writev")) mark(number, at, size);
+            break;
+        }
+        case 15:
+            // A kept one would leave its inode.
+            if (!is_kept(number)) fine((*file)->fallocate(0, at, size), "fallocate that grows");
+            else fine((*file)->seek(at, SEEK_HOLE), "seek", ENXIO);
+            break;
         default: look(*fs, number, "meanwhile");
     }
 }
 
-TEST_P(InlineEdge, EveryDoorAtOnce) {
+// Files in their inodes. What has left its inode does not come back.
+void InlineEdge::make_anew() {
     for (unsigned f = 0; f < files; ++f) {
+        if (fs->resolve(path_of(f), root)) ok(fs->unlink(**fs->root(), path_of(f).substr(1), root, false));
+        for (Marks* marks : {&stored_[f], &synced_[f]})
+            for (std::atomic<bool>& byte : *marks) byte = false;
         write(*open(path_of(f)), bytes_at(f, 0, 40 + f * 20));
         mark(f, 0, 40 + f * 20);
     }
+    ok(fs->sync());
+    for (unsigned f = 0; f < files; ++f)
+        for (const std::size_t at : marked(stored_[f])) synced_[f][at] = true;
+}
+
+TEST_P(InlineEdge, EveryDoorAtOnce) {
     const std::string quiet = pattern(60, 3);
     write(*open("/quiet"), quiet);
     // It takes the cache from everybody else.
     write(*open("/large"), pattern(4 << 20, 9));
-    ok(fs->sync());
-    for (unsigned f = 0; f < files; ++f)
-        for (const std::size_t at : marked(stored_[f])) synced_[f][at] = true;
+    make_anew();
     // The cache is full of what cannot go: every write and every fault reclaims what is clean, with the Inode held.
     PageCache& cache = fs->volume().fs().pages;
     auto ballast = std::make_unique<FileCache>(cache, ~std::uint64_t{0});
@@ -213,19 +238,23 @@ TEST_P(InlineEdge, EveryDoorAtOnce) {
             cache.reclaim();
         }
     });
-    const int steps = long_run() ? 6000 : 600;
+    constexpr int steps = 30;
     constexpr std::uint64_t least_reclaimed = 20;
-    std::vector<std::thread> crowd;
-    for (unsigned t = 0; t < threads; ++t)
-        crowd.emplace_back([&, t] {
-            std::mt19937 random(first_seed() * 1000 + t);
-            // On a busy machine the reader of the large file may have reclaimed before it each time.
-            const auto goes_on = [&](int i) {
-                return i < steps || (reclaimed_inside_ <= least_reclaimed && i < 10 * steps);
-            };
-            for (int i = 0; goes_on(i) && !failed_; ++i) step(random);
-        });
-    for (std::thread& thread : crowd) thread.join();
+    const unsigned rounds = long_run() ? 200 : 20;
+    // On a busy machine the reader of the large file may have reclaimed before it each time.
+    const auto goes_on = [&](unsigned round) {
+        return round < rounds || (reclaimed_inside_ <= least_reclaimed && round < 10 * rounds);
+    };
+    for (unsigned round = 0; goes_on(round) && !failed_; ++round) {
+        if (round != 0) make_anew();
+        std::vector<std::thread> crowd;
+        for (unsigned t = 0; t < threads; ++t)
+            crowd.emplace_back([&, t] {
+                std::mt19937 random(first_seed() * 100'000 + round * threads + t);
+                for (int i = 0; i < steps && !failed_; ++i) step(random);
+            });
+        for (std::thread& thread : crowd) thread.join();
+    }
     stop = true;
     churn.join();
     for (std::uint64_t i = 0; i < ballast_folios; ++i) {
@@ -237,6 +266,8 @@ TEST_P(InlineEdge, EveryDoorAtOnce) {
     EXPECT_FALSE(no_maps_) << "no stores through maps";
     EXPECT_GT(reclaimed_inside_, least_reclaimed);
     EXPECT_GT(compared_, 1000u);
+    EXPECT_GT(inline_steps_ * 10, steps_)
+        << "of " << steps_ << " steps " << inline_steps_ << " met a file in its inode";
     for (unsigned f = 0; f < files; ++f) look(*fs, f, "afterwards");
     EXPECT_EQ(read(*open("/quiet", O_RDONLY), 200), quiet);
     const std::shared_ptr<MemoryDevice> cut = durable();

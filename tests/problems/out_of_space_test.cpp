@@ -49,6 +49,7 @@ protected:
     void doors(std::mt19937_64& random);
     void store_everywhere();
     void names(int turn);
+    int taken_stores = 0, refused_stores = 0;
 };
 
 void Full::store_everywhere() {
@@ -58,6 +59,7 @@ void Full::store_everywhere() {
     std::vector<bool> stored(64);
     for (std::size_t p = 0; p < 64; p += 3) {
         stored[p] = !refused([&] { memory[p * page + 7] = static_cast<char>(p + 1); });
+        ++(stored[p] ? taken_stores : refused_stores);
         // A load is never refused.
         EXPECT_FALSE(refused([&] { (void)*static_cast<volatile char*>(memory + (p + 1) % 64 * page); }));
     }
@@ -96,9 +98,14 @@ void Full::doors(std::mt19937_64& random) {
     const std::string tried = wanted ? wanted : "0 1 2 3 4 5 6 7 8 9 10 11 12";
     std::vector<int> list;
     for (std::istringstream in(tried); !in.eof();) in >> list.emplace_back();
-    for (int turn = 0; turn < 40; ++turn) {
+    // Each of them, as often.
+    std::vector<int> order;
+    while (order.size() < 40) order.insert(order.end(), list.begin(), list.end());
+    std::ranges::shuffle(order, random);
+    int turn = 0;
+    for (const int door : order) {
+        ++turn;
         const std::uint64_t block = random() % 400;
-        const int door = list[random() % list.size()];
         SCOPED_TRACE(fmt::format("turn {}, door {}, block {}", turn, door, block));
         switch (door) {
             case 0: {
@@ -168,14 +175,19 @@ TEST_P(Full, ThroughEveryDoor) {
     const unsigned rounds = all ? 40 : 1;
     for (unsigned round = 0; round < rounds; ++round)
         for (const std::uint64_t free : {0, 1, 2, 3, 5, 8, 16, 33, 64}) {
-            if (!all && (free + first) % 3 != 0 && free != 0) continue;
+            // None, a few, and enough for some: one of each by turns.
+            if (!all && free != 0 &&
+                free != (free < 4    ? 1 + first % 3
+                         : free < 33 ? 5 + 3 * (first % 2)
+                                     : 33 + 31 * (first % 2)))
+                continue;
             SCOPED_TRACE(fmt::format("{} free blocks, UEXT4_SEED={}", free, first + round));
             files.clear();
             seed = 0;
             make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
             prepare();
             fill_until(free);
-            std::mt19937_64 random(first + round);
+            std::mt19937_64 random((first + round) * 100 + free);
             doors(random);
             // The power is cut: what was acknowledged is there.
             std::shared_ptr<MemoryDevice> cut = durable();
@@ -192,6 +204,8 @@ TEST_P(Full, ThroughEveryDoor) {
             settle();
             if (HasFailure()) return;
         }
+    EXPECT_GT(refused_stores, 0);
+    EXPECT_GT(taken_stores, 0);
 }
 
 // A direct write over blocks that there are and a hole for which there are none: a short count, and the same bytes in

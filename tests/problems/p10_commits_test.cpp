@@ -50,6 +50,14 @@ TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
         ok(file->sync(true));
     });
     EXPECT_EQ(overwrite.commits, journaled() ? 1u : 0u);
+    const Cost stored = of([&] {
+        char* memory = map(*file, page);
+        if (!memory) return;
+        memory[7] = 's';
+        ok(FileSystem::sync_maps(memory, page, true));
+        unmap(memory, page);
+    });
+    EXPECT_EQ(stored.commits, journaled() && reason_.empty() ? 1u : 0u);
     const Cost filled = of([&] {
         write(*prealloc, pattern(4096, 4), 4096);
         ok(prealloc->sync(true));
@@ -71,9 +79,10 @@ TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
         ok(open("/new")->sync(false));
     });
     EXPECT_LE(replaced.commits, 2u);
-    for (const auto& [name, cost] : {std::pair("append_4k_fsync", append), std::pair("short_append_fsync", shorter),
-                                     std::pair("overwrite_fdatasync", overwrite), std::pair("preallocated", filled),
-                                     std::pair("create_fsync", created), std::pair("replace", replaced)})
+    for (const auto& [name, cost] :
+         {std::pair("append_4k_fsync", append), std::pair("short_append_fsync", shorter),
+          std::pair("overwrite_fdatasync", overwrite), std::pair("store_msync", stored),
+          std::pair("preallocated", filled), std::pair("create_fsync", created), std::pair("replace", replaced)})
         fmt::print("{:24} {:2} commits {:3} blocks\n", name, cost.commits, cost.blocks);
     file.reset();
     prealloc.reset();
