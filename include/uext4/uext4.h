@@ -166,8 +166,8 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * past the end of the file, without space, or after the file became immutable or the file system read-only is SIGBUS
  * for that access. (Within some milliseconds after a system call was refused on the same page with EFAULT, a store
  * there that is refused as well can be SIGSEGV: a program that handles the one handles both.) uext4_msync with MS_SYNC
- * makes stores durable, as uext4_fdatasync does; -ENOMEM where parts of the range are no map, after the others were
- * synced.
+ * makes stores and their times durable, as uext4_fsync does; -ENOMEM where parts of the range are no map, after the
+ * others were synced.
  *
  * The program may divide, move, double, lengthen and leave its maps (mprotect, mremap, munmap). By what a map has
  * become longer the library finds in /proc/self/maps: without /proc a map keeps its length, and an access behind it is

@@ -82,8 +82,7 @@ Result<void> FileMaps::sync(Inode& inode) {
     // Aborted since then: what stores have left will not become durable.
     if (volume_.read_only()) return fail(EROFS, "the file system is read-only");
     const FreezeGate::SyncPass pass(volume_.gate());
-    // As msync(2): the times of what was overwritten are not waited for.
-    return pass ? sync_file(inode, true) : Result<void>();
+    return pass ? sync_file(inode, false) : Result<void>();
 }
 
 Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>& change) {
