@@ -1,12 +1,26 @@
 // What a collapse or an insertion moves keeps its bytes, wherever these are: in the cache, in the running transaction,
 // in the log and not at home. Whoever looks, at once or after a power cut, sees them in their old place or in the new.
 #include "settled_image.h"
-#include "tests/dropped_cache.h"
 
 #include <utility>
 
 namespace uext4::problems {
 namespace {
+
+// What is cached of a file goes, so that what follows reads the device: how many folios did. What is dirty, a
+// transaction's or in use stays.
+unsigned drop_clean(Inode& inode) {
+    FileCache& pages = inode.pages();
+    unsigned dropped = 0;
+    for (auto index = pages.next_cached(0); index; index = pages.next_cached(*index + 1)) {
+        auto folio = pages.lock_for_change(*index, false);
+        EXPECT_TRUE(folio);
+        if (!folio || !*folio || (*folio)->dirty || (*folio)->owner || (*folio)->pins) continue;
+        pages.drop(std::move(*folio));
+        ++dropped;
+    }
+    return dropped;
+}
 
 class MovedContents : public SettledImage,
                       public testing::WithParamInterface<std::tuple<const char*, const char*, int>> {
