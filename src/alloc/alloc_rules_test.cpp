@@ -161,7 +161,7 @@ TEST(AllocRules, ARefusedBlockIsHadAgain) {
         std::shared_ptr<const void> held;
         {
             Handle handle = space.start();
-            held = must(a.free_refused(handle, run.first));
+            held = must(a.free_after_use(handle, run.first, Allocator::AfterUse::avoided));
         }
         EXPECT_EQ(a.counts().free_blocks, free + 1) << "it counts as free";
         if (held_longer) space.commit();

@@ -113,9 +113,10 @@ public:
     // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free
     // already or are the file system's own metadata (EUCLEAN naming group and block).
     Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
-    // As free(), of a block that the device does not take and that somebody may be on his way to: it is had again, as
-    // one that is avoided, when the transaction is durable and nobody has the answer any more.
-    Result<std::shared_ptr<const void>> free_refused(Handle& handle, BlockNr block);
+    // As free(), of a block that somebody may be on his way to: it is had again when the transaction is durable and
+    // nobody has the answer any more, and where the device does not take it as one that is avoided.
+    enum class AfterUse { as_any, avoided };
+    Result<std::shared_ptr<const void>> free_after_use(Handle& handle, BlockNr block, AfterUse then);
     // For who replays what others allocated: the first free run of clusters within these blocks, which begin with one;
     // no grant when none is free.
     Result<Grant> grant_within(BlockNr first, std::uint64_t count);
@@ -124,6 +125,8 @@ public:
     Result<std::vector<BufferRef>> hold_for_free(InodeNr number);
     // EUCLEAN, EIO: what is free in a group of theirs is not known, and nothing can be freed there.
     Result<void> check_groups_of(BlockNr first, std::uint64_t count);
+    // The same of one block, and what else free() refuses it for.
+    Result<void> check_may_free(BlockNr block);
     static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;

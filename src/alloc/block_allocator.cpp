@@ -346,6 +346,20 @@ Result<void> Allocator::check_groups_of(BlockNr first, std::uint64_t count) {
     return {};
 }
 
+Result<void> Allocator::check_may_free(BlockNr block) {
+    State& s = *state_;
+    TRY(check_groups_of(block, 1));
+    const GroupNr number = s.group_of(block);
+    if (s.touches_system(number, block, 1) || s.log.touch(block.value, block.value + 1))
+        return fail(EUCLEAN, "group {}: block {} belongs to the file system", number, block);
+    Group& group = s.group(number);
+    MutexLock guard(group.lock);
+    TRY(s.load_blocks(number, group));
+    if (!group.blocks->test(s.cluster_index(block)))
+        return fail(EUCLEAN, "group {}: block bitmap: block {} is in use and was free", number, block);
+    return {};
+}
+
 // The bits and counts of the disk; what comes back in memory is the caller's.
 Result<void> Allocator::free_within_group(Handle& handle, BlockNr first, std::uint64_t count) {
     State& s = *state_;

@@ -26,7 +26,8 @@ std::size_t pieces_of(Inode& inode) {
     return pieces;
 }
 
-TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) {
+// Files that grow by turns, `step` bytes at a time, each of which is synced.
+void grow_by_turns(std::size_t step, std::uint64_t steps, std::size_t most_pieces) {
     const std::string path = fmt::format("/dev/shm/uext4-layout-{}", ::getpid());
     ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 128M >/dev/null", path).c_str()), 0);
     auto memory = MemoryDevice::load(path);
@@ -41,16 +42,26 @@ TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) {
             ASSERT_TRUE(file) << file.error().what;
             files.push_back(std::move(*file));
         }
-        const std::vector<std::byte> data(4096, std::byte{1});
-        for (std::uint64_t step = 0; step < 256; ++step) {
+        const std::vector<std::byte> data(step, std::byte{1});
+        for (std::uint64_t n = 0; n < steps; ++n) {
             for (auto& file : files) {
-                ASSERT_TRUE(file->write(step * data.size(), data));
+                ASSERT_TRUE(file->write(n * data.size(), data));
                 ASSERT_TRUE(file->sync(true));
             }
         }
-        for (auto& file : files) EXPECT_LE(pieces_of(file->inode()), 8u);
+        for (auto& file : files) EXPECT_LE(pieces_of(file->inode()), most_pieces);
     }
     EXPECT_TRUE((*fs)->unmount());
+}
+
+TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) { grow_by_turns(4096, 256, 8); }
+
+// The last block goes to another place each time, and behind the others when it is full.
+TEST(Layout, FilesThatEndWithinABlockStayWhole) {
+    for (const std::size_t step : {std::size_t{100}, std::size_t{1000}, std::size_t{4120}, std::size_t{10'000}}) {
+        SCOPED_TRACE(step);
+        grow_by_turns(step, 600, 10);
+    }
 }
 
 }  // namespace

@@ -56,6 +56,13 @@ bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     return first && *first * fs < end;
 }
 
+// After a cut the file may end within a block of these, which would show behind that end what it gets in its place:
+// writeback finds another. map_lock held.
+bool may_end_within(const Inode& inode, std::uint64_t offset, std::uint64_t end) {
+    const std::optional<std::uint64_t> after_cut = inode.end_after_cut(offset);
+    return UEXT4_SEAM(appends_move) && after_cut && *after_cut < end;
+}
+
 // Nobody shall go on reading what is cached of [offset, end), as the device has, or gets, something else. What is dirty
 // there stays: it is written in its time.
 Result<void> forget_clean(Inode& inode, std::uint64_t offset, std::uint64_t end) {
@@ -238,6 +245,16 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
                                  DirectProgress& progress) {
     if (offset > inode.size_hint()) TRY(clear_tail(inode));
     TRY(write_back(inode, offset, offset + in.size()));
+    bool ends_here = false;
+    {
+        const MutexLock map(inode.map_lock);
+        ends_here = may_end_within(inode, offset, offset + in.size());
+    }
+    if (ends_here) {
+        const std::size_t n = TRY(write_cached(inode, offset, in, request));
+        TRY(write_back(inode, offset, offset + n));
+        return n;
+    }
     TRY(commit_moves(inode));
     const Arrival ends(inode);
     Result<void> written;
@@ -335,6 +352,7 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
         MutexLock map(inode.map_lock);
         (void)TRY(range.look_held());
         if (range.run().place != Place::mapped || range.run_end() < end || end > inode.disk_size()) return false;
+        if (may_end_within(inode, offset, end)) return false;
         in_use = inode.places().use();
         overwrites = inode.places().overwrites();
     }

@@ -75,8 +75,9 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
 Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next = ~std::uint64_t{0},
                           bool beyond_space = false);
 // ---- tail.cpp
-// A crash between an append into the last block and its commit leaves the new bytes behind the old end, on the device.
-// Whoever makes the file grow without writing that block calls this first (Inode exclusive, no handle open).
+// An append into the last block in its place, and a crash before its commit, leave the new bytes behind the old end, on
+// the device: of the kernel's appends, and of ours where there was no other block (docs/adr/0010). Whoever makes the file
+// grow without writing that block calls this first (Inode exclusive, no handle open).
 Result<void> clear_tail(Inode& inode);
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size);  // in the folio of the file's last byte
 // Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive). The

@@ -1,6 +1,7 @@
 #include "base/page.h"
 #include "base/seam.h"
 #include "file/file_io.h"
+#include "file/tail_swap.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "inode/xattr.h"
@@ -19,15 +20,8 @@ unsigned cut_credits(Inode& inode) {
 }
 
 // The last block of the shorter file, with zeros behind its new end. A block named on disk is not changed in place: the
-// zero-tailed copy goes to a granted block, which `swap` puts into the file in the handle that sets the size. So
-// neither the old tail nor zeros in synced bytes can be seen after a crash.
-struct TailSwap {
-    LogicalBlock at;
-    Grant grant;
-    Claim tree;                   // for the extent that the swap splits
-    std::vector<BufferRef> held;  // what the swap reads
-};
-
+// zero-tailed copy goes to another one, which is swapped in. So neither the old tail nor zeros in synced bytes can be
+// seen after a crash.
 struct Tail {
     LockedFolio folio;  // held until the size is set: what fails before that leaves its bytes as they are
     std::optional<TailSwap> swap;
@@ -46,34 +40,17 @@ void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
     pages.clear_dirty(folio, gone);
 }
 
-// What a swap of the two reads. map_lock is not held.
-Result<std::vector<BufferRef>> hold_for_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr fresh) {
-    TRY(inode.fs().allocator.check_groups_of(old, 1));
-    std::vector<BufferRef> held;
-    for (const BlockNr block : {old, fresh})
-        for (BufferRef& buffer : TRY(inode.fs().allocator.hold_for_free(block, 1))) held.push_back(std::move(buffer));
-    MutexLock guard(inode.map_lock);
-    for (BufferRef& buffer : TRY(inode.map().hold_for_replace(at))) held.push_back(std::move(buffer));
-    return held;
-}
-
 // The block's zero-tailed copy goes to a block of its own, to a second one where the first cannot be written. Nothing
-// where there is none, or where what the swap reads cannot be read.
+// where there is none.
 Result<std::optional<TailSwap>> write_copy(Inode& inode, LogicalBlock at, BlockNr old, ConstBytes copy) {
-    FsContext& fs = inode.fs();
-    if (fs.geometry.cluster_ratio != 1) return std::nullopt;
-    Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
-    if (!tree) return std::nullopt;
-    std::optional<Grant> unwritable;
+    std::optional<TailSwap> unwritable;
     for (;;) {
-        Result<Grant> grant = fs.allocator.grant(old, 1, nullptr, true);
-        if (!grant) return std::nullopt;
-        Result<std::vector<BufferRef>> held = hold_for_swap(inode, at, old, grant->first());
-        if (!held) return std::nullopt;
-        if (Result<void> written = fs.device.write(grant->first().value * fs.block_size(), copy); written)
-            return TailSwap{at, std::move(*grant), std::move(*tree), std::move(*held)};
+        std::optional<TailSwap> swap = prepare_swap(inode, at, old, old, false);
+        if (!swap) return std::nullopt;
+        const std::uint64_t place = swap->grant.first().value * inode.fs().block_size();
+        if (Result<void> written = inode.fs().device.write(place, copy); written) return swap;
         else if (unwritable) return fail(written.error());
-        unwritable = std::move(*grant);
+        unwritable = std::move(swap);
     }
 }
 
@@ -128,19 +105,6 @@ Result<void> zero_tail(Handle& handle, Inode& inode, std::uint64_t size, Tail& t
     return {};
 }
 
-Result<void> swap_tail(Inode& inode, Handle& handle, TailSwap& swap) {
-    FsContext& fs = inode.fs();
-    const BlockNr fresh = swap.grant.first();
-    TRY(fs.allocator.publish(handle, swap.grant));
-    const Result<BlockNr> old = inode.map().replace(handle, swap.at, fresh, &swap.tree);
-    inode.places().changed();
-    if (!old) {
-        (void)fs.allocator.free(handle, fresh, 1);  // the bit of this handle is taken back
-        return fail(old.error());
-    }
-    return fs.allocator.free(handle, *old, 1);
-}
-
 Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     FsContext& fs = inode.fs();
     FileCache& pages = inode.pages();
@@ -164,13 +128,12 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
         maps->cut(size);
     }
     const bool was_orphan = orphans.contains(inode);
-    const unsigned credits =
-        cut_credits(inode) + (tail.swap || tail.journaled ? 3 * Allocator::publish_credits() + 4 : 0) + 2;
+    const unsigned credits = cut_credits(inode) + (tail.swap || tail.journaled ? swap_credits() : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
     if (tail.swap) {
         MutexLock guard(inode.map_lock);
-        TRY(swap_tail(inode, handle, *tail.swap));
+        TRY(swap_tail(handle, inode, *tail.swap));
     }
     if (tail.folio) TRY(zero_tail(handle, inode, size, tail));
     {

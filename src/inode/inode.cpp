@@ -20,6 +20,7 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       number_(number),
       raw_(std::move(raw)),
       raw_size_(raw_.size()),
+      sizes_after_cut_(0),
       map_(MapContext{fs.buffers, fs.allocator}, *this),
       places_(*this),
       pages_(fs.pages, number.value) {
@@ -28,6 +29,7 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
     flush_lock.set_inode(number.value);
     raw_.resize(std::max(raw_.size(), sizeof(format::InodeDisk)));
     size_ = disk_size();
+    sizes_after_cut_ = SizesAfterCut(size_);
     flags_.store(disk().flags, std::memory_order_relaxed);
     has_links_.store(disk().links_count != 0, std::memory_order_release);
     fs_.inode_bytes.fetch_add(in_memory, std::memory_order_relaxed);
@@ -157,6 +159,11 @@ void Inode::set_size(std::uint64_t size) {
 std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geometry, disk()); }
 void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
 
+std::optional<std::uint64_t> Inode::end_after_cut(std::uint64_t from) const {
+    if (!fs_.journal.has_log()) return std::nullopt;
+    return sizes_after_cut_.next_within_block(from, fs_.block_size(), fs_.journal);
+}
+
 bool Inode::data_in_journal() const {
     return is_regular() && fs_.journal.has_log() &&
            (fs_.options.data_journal || has_flag(format::inode_flag::journal_data)) &&
@@ -191,6 +198,7 @@ Result<void> Inode::store(Handle& handle, bool data) {
     }
     times_pending_ = false;
     note_tid(handle.tid(), data);
+    sizes_after_cut_.stored(disk_size(), handle.tid(), fs_.journal);
     return {};
 }
 

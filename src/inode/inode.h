@@ -17,6 +17,7 @@
 #include "inode/context.h"
 #include "inode/places.h"
 #include "inode/read_streams.h"
+#include "inode/sizes_after_cut.h"
 #include "pagecache/file_cache.h"
 #include "sync/mutex.h"
 
@@ -89,6 +90,10 @@ public:
     void set_size(std::uint64_t size);
     std::uint64_t disk_size() const;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
+    // The least size behind byte `from`, and within a block, that the file may have on disk after a cut: what that
+    // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut. map_lock
+    // held.
+    std::optional<std::uint64_t> end_after_cut(std::uint64_t from) const;
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
 
@@ -163,6 +168,7 @@ private:
     bool counts_as_free_ = false;
     std::int64_t expected_ = 0;  // blocks that the allocator was told of then
     Tid last_tid_ = 0, data_tid_ = 0, moved_tid_ = 0;
+    SizesAfterCut sizes_after_cut_;
     std::atomic<std::uint32_t> references_{0};
     BlockMap map_;
     Places places_;

@@ -273,8 +273,8 @@ Result<void> Places::reserve_over_inline(bool privileged, bool beyond_space) {
     return {};
 }
 
-// Just behind the block before; a new file starts at its group's goal.
-Result<BlockNr> Places::goal_before(std::uint64_t block) {
+Result<BlockNr> Places::goal_for(LogicalBlock logical) {
+    const std::uint64_t block = logical.value;
     if (block > 0) {
         auto it = run_at_or_after(block - 1);
         if (it != pending_.end() && it->first <= block - 1 && it->second.block)
@@ -287,13 +287,13 @@ Result<BlockNr> Places::goal_before(std::uint64_t block) {
 
 // Chooses blocks for [first, first+count), none of which has one; the run it describes is at most that long.
 Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged,
-                                          Pending& out) {
+                                          Pending& out, const std::optional<Goal>& wanted) {
     const std::uint64_t r = ratio();
     out.place = Place::granted;
     if (r == 1) {
         // A file's first blocks lie beside those of its neighbours; one that grows keeps room to grow in.
-        const InodeNr grows = first.value ? inode_.number() : InodeNr();
-        const BlockNr goal = TRY(goal_before(first.value));
+        const InodeNr grows = first.value && (!wanted || wanted->grows) ? inode_.number() : InodeNr();
+        const BlockNr goal = wanted ? wanted->near : TRY(goal_for(first));
         auto grant = std::make_shared<Grant>(TRY(inode_.fs().allocator.grant(goal, count, paid, privileged, grows)));
         out.count = std::min(count, grant->count());
         out.block = grant->first();
@@ -304,7 +304,7 @@ Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t coun
     const std::uint64_t cluster = first.value / r, inside = first.value % r;
     Backing backing = TRY(backing_of(cluster));
     if (!backing.base) {
-        const BlockNr goal = TRY(goal_before(cluster * r));
+        const BlockNr goal = TRY(goal_for(LogicalBlock(cluster * r)));
         backing.grant = std::make_shared<Grant>(TRY(inode_.fs().allocator.grant(goal, r, paid, privileged)));
         if (backing.grant->count() > r) *backing.grant = backing.grant->split_front(r);
         backing.base = backing.grant->first();
@@ -315,7 +315,8 @@ Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t coun
     return Granted{first, out.count, out.block};
 }
 
-Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, bool privileged) {
+Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, bool privileged,
+                                      const std::optional<Goal>& goal) {
     auto it = split_at(first.value);
     if (it == pending_.end() || it->first != first.value || it->second.place != Place::reserved)
         return fail(EIO, "inode {}: block {} is not reserved", inode_.number(), first);
@@ -324,7 +325,7 @@ Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, b
     // With clusters, a block may have been reserved beside mapped ones that are gone since: it has no promise of its
     // own.
     Claim* paid = data_claim_.clusters() ? &data_claim_ : nullptr;
-    const Granted granted = TRY(grant_run(first, count, paid, privileged || !paid, run));
+    const Granted granted = TRY(grant_run(first, count, paid, privileged || !paid, run, goal));
     split_at(first.value + granted.count);
     pending_[first.value] = std::move(run);
     ++cookie_;

@@ -52,7 +52,15 @@ public:
         std::uint64_t count = 0;
         BlockNr block;
     };
-    Result<Granted> grant(LogicalBlock first, std::uint64_t count, bool privileged);
+    // `goal`: for who knows better than goal_for() where they are to lie; `grows`: the file goes on behind them.
+    struct Goal {
+        BlockNr near;
+        bool grows = true;
+    };
+    Result<Granted> grant(LogicalBlock first, std::uint64_t count, bool privileged,
+                          const std::optional<Goal>& goal = std::nullopt);
+    // Just behind the block before; a new file starts at its group's goal.
+    Result<BlockNr> goal_for(LogicalBlock block);
     // The data of the blocks that are granted in [first, end) goes to the device past the cache: until it is there,
     // they read as the hole that they were. One range at a time.
     void expect_data(LogicalBlock first, LogicalBlock end);
@@ -129,8 +137,8 @@ private:
     };
     Result<Backing> backing_of(std::uint64_t cluster);
     Result<std::uint64_t> clusters_needed(std::uint64_t first, std::uint64_t count);
-    Result<BlockNr> goal_before(std::uint64_t block);
-    Result<Granted> grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged, Pending& out);
+    Result<Granted> grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged, Pending& out,
+                              const std::optional<Goal>& goal = std::nullopt);
     Result<void> name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten);
     Result<bool> convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end, std::uint64_t reach);
     std::uint64_t end_of_written(std::uint64_t from, std::uint64_t to);

@@ -213,8 +213,7 @@ TEST_F(Found, AnFsyncCommitsWhatWasDoneBeforeTheInodeLeftMemory) {
     EXPECT_TRUE(got == contents);
 }
 
-// An append into the last block, cut before its commit, leaves its bytes behind the end. They are in no file that
-// grows.
+// An append into the last block, cut before its commit: its bytes are in no file that grows.
 void grow_by(OpenFile& file, FileSystem& fs, int how) {
     const std::vector<std::byte> block(4096, std::byte{'z'});
     switch (how) {

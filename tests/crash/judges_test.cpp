@@ -85,6 +85,41 @@ TEST(Judges, OnlyTheValuesOfAnOrphanMayBeForgotten) {
     EXPECT_NE(e2fsck_says(state, "ordered", scratch, false).find("Unattached inode"), std::string::npos);
 }
 
+TEST(Judges, BytesBehindTheEndOfAFileAreFound) {
+    const std::string path = fmt::format("/dev/shm/uext4-judges-{}", ::getpid());
+    ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 {} 16M", path).c_str()), 0);
+    auto loaded = MemoryDevice::load(path);
+    ::unlink(path.c_str());
+    ASSERT_TRUE(loaded);
+    const std::shared_ptr<MemoryDevice> image = std::move(*loaded);
+    BlockNr block;
+    std::uint64_t bs = 0;
+    {
+        auto fs = FileSystem::mount_device(image, mount_options("ordered"));
+        ASSERT_TRUE(fs);
+        bs = (*fs)->volume().fs().block_size();
+        auto file = (*fs)->open_path("/f", O_CREAT | O_RDWR, 0644, root);
+        ASSERT_TRUE(file);
+        const std::string bytes(bs + 100, 'y');
+        ASSERT_TRUE((*file)->write(0, std::as_bytes(std::span(bytes))));
+        ASSERT_TRUE((*file)->sync(false));
+        ASSERT_TRUE((*fs)->extents((*file)->inode(), bs, bs, [&](const Mapping& m) {
+            block = m.block + (bs - m.offset) / bs;
+            return false;
+        }));
+        file->reset();
+        ASSERT_TRUE((*fs)->unmount());
+    }
+    for (const std::size_t at : {std::size_t{99}, std::size_t{100}, std::size_t{bs - 1}}) {
+        const std::shared_ptr<MemoryDevice> changed = image->clone();
+        const std::byte stray{'S'};
+        ASSERT_TRUE(changed->write(block.value * bs + at, ConstBytes(&stray, 1)));
+        const Result<Tree> tree = recover_and_capture(changed, "ordered");
+        ASSERT_TRUE(tree) << tree.error().what;
+        EXPECT_EQ(tree->at("/f").has_stray, at >= 100) << at;
+    }
+}
+
 // A deletion is committed; the commit record of what comes next is torn. To e2fsck that is damage, and it would forget
 // the deleted file.
 TEST(Judges, ATornCommitRecordLeavesWhatWasCommittedBefore) {

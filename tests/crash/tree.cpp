@@ -80,6 +80,27 @@ Result<Tree> capture(FileSystem& fs) {
     return tree;
 }
 
+Result<void> find_strays(FileSystem& fs, Tree& tree) {
+    BlockDevice& device = fs.volume().fs().device;
+    const std::uint64_t bs = fs.volume().fs().block_size();
+    std::vector<std::byte> bytes(bs);
+    for (auto& [path, node] : tree) {
+        const std::uint64_t end = node.contents.size(), last = end / bs * bs;
+        if (end == last) continue;
+        BlockNr block;
+        const InodeRef inode = TRY(fs.inode(InodeNr(node.inode)));
+        TRY(fs.extents(*inode, last, bs, [&](const Mapping& m) {
+            if (m.place == Place::mapped) block = m.block + (last - m.offset) / bs;
+            return false;
+        }));
+        if (!block) continue;
+        TRY(device.read(block.value * bs, bytes));
+        node.has_stray = std::any_of(bytes.begin() + static_cast<std::ptrdiff_t>(end - last), bytes.end(),
+                                     [](std::byte b) { return b != std::byte{0}; });
+    }
+    return {};
+}
+
 Result<Tree> capture(FileSystem& fs, const std::string& directory) {
     Tree tree;
     const InodeRef top = TRY(fs.resolve(directory, root, false));

@@ -25,6 +25,7 @@ struct Node {
     std::string target;                         // of a symbolic link
     std::map<std::string, std::string> xattrs;  // bytes
     std::string contents;                       // of a regular file
+    bool has_stray = false;                     // the device has something behind its end, as find_strays() knows
 };
 
 using Tree = std::map<std::string, Node>;
@@ -33,6 +34,8 @@ using Tree = std::map<std::string, Node>;
 Result<Node> look(FileSystem& fs, const std::string& path);
 // With the root directory, whose path is empty.
 Result<Tree> capture(FileSystem& fs);
+// Of a file system that has just been recovered: what the last blocks of its files have behind their ends.
+Result<void> find_strays(FileSystem& fs, Tree& tree);
 // A directory and what is in it, by full paths; and the same of a tree.
 Result<Tree> capture(FileSystem& fs, const std::string& directory);
 Tree part_of(const Tree& tree, const std::string& directory);

@@ -10,6 +10,23 @@ constexpr std::size_t pieces[] = {700, 600, 4096, 5000}, block = 1024;
 
 void prepare(World& w) { w.open("/f", O_CREAT | O_RDWR); }
 
+// What the device has behind the end of the file, in its last block.
+std::string behind_the_end(World& after) {
+    auto file = after.open("/f");
+    const std::uint64_t end = file->inode().size_hint(), last = end / block * block;
+    BlockNr place;
+    after.expect(after.fs().extents(file->inode(), last, block,
+                                    [&](const Mapping& m) {
+                                        if (m.place == Place::mapped) place = m.block + (last - m.offset) / block;
+                                        return false;
+                                    }),
+                 "extents");
+    if (end == last || !place) return {};
+    std::string bytes(block, 0);
+    after.expect(after.device().read(place.value * block, std::as_writable_bytes(std::span(bytes))), "a look");
+    return bytes.substr(end - last);
+}
+
 void run(World& w) {
     // Each piece has bytes of its own.
     std::string wanted;
@@ -31,12 +48,16 @@ void run(World& w) {
                 }
             }},
            {"writeback", [&] {
+                std::size_t committed = 0;
                 for (int i = 0; i < 2; ++i) {
                     const std::size_t durable = done;
                     w.expect(write_back(other->inode()), "writeback");
+                    w.cut_power();
+                    cuts.push_back({committed, begun});
                     w.expect(w.fs().volume().fs().journal.commit_all(), "commit");
                     w.cut_power();
                     cuts.push_back({durable, begun});
+                    committed = durable;
                 }
             }}});
     file.reset(), other.reset();
@@ -52,6 +73,7 @@ void run(World& w) {
         bool ends = bytes.size() % block == 0;
         for (std::size_t i = 0, at = 0; i < std::size(pieces); ++i) ends = ends || (at += pieces[i]) == bytes.size();
         after.require(ends, "after the cut: a size that nobody made");
+        after.require_bytes("behind the end, on the device", behind_the_end(after), std::string_view("\0", 1));
     });
     w.remount();
     judge("after a remount");
@@ -59,7 +81,8 @@ void run(World& w) {
 }
 
 const Register registered({"append-size",
-                           "J, P4: the size on disk reaches over bytes that came while the file was written back",
+                           "J, P4: the size on disk reaches over bytes that came while the file was written back; the "
+                           "device has bytes behind it",
                            "-t ext4 -b 1024 -N 64 -J size=1 8M", "noatime", prepare, run});
 
 }  // namespace

@@ -45,6 +45,13 @@ TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
     // One update of the mapping: what is logged for an append is not more than bitmap, descriptor, inode, descriptor of
     // the log and commit record, with the data where it is journaled.
     EXPECT_LE(append.blocks, journaled() ? 6u : 5u);
+    // In another place, in the handle that sets the size.
+    const Cost more = of([&] {
+        write(*file, "more", 12293);
+        ok(file->sync(false));
+    });
+    EXPECT_EQ(more.commits, 1u);
+    EXPECT_LE(more.blocks, journaled() ? 4u : 5u);
     const Cost overwrite = of([&] {
         write(*file, pattern(4096, 3), 4096);
         ok(file->sync(true));
@@ -81,8 +88,9 @@ TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
     EXPECT_LE(replaced.commits, 2u);
     for (const auto& [name, cost] :
          {std::pair("append_4k_fsync", append), std::pair("short_append_fsync", shorter),
-          std::pair("overwrite_fdatasync", overwrite), std::pair("store_msync", stored),
-          std::pair("preallocated", filled), std::pair("create_fsync", created), std::pair("replace", replaced)})
+          std::pair("append_in_last_block", more), std::pair("overwrite_fdatasync", overwrite),
+          std::pair("store_msync", stored), std::pair("preallocated", filled), std::pair("create_fsync", created),
+          std::pair("replace", replaced)})
         fmt::print("{:24} {:2} commits {:3} blocks\n", name, cost.commits, cost.blocks);
     file.reset();
     prealloc.reset();

@@ -27,6 +27,7 @@ class Work:
         self.at = directory
         for name in ("append", "short", "over", "nothing", "old"):
             self.put(name, b"a" * 8192)
+        self.put("within", b"a" * 8292)
         fd = os.open(self.at / "prealloc", os.O_CREAT | os.O_RDWR)
         os.posix_fallocate(fd, 0, 65536)
         os.fsync(fd)
@@ -43,6 +44,9 @@ class Work:
 
     def short(self):
         self.put("short", b"b" * 100, 8192)
+
+    def within(self):
+        self.put("within", b"b" * 100, 8292)
 
     def over(self):
         self.put("over", b"c" * 4096, 4096, sync=os.fdatasync)
@@ -67,6 +71,7 @@ class Work:
 
 
 OPERATIONS = (("append 4 KiB + fsync", "append", 1), ("append 100 bytes + fsync", "short", 1),
+              ("append 100 bytes within the last block + fsync", "within", 1),
               ("overwrite 4 KiB + fdatasync", "over", 0), ("write into space of fallocate + fsync", "prealloc", 1),
               ("create 4 KiB + fsync", "create", 1), ("replace by rename, both synced", "replace", 2),
               ("fsync of nothing", "nothing", 0))

@@ -1,0 +1,47 @@
+#include "file/tail_swap.h"
+
+#include <utility>
+
+namespace uext4 {
+
+namespace {
+
+Result<std::vector<BufferRef>> hold_for_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr fresh) {
+    TRY(inode.fs().allocator.check_may_free(old));
+    std::vector<BufferRef> held;
+    for (const BlockNr block : {old, fresh})
+        for (BufferRef& buffer : TRY(inode.fs().allocator.hold_for_free(block, 1))) held.push_back(std::move(buffer));
+    MutexLock guard(inode.map_lock);
+    for (BufferRef& buffer : TRY(inode.map().hold_for_replace(at))) held.push_back(std::move(buffer));
+    return held;
+}
+
+}  // namespace
+
+std::optional<TailSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal, bool grows) {
+    FsContext& fs = inode.fs();
+    if (fs.geometry.cluster_ratio != 1) return std::nullopt;
+    Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
+    if (!tree) return std::nullopt;
+    Result<Grant> grant = fs.allocator.grant(goal, 1, nullptr, true, grows ? inode.number() : InodeNr());
+    if (!grant) return std::nullopt;
+    Result<std::vector<BufferRef>> held = hold_for_swap(inode, at, old, grant->first());
+    if (!held) return std::nullopt;
+    return TailSwap{at, old, std::move(*grant), std::move(*tree), std::move(*held)};
+}
+
+Result<void> swap_tail(Handle& handle, Inode& inode, TailSwap& swap) {
+    FsContext& fs = inode.fs();
+    const BlockNr fresh = swap.grant.first();
+    TRY(fs.allocator.publish(handle, swap.grant));
+    const Result<BlockNr> old = inode.map().replace(handle, swap.at, fresh, &swap.tree);
+    inode.places().changed();
+    if (!old) {
+        (void)fs.allocator.free(handle, fresh, 1);  // the bit of this handle is taken back
+        return fail(old.error());
+    }
+    inode.places().keep_until_unused(TRY(fs.allocator.free_after_use(handle, *old, Allocator::AfterUse::as_any)));
+    return {};
+}
+
+}  // namespace uext4

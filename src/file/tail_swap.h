@@ -1,0 +1,28 @@
+// The block in which a file ends goes to another place in the handle that sets the size: a cut leaves the old size with
+// the old bytes, or the new one with the new.
+#pragma once
+
+#include "inode/inode.h"
+
+#include <optional>
+#include <vector>
+
+namespace uext4 {
+
+struct TailSwap {
+    LogicalBlock at;
+    BlockNr old;
+    Grant grant;                  // of one block, which gets the bytes before the swap
+    Claim tree;                   // for the extent that the swap splits
+    std::vector<BufferRef> held;  // what the swap reads
+};
+
+// Of the block of the file that lies in `old`, to one near `goal`; `grows`: the file goes on behind it, and keeps room
+// there. Nothing where there is none (no space, clusters of several blocks), or where `old` cannot be freed. map_lock
+// is not held, and nobody else moves the block meanwhile.
+std::optional<TailSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal, bool grows);
+constexpr unsigned swap_credits() { return 3 * Allocator::publish_credits() + 4; }
+// Needs swap_credits() beside those of Places::credits(). map_lock held.
+Result<void> swap_tail(Handle& handle, Inode& inode, TailSwap& swap);
+
+}  // namespace uext4

@@ -1,0 +1,524 @@
+#include "file/writeback_pass.h"
+
+#include "base/seam.h"
+#include "file/file_io.h"
+#include "inode/inline_area.h"
+#include "sync/atomic_point.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+namespace uext4 {
+
+namespace {
+constexpr std::uint64_t pass_bytes = std::uint64_t{32} << 20;  // of one batch
+// Blocks between where the end of a file that grows is kept and where it would go on.
+constexpr std::uint64_t aside = 64;
+}  // namespace
+
+struct WritebackPass::FailsUnlessFinished {
+    WritebackPass& pass;
+    bool finished = false;
+    ~FailsUnlessFinished() {
+        if (!finished) pass.finish(true);
+    }
+};
+
+WritebackPass::WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t end)
+    : inode_(inode),
+      pages_(inode.pages()),
+      fs_(pages_.folio_size()),
+      bs_(pages_.block_size()),
+      next_(first),
+      end_(end) {}
+
+Result<bool> WritebackPass::batch() {
+    items_.clear();
+    segments_.clear();
+    if (!lacking_) reach_ = ~std::uint64_t{0};
+    FailsUnlessFinished guard{*this};
+    collect();
+    if (items_.empty()) return false;
+    Result<void> chosen = prepare_swaps();
+    if (chosen) chosen = choose();
+    if (chosen && std::ranges::any_of(segments_, [](const Segment& s) { return s.place == Place::mapped && !s.swap; }))
+        chosen = commit_moves(inode_);
+    Result<void> named;
+    if (chosen && !UEXT4_SEAM(data_before_mapping)) named = name();
+    if (chosen) {
+        for (Segment& s : segments_) write(s);
+        retry_elsewhere();
+        hold_back_behind_failures();
+        for (const Segment& s : segments_) mark_failed(s);
+    }
+    if (chosen && UEXT4_SEAM(data_before_mapping)) named = name();
+    finish(!chosen || !named);
+    guard.finished = true;
+    if (!chosen) return fail(chosen.error());
+    if (!named) return fail(named.error());
+    for (const Segment& s : segments_)
+        if (!s.result && !(lacking_ && s.result.error().code == ENOSPC)) return fail(s.result.error());
+    return true;
+}
+
+void WritebackPass::collect() {
+    const std::uint64_t most = std::max<std::uint64_t>(1, std::min(pass_bytes, pages_.cache().limit() / 4) / fs_);
+    while (items_.size() < most) {
+        const std::uint64_t size = inode_.size_hint();
+        const std::optional<std::uint64_t> index = pages_.next_dirty(next_);
+        if (!index || *index >= end_) {
+            swept_ = std::max(swept_, std::min(edge_, end_ > size / fs_ ? size : std::min(size, end_ * fs_)));
+            return;
+        }
+        Result<LockedFolio> locked = pages_.lock(*index, false);
+        if (!locked || !*locked || !(*locked)->dirty) {
+            next_ = *index + 1;
+            continue;
+        }
+        LockedFolio& folio = *locked;
+        const std::uint64_t start = folio->index * fs_;
+        atomic_point("Inode::size", &inode_);
+        const std::uint64_t file_end = inode_.size_hint();
+        if (file_end > edge_) {
+            end_ = next_;
+            return;
+        }
+        next_ = *index + 1;
+        swept_ = std::max(swept_, std::min(file_end, next_ * fs_));
+        if (file_end < next_ * fs_) edge_ = file_end;
+        pages_.protect(folio);
+        if (file_end < start + fs_ && UEXT4_SEAM(zeroes_tails)) {
+            const std::uint64_t keep = file_end > start ? file_end - start : 0;
+            std::memset(folio->data + keep, 0, fs_ - keep);
+        }
+        items_.push_back({&*folio, folio->dirty});
+        pages_.begin_writeback(folio);
+    }
+}
+
+bool WritebackPass::is_dirty(std::uint64_t logical) const {
+    const std::uint64_t per = fs_ / bs_;
+    const auto item = std::ranges::lower_bound(items_, logical / per, {}, [](const Item& i) { return i.folio->index; });
+    return item != items_.end() && item->folio->index == logical / per && (item->blocks >> logical % per & 1);
+}
+
+Result<bool> WritebackPass::goes_on_at(LogicalBlock at) const {
+    if (at.value == 0) return true;
+    RangeIterator before(inode_, (at.value - 1) * bs_, at.value * bs_);
+    (void)TRY(before.look_held());
+    return before.run().has_block();
+}
+
+// A file that ends within its last block is appended to again, perhaps: until the block is full it is kept aside, and
+// then goes behind the one before, so that the file does not become a piece for each time.
+Result<Places::Goal> WritebackPass::goal_for(LogicalBlock at) const {
+    const BlockNr behind = TRY(inode_.places().goal_for(at));
+    const bool full = inode_.size() >= (at.value + 1) * bs_;
+    return full ? Places::Goal{behind, true} : Places::Goal{behind + aside, false};
+}
+
+Result<void> WritebackPass::prepare_swaps() {
+    if (!UEXT4_SEAM(appends_move) || inode_.data_in_journal()) return {};
+    for (std::uint64_t from = 0;;) {
+        LogicalBlock at;
+        BlockNr old;
+        Places::Goal goal;
+        bool goes_on = false;
+        {
+            MutexLock guard(inode_.map_lock);
+            const std::optional<std::uint64_t> end = inode_.end_after_cut(from);
+            if (!end) return {};
+            at = LogicalBlock(*end / bs_);
+            from = (at.value + 1) * bs_ - 1;
+            if (inode_.size() <= *end || !is_dirty(at.value)) continue;
+            RangeIterator range(inode_, *end, *end + 1);
+            (void)TRY(range.look_held());
+            if (range.run().place != Place::mapped) continue;
+            old = range.block();
+            // Where the block before has no place yet, it stays near its own.
+            goes_on = TRY(goes_on_at(at));
+            goal = goes_on ? TRY(goal_for(at)) : Places::Goal{old};
+        }
+        // Where there is none the block is written in its place.
+        if (std::optional<TailSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows)) {
+            swaps_.push_back(std::move(*swap));
+            appends_ = appends_ || goes_on;
+        }
+    }
+}
+
+// Where each dirty block goes. A block past the end of the file that lives nowhere is not written.
+Result<void> WritebackPass::choose() {
+    const std::uint64_t per = fs_ / bs_;
+    MutexLock guard(inode_.map_lock);
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+        const std::uint64_t base = items_[i].folio->index * per;
+        for (std::uint64_t slot = 0; slot < per; ++slot) {
+            if (!(items_[i].blocks >> slot & 1)) continue;
+            const std::uint64_t logical = base + slot;
+            if (extends_last(logical)) continue;
+            TRY(choose_from(logical, run_length(i, slot), i));
+        }
+    }
+    return {};
+}
+
+bool WritebackPass::extends_last(std::uint64_t logical) const {
+    return !segments_.empty() && logical >= segments_.back().first &&
+           logical < segments_.back().first + segments_.back().count;
+}
+
+// Dirty blocks that follow each other, from this one on.
+std::uint64_t WritebackPass::run_length(std::size_t item, std::uint64_t slot) const {
+    const std::uint64_t per = fs_ / bs_;
+    std::uint64_t n = 0;
+    for (;;) {
+        while (slot < per && (items_[item].blocks >> slot & 1)) ++slot, ++n;
+        if (slot < per || item + 1 == items_.size()) return n;
+        if (items_[item + 1].folio->index != items_[item].folio->index + 1 || !(items_[item + 1].blocks & 1)) return n;
+        ++item;
+        slot = 0;
+    }
+}
+
+Result<void> WritebackPass::choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item) {
+    Places& places = inode_.places();
+    RangeIterator range(inode_, logical * bs_, (logical + count) * bs_);
+    (void)TRY(range.look_held());
+    if (range.run().place == Place::hole) {
+        // Dirty without a promise: an earlier write to its blocks failed and gave them back, or it was taken so.
+        const std::uint64_t wanted = range.length() / bs_;
+        if (Result<void> promised = promise_some(logical, wanted); !promised) {
+            if (promised.error().code != ENOSPC) return promised;
+            return leave_without_space({logical, wanted, Place::hole, BlockNr(), item}, promised.error());
+        }
+        (void)TRY(range.look_held());
+    }
+    Segment s{logical, range.length() / bs_, range.run().place, range.run().block, item};
+    if (s.place == Place::reserved) {
+        const Result<void> granted = choose_granted(s);
+        if (!granted && granted.error().code == ENOSPC) return leave_without_space(s, granted.error());
+        TRY(granted);
+    } else if (s.place == Place::inline_data) {
+        s.count = 1;
+    }
+    if (s.place == Place::mapped) {
+        choose_swap(s);
+        places.note_overwrite();
+    }
+    if (!segments_.empty() && !s.swap) {
+        Segment& last = segments_.back();
+        if (last.place == s.place && !last.swap && s.place != Place::inline_data &&
+            last.first + last.count == s.first && last.block + last.count == s.block) {
+            last.count += s.count;
+            return {};
+        }
+    }
+    segments_.push_back(s);
+    return {};
+}
+
+Result<void> WritebackPass::choose_granted(Segment& s) {
+    std::optional<Places::Goal> goal;
+    if (!swaps_.empty() && swaps_.back().at.value + 1 == s.first) goal = Places::Goal{swaps_.back().grant.first() + 1};
+    if (const std::uint64_t size = inode_.size(), last = size / bs_; appends_ && size % bs_ != 0) {
+        if (last > s.first && last < s.first + s.count) s.count = last - s.first;
+        if (last == s.first) {
+            s.count = 1;
+            goal = TRY(goal_for(LogicalBlock(last)));
+        }
+    }
+    const Places::Granted granted = TRY(inode_.places().grant(LogicalBlock(s.first), s.count, true, goal));
+    s.count = granted.count;
+    s.block = granted.block;
+    s.place = Place::granted;
+    return {};
+}
+
+void WritebackPass::choose_swap(Segment& s) {
+    for (TailSwap& swap : swaps_) {
+        if (swap.at.value == s.first && swap.old == s.block) {
+            s.swap = &swap;
+            s.count = 1;
+        } else if (swap.at.value > s.first && swap.at.value < s.first + s.count) {
+            s.count = swap.at.value - s.first;
+        }
+    }
+}
+
+Result<void> WritebackPass::leave_without_space(Segment s, const Error& why) {
+    lacking_ = why;
+    s.result = fail(why);
+    segments_.push_back(std::move(s));
+    return {};
+}
+
+// All of them, or as many as there is space for.
+Result<void> WritebackPass::promise_some(std::uint64_t logical, std::uint64_t count) {
+    for (;; count /= 2) {
+        const bool privileged = !inode_.kept_without_reserve.load();
+        Result<void> promised = inode_.places().reserve(LogicalBlock(logical), count, privileged);
+        if (promised || promised.error().code != ENOSPC || count == 1) return promised;
+    }
+}
+
+std::byte* WritebackPass::data_of(std::uint64_t logical, std::size_t item) const {
+    const std::uint64_t per = fs_ / bs_, index = logical / per;
+    while (items_[item].folio->index != index) ++item;
+    return items_[item].folio->data + logical % per * bs_;
+}
+
+Result<void> WritebackPass::write_at(const Segment& s, BlockNr block) {
+    std::vector<ConstBytes> parts;
+    std::size_t item = s.item;
+    const std::uint64_t per = fs_ / bs_;
+    for (std::uint64_t n = 0; n < s.count;) {
+        const std::uint64_t logical = s.first + n, index = logical / per;
+        while (items_[item].folio->index != index) ++item;
+        const std::uint64_t take = std::min(s.count - n, per - logical % per);
+        parts.emplace_back(items_[item].folio->data + logical % per * bs_, take * bs_);
+        n += take;
+    }
+    return inode_.fs().device.writev(block.value * bs_, parts);
+}
+
+void WritebackPass::write(Segment& s) {
+    if (s.place == Place::inline_data || !s.result) return;
+    if (s.swap) write_swap(s);
+    else s.result = write_at(s, s.block);
+    if (!UEXT4_SEAM(failed_writes_count)) s.result = {};
+}
+
+// To a second block where the device does not take the first; where it takes none, the old one stays.
+void WritebackPass::write_swap(Segment& s) {
+    Allocator& allocator = inode_.fs().allocator;
+    s.result = write_at(s, s.swap->grant.first());
+    if (s.result) return;
+    std::optional<TailSwap> other = prepare_swap(inode_, s.swap->at, s.swap->old, s.swap->grant.first(), false);
+    allocator.avoid(std::move(s.swap->grant));
+    if (!other) return;
+    *s.swap = std::move(*other);
+    s.result = write_at(s, s.swap->grant.first());
+    if (!s.result) allocator.avoid(std::move(s.swap->grant));
+}
+
+// A device write failed: the same data into other blocks, once.
+void WritebackPass::retry_elsewhere() {
+    std::vector<Segment> again;
+    for (Segment& s : segments_) {
+        if (s.result) continue;
+        if (s.place == Place::granted) retry_grant(s, again);
+        else if (!s.swap && (s.place == Place::mapped || s.place == Place::unwritten)) retry_moved(s);
+    }
+    for (Segment& s : again) segments_.push_back(std::move(s));
+    std::stable_sort(segments_.begin(), segments_.end(),
+                     [](const Segment& a, const Segment& b) { return a.first < b.first; });
+    inode_.fs().allocator.bound_avoided();
+}
+
+void WritebackPass::retry_grant(Segment& s, std::vector<Segment>& again) {
+    MutexLock guard(inode_.map_lock);
+    Places& places = inode_.places();
+    if (!places.take_back(LogicalBlock(s.first), s.count)) return;
+    std::vector<Segment> fresh;
+    for (std::uint64_t n = 0; n < s.count;) {
+        Result<Places::Granted> g = places.grant(LogicalBlock(s.first + n), s.count - n, true);
+        if (!g) return;
+        fresh.push_back({s.first + n, g->count, Place::granted, g->block, s.item});
+        n += g->count;
+    }
+    guard.unlock();
+    bool all = true;
+    for (Segment& f : fresh) {
+        f.result = write_at(f, f.block);
+        all = all && f.result.has_value();
+    }
+    if (!all) {
+        guard.lock();
+        // The next pass begins with others.
+        for (const Segment& f : fresh)
+            if (!f.result && !places.take_back(LogicalBlock(f.first), f.count)) return;
+        return;
+    }
+    s = fresh.front();
+    again.insert(again.end(), fresh.begin() + 1, fresh.end());
+}
+
+// What has blocks on disk: they are swapped for new ones, in the handle of this function. Unwritten ones stay that
+// until they are named.
+void WritebackPass::retry_moved(Segment& s) {
+    FsContext& fs = inode_.fs();
+    if (fs.geometry.cluster_ratio != 1) return;
+    for (std::uint64_t n = 0; n < s.count; ++n) {
+        Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
+        if (!tree) return;
+        Result<Grant> grant = fs.allocator.grant(s.block, 1, nullptr, true);
+        if (!grant) return;
+        Segment one{s.first + n, 1, s.place, grant->first(), s.item};
+        if (Result<void> w = write_at(one, grant->first()); !w) {
+            fs.allocator.avoid(std::move(*grant));
+            return;
+        }
+        unsigned credits = 0;
+        {
+            MutexLock guard(inode_.map_lock);
+            credits = inode_.places().credits();
+        }
+        Result<Handle> handle = fs.journal.start(credits + 2 * Allocator::publish_credits());
+        if (!handle) return;
+        MutexLock guard(inode_.map_lock);
+        const BlockNr fresh = grant->first();
+        if (!fs.allocator.publish(*handle, *grant)) return;
+        Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh, &*tree);
+        inode_.places().changed();
+        if (!old) {
+            (void)fs.allocator.free(*handle, fresh, 1);  // the bit of this handle is taken back
+            return;
+        }
+        Result<std::shared_ptr<const void>> freed =
+            fs.allocator.free_after_use(*handle, *old, Allocator::AfterUse::avoided);
+        if (freed) inode_.places().keep_until_unused(std::move(*freed));
+        if (!freed || !inode_.store(*handle)) return;
+    }
+    s.result = {};
+}
+
+// No block is named past the size on disk, which stays below the first one that failed.
+void WritebackPass::hold_back_behind_failures() {
+    MutexLock guard(inode_.map_lock);
+    const std::uint64_t on_disk = inode_.disk_size();
+    // Of a batch before, or of this one.
+    std::optional<Error> failed = reach_ == ~std::uint64_t{0} ? std::nullopt : lacking_;
+    for (Segment& s : segments_) {
+        if ((s.first + s.count) * bs_ <= on_disk) continue;
+        if (!failed && !s.result) {
+            failed = s.result.error();
+            reach_ = std::max(on_disk, s.first * bs_);
+        } else if (failed && s.result) {
+            s.result = fail(*failed);
+        }
+    }
+}
+
+// What the size on disk may be while the blocks from `unnamed` on have no names. map_lock held.
+std::uint64_t WritebackPass::size_with(std::uint64_t unnamed) const {
+    const std::uint64_t bound = std::min(reach_, unnamed > ~std::uint64_t{0} / bs_ ? reach_ : unnamed * bs_);
+    return std::max(inode_.disk_size(), std::min(bound, stable_size(inode_, InFlight::arrived, swept())));
+}
+
+void WritebackPass::mark_failed(const Segment& s) {
+    if (s.result) return;
+    const std::uint64_t per = fs_ / bs_;
+    for (Item& item : items_) {
+        const std::uint64_t base = item.folio->index * per;
+        if (base < s.first + s.count && base + per > s.first) item.failed = true;
+    }
+}
+
+Result<void> WritebackPass::name() {
+    bool change = false;
+    unsigned credits = 0;
+    {
+        for (Item& item : items_)
+            if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
+        MutexLock guard(inode_.map_lock);
+        for (const Segment& s : segments_) change = change || (s.result && (s.place != Place::mapped || s.swap));
+        change = change || size_with(all_named) != inode_.disk_size();
+        credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits());
+    }
+    if (!change) return {};
+    const LogicalBlock reach = mark_written();
+    Handle handle = TRY(inode_.fs().journal.start(credits));
+    for (const Segment& s : segments_)
+        if (s.result) TRY(name_segment(handle, s, reach, credits));
+    MutexLock guard(inode_.map_lock);
+    inode_.set_disk_size(size_with(all_named));
+    return inode_.store(handle);
+}
+
+// Before the first is named: where space is short, one extent is converted with all that was written in it. Returns
+// where the last one ends.
+LogicalBlock WritebackPass::mark_written() {
+    LogicalBlock reach;
+    MutexLock guard(inode_.map_lock);
+    for (const Segment& s : segments_) {
+        if (!s.result) continue;
+        if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), s.count);
+        reach = std::max(reach, LogicalBlock(s.first + s.count));
+    }
+    return reach;
+}
+
+Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
+    if (s.swap) return name_swap(handle, s, credits);
+    if (s.place == Place::mapped) return {};
+    for (RangeIterator range(inode_, s.first * bs_, (s.first + s.count) * bs_);;) {
+        {
+            MutexLock guard(inode_.map_lock);
+            if (s.place == Place::inline_data) return name_inline(handle, s);
+            // Run by run: where one finds no space, the size has what is named already.
+            for (bool has_room = true; has_room;) {
+                (void)TRY(range.look_held());
+                const LogicalBlock next(range.run_end() / bs_);
+                const LogicalBlock at =
+                    TRY(inode_.places().name(handle, LogicalBlock(range.at() / bs_), range.length() / bs_, reach));
+                range.go_to(at.value * bs_);
+                if (const std::uint64_t size = size_with(at.value); size != inode_.disk_size()) {
+                    inode_.set_disk_size(size);
+                    TRY(inode_.store(handle));
+                }
+                if (range.done()) return {};
+                has_room = at >= next;
+            }
+            TRY(inode_.store(handle));  // a valid file before the restart
+        }
+        TRY(handle.restart(credits));
+    }
+}
+
+// With its size: in between, what the file has grown by would lie behind its end.
+Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned credits) {
+    if (!handle.extend(credits)) {
+        {
+            MutexLock guard(inode_.map_lock);
+            TRY(inode_.store(handle));
+        }
+        TRY(handle.restart(credits));
+    }
+    MutexLock guard(inode_.map_lock);
+    TRY(swap_tail(handle, inode_, *s.swap));
+    inode_.set_disk_size(size_with(s.first + 1));
+    return inode_.store(handle);
+}
+
+Result<void> WritebackPass::name_inline(Handle& handle, const Segment& s) {
+    const ConstBytes contents(data_of(s.first, s.item), std::min<std::uint64_t>(inode_.size(), bs_));
+    if (!inode_.is_inline() || inode_.places().has_pending())
+        return fail(EIO, "inode {}: inline data left the inode during its writeback", inode_.number());
+    const Result<void> stored = write_inline(handle, inode_, contents);
+    if (stored || stored.error().code != ENOSPC) return stored;
+    // The attributes grew meanwhile: another pass writes block 0.
+    TRY(inode_.places().reserve_over_inline(true));
+    items_[s.item].failed = true;
+    reach_ = 0;
+    left_inline_ = true;
+    pages_.fail_writeback(*items_[s.item].folio, 1);
+    return {};
+}
+
+void WritebackPass::finish(bool all_failed) {
+    swaps_.clear();
+    std::array<Folio*, 64> ended{};
+    std::size_t count = 0;
+    for (Item& item : items_) {
+        if (item.failed) continue;  // fail_writeback() has ended it already
+        if (all_failed) pages_.fail_writeback(*item.folio, item.blocks);
+        else ended[count++] = item.folio;
+        if (count == ended.size()) pages_.end_writeback(std::span(ended).first(std::exchange(count, 0)));
+    }
+    if (count != 0) pages_.end_writeback(std::span(ended).first(count));
+}
+
+}  // namespace uext4
