@@ -26,8 +26,10 @@ std::size_t pieces_of(Inode& inode) {
     return pieces;
 }
 
-// Files that grow by turns, `step` bytes at a time, each of which is synced.
-void grow_by_turns(std::size_t step, std::uint64_t steps, std::size_t most_pieces) {
+enum class Then : std::uint8_t { sync, write_back };
+
+// Files that grow by turns, `step` bytes at a time.
+void grow_by_turns(std::size_t count, std::size_t step, std::uint64_t steps, Then then, std::size_t most_pieces) {
     const std::string path = fmt::format("/dev/shm/uext4-layout-{}", ::getpid());
     ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 128M >/dev/null", path).c_str()), 0);
     auto memory = MemoryDevice::load(path);
@@ -37,7 +39,7 @@ void grow_by_turns(std::size_t step, std::uint64_t steps, std::size_t most_piece
     ASSERT_TRUE(fs) << fs.error().what;
     {
         std::vector<std::unique_ptr<OpenFile>> files;
-        for (int f = 0; f < 4; ++f) {
+        for (std::size_t f = 0; f < count; ++f) {
             auto file = (*fs)->open_path(fmt::format("/f{}", f), O_CREAT | O_RDWR, 0644, root);
             ASSERT_TRUE(file) << file.error().what;
             files.push_back(std::move(*file));
@@ -46,7 +48,7 @@ void grow_by_turns(std::size_t step, std::uint64_t steps, std::size_t most_piece
         for (std::uint64_t n = 0; n < steps; ++n) {
             for (auto& file : files) {
                 ASSERT_TRUE(file->write(n * data.size(), data));
-                ASSERT_TRUE(file->sync(true));
+                ASSERT_TRUE(then == Then::sync ? file->sync(true) : write_back(file->inode()));
             }
         }
         for (auto& file : files) EXPECT_LE(pieces_of(file->inode()), most_pieces);
@@ -54,13 +56,21 @@ void grow_by_turns(std::size_t step, std::uint64_t steps, std::size_t most_piece
     EXPECT_TRUE((*fs)->unmount());
 }
 
-TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) { grow_by_turns(4096, 256, 8); }
+TEST(Layout, FilesAppendedAndSyncedByTurnsStayWhole) { grow_by_turns(4, 4096, 256, Then::sync, 8); }
 
 // The last block goes to another place each time, and behind the others when it is full.
 TEST(Layout, FilesThatEndWithinABlockStayWhole) {
     for (const std::size_t step : {std::size_t{100}, std::size_t{1000}, std::size_t{4120}, std::size_t{10'000}}) {
         SCOPED_TRACE(step);
-        grow_by_turns(step, 600, 10);
+        grow_by_turns(4, step, 600, Then::sync, 10);
+    }
+}
+
+// What the moves have left is not free before a commit.
+TEST(Layout, AFileThatEndsWithinABlockStaysWholeWithinATransaction) {
+    for (const std::size_t step : {std::size_t{100}, std::size_t{1000}, std::size_t{20'000}}) {
+        SCOPED_TRACE(step);
+        grow_by_turns(1, step, 200, Then::write_back, 8);
     }
 }
 

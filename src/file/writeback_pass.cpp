@@ -14,8 +14,9 @@ namespace uext4 {
 
 namespace {
 constexpr std::uint64_t pass_bytes = std::uint64_t{32} << 20;  // of one batch
-// Blocks between where the end of a file that grows is kept and where it would go on.
-constexpr std::uint64_t aside = 64;
+// How far from where the file goes on its end is kept aside: as many blocks as the file has, within these bounds. So it
+// is out of the way until the file has doubled, or nearly.
+constexpr std::uint64_t least_aside = 256, most_aside = 4096, too_near = 32;
 }  // namespace
 
 struct WritebackPass::FailsUnlessFinished {
@@ -113,10 +114,12 @@ Result<bool> WritebackPass::goes_on_at(LogicalBlock at) const {
 
 // A file that ends within its last block is appended to again, perhaps: until the block is full it is kept aside, and
 // then goes behind the one before, so that the file does not become a piece for each time.
-Result<Places::Goal> WritebackPass::goal_for(LogicalBlock at) const {
+Result<Places::Goal> WritebackPass::goal_for(LogicalBlock at) {
     const BlockNr behind = TRY(inode_.places().goal_for(at));
-    const bool full = inode_.size() >= (at.value + 1) * bs_;
-    return full ? Places::Goal{behind, true} : Places::Goal{behind + aside, false};
+    if (inode_.size() >= (at.value + 1) * bs_) return Places::Goal{behind, true};
+    if (inode_.end_kept_at < behind + too_near || inode_.end_kept_at > behind + most_aside)
+        inode_.end_kept_at = behind + std::clamp(at.value, least_aside, most_aside);
+    return Places::Goal{inode_.end_kept_at, false};
 }
 
 Result<void> WritebackPass::prepare_swaps() {
@@ -143,8 +146,8 @@ Result<void> WritebackPass::prepare_swaps() {
         }
         // Where there is none the block is written in its place.
         if (std::optional<TailSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows)) {
+            if (goes_on && !inode_.end_kept_at) inode_.end_kept_at = old;  // until goal_for() finds a better one
             swaps_.push_back(std::move(*swap));
-            appends_ = appends_ || goes_on;
         }
     }
 }
@@ -223,7 +226,7 @@ Result<void> WritebackPass::choose_from(std::uint64_t logical, std::uint64_t cou
 Result<void> WritebackPass::choose_granted(Segment& s) {
     std::optional<Places::Goal> goal;
     if (!swaps_.empty() && swaps_.back().at.value + 1 == s.first) goal = Places::Goal{swaps_.back().grant.first() + 1};
-    if (const std::uint64_t size = inode_.size(), last = size / bs_; appends_ && size % bs_ != 0) {
+    if (const std::uint64_t size = inode_.size(), last = size / bs_; inode_.end_kept_at && size % bs_ != 0) {
         if (last > s.first && last < s.first + s.count) s.count = last - s.first;
         if (last == s.first) {
             s.count = 1;

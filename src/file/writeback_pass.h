@@ -61,7 +61,7 @@ private:
     void collect();
     Result<void> prepare_swaps();
     Result<bool> goes_on_at(LogicalBlock at) const;
-    Result<Places::Goal> goal_for(LogicalBlock at) const;
+    Result<Places::Goal> goal_for(LogicalBlock at);
     Result<void> choose();
     Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item);
     Result<void> choose_granted(Segment& s);
@@ -95,7 +95,6 @@ private:
     const std::uint64_t fs_, bs_;
     std::uint64_t next_, end_;
     bool left_inline_ = false;
-    bool appends_ = false;  // the file ended within a block, and goes on behind that
     std::uint64_t swept_ = 0;
     // Where the file ended in a folio that was taken. What it has grown by since is in that folio as well, which this
     // pass does not see again: it ends there.

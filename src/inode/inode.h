@@ -150,6 +150,9 @@ public:
     // Cleared by whoever may bring them.
     std::atomic<bool> unprivileged{false};
     ReadStreams readers;
+    // Of a file that ended within a block and grew: near which the last block is kept until it is full. flush_lock
+    // held.
+    BlockNr end_kept_at;
 
 private:
     Result<BufferRef> join_table(Handle& handle);

@@ -16,9 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 import peers
-from workloads import WORKLOADS
+from workloads import MOST_MICROSECONDS, WORKLOADS, floor
 
 PEERS = ("uext4", "kernel", "fuse2fs")
 
@@ -46,8 +47,11 @@ class Bench:
         return json.loads(peers.run(self.driver, "sync", self.directory, what=f"{self.peer.name}: sync"))["seconds"]
 
     def remount(self):
+        """Seconds until the mount is there."""
         self.peer.umount()
+        start = time.monotonic()
         self.peer.mount(self.workload.options)
+        return time.monotonic() - start
 
     def archive(self):
         return self.archive_path
@@ -123,6 +127,17 @@ def measure(workload, team, settings):
     return rows, faults
 
 
+def below(workload, rows):
+    """The ratios that are below their floors, a sentence each."""
+    found = []
+    for row in rows:
+        for name, against in row["ratio"].items():
+            least = floor(row["metric"], name)
+            if least and against < least:
+                found.append(f"{workload.name}, {row['metric']}: {against:.2f} of {name}, the floor is {least}")
+    return found
+
+
 def number_text(value):
     if value is None:
         return "-"
@@ -157,6 +172,7 @@ def parse(arguments):
     parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="all sizes times this (1.0)")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"which of {', '.join(PEERS)}")
     parser.add_argument("--tree", metavar="DIR", help="what the tree workload packs (/usr/include)")
+    parser.add_argument("--floors", action="store_true", help="exit status 1 also where a ratio is below its floor")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--driver", help=argparse.SUPPRESS)
     parser.add_argument("--micro", help=argparse.SUPPRESS)
@@ -197,7 +213,7 @@ def bench(options):
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     result = {"machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
               "runs": options.runs, "scale": options.scale, "workloads": {}, "skipped": {}}
-    failed = False
+    failed, misses = False, []
     with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base, ignore_cleanup_errors=True) as folder:
         folder = pathlib.Path(folder)
         team, result["skipped"] = team_of(options, folder)
@@ -213,14 +229,23 @@ def bench(options):
             result["workloads"][workload.name] = {"what": workload.what, "rows": rows, "faults": faults}
             print_rows(workload, rows, names)
             failed = failed or "uext4" in faults
+            misses += below(workload, rows)
     if options.micro and (not options.workload or "micro" in options.workload):
         result["micro_ns"] = micro(options.micro)
         for name, nanoseconds in result["micro_ns"].items():
             print(f"{'micro':<13}{name:<40}{nanoseconds / 1000:>12.3f} us")
+            most = MOST_MICROSECONDS.get(name)
+            if most and nanoseconds / 1000 > most:
+                misses.append(f"micro, {name}: {nanoseconds / 1000:.3f} us, at most {most}")
     result["machine"]["load_after"] = os.getloadavg()
     if chosen:
         print("\nThe last columns are ratios inside a run, median: above 1, uext4 is faster.")
-    return result, failed
+    result["below_floors"] = misses
+    if misses:
+        print("\nBelow their floors:")
+        for miss in misses:
+            print(f"  {miss}")
+    return result, failed or (options.floors and bool(misses))
 
 
 def main():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+from bench import below
 from workloads import WORKLOADS
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -28,12 +29,21 @@ def check(condition, text):
         sys.exit(1)
 
 
+def floors_are_told():
+    def missed(metric, **ratios):
+        return len(below(WORKLOADS[0], [{"metric": metric, "ratio": ratios}]))
+    check(missed("unlink /s", fuse2fs=4.9) == 1 and missed("unlink /s", fuse2fs=5.1) == 0, "the floor of unlink")
+    check(missed("read warm MB/s", fuse2fs=0.99) == 1 and missed("read warm MB/s", fuse2fs=1, kernel=0.1) == 0, "reads")
+    check(missed("append 4 KiB + fsync /s", fuse2fs=1.1, kernel=0.4) == 1, "the floor of appends")
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit(f"usage: {sys.argv[0]} PROGRAM DRIVER")
     if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
         print("skipped: only root, with /dev/fuse, may mount here")
         sys.exit(SKIPPED)
+    floors_are_told()
     listing = bench("--list")
     check(listing.returncode == 0 and all(w.name in listing.stdout for w in WORKLOADS), f"--list: {listing.stdout}")
     wrong = bench("--workload", "nonsense")
@@ -43,6 +53,7 @@ def main():
         done = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4,kernel", "--json", str(file))
         check(done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}")
         result = json.loads(file.read_text(encoding="utf-8"))
+    check(isinstance(result["below_floors"], list), "what is below its floor is told")
     for workload in WORKLOADS:
         found = result["workloads"][workload.name]
         check("uext4" not in found["faults"], f"{workload.name}: {found['faults']}")

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -28,6 +29,14 @@ def is_mounted(directory):
     path = str(directory)
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
         return any(line.split(" ")[1] == path for line in table)
+
+
+def peak_of(pid):
+    """Bytes of a process and of its descendants, added up."""
+    folder = pathlib.Path(f"/proc/{pid}")
+    status = (folder / "status").read_text(encoding="utf-8")
+    children = (folder / "task" / str(pid) / "children").read_text(encoding="utf-8")
+    return (int(re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)[1]) << 10) + sum(map(peak_of, children.split()))
 
 
 class Peer:
@@ -61,6 +70,10 @@ class Peer:
         """e2fsck finds nothing; the image goes."""
         run("e2fsck", "-fn", self.image, what=f"{self.name}: e2fsck -fn")
         self.image.unlink()
+
+    def peak_memory(self):
+        """Bytes that the server's processes had at most, each; None where there is none."""
+        return peak_of(self.server.pid) if self.server is not None else None
 
     def clear(self):
         """After a failure: no mount, no process, no image is left."""

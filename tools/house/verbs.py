@@ -13,7 +13,7 @@ HELP = """./dev VERB [...]
   test                build everything and run the tests; --long, --sanitizers, -k REGEX
   build               the release program and libraries: build/release/bin, build/release/lib
   lint                format, layers, lock annotations, clang-tidy
-  bench [...]         speed beside the kernel and fuse2fs: --json FILE|-, --workload NAME, --runs N, --list
+  bench [...]         speed beside the kernel and fuse2fs: --json FILE|-, --workload NAME, --runs N, --list, --floors
   explore [...]       the schedule explorer
   crash [...]         the crash-state generator
   fuzz [TARGET ...]   fuzz targets, or `all`; without one, list them: --seconds N, --report FILE
