@@ -152,6 +152,10 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 const Result<void> done = inode.map().set_unwritten(handle, block, blocks, true, nullptr);
                 if (!done && done.error().code != ENOSPC) return done;
                 kept = kept || !done;
+                // A cut before this is durable finds it written, with the end of the file in it perhaps: nobody writes
+                // over it until then.
+                if (const auto end = inode.end_after_cut(at); done && end && *end < at + blocks * bs)
+                    inode.note_moved(handle.tid());
                 if (done && inode.data_in_journal())
                     for (std::uint64_t b = 0; b < blocks; ++b) TRY(handle.forget(range.block() + b));
                 inode.places().changed();

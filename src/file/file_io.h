@@ -76,8 +76,8 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next
                           bool beyond_space = false);
 // ---- tail.cpp
 // An append into the last block in its place, and a crash before its commit, leave the new bytes behind the old end, on
-// the device: of the kernel's appends, and of ours where there was no other block (docs/adr/0010). Whoever makes the file
-// grow without writing that block calls this first (Inode exclusive, no handle open).
+// the device: the kernel's does, and ours where there was no other block (docs/adr/0010). Whoever makes the file grow
+// without writing that block calls this first (Inode exclusive, no handle open).
 Result<void> clear_tail(Inode& inode);
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size);  // in the folio of the file's last byte
 // Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive). The

@@ -25,6 +25,7 @@ std::optional<TailSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old,
     if (!tree) return std::nullopt;
     Result<Grant> grant = fs.allocator.grant(goal, 1, nullptr, true, grows ? inode.number() : InodeNr());
     if (!grant) return std::nullopt;
+    if (!inode.uses_extents() && grant->first().value >> 32 != 0) return std::nullopt;  // no pointer holds it
     Result<std::vector<BufferRef>> held = hold_for_swap(inode, at, old, grant->first());
     if (!held) return std::nullopt;
     return TailSwap{at, old, std::move(*grant), std::move(*tree), std::move(*held)};

@@ -44,8 +44,10 @@ Result<bool> WritebackPass::batch() {
     if (items_.empty()) return false;
     Result<void> chosen = prepare_swaps();
     if (chosen) chosen = choose();
-    if (chosen && std::ranges::any_of(segments_, [](const Segment& s) { return s.place == Place::mapped && !s.swap; }))
-        chosen = commit_moves(inode_);
+    const auto in_its_place = [](const Segment& s) {
+        return !s.swap && (s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written);
+    };
+    if (chosen && std::ranges::any_of(segments_, in_its_place)) chosen = commit_moves(inode_);
     Result<void> named;
     if (chosen && !UEXT4_SEAM(data_before_mapping)) named = name();
     if (chosen) {

@@ -160,7 +160,7 @@ std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geo
 void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
 
 std::optional<std::uint64_t> Inode::end_after_cut(std::uint64_t from) const {
-    if (!fs_.journal.has_log()) return std::nullopt;
+    if (!fs_.journal.has_log() || fs_.geometry.cluster_ratio != 1) return std::nullopt;
     return sizes_after_cut_.next_within_block(from, fs_.block_size(), fs_.journal);
 }
 

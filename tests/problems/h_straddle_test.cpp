@@ -1,6 +1,6 @@
 // Problem H: the folio in which a file ends, for blocks smaller than a page and pages smaller than a folio. Whatever is
-// stored behind the end, it is zeros when the file grows, and zeros on the device after a sync and after any cut (P4,
-// docs/adr/0010).
+// stored behind the end, it is zeros when the file grows, and zeros on the device after a sync and between any two
+// calls (P4, docs/adr/0010).
 #include "settled_image.h"
 
 #include <random>
@@ -133,6 +133,23 @@ TEST_P(Straddle, NothingComesFromBehindTheEnd) {
     EXPECT_TRUE(std::string(view, model.size()) == model);
     unmap(view, mapped);
     file.reset(), direct.reset();
+    settle();
+}
+
+// Zeroed, its last block is unwritten, and still the last one where a cut finds it.
+TEST_P(Straddle, WhatIsWrittenToAZeroedEndIsNotBehindIt) {
+    const std::uint64_t bs = sizes().block;
+    auto file = open("/f");
+    write(*file, pattern(bs + 100, 3));
+    for (const int keeps : {0, FALLOC_FL_KEEP_SIZE}) {
+        ok(file->truncate(bs + 100));
+        ok(file->sync(false));
+        ok(file->fallocate(FALLOC_FL_ZERO_RANGE | keeps, bs, bs));
+        write(*file, pattern(200, 4), bs);
+        ok(write_back(file->inode()));
+        no_byte_behind_the_end(*memory->clone());
+    }
+    file.reset();
     settle();
 }
 

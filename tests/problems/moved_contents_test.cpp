@@ -89,5 +89,23 @@ INSTANTIATE_TEST_SUITE_P(Formats, MovedContents,
                                           testing::Values("data=ordered", "data=journal"),
                                           testing::Values(FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE)));
 
+// Unwritten since it moved, a block is written to where it lies all the same.
+TEST_F(SettledImage, WhatMovedAndWasZeroedIsNotWrittenToBeforeTheMoveIsDurable) {
+    make("-b 4096 -J size=8");
+    auto file = open("/f");
+    const std::string was = pattern(3 * page, 1), first = was.substr(0, page), fresh = pattern(page, 2);
+    write(*file, was);
+    ok(file->sync(false));
+    ok(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, page, page));
+    ok(file->fallocate(FALLOC_FL_ZERO_RANGE, page, page));
+    write(*file, fresh, page);
+    ok(write_back(file->inode()));
+    const std::string found = recovered_bytes(memory->clone(), 4 * page);
+    EXPECT_TRUE(found == was || found == first + was.substr(2 * page) || found == first + std::string(page, '\0') ||
+                found == first + fresh);
+    file.reset();
+    settle();
+}
+
 }  // namespace
 }  // namespace uext4::problems
