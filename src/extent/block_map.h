@@ -62,7 +62,7 @@ public:
     Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
     // All of the extent that maps `at`, from its first block on. EUCLEAN where nothing is mapped.
     Result<MappedRun> extent_at(LogicalBlock at);
-    // Swaps the block behind one mapped logical block (truncate's zero-tailed copy, failed overwrite); returns the old.
+    // Swaps the block behind one mapped logical block (the last one, cut or grown; a failed write); returns the old.
     Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid);
     // The nodes that lead to it. While they are held, replace() reads the map no more, but where it needs a new node.
     Result<std::vector<BufferRef>> hold_for_replace(LogicalBlock at);

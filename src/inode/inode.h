@@ -8,7 +8,7 @@
 //       size that users see).
 //   I2  Every change of raw() is stored by store() under a handle, or marked times_pending (times only).
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
-//       fdatasync needs; moved_tid() the newest one that moved blocks to another place in the file.
+//       fdatasync needs; moved_tid() the newest one before which no block in its place may be written over.
 #pragma once
 
 #include "base/bytes.h"
@@ -91,8 +91,8 @@ public:
     std::uint64_t disk_size() const;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
     // The least size behind byte `from`, and within a block, that the file may have on disk after a cut: what that
-    // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut. map_lock
-    // held.
+    // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut, and with
+    // clusters, whose blocks have no other place. map_lock held.
     std::optional<std::uint64_t> end_after_cut(std::uint64_t from) const;
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }

@@ -72,7 +72,7 @@ class Peer:
         self.image.unlink()
 
     def peak_memory(self):
-        """Bytes that the server's processes had at most, each; None where there is none."""
+        """Bytes that the server's processes had at most, added up; None where there is none."""
         return peak_of(self.server.pid) if self.server is not None else None
 
     def clear(self):
