@@ -58,7 +58,7 @@ bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
 
 // After a cut the file may end within a block of these, which would show behind that end what it gets in its place:
 // writeback finds another. map_lock held.
-bool may_end_within(const Inode& inode, std::uint64_t offset, std::uint64_t end) {
+bool may_end_within(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     const std::optional<std::uint64_t> after_cut = inode.end_after_cut(offset);
     return UEXT4_SEAM(appends_move) && after_cut && *after_cut < end;
 }

@@ -1,7 +1,7 @@
 #include "base/page.h"
 #include "base/seam.h"
 #include "file/file_io.h"
-#include "file/tail_swap.h"
+#include "file/block_swap.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "inode/xattr.h"
@@ -24,7 +24,7 @@ unsigned cut_credits(Inode& inode) {
 // seen after a crash.
 struct Tail {
     LockedFolio folio;  // held until the size is set: what fails before that leaves its bytes as they are
-    std::optional<TailSwap> swap;
+    std::optional<BlockSwap> swap;
     bool journaled = false;
     bool on_device = false;  // the zero-tailed block is there, in its place or in the one to swap
     bool dirty = false;      // it is written back in its time
@@ -42,10 +42,10 @@ void zero_from(FileCache& pages, LockedFolio& folio, std::uint64_t inside) {
 
 // The block's zero-tailed copy goes to a block of its own, to a second one where the first cannot be written. Nothing
 // where there is none.
-Result<std::optional<TailSwap>> write_copy(Inode& inode, LogicalBlock at, BlockNr old, ConstBytes copy) {
-    std::optional<TailSwap> unwritable;
+Result<std::optional<BlockSwap>> write_copy(Inode& inode, LogicalBlock at, BlockNr old, ConstBytes copy) {
+    std::optional<BlockSwap> unwritable;
     for (;;) {
-        std::optional<TailSwap> swap = prepare_swap(inode, at, old, old, false);
+        std::optional<BlockSwap> swap = prepare_swap(inode, at, old, old, false);
         if (!swap) return std::nullopt;
         const std::uint64_t place = swap->grant.first().value * inode.fs().block_size();
         if (Result<void> written = inode.fs().device.write(place, copy); written) return swap;
@@ -133,7 +133,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     if (!was_orphan) TRY(orphans.add(handle, inode));
     if (tail.swap) {
         MutexLock guard(inode.map_lock);
-        TRY(swap_tail(handle, inode, *tail.swap));
+        TRY(swap_block(handle, inode, *tail.swap));
     }
     if (tail.folio) TRY(zero_tail(handle, inode, size, tail));
     {

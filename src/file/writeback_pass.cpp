@@ -146,8 +146,12 @@ Result<void> WritebackPass::prepare_swaps() {
             goes_on = TRY(goes_on_at(at));
             goal = goes_on ? TRY(goal_for(at)) : Places::Goal{old};
         }
+        std::optional<BlockSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
+        // What others have freed may be had once it is durable.
+        if (!swap && inode_.fs().allocator.has_space_later() && inode_.fs().journal.commit_all())
+            swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
         // Where there is none the block is written in its place.
-        if (std::optional<TailSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows)) {
+        if (swap) {
             if (goes_on && !inode_.end_kept_at) inode_.end_kept_at = old;  // until goal_for() finds a better one
             swaps_.push_back(std::move(*swap));
         }
@@ -243,7 +247,7 @@ Result<void> WritebackPass::choose_granted(Segment& s) {
 }
 
 void WritebackPass::choose_swap(Segment& s) {
-    for (TailSwap& swap : swaps_) {
+    for (BlockSwap& swap : swaps_) {
         if (swap.at.value == s.first && swap.old == s.block) {
             s.swap = &swap;
             s.count = 1;
@@ -301,7 +305,7 @@ void WritebackPass::write_swap(Segment& s) {
     Allocator& allocator = inode_.fs().allocator;
     s.result = write_at(s, s.swap->grant.first());
     if (s.result) return;
-    std::optional<TailSwap> other = prepare_swap(inode_, s.swap->at, s.swap->old, s.swap->grant.first(), false);
+    std::optional<BlockSwap> other = prepare_swap(inode_, s.swap->at, s.swap->old, s.swap->grant.first(), false);
     allocator.avoid(std::move(s.swap->grant));
     if (!other) return;
     *s.swap = std::move(*other);
@@ -355,37 +359,23 @@ void WritebackPass::retry_grant(Segment& s, std::vector<Segment>& again) {
 // until they are named.
 void WritebackPass::retry_moved(Segment& s) {
     FsContext& fs = inode_.fs();
-    if (fs.geometry.cluster_ratio != 1) return;
     for (std::uint64_t n = 0; n < s.count; ++n) {
-        Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
-        if (!tree) return;
-        Result<Grant> grant = fs.allocator.grant(s.block, 1, nullptr, true);
-        if (!grant) return;
-        Segment one{s.first + n, 1, s.place, grant->first(), s.item};
-        if (Result<void> w = write_at(one, grant->first()); !w) {
-            fs.allocator.avoid(std::move(*grant));
+        const LogicalBlock at(s.first + n);
+        std::optional<BlockSwap> swap = prepare_swap(inode_, at, s.block + n, s.block, false);
+        if (!swap) return;
+        if (!write_at({at.value, 1, s.place, BlockNr(), s.item}, swap->grant.first())) {
+            fs.allocator.avoid(std::move(swap->grant));
             return;
         }
-        unsigned credits = 0;
+        unsigned credits = swap_credits() + Inode::store_credits();
         {
             MutexLock guard(inode_.map_lock);
-            credits = inode_.places().credits();
+            credits += inode_.places().credits();
         }
-        Result<Handle> handle = fs.journal.start(credits + 2 * Allocator::publish_credits());
+        Result<Handle> handle = fs.journal.start(credits);
         if (!handle) return;
         MutexLock guard(inode_.map_lock);
-        const BlockNr fresh = grant->first();
-        if (!fs.allocator.publish(*handle, *grant)) return;
-        Result<BlockNr> old = inode_.map().replace(*handle, LogicalBlock(s.first + n), fresh, &*tree);
-        inode_.places().changed();
-        if (!old) {
-            (void)fs.allocator.free(*handle, fresh, 1);  // the bit of this handle is taken back
-            return;
-        }
-        Result<std::shared_ptr<const void>> freed =
-            fs.allocator.free_after_use(*handle, *old, Allocator::AfterUse::avoided);
-        if (freed) inode_.places().keep_until_unused(std::move(*freed));
-        if (!freed || !inode_.store(*handle)) return;
+        if (!swap_block(*handle, inode_, *swap, Allocator::AfterUse::avoided) || !inode_.store(*handle)) return;
     }
     s.result = {};
 }
@@ -493,9 +483,11 @@ Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned
         TRY(handle.restart(credits));
     }
     MutexLock guard(inode_.map_lock);
-    TRY(swap_tail(handle, inode_, *s.swap));
+    TRY(swap_block(handle, inode_, *s.swap));
     inode_.set_disk_size(size_with(s.first + 1));
-    return inode_.store(handle);
+    Result<void> stored = inode_.store(handle);
+    if (!stored) inode_.fs().journal.abort(stored.error());  // the transaction would have the one without the other
+    return stored;
 }
 
 Result<void> WritebackPass::name_inline(Handle& handle, const Segment& s) {

@@ -16,7 +16,7 @@
 #pragma once
 
 #include "base/result.h"
-#include "file/tail_swap.h"
+#include "file/block_swap.h"
 #include "inode/inode.h"
 
 #include <optional>
@@ -52,7 +52,7 @@ private:
         BlockNr block;
         std::size_t item;  // of its first block
         Result<void> result{};
-        TailSwap* swap = nullptr;  // one block, which goes there
+        BlockSwap* swap = nullptr;  // one block, which goes there
     };
     // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
     struct FailsUnlessFinished;
@@ -103,7 +103,7 @@ private:
     std::uint64_t reach_ = ~std::uint64_t{0};
     std::optional<Error> lacking_;
     std::vector<Item> items_;
-    std::vector<TailSwap> swaps_;
+    std::vector<BlockSwap> swaps_;
     std::vector<Segment> segments_;
 };
 

@@ -11,6 +11,11 @@ namespace uext4 {
 
 namespace {
 constexpr std::uint64_t in_memory = sizeof(Inode) + 512;  // with what is on disk of it and its place in the table
+
+std::vector<std::byte> with_all_fields(std::vector<std::byte> raw) {
+    raw.resize(std::max(raw.size(), sizeof(format::InodeDisk)));
+    return raw;
+}
 }
 
 Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw)
@@ -18,19 +23,17 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       fs_(fs),
       table_(table),
       number_(number),
-      raw_(std::move(raw)),
-      raw_size_(raw_.size()),
-      sizes_after_cut_(0),
+      raw_size_(raw.size()),
+      raw_(with_all_fields(std::move(raw))),
+      flags_(disk().flags),
+      size_(disk_size()),
+      sizes_after_cut_(size_),
       map_(MapContext{fs.buffers, fs.allocator}, *this),
       places_(*this),
       pages_(fs.pages, number.value) {
     call.set_inode(number.value);
     map_lock.set_inode(number.value);
     flush_lock.set_inode(number.value);
-    raw_.resize(std::max(raw_.size(), sizeof(format::InodeDisk)));
-    size_ = disk_size();
-    sizes_after_cut_ = SizesAfterCut(size_);
-    flags_.store(disk().flags, std::memory_order_relaxed);
     has_links_.store(disk().links_count != 0, std::memory_order_release);
     fs_.inode_bytes.fetch_add(in_memory, std::memory_order_relaxed);
 }
@@ -159,7 +162,7 @@ void Inode::set_size(std::uint64_t size) {
 std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geometry, disk()); }
 void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
 
-std::optional<std::uint64_t> Inode::end_after_cut(std::uint64_t from) const {
+std::optional<std::uint64_t> Inode::end_after_cut(std::uint64_t from) {
     if (!fs_.journal.has_log() || fs_.geometry.cluster_ratio != 1) return std::nullopt;
     return sizes_after_cut_.next_within_block(from, fs_.block_size(), fs_.journal);
 }

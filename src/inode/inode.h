@@ -93,7 +93,7 @@ public:
     // The least size behind byte `from`, and within a block, that the file may have on disk after a cut: what that
     // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut, and with
     // clusters, whose blocks have no other place. map_lock held.
-    std::optional<std::uint64_t> end_after_cut(std::uint64_t from) const;
+    std::optional<std::uint64_t> end_after_cut(std::uint64_t from);
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
 
@@ -161,10 +161,10 @@ private:
     FsContext& fs_;
     InodeTable& table_;
     InodeNr number_;
-    std::vector<std::byte> raw_;
-    std::atomic<std::uint32_t> flags_{0};  // as in raw(): many ask without a lock
     std::size_t raw_size_;
-    std::uint64_t size_ = 0;
+    std::vector<std::byte> raw_;
+    std::atomic<std::uint32_t> flags_;  // as in raw(): many ask without a lock
+    std::uint64_t size_;
     std::atomic<bool> has_links_{false};
     bool times_pending_ = false;
     std::optional<Allocator::InodePlace> place_;  // in the table; known when it was stored once

@@ -8,20 +8,22 @@ void SizesAfterCut::stored(std::uint64_t size, Tid tid, const Journal& journal) 
         sizes_.back().size = size;
         return;
     }
+    forget_replaced(journal);
     sizes_.push_back({size, tid});
+}
+
+void SizesAfterCut::forget_replaced(const Journal& journal) {
+    if (sizes_.size() == 1) return;
     const Tid durable = journal.durable_tid();
-    while (sizes_[1].tid <= durable && sizes_.size() > 2) sizes_.erase(sizes_.begin());
+    while (sizes_.size() > 1 && sizes_[1].tid <= durable) sizes_.erase(sizes_.begin());
 }
 
 std::optional<std::uint64_t> SizesAfterCut::next_within_block(std::uint64_t from, std::uint64_t block_size,
-                                                              const Journal& journal) const {
-    const Tid durable = sizes_.size() > 1 ? journal.durable_tid() : 0;
+                                                              const Journal& journal) {
+    forget_replaced(journal);
     std::optional<std::uint64_t> least;
-    for (std::size_t i = 0; i < sizes_.size(); ++i) {
-        if (i + 1 < sizes_.size() && sizes_[i + 1].tid <= durable) continue;
-        const std::uint64_t size = sizes_[i].size;
+    for (const auto& [size, tid] : sizes_)
         if (size > from && size % block_size != 0 && (!least || size < *least)) least = size;
-    }
     return least;
 }
 

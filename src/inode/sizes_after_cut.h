@@ -17,13 +17,15 @@ public:
     void stored(std::uint64_t size, Tid tid, const Journal& journal);
     // The least one behind byte `from` that lies within a block.
     std::optional<std::uint64_t> next_within_block(std::uint64_t from, std::uint64_t block_size,
-                                                   const Journal& journal) const;
+                                                   const Journal& journal);
 
 private:
     struct Stored {
         std::uint64_t size;
         Tid tid;
     };
+    // Those of transactions that have a durable one behind them.
+    void forget_replaced(const Journal& journal);
     std::vector<Stored> sizes_;  // by tid; never empty
 };
 

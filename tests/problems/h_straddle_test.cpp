@@ -153,6 +153,38 @@ TEST_P(Straddle, WhatIsWrittenToAZeroedEndIsNotBehindIt) {
     settle();
 }
 
+// No block is free, but some will be when their freeing is durable: the append waits for one, and moves.
+TEST_P(Straddle, AnAppendOnAFullImageWaitsForABlock) {
+    const std::uint64_t bs = sizes().block;
+    auto file = open("/f");
+    write(*file, pattern(bs + 100, 3));
+    write(*open("/spare"), pattern(64 * bs, 5));
+    ok(fs->sync());
+    {
+        auto fill = open("/fill");
+        std::uint64_t at = 0;
+        for (const std::size_t step : {std::size_t{1} << 20, std::size_t{64} << 10, std::size_t{bs}}) {
+            for (const std::string bytes = pattern(step, 6);;) {
+                const auto n = fill->write(at, bytes_of(bytes));
+                if (!n) break;
+                at += *n;
+            }
+            ok(fs->sync());
+        }
+    }
+    ASSERT_LT(fs->volume().counts().free_blocks, 8u);
+    ok(open("/spare")->truncate(0));
+    const auto& space = fs->volume().fs().allocator;
+    ASSERT_TRUE(space.has_space_later());
+    const std::uint64_t given_back = space.times_given_back();
+    write(*file, pattern(50, 4), bs + 100);
+    ASSERT_EQ(space.times_given_back(), given_back);
+    ok(write_back(file->inode()));
+    no_byte_behind_the_end(*memory->clone());
+    file.reset();
+    settle();
+}
+
 // Somebody else left it: a map of the last page shows zeros, and so does the file when it has grown in any way.
 TEST_P(Straddle, WhatTheImageHasBehindTheEndIsNotSeen) {
     constexpr std::size_t end = 9000;

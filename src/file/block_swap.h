@@ -1,5 +1,4 @@
-// The block in which a file ends goes to another place in the handle that sets the size: a cut leaves the old size with
-// the old bytes, or the new one with the new.
+// A block of a file goes to another place, with new contents, in one handle: a cut leaves the old ones or the new ones.
 #pragma once
 
 #include "inode/inode.h"
@@ -9,7 +8,7 @@
 
 namespace uext4 {
 
-struct TailSwap {
+struct BlockSwap {
     LogicalBlock at;
     BlockNr old;
     Grant grant;                  // of one block, which gets the bytes before the swap
@@ -20,9 +19,10 @@ struct TailSwap {
 // Of the block of the file that lies in `old`, to one near `goal`; `grows`: the file goes on behind it, and keeps room
 // there. Nothing where there is none (no space, clusters of several blocks), or where `old` cannot be freed. map_lock
 // is not held, and nobody else moves the block meanwhile.
-std::optional<TailSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal, bool grows);
+std::optional<BlockSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal, bool grows);
 constexpr unsigned swap_credits() { return 3 * Allocator::publish_credits() + 4; }
-// Needs swap_credits() beside those of Places::credits(). map_lock held.
-Result<void> swap_tail(Handle& handle, Inode& inode, TailSwap& swap);
+// Needs swap_credits() beside those of Places::credits(). `then`: what becomes of the old block. map_lock held.
+Result<void> swap_block(Handle& handle, Inode& inode, BlockSwap& swap,
+                        Allocator::AfterUse then = Allocator::AfterUse::as_any);
 
 }  // namespace uext4

@@ -1,4 +1,4 @@
-#include "file/tail_swap.h"
+#include "file/block_swap.h"
 
 #include <utility>
 
@@ -18,7 +18,7 @@ Result<std::vector<BufferRef>> hold_for_swap(Inode& inode, LogicalBlock at, Bloc
 
 }  // namespace
 
-std::optional<TailSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal, bool grows) {
+std::optional<BlockSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal, bool grows) {
     FsContext& fs = inode.fs();
     if (fs.geometry.cluster_ratio != 1) return std::nullopt;
     Result<Claim> tree = fs.allocator.claim(BlockMap::tree_blocks_for(1, fs.block_size(), true), true);
@@ -28,10 +28,10 @@ std::optional<TailSwap> prepare_swap(Inode& inode, LogicalBlock at, BlockNr old,
     if (!inode.uses_extents() && grant->first().value >> 32 != 0) return std::nullopt;  // no pointer holds it
     Result<std::vector<BufferRef>> held = hold_for_swap(inode, at, old, grant->first());
     if (!held) return std::nullopt;
-    return TailSwap{at, old, std::move(*grant), std::move(*tree), std::move(*held)};
+    return BlockSwap{at, old, std::move(*grant), std::move(*tree), std::move(*held)};
 }
 
-Result<void> swap_tail(Handle& handle, Inode& inode, TailSwap& swap) {
+Result<void> swap_block(Handle& handle, Inode& inode, BlockSwap& swap, Allocator::AfterUse then) {
     FsContext& fs = inode.fs();
     const BlockNr fresh = swap.grant.first();
     TRY(fs.allocator.publish(handle, swap.grant));
@@ -41,7 +41,12 @@ Result<void> swap_tail(Handle& handle, Inode& inode, TailSwap& swap) {
         (void)fs.allocator.free(handle, fresh, 1);  // the bit of this handle is taken back
         return fail(old.error());
     }
-    inode.places().keep_until_unused(TRY(fs.allocator.free_after_use(handle, *old, Allocator::AfterUse::as_any)));
+    Result<std::shared_ptr<const void>> freed = fs.allocator.free_after_use(handle, *old, then);
+    if (!freed) {
+        fs.journal.abort(freed.error());  // the transaction would leave a block that nobody has
+        return fail(freed.error());
+    }
+    inode.places().keep_until_unused(std::move(*freed));
     return {};
 }
 
