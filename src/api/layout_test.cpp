@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <linux/falloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -28,8 +29,9 @@ std::size_t pieces_of(Inode& inode) {
 
 enum class Then : std::uint8_t { sync, write_back };
 
-// Files that grow by turns, `step` bytes at a time.
-void grow_by_turns(std::size_t count, std::size_t step, std::uint64_t steps, Then then, std::size_t most_pieces) {
+// Files that grow by turns, `step` bytes at a time, `behind`: into blocks that they have been given.
+void grow_by_turns(std::size_t count, std::size_t step, std::uint64_t steps, Then then, std::size_t most_pieces,
+                   std::uint64_t behind = 0) {
     const std::string path = fmt::format("/dev/shm/uext4-layout-{}", ::getpid());
     ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 128M >/dev/null", path).c_str()), 0);
     auto memory = MemoryDevice::load(path);
@@ -42,6 +44,7 @@ void grow_by_turns(std::size_t count, std::size_t step, std::uint64_t steps, The
         for (std::size_t f = 0; f < count; ++f) {
             auto file = (*fs)->open_path(fmt::format("/f{}", f), O_CREAT | O_RDWR, 0644, root);
             ASSERT_TRUE(file) << file.error().what;
+            ASSERT_TRUE(!behind || (*file)->fallocate(FALLOC_FL_KEEP_SIZE, 0, behind));
             files.push_back(std::move(*file));
         }
         const std::vector<std::byte> data(step, std::byte{1});
@@ -71,6 +74,14 @@ TEST(Layout, AFileThatEndsWithinABlockStaysWholeWithinATransaction) {
     for (const std::size_t step : {std::size_t{100}, std::size_t{1000}, std::size_t{20'000}}) {
         SCOPED_TRACE(step);
         grow_by_turns(1, step, 200, Then::write_back, 8);
+    }
+}
+
+// The last block leaves the place that it was given, and comes back when it is full.
+TEST(Layout, FilesThatGrowIntoBlocksOfTheirOwnStayWhole) {
+    for (const std::size_t step : {std::size_t{100}, std::size_t{1000}, std::size_t{4120}, std::size_t{10'000}}) {
+        SCOPED_TRACE(step);
+        grow_by_turns(4, step, 600, Then::sync, 10, 8 << 20);
     }
 }
 

@@ -117,11 +117,29 @@ Result<bool> WritebackPass::goes_on_at(LogicalBlock at) const {
 // A file that ends within its last block is appended to again, perhaps: until the block is full it is kept aside, and
 // then goes behind the one before, so that the file does not become a piece for each time.
 Result<Places::Goal> WritebackPass::goal_for(LogicalBlock at) {
-    const BlockNr behind = TRY(inode_.places().goal_for(at));
+    BlockNr behind = TRY(inode_.places().goal_for(at));
+    // What fallocate has put there shows where this one has been.
+    RangeIterator next(inode_, (at.value + 1) * bs_, (at.value + 2) * bs_);
+    if (TRY(next.look_held()) && next.run().has_block()) behind = BlockNr(next.block().value - 1);
     if (inode_.size() >= (at.value + 1) * bs_) return Places::Goal{behind, true};
     if (inode_.end_kept_at < behind + too_near || inode_.end_kept_at > behind + most_aside)
-        inode_.end_kept_at = behind + std::clamp(at.value, least_aside, most_aside);
+        inode_.end_kept_at = std::min(behind + std::clamp(at.value, least_aside, most_aside),
+                                      BlockNr(inode_.fs().geometry.blocks_count - 1));
     return Places::Goal{inode_.end_kept_at, false};
+}
+
+// The next end within a block behind byte `from`: one that a cut may leave, or where the file ends now.
+std::optional<std::uint64_t> WritebackPass::next_end(std::uint64_t from) const {
+    const std::uint64_t size = inode_.size();
+    const std::optional<std::uint64_t> after_cut = inode_.end_after_cut(from);
+    return size > from && size % bs_ != 0 ? std::min(size, after_cut.value_or(size)) : after_cut;
+}
+
+// The block in which an end lies leaves its place where the file has grown behind that; and where it is unwritten and
+// is kept aside for now, as what is written to it in its place could not stay there when it is full.
+bool WritebackPass::leaves_its_place(Place place, std::uint64_t end) const {
+    if (place == Place::mapped) return inode_.size() > end;
+    return place == Place::unwritten && inode_.size() == end && end > inode_.disk_size() && inode_.end_kept_at;
 }
 
 Result<void> WritebackPass::prepare_swaps() {
@@ -133,14 +151,14 @@ Result<void> WritebackPass::prepare_swaps() {
         bool goes_on = false;
         {
             MutexLock guard(inode_.map_lock);
-            const std::optional<std::uint64_t> end = inode_.end_after_cut(from);
+            const std::optional<std::uint64_t> end = next_end(from);
             if (!end) return {};
             at = LogicalBlock(*end / bs_);
             from = (at.value + 1) * bs_ - 1;
-            if (inode_.size() <= *end || !is_dirty(at.value)) continue;
+            if (!is_dirty(at.value)) continue;
             RangeIterator range(inode_, *end, *end + 1);
             (void)TRY(range.look_held());
-            if (range.run().place != Place::mapped) continue;
+            if (!leaves_its_place(range.run().place, *end)) continue;
             old = range.block();
             // Where the block before has no place yet, it stays near its own.
             goes_on = TRY(goes_on_at(at));
@@ -213,10 +231,8 @@ Result<void> WritebackPass::choose_from(std::uint64_t logical, std::uint64_t cou
     } else if (s.place == Place::inline_data) {
         s.count = 1;
     }
-    if (s.place == Place::mapped) {
-        choose_swap(s);
-        places.note_overwrite();
-    }
+    if (s.place == Place::mapped || s.place == Place::unwritten) choose_swap(s);
+    if (s.place == Place::mapped) places.note_overwrite();
     if (!segments_.empty() && !s.swap) {
         Segment& last = segments_.back();
         if (last.place == s.place && !last.swap && s.place != Place::inline_data &&
@@ -440,14 +456,14 @@ LogicalBlock WritebackPass::mark_written() {
     MutexLock guard(inode_.map_lock);
     for (const Segment& s : segments_) {
         if (!s.result) continue;
-        if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), s.count);
+        if (s.place == Place::unwritten && !s.swap) inode_.places().mark_written(LogicalBlock(s.first), s.count);
         reach = std::max(reach, LogicalBlock(s.first + s.count));
     }
     return reach;
 }
 
 Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
-    if (s.swap) return name_swap(handle, s, credits);
+    if (s.swap) TRY(name_swap(handle, s, credits));
     if (s.place == Place::mapped) return {};
     for (RangeIterator range(inode_, s.first * bs_, (s.first + s.count) * bs_);;) {
         {
@@ -473,7 +489,8 @@ Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, Logic
     }
 }
 
-// With its size: in between, what the file has grown by would lie behind its end.
+// With its size: in between, what the file has grown by would lie behind its end. One that is unwritten has a name after
+// that.
 Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned credits) {
     if (!handle.extend(credits)) {
         {
@@ -484,7 +501,8 @@ Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned
     }
     MutexLock guard(inode_.map_lock);
     TRY(swap_block(handle, inode_, *s.swap));
-    inode_.set_disk_size(size_with(s.first + 1));
+    if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), 1);
+    else inode_.set_disk_size(size_with(s.first + 1));
     Result<void> stored = inode_.store(handle);
     if (!stored) inode_.fs().journal.abort(stored.error());  // the transaction would have the one without the other
     return stored;

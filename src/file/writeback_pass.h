@@ -59,6 +59,8 @@ private:
     static constexpr std::uint64_t all_named = ~std::uint64_t{0};
 
     void collect();
+    std::optional<std::uint64_t> next_end(std::uint64_t from) const;
+    bool leaves_its_place(Place place, std::uint64_t end) const;
     Result<void> prepare_swaps();
     Result<bool> goes_on_at(LogicalBlock at) const;
     Result<Places::Goal> goal_for(LogicalBlock at);

@@ -69,6 +69,7 @@ void Straddle::raw_tail_is_zero(FileSystem& of, MemoryDevice& device, OpenFile& 
 TEST_P(Straddle, NothingComesFromBehindTheEnd) {
     std::mt19937 random(first_seed());
     auto file = open("/f"), direct = open("/f", O_RDWR | O_DIRECT);
+    ok(fs->sync());
     char* view = map(*file, mapped);
     NEED_MAP(view);
     std::string model;
@@ -93,8 +94,9 @@ TEST_P(Straddle, NothingComesFromBehindTheEnd) {
             EXPECT_EQ(refused([&] { view[to] = 'B'; }), !within);
             if (to < model.size()) model[to] = 'B';
         } else if (what == 7) {
-            ok(file->fallocate(0, at, n));
-            if (model.size() < at + n) model.resize(at + n);
+            const bool keeps = random() % 2;
+            ok(file->fallocate(keeps ? FALLOC_FL_KEEP_SIZE : 0, at, n));
+            if (!keeps && model.size() < at + n) model.resize(at + n);
         } else if (what == 8) {
             ok(file->fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, n));
             if (at < model.size()) {
