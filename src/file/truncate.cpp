@@ -1,7 +1,7 @@
 #include "base/page.h"
 #include "base/seam.h"
-#include "file/file_io.h"
 #include "file/block_swap.h"
+#include "file/file_io.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "inode/xattr.h"

@@ -489,8 +489,8 @@ Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, Logic
     }
 }
 
-// With its size: in between, what the file has grown by would lie behind its end. One that is unwritten has a name after
-// that.
+// With its size: in between, what the file has grown by would lie behind its end. One that is unwritten has a name
+// after that.
 Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned credits) {
     if (!handle.extend(credits)) {
         {
