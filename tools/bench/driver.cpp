@@ -149,16 +149,19 @@ void random_write(const Job& job) {
     report(clock.seconds(), job.count, job.count * page);
 }
 
-void append(const Job& job) {
-    const std::vector<char> data(page, 'a');
+void append(const Job& job, std::size_t bytes) {
+    const std::vector<char> data(bytes, 'a');
     File file(job.directory + "/log", O_WRONLY | O_CREAT | O_TRUNC);
     const Clock clock;
     for (std::uint64_t i = 0; i < job.count; ++i) {
-        file.write(data.data(), page, i * page);
+        file.write(data.data(), bytes, i * bytes);
         file.sync();
     }
-    report(clock.seconds(), job.count, job.count * page);
+    report(clock.seconds(), job.count, job.count * bytes);
 }
+
+void append_pages(const Job& job) { append(job, page); }
+void append_lines(const Job& job) { append(job, 100); }
 
 void map_random(const Job& job) {
     File file(job.file(), O_RDWR);
@@ -286,7 +289,8 @@ constexpr Step steps[] = {{"new_file", new_file},
                           {"read", read_whole},
                           {"random_read", random_read},
                           {"random_write", random_write},
-                          {"append", append},
+                          {"append_pages", append_pages},
+                          {"append_lines", append_lines},
                           {"map_random", map_random},
                           {"remove_file", remove_file},
                           {"create", create},

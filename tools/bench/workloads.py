@@ -67,7 +67,8 @@ def random_pages(bench):
 
 
 def append(bench):
-    return {"append 4 KiB + fsync /s": rate(bench.step("append", bench.scaled(4000, 10)))}
+    return {"append 4 KiB + fsync /s": rate(bench.step("append_pages", bench.scaled(4000, 10))),
+            "append 100 bytes + fsync /s": rate(bench.step("append_lines", bench.scaled(4000, 10)))}
 
 
 def metadata(bench):
@@ -141,7 +142,7 @@ def journaled(bench):
     size = bench.scaled(256 << 20, 1 << 20)
     return {"write new MB/s": speed(bench.step("new_file", size)),
             "overwrite MB/s": speed(bench.step("overwrite", size)),
-            "append 4 KiB + fsync /s": rate(bench.step("append", bench.scaled(2000, 10)))}
+            "append 4 KiB + fsync /s": rate(bench.step("append_pages", bench.scaled(2000, 10)))}
 
 
 def growth(bench):
@@ -158,7 +159,7 @@ def huge(bench):
 WORKLOADS = [
     Workload("sequential", "1 GiB in 1 MiB pieces: new file + fsync, overwrite + fsync, read", sequential, 2048),
     Workload("random", "4 KiB pieces of a cached 256 MiB file", random_pages),
-    Workload("append", "4 KiB appended, each followed by fsync", append),
+    Workload("append", "4 KiB, and 100 bytes, appended, each followed by fsync", append),
     Workload("metadata", "10,000 empty files in one directory; stat after a remount", metadata),
     Workload("tree", "a tar of a real tree: unpack + sync, du after a remount, rm", tree),
     Workload("small", "50,000 files of 100 bytes; read after a remount", small, 2048, ("-N", "131072")),
