@@ -1,6 +1,7 @@
 // Direct requests on one file from several threads.
 #include "api/file_system.h"
 #include "device/memory_device.h"
+#include "device/recording_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -283,6 +284,63 @@ TEST_F(Direct, AnOverwriteIsDurableByItself) {
             ASSERT_TRUE((*cut)->unmount());
         }
     }
+    ASSERT_TRUE(fs->unmount());
+}
+
+// It needs no commit, so nothing but the sync makes the device keep it: by a flush behind it.
+TEST_F(Direct, AnOverwriteIsDurableWithItsSync) {
+    struct Way {
+        const char* name;
+        int flags;  // 0: a sync is asked for
+        bool data_only;
+    };
+    constexpr Way ways[] = {
+        {"fsync", 0, false}, {"fdatasync", 0, true}, {"O_DSYNC", O_DSYNC, true}, {"O_SYNC", O_SYNC, false}};
+    int value = 'a';
+    {
+        const Memory bytes = filled(4096, value);
+        auto file = open(O_DIRECT);
+        ASSERT_TRUE(file->write(0, ConstBytes(bytes.get(), 4096)));
+    }
+    ASSERT_TRUE(fs->unmount());
+    const std::unique_ptr<MemoryDevice> initial = memory->clone();
+    const auto recorder = std::make_shared<RecordingDevice>(memory);
+    VolumeOptions options;
+    options.background = false;  // nobody else flushes
+    auto mounted = FileSystem::mount_device(recorder, options);
+    ASSERT_TRUE(mounted) << mounted.error().what;
+    fs = std::move(*mounted);
+    // How many bytes `wanted` the file has after a cut that takes all behind the last flush.
+    const auto kept = [&](int wanted) {
+        const std::vector<RecordedWrite> log = recorder->log();
+        std::size_t durable = log.size();
+        while (durable > 0 && log[durable - 1].kind != RecordedWrite::Kind::Flush) --durable;
+        const std::shared_ptr<MemoryDevice> cut = initial->clone();
+        EXPECT_TRUE(RecordingDevice::replay(log, durable, *cut));
+        auto recovered = FileSystem::mount_device(cut, {});
+        EXPECT_TRUE(recovered) << recovered.error().what;
+        auto file = (*recovered)->open_path("/f", O_RDONLY, 0, Credentials::root());
+        EXPECT_TRUE(file) << file.error().what;
+        std::vector<std::byte> seen(8192);
+        EXPECT_TRUE((*file)->read(0, seen));
+        file->reset();
+        EXPECT_TRUE((*recovered)->unmount());
+        return std::ranges::count(seen, static_cast<std::byte>(wanted));
+    };
+    for (int round = 0; round < 2; ++round)
+        for (const Way& way : ways) {
+            SCOPED_TRACE(way.name);
+            auto file = open(O_DIRECT | way.flags);
+            const Memory bytes = filled(4096, ++value);
+            const std::size_t before = recorder->log_size();
+            ASSERT_EQ(file->write(0, ConstBytes(bytes.get(), 4096)).value_or(0), 4096U);
+            EXPECT_TRUE(std::ranges::equal(recorder->log().at(before).data, ConstBytes(bytes.get(), 4096)));
+            if (way.flags == 0) {
+                EXPECT_EQ(kept(value - 1), 4096) << "it is flushed without being asked for";
+                ASSERT_TRUE(file->sync(way.data_only));
+            }
+            EXPECT_EQ(kept(value), 4096);
+        }
     ASSERT_TRUE(fs->unmount());
 }
 

@@ -109,33 +109,54 @@ TEST_P(Buffers, AFileIsWrittenFromItsOwnMap) {
     unmount();
 }
 
+// Direct requests of two files at once, each into the other's map or from its own, over other bytes in each round.
 TEST_P(Buffers, TwoFilesCrosswise) {
     make("-t ext4 -b 4096", GetParam());
     NEED_MAPS();
-    const std::string left = pattern(16 * page, 3), right = pattern(16 * page, 4);
-    for (const auto& [name, bytes] : {std::pair("/a", &left), std::pair("/b", &right)}) {
-        uext4_file* cached = open(name);
-        write(cached, *bytes);
-        uext4_close(cached);
-    }
-    uext4_file* a = open("/a", O_RDWR | O_DIRECT);
-    uext4_file* b = open("/b", O_RDWR | O_DIRECT);
-    for (int round = 0; round < 10; ++round) {
-        char* in_a = map(a, 16 * page);
-        char* in_b = map(b, 16 * page);
-        std::thread one([&] { EXPECT_EQ(uext4_pread(a, in_b, 8 * page, 0), static_cast<ssize_t>(8 * page)); });
-        std::thread two(
-            [&] { EXPECT_EQ(uext4_pread(b, in_a + 8 * page, 8 * page, 8 * page), static_cast<ssize_t>(8 * page)); });
-        std::thread three([&] { EXPECT_EQ(uext4_pwrite(a, in_a, page, 4 * page), static_cast<ssize_t>(page)); });
+    constexpr std::size_t half = 8 * page, size = 2 * half, moved_to = 4 * page;
+    uext4_file* a = open("/a", O_CREAT | O_RDWR | O_DIRECT);
+    uext4_file* b = open("/b", O_CREAT | O_RDWR | O_DIRECT);
+    uext4_file* cached_a = open("/a", O_RDWR);
+    uext4_file* cached_b = open("/b", O_RDWR);
+    std::string in_a, in_b;
+    for (unsigned round = 0; round < 10 && !HasFailure(); ++round) {
+        SCOPED_TRACE(round);
+        const std::string left = pattern(size, 2 * round + 3), right = pattern(size, 2 * round + 4);
+        write(cached_a, left);
+        write(cached_b, right);
+        char* map_a = map(a, size);
+        char* map_b = map(b, size);
+        std::thread one([&] { EXPECT_EQ(uext4_pread(a, map_b, half, 0), static_cast<ssize_t>(half)); });
+        std::thread two([&] { EXPECT_EQ(uext4_pread(b, map_a + half, half, half), static_cast<ssize_t>(half)); });
+        std::thread three([&] { EXPECT_EQ(uext4_pwrite(a, map_a, page, moved_to), static_cast<ssize_t>(page)); });
         one.join();
         two.join();
         three.join();
-        EXPECT_EQ(std::string(in_a + 8 * page, 8 * page), right.substr(8 * page));
-        EXPECT_EQ(uext4_unmap(in_a, 16 * page), 0);
-        EXPECT_EQ(uext4_unmap(in_b, 16 * page), 0);
+        std::string wanted = left.substr(0, half) + right.substr(half);
+        wanted.replace(moved_to, page, left.substr(0, page));
+        in_a = std::string(map_a, size);
+        in_b = std::string(map_b, size);
+        EXPECT_TRUE(in_a == wanted);
+        // Of the page of a that was written meanwhile b has got what was there before or after, byte by byte.
+        std::string as_after = in_b;
+        for (std::size_t i = moved_to; i < moved_to + page; ++i)
+            if (as_after[i] == left[i]) as_after[i] = wanted[i];
+        EXPECT_TRUE(as_after == wanted);
+        EXPECT_TRUE(read(cached_a, size) == in_a);
+        EXPECT_TRUE(read(cached_b, size) == in_b);
+        EXPECT_EQ(uext4_unmap(map_a, size), 0);
+        EXPECT_EQ(uext4_unmap(map_b, size), 0);
+        EXPECT_TRUE(read(cached_a, size) == in_a) << "without maps";
+        EXPECT_TRUE(read(cached_b, size) == in_b) << "without maps";
     }
-    uext4_close(a);
-    uext4_close(b);
+    for (uext4_file* file : {a, b, cached_a, cached_b}) uext4_close(file);
+    unmount();
+    mount();
+    for (const auto& [name, bytes] : {std::pair("/a", &in_a), std::pair("/b", &in_b)}) {
+        uext4_file* again = open(name, O_RDONLY);
+        EXPECT_TRUE(read(again, size) == *bytes) << name << " after a new mount";
+        uext4_close(again);
+    }
     unmount();
 }
 

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 
 #include <atomic>
+#include <iterator>
+#include <map>
 #include <thread>
 
 namespace uext4::test::coherence_test {
@@ -250,25 +252,48 @@ TEST_P(PrivateMaps, LoseTheirCopiesToATruncate) {
     unmount();
 }
 
-// A commit copies the block in which the file ends while the file is cut inside of it.
+// A commit copies the block in which the file ends while the file is cut inside of it. The map shows the file, but for
+// the pages that it has stored to, for as long as the file reaches them.
 TEST_P(PrivateMaps, AreCutBesideCommits) {
     make(std::string("-t ext4 -J size=64 ") + GetParam(), "data=journal", "256M");
     NEED_MAPS();
     uext4_file* file = open("/f");
     write(file, pattern(30 * page, 1));
     char* memory = map(file, 32 * page, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    const auto shown = [&](std::size_t p) { return std::string(memory + p * page, page); };
+    std::map<std::size_t, std::string> own;  // by the number of the page
+    std::size_t kept = 0, lost = 0;
     std::atomic<bool> over{false};
     std::thread syncing([&] {
         while (!over.load()) EXPECT_EQ(uext4_fsync(file), 0);
     });
-    for (unsigned i = 0; i < 400; ++i) {
-        const std::size_t size = (1 + i * 7 % 29) * page - i % 3 * 100;
-        write(file, pattern(30 * page, i));
-        ASSERT_EQ(uext4_ftruncate(file, static_cast<off_t>(size)), 0);
-        ASSERT_EQ(read(file, 32 * page), pattern(30 * page, i).substr(0, size));
+    for (unsigned i = 0; i < 400 && !HasFailure(); ++i) {
+        SCOPED_TRACE(i);
+        const std::size_t size = (1 + i * 7 % 29) * page - i % 3 * 100, pages = (size + page - 1) / page;
+        std::string bytes = pattern(30 * page, i);
+        write(file, bytes);
+        // Every other time also that in which the file will end.
+        for (const std::size_t p : {std::size_t{i * 11 % 30}, i % 2 == 0 ? pages - 1 : std::size_t{i * 13 % 30}}) {
+            std::string& copy = own.try_emplace(p, bytes.substr(p * page, page)).first->second;
+            EXPECT_TRUE(shown(p) == copy) << "page " << p << ", before the store";
+            memory[p * page + i % page] = copy[i % page] = static_cast<char>(~i);
+        }
+        EXPECT_EQ(uext4_ftruncate(file, static_cast<off_t>(size)), 0);
+        EXPECT_TRUE(read(file, 32 * page) == bytes.substr(0, size));
+        lost += static_cast<std::size_t>(std::distance(own.lower_bound(pages), own.end()));
+        own.erase(own.lower_bound(pages), own.end());
+        kept += own.size();
+        bytes = bytes.substr(0, size) + std::string(pages * page - size, 0);
+        for (std::size_t p = 0; p < pages; ++p) {
+            const auto copy = own.find(p);
+            EXPECT_TRUE(shown(p) == (copy != own.end() ? copy->second : bytes.substr(p * page, page))) << "page " << p;
+        }
+        EXPECT_TRUE(refused([&] { (void)*static_cast<volatile char*>(memory + pages * page); }));
     }
     over.store(true);
     syncing.join();
+    EXPECT_GT(kept, 0U);
+    EXPECT_GT(lost, 0U);
     EXPECT_EQ(uext4_unmap(memory, 32 * page), 0);
     uext4_close(file);
     unmount();

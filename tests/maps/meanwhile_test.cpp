@@ -22,49 +22,62 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 namespace uext4 {
 namespace {
 
 constexpr std::size_t page = 4096, file_pages = 16;
 
-// Called in place of the system calls, in the thread that makes them: once, and not from within one.
-template <class Signature>
-class Hook;
-template <class Out, class... Args>
-class Hook<Out(Args...)> {
+// Called in place of the system calls, in the thread that makes them: once, and not from within one. Others may make
+// them while it is set or cleared.
+template <class... Args>
+class Hook {
 public:
-    void operator=(std::function<Out(Args...)> function) {
+    void operator=(std::function<void(Args...)> function) {
+        const std::lock_guard guard(lock_);
         function_ = std::move(function);
         is_set_.store(true);
     }
-    void clear() { is_set_.store(false); }
+    // Nobody is in it any more when this returns.
+    void clear() {
+        is_set_.store(false);
+        const std::lock_guard guard(lock_);
+    }
     bool is_set() const { return is_set_.load(); }
-    bool take() { return !inside && is_set_.exchange(false); }
-    Out run(Args... args) {
+    // It was called, and has returned.
+    bool is_over() {
+        const bool called = !is_set();
+        const std::lock_guard guard(lock_);
+        return called;
+    }
+    void call(Args... args) {
+        if (inside || !is_set()) return;
+        const std::lock_guard guard(lock_);
+        if (!is_set_.exchange(false)) return;
         inside = true;
-        struct End {
-            ~End() { inside = false; }
-        } end;
-        return function_(args...);
+        function_(args...);
+        inside = false;
     }
 
 private:
     static inline thread_local bool inside = false;
+    std::mutex lock_;
     std::atomic<bool> is_set_{false};
-    std::function<Out(Args...)> function_;
+    std::function<void(Args...)> function_;
 };
 constexpr unsigned long placement_query = 0xc0686611;  // PROCMAP_QUERY of Linux 6.11
 std::atomic<std::uintptr_t> marker{0};
-Hook<void()> at_marker;                                         // what is mapped has been looked at up to there
-Hook<bool(std::uintptr_t start, std::uintptr_t end)> at_watch;  // false: it fails
-Hook<void()> at_keep_out;
-Hook<void()> at_unwatch;
-Hook<void()> at_munmap;                   // its addresses are free
-Hook<void()> at_event;                    // it waits to be read
+Hook<> at_marker;                                      // what is mapped has been looked at up to there
+Hook<std::uintptr_t, std::uintptr_t, bool&> at_watch;  // from where to where; whether it succeeds
+Hook<> at_keep_out;
+Hook<> at_unwatch;
+Hook<> at_munmap;                         // its addresses are free
+Hook<> at_event;                          // it waits to be read
 std::atomic<int> event_of{-1};            // that descriptor's events alone
 std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
 std::atomic<bool> has_room{true};         // else there is no memory to tell what is mapped
@@ -90,7 +103,7 @@ extern "C" __attribute__((visibility("default"))) ssize_t pread(int fd, void* me
         std::snprintf(line, sizeof line, "%lx-", static_cast<unsigned long>(marker.load()));
         const bool is_told =
             std::string_view(static_cast<const char*>(memory), static_cast<std::size_t>(n)).contains(line);
-        if (is_told && at_marker.take()) at_marker.run();
+        if (is_told) at_marker.call();
     }
     return n;
 }
@@ -101,14 +114,16 @@ extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned lon
     va_start(arguments, request);
     void* argument = va_arg(arguments, void*);
     va_end(arguments);
-    if (request == UFFDIO_REGISTER && at_watch.take()) {
+    if (request == UFFDIO_REGISTER) {
         const uffdio_range range = static_cast<const uffdio_register*>(argument)->range;
-        if (!at_watch.run(range.start, range.start + range.len)) {
+        bool succeeds = true;
+        at_watch.call(range.start, range.start + range.len, succeeds);
+        if (!succeeds) {
             errno = ENOMEM;
             return -1;
         }
     }
-    if (request == UFFDIO_UNREGISTER && at_unwatch.take()) at_unwatch.run();
+    if (request == UFFDIO_UNREGISTER) at_unwatch.call();
     const bool asks = request == placement_query;
     if (asks && !has_room.load()) {
         errno = ENOMEM;
@@ -120,22 +135,21 @@ extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned lon
     }
     const auto result = static_cast<int>(::syscall(SYS_ioctl, fd, request, argument));
     constexpr std::size_t start_word = 3;
-    if (asks && result == 0 && static_cast<const std::uint64_t*>(argument)[start_word] == marker.load() &&
-        at_marker.take())
-        at_marker.run();
+    if (asks && result == 0 && static_cast<const std::uint64_t*>(argument)[start_word] == marker.load())
+        at_marker.call();
     return result;
 }
 
 extern "C" __attribute__((visibility("default"))) int mprotect(void* memory, std::size_t length,
                                                                int protection) noexcept {
     using namespace uext4;
-    if (protection == PROT_NONE && at_keep_out.take()) at_keep_out.run();
+    if (protection == PROT_NONE) at_keep_out.call();
     return static_cast<int>(::syscall(SYS_mprotect, memory, length, protection));
 }
 
 extern "C" __attribute__((visibility("default"))) int munmap(void* memory, std::size_t length) noexcept {
     const auto result = static_cast<int>(::syscall(SYS_munmap, memory, length));
-    if (uext4::at_munmap.take()) uext4::at_munmap.run();
+    uext4::at_munmap.call();
     return result;
 }
 
@@ -143,7 +157,7 @@ extern "C" __attribute__((visibility("default"))) int poll(pollfd* all, nfds_t c
     using namespace uext4;
     const int n = static_cast<int>(::syscall(SYS_poll, all, count, milliseconds));
     const int of = event_of.load();
-    if (n > 0 && (of == -1 || all[0].fd == of) && at_event.take()) at_event.run();
+    if (n > 0 && (of == -1 || all[0].fd == of)) at_event.call();
     return n;
 }
 
@@ -159,6 +173,32 @@ std::set<int> userfault_descriptors() {
     }
     return out;
 }
+// Whoever reads events is held up before the next one, until he is to go on.
+class HeldEvent {
+public:
+    HeldEvent() {
+        at_event = [this] {
+            is_met_.store(true);
+            while (!goes_on_.load()) std::this_thread::yield();
+        };
+    }
+    HeldEvent(const HeldEvent&) = delete;
+    HeldEvent& operator=(const HeldEvent&) = delete;
+    ~HeldEvent() {
+        go_on();
+        at_event.clear();
+    }
+    // False: he has read it without being held up.
+    bool wait_until_met() const {
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+        while (!is_met_.load() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+        return is_met_.load();
+    }
+    void go_on() { goes_on_.store(true); }
+
+private:
+    std::atomic<bool> is_met_{false}, goes_on_{false};
+};
 char load(const char* memory) { return *static_cast<const volatile char*>(memory); }
 std::uintptr_t address(const void* memory) { return reinterpret_cast<std::uintptr_t>(memory); }
 
@@ -272,7 +312,7 @@ TEST_P(Meanwhile, IsMovedBetweenTwoLooks) {
     ASSERT_EQ(::munmap(high, page), 0);
     while (is_known(high)) std::this_thread::yield();
     let_go();
-    ASSERT_FALSE(at_marker.is_set()) << "nobody has looked";
+    ASSERT_TRUE(at_marker.is_over()) << "nobody has looked";
     mover.join();
     char seen = 0;
     EXPECT_EQ(signal_of([&] { seen = load(low + 2 * page); }), 0);
@@ -291,7 +331,7 @@ TEST_P(Meanwhile, IsNotWatched) {
     NEED(memory);
     std::thread other;
     std::uintptr_t refused = 0;
-    at_watch = [&](std::uintptr_t start, std::uintptr_t end) {
+    at_watch = [&](std::uintptr_t start, std::uintptr_t end, bool& succeeds) {
         refused = start;
         struct Seen {
             std::atomic<bool> started{false}, done{false};
@@ -306,7 +346,7 @@ TEST_P(Meanwhile, IsNotWatched) {
         const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
         while (!seen->done.load() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
         EXPECT_TRUE(seen->started.load());
-        return false;
+        succeeds = false;
     };
     auto second = file->map(0, 4 * page, PROT_READ, MAP_SHARED);
     ASSERT_FALSE(second);
@@ -346,7 +386,7 @@ TEST_P(Meanwhile, GrowsWhileItIsEndedAndLooksUnused) {
     at_unwatch = [&] { let_go(); };
     unmap(memory, 4);
     if (!grown) GTEST_SKIP() << "the place above was taken";
-    EXPECT_FALSE(at_unwatch.is_set());
+    EXPECT_TRUE(at_unwatch.is_over());
     char seen = 0;
     EXPECT_EQ(signal_of([&] { seen = load(memory + 5 * page); }), 0);
     EXPECT_EQ(seen, 'f');
@@ -379,7 +419,7 @@ TEST_P(Meanwhile, GrowsToWhereAnotherIsBeingEnded) {
         EXPECT_FALSE(synced.load());
     };
     unmap(leaving, 12);
-    ASSERT_FALSE(at_munmap.is_set());
+    ASSERT_TRUE(at_munmap.is_over());
     other.join();
     EXPECT_EQ(fs->maps().live(), 0U);
     EXPECT_FALSE(is_mapped(address(leaving) + 5 * page));
@@ -428,19 +468,18 @@ TEST_P(Meanwhile, IsAnothersMemory) {
     make();
     char* memory = map(*file, 4);
     NEED(memory);
-    std::atomic<bool> go_on{false};
-    at_event = [&] {
-        while (!go_on.load()) std::this_thread::yield();
-    };
-    std::thread ending([&] { ::munmap(memory, 4 * page); });
+    std::jthread ending, later;
+    HeldEvent held;  // goes first, so that the threads end
+    ending = std::jthread([&] { ::munmap(memory, 4 * page); });
     while (is_mapped(address(memory))) std::this_thread::yield();
+    ASSERT_TRUE(held.wait_until_met());
     void* own =
         ::mmap(memory, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     ASSERT_EQ(own, memory) << strerror(errno);
     memory[page] = 'x';
-    std::thread later([&] {
+    later = std::jthread([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
-        go_on.store(true);
+        held.go_on();
     });
     auto done = ClientMaps::unmap(memory, 4 * page);
     EXPECT_FALSE(done);
@@ -477,17 +516,16 @@ TEST_P(Meanwhile, IsWhereAnothersWas) {
             static_cast<char*>(::mmap(nullptr, 4 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         ASSERT_NE(place, MAP_FAILED);
         memory[page] = 'S';
-        std::atomic<bool> go_on{false};
-        at_event = [&] {
-            while (!go_on.load()) std::this_thread::yield();
-        };
-        std::thread moving([&] { ::mremap(others, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED, place); });
+        std::jthread moving, ending;
+        HeldEvent held;  // goes first, so that the threads end
+        moving = std::jthread([&] { ::mremap(others, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED, place); });
         while (is_mapped(address(others))) std::this_thread::yield();
-        std::thread ending([&] { ::munmap(place, 4 * page); });
+        ASSERT_TRUE(held.wait_until_met());
+        ending = std::jthread([&] { ::munmap(place, 4 * page); });
         while (is_mapped(address(place))) std::this_thread::yield();
         ASSERT_EQ(::mremap(memory, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED, place), place);
         while (!is_known(place)) std::this_thread::yield();
-        go_on.store(true);
+        held.go_on();
         moving.join(), ending.join();
         // What is written back is protected, so that a store is met.
         auto synced = file->sync(true);

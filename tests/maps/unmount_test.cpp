@@ -3,6 +3,7 @@
 #include "mapped_image.h"
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <thread>
 
@@ -79,21 +80,40 @@ TEST_F(Unmount, WhileMapsAreSynced) {
     }
 }
 
-TEST_F(Unmount, WhileMapsAreBuffersOfAnother) {
+class UnmountBesideAnother : public Unmount {
+protected:
+    void SetUp() override {
+        make("-t ext4 -b 4096");
+        ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 16M >/dev/null 2>&1", other_path()).c_str()),
+                  0);
+        ASSERT_EQ(uext4_mount(other_path().c_str(), "", &other), 0) << uext4_strerror();
+        ASSERT_EQ(uext4_open(other, "/s", O_CREAT | O_RDWR, 0644, &source), 0) << uext4_strerror();
+        ASSERT_EQ(uext4_pwrite(source, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    }
+    void TearDown() override {
+        if (source) uext4_close(source);
+        EXPECT_EQ(other ? uext4_umount(other) : 0, 0) << uext4_strerror();
+        ::unlink(other_path().c_str());
+        Unmount::TearDown();
+    }
+    std::string other_path() const { return path_ + "-other"; }
+    // In the place of the map.
+    static void put_other_memory(char* memory) {
+        EXPECT_EQ(::mmap(memory, parts * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+                  memory);
+    }
+
+    static constexpr std::size_t parts = 100;
+    const std::string bytes = pattern(parts * page, 3);
+    uext4_fs* other = nullptr;
+    uext4_file* source = nullptr;
+};
+
+TEST_F(UnmountBesideAnother, WhileMapsAreItsBuffers) {
 #ifdef UEXT4_WATCHES_MEMORY
     GTEST_SKIP() << "to the thread sanitizer, memory that takes the place of a buffer in use is a race";
 #endif
-    make("-t ext4 -b 4096");
     NEED_MAPS();
-    const std::string other_path = path_ + "-other";
-    ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 16M >/dev/null 2>&1", other_path).c_str()), 0);
-    uext4_fs* other = nullptr;
-    ASSERT_EQ(uext4_mount(other_path.c_str(), "", &other), 0) << uext4_strerror();
-    uext4_file* source = nullptr;
-    ASSERT_EQ(uext4_open(other, "/s", O_CREAT | O_RDWR, 0644, &source), 0) << uext4_strerror();
-    constexpr std::size_t parts = 100;
-    const std::string bytes = pattern(parts * page, 3);
-    ASSERT_EQ(uext4_pwrite(source, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
     for (int lap = 0; lap < 5; ++lap) {
         char* memory = map_many(parts);
         std::atomic<bool> reads{false}, ended{false};
@@ -105,18 +125,48 @@ TEST_F(Unmount, WhileMapsAreBuffersOfAnother) {
         });
         while (!reads.load()) std::this_thread::yield();
         // Other memory comes to the addresses in the same moment, as a request is on its way there.
-        unmount_meanwhile([&] {
-            EXPECT_EQ(
-                ::mmap(memory, parts * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-                memory);
-        });
+        unmount_meanwhile([&] { put_other_memory(memory); });
         ended.store(true);
         reading.join();
         mount();
     }
-    uext4_close(source);
-    EXPECT_EQ(uext4_umount(other), 0) << uext4_strerror();
-    ::unlink(other_path.c_str());
+}
+
+// The map is gone, and the request still asks its file system for the page: for the right to store, which it has not
+// where the program took it away, and which waits for a thaw.
+TEST_F(UnmountBesideAnother, WhileABufferThatWasAMapWaits) {
+#ifdef UEXT4_WATCHES_MEMORY
+    GTEST_SKIP() << "to the thread sanitizer, memory that takes the place of a buffer in use is a race";
+#endif
+    NEED_MAPS();
+    // Nothing tells that the reader waits: he is given more time each time.
+    bool was_busy = false;
+    for (int lap = 1; lap <= 8 && !was_busy; ++lap) {
+        char* memory = map_many(parts);
+        ASSERT_EQ(::mprotect(memory, parts * page, PROT_READ), 0);
+        ASSERT_EQ(uext4_freeze(fs), 0) << uext4_strerror();
+        std::thread reading([&] {
+            EXPECT_EQ(uext4_pread(source, memory, parts * page, 0), static_cast<ssize_t>(parts * page))
+                << uext4_strerror();
+        });
+        std::this_thread::sleep_for(std::chrono::milliseconds(10 << lap));
+        put_other_memory(memory);
+        const int unmounted = uext4_umount(fs);
+        was_busy = unmounted == -EBUSY;
+        if (was_busy) {
+            EXPECT_EQ(uext4_thaw(fs), 0) << uext4_strerror();
+            reading.join();
+            EXPECT_EQ(uext4_umount(fs), 0) << uext4_strerror();
+        } else {
+            EXPECT_EQ(unmounted, 0) << uext4_strerror();
+            reading.join();
+        }
+        fs = nullptr;
+        EXPECT_TRUE(std::string(memory, parts * page) == bytes);
+        EXPECT_EQ(::munmap(memory, parts * page), 0);
+        mount();
+    }
+    EXPECT_TRUE(was_busy);
 }
 
 }  // namespace

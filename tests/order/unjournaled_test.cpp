@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <string_view>
 #include <utility>
 
 namespace uext4 {
@@ -147,6 +148,18 @@ TEST_P(Unjournaled, WhatWasSyncedIsThereOnceTheImageIsRepaired) {
         expect_durable(what);
     }
 
+    auto unsynced = open("/a", O_RDWR | O_DIRECT);
+    for (const auto& [letter, data_only] : {std::pair('f', true), std::pair('g', false)}) {
+        const std::string block = text(letter, sizeof memory);
+        std::ranges::copy(block, memory);
+        const auto n = unsynced->write(0, std::as_bytes(std::span(memory)));
+        ASSERT_TRUE(n && *n == sizeof memory);
+        expect_durable("O_DIRECT in place, and no sync");
+        ASSERT_TRUE(unsynced->sync(data_only));
+        synced["/a"] = block;
+        expect_durable(data_only ? "O_DIRECT in place and fdatasync" : "O_DIRECT in place and fsync");
+    }
+
     std::string next;
     auto replacing = open("/next");
     put(*replacing, next, 0, text('n', 6000));
@@ -172,6 +185,41 @@ TEST_P(Unjournaled, WhatWasSyncedIsThereOnceTheImageIsRepaired) {
     synced["/below/deep"] = lower;
     synced["/s"] = at_once;
     expect_durable("sync");
+}
+
+// In the inode, where the format has that, until it has no room there any more.
+TEST_P(Unjournaled, ASmallFileIsThereOnceTheImageIsRepaired) {
+    const bool has_inline = std::string_view(GetParam()).contains("inline_data");
+    auto file = open("/small");
+    std::string contents;
+    const auto expect_synced = [&](const char* what, bool is_inline) {
+        synced["/small"] = contents;
+        EXPECT_EQ(file->inode().is_inline(), is_inline) << what;
+        expect_durable(what);
+    };
+    put(*file, contents, 0, text('a', 40));
+    ASSERT_TRUE(file->sync(false));
+    expect_synced("fsync of a new file", has_inline);
+
+    put(*file, contents, 5, text('b', 20));
+    ASSERT_TRUE(file->sync(true));
+    expect_synced("fdatasync in place", has_inline);
+
+    put(*file, contents, 40, text('c', 20));
+    ASSERT_TRUE(file->sync(true));
+    expect_synced("fdatasync of a longer file", has_inline);
+
+    ASSERT_TRUE(file->truncate(12));
+    contents.resize(12);
+    ASSERT_TRUE(file->sync(false));
+    expect_synced("fsync of a shorter file", has_inline);
+
+    put(*open("/small", O_RDWR | O_SYNC), contents, 8, text('s', 30));
+    expect_synced("O_SYNC", has_inline);
+
+    put(*file, contents, 20, text('d', 5000));
+    ASSERT_TRUE(file->sync(true));
+    expect_synced("fdatasync of a file that has left the inode", false);
 }
 
 std::string name_of(const testing::TestParamInfo<const char*>& format) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <tuple>
+#include <vector>
 
 namespace uext4::problems {
 
@@ -95,6 +96,15 @@ protected:
 inline auto every_full_image() {
     return testing::Combine(testing::ValuesIn(formats), testing::Values("data=ordered", "data=journal"),
                             testing::Bool());
+}
+// Those in which there is what is tested: `has` says so of a format, and of who fills the image (root: true).
+inline auto full_images(bool (*has)(const Format&, bool)) {
+    std::vector<FullImage::ParamType> out;
+    for (const Format& format : formats)
+        for (const char* mode : {"data=ordered", "data=journal"})
+            for (const bool privileged : {false, true})
+                if (has(format, privileged)) out.emplace_back(format, mode, privileged);
+    return testing::ValuesIn(out);
 }
 inline std::string name_of(const testing::TestParamInfo<FullImage::ParamType>& p) {
     return fmt::format("{}_{}_{}", std::get<0>(p.param).name, std::get<1>(p.param) + 5,
