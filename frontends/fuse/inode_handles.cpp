@@ -40,9 +40,17 @@ void InodeHandles::Known::note(const struct stat& attributes, pid_t by) {
     asker = by;
 }
 
-void InodeHandles::Known::tell(bool grows) {
-    if (grows) told_while_written = true;
-    else told_for_long = true;
+// Replies that are under way together may arrive in any order.
+void InodeHandles::note_told(std::uint64_t node, Known& known, const struct stat& attributes) {
+    if (!S_ISREG(attributes.st_mode)) return;
+    const auto it = writers_.find(node);
+    if (it == writers_.end()) {
+        known.told_for_long = true;
+        return;
+    }
+    const bool same = !known.told_while_written || it->second.told_blocks == attributes.st_blocks;
+    it->second.told_blocks = same ? attributes.st_blocks : -1;
+    known.told_while_written = true;
 }
 
 InodeHandles::Known* InodeHandles::find(std::uint64_t node) {
@@ -70,7 +78,7 @@ void InodeHandles::add(const Inode& inode, const struct stat& attributes, pid_t 
     ++known.lookups;
     known.note(attributes, asker);
     known.told_at = minutes();
-    if (S_ISREG(attributes.st_mode)) known.tell(writers_.contains(node));
+    note_told(node, known, attributes);
 }
 
 void InodeHandles::add_root() {
@@ -199,7 +207,7 @@ double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attr
     if (known ? known->had_several_names : has_several_names(attributes)) return 0;
     if (!S_ISREG(attributes.st_mode)) return cache_timeout;
     const bool grows = writers_.contains(node);
-    if (known) known->tell(grows);
+    if (known) note_told(node, *known, attributes);
     return grows ? growing_timeout : cache_timeout;
 }
 
@@ -225,14 +233,14 @@ bool InodeHandles::note_write(std::uint64_t node) {
 
 void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
-    if (to_write) ++writers_[node];
+    if (to_write) ++writers_[node].count;
     if (Known* const known = find(node)) known->may_change = true;
 }
 
 void InodeHandles::closed_to_write(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     const auto it = writers_.find(node);
-    if (it == writers_.end() || --it->second != 0) return;
+    if (it == writers_.end() || --it->second.count != 0) return;
     writers_.erase(it);
     // Whoever lacked space was told, and starts anew.
     if (More* const found = more(node); found && found->lost.error() == ENOSPC) found->lost.cut(0);
@@ -243,10 +251,12 @@ bool InodeHandles::has_writers(std::uint64_t node) {
     return writers_.contains(node);
 }
 
-bool InodeHandles::told_while_written(std::uint64_t node) {
+bool InodeHandles::told_other_blocks(std::uint64_t node, std::int64_t blocks) {
     const std::lock_guard guard(lock_);
     Known* const known = find(node);
     if (!known || !known->told_while_written) return false;
+    const auto it = writers_.find(node);
+    if (it != writers_.end() && it->second.told_blocks == blocks) return false;
     known->told_while_written = false;
     return true;
 }

@@ -81,9 +81,9 @@ public:
     // Flags forbid changes from now on: the times of earlier writes are not later than this. (Where a write did not
     // move the kernel's coarse clock, no times of it come, and the next ones are a program's after all.)
     void forbid_times_after(std::uint64_t node, const timespec& last);
-    // Whether the kernel was told attributes of a file open for writing since this was asked last, which it still
-    // believes for a while although a sync gives the file blocks.
-    bool told_while_written(std::uint64_t node);
+    // Whether the kernel was told attributes of a file open for writing, which it still believes for a while, with
+    // another count of blocks than this one, st_blocks after a sync. Once.
+    bool told_other_blocks(std::uint64_t node, std::int64_t blocks);
 
     // Open handles, of inodes that the kernel may have forgotten already; those that can write are also told when they
     // are gone.
@@ -139,9 +139,12 @@ private:
         std::uint16_t told_at = 0;  // add(): minutes, of a clock that begins anew after 45 days
         void note(const struct stat& attributes, pid_t by);
         bool take_names();
-        void tell(bool grows);  // attributes of a regular file, which is written to or not
     };
     static_assert(sizeof(Known) == 16);
+    struct Writers {
+        std::uint64_t count = 0;
+        std::int64_t told_blocks = 0;  // told_while_written: which; -1: not the same each time
+    };
     // What few have.
     struct More {
         std::optional<timespec> last_time;  // forbid_times_after()
@@ -155,12 +158,13 @@ private:
     Known* find(std::uint64_t node);           // null: the kernel does not know it. lock_ held, as for the next.
     More* more(std::uint64_t node);            // null: it has none
     More* more_for_known(std::uint64_t node);  // null: the kernel does not know it
+    void note_told(std::uint64_t node, Known& known, const struct stat& attributes);
 
     std::mutex lock_;
     std::unordered_map<std::uint64_t, Known> known_;
     std::unordered_map<std::uint64_t, More> more_;
     std::unordered_map<std::uint64_t, InodeRef> unlinked_;  // those of the known that have no name any more
-    std::unordered_map<std::uint64_t, std::uint64_t> writers_;
+    std::unordered_map<std::uint64_t, Writers> writers_;
 };
 
 }  // namespace uext4::fuse

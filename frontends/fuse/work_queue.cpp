@@ -20,14 +20,14 @@ void WorkQueue::add(std::function<void()> job) {
         if (thread) threads_.push_back(std::move(*thread));
     }
     jobs_.push_back(std::move(job));
-    changed_.notify_all();
+    work_.notify_one();
 }
 
 void WorkQueue::run() {
     MutexLock guard(lock_);
     for (;;) {
         ++idle_;
-        while (jobs_.empty() && !ending_) changed_.wait(lock_);
+        while (jobs_.empty() && !ending_) work_.wait(lock_);
         --idle_;
         if (jobs_.empty()) return;
         std::function<void()> job = std::move(jobs_.front());
@@ -38,7 +38,7 @@ void WorkQueue::run() {
         job = nullptr;  // what it holds may be the last reference to an inode
         guard.lock();
         --running_;
-        if (jobs_.empty() && running_ == 0) changed_.notify_all();
+        if (jobs_.empty() && running_ == 0) done_.notify_all();
     }
 }
 
@@ -49,7 +49,7 @@ bool WorkQueue::is_idle() {
 
 void WorkQueue::drain() {
     MutexLock guard(lock_);
-    while (!jobs_.empty() || running_ > 0) changed_.wait(lock_);
+    while (!jobs_.empty() || running_ > 0) done_.wait(lock_);
 }
 
 void WorkQueue::finish() {
@@ -58,7 +58,7 @@ void WorkQueue::finish() {
     {
         MutexLock guard(lock_);
         ending_ = true;
-        changed_.notify_all();
+        work_.notify_all();
         threads.swap(threads_);
     }
     threads.clear();

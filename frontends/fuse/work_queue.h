@@ -35,7 +35,7 @@ private:
     std::string name_;
     std::size_t limit_;
     Mutex lock_{Rank::Leaf, "fuse work queue"};
-    CondVar changed_{"fuse work queue"};
+    CondVar work_{"fuse work queue"}, done_{"fuse work queue"};  // for one thread a job; for drain()
     std::deque<std::function<void()>> jobs_;
     std::vector<Thread> threads_;
     std::size_t idle_ = 0, running_ = 0, starting_ = 0;
