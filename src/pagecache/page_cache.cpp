@@ -12,6 +12,7 @@ namespace uext4 {
 
 namespace {
 constexpr std::size_t chunk_bytes = std::size_t{2} << 20;
+constexpr std::size_t populated_bytes = std::size_t{64} << 10;
 constexpr unsigned reclaim_batch = 256;
 }  // namespace
 
@@ -40,6 +41,7 @@ struct PageCache::Arena {
     std::vector<void*> chunks;
     std::vector<std::byte*> free;
     std::vector<std::byte*> released;  // free as well, and without pages of the system's
+    std::byte* populated = nullptr;    // how far the newest chunk has pages of the system's, or more
     Row<Folio> row;
     std::uint64_t folios = 0;
     // What was used when all folios were looked at in vain, or less, if it was less since.
@@ -49,6 +51,15 @@ struct PageCache::Arena {
     Mutex dirty_lock{Rank::Leaf, "PageCache::dirty_files"};
     Row<FileCache::InDirtyRow> dirty_files UEXT4_GUARDED_BY(dirty_lock);
 
+    // The first use of a page costs a fault, unless it is given some at a time. Where that fails it costs a fault.
+    void populate(std::byte* memory, std::size_t folio_size) {
+        auto* chunk = static_cast<std::byte*>(chunks.back());
+        if (memory < populated || memory < chunk || memory >= chunk + chunk_bytes) return;
+        const std::size_t bytes =
+            std::min(std::max(populated_bytes, folio_size), static_cast<std::size_t>(chunk + chunk_bytes - memory));
+        ::madvise(memory, bytes, MADV_POPULATE_WRITE);
+        populated = memory + bytes;
+    }
     void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
         MutexLock guard(lock);
         while (free.size() * folio_size > bytes) {
@@ -102,12 +113,14 @@ Result<std::byte*> PageCache::allocate_memory() {
         void* chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (chunk == MAP_FAILED) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
         arena_->chunks.push_back(chunk);
+        arena_->populated = static_cast<std::byte*>(chunk);
         auto* bytes = static_cast<std::byte*>(chunk);
         for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)
             arena_->free.push_back(bytes + at - folio_size_);
     }
     std::byte* memory = arena_->free.back();
     arena_->free.pop_back();
+    arena_->populate(memory, folio_size_);
     used_.fetch_add(folio_size_, std::memory_order_relaxed);
     return memory;
 }
