@@ -48,8 +48,9 @@ void InodeHandles::note_told(std::uint64_t node, Known& known, const struct stat
         known.told_for_long = true;
         return;
     }
-    const bool same = !known.told_while_written || it->second.told_blocks == attributes.st_blocks;
-    it->second.told_blocks = same ? attributes.st_blocks : -1;
+    std::optional<std::int64_t>& told = it->second.told_blocks;
+    if (!known.told_while_written) told = attributes.st_blocks;
+    else if (told != attributes.st_blocks) told.reset();
     known.told_while_written = true;
 }
 
@@ -251,12 +252,12 @@ bool InodeHandles::has_writers(std::uint64_t node) {
     return writers_.contains(node);
 }
 
-bool InodeHandles::told_other_blocks(std::uint64_t node, std::int64_t blocks) {
+bool InodeHandles::told_other_blocks(std::uint64_t node, std::optional<std::int64_t> blocks) {
     const std::lock_guard guard(lock_);
     Known* const known = find(node);
     if (!known || !known->told_while_written) return false;
     const auto it = writers_.find(node);
-    if (it != writers_.end() && it->second.told_blocks == blocks) return false;
+    if (blocks && it != writers_.end() && it->second.told_blocks == blocks) return false;
     known->told_while_written = false;
     return true;
 }

@@ -82,8 +82,8 @@ public:
     // move the kernel's coarse clock, no times of it come, and the next ones are a program's after all.)
     void forbid_times_after(std::uint64_t node, const timespec& last);
     // Whether the kernel was told attributes of a file open for writing, which it still believes for a while, with
-    // another count of blocks than this one, st_blocks after a sync. Once.
-    bool told_other_blocks(std::uint64_t node, std::int64_t blocks);
+    // another count of blocks than this one, st_blocks after a sync; none: nobody knows it. Once.
+    bool told_other_blocks(std::uint64_t node, std::optional<std::int64_t> blocks);
 
     // Open handles, of inodes that the kernel may have forgotten already; those that can write are also told when they
     // are gone.
@@ -143,7 +143,7 @@ private:
     static_assert(sizeof(Known) == 16);
     struct Writers {
         std::uint64_t count = 0;
-        std::int64_t told_blocks = 0;  // told_while_written: which; -1: not the same each time
+        std::optional<std::int64_t> told_blocks;  // told_while_written: which; none: not the same each time
     };
     // What few have.
     struct More {

@@ -303,8 +303,9 @@ void sync(fuse_req_t request, fuse_ino_t node, int data_only, fuse_file_info* in
         [&server, request, node, data_only, &file] {
             const Result<void> done = file.sync(data_only != 0);
             // Who looks after it sees the blocks that it has now.
-            const Result<struct stat> now = server.attributes(file.inode());
-            if (server.inodes().told_other_blocks(node, now ? now->st_blocks : -1))
+            std::optional<std::int64_t> blocks;
+            if (const Result<struct stat> now = server.attributes(file.inode())) blocks = now->st_blocks;
+            if (server.inodes().told_other_blocks(node, blocks))
                 fuse_lowlevel_notify_inval_inode(server.session(), node, -1, 0);
             const int lost = server.inodes().lost(node);
             if (done && lost != 0) fuse_reply_err(request, lost);

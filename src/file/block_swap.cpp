@@ -36,6 +36,7 @@ Result<void> swap_block(Handle& handle, Inode& inode, BlockSwap& swap, Allocator
     const BlockNr fresh = swap.grant.first();
     TRY(fs.allocator.publish(handle, swap.grant));
     const Result<BlockNr> old = inode.map().replace(handle, swap.at, fresh, &swap.tree);
+    swap.tree = Claim();
     inode.places().changed();
     if (!old) {
         (void)fs.allocator.free(handle, fresh, 1);  // the bit of this handle is taken back

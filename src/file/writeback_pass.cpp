@@ -120,7 +120,8 @@ Result<Places::Goal> WritebackPass::goal_for(LogicalBlock at) {
     BlockNr behind = TRY(inode_.places().goal_for(at));
     // What fallocate has put there shows where this one has been.
     RangeIterator next(inode_, (at.value + 1) * bs_, (at.value + 2) * bs_);
-    if (TRY(next.look_held()) && next.run().has_block()) behind = BlockNr(next.block().value - 1);
+    if (const Result<bool> seen = next.look_held(); seen && *seen && next.run().place == Place::unwritten)
+        behind = BlockNr(next.block().value - 1);
     if (inode_.size() >= (at.value + 1) * bs_) return Places::Goal{behind, true};
     if (inode_.end_kept_at < behind + too_near || inode_.end_kept_at > behind + most_aside)
         inode_.end_kept_at = std::min(behind + std::clamp(at.value, least_aside, most_aside),
@@ -148,7 +149,7 @@ Result<void> WritebackPass::prepare_swaps() {
         LogicalBlock at;
         BlockNr old;
         Places::Goal goal;
-        bool goes_on = false;
+        bool goes_on = false, must_leave = false;
         {
             MutexLock guard(inode_.map_lock);
             const std::optional<std::uint64_t> end = next_end(from);
@@ -160,13 +161,14 @@ Result<void> WritebackPass::prepare_swaps() {
             (void)TRY(range.look_held());
             if (!leaves_its_place(range.run().place, *end)) continue;
             old = range.block();
+            must_leave = range.run().place == Place::mapped;
             // Where the block before has no place yet, it stays near its own.
             goes_on = TRY(goes_on_at(at));
             goal = goes_on ? TRY(goal_for(at)) : Places::Goal{old};
         }
         std::optional<BlockSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
         // What others have freed may be had once it is durable.
-        if (!swap && inode_.fs().allocator.has_space_later() && inode_.fs().journal.commit_all())
+        if (!swap && must_leave && inode_.fs().allocator.has_space_later() && inode_.fs().journal.commit_all())
             swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
         // Where there is none the block is written in its place.
         if (swap) {
@@ -323,10 +325,16 @@ void WritebackPass::write_swap(Segment& s) {
     if (s.result) return;
     std::optional<BlockSwap> other = prepare_swap(inode_, s.swap->at, s.swap->old, s.swap->grant.first(), false);
     allocator.avoid(std::move(s.swap->grant));
-    if (!other) return;
-    *s.swap = std::move(*other);
-    s.result = write_at(s, s.swap->grant.first());
-    if (!s.result) allocator.avoid(std::move(s.swap->grant));
+    if (other) {
+        *s.swap = std::move(*other);
+        s.result = write_at(s, s.swap->grant.first());
+        if (s.result) return;
+        allocator.avoid(std::move(s.swap->grant));
+    }
+    // An unwritten one may be written as well where it lies.
+    if (s.place != Place::unwritten || !commit_moves(inode_)) return;
+    s.swap = nullptr;
+    s.result = write_at(s, s.block);
 }
 
 // A device write failed: the same data into other blocks, once.
@@ -440,8 +448,10 @@ Result<void> WritebackPass::name() {
         credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits());
     }
     if (!change) return {};
-    const LogicalBlock reach = mark_written();
     Handle handle = TRY(inode_.fs().journal.start(credits));
+    for (const Segment& s : segments_)
+        if (s.result && s.swap && s.place == Place::unwritten) TRY(swap_unwritten(handle, s, credits));
+    const LogicalBlock reach = mark_written();
     for (const Segment& s : segments_)
         if (s.result) TRY(name_segment(handle, s, reach, credits));
     MutexLock guard(inode_.map_lock);
@@ -456,15 +466,14 @@ LogicalBlock WritebackPass::mark_written() {
     MutexLock guard(inode_.map_lock);
     for (const Segment& s : segments_) {
         if (!s.result) continue;
-        if (s.place == Place::unwritten && !s.swap) inode_.places().mark_written(LogicalBlock(s.first), s.count);
+        if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), s.count);
         reach = std::max(reach, LogicalBlock(s.first + s.count));
     }
     return reach;
 }
 
 Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
-    if (s.swap) TRY(name_swap(handle, s, credits));
-    if (s.place == Place::mapped) return {};
+    if (s.place == Place::mapped) return s.swap ? name_swap(handle, s, credits) : Result<void>();
     for (RangeIterator range(inode_, s.first * bs_, (s.first + s.count) * bs_);;) {
         {
             MutexLock guard(inode_.map_lock);
@@ -489,20 +498,31 @@ Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, Logic
     }
 }
 
-// With its size: in between, what the file has grown by would lie behind its end. One that is unwritten has a name
-// after that.
-Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned credits) {
-    if (!handle.extend(credits)) {
-        {
-            MutexLock guard(inode_.map_lock);
-            TRY(inode_.store(handle));
-        }
-        TRY(handle.restart(credits));
+// With room for a swap in the handle.
+Result<void> WritebackPass::make_room_for_swap(Handle& handle, unsigned credits) {
+    if (handle.extend(credits)) return {};
+    {
+        MutexLock guard(inode_.map_lock);
+        TRY(inode_.store(handle));
     }
+    return handle.restart(credits);
+}
+
+// It has no name before the others, and is unwritten there as well: what is converted from here on finds the space that
+// was kept for the swap free again.
+Result<void> WritebackPass::swap_unwritten(Handle& handle, const Segment& s, unsigned credits) {
+    TRY(make_room_for_swap(handle, credits));
     MutexLock guard(inode_.map_lock);
     TRY(swap_block(handle, inode_, *s.swap));
-    if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), 1);
-    else inode_.set_disk_size(size_with(s.first + 1));
+    return inode_.store(handle);
+}
+
+// With its size: in between, what the file has grown by would lie behind its end.
+Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned credits) {
+    TRY(make_room_for_swap(handle, credits));
+    MutexLock guard(inode_.map_lock);
+    TRY(swap_block(handle, inode_, *s.swap));
+    inode_.set_disk_size(size_with(s.first + 1));
     Result<void> stored = inode_.store(handle);
     if (!stored) inode_.fs().journal.abort(stored.error());  // the transaction would have the one without the other
     return stored;

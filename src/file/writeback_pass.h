@@ -9,7 +9,8 @@
 // and is dirty since: those bytes were zeros, or are on the device, in a file that was as large.
 //
 // The block in which a file ends on disk, or may after a cut, is not written over with what the file has grown by: it
-// goes to another place, in the handle that sets the size (docs/adr/0010).
+// goes to another place, in the handle that sets the size (docs/adr/0010). An unwritten one in which the file will end
+// goes there before it has a name.
 //
 // A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
 // file's other blocks have theirs. What lies behind the size on disk waits with it.
@@ -88,6 +89,8 @@ private:
     Result<void> name();
     LogicalBlock mark_written();
     Result<void> name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
+    Result<void> make_room_for_swap(Handle& handle, unsigned credits);
+    Result<void> swap_unwritten(Handle& handle, const Segment& s, unsigned credits);
     Result<void> name_swap(Handle& handle, const Segment& s, unsigned credits);
     Result<void> name_inline(Handle& handle, const Segment& s);
     void finish(bool all_failed);

@@ -84,6 +84,53 @@ TEST_P(FullRanges, WritesIntoAllocatedSpace) {
     }
 }
 
+// The block in which such a file ends is kept aside, where there is another: that takes no space from those before it.
+TEST_P(FullRanges, AnEndThatIsKeptAsideTakesNothingFromOthers) {
+    constexpr std::uint64_t piece = 40, apart = 48, taken = 10,
+                            count = 3;  // with the first block as many as the inode holds
+    const std::uint64_t bs = format().block, unit = format().shifts ? bs : 2 * page;  // a cluster, where there are some
+    for (std::uint64_t free = 0; free <= 8; ++free) {
+        SCOPED_TRACE(free);
+        make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+        std::string expected = pattern(200, 1);
+        {
+            auto file = open("/f");
+            ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
+            // It has ended within a block and grown.
+            write(*file, expected.substr(0, 100));
+            ok(file->sync(false));
+            write(*file, expected.substr(100), 100);
+            ok(file->sync(false));
+            // Pieces that are no neighbours, neither in the file nor on the device.
+            for (std::uint64_t i = 0; i < count; ++i) {
+                ok(file->fallocate(FALLOC_FL_KEEP_SIZE, (1 + i) * apart * bs, piece * bs));
+                ok(open("/between")->fallocate(0, i * apart * bs, apart * bs));
+            }
+            write(*open("/spare"), pattern(8 * unit, 2));
+            ok(fs->sync());
+            fill_until(0);
+            fill_the_rest(who());
+            ok(open("/spare", O_RDWR)->truncate((8 - free) * unit));
+            ok(fs->sync());
+            ASSERT_GE(left(), free * unit / bs);
+            auto mine = open("/f", O_RDWR, who());
+            for (std::uint64_t i = 0; i < count; ++i) {
+                const std::uint64_t at = (1 + i) * apart * bs;
+                const std::string bytes = pattern(taken * bs - bs / 2, static_cast<unsigned>(i));
+                const auto n = mine->write(at, bytes_of(bytes), &who());
+                ASSERT_EQ(code(n), 0) << i << ": " << n.error().what;
+                EXPECT_EQ(*n, bytes.size()) << i;
+                expected.resize(at);
+                expected += bytes;
+                ok(mine->sync(false));
+            }
+            EXPECT_TRUE(read(*mine, expected.size() + 1) == expected);
+            EXPECT_TRUE(recovered_bytes(durable(), expected.size() + 1) == expected) << "after a cut";
+        }
+        settle();
+    }
+}
+
 // A direct write into space that was allocated, which goes on into a hole that there is no block for. Looking for one,
 // it writes back what else is dirty there, and the extent is converted as a whole: with what the write has put into it.
 TEST_P(FullRanges, ADirectWriteThatFindsNoSpaceKeepsWhatIsThere) {

@@ -156,7 +156,9 @@ TEST_P(Straddle, WhatIsWrittenToAZeroedEndIsNotBehindIt) {
 }
 
 // No block is free, but some will be when their freeing is durable: the append waits for one, and moves.
-TEST_P(Straddle, AnAppendOnAFullImageWaitsForABlock) {
+class StraddleOnAFullImage : public Straddle {};
+
+TEST_P(StraddleOnAFullImage, AnAppendWaitsForABlock) {
     const std::uint64_t bs = sizes().block;
     auto file = open("/f");
     write(*file, pattern(bs + 100, 3));
@@ -174,7 +176,7 @@ TEST_P(Straddle, AnAppendOnAFullImageWaitsForABlock) {
             ok(fs->sync());
         }
     }
-    ASSERT_LT(fs->volume().counts().free_blocks, 8u);
+    ASSERT_LT(fs->volume().counts().free_blocks, 4u);
     ok(open("/spare")->truncate(0));
     const auto& space = fs->volume().fs().allocator;
     ASSERT_TRUE(space.has_space_later());
@@ -182,6 +184,7 @@ TEST_P(Straddle, AnAppendOnAFullImageWaitsForABlock) {
     write(*file, pattern(50, 4), bs + 100);
     ASSERT_EQ(space.times_given_back(), given_back);
     ok(write_back(file->inode()));
+    EXPECT_GT(space.times_given_back(), given_back);
     no_byte_behind_the_end(*memory->clone());
     file.reset();
     settle();
@@ -239,14 +242,15 @@ TEST_P(Straddle, WhatTheImageHasBehindTheEndIsNotSeen) {
     settle();
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, Straddle,
-                         testing::Combine(testing::Values(Sizes{4096, 4096}, Sizes{1024, 4096}, Sizes{2048, 16384},
-                                                          Sizes{4096, 65536}, Sizes{1024, 65536}),
-                                          testing::Values("data=ordered", "data=journal")),
-                         [](const auto& p) {
-                             return fmt::format("{}_{}_{}", std::get<0>(p.param).block, std::get<0>(p.param).folio,
-                                                std::get<1>(p.param) + 5);
-                         });
+const auto all_sizes =
+    testing::Values(Sizes{4096, 4096}, Sizes{1024, 4096}, Sizes{2048, 16384}, Sizes{4096, 65536}, Sizes{1024, 65536});
+std::string name_of(const testing::TestParamInfo<Straddle::ParamType>& p) {
+    return fmt::format("{}_{}_{}", std::get<0>(p.param).block, std::get<0>(p.param).folio, std::get<1>(p.param) + 5);
+}
+INSTANTIATE_TEST_SUITE_P(Sizes, Straddle, testing::Combine(all_sizes, testing::Values("data=ordered", "data=journal")),
+                         name_of);
+INSTANTIATE_TEST_SUITE_P(Sizes, StraddleOnAFullImage, testing::Combine(all_sizes, testing::Values("data=ordered")),
+                         name_of);
 
 }  // namespace
 }  // namespace uext4::problems
