@@ -329,8 +329,10 @@ void allocate(fuse_req_t request, fuse_ino_t node, int mode, off_t offset, off_t
             const Server::LargeTake take(server, (mode & FALLOC_FL_PUNCH_HOLE) ? 0 : bytes);
             const Result<void> done = file.fallocate(mode, first, bytes);
             server.space_taken(node);
-            if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
-                server.inodes().note_written(node, first, bytes);
+            // What was lost behind the end that is known here would have moved it: that is still to be told.
+            const std::uint64_t size = file.inode().size_hint();
+            if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && first < size)
+                server.inodes().note_written(node, first, std::min(bytes, size - first));
             reply_result(request, done);
         },
         true);

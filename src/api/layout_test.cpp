@@ -29,9 +29,10 @@ std::size_t pieces_of(Inode& inode) {
 
 enum class Then : std::uint8_t { sync, write_back };
 
-// Files that grow by turns, `step` bytes at a time, `behind`: into blocks that they have been given.
+// Files that grow by turns, `step` bytes at a time; `behind`: into so many bytes that they have been given, once or,
+// all so many steps, again.
 void grow_by_turns(std::size_t count, std::size_t step, std::uint64_t steps, Then then, std::size_t most_pieces,
-                   std::uint64_t behind = 0) {
+                   std::uint64_t behind = 0, std::uint64_t again = 0) {
     const std::string path = fmt::format("/dev/shm/uext4-layout-{}", ::getpid());
     ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 4096 {} 128M >/dev/null", path).c_str()), 0);
     auto memory = MemoryDevice::load(path);
@@ -50,6 +51,7 @@ void grow_by_turns(std::size_t count, std::size_t step, std::uint64_t steps, The
         const std::vector<std::byte> data(step, std::byte{1});
         for (std::uint64_t n = 0; n < steps; ++n) {
             for (auto& file : files) {
+                ASSERT_TRUE(!again || n % again != 0 || file->fallocate(FALLOC_FL_KEEP_SIZE, n * data.size(), behind));
                 ASSERT_TRUE(file->write(n * data.size(), data));
                 ASSERT_TRUE(then == Then::sync ? file->sync(true) : write_back(file->inode()));
             }
@@ -82,6 +84,14 @@ TEST(Layout, FilesThatGrowIntoBlocksOfTheirOwnStayWhole) {
     for (const std::size_t step : {std::size_t{100}, std::size_t{1000}, std::size_t{4120}, std::size_t{10'000}}) {
         SCOPED_TRACE(step);
         grow_by_turns(4, step, 600, Then::sync, 10, 8 << 20);
+    }
+}
+
+// A little more of them each time, as it comes to their end.
+TEST(Layout, AFileThatIsGivenBlocksAgainAndAgainStaysWhole) {
+    for (const std::uint64_t every : {20U, 100U}) {
+        SCOPED_TRACE(every);
+        grow_by_turns(1, 1500, 2000, Then::sync, 30, 30 * 4096, every);
     }
 }
 

@@ -274,15 +274,22 @@ Result<void> Places::reserve_over_inline(bool privileged, bool beyond_space) {
 }
 
 Result<BlockNr> Places::goal_for(LogicalBlock logical) {
-    const std::uint64_t block = logical.value;
-    if (block > 0) {
-        auto it = run_at_or_after(block - 1);
-        if (it != pending_.end() && it->first <= block - 1 && it->second.block)
-            return it->second.block + (block - it->first);
-        const MappedRun run = TRY(on_disk(LogicalBlock(block - 1), 1));
-        if (!run.hole()) return run.physical + 1;
-    }
-    return inode_.fs().allocator.goal_for(inode_.number());
+    const std::uint64_t block = logical.value, bs = inode_.fs().block_size();
+    // Just behind a block of the file; 0 where that has no place.
+    const auto behind = [&](std::uint64_t one) -> Result<BlockNr> {
+        auto it = run_at_or_after(one);
+        if (it != pending_.end() && it->first <= one && it->second.block)
+            return it->second.block + (one + 1 - it->first);
+        const MappedRun run = TRY(on_disk(LogicalBlock(one), 1));
+        return run.hole() ? BlockNr() : run.physical + 1;
+    };
+    const BlockNr goal = block > 0 ? TRY(behind(block - 1)) : BlockNr();
+    if (!goal) return inode_.fs().allocator.goal_for(inode_.number());
+    // The block in which the file ends may be kept aside: its place among the others, to which it goes when it is full,
+    // stays free.
+    if (block > 1 && inode_.size() / bs == block - 1 && inode_.size() % bs != 0)
+        if (const BlockNr place = TRY(behind(block - 2)); place && place + 1 != goal) return place + 1;
+    return goal;
 }
 
 // Chooses blocks for [first, first+count), none of which has one; the run it describes is at most that long.

@@ -4,6 +4,7 @@
 Usage: full_test.py PROGRAM
 """
 
+import ctypes
 import errno
 import mmap
 import os
@@ -399,6 +400,41 @@ def direct_writes(scratch, image):
     mounting.clean(image)
 
 
+def a_size_that_is_lost_is_told(scratch, image, options):
+    """What found no space was the file's new end. A punch takes the bytes away, and the size is still not there."""
+    top = scratch.mount(image, options=options)
+    libc = ctypes.CDLL(None, use_errno=True)
+    punch_and_keep = 3
+
+    def sync_fails(fd):
+        try:
+            os.fsync(fd)
+            return False
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"{options}: {error}")
+            return True
+
+    fd, filler = (os.open(top / name, os.O_RDWR | os.O_CREAT) for name in ("file", "filler"))
+    os.posix_fallocate(filler, 0, 1 << 20)
+    end = 1 << 20
+    for step in (1 << 20, 1 << 16, 4096):
+        while os.statvfs(top).f_bfree and libc.fallocate(filler, 0, ctypes.c_int64(end), ctypes.c_int64(step)) == 0:
+            end += step
+    check(os.statvfs(top).f_bfree == 0, f"{options}: there is space")
+    os.pwrite(fd, b"x" * 427, 0)
+    check(sync_fails(fd), f"{options}: an fsync says that a full file system has taken a block")
+    check(libc.fallocate(fd, punch_and_keep, ctypes.c_int64(0), ctypes.c_int64(4096)) == 0, f"{options}: the punch")
+    told = sync_fails(fd)
+    for one in (fd, filler):
+        os.close(one)
+    scratch.umount(top)
+    mounting.clean(image)
+    top = scratch.mount(image, options="ro")
+    size = os.stat(top / "file").st_size
+    check(told or size == 427, f"{options}: an fsync said yes to a file that has {size} bytes")
+    scratch.umount(top)
+
+
 def largest_file(scratch):
     """Past the largest size of a file it is that, and not the space, that is missing."""
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "1024")
@@ -445,6 +481,8 @@ def test(scratch):
         for data in ("ordered", "journal"):
             image = scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features)
             what_is_lost_is_told(scratch, image, f"data={data}")
+            a_size_that_is_lost_is_told(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features),
+                                        f"data={data}")
             empty_files(scratch, scratch.image("image", "64M", "-t", "ext4", "-m", "0", *features), f"data={data}")
     image = scratch.image("image", "64M", "-t", "ext4")
     let_go_behind(scratch, image)
