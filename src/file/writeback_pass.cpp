@@ -448,10 +448,10 @@ Result<void> WritebackPass::name() {
         credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits());
     }
     if (!change) return {};
+    const LogicalBlock reach = mark_written();
     Handle handle = TRY(inode_.fs().journal.start(credits));
     for (const Segment& s : segments_)
         if (s.result && s.swap && s.place == Place::unwritten) TRY(swap_unwritten(handle, s, credits));
-    const LogicalBlock reach = mark_written();
     for (const Segment& s : segments_)
         if (s.result) TRY(name_segment(handle, s, reach, credits));
     MutexLock guard(inode_.map_lock);
@@ -466,7 +466,7 @@ LogicalBlock WritebackPass::mark_written() {
     MutexLock guard(inode_.map_lock);
     for (const Segment& s : segments_) {
         if (!s.result) continue;
-        if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), s.count);
+        if (s.place == Place::unwritten && !s.swap) inode_.places().mark_written(LogicalBlock(s.first), s.count);
         reach = std::max(reach, LogicalBlock(s.first + s.count));
     }
     return reach;
@@ -514,6 +514,7 @@ Result<void> WritebackPass::swap_unwritten(Handle& handle, const Segment& s, uns
     TRY(make_room_for_swap(handle, credits));
     MutexLock guard(inode_.map_lock);
     TRY(swap_block(handle, inode_, *s.swap));
+    inode_.places().mark_written(LogicalBlock(s.first), 1);
     return inode_.store(handle);
 }
 
