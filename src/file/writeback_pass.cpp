@@ -136,8 +136,8 @@ std::optional<std::uint64_t> WritebackPass::next_end(std::uint64_t from) const {
     return size > from && size % bs_ != 0 ? std::min(size, after_cut.value_or(size)) : after_cut;
 }
 
-// The block in which an end lies leaves its place where the file has grown behind that; and where it is unwritten and
-// is kept aside for now, as what is written to it in its place could not stay there when it is full.
+// The block in which an end lies leaves its place where the file has grown behind that. So does an unwritten one of a
+// file whose end is kept aside: written in its place, it would leave that with the next append, for good.
 bool WritebackPass::leaves_its_place(Place place, std::uint64_t end) const {
     if (place == Place::mapped) return inode_.size() > end;
     return place == Place::unwritten && inode_.size() == end && end > inode_.disk_size() && inode_.end_kept_at;

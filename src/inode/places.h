@@ -59,7 +59,8 @@ public:
     };
     Result<Granted> grant(LogicalBlock first, std::uint64_t count, bool privileged,
                           const std::optional<Goal>& goal = std::nullopt);
-    // Just behind the block before; a new file starts at its group's goal.
+    // Just behind the block before, or one further where the file ends in that and it is not with its neighbours; a new
+    // file starts at its group's goal.
     Result<BlockNr> goal_for(LogicalBlock block);
     // The data of the blocks that are granted in [first, end) goes to the device past the cache: until it is there,
     // they read as the hole that they were. One range at a time.

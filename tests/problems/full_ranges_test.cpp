@@ -86,8 +86,8 @@ TEST_P(FullRanges, WritesIntoAllocatedSpace) {
 
 // The block in which such a file ends is kept aside, where there is another: that takes no space from those before it.
 TEST_P(FullRanges, AnEndThatIsKeptAsideTakesNothingFromOthers) {
-    constexpr std::uint64_t piece = 40, apart = 48, taken = 10,
-                            count = 3;  // with the first block as many as the inode holds
+    // With the first block they are as many extents as the inode holds.
+    constexpr std::uint64_t count = 3, piece = 40, apart = 48, taken = 10;
     const std::uint64_t bs = format().block, unit = format().shifts ? bs : 2 * page;  // a cluster, where there are some
     for (std::uint64_t free = 0; free <= 8; ++free) {
         SCOPED_TRACE(free);
