@@ -179,7 +179,8 @@ endfunction()
 
 # uext4_script_test(NAME n COMMAND command... [LABELS label...] [TIMEOUT seconds])
 #
-# Registers a script as ctest entry <n>. Exit status 77 means skipped, and the last line of its output says why.
+# Registers a script as ctest entry <n>. Exit status 77 means skipped, and the last line of its output says why. After
+# TIMEOUT it is asked to end, so that it takes away what it has mounted; ctest itself would kill it.
 function(uext4_script_test)
     if(NOT UEXT4_TESTS)
         return()
@@ -188,8 +189,12 @@ function(uext4_script_test)
     if(NOT ARG_TIMEOUT)
         set(ARG_TIMEOUT 600)
     endif()
-    add_test(NAME ${ARG_NAME} COMMAND ${ARG_COMMAND} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
-    set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77 LABELS "script;${ARG_LABELS}")
+    set(seconds_to_end 60)
+    add_test(NAME ${ARG_NAME} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+        COMMAND timeout --foreground --kill-after=${seconds_to_end} ${ARG_TIMEOUT} ${ARG_COMMAND})
+    math(EXPR killed_after "${ARG_TIMEOUT} + ${seconds_to_end} + 10")
+    set_tests_properties(${ARG_NAME} PROPERTIES
+        TIMEOUT ${killed_after} SKIP_RETURN_CODE 77 LABELS "script;${ARG_LABELS}")
 endfunction()
 
 # uext4_fuzz(NAME n LAYERS layer... SOURCES file...)
