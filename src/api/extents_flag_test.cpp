@@ -222,12 +222,40 @@ TEST_P(JournaledExtentsFlag, ACrashLeavesOneMapOrTheOther) {
     ASSERT_TRUE(fs->unmount());
 }
 
+// The log has room for a transaction of 250 blocks at most.
+class SmallLogExtentsFlag : public ExtentsFlag {};
+
+TEST_P(SmallLogExtentsFlag, OfAMapTooLargeForTheLogNoMoreIsReadThanShowsIt) {
+    for (const bool extents : {true, false}) {
+        auto file = open(extents ? "/extents" : "/pointers");
+        Inode& inode = file->inode();
+        ASSERT_EQ(set(inode, extents), 0);
+        // Blocks apart from each other: 24 MiB, some 290 leaves of a tree, some 380 blocks of pointers.
+        write_pieces(*file, 0, 24 << 10, 4);
+        ASSERT_TRUE(fs->volume().fs().journal.checkpoint_all());
+        std::uint64_t blocks_of_map = 0;
+        {
+            MutexLock map(inode.map_lock);
+            ASSERT_TRUE(inode.map().for_each_tree_block([&](BlockNr) { return ++blocks_of_map, true; }));
+        }
+        fs->volume().fs().buffers.drop_all_clean();
+        const std::uint64_t before = fs->volume().fs().buffers.cached_bytes();
+        EXPECT_EQ(set(inode, !extents), EOPNOTSUPP);
+        EXPECT_LT((fs->volume().fs().buffers.cached_bytes() - before) / block(), blocks_of_map * 4 / 5) << extents;
+        EXPECT_EQ((fs->get_flags(inode) & e) != 0, extents);
+    }
+    ASSERT_TRUE(fs->unmount());
+    expect_sound(*memory, "after the unmount");
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, ExtentsFlag,
                          testing::Values("-b 4096 -J size=4", "-b 1024 -J size=8", "-b 1024 -O ^metadata_csum,^64bit",
                                          "-b 1024 -O ^has_journal"));
 INSTANTIATE_TEST_SUITE_P(Formats, FixedExtentsFlag, testing::Values("-O bigalloc -C 16384", "-O ^extents,^64bit"));
 INSTANTIATE_TEST_SUITE_P(Formats, JournaledExtentsFlag,
                          testing::Values("-b 4096 -J size=4", "-b 1024 -J size=8", "-b 1024 -O ^metadata_csum,^64bit"));
+
+INSTANTIATE_TEST_SUITE_P(Formats, SmallLogExtentsFlag, testing::Values("-b 1024 -J size=1"));
 
 }  // namespace
 }  // namespace uext4::extents_flag_test

@@ -46,23 +46,6 @@ struct Contents {
     std::vector<BlockNr> old_blocks;
 };
 
-Result<Contents> contents_of(Inode& inode) {
-    Contents out;
-    TRY(inode.map().for_each(LogicalBlock(0), [&](const MappedRun& run) {
-        MappedRun* last = out.runs.empty() ? nullptr : &out.runs.back();
-        const bool goes_on = last && last->logical + last->count == run.logical &&
-                             last->physical + last->count == run.physical && last->unwritten == run.unwritten;
-        if (goes_on) last->count += run.count;
-        else out.runs.push_back(run);
-        return true;
-    }));
-    TRY(inode.map().for_each_tree_block([&](BlockNr block) {
-        out.old_blocks.push_back(block);
-        return true;
-    }));
-    return out;
-}
-
 // No map of these runs that is built from the front has more blocks.
 std::uint64_t most_extent_blocks(const std::vector<MappedRun>& runs, std::uint32_t block_size) {
     std::uint64_t entries = 0;
@@ -94,6 +77,34 @@ std::uint64_t most_indirect_blocks(const std::vector<MappedRun>& runs, std::uint
     }
     // Arrays are counted from the first one, which hangs in the inode: those above may be shifted by one.
     return arrays + above + 2;
+}
+
+std::uint64_t most_map_blocks(const std::vector<MappedRun>& runs, bool extents, std::uint32_t block_size) {
+    return extents ? most_extent_blocks(runs, block_size) : most_indirect_blocks(runs, block_size);
+}
+
+// Ends where the runs make a map of more than `most_blocks`, whatever follows: what is returned does so as well then.
+Result<Contents> contents_of(Inode& inode, bool extents, std::uint64_t most_blocks) {
+    Contents out;
+    std::size_t next_look = 1024;
+    bool too_many = false;
+    TRY(inode.map().for_each(LogicalBlock(0), [&](const MappedRun& run) {
+        MappedRun* last = out.runs.empty() ? nullptr : &out.runs.back();
+        const bool goes_on = last && last->logical + last->count == run.logical &&
+                             last->physical + last->count == run.physical && last->unwritten == run.unwritten;
+        if (goes_on) last->count += run.count;
+        else out.runs.push_back(run);
+        if (out.runs.size() < next_look) return true;
+        next_look += next_look / 4;
+        too_many = most_map_blocks(out.runs, extents, inode.fs().block_size()) > most_blocks;
+        return !too_many;
+    }));
+    if (too_many) return out;
+    TRY(inode.map().for_each_tree_block([&](BlockNr block) {
+        out.old_blocks.push_back(block);
+        return true;
+    }));
+    return out;
 }
 
 // Why a map of pointers cannot say this.
@@ -177,15 +188,15 @@ Result<void> set_extents_flag(Inode& inode, bool on, bool may_use_reserve) {
         MutexLock map(inode.map_lock);
         if (inode.places().has_pending())
             return fail(EIO, "inode {}: not all of it could be written back", inode.number());
-        contents = TRY(contents_of(inode));
+        contents = TRY(contents_of(inode, on, fs.journal.max_credits()));
     }
     if (!on) TRY(check_pointers_suffice(inode, contents));
-    const std::uint64_t most =
-        on ? most_extent_blocks(contents.runs, fs.block_size()) : most_indirect_blocks(contents.runs, fs.block_size());
+    const std::uint64_t most = most_map_blocks(contents.runs, on, fs.block_size());
     const std::uint64_t bitmaps = std::min<std::uint64_t>(fs.geometry.group_count, most + contents.old_blocks.size());
     const std::uint64_t credits = most + Allocator::publish_credits() * bitmaps + 2 * Inode::store_credits() + 16;
     if (credits > fs.journal.max_credits())
-        return fail(EOPNOTSUPP, "inode {}: a map of up to {} blocks is too large for one transaction of the journal",
+        return fail(EOPNOTSUPP,
+                    "inode {}: a map of up to {} blocks or more is too large for one transaction of the journal",
                     inode.number(), most);
     Claim claim = TRY(fs.allocator.claim(most, may_use_reserve));
     MapContext context{fs.buffers, fs.allocator};
