@@ -9,6 +9,7 @@
 #include <cstring>
 #include <iterator>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 namespace uext4 {
@@ -57,15 +58,29 @@ const char* rank_note(Rank rank) {
 namespace {
 
 constexpr std::size_t held_limit = 1024;  // a read-ahead window of locked folios and what is above and below it
+constexpr std::size_t held_mostly = 32;   // what a thread has room for from its start, which costs each thread
 
 using HeldEntry = HeldRank;
+static_assert(std::is_trivially_copyable_v<HeldEntry>);
 
 // No destructor, so that locks may be used to the very end of a thread.
 struct HeldStack {
     std::size_t count;
     std::size_t apart;  // of these first ones nothing is asked: see RanksApart
-    alignas(HeldEntry) unsigned char raw[held_limit * sizeof(HeldEntry)];
-    HeldEntry* entries() { return reinterpret_cast<HeldEntry*>(raw); }
+    void* roomy;        // all of them, from when they are more than `held_mostly` until none is held
+    alignas(HeldEntry) unsigned char raw[held_mostly * sizeof(HeldEntry)];
+    HeldEntry* entries() { return reinterpret_cast<HeldEntry*>(roomy ? roomy : raw); }
+
+    void make_roomy() {
+        void* room = std::malloc(held_limit * sizeof(HeldEntry));
+        if (!room) std::abort();
+        std::memcpy(room, raw, count * sizeof(HeldEntry));
+        roomy = room;
+    }
+    void none_is_held() {
+        std::free(roomy);
+        roomy = nullptr;
+    }
 };
 constinit thread_local HeldStack held_stack{};
 
@@ -108,6 +123,7 @@ void push_rank(Rank rank, const Holdable& what, std::uint64_t order, bool shared
     if (stack.count == held_limit)
         violation(fmt::format("more than {} locks held, now {}", held_limit,
                               describe(rank, what.address, what.name, order, where)));
+    if (stack.count == held_mostly && !stack.roomy) stack.make_roomy();
     new (&stack.entries()[stack.count++])
         HeldEntry{rank, shared, what.address, what.name, order, where, what.number, what.inode};
 }
@@ -119,7 +135,7 @@ std::uint64_t pop_rank(Rank rank, const void* address) {
         if (entries[i].address != address || entries[i].rank != rank) continue;
         const std::uint64_t order = entries[i].order;
         std::memmove(static_cast<void*>(entries + i), entries + i + 1, (stack.count - i - 1) * sizeof(HeldEntry));
-        --stack.count;
+        if (--stack.count == 0 && stack.roomy) stack.none_is_held();
         return order;
     }
     violation(fmt::format("{} {} is given up by a thread that does not hold it", rank_name(rank), address));

@@ -2,6 +2,7 @@
 #include "tests/crash/judges.h"
 #include "tests/crash/report.h"
 #include "tests/crash/second_life.h"
+#include "tests/small_stacks.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -454,6 +455,7 @@ bool parse(int argc, char** argv, Options& o) {
 
 int main(int argc, char** argv) {
     using namespace uext4::crash;
+    uext4::use_small_stacks();
     for (int i = 1; i < argc; ++i)
         if (!std::strcmp(argv[i], "--help") || !std::strcmp(argv[i], "-h")) return fmt::print("{}\n", usage), 0;
     Options options;

@@ -1,6 +1,7 @@
 // uext4-explore: the command behind `./dev explore`.
 #include "tests/explore/explorer.h"
 #include "tests/explore/html.h"
+#include "tests/small_stacks.h"
 
 #include <fmt/format.h>
 
@@ -251,6 +252,7 @@ int main(int count, char** arguments) {
         return refuse(fmt::format("--replay says all there is to say, so {} has no meaning beside it", o->searching));
     if (const std::string why = unknown(*o); !why.empty()) return refuse(why);
     if (!o->html.empty() && !can_be_written(o->html)) return refuse(o->html + ": cannot be written");
+    use_small_stacks();
     Explorer explorer;
     if (o->replay) return replay(explorer, *o);
     int worst = 0;
