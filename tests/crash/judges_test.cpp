@@ -2,6 +2,7 @@
 #include "tests/crash/judges.h"
 
 #include "tests/crash/recorder.h"
+#include "tests/root.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
