@@ -308,7 +308,7 @@ TEST(AllocRules, ThreadsShareTheSpace) {
             threads.emplace_back(fmt::format("worker-{}", t), [&, t] {
                 std::mt19937_64 random(t + 1);
                 std::vector<BlockRun> used;
-                std::vector<InodeNr> inodes;
+                std::vector<std::pair<InodeNr, bool>> inodes;  // and whether it is a directory's
                 auto good = [&](const auto& r) {
                     if (!r) ++failures;
                     return bool(r);
@@ -331,10 +331,11 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                         used.pop_back();
                     }
                     if (random() % 3 == 0) {
-                        if (auto ino = space.allocator->allocate_inode(handle, InodeNr(2), false); good(ino))
-                            inodes.push_back(*ino);
+                        const bool directory = random() % 2;
+                        if (auto ino = space.allocator->allocate_inode(handle, InodeNr(2), directory); good(ino))
+                            inodes.emplace_back(*ino, directory);
                     } else if (!inodes.empty() && random() % 2) {
-                        good(space.allocator->free_inode(handle, inodes.back(), false));
+                        good(space.allocator->free_inode(handle, inodes.back().first, inodes.back().second));
                         inodes.pop_back();
                     }
                 }
@@ -342,9 +343,9 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                     Handle handle = space.start();
                     good(space.allocator->free(handle, r.first, r.count));
                 }
-                for (const InodeNr ino : inodes) {
+                for (const auto& [ino, directory] : inodes) {
                     Handle handle = space.start();
-                    good(space.allocator->free_inode(handle, ino, false));
+                    good(space.allocator->free_inode(handle, ino, directory));
                 }
             });
         }
