@@ -62,14 +62,14 @@ TEST(Rank, LocksAreGivenUpInAnyOrder) {
 
 TEST(Rank, ManyAreHeldAtOnce) {
     std::vector<std::unique_ptr<Mutex>> mutexes;
-    for (std::uint64_t i = 0; i < 200; ++i) mutexes.push_back(std::make_unique<Mutex>(Rank::Folio, "folio", i));
+    for (std::uint64_t i = 0; i < 60; ++i) mutexes.push_back(std::make_unique<Mutex>(Rank::Folio, "folio", i));
     for (int round = 0; round < 2; ++round) {
         std::vector<UniqueLock> held;
         for (auto& mutex : mutexes) held.emplace_back(*mutex);
         // Every other one first, then what is left, from the front.
         for (std::size_t i = 0; i < held.size(); i += 2) held[i].reset();
         const auto left = held_ranks();
-        ASSERT_EQ(left.size(), 100u);
+        ASSERT_EQ(left.size(), 30u);
         for (std::size_t i = 0; i < left.size(); ++i) {
             EXPECT_EQ(left[i].address, mutexes[2 * i + 1].get());
             EXPECT_EQ(left[i].order, 2 * i + 1);
