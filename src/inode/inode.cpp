@@ -16,7 +16,7 @@ std::vector<std::byte> with_all_fields(std::vector<std::byte> raw) {
     raw.resize(std::max(raw.size(), sizeof(format::InodeDisk)));
     return raw;
 }
-}
+}  // namespace
 
 Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw)
     : rw(Rank::Inode, "Inode::rw", number.value),

@@ -58,7 +58,8 @@ struct InodeTable::State {
     std::size_t vain_until = 0;             // with fewer slots than this there is nothing to evict: it was looked for
     std::atomic<bool> times_crowd{false};   // there are too many, and times of some are to be stored,
     std::atomic<bool> cached_crowd{false};  // or some have folios, or are behind
-    std::atomic<bool> behind{false};        // far too many, as the commit that was asked for does not keep up
+    std::atomic<bool> behind{false};        // far too many, as commits and what stores times do not keep up
+    std::size_t without_times = 0;  // so many idle ones were looked at one after the other whose times are stored
     std::function<void(InodeRef)> deleter;
 
     // Why an inode that nobody uses has to stay.
@@ -312,11 +313,12 @@ void InodeRef::reset() {
 }
 
 void InodeTable::shrink() {
-    shrink(Evict::any);
-    if (!state_->behind.exchange(false)) return;
+    if (!state_->behind.exchange(false)) return shrink(Evict::any);
     (void)state_->fs.journal.commit_all();  // an error is told by who waits for what it was to make durable
-    shrink(Evict::any);
+    shrink(Evict::all);
 }
+
+bool InodeTable::is_behind() const { return state_->behind.load(std::memory_order_relaxed); }
 
 void InodeTable::shrink(Evict what) {
     try {
@@ -330,12 +332,13 @@ void InodeTable::shrink(Evict what) {
 bool InodeTable::shrink_some(Evict what) {
     State& s = *state_;
     constexpr std::size_t most_evicted = 4096;  // at a time: the lock is everybody's
-    constexpr std::size_t most_kept = 256;      // looked at in vain: then the others wait for the same as well
+    constexpr std::size_t kept_mostly = 256;    // looked at in vain: then the others wait for the same as well
     std::vector<std::unique_ptr<Inode>> gone;
     // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
     const Tid durable = s.fs.journal.durable_tid();
     std::size_t kept = 0, waits_for_commit = 0, waits_for_times = 0, cached = 0;
     MutexLock guard(s.lock);
+    const std::size_t most_kept = what == Evict::all ? s.idle.size() + 1 : kept_mostly;
     std::size_t budget = s.idle.size();
     if (s.slots.size() > s.limit) gone.reserve(std::min(s.slots.size() - s.limit, most_evicted));
     while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
@@ -356,15 +359,19 @@ bool InodeTable::shrink_some(Evict what) {
         gone.push_back(std::move(it->second.inode));
         s.slots.erase(it);
     }
-    const bool behind = kept == most_kept && waits_for_commit != 0 && s.slots.size() > s.limit + 2 * slack;
+    const bool in_vain = kept == most_kept;
+    const bool behind = in_vain && waits_for_commit + waits_for_times != 0 && s.slots.size() > s.limit + 2 * slack;
     if (behind) s.behind.store(true, std::memory_order_relaxed);
     if (s.slots.size() <= s.limit) s.vain_until = 0;
-    else if (what == Evict::without_folios) s.vain_until = s.slots.size() + slack;
-    if (kept == most_kept && waits_for_times != 0) s.times_crowd.store(true, std::memory_order_relaxed);
-    if (what == Evict::any) s.cached_crowd.store(false, std::memory_order_relaxed);
+    else if (what != Evict::any) s.vain_until = s.slots.size() + slack;
+    if (in_vain && waits_for_times != 0) {
+        s.times_crowd.store(true, std::memory_order_relaxed);
+        s.without_times = 0;
+    }
+    if (what != Evict::without_folios) s.cached_crowd.store(behind, std::memory_order_relaxed);
     else if ((cached != 0 || behind) && s.vain_until != 0) s.cached_crowd.store(true, std::memory_order_relaxed);
     guard.unlock();
-    if (kept == most_kept && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
+    if (in_vain && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
     return gone.size() == most_evicted;
 }
 
@@ -378,12 +385,18 @@ std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
     if (!s.times_crowd.load(std::memory_order_relaxed)) return found;
     found.reserve(most);
     MutexLock guard(s.lock);
-    for (std::size_t budget = std::min(s.idle.size(), 4 * most); budget-- > 0 && found.size() < most;) {
+    const std::size_t all = s.idle.size();
+    for (std::size_t budget = s.behind.load() ? all : std::min(all, 4 * most); budget-- > 0 && found.size() < most;) {
         Slot& slot = s.slots.find(s.idle.front().value)->second;
-        if (State::stays(*slot.inode, ~Tid{0}) == State::Stays::for_times) found.push_back(s.reference(slot));
-        else s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
+        if (State::stays(*slot.inode, ~Tid{0}) == State::Stays::for_times) {
+            found.push_back(s.reference(slot));
+            s.without_times = 0;
+        } else {
+            s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
+            ++s.without_times;
+        }
     }
-    if (found.empty()) s.times_crowd.store(false, std::memory_order_relaxed);
+    if (s.without_times >= all) s.times_crowd.store(false, std::memory_order_relaxed);
     return found;
 }
 

@@ -41,14 +41,18 @@ public:
     // stored yet.
     void set_limit(std::size_t inodes);
     // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. Who gets or makes
-    // inodes evicts too, but only such that have no folios, as a handle may be open there. Nothing is held: where far
-    // too many wait for a commit, it is waited for.
+    // inodes evicts too, but only such that have no folios, as a handle may be open there. Nothing is held: where there
+    // are far too many, a commit is waited for, and all of them are looked at.
     void shrink();
+    // There are far too many: what they wait for does not keep up. Whoever stores all of waiting_for_times() and calls
+    // shrink() then ends it. No lock is taken.
+    bool is_behind() const;
     // There are more than the limit, and looking for some to evict was in vain: because of such that have folios (or
     // whose commit is awaited), which shrink() may help, or of such whose times wait to be stored. No lock is taken.
     enum class Crowd { cached, waits_for_times };
     bool has_crowd(Crowd which) const;
-    // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, the oldest.
+    // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, of the
+    // oldest (is_behind(): of all).
     std::vector<InodeRef> waiting_for_times(std::size_t most);
     // Visits inodes in memory that are in use or have something to write back (referenced while visited).
     void for_each(const std::function<void(InodeRef)>& visit);
@@ -57,7 +61,7 @@ public:
 private:
     friend class InodeRef;
     struct State;
-    enum class Evict { without_folios, any };
+    enum class Evict { without_folios, any, all };  // all: goes on where many were looked at in vain
     void shrink(Evict what);
     bool shrink_some(Evict what);
     std::unique_ptr<State> state_;

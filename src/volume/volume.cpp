@@ -104,20 +104,28 @@ Result<void> Volume::sync() {
 }
 
 void Volume::thin_out_inodes() {
-    constexpr std::size_t at_a_time = 64;
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
     InodeTable& inodes = *s.layers->inodes;
+    if (inodes.has_crowd(InodeTable::Crowd::waits_for_times)) s.store_waiting_times();
     if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
-    if (!inodes.has_crowd(InodeTable::Crowd::waits_for_times) || s.fs().read_only.load()) return;
-    const FreezeGate::TryPass pass(s.gate);
+}
+
+// Of some inodes that leave memory then; of all, where what is stored does not keep up.
+void Volume::State::store_waiting_times() {
+    constexpr std::size_t at_a_time = 64;
+    if (fs().read_only.load()) return;
+    const FreezeGate::TryPass pass(gate);
     if (!pass) return;
     try {
-        const Walks::Walk walk(s.walks);
-        const std::vector<InodeRef> waiting = inodes.waiting_for_times(at_a_time);
-        // What cannot be stored waits on, for who syncs and is told.
-        for (const InodeRef& inode : waiting)
-            if (!store_pending_times(*inode)) return;
+        const Walks::Walk walk(walks);
+        std::vector<InodeRef> waiting;
+        do {
+            waiting = layers->inodes->waiting_for_times(at_a_time);
+            // What cannot be stored waits on, for who syncs and is told.
+            for (const InodeRef& inode : waiting)
+                if (!store_pending_times(*inode)) return;
+        } while (!waiting.empty() && layers->inodes->is_behind());
     } catch (const std::bad_alloc&) {
         // If the journal ended by that it tells: the call at whose end this is done has succeeded.
     }

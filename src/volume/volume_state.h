@@ -95,6 +95,7 @@ struct Volume::State {
     // that, nothing goes there any more.
     Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
     Result<void> write_everything();
+    void store_waiting_times();
     void became_read_only();
     void met_corruption(const Error& error);
     void tell_damage(const Error& error);
