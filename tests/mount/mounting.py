@@ -149,15 +149,14 @@ class Scratch:
 
     def __enter__(self):
         # Whoever stops the tests (./dev at an interrupt) sends this; what is mounted goes all the same.
-        owner = os.getpid()
-
         def stop(number, _frame):
-            signal.signal(number, signal.SIG_IGN if os.getpid() == owner else signal.SIG_DFL)
-            if os.getpid() != owner:
-                os.kill(os.getpid(), number)
+            signal.signal(number, signal.SIG_IGN)
             sys.exit(128 + number)
 
         signal.signal(signal.SIGTERM, stop)
+        # Not a child that is forked: it is ended by the signal itself. A handler of Python's runs when the next call
+        # returns, and for the one that waits for more to do that may be never.
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
         return self
 
     def __exit__(self, *unused):
