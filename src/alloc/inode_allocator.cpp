@@ -39,7 +39,7 @@ std::uint64_t first_group(AllocatorState& s, InodeNr parent, bool directory) {
         std::uint32_t offset = 0;
         Result<BufferRef> desc = s.descriptor(number, offset);
         if (!desc) continue;
-        MutexLock guard((*desc)->lock);  // of that group nothing else is held
+        MutexLock guard((*desc)->lock);  // others change its counts, and the group is not locked
         const auto d = s.view(*desc, offset);
         if (d.free_inodes() > 0 && d.free_inodes() >= inodes && d.free_clusters() >= clusters) return number.value;
     }

@@ -114,18 +114,19 @@ void Volume::thin_out_inodes() {
 // Of some inodes that leave memory then; of all, where what is stored does not keep up.
 void Volume::State::store_waiting_times() {
     constexpr std::size_t at_a_time = 64;
+    constexpr unsigned most_rounds = 1024;  // others may go on changing files
     if (fs().read_only.load()) return;
     const FreezeGate::TryPass pass(gate);
     if (!pass) return;
     try {
         const Walks::Walk walk(walks);
-        std::vector<InodeRef> waiting;
-        do {
-            waiting = layers->inodes->waiting_for_times(at_a_time);
+        for (unsigned round = 0; round < most_rounds; ++round) {
+            const std::vector<InodeRef> waiting = layers->inodes->waiting_for_times(at_a_time);
             // What cannot be stored waits on, for who syncs and is told.
             for (const InodeRef& inode : waiting)
                 if (!store_pending_times(*inode)) return;
-        } while (!waiting.empty() && layers->inodes->is_behind());
+            if (waiting.empty() || !layers->inodes->is_behind()) break;
+        }
     } catch (const std::bad_alloc&) {
         // If the journal ended by that it tells: the call at whose end this is done has succeeded.
     }
