@@ -116,12 +116,19 @@ def load(side, choice, islands):
 
 
 def truncations(side, choice, _):
-    """A truncation and a deletion of several transactions each, beside a thread that syncs."""
+    """A truncation and a deletion of several transactions each, every other time beside a thread that syncs.
+
+    Whose writes fall between two of the truncation's is chance there: alone, most of the first writes are in its middle."""
     ended = threading.Event()
-    threading.Thread(target=pulse, args=(side, ended), daemon=True).start()
-    side.die_after(choice.randrange(1, choice.choice((15, 250, 1400))))
+    beside = choice.random() < 0.5
+    syncing = threading.Thread(target=pulse, args=(side, ended), daemon=True)
+    if beside:
+        syncing.start()
+    side.die_after(choice.randrange(1, choice.choice((15, 250, 1400)) if beside else 30))
     side.truncate(CUT[0], choice.choice((0, 1_000_100)))
     side.unlink(CUT[1])
+    if not beside:
+        syncing.start()
     ended.wait()
 
 
