@@ -257,9 +257,18 @@ bool InodeHandles::told_other_blocks(std::uint64_t node, std::optional<std::int6
     Known* const known = find(node);
     if (!known || !known->told_while_written) return false;
     const auto it = writers_.find(node);
-    if (blocks && it != writers_.end() && it->second.told_blocks == blocks) return false;
+    if (it != writers_.end()) {
+        if (blocks && it->second.told_blocks == blocks) return false;
+        if (it->second.unseen == most_unseen) return false;
+        ++it->second.unseen;
+    }
     known->told_while_written = false;
     return true;
+}
+
+void InodeHandles::note_look(std::uint64_t node) {
+    const std::lock_guard guard(lock_);
+    if (const auto it = writers_.find(node); it != writers_.end()) it->second.unseen = 0;
 }
 
 bool InodeHandles::take_note_of_write(std::uint64_t node, const timespec& mtime) {

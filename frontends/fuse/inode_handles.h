@@ -24,6 +24,8 @@ namespace uext4::fuse {
 inline constexpr double cache_timeout = 3600.0;
 // But the blocks of a file that somebody writes to: the kernel, which has the bytes, does not count them.
 inline constexpr double growing_timeout = 0.1;
+// Syncs in a row, each with more blocks, behind which nobody looked: then the timeout has to do.
+inline constexpr unsigned most_unseen = 16;
 
 std::uint64_t node_of(InodeNr number);
 InodeNr number_of(std::uint64_t node);
@@ -82,8 +84,12 @@ public:
     // move the kernel's coarse clock, no times of it come, and the next ones are a program's after all.)
     void forbid_times_after(std::uint64_t node, const timespec& last);
     // Whether the kernel was told attributes of a file open for writing, which it still believes for a while, with
-    // another count of blocks than this one, st_blocks after a sync; none: nobody knows it. Once.
+    // another count of blocks than this one, st_blocks after a sync; none: nobody knows it. Once, and not any more when
+    // that was so many times in a row without anybody looking (note_look): what is called back the next write asks for
+    // first, and that is all that whoever appends to a log and syncs it would get of it.
     bool told_other_blocks(std::uint64_t node, std::optional<std::int64_t> blocks);
+    // Somebody wants to see its attributes, not to write.
+    void note_look(std::uint64_t node);
 
     // Open handles, of inodes that the kernel may have forgotten already; those that can write are also told when they
     // are gone.
@@ -144,6 +150,7 @@ private:
     struct Writers {
         std::uint64_t count = 0;
         std::optional<std::int64_t> told_blocks;  // told_while_written: which; none: not the same each time
+        unsigned unseen = 0;                      // told_other_blocks(), since the last look
     };
     // What few have.
     struct More {

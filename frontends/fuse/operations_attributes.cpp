@@ -37,6 +37,7 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
     if (!info) {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
+        server.inodes().note_look(node);
         return reply_attributes(request, server, *inode);
     }
     OpenFile& file = Server::file(*info);

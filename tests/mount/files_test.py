@@ -329,6 +329,20 @@ def blocks_while_written(top):
             right(path, i * len(piece), what, 0)
         os.close(fd)
         right(path, 3 * len(piece), f"{what}, closed")
+    path = top / "log"
+    with open(path, "wb", buffering=0) as log:
+        for i in range(1, 100):  # somebody looks behind each sync
+            log.write(piece[:4096])
+            os.fsync(log.fileno())
+            right(path, i * 4096, "a log", 0)
+        for i in range(100, 200):
+            log.write(piece[:4096])
+            os.fsync(log.fileno())
+        right(path, 199 * 4096, "a log that nobody has looked at for long")
+        log.write(piece[:4096])
+        os.fsync(log.fileno())
+        right(path, 200 * 4096, "a log that somebody has looked at again", 0)
+    right(path, 200 * 4096, "a log, closed", 0)
     path = top / "mapped"
     with open(path, "w+b") as file:
         file.truncate(len(piece))

@@ -1,0 +1,58 @@
+#include "fuse/inode_handles.h"
+
+#include <gtest/gtest.h>
+
+namespace uext4::fuse {
+namespace {
+
+// A regular file in the root's place, whose number needs no inode.
+class BlocksAreCalledBack : public ::testing::Test {
+protected:
+    static constexpr std::uint64_t node = 1;
+    InodeHandles inodes;
+    struct stat shown{};
+
+    BlocksAreCalledBack() {
+        shown.st_mode = S_IFREG | 0644;
+        shown.st_nlink = 1;
+        inodes.add_root();
+        inodes.opened(node, true);
+    }
+    // The kernel asks for a write or a look, then the file gets a block and is synced.
+    bool called_back() {
+        EXPECT_EQ(inodes.attributes_last(node, shown, 1), growing_timeout);
+        shown.st_blocks += 8;
+        return inodes.told_other_blocks(node, shown.st_blocks);
+    }
+};
+
+TEST_F(BlocksAreCalledBack, AsLongAsSomebodyLooks) {
+    for (unsigned i = 0; i < 10 * most_unseen; ++i) {
+        inodes.note_look(node);
+        EXPECT_TRUE(called_back()) << i;
+    }
+}
+
+TEST_F(BlocksAreCalledBack, ButNotForEver) {
+    for (unsigned i = 0; i < most_unseen; ++i) EXPECT_TRUE(called_back()) << i;
+    for (unsigned i = 0; i < 3; ++i) EXPECT_FALSE(called_back()) << i;
+    inodes.note_look(node);
+    EXPECT_TRUE(called_back());
+}
+
+TEST_F(BlocksAreCalledBack, ForWhoeverOpensItAnew) {
+    for (unsigned i = 0; i <= most_unseen; ++i) called_back();
+    inodes.closed_to_write(node);
+    inodes.opened(node, true);
+    EXPECT_TRUE(called_back());
+}
+
+TEST_F(BlocksAreCalledBack, OnlyWhereThereAreOthers) {
+    inodes.attributes_last(node, shown, 1);
+    EXPECT_FALSE(inodes.told_other_blocks(node, shown.st_blocks));
+    EXPECT_TRUE(inodes.told_other_blocks(node, std::nullopt));
+    EXPECT_FALSE(inodes.told_other_blocks(node, std::nullopt)) << "the kernel believes nothing any more";
+}
+
+}  // namespace
+}  // namespace uext4::fuse
