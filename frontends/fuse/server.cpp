@@ -27,6 +27,8 @@ namespace {
 constexpr int size_of_a_request = 160;  // bytes at most, in libfuse 3.14
 constexpr unsigned largest_write = 1 << 20;
 constexpr std::chrono::microseconds quick_sync{250};
+// A slow sync may be one that had to wait for its processor, or for a checkpoint; a slow device has several.
+constexpr unsigned slow_in_a_row = 2;
 constexpr unsigned syncs_until_retry = 64;
 // More than the kernel has read before it lets a FORGET be read, which then brings many.
 constexpr unsigned most_read_ahead = 32;
@@ -291,11 +293,12 @@ void Server::later(std::function<void()> job, bool changes) {
 
 void Server::make_durable(std::function<void()> job, bool little) {
     if (is_frozen()) return later(std::move(job), false);
-    if (parks() || !little || (!quick_device_ && ++syncs_on_workers_ < syncs_until_retry))
+    if (parks() || !little || (slow_syncs_ >= slow_in_a_row && ++syncs_on_workers_ < syncs_until_retry))
         return later(std::move(job), true);
     const auto start = std::chrono::steady_clock::now();
     job();
-    quick_device_ = std::chrono::steady_clock::now() - start < quick_sync;
+    if (std::chrono::steady_clock::now() - start < quick_sync) slow_syncs_ = 0;
+    else slow_syncs_ = std::min(slow_syncs_ + 1, slow_in_a_row);
     syncs_on_workers_ = 0;
 }
 
