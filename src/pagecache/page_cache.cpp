@@ -5,15 +5,29 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace uext4 {
 
 namespace {
-constexpr std::size_t chunk_bytes = std::size_t{2} << 20;
+constexpr std::size_t chunk_bytes = std::size_t{2} << 20;  // a huge page, where pages are 4 KiB
 constexpr std::size_t populated_bytes = std::size_t{64} << 10;
 constexpr unsigned reclaim_batch = 256;
+
+// Memory of chunk_bytes that lies at a multiple of it, or null.
+std::byte* map_chunk() {
+    void* const map = ::mmap(nullptr, 2 * chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return nullptr;
+    auto* const bytes = static_cast<std::byte*>(map);
+    const std::size_t before = (chunk_bytes - reinterpret_cast<std::uintptr_t>(map) % chunk_bytes) % chunk_bytes;
+    if (before > 0) ::munmap(bytes, before);
+    ::munmap(bytes + before + chunk_bytes, chunk_bytes - before);
+    return bytes + before;
+}
 }  // namespace
 
 // Memory in chunks whose addresses are kept until the cache goes, the list of folios in the order of their use, and the
@@ -38,7 +52,11 @@ struct PageCache::Arena {
     };
 
     Mutex lock{Rank::Leaf, "PageCache::list"};
-    std::vector<void*> chunks;
+    struct Chunk {
+        bool huge = true;  // the system may give it a huge page: one fault, and one place in the TLB, for all of it
+    };
+    std::unordered_map<std::byte*, Chunk> chunks;
+    std::byte* newest = nullptr;
     std::vector<std::byte*> free;
     std::vector<std::byte*> released;  // free as well, and without pages of the system's
     std::byte* populated = nullptr;    // how far the newest chunk has pages of the system's, or more
@@ -53,20 +71,25 @@ struct PageCache::Arena {
 
     // The first use of a page costs a fault, unless it is given some at a time. Where that fails it costs a fault.
     void populate(std::byte* memory, std::size_t folio_size) {
-        auto* chunk = static_cast<std::byte*>(chunks.back());
-        if (memory < populated || memory < chunk || memory >= chunk + chunk_bytes) return;
+        if (memory < populated || memory < newest || memory >= newest + chunk_bytes) return;
         const std::size_t bytes =
-            std::min(std::max(populated_bytes, folio_size), static_cast<std::size_t>(chunk + chunk_bytes - memory));
+            std::min(std::max(populated_bytes, folio_size), static_cast<std::size_t>(newest + chunk_bytes - memory));
         ::madvise(memory, bytes, MADV_POPULATE_WRITE);
         populated = memory + bytes;
     }
     void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
         MutexLock guard(lock);
         while (free.size() * folio_size > bytes) {
+            stop_huge(free.back());
             ::madvise(free.back(), folio_size, MADV_DONTNEED);
             released.push_back(free.back());
             free.pop_back();
         }
+    }
+    // Or the system would fill the gaps that are given back to it, to make a huge page of the chunk again.
+    void stop_huge(std::byte* memory) {
+        std::byte* const chunk = memory - reinterpret_cast<std::uintptr_t>(memory) % chunk_bytes;
+        if (std::exchange(chunks.at(chunk).huge, false)) ::madvise(chunk, chunk_bytes, MADV_NOHUGEPAGE);
     }
     void append(Folio& folio) {
         row.append(folio);
@@ -82,7 +105,7 @@ PageCache::PageCache(std::uint64_t most, std::uint32_t folio_size, std::uint32_t
     : most_(most), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
 
 PageCache::~PageCache() {
-    for (void* chunk : arena_->chunks) ::munmap(chunk, chunk_bytes);
+    for (const auto& [chunk, _] : arena_->chunks) ::munmap(chunk, chunk_bytes);
 }
 
 void PageCache::set_flusher(std::function<void()> wake) { wake_ = std::move(wake); }
@@ -107,16 +130,15 @@ Result<std::byte*> PageCache::allocate_memory() {
     if (arena_->free.empty()) {
         // For all folios at once: giving one back, which destructors do, asks for no memory.
         const std::size_t chunks = arena_->chunks.size() + 1, folios = chunks * (chunk_bytes / folio_size_);
-        arena_->chunks.reserve(chunks);
         arena_->free.reserve(folios);
         arena_->released.reserve(folios);
-        void* chunk = ::mmap(nullptr, chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (chunk == MAP_FAILED) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
-        arena_->chunks.push_back(chunk);
-        arena_->populated = static_cast<std::byte*>(chunk);
-        auto* bytes = static_cast<std::byte*>(chunk);
+        std::byte* const chunk = map_chunk();
+        if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
+        ::madvise(chunk, chunk_bytes, MADV_HUGEPAGE);  // fails where there are none
+        arena_->chunks.emplace(chunk, Arena::Chunk{});
+        arena_->newest = arena_->populated = chunk;
         for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)
-            arena_->free.push_back(bytes + at - folio_size_);
+            arena_->free.push_back(chunk + at - folio_size_);
     }
     std::byte* memory = arena_->free.back();
     arena_->free.pop_back();
