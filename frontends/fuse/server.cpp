@@ -1,13 +1,13 @@
 #include "fuse/server.h"
 
 #include "format/constants.h"
+#include "fuse/heap.h"
 #include "fuse/operations.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
 #include "fuse/space.h"
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -24,7 +24,7 @@ namespace uext4::fuse {
 
 namespace {
 
-constexpr int size_of_a_request = 160;  // bytes at most, in libfuse 3.14
+constexpr std::size_t size_of_a_request = 160;  // bytes at most, in libfuse 3.14
 constexpr unsigned largest_write = 1 << 20;
 constexpr std::chrono::microseconds quick_sync{250};
 // A slow sync may be one that had to wait for its processor, or for a checkpoint; a slow device has several.
@@ -226,11 +226,9 @@ ssize_t Server::send(int channel, iovec* parts, int count) {
 Result<void> Server::loop() {
     own_thread_ = pthread_self();
     reader_.store(own_thread_);
-#if defined(__GLIBC__)
     // libfuse asks for the memory of each request by calloc(3), which does not look where free(3) puts what is this
     // small.
-    mallopt(M_MXFAST, size_of_a_request);
-#endif
+    prepare_heap(size_of_a_request);
     fs_.when_short_of_space([this] { read_what_is_let_go(); });
     placement_.place_this_thread();
     fuse_buf buffer{};

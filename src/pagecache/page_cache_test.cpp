@@ -6,7 +6,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
 
 namespace uext4 {
 namespace {
@@ -17,6 +22,21 @@ std::uint64_t resident_bytes() {
     std::uint64_t all = 0, resident = 0;
     std::ifstream("/proc/self/statm") >> all >> resident;
     return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// Of the mapping that has this address: two letters each (proc_pid_smaps(5)).
+std::string vm_flags(const void* address) {
+    std::ifstream maps("/proc/self/smaps");
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    bool inside = false;
+    for (std::string line; std::getline(maps, line);) {
+        std::uintptr_t first = 0, end = 0;
+        char dash = 0;
+        std::istringstream words(line);
+        if (words >> std::hex >> first >> dash >> end && dash == '-') inside = first <= at && at < end;
+        else if (inside && line.starts_with("VmFlags:")) return line;
+    }
+    return {};
 }
 
 class Reclaim : public testing::Test {
@@ -113,6 +133,30 @@ TEST_F(Reclaim, LeavesWhatOthersHaveTaken) {
     others = most * size;
     shared.give_back_idle();
     EXPECT_LE(resident_bytes(), idle - most * size / 2);
+}
+
+// The system would fill the gaps of a huge page again.
+TEST_F(Reclaim, GivesBackNothingOfWhatMayBeAHugePage) {
+    if (::access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0) GTEST_SKIP() << "the kernel has no huge pages";
+    std::uint64_t others = 0;
+    cache.set_others([&others] { return others; });
+    std::vector<const std::byte*> some;
+    for (std::uint64_t i = 0; i < most; ++i) {
+        Result<LockedFolio> folio = file.lock(i, true);
+        ASSERT_TRUE(folio && *folio);
+        if (i % (most / 16) == 0) some.push_back((*folio)->data);
+    }
+    const auto count = [&some](const char* flag) {
+        return std::ranges::count_if(some, [flag](const std::byte* at) { return vm_flags(at).contains(flag); });
+    };
+    EXPECT_EQ(count(" hg"), 16);
+    file.remove(0, most);
+    cache.give_back_idle();
+    EXPECT_EQ(count(" nh"), 0) << "nobody has taken anything";
+    others = most * size;  // a quarter stays
+    cache.give_back_idle();
+    EXPECT_GE(count(" nh"), 12);
+    EXPECT_EQ(count(" hg") + count(" nh"), 16);
 }
 
 }  // namespace

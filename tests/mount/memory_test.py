@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import struct
 
 import mounting
@@ -30,6 +31,19 @@ def peak(pid):
     raise mounting.Failure("no VmHWM")
 
 
+def heap_is_huge(pid):
+    """Whether the kernel may give huge pages to the memory that malloc(3) has of the server; None: there are none."""
+    if not pathlib.Path("/sys/kernel/mm/transparent_hugepage").exists():
+        return None
+    in_heap = huge = False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            in_heap = line.endswith("[heap]")
+        elif in_heap and line.startswith("VmFlags:"):
+            huge = huge or "hg" in line.split()
+    return huge
+
+
 def make_many(folder, count):
     folder.mkdir()
     for number in range(count):
@@ -46,6 +60,7 @@ def remembers_many(scratch):
     pid = scratch.servers[directory]
     for number in range(FOLDERS):
         make_many(directory / f"folder {number}", FILES // FOLDERS)
+    check(heap_is_huge(pid) is not False, "a page of the server's heap is a fault each")
     made = peak(pid)
     names = 0
     for _, _, files in os.walk(directory):

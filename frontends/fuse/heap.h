@@ -1,0 +1,14 @@
+// The memory that malloc(3) gives the server. A fault for each page of it is dear: on a virtual machine whose host
+// keeps the tables of pages, dearer than the request that meets it.
+#pragma once
+
+#include <cstddef>
+
+namespace uext4::fuse {
+
+// On the thread that reads the requests, before the first: its heap grows once, where the system may give it huge
+// pages. `smallest` bytes and less are freed to where calloc(3), too, looks for them. Does nothing without glibc, and
+// little where memory is short.
+void prepare_heap(std::size_t smallest);
+
+}  // namespace uext4::fuse
