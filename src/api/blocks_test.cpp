@@ -12,9 +12,9 @@
 namespace uext4::blocks_test {
 namespace {
 
-class Blocks : public testing::TestWithParam<const char*> {};
+class BlocksOf : public testing::TestWithParam<const char*> {};
 
-TEST_P(Blocks, ArePromisedAsTheyWillBe) {
+TEST_P(BlocksOf, ArePromisedAsTheyWillBe) {
     const Credentials root = Credentials::root();
     const std::string path = fmt::format("/dev/shm/uext4-blocks-{}", ::getpid());
     ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 {} {} 64M", GetParam(), path).c_str()), 0);
@@ -39,6 +39,30 @@ TEST_P(Blocks, ArePromisedAsTheyWillBe) {
     }
     file->reset();
     EXPECT_TRUE((*fs)->unmount());
+}
+
+// More than one of fallocate's transactions gets, and less than there is.
+TEST(Blocks, OfAnAllocationThatFindsTooFewLieBehindTheEnd) {
+    const std::string path = fmt::format("/dev/shm/uext4-blocks-{}", ::getpid());
+    ASSERT_EQ(std::system(fmt::format("mke2fs -q -F -t ext4 -b 1024 {} 128M", path).c_str()), 0);
+    auto fs = FileSystem::mount(path, "", [](const std::string&) {});
+    ASSERT_TRUE(fs) << fs.error().what;
+    {
+        auto file = (*fs)->open_path("/file", O_CREAT | O_RDWR, 0644, Credentials::root());
+        ASSERT_TRUE(file) << file.error().what;
+        ASSERT_TRUE((*file)->write(0, std::vector<std::byte>(3, std::byte{'w'})));
+        const Result<void> done = (*file)->fallocate(0, 0, std::uint64_t{1} << 30);
+        ASSERT_FALSE(done);
+        EXPECT_EQ(done.error().code, ENOSPC);
+        auto found = (*fs)->attributes((*file)->inode());
+        ASSERT_TRUE(found);
+        EXPECT_EQ(found->st_size, 3);
+        EXPECT_GT(found->st_blocks * 512, 100 << 20);
+    }
+    EXPECT_TRUE((*fs)->unmount());
+    fs->reset();
+    EXPECT_EQ(std::system(fmt::format("e2fsck -fn {} >/dev/null 2>&1", path).c_str()), 0);
+    ::unlink(path.c_str());
 }
 
 // What shares a cluster with something else is counted once. The number is the kernel's, which goes by the superblock.
@@ -68,7 +92,7 @@ TEST(Clusters, ThatNoFileCanHaveAreCountedAsTheSuperblockDoes) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, Blocks,
+INSTANTIATE_TEST_SUITE_P(Formats, BlocksOf,
                          testing::Values("", "-b 1024", "-O bigalloc -C 65536", "-b 1024 -O bigalloc -C 16384"));
 
 }  // namespace

@@ -48,9 +48,9 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
         Result<LogicalBlock> reached = inode.places().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
         if (!reached) result = fail(reached.error());
         else at = reached->value;
-        const std::uint64_t done = std::min(at * bs, end);
-        if (result && !keep_size && done > inode.size()) {
-            inode.set_size(done);
+        // Not before all of it is there: where a later step finds no space, the file has not grown.
+        if (result && !keep_size && at >= last && end > inode.size()) {
+            inode.set_size(end);
             inode.set_disk_size(stable_size(inode));
         }
         TRY(inode.store(handle));
