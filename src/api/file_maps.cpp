@@ -4,6 +4,16 @@
 
 namespace uext4 {
 
+namespace {
+
+// EAGAIN says that the file system is frozen, and is asked again behind the thaw. A device may answer it as well.
+Result<void> not_frozen(Result<void> done) {
+    if (!done && done.error().code == EAGAIN) return fail(EIO, "{}", done.error().what);
+    return done;
+}
+
+}  // namespace
+
 void FileMaps::end_stores() {
     MutexLock guard(lock_);
     if (engine_) engine_->end_stores();
@@ -56,10 +66,10 @@ Result<void> FileMaps::stop() {
 
 Result<void> FileMaps::serve(const Fault& fault, const FaultInstall& install) {
     // Loads pass a frozen file system: they change nothing.
-    if (!fault.store) return serve_fault(fault, install);
+    if (!fault.store) return not_frozen(serve_fault(fault, install));
     const FreezeGate::TryPass pass(volume_.gate());
     if (!pass) return fail(EAGAIN, "the file system is frozen");
-    return serve_fault(fault, install);
+    return not_frozen(serve_fault(fault, install));
 }
 
 void FileMaps::make_room(Inode& inode) {
@@ -106,7 +116,7 @@ Result<void> FileMaps::try_exclusively(Inode& inode, const std::function<Result<
     const FreezeGate::TryPass pass(volume_.gate());
     if (!pass) return fail(EAGAIN, "the file system is frozen");
     WriteLock guard(inode.rw);
-    return change();
+    return not_frozen(change());
 }
 
 bool FileMaps::is_freezing() { return volume_.gate().closed(); }
