@@ -7,7 +7,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <unordered_map>
+#include <functional>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace uext4 {
 
 namespace {
 constexpr std::size_t chunk_bytes = std::size_t{2} << 20;  // a huge page, where pages are 4 KiB
+constexpr std::uint64_t least_for_huge = 4 * chunk_bytes;
 constexpr std::size_t populated_bytes = std::size_t{64} << 10;
 constexpr unsigned reclaim_batch = 256;
 
@@ -53,9 +55,10 @@ struct PageCache::Arena {
 
     Mutex lock{Rank::Leaf, "PageCache::list"};
     struct Chunk {
-        bool huge = true;  // the system may give it a huge page: one fault, and one place in the TLB, for all of it
+        std::byte* memory = nullptr;
+        bool huge = false;  // the system may give it a huge page: one fault, and one place in the TLB, for all of it
     };
-    std::unordered_map<std::byte*, Chunk> chunks;
+    std::vector<Chunk> chunks;  // by their addresses
     std::byte* newest = nullptr;
     std::vector<std::byte*> free;
     std::vector<std::byte*> released;  // free as well, and without pages of the system's
@@ -87,10 +90,13 @@ struct PageCache::Arena {
         }
     }
     // Or the system would fill the gaps that are given back to it, to make a huge page of the chunk again.
-    void stop_huge(std::byte* memory) {
-        std::byte* const chunk = memory - reinterpret_cast<std::uintptr_t>(memory) % chunk_bytes;
-        if (std::exchange(chunks.at(chunk).huge, false)) ::madvise(chunk, chunk_bytes, MADV_NOHUGEPAGE);
+    void stop_huge(const std::byte* memory) {
+        Chunk& chunk =
+            *std::prev(std::ranges::upper_bound(chunks, memory, std::less<const std::byte*>(), &Chunk::memory));
+        if (std::exchange(chunk.huge, false)) ::madvise(chunk.memory, chunk_bytes, MADV_NOHUGEPAGE);
     }
+    // A small cache, and one of which little is used, take no more than they use.
+    bool may_be_huge(std::uint64_t most) const { return most >= least_for_huge && !chunks.empty(); }
     void append(Folio& folio) {
         row.append(folio);
         ++folios;
@@ -105,7 +111,7 @@ PageCache::PageCache(std::uint64_t most, std::uint32_t folio_size, std::uint32_t
     : most_(most), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
 
 PageCache::~PageCache() {
-    for (const auto& [chunk, _] : arena_->chunks) ::munmap(chunk, chunk_bytes);
+    for (const Arena::Chunk& chunk : arena_->chunks) ::munmap(chunk.memory, chunk_bytes);
 }
 
 void PageCache::set_flusher(std::function<void()> wake) { wake_ = std::move(wake); }
@@ -130,12 +136,16 @@ Result<std::byte*> PageCache::allocate_memory() {
     if (arena_->free.empty()) {
         // For all folios at once: giving one back, which destructors do, asks for no memory.
         const std::size_t chunks = arena_->chunks.size() + 1, folios = chunks * (chunk_bytes / folio_size_);
+        arena_->chunks.reserve(chunks);
         arena_->free.reserve(folios);
         arena_->released.reserve(folios);
         std::byte* const chunk = map_chunk();
         if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
-        ::madvise(chunk, chunk_bytes, MADV_HUGEPAGE);  // fails where there are none
-        arena_->chunks.emplace(chunk, Arena::Chunk{});
+        const bool huge = arena_->may_be_huge(most_);
+        if (huge) ::madvise(chunk, chunk_bytes, MADV_HUGEPAGE);  // fails where there are none
+        arena_->chunks.insert(
+            std::ranges::upper_bound(arena_->chunks, chunk, std::less<const std::byte*>(), &Arena::Chunk::memory),
+            {.memory = chunk, .huge = huge});
         arena_->newest = arena_->populated = chunk;
         for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)
             arena_->free.push_back(chunk + at - folio_size_);

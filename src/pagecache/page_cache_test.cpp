@@ -149,14 +149,14 @@ TEST_F(Reclaim, GivesBackNothingOfWhatMayBeAHugePage) {
     const auto count = [&some](const char* flag) {
         return std::ranges::count_if(some, [flag](const std::byte* at) { return vm_flags(at).contains(flag); });
     };
-    EXPECT_EQ(count(" hg"), 16);
+    EXPECT_EQ(count(" hg"), 12) << "the first chunk of four has none: it may be all that is needed";
     file.remove(0, most);
     cache.give_back_idle();
     EXPECT_EQ(count(" nh"), 0) << "nobody has taken anything";
     others = most * size;  // a quarter stays
     cache.give_back_idle();
-    EXPECT_GE(count(" nh"), 12);
-    EXPECT_EQ(count(" hg") + count(" nh"), 16);
+    EXPECT_GE(count(" nh"), 8);
+    EXPECT_EQ(count(" hg") + count(" nh"), 12);
 }
 
 }  // namespace
