@@ -17,6 +17,9 @@ namespace {
 constexpr int heap_bytes = 32 << 20;  // what metadata and inodes have beside the cache
 constexpr int kept_bytes = 40 << 20;  // free at the heap's end; more goes back to the system
 constexpr int usual_pad = 128 << 10;  // glibc's own
+// What is larger has pages of its own for as long as it is used. (glibc learns where that begins from what is freed,
+// but not where the other limits are set.)
+constexpr int apart_bytes = 1 << 20;
 constexpr std::size_t piece = 64 << 10;
 
 // Until the heap has grown, pieces come from what it has.
@@ -38,6 +41,7 @@ void prepare_heap(std::size_t smallest) {
     const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
     const auto before = reinterpret_cast<std::uintptr_t>(sbrk(0));
     mallopt(M_TRIM_THRESHOLD, kept_bytes);
+    mallopt(M_MMAP_THRESHOLD, apart_bytes);
     mallopt(M_TOP_PAD, heap_bytes);
     grow();
     mallopt(M_TOP_PAD, usual_pad);
