@@ -214,7 +214,7 @@ private:
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;
     Protocol protocol_;
-    unsigned slow_syncs_ = 0;        // the last ones on the reading thread, which has this, as is:
+    unsigned slow_syncs_ = 0;        // in a row, on the reading thread, which has this, as is:
     unsigned syncs_on_workers_ = 0;  // since then
     int thaw_event_ = -1, closed_ = -1;
     std::atomic<FreezeState> freeze_state_{FreezeState::open};  // leaves `open` on the reading thread only

@@ -192,7 +192,8 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  *
  * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
  * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program
- * cannot touch the memory (EFAULT). */
+ * cannot touch the memory (EFAULT). -EROFS where the journal was aborted and the file, which has no map yet, holds
+ * contents that cannot be written any more: read them. */
 UEXT4_API int uext4_map(uext4_file* file, off_t offset, size_t length, int prot, int flags, void** address);
 UEXT4_API int uext4_unmap(void* address, size_t length);
 UEXT4_API int uext4_msync(void* address, size_t length, int flags);

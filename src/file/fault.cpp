@@ -156,8 +156,8 @@ Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& cha
         if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
     }
     MutexLock flush(inode.flush_lock);
-    // The journal is aborted: what was written is nowhere else, and stays.
-    if (inode.pages().next_busy(0))
+    // What was written before an abort is nowhere else, and stays.
+    if (inode.fs().journal.aborted() && inode.pages().next_busy(0))
         return fail(EROFS, "inode {}: the file has contents that cannot be written any more", inode.number());
     inode.pages().remove(0, ~std::uint64_t{0});
     return change();
