@@ -5,10 +5,11 @@ The operations come in segments: each begins with a mount and ends with an unmou
 holds the file system, after which the files hold a state between their last sync and the kill. e2fsck judges every image
 at the end and after some kills, and the kernel's own mount, where there is one, has to show the bytes of the model.
 
-Usage: exercise_test.py PROGRAM EXERCISE library|mount. UEXT4_OPERATIONS for each cell, UEXT4_SEED, UEXT4_CELL (a part of a
-cell's name); UEXT4_LONG=1 runs a million. UEXT4_TRACE=1 tells every operation.
+Usage: exercise_test.py PROGRAM EXERCISE library|mount. UEXT4_OPERATIONS for each cell, UEXT4_SEED, UEXT4_CELL (a part of
+a cell's name, as "inline 1k journal 3"); UEXT4_LONG=1 runs a million. UEXT4_TRACE=1 tells every operation.
 """
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -30,25 +31,31 @@ FORMATS = {
 }
 MODES = {"ordered": "", "journal": "data=journal"}
 OPERATIONS = {"library": 2000, "mount": 2000}
+SEGMENT = 400  # operations between a mount and its end
+THREADS = (1, 3)  # each has two files of its own; they share the operations of a cell
 DONE, NEXT, KILLED = 0, 10, -9
 JUDGED = 16  # of the kills, one in so many is judged by e2fsck
 
 
 class Cell:
-    def __init__(self, scratch, door, name, mode, operations, seed):
-        self.scratch, self.door, self.name, self.mode = scratch, door, name, mode
+    def __init__(self, scratch, door, name, mode, threads, operations, seed):
+        self.scratch, self.door, self.name, self.mode, self.threads = scratch, door, name, mode, threads
         self.operations, self.seed = operations, seed
         self.image = scratch.image("image", "128M", *FORMATS[name])
         self.state = scratch.path("state")
-        self.state.unlink(missing_ok=True)
+        for number in range(threads):
+            self.scratch.path(f"state.{number}" if number else "state").unlink(missing_ok=True)
         self.kills = 0
 
     def segment(self, *where):
         command = [sys.argv[2], "--state", self.state, *where, "--operations", str(self.operations), "--seed", str(self.seed)]
         if "^extents" in self.name:
             command.append("--no-ranges")
-        unaligned = "taken" if self.mode == "journal" else "either" if "inline" in self.name else "refused"
-        command += ["--unaligned", unaligned]
+        if self.mode == "journal":
+            command.append("--journaled")
+        grain = 16384 if "bigalloc" in self.name else 1024 if "1k" in self.name else 4096
+        command += ["--unaligned", "either" if "inline" in self.name else "refused", "--grain", grain,
+                    "--threads", self.threads, "--segment", SEGMENT // self.threads]
         done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               errors="replace", check=False)
         if os.environ.get("UEXT4_TRACE") == "1":
@@ -57,7 +64,7 @@ class Cell:
         return done.returncode
 
     def __str__(self):
-        return f"{self.door}, {self.name}, {self.mode}"
+        return f"{self.door}, {self.name}, {self.mode}, threads {self.threads}"
 
     def was_killed(self):
         """The model's fourth number."""
@@ -93,9 +100,10 @@ class Cell:
         mounting.clean(self.image)
         if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
             return
-        ours = [self.read(number) for number in range(2)]
+        files = range(2 * self.threads)
+        ours = [self.read(number) for number in files]
         seen = self.scratch.kernel_mount(self.image, options="ro")
-        for number in range(2):
+        for number in files:
             theirs = (pathlib.Path(seen) / f"f{number}").read_bytes()
             check(theirs == ours[number], f"{self}: the kernel reads other bytes of file {number}")
         self.scratch.kernel_umount(seen)
@@ -113,14 +121,13 @@ def test(scratch):
     operations = int(os.environ.get("UEXT4_OPERATIONS", 1_000_000 if mounting.is_long() else OPERATIONS[door]))
     seed = int(os.environ.get("UEXT4_SEED", 1))
     wanted = os.environ.get("UEXT4_CELL", "")
-    for mode in MODES:
-        for name in FORMATS:
-            if wanted not in f"{name} {mode}":
-                continue
-            cell = Cell(scratch, door, name, mode, operations, seed)
-            cell.run_library() if door == "library" else cell.run_mount()
-            cell.judge()
-            print(f"{cell}: {operations} operations, {cell.kills} kills, seed {seed}: right", flush=True)
+    for mode, name, threads in itertools.product(MODES, FORMATS, THREADS):
+        if wanted not in f"{name} {mode} {threads}":
+            continue
+        cell = Cell(scratch, door, name, mode, threads, operations // threads, seed)
+        cell.run_library() if door == "library" else cell.run_mount()
+        cell.judge()
+        print(f"{cell}: {cell.operations} operations of each, {cell.kills} kills, seed {seed}: right", flush=True)
 
 
 mounting.main(test)

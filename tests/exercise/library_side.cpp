@@ -19,19 +19,26 @@ int needed(int result, const char* what) {
     return result;
 }
 
+class Mounted {
+public:
+    Mounted(const std::string& image, const std::string& options) {
+        needed(uext4_mount(image.c_str(), options.c_str(), &fs), "mount");
+    }
+    ~Mounted() { needed(uext4_umount(fs), "umount"); }
+    uext4_fs* fs = nullptr;
+};
+
 class LibrarySide final : public Side {
 public:
-    LibrarySide(const std::string& image, const std::string& options) {
-        needed(uext4_mount(image.c_str(), options.c_str(), &fs_), "mount");
+    LibrarySide(std::shared_ptr<Mounted> mounted, unsigned thread) : mounted_(std::move(mounted)), fs_(mounted_->fs) {
         for (unsigned file = 0; file < 2; ++file)
             for (Way way : ways)
-                needed(uext4_open(fs_, fmt::format("/f{}", file).c_str(), flags_of(way) | O_CREAT, 0644,
+                needed(uext4_open(fs_, fmt::format("/f{}", 2 * thread + file).c_str(), flags_of(way) | O_CREAT, 0644,
                                   &open_[{file, way}]),
                        "open");
     }
     ~LibrarySide() override {
         for (auto [key, file] : open_) needed(uext4_close(file), "close");
-        needed(uext4_umount(fs_), "umount");
     }
     ssize_t pread(unsigned file, Way way, void* into, std::size_t length, off_t at) override {
         return uext4_pread(of(file, way), into, length, at);
@@ -64,18 +71,29 @@ public:
     }
     int unmap(void* address, std::size_t length) override { return uext4_unmap(address, length); }
     int msync(void* address, std::size_t length, int flags) override { return uext4_msync(address, length, flags); }
+    int get_flags(unsigned file, unsigned& flags) override { return uext4_fgetflags(of(file), &flags); }
+    int set_flags(unsigned file, unsigned flags) override { return uext4_fsetflags(of(file), flags); }
+    int sync_all() override { return uext4_syncfs(fs_); }
+    int freeze() override { return uext4_freeze(fs_); }
+    int thaw() override { return uext4_thaw(fs_); }
     bool is_mount() const override { return false; }
 
 private:
     uext4_file* of(unsigned file, Way way = Way::plain) const { return open_.at({file, way}); }
-    uext4_fs* fs_ = nullptr;
+    std::shared_ptr<Mounted> mounted_;
+    uext4_fs* fs_;
     std::map<std::pair<unsigned, Way>, uext4_file*> open_;
 };
 
 }  // namespace
 
-std::unique_ptr<Side> open_library(const std::string& image, const std::string& options) {
-    return std::make_unique<LibrarySide>(image, options);
+std::vector<std::unique_ptr<Side>> open_library(const std::string& image, const std::string& options,
+                                                unsigned threads) {
+    auto mounted = std::make_shared<Mounted>(image, options);
+    std::vector<std::unique_ptr<Side>> sides;
+    for (unsigned thread = 0; thread < threads; ++thread)
+        sides.push_back(std::make_unique<LibrarySide>(mounted, thread));
+    return sides;
 }
 
 }  // namespace uext4::exercise

@@ -75,6 +75,16 @@ void ModelFile::insert(std::size_t at, std::size_t length) {
 
 void ModelFile::made_durable() { states_.assign(1, now_); }
 
+void ModelFile::made_durable(std::size_t from, std::size_t end) {
+    end = std::min(end, now_.size());
+    for (auto& state : states_) {
+        if (state.size() > now_.size()) state.resize(now_.size());
+        if (from >= end) continue;
+        if (state.size() < end) state.resize(end);
+        std::copy(place(now_, from), place(now_, end), place(state, from));
+    }
+}
+
 std::string ModelFile::refuted_by(Bytes found) const {
     std::size_t shortest = now_.size(), longest = 0;
     for (const auto& state : states_) {

@@ -28,6 +28,9 @@ public:
     void insert(std::size_t at, std::size_t length);
 
     void made_durable();
+    // These bytes, and with them the size as far as they reach: what an O_SYNC write and msync make durable. What was
+    // cut off before is gone for good.
+    void made_durable(std::size_t from, std::size_t end);
     bool wants_sync() const { return states_.size() >= most_states; }
     // A sentence when these are not contents that a kill may leave.
     std::string refuted_by(Bytes found) const;

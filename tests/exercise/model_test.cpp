@@ -23,6 +23,26 @@ TEST(Model, AKillMayLeaveTheLastSyncOrAnythingSince) {
     EXPECT_EQ(file.refuted_by(mixed), "");
 }
 
+TEST(Model, AKillMayNotTakeWhatWasSyncedOfARange) {
+    ModelFile file;
+    file.write(0, filled(100, 1));
+    file.made_durable();
+    file.write(0, filled(200, 2));
+    file.made_durable(50, 120);
+    auto mixed = filled(120, 2);
+    EXPECT_EQ(file.refuted_by(mixed), "");
+    mixed[49] = std::byte{1};
+    EXPECT_EQ(file.refuted_by(mixed), "");
+    mixed[50] = std::byte{1};
+    EXPECT_NE(file.refuted_by(mixed), "");
+    EXPECT_NE(file.refuted_by(filled(119, 2)), "");
+    // What was cut off before does not come back, and nothing behind the end is promised.
+    file.resize(80);
+    file.made_durable(70, 120);
+    EXPECT_NE(file.refuted_by(filled(81, 2)), "");
+    EXPECT_EQ(file.refuted_by(filled(80, 2)), "");
+}
+
 TEST(Model, AKillMayNotTakeWhatWasSynced) {
     ModelFile file;
     file.write(0, filled(100, 1));

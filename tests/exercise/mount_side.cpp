@@ -1,7 +1,10 @@
+#include "frontends/fuse/ioctls.h"
 #include "tests/exercise/side.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -21,20 +24,17 @@ T answer(T result) {
 
 class MountSide final : public Side {
 public:
-    explicit MountSide(const std::string& directory) {
+    MountSide(const std::string& directory, unsigned thread)
+        : root_(needed(directory, ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC))) {
         for (unsigned file = 0; file < 2; ++file)
             for (Way way : ways) {
-                const std::string path = fmt::format("{}/f{}", directory, file);
-                const int fd = ::open(path.c_str(), flags_of(way) | O_CREAT | O_CLOEXEC, 0644);
-                if (fd < 0) {
-                    fmt::print(stderr, "{}: {}\n", path, ::strerror(errno));
-                    std::exit(2);
-                }
-                open_[{file, way}] = fd;
+                const std::string path = fmt::format("{}/f{}", directory, 2 * thread + file);
+                open_[{file, way}] = needed(path, ::open(path.c_str(), flags_of(way) | O_CREAT | O_CLOEXEC, 0644));
             }
     }
     ~MountSide() override {
         for (auto [key, fd] : open_) ::close(fd);
+        ::close(root_);
     }
     ssize_t pread(unsigned file, Way way, void* into, std::size_t length, off_t at) override {
         return answer(::pread(fd(file, way), into, length, at));
@@ -68,10 +68,28 @@ public:
     }
     int unmap(void* address, std::size_t length) override { return answer(::munmap(address, length)); }
     int msync(void* address, std::size_t length, int flags) override { return answer(::msync(address, length, flags)); }
+    int get_flags(unsigned file, unsigned& flags) override {
+        return answer(::ioctl(fd(file), FS_IOC_GETFLAGS, &flags));
+    }
+    int set_flags(unsigned file, unsigned flags) override { return answer(::ioctl(fd(file), FS_IOC_SETFLAGS, &flags)); }
+    // syncfs(2) writes back what the kernel holds, but does not reach the server; the fsync does.
+    int sync_all() override { return answer(::syncfs(root_) == 0 ? ::fsync(root_) : -1); }
+    // What the kernel holds has to be there before.
+    int freeze() override {
+        if (::syncfs(root_) != 0) return -errno;
+        return answer(::ioctl(root_, UEXT4_IOC_FREEZE));
+    }
+    int thaw() override { return answer(::ioctl(root_, UEXT4_IOC_THAW)); }
     bool is_mount() const override { return true; }
 
 private:
+    static int needed(const std::string& path, int fd) {
+        if (fd >= 0) return fd;
+        fmt::print(stderr, "{}: {}\n", path, ::strerror(errno));
+        std::exit(2);
+    }
     int fd(unsigned file, Way way = Way::plain) const { return open_.at({file, way}); }
+    int root_;
     std::map<std::pair<unsigned, Way>, int> open_;
 };
 
@@ -87,6 +105,11 @@ int flags_of(Way way) {
     return O_RDWR;
 }
 
-std::unique_ptr<Side> open_mount(const std::string& directory) { return std::make_unique<MountSide>(directory); }
+std::vector<std::unique_ptr<Side>> open_mount(const std::string& directory, unsigned threads) {
+    std::vector<std::unique_ptr<Side>> sides;
+    for (unsigned thread = 0; thread < threads; ++thread)
+        sides.push_back(std::make_unique<MountSide>(directory, thread));
+    return sides;
+}
 
 }  // namespace uext4::exercise

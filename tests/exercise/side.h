@@ -1,5 +1,5 @@
-// The doors to two files: of the library, or of a mount. Everything returns what the system call returns, and a
-// negative errno instead of -1.
+// The doors to two files of one thread: of the library, or of a mount. Everything returns what the system call returns,
+// and a negative errno instead of -1.
 #pragma once
 
 #include <sys/types.h>
@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace uext4::exercise {
 
@@ -31,11 +32,18 @@ public:
     virtual int map(unsigned file, off_t at, std::size_t length, int protection, int flags, void** address) = 0;
     virtual int unmap(void* address, std::size_t length) = 0;
     virtual int msync(void* address, std::size_t length, int flags) = 0;
+    virtual int get_flags(unsigned file, unsigned& flags) = 0;  // FS_*_FL
+    virtual int set_flags(unsigned file, unsigned flags) = 0;
+    // All files, those of other threads as well.
+    virtual int sync_all() = 0;
+    virtual int freeze() = 0;
+    virtual int thaw() = 0;
     virtual bool is_mount() const = 0;
 };
 
-// Opens, and creates, /f0 and /f1. Ends the program with a sentence when that fails.
-std::unique_ptr<Side> open_library(const std::string& image, const std::string& options);
-std::unique_ptr<Side> open_mount(const std::string& directory);
+// Opens, and creates, two files for each thread: /f0 and /f1 are those of the first. Ends the program with a sentence
+// when that fails.
+std::vector<std::unique_ptr<Side>> open_library(const std::string& image, const std::string& options, unsigned threads);
+std::vector<std::unique_ptr<Side>> open_mount(const std::string& directory, unsigned threads);
 
 }  // namespace uext4::exercise

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,7 +16,7 @@ namespace uext4::exercise {
 
 namespace {
 
-constexpr std::size_t page = 4096, unit = 65536, most_views = 4, largest_transfer = 100'000;
+constexpr std::size_t most_views = 4, largest_transfer = 100'000;
 constexpr std::size_t sector = 512;
 
 std::size_t up(std::size_t value, std::size_t to) { return (value + to - 1) / to * to; }
@@ -29,7 +30,12 @@ Steps::Steps(Side& side, Model& model, const Rules& rules)
       random_(model.seed * 1'000'003 + model.segment),
       // Small files in every third segment: the inline size and its neighbourhood.
       most_(model.segment % 3 == 0 ? 400 : 300'000),
-      buffer_(static_cast<std::byte*>(std::aligned_alloc(page, up(largest_transfer, page) + page))) {}
+      buffer_(static_cast<std::byte*>(std::aligned_alloc(page, up(largest_transfer, page) + page))) {
+    for (unsigned file = 0; file < files; ++file) {
+        unsigned flags = 0;
+        journaled_[file] = rules_.journaled || (side_.get_flags(file, flags) == 0 && (flags & FS_JOURNAL_DATA_FL));
+    }
+}
 
 Steps::~Steps() {
     (void)close_maps();
@@ -80,9 +86,10 @@ bool Steps::expect(const char* what, ssize_t got, ssize_t wanted) {
                                got < 0 ? std::strerror(static_cast<int>(-got)) : "-", wanted));
 }
 
-bool Steps::expect_direct(const char* what, std::size_t at, std::size_t n, ssize_t got, ssize_t wanted, bool& refused) {
+bool Steps::expect_direct(const char* what, unsigned file, std::size_t at, std::size_t n, ssize_t got, ssize_t wanted,
+                          bool& refused) {
     const bool in_sectors = at % sector == 0 && n % sector == 0;
-    refused = got == -EINVAL && !in_sectors && rules_.unaligned != Rules::Unaligned::taken;
+    refused = got == -EINVAL && !in_sectors && !journaled_[file];
     return refused || expect(what, got, wanted);
 }
 
@@ -109,13 +116,15 @@ bool Steps::write(unsigned file, Way way) {
     if (way != Way::direct) {
         if (!expect("pwrite", done, wanted)) return false;
     } else {
-        const bool must_be = rules_.unaligned == Rules::Unaligned::refused && (at % sector != 0 || n % sector != 0);
+        const bool must_be =
+            rules_.unaligned == Rules::Unaligned::refused && !journaled_[file] && (at % sector != 0 || n % sector != 0);
         bool refused = false;
-        if (must_be ? !expect("pwrite", done, -EINVAL) : !expect_direct("pwrite", at, n, done, wanted, refused))
+        if (must_be ? !expect("pwrite", done, -EINVAL) : !expect_direct("pwrite", file, at, n, done, wanted, refused))
             return false;
         if (must_be || refused) return true;
     }
     model.write(at, in);
+    if (way == Way::synchronous) model.made_durable(at, at + n);
     return true;
 }
 
@@ -129,7 +138,7 @@ bool Steps::read(unsigned file, Way way) {
     const ssize_t done = side_.pread(file, way, into, n, static_cast<off_t>(at));
     if (way == Way::direct) {
         bool refused = false;
-        if (!expect_direct("pread", at, n, done, static_cast<ssize_t>(wanted), refused)) return false;
+        if (!expect_direct("pread", file, at, n, done, static_cast<ssize_t>(wanted), refused)) return false;
         if (refused) return true;
     }
     return expect("pread", done, static_cast<ssize_t>(wanted)) && same(file, at, Bytes(into, wanted), "pread");
@@ -151,7 +160,9 @@ bool Steps::write_parts(unsigned file, Way way) {
         fmt::format("writev {} in {} of {} at {} way {}", all.size(), parts.size(), file, at, static_cast<int>(way));
     const ssize_t done = side_.pwritev(file, way, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(at));
     if (!expect("pwritev", done, static_cast<ssize_t>(all.size()))) return false;
-    if (!all.empty()) model.write(at, all);
+    if (all.empty()) return true;
+    model.write(at, all);
+    if (way == Way::synchronous) model.made_durable(at, at + all.size());
     return true;
 }
 
@@ -194,28 +205,42 @@ bool Steps::range(unsigned file) {
                                     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                     FALLOC_FL_ZERO_RANGE,
                                     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                                    FALLOC_FL_COLLAPSE_RANGE,
-                                    FALLOC_FL_INSERT_RANGE,
                                     FALLOC_FL_UNSHARE_RANGE};
-    const int mode = modes[any(std::size(modes))];
-    const bool shift = mode == FALLOC_FL_COLLAPSE_RANGE || mode == FALLOC_FL_INSERT_RANGE;
-    std::size_t at = any_place(file), n = any_length();
-    if (shift) {
-        at = any(model.size() / unit + 1) * unit, n = unit;
-        if (at + n >= model.size() || model.size() + n > largest) return true;
-    }
+    const std::size_t chosen = any(std::size(modes) + 3);
+    if (chosen >= std::size(modes)) return shift(file, chosen == std::size(modes));
+    const int mode = modes[chosen];
+    const std::size_t at = any_place(file), n = any_length();
     if (at + n > largest) return true;
     trace = fmt::format("fallocate {:#x} {} of {} at {}, size {}", mode, n, file, at, model.size());
     // libfuse and the kernel's FUSE pass on only some; indirect blocks can only be punched.
-    const bool passed = !side_.is_mount() || (!shift && mode != FALLOC_FL_UNSHARE_RANGE);
+    const bool passed = !side_.is_mount() || mode != FALLOC_FL_UNSHARE_RANGE;
     const bool possible = passed && (!rules_.no_ranges || (mode & FALLOC_FL_PUNCH_HOLE));
     const int done = side_.fallocate(file, mode, static_cast<off_t>(at), static_cast<off_t>(n));
     if (!expect("fallocate", done, possible ? 0 : -EOPNOTSUPP)) return false;
     if (!possible) return true;
-    if (mode == FALLOC_FL_COLLAPSE_RANGE) model.collapse(at, n), cut_maps(file, model.size());
-    else if (mode == FALLOC_FL_INSERT_RANGE) model.insert(at, n);
-    else if (!(mode & FALLOC_FL_KEEP_SIZE) && model.size() < at + n) model.resize(at + n);
+    if (!(mode & FALLOC_FL_KEEP_SIZE) && model.size() < at + n) model.resize(at + n);
     if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) model.zero(at, at + n);
+    return true;
+}
+
+// Whole blocks out of the file, or into it; now and then what cannot be.
+bool Steps::shift(unsigned file, bool insert) {
+    ModelFile& model = model_.file[file];
+    const std::size_t grain = rules_.grain, odd = any(16) ? 0 : 1 + any(grain - 1);
+    const std::size_t at = any(model.size() / grain + 1) * grain + (any(2) ? odd : 0);
+    std::size_t n = grain * (1 + any(any(2) ? 3 : std::max<std::size_t>(65536 / grain, 4))) + odd;
+    if (!insert && odd == 0 && any(8) && at + grain < model.size())
+        n = std::min(n, (model.size() - at - 1) / grain * grain);
+    if (insert && model.size() + n > largest) return true;
+    trace = fmt::format("{} {} of {} at {}, size {}", insert ? "insert" : "collapse", n, file, at, model.size());
+    const bool outside = insert ? at >= model.size() : at + n >= model.size();
+    const int wanted = side_.is_mount() || rules_.no_ranges ? -EOPNOTSUPP : odd != 0 || outside ? -EINVAL : 0;
+    const int mode = insert ? FALLOC_FL_INSERT_RANGE : FALLOC_FL_COLLAPSE_RANGE;
+    if (!expect("fallocate", side_.fallocate(file, mode, static_cast<off_t>(at), static_cast<off_t>(n)), wanted))
+        return false;
+    if (wanted != 0) return true;
+    if (insert) model.insert(at, n);
+    else model.collapse(at, n), cut_maps(file, model.size());
     return true;
 }
 
@@ -266,6 +291,38 @@ bool Steps::attribute(unsigned file) {
     trace = fmt::format("attribute {} of {}, {} bytes", name, file, value.size());
     const int done = side_.set_xattr(file, name.c_str(), value.data(), value.size());
     return done == -ENOSPC || expect("fsetxattr", done, 0);
+}
+
+bool Steps::switch_journaling(unsigned file) {
+    unsigned flags = 0;
+    trace = fmt::format("flag j of {}", file);
+    if (!expect("FS_IOC_GETFLAGS", side_.get_flags(file, flags), 0)) return false;
+    flags ^= FS_JOURNAL_DATA_FL;
+    trace += flags & FS_JOURNAL_DATA_FL ? " set" : " taken away";
+    const int done = side_.set_flags(file, flags);
+    if (done == -EPERM && ::geteuid() != 0) return true;
+    if (!expect("FS_IOC_SETFLAGS", done, 0)) return false;
+    journaled_[file] = rules_.journaled || (flags & FS_JOURNAL_DATA_FL);
+    return true;
+}
+
+bool Steps::sync_all() {
+    trace = "syncfs";
+    if (!expect("syncfs", side_.sync_all(), 0)) return false;
+    for (ModelFile& model : model_.file) model.made_durable();
+    return true;
+}
+
+// Reads go on; there is nothing else that this thread could do before the thaw.
+bool Steps::freeze(unsigned file) {
+    trace = "freeze";
+    const int done = side_.freeze();
+    if (!rules_.alone && done == -EBUSY) return true;
+    if (!expect("freeze", done, 0)) return false;
+    for (ModelFile& model : model_.file) model.made_durable();
+    const bool right = compare_all(file);
+    if (right) trace = "freeze and thaw";
+    return expect("thaw", side_.thaw(), 0) && right;
 }
 
 std::size_t Steps::reach(const View& view) const {
@@ -387,8 +444,11 @@ bool Steps::use_map_as_buffer(unsigned file) {
 bool Steps::sync_map() {
     if (views_.empty()) return true;
     const View& view = views_[any(views_.size())];
-    trace = fmt::format("msync of {} at {}", view.file, view.at);
-    return expect("msync", side_.msync(view.address, view.length, any(3) ? MS_SYNC : MS_ASYNC), 0);
+    const bool waits = any(3);
+    trace = fmt::format("msync of {} at {}{}", view.file, view.at, waits ? ", MS_SYNC" : "");
+    if (!expect("msync", side_.msync(view.address, view.length, waits ? MS_SYNC : MS_ASYNC), 0)) return false;
+    if (waits && view.shared) model_.file[view.file].made_durable(view.at, view.at + view.length);
+    return true;
 }
 
 bool Steps::close_map(std::size_t which) {
@@ -430,8 +490,10 @@ bool Steps::step() {
     if (what < 49) return cut(file);
     if (what < 68) return range(file);
     if (what < 71) return sync(file);
-    if (what < 75) return copy(file);
-    if (what < 78) return seek(file);
+    if (what < 74) return copy(file);
+    if (what < 76) return seek(file);
+    if (what < 77) return switch_journaling(file);
+    if (what < 78) return any(4) ? sync_all() : freeze(file);
     if (what < 80) return attribute(file);
     if (!rules_.maps) return read(file, way);
     if (what < 84) return open_map(file);

@@ -11,23 +11,29 @@
 
 namespace uext4::exercise {
 
+inline constexpr std::size_t page = 4096;
+
 struct Rules {
     bool no_ranges = false;  // indirect blocks: fallocate only punches
     bool maps = true;
-    // What becomes of direct requests that are not in sectors: with inline data it depends on the file, and what has
-    // its contents in the journal takes them.
-    enum class Unaligned { refused, taken, either } unaligned = Unaligned::taken;
+    bool alone = true;         // nobody else freezes the file system
+    std::size_t grain = page;  // bytes of a block, or of a cluster: what collapses and inserts are made of
+    bool journaled = false;    // every file, by data=journal
+    // What becomes of direct requests that are not in sectors: with inline data it depends on the file. Files that have
+    // their contents in the journal take them.
+    enum class Unaligned { refused, either } unaligned = Unaligned::refused;
 };
 
 class Steps {
 public:
     Steps(Side& side, Model& model, const Rules& rules);
-    ~Steps();  // unmaps
+    ~Steps();  // unmaps what was not left
 
     // False when something differed; `problem` and `trace` say what.
     bool step();
     bool compare_all(unsigned file);
     bool close_maps();  // as step()
+    void leave_maps() { views_.clear(); }
     std::string problem, trace;
 
 private:
@@ -48,7 +54,8 @@ private:
     bool expect(const char* what, ssize_t got, ssize_t wanted);
     // The same of a direct request of `n` bytes at `at`, which may have been refused as it is not in sectors:
     // `refused`.
-    bool expect_direct(const char* what, std::size_t at, std::size_t n, ssize_t got, ssize_t wanted, bool& refused);
+    bool expect_direct(const char* what, unsigned file, std::size_t at, std::size_t n, ssize_t got, ssize_t wanted,
+                       bool& refused);
     void align(std::size_t& at, std::size_t& n);  // for a direct request; now and then they stay as they are
     std::byte* memory();                          // of the buffer; now and then at an odd place
     // The file ends there now: what private maps have behind it is gone.
@@ -62,10 +69,14 @@ private:
     bool read_parts(unsigned file, Way way);
     bool cut(unsigned file);
     bool range(unsigned file);
+    bool shift(unsigned file, bool insert);
     bool sync(unsigned file);
     bool copy(unsigned file);
     bool seek(unsigned file);
     bool attribute(unsigned file);
+    bool switch_journaling(unsigned file);
+    bool sync_all();
+    bool freeze(unsigned file);
     bool open_map(unsigned file);
     bool use_map();
     bool use_map_as_buffer(unsigned file);
@@ -81,7 +92,8 @@ private:
     std::mt19937_64 random_;
     std::vector<View> views_;
     std::size_t most_;
-    std::byte* buffer_;  // aligned for direct transfers
+    bool journaled_[files] = {};  // its contents go through the journal
+    std::byte* buffer_;           // aligned for direct transfers
 };
 
 }  // namespace uext4::exercise
