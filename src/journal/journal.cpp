@@ -388,7 +388,10 @@ Result<void> Journal::checkpoint_all(SourceLocation where) {
     const Tid last = s.durable_tid;
     s.checkpoint_wanted = std::max(s.checkpoint_wanted, last);
     s.work.notify_all();
-    while (!s.aborted.load() && !s.stopped && !s.checkpoints.empty() && s.checkpoints.begin()->first <= last)
+    // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came while
+    // others move it finds them off the list already.
+    while (!s.aborted.load() && !s.stopped &&
+           (s.tail_moving || (!s.checkpoints.empty() && s.checkpoints.begin()->first <= last)))
         s.changed.wait(s.lists, s.writer("checkpoint of transaction", last), where);
     if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
         s.clean_wanted = true;
