@@ -155,7 +155,7 @@ bool Steps::write_parts(unsigned file, Way way) {
         all.insert(all.end(), in.begin(), in.end());
     }
     if (at + all.size() > largest) return true;
-    std::memcpy(buffer_, all.data(), all.size());
+    std::ranges::copy(all, buffer_);
     trace =
         fmt::format("writev {} in {} of {} at {} way {}", all.size(), parts.size(), file, at, static_cast<int>(way));
     const ssize_t done = side_.pwritev(file, way, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(at));
