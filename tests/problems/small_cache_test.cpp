@@ -1,8 +1,9 @@
 // A cache of 16 MiB under much more data, mapped, buffered and direct at once: contents are right, and the process
 // needs no more memory than the cache and 64 MiB, however much the log could hold.
+#include "memory_use.h"
 #include "settled_image.h"
 
-#include <fstream>
+#include <optional>
 #include <random>
 #include <thread>
 #include <tuple>
@@ -25,13 +26,6 @@ constexpr bool memory_is_measured = true;
 constexpr std::size_t mib = 1 << 20, chunk = 64 << 10;
 constexpr std::size_t cache_mib = 16, allowed_mib = cache_mib + 64;
 
-std::size_t status_kib(const std::string& field) {
-    std::ifstream status("/proc/self/status");
-    for (std::string line; std::getline(status, line);)
-        if (line.starts_with(field)) return std::strtoull(line.c_str() + field.size() + 1, nullptr, 10);
-    return 0;
-}
-
 class SmallCache : public testing::TestWithParam<const char*> {
 protected:
     static constexpr unsigned files = 4;
@@ -45,9 +39,7 @@ protected:
         const Said made =
             say(fmt::format("mke2fs -q -F -t ext4 -b 4096 -J size=64 {} {}M", path_, total() / mib * 5 / 4 + 64));
         ASSERT_EQ(made.status, 0) << made.text;
-        // The peak of before is forgotten.
-        std::ofstream("/proc/self/clear_refs") << 5;
-        before_ = status_kib("VmRSS:");
+        use_.emplace();
         mount();
     }
     void mount() {
@@ -69,7 +61,7 @@ protected:
     void check_all();
 
     std::string path_;
-    std::size_t before_ = 0;
+    std::optional<MemoryUse> use_;
     std::unique_ptr<FileSystem> fs;
     std::vector<std::vector<unsigned>> generations_;
 };
@@ -152,9 +144,8 @@ TEST_P(SmallCache, IsEnough) {
     closed = fs->unmount();
     ASSERT_TRUE(closed) << closed.error().what;
     fs.reset();
-    const std::size_t peak = (status_kib("VmHWM:") - before_) / 1024;
-    fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB over {} MiB\n", total() / mib, cache_mib, peak,
-               before_ / 1024);
+    const std::size_t peak = use_->peak_mib();
+    fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB\n", total() / mib, cache_mib, peak);
     if (memory_is_measured) {
         EXPECT_LE(peak, allowed_mib);
     }
@@ -175,8 +166,7 @@ protected:
         const Said made = say(fmt::format("mke2fs -q -F -t ext4 -b 4096 -E lazy_journal_init=1 -J size={} {} {}M",
                                           log_mib, path_, threads * each() / mib * 5 / 4 + log_mib + 32));
         ASSERT_EQ(made.status, 0) << made.text;
-        std::ofstream("/proc/self/clear_refs") << 5;
-        before_ = status_kib("VmRSS:");
+        use_.emplace();
         auto mounted = FileSystem::mount(path_, fmt::format("{},cache={}M", mode, cache_mib));
         ASSERT_TRUE(mounted) << mounted.error().what;
         fs = std::move(*mounted);
@@ -193,7 +183,7 @@ protected:
     void work(unsigned number);
 
     std::string path_;
-    std::size_t before_ = 0;
+    std::optional<MemoryUse> use_;
     std::unique_ptr<FileSystem> fs;
 };
 
@@ -237,9 +227,8 @@ TEST_P(SmallCacheLargeLog, HoldsNoMoreThanASmallOne) {
     ASSERT_TRUE(closed) << closed.error().what;
     fs.reset();
     // The pieces that the threads themselves hold are not the file system's.
-    const std::size_t peak = (status_kib("VmHWM:") - before_) / 1024 - threads;
-    fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB over {} MiB\n", threads * each() / mib, cache_mib, peak,
-               before_ / 1024);
+    const std::size_t peak = use_->peak_mib() - threads;
+    fmt::print("{} MiB of data, cache of {} MiB: peak {} MiB\n", threads * each() / mib, cache_mib, peak);
     if (memory_is_measured) {
         EXPECT_LE(peak, allowed_mib);
     }
