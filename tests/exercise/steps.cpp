@@ -316,6 +316,8 @@ bool Steps::sync_all() {
 // Reads go on; there is nothing else that this thread could do before the thaw.
 bool Steps::freeze(unsigned file) {
     trace = "freeze";
+    // The kernel keeps a thread that unmaps until the thaw, with the memory that whoever is to thaw may need.
+    if (side_.is_mount() && !rules_.alone) return true;
     const int done = side_.freeze();
     if (!rules_.alone && done == -EBUSY) return true;
     if (!expect("freeze", done, 0)) return false;
