@@ -23,7 +23,7 @@ struct Log {
     void* context = nullptr;
 };
 Log& log_target() {
-    static Log log;
+    static Log& log = *new Log;  // never destroyed: threads of the library may log to the end of the program
     return log;
 }
 

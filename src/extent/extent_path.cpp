@@ -34,7 +34,8 @@ Result<PathNode> ExtentTree::load_root() {
     node.bytes = owner_.map_root();
     node.end = extent_limit;
     const unsigned depth = node_header(node.bytes).depth;
-    static const std::string nameless;  // a name is made up only for those that are wrong
+    // A name is made up only for those that are wrong. (Never destroyed: threads write back to the end of the program.)
+    static const std::string& nameless = *new std::string;
     if (!format::validate_extent_node(geometry(), node.bytes, depth, 0, extent_limit, nameless))
         TRY(format::validate_extent_node(geometry(), node.bytes, depth, 0, extent_limit,
                                          fmt::format("inode {}: extent root", owner_.number())));

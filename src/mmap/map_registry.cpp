@@ -34,7 +34,8 @@ bool is_met_by_another(const Region& layer, const std::vector<Region>& layers) {
 }  // namespace
 
 MapRegistry& MapRegistry::instance() {
-    static MapRegistry registry;
+    // Never destroyed: maps and the threads that serve them last as long as the program does.
+    static MapRegistry& registry = *new MapRegistry;
     return registry;
 }
 

@@ -58,7 +58,8 @@ bool send_sigbus(pid_t tid, std::uintptr_t address) {
 }
 
 ForbiddenPages& ForbiddenPages::instance() {
-    static ForbiddenPages pages;
+    // Never destroyed: a signal may ask until the program has ended.
+    static ForbiddenPages& pages = *new ForbiddenPages;
     return pages;
 }
 
