@@ -29,10 +29,10 @@ Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode,
     std::unique_ptr<OpenFile> file = TRY(server.fs().open(inode, flags, who, false));
     file->set_kernel_cached(true);
     // What the kernel answers from its cache moves no access time. Whoever is about to write keeps what is cached all
-    // the same: the times that its writes set are what the next reader's access is compared with.
-    // (And where there is no space for what others have written, the kernel must not send that to forget it.)
-    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime() ||
-                      (is_short_of_space(server) && server.has_writers(*inode));
+    // the same: the times that its writes set are what the next reader's access is compared with. Where somebody is
+    // writing already, or stores through a map, the kernel must not forget it either: it may have no space to be sent
+    // to, and a direct read that fills a page of a map would be lost with the page.
+    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime() || server.has_writers(*inode);
     info.fh = server.keep(std::move(file));
     return {};
 }

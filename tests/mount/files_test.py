@@ -463,12 +463,33 @@ os.fsync(fd)
     os.close(reader)
 
 
+def readers_leave_what_is_stored_to(top):
+    """Who opens a file for reading does not make the kernel drop pages of it that another one stores to: a direct read
+    into one of them would be lost."""
+    path, pages = top / "stored-to", 16
+    write(path, b"s" * pages * mmap.PAGESIZE)
+    fd = os.open(path, os.O_RDWR)
+    memory = mmap.mmap(fd, pages * mmap.PAGESIZE)
+    os.close(fd)
+    view = (ctypes.c_char * len(memory)).from_buffer(memory)
+    resident = (ctypes.c_ubyte * pages)()
+    for number in range(pages):
+        memory[number * mmap.PAGESIZE] = ord("t")
+    for _ in range(2):  # the second time what was stored is written back
+        os.close(os.open(path, os.O_RDONLY))
+        check(LIBC.mincore(ctypes.byref(view), ctypes.c_size_t(len(memory)), resident) == 0, "mincore fails")
+        check(all(page & 1 for page in resident), "an open for reading has made the kernel drop what is mapped")
+        memory.flush()
+    del view
+    memory.close()
+
+
 def test(scratch):
     image = scratch.image("image", "256M", "-t", "ext4", "-b", "4096")
     top = scratch.mount(image)
     for part in (names_that_are_too_long, requests_go_by_inode, handles_outlive_the_cache,
                  groups_and_modes, times, attributes, sizes, ranges, copies_beside_stores, locks, blocks_while_written,
-                 flags_after_a_write, refused_calls_with_flags, appends_only):
+                 flags_after_a_write, refused_calls_with_flags, appends_only, readers_leave_what_is_stored_to):
         part(top)
         print(f"{part.__name__.replace('_', ' ')}: right", flush=True)
     the_root_syncs_everything(scratch, top, image)
