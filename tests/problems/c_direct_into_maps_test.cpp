@@ -11,9 +11,10 @@
 namespace uext4::problems {
 namespace {
 
-enum class Kind { hole, delayed, unwritten, written, inside };
+// The one that is mixed: pages of three kinds by turns, which with bigalloc share their clusters.
+enum class Kind { hole, delayed, unwritten, written, mixed, inside };
 const char* name_of(Kind kind) {
-    constexpr const char* names[] = {"hole", "delayed", "unwritten", "written", "inline"};
+    constexpr const char* names[] = {"hole", "delayed", "unwritten", "written", "mixed", "inline"};
     return names[static_cast<int>(kind)];
 }
 
@@ -25,14 +26,37 @@ protected:
         ok(fs->unmount());
         mount(std::get<1>(GetParam()), false);  // nobody writes back what is to be delayed
     }
-    bool can_be_inline() const { return std::string_view(std::get<0>(GetParam())).find("inline") != std::string::npos; }
-
+    bool has(Kind kind) const {
+        const std::string_view format = std::get<0>(GetParam());
+        if (kind == Kind::inside) return format.contains("inline_data");
+        return kind != Kind::unwritten || !format.contains("^extents");
+    }
     bool journaled() const { return std::string_view(std::get<1>(GetParam())) == "data=journal"; }
+    // Its pages are written, unwritten (with indirect blocks a hole) and a hole by turns.
+    void lay_mixed(OpenFile& file, std::string& bytes, unsigned seed) {
+        const std::string contents = pattern(bytes.size(), seed);
+        ok(file.truncate(bytes.size()));
+        for (std::size_t at = 0; at < bytes.size(); at += page)
+            if (const std::size_t turn = at / page % 3; turn == 0) {
+                write(file, contents.substr(at, page), at);
+                bytes.replace(at, page, contents, at, page);
+            } else if (turn == 1 && has(Kind::unwritten)) {
+                ok(file.fallocate(0, at, page));
+            }
+        ok(file.sync(false));
+        for (const Place place : {Place::mapped, Place::unwritten, Place::hole})
+            EXPECT_EQ(any_lives_in(file, place), place != Place::unwritten || has(Kind::unwritten))
+                << place_name(place);
+    }
     // A file that is all of one kind, and a map of it that was never touched. Null where there are no maps.
     char* lay(Kind kind, const std::string& path, std::string& bytes, unsigned seed = 7) {
         auto file = open(path);
         const std::size_t n = kind == Kind::inside ? 60 : size;
         bytes.assign(n, 0);
+        if (kind == Kind::mixed) {
+            lay_mixed(*file, bytes, seed);
+            return map(*file, size);
+        }
         char* memory = nullptr;
         // Before there is something to write: a file's first map writes it.
         if (kind == Kind::delayed) memory = map(*file, size);
@@ -41,25 +65,34 @@ protected:
         else write(*file, bytes = pattern(n, seed));
         if (kind != Kind::delayed) ok(file->sync(false));
         if (!memory) memory = map(*file, size);
-        constexpr Place places[] = {Place::hole, Place::reserved, Place::unwritten, Place::mapped, Place::inline_data};
+        // Of what is mixed there is no one place.
+        constexpr Place places[] = {Place::hole,   Place::reserved, Place::unwritten,
+                                    Place::mapped, Place::hole,     Place::inline_data};
         const Place place = places[static_cast<int>(kind)];
         EXPECT_TRUE(lives_in(*file, place == Place::reserved && journaled() ? Place::mapped : place))
             << place_name(place);
         return memory;
     }
     static bool lives_in(OpenFile& file, Place place) {
+        return !any_run(file, [place](Place found) { return found != place; });
+    }
+    static bool any_lives_in(OpenFile& file, Place place) {
+        return any_run(file, [place](Place found) { return found == place; });
+    }
+    template <class Is>
+    static bool any_run(OpenFile& file, Is is) {
         for (RangeIterator range(*file.inode_ref(), 0, file.inode_ref()->size_hint());; range.next()) {
             const Result<bool> there = range.look();
             EXPECT_TRUE(there);
-            if (!there.value_or(false)) return true;
-            if (range.run().place != place) return false;
+            if (!there.value_or(false)) return false;
+            if (is(range.run().place)) return true;
         }
     }
 };
 
 TEST_P(DirectIntoMaps, OverEveryKindOfPlace) {
-    for (const Kind kind : {Kind::hole, Kind::delayed, Kind::unwritten, Kind::written, Kind::inside}) {
-        if (kind == Kind::inside && !can_be_inline()) continue;
+    for (const Kind kind : {Kind::hole, Kind::delayed, Kind::unwritten, Kind::written, Kind::mixed, Kind::inside}) {
+        if (!has(kind)) continue;
         for (const bool reading : {true, false}) {
             SCOPED_TRACE(fmt::format("{} {}", name_of(kind), reading ? "read" : "written"));
             const std::string path = fmt::format("/{}-{}", name_of(kind), reading);
@@ -83,7 +116,8 @@ TEST_P(DirectIntoMaps, OverEveryKindOfPlace) {
 }
 
 TEST_P(DirectIntoMaps, TwoFilesIntoEachOther) {
-    for (const Kind kind : {Kind::hole, Kind::delayed, Kind::unwritten, Kind::written}) {
+    for (const Kind kind : {Kind::hole, Kind::delayed, Kind::unwritten, Kind::written, Kind::mixed}) {
+        if (!has(kind)) continue;
         SCOPED_TRACE(name_of(kind));
         const std::string a = fmt::format("/a-{}", name_of(kind)), b = fmt::format("/b-{}", name_of(kind));
         std::string of_a, of_b;
@@ -202,7 +236,8 @@ protected:
 };
 
 TEST_P(DirectWhileNamed, OverBlocksThatWaitForTheirNames) {
-    for (const bool unwritten : {false, true})
+    for (const bool unwritten : {false, true}) {
+        if (unwritten && !has(Kind::unwritten)) continue;
         for (const bool reading : {true, false}) {
             SCOPED_TRACE(fmt::format("{} {}", unwritten ? "written" : "granted", reading ? "read" : "written"));
             bool met = false;
@@ -212,15 +247,15 @@ TEST_P(DirectWhileNamed, OverBlocksThatWaitForTheirNames) {
             }
             EXPECT_TRUE(met);
         }
+    }
     settle();
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, DirectWhileNamed,
-                         testing::Combine(testing::Values("-b 4096", "-b 1024", "-b 4096 -I 256 -O inline_data"),
-                                          testing::Values("data=ordered")));
+const auto all_formats = testing::Values("-b 4096", "-b 1024", "-b 4096 -I 256 -O inline_data",
+                                         "-b 1024 -O ^extents,^64bit", "-b 4096 -O bigalloc -C 16384");
+INSTANTIATE_TEST_SUITE_P(Formats, DirectWhileNamed, testing::Combine(all_formats, testing::Values("data=ordered")));
 INSTANTIATE_TEST_SUITE_P(Formats, DirectIntoMaps,
-                         testing::Combine(testing::Values("-b 4096", "-b 1024", "-b 4096 -I 256 -O inline_data"),
-                                          testing::Values("data=ordered", "data=journal")));
+                         testing::Combine(all_formats, testing::Values("data=ordered", "data=journal")));
 
 }  // namespace
 }  // namespace uext4::problems

@@ -12,7 +12,7 @@ struct Cost {
 
 class Commits : public SettledImage, public testing::WithParamInterface<const char*> {
 protected:
-    void SetUp() override { make("-b 4096 -J size=4", GetParam()); }
+    void SetUp() override { make("-b 4096 -J size=4 " + features, GetParam()); }
     bool journaled() const { return std::string_view(GetParam()).ends_with("journal"); }
     Cost of(const std::function<void()>& operation) {
         ok(fs->sync());
@@ -21,6 +21,14 @@ protected:
         const JournalCounters after = fs->volume().fs().journal.counters();
         return {after.commits - before.commits, after.blocks_logged - before.blocks_logged};
     }
+    // A thread of its own takes leave of a file whose last map is gone, with data=journal by a commit of all that runs:
+    // it would be counted as another operation's.
+    static void end_of_maps(OpenFile& file) {
+        for (int i = 0; i < 1000 && file.inode().pages().client_maps(); ++i)
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        EXPECT_EQ(file.inode().pages().client_maps(), nullptr);
+    }
+    std::string features;
 };
 
 TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
@@ -65,6 +73,7 @@ TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
         unmap(memory, page);
     });
     EXPECT_EQ(stored.commits, reason_.empty() ? 1u : 0u);  // its times
+    end_of_maps(*file);
     const Cost filled = of([&] {
         write(*prealloc, pattern(4096, 4), 4096);
         ok(prealloc->sync(true));
@@ -97,8 +106,115 @@ TEST_P(Commits, AnFsyncIsAtMostOneCommit) {
     settle();
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, Commits, testing::Values("data=ordered", "data=journal"),
-                         [](const auto& mode) { return std::string(mode.param).substr(5); });
+// What changes ranges, names and attributes: all of it is in the transaction that the fsync commits.
+class CommitsOfChanges : public Commits {
+protected:
+    void SetUp() override {
+        Commits::SetUp();
+        auto got = fs->root();
+        ASSERT_TRUE(got);
+        top = std::move(*got);
+        names = open("/", O_RDONLY | O_DIRECTORY);
+        file = open("/f");
+        write(*file, pattern(16 * page, 1));
+    }
+    void TearDown() override {
+        names.reset(), file.reset(), fresh.reset(), top.reset();
+        if (fs) settle();
+        Commits::TearDown();
+    }
+    // The change and the fsync of what it has changed.
+    void one(const char* name, const std::function<Result<void>()>& change, const std::function<OpenFile&()>& changed) {
+        const Cost cost = of([&] {
+            ok(change());
+            ok(changed().sync(false));
+        });
+        EXPECT_EQ(cost.commits, 1u) << name;
+        fmt::print("{:24} {:2} commits {:3} blocks\n", name, cost.commits, cost.blocks);
+    }
+    void one(const char* name, OpenFile& changed, const std::function<Result<void>()>& change) {
+        one(name, change, [&changed]() -> OpenFile& { return changed; });
+    }
+    InodeRef top;
+    std::unique_ptr<OpenFile> names, file, fresh;
+};
+
+TEST_P(CommitsOfChanges, AnFsyncOfARangeIsOneCommit) {
+    const auto range = [&](int mode, std::uint64_t first, std::uint64_t pages) {
+        return [this, mode, first, pages] { return file->fallocate(mode, first * page, pages * page); };
+    };
+    constexpr int keep = FALLOC_FL_KEEP_SIZE;
+    one("punch_fsync", *file, range(FALLOC_FL_PUNCH_HOLE | keep, 2, 3));
+    one("fallocate_64k_fsync", *file, range(0, 16, 16));
+    one("fallocate_keep_fsync", *file, range(keep, 32, 16));
+    one("zero_range_fsync", *file, range(FALLOC_FL_ZERO_RANGE | keep, 8, 2));
+    one("collapse_fsync", *file, range(FALLOC_FL_COLLAPSE_RANGE, 4, 2));
+    one("insert_fsync", *file, range(FALLOC_FL_INSERT_RANGE, 4, 2));
+    one("truncate_fsync", *file, [&] { return file->truncate(6 * page); });
+    one("truncate_within_a_block", *file, [&] { return file->truncate(5 * page + 100); });
+    one("truncate_longer_fsync", *file, [&] { return file->truncate(9 * page); });
+    // Nothing of it is left for a second one.
+    const Cost nothing = of([&] { ok(file->sync(false)); });
+    EXPECT_EQ(nothing.commits, 0u);
+}
+
+TEST_P(CommitsOfChanges, AnFsyncOfANameOrAnAttributeIsOneCommit) {
+    one(
+        "mkdir_fsync",
+        [&]() -> Result<void> {
+            TRY(fs->create(*top, "dir", S_IFDIR | 0755, 0, "", root, true));
+            fresh = open("/dir", O_RDONLY | O_DIRECTORY);
+            return {};
+        },
+        [&]() -> OpenFile& { return *fresh; });
+    one("link_fsync", *file, [&] { return fs->link(file->inode(), *top, "again", root, true); });
+    one("unlink_fsync_of_dir", *names, [&] { return fs->unlink(*top, "again", root, true); });
+    write(*open("/gone"), pattern(4 * page, 2));
+    one("unlink_of_the_last_name", *names, [&] { return fs->unlink(*top, "gone", root, true); });
+    one("rename_fsync_of_dir", *names, [&] { return fs->rename(*top, "f", *top, "g", 0, root, true); });
+    const std::string value = pattern(600, 3);  // in a block of its own
+    one("setxattr_fsync", *file,
+        [&] { return fs->set_xattr(file->inode(), "user.short", bytes_of(value).first(20), 0, root, true); });
+    one("setxattr_block_fsync", *file,
+        [&] { return fs->set_xattr(file->inode(), "user.long", bytes_of(value), 0, root, true); });
+    AttributeChange mode;
+    mode.mode = 0640;
+    one("chmod_fsync", *file, [&] { return fs->set_attributes(file->inode(), mode, root, true); });
+}
+
+// In its inode, where it begins, and out of it.
+class CommitsOfInlineFiles : public CommitsOfChanges {
+protected:
+    CommitsOfInlineFiles() { features = "-I 256 -O inline_data"; }
+    bool inside() const { return fresh->inode().has_flag(format::inode_flag::inline_data); }
+};
+
+TEST_P(CommitsOfInlineFiles, AnFsyncIsOneCommit) {
+    one(
+        "create_inline_fsync",
+        [&]() -> Result<void> {
+            fresh = open("/small");
+            write(*fresh, pattern(60, 4));
+            return {};
+        },
+        [&]() -> OpenFile& { return *fresh; });
+    EXPECT_TRUE(inside());
+    one("append_inline_fsync", *fresh, [&]() -> Result<void> {
+        write(*fresh, pattern(20, 5), 60);
+        return {};
+    });
+    one("grown_out_fsync", *fresh, [&]() -> Result<void> {
+        write(*fresh, pattern(page, 6), 80);
+        return {};
+    });
+    EXPECT_FALSE(inside());
+}
+
+const auto both_modes = testing::Values("data=ordered", "data=journal");
+std::string mode_name(const testing::TestParamInfo<const char*>& mode) { return mode.param + 5; }
+INSTANTIATE_TEST_SUITE_P(Modes, Commits, both_modes, mode_name);
+INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfChanges, both_modes, mode_name);
+INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfInlineFiles, both_modes, mode_name);
 
 }  // namespace
 }  // namespace uext4::problems

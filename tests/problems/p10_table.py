@@ -17,6 +17,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "mount")
 from mounting import Failure, Scratch, check, need, need_mount, run  # noqa: E402
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+KEEP_SIZE, PUNCH_HOLE = 1, 2  # FALLOC_FL_
 COMMIT = re.compile(r"sequence (\d+), type 2 \(commit block\) at block (\d+)")
 
 
@@ -25,8 +27,9 @@ class Work:
 
     def __init__(self, directory):
         self.at = directory
-        for name in ("append", "short", "over", "nothing", "old"):
+        for name in ("append", "short", "over", "nothing", "old", "cut", "linked", "gone", "named", "valued", "mode"):
             self.put(name, b"a" * 8192)
+        self.put("punched", b"a" * 65536)
         self.put("within", b"a" * 8292)
         fd = os.open(self.at / "prealloc", os.O_CREAT | os.O_RDWR)
         os.posix_fallocate(fd, 0, 65536)
@@ -60,21 +63,73 @@ class Work:
     def replace(self):
         self.put("fresh", b"f" * 4096)
         os.rename(self.at / "fresh", self.at / "old")
-        fd = os.open(self.at, os.O_RDONLY)
+        self.synced(".")
+
+    def nothing(self):
+        self.synced("nothing")
+
+    def synced(self, name, change=lambda fd: None):
+        """A change of what has the name, by a descriptor or otherwise, and its fsync."""
+        fd = os.open(self.at / name, os.O_RDONLY if (self.at / name).is_dir() else os.O_RDWR)
+        change(fd)
         os.fsync(fd)
         os.close(fd)
 
-    def nothing(self):
-        fd = os.open(self.at / "nothing", os.O_RDWR)
-        os.fsync(fd)
-        os.close(fd)
+    def allocate(self, name, mode, at, size):
+        def change(fd):
+            check(LIBC.fallocate(fd, mode, at, size) == 0, f"fallocate of {name}: {os.strerror(ctypes.get_errno())}")
+
+        self.synced(name, change)
+
+    def punched(self):
+        self.allocate("punched", PUNCH_HOLE | KEEP_SIZE, 8192, 16384)
+
+    def allocated(self):
+        self.allocate("append", 0, 8192, 65536)
+
+    def cut(self):
+        self.synced("cut", lambda fd: os.ftruncate(fd, 4096))
+
+    def cut_within(self):
+        self.synced("cut", lambda fd: os.ftruncate(fd, 5000))
+
+    def made(self):
+        os.mkdir(self.at / "made")
+        self.synced("made")
+
+    def linked(self):
+        os.link(self.at / "linked", self.at / "again")
+        self.synced("linked")
+
+    def gone(self):
+        os.unlink(self.at / "gone")
+        self.synced(".")
+
+    def named(self):
+        os.rename(self.at / "named", self.at / "anew")
+        self.synced(".")
+
+    def valued(self):
+        self.synced("valued", lambda fd: os.setxattr(fd, "user.name", b"value"))
+
+    def mode(self):
+        self.synced("mode", lambda fd: os.fchmod(fd, 0o600))
+
+    def inside(self):
+        self.put("inside", b"i" * 60)
 
 
 OPERATIONS = (("append 4 KiB + fsync", "append", 1), ("append 100 bytes + fsync", "short", 1),
               ("append 100 bytes within the last block + fsync", "within", 1),
               ("overwrite 4 KiB + fdatasync", "over", 0), ("write into space of fallocate + fsync", "prealloc", 1),
               ("create 4 KiB + fsync", "create", 1), ("replace by rename, both synced", "replace", 2),
-              ("fsync of nothing", "nothing", 0))
+              ("fsync of nothing", "nothing", 0), ("punch 16 KiB + fsync", "punched", 1),
+              ("fallocate 64 KiB + fsync", "allocated", 1), ("truncate by a block + fsync", "cut", 1),
+              ("truncate into a block + fsync", "cut_within", 1), ("mkdir + fsync of it", "made", 1),
+              ("link + fsync", "linked", 1), ("unlink + fsync of the directory", "gone", 1),
+              ("rename + fsync of the directory", "named", 1), ("setxattr + fsync", "valued", 1),
+              ("chmod + fsync", "mode", 1), ("create 60 bytes in the inode + fsync", "inside", 1))
+FEATURES = {"inside": ("-I", "256", "-O", "inline_data")}
 
 
 def look(image):
@@ -96,7 +151,7 @@ def costs(scratch, mode, ours):
     out = {}
     for _, name, _ in OPERATIONS:
         image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096", "-J", "size=8", "-E",
-                              "lazy_itable_init=0,lazy_journal_init=0")
+                              "lazy_itable_init=0,lazy_journal_init=0", *FEATURES.get(name, ()))
         options = f"data={mode},noatime,commit=300"
         directory = (scratch.mount if ours else scratch.kernel_mount)(image, options=options)
         work = Work(directory)
