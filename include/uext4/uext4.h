@@ -190,6 +190,9 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  * that is mapped be read or written through the cache; an access of a map that the file has grown past it is SIGBUS. No
  * call raises SIGXFSZ.
  *
+ * The memory file takes a descriptor per file that is mapped, also when that is closed, until its last map is gone:
+ * -EMFILE or -ENFILE where there are no more (RLIMIT_NOFILE).
+ *
  * -EOPNOTSUPP or -EPERM where the kernel has no userfaultfd for shared memory (Linux 5.19) or does not allow it, with a
  * sentence that says what to do. Without root and without access to /dev/userfaultfd, system calls of the program
  * cannot touch the memory (EFAULT). -EROFS where the journal was aborted and the file, which has no map yet, holds
