@@ -44,8 +44,11 @@ Result<bool> WritebackPass::batch() {
     if (items_.empty()) return false;
     Result<void> chosen = prepare_swaps();
     if (chosen) chosen = choose();
-    const auto in_its_place = [](const Segment& s) {
-        return !s.swap && (s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written);
+    // Chosen blocks of a cluster that is in use may have been the file's before.
+    const bool clusters = inode_.fs().geometry.cluster_ratio > 1;
+    const auto in_its_place = [clusters](const Segment& s) {
+        return !s.swap && (s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written ||
+                           (clusters && s.place == Place::granted));
     };
     if (chosen && std::ranges::any_of(segments_, in_its_place)) chosen = commit_moves(inode_);
     Result<void> named;

@@ -520,6 +520,9 @@ Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalB
     if (ratio() > 1 && !inode_.is_inline()) {
         TRY(leave_used_cluster(first.value / ratio()));
         TRY(leave_used_cluster((end.value - 1) / ratio()));
+        // The rest of a cluster that stays may be written to at once: a cut must not show that where the blocks were.
+        const bool ends_inside = end.value % ratio() != 0 && end < inode_.map().limit();
+        if (first.value % ratio() != 0 || ends_inside) inode_.note_moved(handle.tid());
     }
     return unmap(handle, first, end);
 }

@@ -3,6 +3,7 @@
 #include "inode/acl.h"
 #include "inode/attributes.h"
 #include "inode/body_attributes.h"
+#include "inode/inline_area.h"
 #include "inode/late_features.h"
 #include "inode/value_inode.h"
 #include "inode/xattr_block.h"
@@ -62,6 +63,12 @@ std::int64_t blocks_of_values(const FsContext& fs, const std::vector<XattrToStor
     return static_cast<std::int64_t>(blocks);
 }
 
+// Contents that are in the cache and not stored here yet have their room all the same: no block is promised to them.
+bool takes_room_of_contents(Inode& inode) {
+    return inode.is_regular() && inode.is_inline() && !inode.places().has_pending() &&
+           inode.size() > inline_capacity(inode);
+}
+
 // Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is
 // changed when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
 Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item) {
@@ -85,8 +92,12 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
         blocks_of_values(fs, body) + blocks_of_values(fs, block) + (item ? blocks_of_values(fs, {*item}) : 0);
     std::vector<XattrToStore> grown = body;
     if (item) grown.push_back(*item);
-    bool to_block = false;
-    if (!store_body(inode, grown)) {
+    bool to_block = false, in_body = store_body(inode, grown);
+    if (in_body && item && takes_room_of_contents(inode)) {
+        std::ranges::copy(before, body_area(inode).begin());
+        in_body = false;
+    }
+    if (!in_body) {
         if (!item) return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
         block.push_back(*item);
         if (!xattr_block_fits(fs, block))

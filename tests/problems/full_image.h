@@ -4,6 +4,7 @@
 
 #include "settled_image.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <tuple>
@@ -16,19 +17,29 @@ struct Format {
     const char* mke2fs;
     std::uint64_t block;
     bool extents, shifts;  // collapse and insert are possible
+    bool inlined = false;  // contents may be in the inode
 };
 inline constexpr Format formats[] = {{"k4", "-b 4096 -J size=4", 4096, true, true},
                                      {"k1", "-b 1024 -J size=1", 1024, true, true},
-                                     {"inlined", "-b 4096 -J size=4 -I 256 -O inline_data", 4096, true, true},
+                                     {"inlined", "-b 4096 -J size=4 -I 256 -O inline_data", 4096, true, true, true},
                                      {"indirect", "-b 1024 -J size=1 -O ^extents,^64bit", 1024, false, false},
                                      {"bigalloc", "-b 1024 -J size=1 -O bigalloc -C 8192", 1024, true, false}};
 
 class FullImage : public SettledImage, public testing::WithParamInterface<std::tuple<Format, const char*, bool>> {
+public:
+    class Doors;  // doors.h
+
 protected:
     Format format() const { return std::get<0>(GetParam()); }
     std::string mode() const { return std::get<1>(GetParam()); }
     bool journaled() const { return mode().ends_with("journal"); }
     bool privileged() const { return std::get<2>(GetParam()); }
+    // Among formats, and among the four ways in which each of them is tried.
+    unsigned format_index() const {
+        const auto* found = std::ranges::find(formats, std::string_view(format().name), &Format::name);
+        return static_cast<unsigned>(found - std::begin(formats));
+    }
+    unsigned way_index() const { return 2 * journaled() + privileged(); }
     const Credentials& who() const { return privileged() ? root : user; }
 
     static int code(const auto& result) { return result ? 0 : result.error().code; }

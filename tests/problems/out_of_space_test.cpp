@@ -1,211 +1,123 @@
 // Problem I and more: 0 to 64 free blocks, and everything that may want one. What was acknowledged is there, what is
 // refused is refused with ENOSPC (SIGBUS in a map, for that store alone), and what needs no space goes on.
-#include "full_image.h"
+#include "doors.h"
 
 #include <algorithm>
-#include <map>
-#include <random>
-#include <sstream>
+#include <thread>
 
 namespace uext4::problems {
 namespace {
 
+class FullInodes : public FullImage {};
+
 class Full : public FullImage {
 protected:
-    void check_contents(FileSystem& in, const char* when) {
-        for (const auto& [path, file] : files) {
-            auto opened = in.open_path(path, O_RDONLY, 0, root);
-            ASSERT_TRUE(opened) << when << " " << path << ": " << opened.error().what;
-            const std::string now = read(**opened, file.bytes.size());
-            for (std::size_t i = 0; i < file.bytes.size(); ++i) {
-                const int is = i < now.size() ? static_cast<unsigned char>(now[i]) : -2;
-                if (file.bytes[i] >= 0) {
-                    ASSERT_EQ(is, file.bytes[i]) << when << " " << path << " at " << i;
-                }
-            }
-        }
+    void make_small(std::uint64_t free, unsigned now) {
+        tried_ = fmt::format("{} free blocks, UEXT4_SEED={}", free, now);
+        make(fmt::format("-N 512 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
     }
 
-    void prepare() {
-        const std::uint64_t bs = format().block;
-        for (const char* path :
-             {"/old", "/prealloc", "/sparse", "/mapped", "/append", "/punched", "/direct", "/fallocated"}) {
-            auto file = open(path);
-            ok(fs->set_attributes(file->inode(), {.mode = 0666}, root, false));
-        }
-        write_and_sync("/old", 0, 64 << 10);
-        write_and_sync("/punched", 0, 96 * bs);
-        auto prealloc = open("/prealloc");
-        if (format().extents) ok(prealloc->fallocate(0, 0, 600 * bs));
-        else write(*prealloc, pattern(600 * bs, 99));
-        auto mapped = open("/mapped");
-        ok(mapped->truncate(64 * page));
-        ok(mapped->sync(false));
-        // A directory of nearly full blocks, and a large one.
-        ok(fs->create(**fs->root(), "dir", S_IFDIR | 0777, 0, "", root, false));
-        ok(fs->set_attributes(**fs->resolve("/dir", root), {.mode = 0777}, root, false));
-        ok(fs->sync());
+    // None: not for root either.
+    void leave(std::uint64_t free) {
+        fill_until(free);
+        if (free == 0) fill_the_rest(root);
     }
-    void doors(std::mt19937_64& random);
-    void store_everywhere();
-    void names(int turn);
-    int taken_stores = 0, refused_stores = 0;
+    // The power is cut: what was acknowledged is there.
+    void check_after_a_cut(std::vector<Doors>& all) {
+        std::shared_ptr<MemoryDevice> cut = durable();
+        auto recovered = FileSystem::mount_device(cut, {});
+        ASSERT_TRUE(recovered) << recovered.error().what;
+        for (Doors& doors : all) doors.check(**recovered, "after a cut");
+        ok((*recovered)->unmount());
+    }
+    // Each by a thread of its own.
+    void pass(std::vector<Doors>& all, unsigned turns) const {
+        std::vector<std::thread> crowd;
+        for (Doors& doors : all)
+            crowd.emplace_back([this, &doors, turns] {
+                SCOPED_TRACE(tried_);
+                doors.pass(turns);
+            });
+        for (std::thread& thread : crowd) thread.join();
+    }
+    // Space can always be given back, and then nobody is refused any more.
+    void end(std::vector<Doors>& all) {
+        auto freed = fs->unlink(**fs->root(), "fill", root, false);
+        EXPECT_TRUE(freed) << freed.error().what;
+        for (Doors& doors : all) doors.space_is_back();
+        pass(all, 20);
+        // Whoever is refused has everything written back, and here nobody was: it is the doors themselves that did.
+        check_after_a_cut(all);
+        for (Doors& doors : all) {
+            doors.check(*fs, "now");
+            doors.leave_maps();
+        }
+        settle();
+        if (HasFailure()) return;
+        mount(mode());
+        for (Doors& doors : all) doors.check(*fs, "after a new mount");
+        ok(fs->unmount());
+        fs.reset();
+    }
+    // None, a few, and enough for some: in the ways of the formats, and by turns, all of them.
+    std::vector<std::uint64_t> free_blocks(unsigned turn) const {
+        if (long_run()) return all_free_blocks;
+        const unsigned at = format_index() + way_index() + turn;
+        return {0, all_free_blocks[1 + at % 3], all_free_blocks[4 + at % 5]};
+    }
+    const std::vector<std::uint64_t> all_free_blocks = {0, 1, 2, 3, 5, 8, 16, 33, 64};
+    std::string tried_;
 };
 
-void Full::store_everywhere() {
-    auto file = open("/mapped", O_RDWR, who());
-    char* memory = map(*file, 64 * page);
-    if (!memory) return;
-    std::vector<bool> stored(64);
-    for (std::size_t p = 0; p < 64; p += 3) {
-        stored[p] = !refused([&] { memory[p * page + 7] = static_cast<char>(p + 1); });
-        ++(stored[p] ? taken_stores : refused_stores);
-        // A load is never refused.
-        EXPECT_FALSE(refused([&] { (void)*static_cast<volatile char*>(memory + (p + 1) % 64 * page); }));
-    }
-    for (std::size_t p = 0; p < 64; p += 3)
-        if (stored[p]) {
-            EXPECT_EQ(memory[p * page + 7], static_cast<char>(p + 1));
-        }
-    auto synced = file->sync(false);
-    EXPECT_TRUE(synced) << synced.error().what;
-    for (std::size_t p = 0; synced && p < 64; p += 3) {
-        const char byte = static_cast<char>(p + 1);
-        if (stored[p]) note("/mapped", p * page + 7, 1, &byte);
-    }
-    unmap(memory, 64 * page);
-}
-
-void Full::names(int turn) {
-    InodeRef dir = *fs->resolve("/dir", root);
-    const std::string n = fmt::format("{}-{}", turn, std::string(200, 'n'));
-    no_space_or_done(fs->create(*dir, n, S_IFREG | 0666, 0, "", who(), true), "create");
-    no_space_or_done(fs->create(*dir, n + "d", S_IFDIR | 0777, 0, "", who(), true), "mkdir");
-    no_space_or_done(fs->create(*dir, n + "s", S_IFLNK | 0777, 0, std::string(900, 't'), who(), true), "symlink");
-    no_space_or_done(fs->link(*(*fs->resolve("/old", root)), *dir, n + "l", root, true), "link");
-    no_space_or_done(fs->set_xattr(*(*fs->resolve("/old", root)), fmt::format("user.a{}", turn % 3),
-                                   bytes_of(std::string(700, static_cast<char>('a' + turn))), 0, who(), true),
-                     "setxattr");
-    auto moved = fs->rename(*dir, n, *dir, n + "r", 0, who(), true);
-    if (!moved) {
-        EXPECT_TRUE(moved.error().code == ENOSPC || moved.error().code == ENOENT) << moved.error().what;
-    }
-}
-
-void Full::doors(std::mt19937_64& random) {
-    const std::uint64_t bs = format().block;
-    const char* wanted = std::getenv("UEXT4_DOORS");
-    const std::string tried = wanted ? wanted : "0 1 2 3 4 5 6 7 8 9 10 11 12";
-    std::vector<int> list;
-    for (std::istringstream in(tried); !in.eof();) in >> list.emplace_back();
-    // Each of them, as often.
-    std::vector<int> order;
-    while (order.size() < 40) order.insert(order.end(), list.begin(), list.end());
-    std::ranges::shuffle(order, random);
-    int turn = 0;
-    for (const int door : order) {
-        ++turn;
-        const std::uint64_t block = random() % 400;
-        SCOPED_TRACE(fmt::format("turn {}, door {}, block {}", turn, door, block));
-        switch (door) {
-            case 0: {
-                const auto at = files["/append"].bytes.size();
-                write_and_sync("/append", at, 3 * bs - 100);
-                break;
-            }
-            case 1: write_and_sync("/sparse", block * 3 * bs, bs); break;
-            case 2: write_and_sync("/direct", block * page * 2, page, O_DIRECT); break;
-            case 3: store_everywhere(); break;
-            // What has its blocks is never refused.
-            case 4: EXPECT_EQ(write_and_sync("/old", block % 15 * page, page), page); break;
-            case 5: EXPECT_EQ(write_and_sync("/old", block % 15 * page, page, O_DIRECT), page); break;
-            case 6: EXPECT_EQ(write_and_sync("/prealloc", block * bs, bs), bs); break;
-            case 7: {
-                EXPECT_EQ(write_and_sync("/prealloc", block / 4 * 4 * bs, 4 * bs, O_DIRECT), 4 * bs);
-                break;
-            }
-            case 8: {
-                auto file = open("/punched", O_RDWR, who());
-                unknown("/punched", block % 95 * bs, bs);
-                no_space_or_done(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, block % 95 * bs, bs),
-                                 "punch");
-                break;
-            }
-            case 9: {
-                auto file = open("/fallocated", O_RDWR, who());
-                if (!format().extents) break;
-                no_space_or_done(file->fallocate(FALLOC_FL_KEEP_SIZE, block * 3 * bs, 2 * bs), "fallocate");
-                no_space_or_done(file->fallocate(FALLOC_FL_ZERO_RANGE, block * 3 * bs, bs), "zero range");
-                break;
-            }
-            case 10: names(turn); break;
-            case 11: {
-                auto file = open("/old", O_RDWR, who());
-                const std::uint64_t size = 61'500 + random() % 4000;
-                auto& known = files["/old"].bytes;
-                auto cut = file->truncate(size);
-                EXPECT_TRUE(cut) << "truncate: " << cut.error().what;
-                ok(file->sync(false));
-                known.resize(size);
-                // Blocks of the tree are promised as well, so even what was cut off need not be enough.
-                auto again = file->write(size, bytes_of(std::string((64 << 10) - size, 'z')));
-                no_space_or_done(again, "write behind a truncate");
-                ok(file->sync(false));
-                if (again) note("/old", size, *again, std::string(*again, 'z').data());
-                break;
-            }
-            default: {
-                if (!format().shifts) break;
-                auto file = open("/punched", O_RDWR, who());
-                const auto size = file->inode().size_hint();
-                files.erase("/punched");
-                if (size > 64 * bs)
-                    no_space_or_done(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 32 * bs, 16 * bs), "collapse");
-                no_space_or_done(file->fallocate(FALLOC_FL_INSERT_RANGE, 16 * bs, 16 * bs), "insert");
-            }
-        }
-        if (HasFailure()) return;
-    }
-}
-
 TEST_P(Full, ThroughEveryDoor) {
-    const bool all = std::getenv("UEXT4_LONG") != nullptr;
-    const char* wanted = std::getenv("UEXT4_SEED");
-    const unsigned first = wanted ? static_cast<unsigned>(std::atoi(wanted)) : 1;
-    const unsigned rounds = all ? 40 : 1;
+    const unsigned first = first_seed(), rounds = long_run() ? 40 : 1;
+    int taken = 0, refused = 0;
     for (unsigned round = 0; round < rounds; ++round)
-        for (const std::uint64_t free : {0, 1, 2, 3, 5, 8, 16, 33, 64}) {
-            // None, a few, and enough for some: one of each by turns.
-            if (!all && free != 0 &&
-                free != (free < 4    ? 1 + first % 3
-                         : free < 33 ? 5 + 3 * (first % 2)
-                                     : 33 + 31 * (first % 2)))
-                continue;
-            SCOPED_TRACE(fmt::format("{} free blocks, UEXT4_SEED={}", free, first + round));
-            files.clear();
-            seed = 0;
-            make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
-            prepare();
-            fill_until(free);
-            std::mt19937_64 random((first + round) * 100 + free);
-            doors(random);
-            // The power is cut: what was acknowledged is there.
-            std::shared_ptr<MemoryDevice> cut = durable();
-            {
-                auto recovered = FileSystem::mount_device(cut, {});
-                ASSERT_TRUE(recovered) << recovered.error().what;
-                check_contents(**recovered, "after the cut");
-                ok((*recovered)->unmount());
+        for (const std::uint64_t free : free_blocks(first)) {
+            make_small(free, first + round);
+            SCOPED_TRACE(tried_);
+            std::vector<Doors> all;
+            Doors& doors =
+                all.emplace_back(*this, "/own", Doors::Sizes{}, static_cast<unsigned>((first + round) * 100 + free));
+            doors.prepare();
+            leave(free);
+            // In the middle as well: a later commit may bring what an earlier fsync has left out.
+            for (int half = 0; half < 2 && !HasFailure(); ++half) {
+                pass(all, 20);
+                check_after_a_cut(all);
             }
-            // Space can always be given back.
-            auto freed = fs->unlink(**fs->root(), "fill", root, false);
-            EXPECT_TRUE(freed) << freed.error().what;
-            check_contents(*fs, "now");
-            settle();
+            end(all);
+            taken += doors.taken_stores();
+            refused += doors.refused_stores();
             if (HasFailure()) return;
         }
-    EXPECT_GT(refused_stores, 0);
-    EXPECT_GT(taken_stores, 0);
+    EXPECT_GT(refused, 0);
+    EXPECT_GT(taken, 0);
+}
+
+// Who comes at the same time gets what is there, and no one what another was promised.
+TEST_P(Full, ThroughEveryDoorAtOnce) {
+    const unsigned first = first_seed(), rounds = long_run() ? 40 : 1;
+    constexpr unsigned threads = 4;
+    constexpr Doors::Sizes sizes_of_each{.blocks = 40, .pages = 24, .in_pieces = 1};
+    // One of them, and another in each way of a format.
+    const std::vector<std::uint64_t> one = {all_free_blocks[(4 * format_index() + way_index() + first) % 9]};
+    for (unsigned round = 0; round < rounds; ++round)
+        for (const std::uint64_t free : long_run() ? all_free_blocks : one) {
+            make_small(free, first + round);
+            SCOPED_TRACE(tried_);
+            std::vector<Doors> all;
+            for (unsigned t = 0; t < threads; ++t) {
+                const auto random = static_cast<unsigned>(((first + round) * 100 + free) * threads + t);
+                all.emplace_back(*this, fmt::format("/{}", t), sizes_of_each, random, t);
+                all.back().prepare();
+            }
+            leave(free);
+            pass(all, 40);
+            check_after_a_cut(all);
+            end(all);
+            if (HasFailure()) return;
+        }
 }
 
 // A direct write over blocks that there are and a hole for which there are none: a short count, and the same bytes in
@@ -294,7 +206,50 @@ TEST_P(Full, ARefusedRangeIsSeenAlike) {
     }
 }
 
+// What is written to an inode and not stored in it yet has its room there all the same: an attribute that comes then
+// goes to a block, or is refused.
+TEST_P(FullInodes, AnAttributeLeavesTheRoomOfWhatIsWritten) {
+    constexpr std::size_t count = 20, size = 100;
+    make(fmt::format("-N 256 -m {} {}", privileged() ? 0 : 3, format().mke2fs), mode(), "12M");
+    const auto path = [](std::size_t i) { return fmt::format("/f{}", i); };
+    const auto contents = [](std::size_t i) { return pattern(size, static_cast<unsigned>(i)); };
+    const auto value = [](std::size_t i) { return pattern(4 * i + 1, static_cast<unsigned>(100 + i)); };
+    std::vector<bool> done(count);
+    for (std::size_t i = 0; i < count; ++i) ok(fs->set_attributes(open(path(i))->inode(), {.mode = 0666}, root, false));
+    fill_until(0);
+    fill_the_rest(root);
+    for (std::size_t i = 0; i < count; ++i) {
+        SCOPED_TRACE(fmt::format("a value of {} bytes", value(i).size()));
+        auto file = open(path(i), O_RDWR, who());
+        write(*file, contents(i));
+        const auto set = fs->set_xattr(file->inode(), "user.a", bytes_of(value(i)), 0, who(), true);
+        no_space_or_done(set, "setxattr");
+        done[i] = set.has_value();
+        EXPECT_TRUE(read(*file, size + 1) == contents(i));
+        ok(file->sync(false));
+    }
+    EXPECT_TRUE(std::ranges::count(done, true) != 0);
+    EXPECT_TRUE(std::ranges::count(done, false) != 0);
+    std::shared_ptr<MemoryDevice> cut = durable();
+    auto recovered = FileSystem::mount_device(cut, {});
+    ASSERT_TRUE(recovered) << recovered.error().what;
+    for (std::size_t i = 0; i < count; ++i) {
+        SCOPED_TRACE(fmt::format("a value of {} bytes, after a cut", value(i).size()));
+        auto file = (*recovered)->open_path(path(i), O_RDONLY, 0, root);
+        ASSERT_TRUE(file) << file.error().what;
+        EXPECT_TRUE(read(**file, size + 1) == contents(i));
+        const auto found = (*recovered)->find_xattr((*file)->inode(), "user.a", root, false);
+        ASSERT_TRUE(found) << found.error().what;
+        EXPECT_EQ(found->has_value(), done[i]);
+        EXPECT_TRUE(!*found || std::ranges::equal(**found, bytes_of(value(i))));
+    }
+    ok((*recovered)->unmount());
+    settle();
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Full, every_full_image(), name_of);
+INSTANTIATE_TEST_SUITE_P(Formats, FullInodes, full_images([](const Format& format, bool) { return format.inlined; }),
+                         name_of);
 
 }  // namespace
 }  // namespace uext4::problems
