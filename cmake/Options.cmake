@@ -27,7 +27,7 @@ set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 option(UEXT4_UNITY_PROGRAMS "Several files of a test, a tool or a frontend are compiled at once" OFF)
 
 # Under a sanitizer the longest of them take several times as long.
-set(UEXT4_UNIT_SECONDS 600 CACHE STRING "A GoogleTest program that takes longer has failed")
+set(UEXT4_UNIT_SECONDS 1200 CACHE STRING "A GoogleTest program that takes longer has failed")
 
 # Run-time checks that cost too much for a product: lock ranks above all.
 add_compile_definitions($<$<CONFIG:Debug>:UEXT4_CHECKS=1>)

@@ -227,7 +227,7 @@ protected:
               std::mt19937& random) {
         const std::size_t size = may[path].back().size(), block = cell().block;
         const char letter = static_cast<char>('A' + i % 60);
-        const unsigned what = random() % 17;
+        const unsigned what = random() % 18;
         if (what < 5) {
             const std::size_t at = random() % 3 ? random() % (size + 1) : size;
             write(file, path, at, std::string(random() % 9000 + 1, letter));
@@ -254,6 +254,8 @@ protected:
             store(fs, maps, file, path, random, letter);
         } else {
             set_attribute(fs, file, path, std::string(random() % 200 + 1, letter));
+            // Nothing else has changed since then.
+            if (random() % 2 && file.sync(false)) synced(path, false);
         }
     }
     void judge(const std::shared_ptr<MemoryDevice>& image, const std::string& when) {

@@ -70,7 +70,7 @@ protected:
 };
 
 TEST_P(Full, ThroughEveryDoor) {
-    const unsigned first = first_seed(), rounds = long_run() ? 40 : 1;
+    const unsigned first = first_seed(), rounds = long_run() ? 10 : 1;
     int taken = 0, refused = 0;
     for (unsigned round = 0; round < rounds; ++round)
         for (const std::uint64_t free : free_blocks(first)) {
@@ -97,7 +97,7 @@ TEST_P(Full, ThroughEveryDoor) {
 
 // Who comes at the same time gets what is there, and no one what another was promised.
 TEST_P(Full, ThroughEveryDoorAtOnce) {
-    const unsigned first = first_seed(), rounds = long_run() ? 40 : 1;
+    const unsigned first = first_seed(), rounds = long_run() ? 4 : 1;
     constexpr unsigned threads = 4;
     constexpr Doors::Sizes sizes_of_each{.blocks = 40, .pages = 24, .in_pieces = 1};
     // One of them, and another in each way of a format.
