@@ -308,9 +308,6 @@ bool Steps::switch_journaling(unsigned file) {
 
 bool Steps::sync_all() {
     trace = "syncfs";
-    // The kernel drops its cache for that on a mount, and what another thread reads directly into a map
-    // (docs/MOUNT.md).
-    if (side_.is_mount() && !rules_.alone) return true;
     if (!expect("syncfs", side_.sync_all(), 0)) return false;
     for (ModelFile& model : model_.file) model.made_durable();
     return true;
@@ -319,8 +316,6 @@ bool Steps::sync_all() {
 // Reads go on; there is nothing else that this thread could do before the thaw.
 bool Steps::freeze(unsigned file) {
     trace = "freeze";
-    // The kernel keeps a thread that unmaps until the thaw, with the memory that whoever is to thaw may need.
-    if (side_.is_mount() && !rules_.alone) return true;
     const int done = side_.freeze();
     if (!rules_.alone && done == -EBUSY) return true;
     if (!expect("freeze", done, 0)) return false;
@@ -498,7 +493,9 @@ bool Steps::step() {
     if (what < 74) return copy(file);
     if (what < 76) return seek(file);
     if (what < 77) return switch_journaling(file);
-    if (what < 78) return any(4) ? sync_all() : freeze(file);
+    // Not beside other threads of a mount (docs/MOUNT.md): the first has the kernel drop its cache, and what they read
+    // directly into a map; and one that unmaps in a freeze holds the memory that whoever is to thaw may need.
+    if (what < 78 && (rules_.alone || !side_.is_mount())) return any(4) ? sync_all() : freeze(file);
     if (what < 80) return attribute(file);
     if (!rules_.maps) return read(file, way);
     if (what < 84) return open_map(file);

@@ -16,7 +16,7 @@ inline constexpr std::size_t page = 4096;
 struct Rules {
     bool no_ranges = false;  // indirect blocks: fallocate only punches
     bool maps = true;
-    bool alone = true;         // nobody else freezes the file system
+    bool alone = true;         // no other thread uses the file system
     std::size_t grain = page;  // bytes of a block, or of a cluster: what collapses and inserts are made of
     bool journaled = false;    // every file, by data=journal
     // What becomes of direct requests that are not in sectors: with inline data it depends on the file. Files that have
