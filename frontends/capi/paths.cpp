@@ -106,8 +106,10 @@ int uext4_birthtime(uext4_fs* fs, const char* path, timespec* out) try {
     const Call call;
     if (!out) return invalid("the result is NULL");
     return with(fs, path, false, [&](Inode& inode) {
-        const format::Timestamp t = fs->fs->birth_time(inode);
-        *out = {t.sec, static_cast<long>(t.nsec)};
+        const std::optional<format::Timestamp> born = fs->fs->birth_time(inode);
+        if (!born)
+            return report({EOPNOTSUPP, fmt::format("inode {} has no room for when it was made", inode.number())});
+        *out = {born->sec, static_cast<long>(born->nsec)};
         return 0;
     });
 }

@@ -72,8 +72,8 @@ Json describe(Session& s, const std::string& name, const std::string& place, Ino
               {"blocks", st.st_blocks},
               {"atime", time_text(stamp(st.st_atim))},
               {"mtime", time_text(stamp(st.st_mtim))},
-              {"ctime", time_text(stamp(st.st_ctim))},
-              {"btime", time_text(s.fs().birth_time(inode))}});
+              {"ctime", time_text(stamp(st.st_ctim))}});
+    if (const std::optional<format::Timestamp> born = s.fs().birth_time(inode)) j["btime"] = time_text(*born);
     if (S_ISLNK(st.st_mode)) set_text(j, "target", need(s.fs().read_link(inode), s.at(place)));
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
         j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));

@@ -6,10 +6,20 @@ namespace uext4::fuse {
 
 namespace {
 
-void reply_attributes(fuse_req_t request, Server& server, Inode& inode) {
+using StatxNumber = std::optional<std::uint64_t>;  // Server::statx()
+
+void reply_attributes(fuse_req_t request, Server& server, Inode& inode, StatxNumber statx = {}) {
     const struct stat now = UEXT4_FUSE_TRY(request, server.attributes(inode));
-    const double last = server.inodes().attributes_last(node_of(inode.number()), now, asker_of(request));
-    fuse_reply_attr(request, &now, shorter_if_short_of_space(server, last));
+    const double last = shorter_if_short_of_space(
+        server, server.inodes().attributes_last(node_of(inode.number()), now, asker_of(request)));
+    if (!statx) {
+        fuse_reply_attr(request, &now, last);
+        return;
+    }
+    std::optional<timespec> born;
+    if (const std::optional<format::Timestamp> time = server.fs().birth_time(inode))
+        born = {time->sec, static_cast<long>(time->nsec)};
+    server.answer_statx(request, Protocol::answer_statx(*statx, now, last, born));
 }
 
 // With a descriptor, the kernel asks before it takes a write into its cache. (Or before a read at the end of the file,
@@ -28,28 +38,30 @@ int refuse_writing(Server& server, fuse_ino_t node, OpenFile& file) {
     return server.inodes().lost(node);  // there is space again, but what could not be kept is told here once
 }
 
-void answer_writer(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file) {
+void answer_writer(fuse_req_t request, Server& server, fuse_ino_t node, OpenFile& file, StatxNumber statx) {
     if (const int error = refuse_writing(server, node, file)) fuse_reply_err(request, error);
-    else reply_attributes(request, server, file.inode());
+    else reply_attributes(request, server, file.inode(), statx);
 }
 
 void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     Server& server = server_of(request);
+    const StatxNumber statx = server.statx();
     if (!info) {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         server.inodes().note_look(node);
-        return reply_attributes(request, server, *inode);
+        return reply_attributes(request, server, *inode, statx);
     }
     OpenFile& file = Server::file(*info);
     if (server.is_space_spoken_for() && !server.parks() && (file.flags() & O_ACCMODE) != O_RDONLY)
-        return server.answer_when_free([request, &server, node, &file] { answer_writer(request, server, node, file); });
+        return server.answer_when_free(
+            [request, &server, node, &file, statx] { answer_writer(request, server, node, file, statx); });
     const std::optional<std::uint64_t> from = to_be_sent_from(server, node, file);
-    if (!from) return answer_writer(request, server, node, file);
+    if (!from) return answer_writer(request, server, node, file, statx);
     server.read_what_is_let_go();  // which only this thread can
     server.later(
-        [&server, request, node, &file, from = *from] {
+        [&server, request, node, &file, from = *from, statx] {
             call_in(server, file.inode_ref(), from);
-            answer_writer(request, server, node, file);
+            answer_writer(request, server, node, file, statx);
         },
         true);
 }

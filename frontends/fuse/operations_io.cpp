@@ -65,8 +65,37 @@ void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
         false);
 }
 
+// What was made is opened in the same request.
+void reply_created(fuse_req_t request, Server& server, Inode& directory, const InodeRef& inode, fuse_file_info& answer,
+                   int flags, bool takes_set_ids) {
+    fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, directory, inode));
+    if ((answer.flags & O_ACCMODE) != O_RDONLY) {
+        server.foresee_a_block(entry.attr);
+        entry.attr_timeout = std::min(entry.attr_timeout, shorter_if_short_of_space(server, growing_timeout));
+    }
+    UEXT4_FUSE_TRY(request, open_for(server, request, inode, answer, flags, takes_set_ids));
+    server.inodes().add(*inode, entry.attr, asker_of(request));
+    if (fuse_reply_create(request, &entry, &answer) == 0) return;
+    server.drop(answer.fh);
+    server.inodes().take_back(entry.ino);
+}
+
+// O_TMPFILE.
+void create_unnamed(fuse_req_t request, fuse_ino_t parent, mode_t mode, fuse_file_info* info) {
+    Server& server = server_of(request);
+    server.change([&server, request, parent, mode, answer = *info]() mutable {
+        const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+        const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
+        const mode_t regular = static_cast<mode_t>((mode & 07777) | S_IFREG);
+        const InodeRef inode = UEXT4_FUSE_TRY(request, server.fs().create_unnamed(*directory, regular, who, false));
+        if (answer.flags & O_EXCL) inode->unnamed.store(false);  // never to have a name
+        reply_created(request, server, *directory, inode, answer, kept_flags(answer.flags), false);
+    });
+}
+
 void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
     Server& server = server_of(request);
+    if (server.makes_unnamed()) return create_unnamed(request, parent, mode, info);
     server.change([&server, request, parent, name = std::string(name), mode, answer = *info,
                    takes_set_ids = server.takes_set_ids()]() mutable {
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
@@ -81,17 +110,7 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
         }
         server.directory_changed(request, parent);
         const InodeRef inode = UEXT4_FUSE_TRY(request, std::move(made));
-        fuse_entry_param entry = UEXT4_FUSE_TRY(request, entry_of(request, server, *directory, inode));
-        if ((answer.flags & O_ACCMODE) != O_RDONLY) {
-            server.foresee_a_block(entry.attr);
-            entry.attr_timeout = std::min(entry.attr_timeout, shorter_if_short_of_space(server, growing_timeout));
-        }
-        UEXT4_FUSE_TRY(request,
-                       open_for(server, request, inode, answer, kept_flags(answer.flags) | truncate, takes_set_ids));
-        server.inodes().add(*inode, entry.attr, asker_of(request));
-        if (fuse_reply_create(request, &entry, &answer) == 0) return;
-        server.drop(answer.fh);
-        server.inodes().take_back(entry.ino);
+        reply_created(request, server, *directory, inode, answer, kept_flags(answer.flags) | truncate, takes_set_ids);
     });
 }
 

@@ -1,8 +1,10 @@
 #include "fuse/protocol.h"
 
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 
@@ -28,6 +30,14 @@ bool asks_to_take_set_ids(std::uint32_t opcode, const void* body, std::size_t si
     }
 }
 
+// Of versions 7.37 and 7.39.
+constexpr std::uint32_t opcode_tmpfile = 51, opcode_statx = 52;
+
+// What begins as another request goes on as that.
+void pass_as(const fuse_buf& request, std::uint32_t opcode) {
+    std::memcpy(static_cast<std::byte*>(request.mem) + offsetof(fuse_in_header, opcode), &opcode, sizeof opcode);
+}
+
 constexpr std::uint32_t much = 64 << 10;
 
 bool moves_much(std::uint32_t opcode, const void* body, std::size_t size) {
@@ -39,9 +49,18 @@ bool moves_much(std::uint32_t opcode, const void* body, std::size_t size) {
 
 void Protocol::note(const fuse_buf& request) {
     caller_.reset();
-    takes_set_ids_ = false;
+    statx_.reset();
+    takes_set_ids_ = makes_unnamed_ = false;
     if ((request.flags & FUSE_BUF_IS_FD) || request.size < sizeof(fuse_in_header)) return;
-    const auto header = leading<fuse_in_header>(request.mem, request.size);
+    auto header = leading<fuse_in_header>(request.mem, request.size);
+    if (header.opcode == opcode_tmpfile) {
+        makes_unnamed_ = true;
+        pass_as(request, header.opcode = FUSE_CREATE);
+    }
+    if (header.opcode == opcode_statx) {
+        statx_ = header.unique;
+        pass_as(request, header.opcode = FUSE_GETATTR);
+    }
     const auto* body = static_cast<const std::byte*>(request.mem) + sizeof header;
     const std::size_t size = request.size - sizeof header;
     // Two processors are better than one for those who copy.
@@ -81,6 +100,41 @@ bool Protocol::is_of_the_kernel(const fuse_buf& request) {
 
 fuse_out_header Protocol::refusal(const fuse_buf& request, int error) {
     return {sizeof(fuse_out_header), -error, leading<fuse_in_header>(request.mem, request.size).unique};
+}
+
+Protocol::StatxAnswer Protocol::answer_statx(std::uint64_t number, const struct stat& attributes, double valid,
+                                             std::optional<timespec> born) {
+    static_assert(sizeof(StatxAnswer) == sizeof(fuse_out_header) + 32 + 256);
+    const auto time_of = [](const timespec& time) {
+        struct statx_timestamp out{};
+        out.tv_sec = time.tv_sec;
+        out.tv_nsec = static_cast<std::uint32_t>(time.tv_nsec);
+        return out;
+    };
+    StatxAnswer answer{};
+    answer.header = {sizeof answer, 0, number};
+    answer.valid_seconds = static_cast<std::uint64_t>(valid);
+    answer.valid_nanoseconds = static_cast<std::uint32_t>((valid - std::floor(valid)) * 1e9);
+    struct statx& told = answer.attributes;
+    told.stx_mask = STATX_BASIC_STATS;
+    told.stx_blksize = static_cast<std::uint32_t>(attributes.st_blksize);
+    told.stx_nlink = static_cast<std::uint32_t>(attributes.st_nlink);
+    told.stx_uid = attributes.st_uid;
+    told.stx_gid = attributes.st_gid;
+    told.stx_mode = static_cast<std::uint16_t>(attributes.st_mode);
+    told.stx_ino = attributes.st_ino;
+    told.stx_size = static_cast<std::uint64_t>(attributes.st_size);
+    told.stx_blocks = static_cast<std::uint64_t>(attributes.st_blocks);
+    told.stx_atime = time_of(attributes.st_atim);
+    told.stx_mtime = time_of(attributes.st_mtim);
+    told.stx_ctime = time_of(attributes.st_ctim);
+    told.stx_rdev_major = major(attributes.st_rdev);
+    told.stx_rdev_minor = minor(attributes.st_rdev);
+    if (born) {
+        told.stx_mask |= STATX_BTIME;
+        told.stx_btime = time_of(*born);
+    }
+    return answer;
 }
 
 void Protocol::complete(iovec* parts, int count) {

@@ -223,6 +223,12 @@ ssize_t Server::send(int channel, iovec* parts, int count) {
     return sent;
 }
 
+void Server::answer_statx(fuse_req_t request, Protocol::StatxAnswer answer) {
+    iovec part = {&answer, sizeof answer};
+    send(fuse_session_fd(session_), &part, 1);  // who is told of an error here has gone
+    fuse_reply_none(request);                   // libfuse has nothing more to say to it
+}
+
 Result<void> Server::loop() {
     own_thread_ = pthread_self();
     reader_.store(own_thread_);

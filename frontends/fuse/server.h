@@ -71,6 +71,10 @@ public:
     fuse_session* session() { return session_; }
     // The request that a handler is called for takes set-id bits with what it changes. Not for jobs: they run later.
     bool takes_set_ids() const { return protocol_.takes_set_ids(); }
+    // Likewise: it creates a file without a name; it asks for what answer_statx() is for, which answers the request.
+    bool makes_unnamed() const { return protocol_.makes_unnamed(); }
+    std::optional<std::uint64_t> statx() const { return protocol_.statx(); }
+    void answer_statx(fuse_req_t request, Protocol::StatxAnswer answer);
     void log(const std::string& text) { log_(text); }
 
     // The inode of a node id; ESTALE when it is none. (A handle of NFS may name an inode that the kernel forgot.)

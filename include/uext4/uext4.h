@@ -203,6 +203,7 @@ UEXT4_API int uext4_msync(void* address, size_t length, int flags);
 
 UEXT4_API int uext4_stat(uext4_fs* fs, const char* path, struct stat* out);
 UEXT4_API int uext4_lstat(uext4_fs* fs, const char* path, struct stat* out);
+/* -EOPNOTSUPP where an inode has no room for it (those of 128 bytes). */
 UEXT4_API int uext4_birthtime(uext4_fs* fs, const char* path, struct timespec* out);
 UEXT4_API int uext4_syncfs(uext4_fs* fs);
 UEXT4_API int uext4_statfs(uext4_fs* fs, struct statvfs* out);

@@ -141,7 +141,7 @@ Result<struct stat> FileSystem::attributes(Inode& inode) {
     return out;
 }
 
-format::Timestamp FileSystem::birth_time(Inode& inode) {
+std::optional<format::Timestamp> FileSystem::birth_time(Inode& inode) {
     MutexLock guard(inode.map_lock);
     return inode.crtime();
 }

@@ -118,7 +118,8 @@ public:
     // Bytes that OpenFile::write_beyond_space may take of this file now, more or less; writes back what takes its
     // place.
     static std::uint64_t room_beyond_space(Inode& inode);
-    format::Timestamp birth_time(Inode& inode);
+    // When the inode was made; nothing where it has no room for that.
+    std::optional<format::Timestamp> birth_time(Inode& inode);
     Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
     // What a write by `who` takes: set-id bits, security.capability. For those whose writes come later than the call.
     Result<void> remove_privileges(Inode& inode, const Credentials& who);

@@ -90,7 +90,7 @@ format::Timestamp Inode::mtime() const {
 format::Timestamp Inode::ctime() const {
     return format::decode_time(disk().ctime, extra(raw(), UEXT4_INODE_HAS(raw(), ctime_extra), disk().ctime_extra));
 }
-format::Timestamp Inode::crtime() const {
+std::optional<format::Timestamp> Inode::crtime() const {
     if (!UEXT4_INODE_HAS(raw(), crtime)) return {};
     return format::decode_time(disk().crtime, extra(raw(), UEXT4_INODE_HAS(raw(), crtime_extra), disk().crtime_extra));
 }

@@ -76,7 +76,8 @@ public:
     void set_owner(std::uint32_t uid, std::uint32_t gid);
     void set_links(std::uint32_t links);
     void set_flags(std::uint32_t flags);
-    format::Timestamp atime() const, mtime() const, ctime() const, crtime() const;
+    format::Timestamp atime() const, mtime() const, ctime() const;
+    std::optional<format::Timestamp> crtime() const;  // nothing where it has no room
     void set_atime(format::Timestamp), set_mtime(format::Timestamp), set_ctime(format::Timestamp);
     void bump_version();                    // i_version, when the inode has it
     std::uint64_t block_count_512() const;  // st_blocks

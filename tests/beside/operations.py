@@ -14,6 +14,7 @@ IMMUTABLE, APPEND, NODUMP, NOATIME, DIRSYNC, SYNC, TOPDIR = 0x10, 0x20, 0x40, 0x
 # Those that are taken and kept as they are, one that is kept, and those that are refused.
 FLAGS_OF_OTHERS = (0x200, 0x400, 0x400000, 0x40000, 0x200000, 0x40000000)
 KEEP_SIZE, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
+FUSE_HAS_UNNAMED = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 2)
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 
@@ -46,6 +47,7 @@ class Sequences:
     def __init__(self, choice, everything=False, big_values=False, seeks=True):
         self.choice = choice
         self.everything = everything
+        self.unnamed = everything or FUSE_HAS_UNNAMED
         self.big_values = big_values
         self.seeks = seeks
         self.kinds = self._kinds()
@@ -159,11 +161,12 @@ class Sequences:
                 flags |= flag
         if flags & os.O_DIRECTORY:
             flags &= ~os.O_CREAT  # its answer changed between kernels
-        if self.everything and choice.random() < 0.1:
-            return (self.slot(), choice.choice(DIRECTORIES), os.O_TMPFILE | choice.choice((os.O_RDWR, os.O_WRONLY))
-                    | choice.choice((0, os.O_EXCL)), self.mode())
         # The umask may take the group's right to execute, which the set-gid bit of a mount's file needs (see mode).
-        return self.slot(), self.path(), flags, self.mode() if self.everything else self.mode() & ~0o2000
+        mode = self.mode() if self.everything else self.mode() & ~0o2000
+        if self.unnamed and choice.random() < 0.1:
+            return (self.slot(), choice.choice(DIRECTORIES), os.O_TMPFILE | choice.choice((os.O_RDWR, os.O_WRONLY))
+                    | choice.choice((0, os.O_EXCL)), mode)
+        return self.slot(), self.path(), flags, mode
 
     def set_xattr(self):
         name = self.name_of_xattr()
@@ -239,6 +242,6 @@ class Sequences:
         else:
             # The kernel takes unwritten space that was read, and so is cached, for data.
             del kinds["pread"], kinds["copy_file_range"]
-        if self.everything:
+        if self.unnamed:
             kinds["flink"] = (3, lambda: (self.slot(), self.path()))
         return kinds

@@ -30,6 +30,66 @@ def check_links(status, links):
         raise ValueError(f"{status.st_nlink} links")
 
 
+def unnamed_in_directories(answers):
+    """What the directory has to say, who may, and what a name needs."""
+    def made(where, flags, mode, then):
+        fd = os.open(where, os.O_TMPFILE | flags, mode)
+        try:
+            return then(fd)
+        finally:
+            os.close(fd)
+
+    def named(fd):
+        libc("linkat", AT_FDCWD, b"/proc/self/fd/%d" % fd, AT_FDCWD, b"later", AT_SYMLINK_FOLLOW)
+        status = os.fstat(fd)
+        os.link("later", "twice")
+        os.unlink("later")
+        found = oct(status.st_mode), status.st_gid, status.st_nlink, os.fstat(fd).st_nlink, os.stat("twice").st_size
+        os.unlink("twice")
+        return found
+
+    def filled(fd):
+        os.write(fd, b"u" * 70000)
+        os.ftruncate(fd, 5000)
+        os.fsync(fd)
+        os.setxattr(fd, "user.there", b"value")
+        os.fchmod(fd, 0o4755)
+        os.fchown(fd, 1000, 1000)
+        status = os.fstat(fd)
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+        got = os.pread(again, 9, 4995), os.getxattr(again, "user.there")
+        os.close(again)
+        return oct(status.st_mode), status.st_nlink, status.st_size, status.st_uid, got, named(fd)
+
+    os.mkdir("plain")
+    os.mkdir("group")
+    os.chown("group", 0, 1234)
+    os.chmod("group", 0o2777)
+    os.mkdir("shut")
+    os.mkdir("listed")
+    os.setxattr("listed", "system.posix_acl_default", struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", *entry) for entry in ((1, 7, 0xFFFFFFFF), (2, 5, 1000), (4, 5, 0xFFFFFFFF), (16, 5, 0xFFFFFFFF),
+                                                  (32, 1, 0xFFFFFFFF))))
+    try:
+        os.close(os.open("plain", os.O_TMPFILE | os.O_RDWR, 0o600))
+    except OSError:
+        return  # of this kernel's FUSE; told by the call before this
+    for where in ("plain", "group", "listed"):
+        for mode in (0o600, 0o777, 0o2771, 0o4711):
+            answers.call(f"unnamed in {where}, {mode:o}", made, where, os.O_RDWR, mode, named)
+        answers.call(f"filled in {where}", made, where, os.O_WRONLY, 0o600, filled)
+    answers.call("with O_EXCL it gets no name", made, "plain", os.O_RDWR | os.O_EXCL, 0o600, named)
+    answers.call("for reading only", made, "plain", os.O_RDONLY, 0o600, named)
+    answers.call("in a file", made, "named", os.O_RDWR, 0o600, named)
+    answers.call("in what is not there", made, "none", os.O_RDWR, 0o600, named)
+
+    def as_ann(mine):
+        mine.call("in a directory of root's", made, "shut", os.O_RDWR, 0o600, os.fstat)
+        mine.call("in everybody's", made, "group", os.O_RDWR, 0o666, lambda fd: (oct(os.fstat(fd).st_mode), os.fstat(fd).st_gid))
+    answers.by(ANN, as_ann)
+    answers.tell("nothing is left", [os.listdir(where) for where in ("plain", "group", "listed", "shut")])
+
+
 def unnamed(answers):
     fd = answers.quiet("O_TMPFILE", os.open, ".", os.O_TMPFILE | os.O_RDWR, 0o640)
     if fd is not None:
@@ -40,6 +100,8 @@ def unnamed(answers):
         os.close(fd)
     else:
         opened("named", content=b"text")
+    answers.tell("what is named now", (oct(os.stat("named").st_mode), os.stat("named").st_nlink, open("named", "rb").read()))
+    unnamed_in_directories(answers)
     fd = opened("gone", content=b"gone")
     os.unlink("gone")
     answers.tell("open and unlinked", (os.fstat(fd).st_nlink, os.pread(fd, 9, 0), os.fstat(fd).st_size))
@@ -177,6 +239,36 @@ def statx(answers):
     answers.tell("size of a directory", os.stat(".").st_size)
     answers.tell("pathconf", [os.pathconf(".", name) for name in ("PC_LINK_MAX", "PC_NAME_MAX", "PC_PATH_MAX", "PC_CHOWN_RESTRICTED",
                                                                    "PC_NO_TRUNC")])
+
+
+def born(answers):
+    """statx's birth time: there, near the other times of what is new, and moved by nothing."""
+    def asked(path):
+        buffer = ctypes.create_string_buffer(256)
+        libc("statx", AT_FDCWD, os.fsencode(path), 0x100, 0xfff, buffer)  # AT_SYMLINK_NOFOLLOW
+        there = struct.unpack_from("I", buffer)[0] & 0x800 != 0
+        birth, change = (struct.unpack_from("qI", buffer, at) for at in (80, 96))
+        return there, birth, change
+
+    opened("file", content=b"12345")
+    os.mkdir("directory")
+    os.symlink("file", "link")
+    os.mkfifo("fifo")
+    for path in ("file", "directory", "link", "fifo"):
+        there, first, change = asked(path)
+        answers.tell(f"{path} has a birth time", there)
+        if not there:
+            continue
+        if abs(first[0] - change[0]) > 2:
+            raise ValueError(f"{path}: born {first}, changed {change}")
+        os.utime(path, (1, 1), follow_symlinks=False)
+        os.chown(path, 1000, 1000, follow_symlinks=False)
+        os.rename(path, "other")
+        os.rename("other", path)
+        if asked(path)[1] != first:
+            raise ValueError(f"{path}: born {first}, later {asked(path)[1]}")
+        status = os.lstat(path)
+        answers.tell(f"{path} besides", (oct(status.st_mode), status.st_nlink, status.st_uid, status.st_size, status.st_mtime))
 
 
 def ioctls(answers):
@@ -355,4 +447,4 @@ def attributes(answers):
     answers.call("list", lambda: sorted(os.listxattr("x")))
 
 
-CASES = (unnamed, flags_of_io, copies, statx, ioctls, limits, positions, handles, attributes, space)
+CASES = (unnamed, flags_of_io, copies, statx, born, ioctls, limits, positions, handles, attributes, space)

@@ -31,7 +31,6 @@ MEANT = {
     "moved: time 15032385536": ("15032385535.0", "15032385536.0"),
     "moved: time 1099511627776": ("15032385535.0", "1099511627776.0"),
     # What neither libfuse nor the kernel passes on.
-    "unnamed: O_TMPFILE": ("'done'", "'ENOTSUP'"),
     "ioctls: FIEMAP": ("'done'", "'ENOTSUP'"),
     "statx: statx attributes": ("('0x0', '0x303874')", "('0x0', '0x203000')"),
     "copies: fallocate collapse 0 4096": ("0", "'ENOTSUP'"),
@@ -57,6 +56,12 @@ MEANT = {
     # The kernel's part leaves bytes behind the end of a file in its cache.
     "maps: a store behind the end, then grown": (repr(bytes(10)), repr(b"tail" + bytes(6))),
 }
+
+KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+if KERNEL < (6, 2):
+    MEANT["unnamed: O_TMPFILE"] = ("'done'", "'ENOTSUP'")
+if KERNEL < (6, 6):
+    MEANT.update({f"born: {path} has a birth time": ("True", "False") for path in ("file", "directory", "link", "fifo")})
 
 
 def answers_of(case, top):
