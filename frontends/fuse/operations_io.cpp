@@ -381,13 +381,15 @@ void seek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_in
 }
 
 // The kernel drops the pages that a copy has touched, with what others have stored into the rest of them meanwhile. So
-// only what is of whole pages, or ends the file, is copied here; the rest the kernel copies through its cache.
+// only what is of whole pages, or ends the file, is copied here; the rest the kernel copies through its cache, which
+// takes what no file can hold.
 bool is_copied_here(OpenFile& to, std::uint64_t offset, std::size_t length) {
     // What a flag refuses is told at once here, and there too late.
     namespace flag = format::inode_flag;
     if (to.inode().has_flag(flag::immutable) || to.inode().has_flag(flag::append)) return true;
     static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
     const std::uint64_t end = offset + length;
+    if (end > to.largest_size()) return true;
     return offset % page == 0 && (end % page == 0 || end >= to.inode().size_hint());
 }
 

@@ -183,8 +183,11 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
 Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
     TRY(writable());
     ChangePass pass(maps_);
-    const std::uint64_t block = volume_->geometry().block_size;
-    return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, block)));
+    const format::Geometry& g = volume_->geometry();
+    const std::uint64_t longest = std::uint64_t{g.blocks_per_group} * g.block_size;
+    if (least > longest)
+        return fail(EINVAL, "no free run of a group is {} bytes long, but {} at the most", least, longest);
+    return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, g.block_size)));
 }
 
 Result<void> FileSystem::settle(Inode& inode) {

@@ -50,6 +50,7 @@ public:
     // MAP_PRIVATE, with MAP_POPULATE. Lives on when the file is closed; ends by ClientMaps::unmap. EACCES against the
     // access mode, EINVAL, ENODEV (not a regular file), EOPNOTSUPP and EPERM where there are no maps.
     Result<void*> map(std::uint64_t offset, std::size_t length, int protection, int flags);
+    std::uint64_t largest_size() const;  // that the file may grow to, in bytes
     Inode& inode() { return *inode_; }
     const InodeRef& inode_ref() const { return inode_; }
     int flags() const { return flags_; }
@@ -177,7 +178,7 @@ public:
     Result<void> freeze();
     Result<void> thaw();
     // Gives free space in runs of at least so many bytes back to the device; bytes given. EOPNOTSUPP where it takes
-    // none.
+    // none, EINVAL where no run is that long: none is longer than a group.
     Result<std::uint64_t> trim(std::uint64_t least);
     FileMaps& maps() { return maps_; }
     // What stores through maps of [address, address + length) left is durable when `wait` is set. ENOMEM where there is

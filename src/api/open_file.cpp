@@ -92,6 +92,8 @@ Result<void> OpenFile::check_direct_read(std::uint64_t offset, Bytes out) {
     return uext4::check_direct_read(*inode_, offset, {&out, 1});
 }
 
+std::uint64_t OpenFile::largest_size() const { return max_file_size(*inode_); }
+
 Result<void> OpenFile::check_direct_write(std::uint64_t offset, ConstBytes in) const {
     return uext4::check_direct_write(*inode_, offset, {&in, 1});
 }

@@ -1,5 +1,6 @@
 #include "inode/places.h"
 
+#include "format/extent.h"
 #include "inode/inline_area.h"
 #include "inode/inode.h"
 
@@ -294,7 +295,7 @@ Result<BlockNr> Places::goal_for(LogicalBlock logical) {
 
 // Chooses blocks for [first, first+count), none of which has one; the run it describes is at most that long.
 Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged,
-                                          Pending& out, const std::optional<Goal>& wanted) {
+                                          Pending& out, const std::optional<Goal>& wanted, Clusters how) {
     const std::uint64_t r = ratio();
     out.place = Place::granted;
     if (r == 1) {
@@ -310,13 +311,18 @@ Result<Places::Granted> Places::grant_run(LogicalBlock first, std::uint64_t coun
     }
     const std::uint64_t cluster = first.value / r, inside = first.value % r;
     Backing backing = TRY(backing_of(cluster));
+    std::uint64_t room = r;
     if (!backing.base) {
         const BlockNr goal = TRY(goal_for(LogicalBlock(cluster * r)));
-        backing.grant = std::make_shared<Grant>(TRY(inode_.fs().allocator.grant(goal, r, paid, privileged)));
-        if (backing.grant->count() > r) *backing.grant = backing.grant->split_front(r);
+        // Of several, each whole and a hole: as many as an extent can name.
+        if (how == Clusters::together && inside == 0)
+            room = std::max(r, round_down(std::min<std::uint64_t>(count, format::max_unwritten_length), r));
+        backing.grant = std::make_shared<Grant>(TRY(inode_.fs().allocator.grant(goal, room, paid, privileged)));
+        if (backing.grant->count() > room) *backing.grant = backing.grant->split_front(room);
+        room = backing.grant->count();
         backing.base = backing.grant->first();
     }
-    out.count = std::min(count, r - inside);
+    out.count = std::min(count, room - inside);
     out.block = backing.base + inside;
     out.grant = std::move(backing.grant);
     return Granted{first, out.count, out.block};
@@ -332,7 +338,7 @@ Result<Places::Granted> Places::grant(LogicalBlock first, std::uint64_t count, b
     // With clusters, a block may have been reserved beside mapped ones that are gone since: it has no promise of its
     // own.
     Claim* paid = data_claim_.clusters() ? &data_claim_ : nullptr;
-    const Granted granted = TRY(grant_run(first, count, paid, privileged || !paid, run, goal));
+    const Granted granted = TRY(grant_run(first, count, paid, privileged || !paid, run, goal, Clusters::one_by_one));
     split_at(first.value + granted.count);
     pending_[first.value] = std::move(run);
     ++cookie_;
@@ -467,8 +473,9 @@ Result<LogicalBlock> Places::name_holes(Handle& handle, LogicalBlock first, Logi
         }
         if (!handle.extend(credits())) return LogicalBlock(at);
         Pending run;
-        const Granted granted = TRY(grant_run(
-            LogicalBlock(at), n, here && data_claim_.clusters() ? &data_claim_ : nullptr, privileged || here, run));
+        Claim* const paid = here && data_claim_.clusters() ? &data_claim_ : nullptr;
+        const Granted granted = TRY(grant_run(LogicalBlock(at), n, paid, privileged || here, run, {},
+                                              here ? Clusters::one_by_one : Clusters::together));
         if (here) {
             split_at(at + granted.count);
             erase_run(pending_.find(at));

@@ -138,8 +138,11 @@ private:
     };
     Result<Backing> backing_of(std::uint64_t cluster);
     Result<std::uint64_t> clusters_needed(std::uint64_t first, std::uint64_t count);
+    // `together`: the blocks are a hole of which nothing is promised, and get as many clusters as there are side by
+    // side.
+    enum class Clusters { one_by_one, together };
     Result<Granted> grant_run(LogicalBlock first, std::uint64_t count, Claim* paid, bool privileged, Pending& out,
-                              const std::optional<Goal>& goal = std::nullopt);
+                              const std::optional<Goal>& goal, Clusters how);
     Result<void> name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten);
     Result<bool> convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end, std::uint64_t reach);
     std::uint64_t end_of_written(std::uint64_t from, std::uint64_t to);

@@ -28,5 +28,17 @@ TEST(Trim, KeepsNobodyOutOfFreeSpace) {
     expect_clean(*m.memory, "after a trim");
 }
 
+TEST(Trim, NoRunIsLongerThanAGroup) {
+    FaultyMount m(fresh_image("-b 4096"));
+    ASSERT_TRUE(m.mount());
+    constexpr std::uint64_t group = std::uint64_t{32768} * 4096;
+    EXPECT_TRUE(m.fs->trim(group));
+    for (const std::uint64_t least : {group + 1, std::uint64_t{1} << 40, ~std::uint64_t{0}}) {
+        const auto trimmed = m.fs->trim(least);
+        EXPECT_EQ(trimmed ? 0 : trimmed.error().code, EINVAL);
+    }
+    EXPECT_TRUE(m.fs->unmount());
+}
+
 }  // namespace
 }  // namespace uext4::faults

@@ -212,6 +212,10 @@ def ranges(top):
         check(read(path) == bytes(content), "punched or zeroed wrongly")
         check(os.copy_file_range(fd, copy.fileno(), 60000, 1000, 3) == 60000, "copy_file_range")
         check(read(top / "copy") == bytes(3) + bytes(content[1000:61000]), "copy_file_range copied something else")
+    with open(path, "rb") as source, open(top / "too large", "w+b") as target:
+        for offset in ((1 << 63) - 33, (1 << 44)):
+            refused(errno.EFBIG, os.copy_file_range, source.fileno(), target.fileno(), 32, 0, offset)
+        check(os.fstat(target.fileno()).st_size == 0, "a copy behind the largest size has moved the end")
     direct = os.open(path, os.O_RDWR | os.O_DIRECT)
     try:
         memory = mmap.mmap(-1, 8192)
