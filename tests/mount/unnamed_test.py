@@ -72,6 +72,17 @@ def free(top):
     return space.f_bfree, space.f_ffree
 
 
+def end(scratch, image, top, before):
+    """The named ones are there, and nothing is left behind them."""
+    check_named(top)
+    for path in top.glob("n*"):
+        path.unlink()
+    check(free(top) == before, f"{free(top)} are free at last, {before} at first")
+    scratch.umount(top)
+    mounting.clean(image)
+    os.unlink(image)
+
+
 def get_names(scratch, name):
     """Kept over a new mount; nothing is left of the others."""
     image = scratch.image("image", "64M", "-t", "ext4", *FORMATS[name])
@@ -94,13 +105,7 @@ def get_names(scratch, name):
     scratch.umount(top)
     mounting.clean(image)
     top = scratch.mount(image, options=options)
-    check_named(top)
-    for path in top.glob("n*"):
-        path.unlink()
-    check(free(top) == before, f"{free(top)} are free at last, {before} at first")
-    scratch.umount(top)
-    mounting.clean(image)
-    os.unlink(image)
+    end(scratch, image, top, before)
 
 
 def server_dies(scratch):
@@ -119,13 +124,7 @@ def server_dies(scratch):
         with contextlib.suppress(OSError):  # nobody is there to be told
             os.close(fd)
     top = scratch.mount(image)
-    check_named(top)
-    for path in top.glob("n*"):
-        path.unlink()
-    check(free(top) == before, f"{free(top)} are free at last, {before} at first")
-    scratch.umount(top)
-    mounting.clean(image)
-    os.unlink(image)
+    end(scratch, image, top, before)
 
 
 def frozen(scratch):
