@@ -4,6 +4,7 @@ import os
 import stat
 import struct
 
+import mounting
 import users
 
 DIRECTORIES = ("d", "e", "d/s", "e/s", "d/s/t")
@@ -14,7 +15,6 @@ IMMUTABLE, APPEND, NODUMP, NOATIME, DIRSYNC, SYNC, TOPDIR = 0x10, 0x20, 0x40, 0x
 # Those that are taken and kept as they are, one that is kept, and those that are refused.
 FLAGS_OF_OTHERS = (0x200, 0x400, 0x400000, 0x40000, 0x200000, 0x40000000)
 KEEP_SIZE, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
-FUSE_HAS_UNNAMED = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 2)
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 
@@ -47,7 +47,7 @@ class Sequences:
     def __init__(self, choice, everything=False, big_values=False, seeks=True):
         self.choice = choice
         self.everything = everything
-        self.unnamed = everything or FUSE_HAS_UNNAMED
+        self.unnamed = everything or mounting.KERNEL >= mounting.KERNEL_OF_UNNAMED
         self.big_values = big_values
         self.seeks = seeks
         self.kinds = self._kinds()

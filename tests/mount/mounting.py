@@ -24,6 +24,9 @@ IOC_SHUTDOWN = 0x8004587D  # the kernel's ext4: _IOR('X', 125, u32)
 SHUTDOWN_FLUSH_LOG = 1
 SHUTDOWN_NO_FLUSH = 2
 SKIPPED = 77
+KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+# From which kernel on FUSE passes on: O_TMPFILE; the wish for a birth time (statx).
+KERNEL_OF_UNNAMED, KERNEL_OF_BIRTHS = (6, 2), (6, 6)
 
 
 class Failure(Exception):
@@ -33,6 +36,11 @@ class Failure(Exception):
 def skip(reason):
     print(f"skipped: {reason}")
     sys.exit(SKIPPED)
+
+
+def need_kernel(version, what):
+    if KERNEL < version:
+        skip(f"Linux {KERNEL[0]}.{KERNEL[1]} passes no {what} to FUSE, {version[0]}.{version[1]} does")
 
 
 def check(condition, text):

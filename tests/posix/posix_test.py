@@ -57,11 +57,8 @@ MEANT = {
     "maps: a store behind the end, then grown": (repr(bytes(10)), repr(b"tail" + bytes(6))),
 }
 
-KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-if KERNEL < (6, 2):
+if mounting.KERNEL < mounting.KERNEL_OF_UNNAMED:
     MEANT["unnamed: O_TMPFILE"] = ("'done'", "'ENOTSUP'")
-if KERNEL < (6, 6):
-    MEANT.update({f"born: {path} has a birth time": ("True", "False") for path in ("file", "directory", "link", "fifo")})
 
 
 def answers_of(case, top):
