@@ -87,8 +87,8 @@ void create_unnamed(fuse_req_t request, fuse_ino_t parent, mode_t mode, fuse_fil
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
         const mode_t regular = static_cast<mode_t>((mode & 07777) | S_IFREG);
-        const InodeRef inode = UEXT4_FUSE_TRY(request, server.fs().create_unnamed(*directory, regular, who, false));
-        if (answer.flags & O_EXCL) inode->unnamed.store(false);  // never to have a name
+        const InodeRef inode =
+            UEXT4_FUSE_TRY(request, server.fs().create_unnamed(*directory, regular, answer.flags, who, false));
         reply_created(request, server, *directory, inode, answer, kept_flags(answer.flags), false);
     });
 }

@@ -209,11 +209,14 @@ Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mod
     });
 }
 
-Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check) {
+Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, int flags, const Credentials& who,
+                                            bool check) {
     TRY(changeable(directory));
-    return with_space([&] {
+    return with_space([&]() -> Result<InodeRef> {
         ChangePass pass(maps_);
-        return volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check);
+        InodeRef made = TRY(volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check));
+        if (flags & O_EXCL) made->unnamed.store(false);  // never to have a name
+        return made;
     });
 }
 

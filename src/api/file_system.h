@@ -127,7 +127,8 @@ public:
     Result<void> truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check);
     Result<InodeRef> create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev, std::string_view target,
                             const Credentials& who, bool check);  // any file type; `target` for symlinks
-    Result<InodeRef> create_unnamed(Inode& directory, mode_t mode, const Credentials& who, bool check);
+    // `flags`: with O_EXCL it never gets a name.
+    Result<InodeRef> create_unnamed(Inode& directory, mode_t mode, int flags, const Credentials& who, bool check);
     Result<void> link(Inode& target, Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> unlink(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check);

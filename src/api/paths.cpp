@@ -111,8 +111,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open_unnamed(std::string_view path
     if ((flags & O_ACCMODE) == O_RDONLY || (flags & O_CREAT)) return fail(EINVAL, "O_TMPFILE needs write access");
     InodeRef directory = TRY(resolve(path, who, !(flags & O_NOFOLLOW)));
     if (!directory->is_directory()) return fail(ENOTDIR, "'{}' is no directory", path);
-    InodeRef made = TRY(create_unnamed(*directory, S_IFREG | (mode & 07777), who, true));
-    if (flags & O_EXCL) made->unnamed.store(false);  // never to have a name
+    const InodeRef made = TRY(create_unnamed(*directory, S_IFREG | (mode & 07777), flags, who, true));
     return open(made, flags & ~(O_TMPFILE | O_EXCL | O_TRUNC), who, false);
 }
 

@@ -81,7 +81,7 @@ void run(World& w) {
             [&] {
                 freezing.change_all(
                     {make("symlink", "symlink", S_IFLNK | 0777, 0, "a"), make("mknod", "node", S_IFCHR | 0644, 0x103),
-                     step("O_TMPFILE", [&] { return fs.create_unnamed(*top, S_IFREG | 0644, root, false); })});
+                     step("O_TMPFILE", [&] { return fs.create_unnamed(*top, S_IFREG | 0644, 0, root, false); })});
             }},
            {"attributes",
             [&] {

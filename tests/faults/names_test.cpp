@@ -50,7 +50,7 @@ const Change changes[] = {
     {"Unnamed",
      [](FaultyMount& m) {
          return in_folder(m, [&](Inode& inode) -> Result<void> {
-             TRY(m.fs->create_unnamed(inode, S_IFREG | 0644, root, false));
+             TRY(m.fs->create_unnamed(inode, S_IFREG | 0644, 0, root, false));
              return {};
          });
      }},

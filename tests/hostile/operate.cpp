@@ -245,7 +245,7 @@ private:
                 break;
             case 37:
                 if (auto directory = v_.take(fs_->resolve(directory_path(), root)))
-                    if (auto unnamed = v_.take(fs_->create_unnamed(**directory, S_IFREG | 0600, root, true)))
+                    if (auto unnamed = v_.take(fs_->create_unnamed(**directory, S_IFREG | 0600, 0, root, true)))
                         v_.take(fs_->link(**unnamed, **directory, fmt::format("named{}", next() % 4), root, true));
                 break;
             case 38: v_.take(fs_->trim(std::uint64_t{next()} << 10)); break;

@@ -61,7 +61,7 @@ void change_names(Visitor& v, FileSystem& fs, const std::vector<std::string>& di
         if (parent) v.take(fs.rmdir(*parent->directory, parent->name, root, true));
     }
     if (top)
-        if (auto unnamed = v.take(fs.create_unnamed(**top, S_IFREG | 0600, root, true)))
+        if (auto unnamed = v.take(fs.create_unnamed(**top, S_IFREG | 0600, 0, root, true)))
             v.take(fs.link(**unnamed, **top, "named", root, true));
 }
 
