@@ -363,13 +363,14 @@ void ClientMaps::refuse_for_good(const Job& job) {
         if (!is_settled()) return false;
         // Where a map is being ended, more of another may have come already: that is known when it is over.
         if (registry.is_leaving_locked(job.page)) return false;
-        registry.find_growth_locked(job.page, job.page + page_size);
-        if (registry.find_locked(job.page)) return true;
+        // Before it is looked for, lest it is there but was not yet when it was. No map of ours goes meanwhile.
         const std::optional<Placement> placed = placement_of(job.page);
+        const bool is_told = registry.find_growth_locked(job.page, job.page + page_size);
+        if (registry.find_locked(job.page)) return true;
         // What has no rights is a map in the making, or refuses by itself.
-        const bool ours = placed && is_ours(*placed) && placed->protection != PROT_NONE;
+        const bool ours = is_told && placed && is_ours(*placed) && placed->protection != PROT_NONE;
         if (!ours && placements_are_told()) {
-            cannot_be_told = !placed && is_mapped(job.page);
+            cannot_be_told = (!placed || !is_told) && is_mapped(job.page);
             return true;
         }
         if (offer().poison)

@@ -34,7 +34,7 @@ void MapRegistry::put_more_locked(const Region& region, std::uintptr_t start, st
     put_locked(std::move(more));
 }
 
-void MapRegistry::find_growth_locked(std::uintptr_t start, std::uintptr_t end) {
+bool MapRegistry::find_growth_locked(std::uintptr_t start, std::uintptr_t end) {
     std::vector<RegionRef> there;
     for (RegionRef last = last_below_locked(end); last; last = last_below_locked(last->start)) {
         if (last->end() <= end) there.push_back(last);
@@ -44,7 +44,9 @@ void MapRegistry::find_growth_locked(std::uintptr_t start, std::uintptr_t end) {
         const std::uintptr_t until = more_until_locked(*region, region->end());
         if (until > region->end()) grow_locked(*region, until);
     }
-    for (const Span& unknown : unknown_locked(start, end)) (void)know_locked(unknown);
+    bool is_told = true;
+    for (const Span& unknown : unknown_locked(start, end)) is_told = know_locked(unknown) && is_told;
+    return is_told;
 }
 
 std::vector<MapRegistry::Span> MapRegistry::unknown_locked(std::uintptr_t start, std::uintptr_t end) const {
@@ -91,10 +93,10 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
     return best;
 }
 
-std::vector<MapRegistry::Span> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
-    std::vector<Span> known;
+std::optional<std::vector<MapRegistry::Span>> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
     const std::optional<std::vector<Placement>> files = files_placed_in(unknown.first, unknown.second);
-    if (!files) return known;
+    if (!files) return std::nullopt;
+    std::vector<Span> known;
     for (const Placement& placed : *files)
         if (const Span span = know_placed_locked(placed, unknown, like); span.first < span.second)
             known.push_back(span);
@@ -180,7 +182,8 @@ void MapRegistry::find_moved_locked(std::uintptr_t from, std::uintptr_t to, std:
     if (!is_mapped(from) && !is_mapped(from + length - page_size)) return;
     for (const Span& unknown : unknown_locked(from, from + length))
         // What has stayed is not going to be told to be gone.
-        for (const auto& [start, end] : know_locked(unknown, find_locked(to + (unknown.first - from))))
+        for (const auto& [start, end] :
+             know_locked(unknown, find_locked(to + (unknown.first - from))).value_or(std::vector<Span>{}))
             std::erase_if(aside_, [start = start, end = end](const Region& region) {
                 return !region.file && region.start < end && start < region.end();
             });

@@ -108,8 +108,9 @@ public:
     bool is_in_doubt_locked(const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     std::vector<Region> settle_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // What the maps of [start, end), or those that it may be more of, have become longer by is part of them from now
-    // on: as far as it reaches, behind `end` as well. With all that is not known there yet.
-    void find_growth_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
+    // on: as far as it reaches, behind `end` as well. With all that is not known there yet. False: what lies there
+    // could not be looked at.
+    bool find_growth_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     // Before remove_locked() and move_locked(). Of the map that the range takes the known end of: what has been moved
     // though it was not known, and what is left behind the range.
     void keep_growth_locked(std::uintptr_t start, std::uintptr_t end, const ClientMaps* engine) UEXT4_REQUIRES(lock_);
@@ -162,8 +163,8 @@ private:
     using Span = std::pair<std::uintptr_t, std::uintptr_t>;
     std::vector<Span> unknown_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
     // What of it is mapped of one of the files becomes known, and is returned. `like`: what it is more of, if that is
-    // known.
-    std::vector<Span> know_locked(Span unknown, const RegionRef& like = nullptr) UEXT4_REQUIRES(lock_);
+    // known. None: what lies there could not be looked at.
+    std::optional<std::vector<Span>> know_locked(Span unknown, const RegionRef& like = nullptr) UEXT4_REQUIRES(lock_);
     // The same of what is placed alike, of which [start, end) is unknown. An empty span: nothing has become known.
     Span know_placed_locked(const Placement& placed, Span unknown, const RegionRef& like) UEXT4_REQUIRES(lock_);
     // Of the maps of a file, the one that what lies at `start` is most likely to be a part of. None: not one of ours.

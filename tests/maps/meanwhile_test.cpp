@@ -81,6 +81,13 @@ Hook<> at_event;                          // it waits to be read
 std::atomic<int> event_of{-1};            // that descriptor's events alone
 std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
 std::atomic<bool> has_room{true};         // else there is no memory to tell what is mapped
+std::atomic<int> looks_without{0};        // there is again after so many more looks; 0: not by that
+
+bool cannot_look() {
+    if (has_room.load()) return false;
+    if (looks_without.load() > 0 && looks_without.fetch_sub(1) == 1) has_room.store(true);
+    return true;
+}
 
 bool tells_placements(int fd) {
     char path[64] = {};
@@ -93,7 +100,7 @@ bool tells_placements(int fd) {
 
 extern "C" __attribute__((visibility("default"))) ssize_t pread(int fd, void* memory, std::size_t size, off_t offset) {
     using namespace uext4;
-    if (!has_room.load() && tells_placements(fd)) {
+    if (!has_room.load() && tells_placements(fd) && cannot_look()) {
         errno = ENOMEM;
         return -1;
     }
@@ -125,7 +132,7 @@ extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned lon
     }
     if (request == UFFDIO_UNREGISTER) at_unwatch.call();
     const bool asks = request == placement_query;
-    if (asks && !has_room.load()) {
+    if (asks && cannot_look()) {
         errno = ENOMEM;
         return -1;
     }
@@ -260,6 +267,7 @@ protected:
         at_munmap.clear();
         at_marker.clear(), at_watch.clear(), at_keep_out.clear(), at_unwatch.clear(), at_event.clear();
         has_room.store(true);
+        looks_without.store(0);
         file.reset();
         if (fs) {
             auto done = fs->unmount();
@@ -460,6 +468,28 @@ TEST_P(Meanwhile, CannotBeLookedAt) {
     // One, or in parts where the fault was the first to look.
     EXPECT_NE(fs->maps().live(), 0U);
     unmap(longer + 4 * page, 4);
+    EXPECT_EQ(fs->maps().live(), 0U);
+}
+
+// Whichever look is the first that tells something again.
+TEST_P(Meanwhile, CanBeLookedAtAgain) {
+    make();
+    constexpr int looks_of_a_fault = 12;  // and more than one of them
+    for (int looks = 1; looks <= looks_of_a_fault; ++looks) {
+        char* memory = map(*file, 4);
+        NEED(memory);
+        char* longer = static_cast<char*>(::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE));
+        ASSERT_NE(longer, MAP_FAILED);
+        has_room.store(false);
+        ASSERT_EQ(::munmap(longer, 4 * page), 0);
+        while (is_known(longer)) std::this_thread::yield();
+        looks_without.store(looks);
+        char seen = 0;
+        EXPECT_EQ(signal_of([&] { seen = load(longer + 5 * page); }), 0) << looks;
+        EXPECT_EQ(seen, 'f') << looks;
+        EXPECT_TRUE(has_room.load());
+        unmap(longer + 4 * page, 4);
+    }
     EXPECT_EQ(fs->maps().live(), 0U);
 }
 
