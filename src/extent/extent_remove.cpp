@@ -22,10 +22,8 @@ Result<void> ExtentTree::free_piece(Handle& handle, std::uint64_t from, std::uin
     };
     // What a cluster keeps for its other blocks may be written again with no copy in the log winning over it.
     auto forget_in = [&](std::uint64_t cluster) -> Result<void> {
-        if (!owner_.journals_data()) return {};
-        const std::uint64_t end = std::min(cluster + r, to);
-        for (std::uint64_t b = std::max(cluster, from); b < end; ++b) TRY(handle.forget(physical + (b - from)));
-        return {};
+        const std::uint64_t first = std::max(cluster, from), end = std::min(cluster + r, to);
+        return owner_.forget_data(handle, physical + (first - from), end - first);
     };
     for (std::uint64_t cluster = first_cluster; cluster < to; cluster += r) {
         const bool is_first = cluster == first_cluster, is_last = cluster + r >= to;

@@ -60,6 +60,10 @@ public:
         return view_as<format::InodeDisk>(ConstBytes(raw_)).flags & format::inode_flag::extents;
     }
     bool journals_data() const override { return journals; }
+    Result<void> forget_data(Handle& handle, BlockNr first, std::uint64_t count) const override {
+        for (std::uint64_t i = 0; journals && i < count; ++i) TRY(handle.forget(first + i));
+        return {};
+    }
     void met_damage(const Error&) const override { ++damages; }
     Bytes map_root() override { return Bytes(disk().block, 60); }
     Result<void> join(Handle& handle) override {

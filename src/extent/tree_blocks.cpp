@@ -52,8 +52,7 @@ Result<void> MapBlocks::release(Handle& handle, BlockNr block) {
 }
 
 Result<void> MapBlocks::release_data(Handle& handle, BlockNr first, std::uint64_t count) {
-    if (owner.journals_data())
-        for (std::uint64_t i = 0; i < count; ++i) TRY(handle.forget(first + i));
+    TRY(owner.forget_data(handle, first, count));
     TRY(context.allocator.free(handle, first, count));
     return owner.add_blocks(handle, -static_cast<std::int64_t>(count));
 }

@@ -43,12 +43,22 @@ Result<void> swap_block(Handle& handle, Inode& inode, BlockSwap& swap, Allocator
         return fail(old.error());
     }
     Result<std::shared_ptr<const void>> freed = fs.allocator.free_after_use(handle, *old, then);
+    if (freed)
+        if (Result<void> forgotten = inode.forget_data(handle, *old, 1); !forgotten) freed = fail(forgotten.error());
     if (!freed) {
         fs.journal.abort(freed.error());  // the transaction would leave a block that nobody has
         return fail(freed.error());
     }
     inode.places().keep_until_unused(std::move(*freed));
     return {};
+}
+
+Result<void> log_block(Handle& handle, Inode& inode, BlockNr block, ConstBytes contents) {
+    {
+        MutexLock guard(inode.map_lock);
+        inode.note_tid(handle.tid(), true);
+    }
+    return inode.fs().logged_blocks.log(handle, block, contents);
 }
 
 }  // namespace uext4

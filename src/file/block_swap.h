@@ -1,4 +1,5 @@
-// A block of a file goes to another place, with new contents, in one handle: a cut leaves the old ones or the new ones.
+// A block of a file gets new contents in one handle, in another place or, where there is none, through the log: a cut
+// leaves the old ones or the new ones.
 #pragma once
 
 #include "inode/inode.h"
@@ -24,5 +25,7 @@ constexpr unsigned swap_credits() { return 3 * Allocator::publish_credits() + 4;
 // Needs swap_credits() beside those of Places::credits(). `then`: what becomes of the old block. map_lock held.
 Result<void> swap_block(Handle& handle, Inode& inode, BlockSwap& swap,
                         Allocator::AfterUse then = Allocator::AfterUse::as_any);
+// In its place. Needs a credit, and a log. map_lock is not held.
+Result<void> log_block(Handle& handle, Inode& inode, BlockNr block, ConstBytes contents);
 
 }  // namespace uext4

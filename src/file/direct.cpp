@@ -50,6 +50,12 @@ Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in, bo
     return {};
 }
 
+// Of the blocks that the run lies in, perhaps in a part of them only.
+bool is_logged(Inode& inode, const RangeIterator& range) {
+    const std::uint64_t bs = inode.fs().block_size();
+    return inode.fs().logged_blocks.has(range.block(), divide_up(range.at() % bs + range.length(), bs));
+}
+
 bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     const std::uint64_t fs = inode.pages().folio_size();
     const auto first = inode.pages().next_cached(offset / fs);
@@ -57,10 +63,14 @@ bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
 }
 
 // After a cut the file may end within a block of these, which would show behind that end what it gets in its place:
-// writeback finds another. map_lock held.
-bool may_end_within(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+// writeback finds another. Or the log has an image of one, which a recovery would put over it. map_lock held.
+Result<bool> is_not_for_place(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     const std::optional<std::uint64_t> after_cut = inode.end_after_cut(offset);
-    return UEXT4_SEAM(appends_move) && after_cut && *after_cut < end;
+    if (UEXT4_SEAM(appends_move) && after_cut && *after_cut < end) return true;
+    if (!inode.fs().logged_blocks.any()) return false;
+    for (RangeIterator range(inode, offset, end); TRY(range.look_held()); range.next())
+        if (range.run().place == Place::mapped && is_logged(inode, range)) return true;
+    return false;
 }
 
 // Nobody shall go on reading what is cached of [offset, end), as the device has, or gets, something else. What is dirty
@@ -227,7 +237,8 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
         }
         const Place place = range.run().place;
         const Bytes into = out.subspan(range.at() - offset, range.length());
-        if (place == Place::reserved || place == Place::granted) {
+        const bool is_elsewhere = place == Place::mapped && is_logged(inode, range);
+        if (place == Place::reserved || place == Place::granted || is_elsewhere) {
             const std::size_t got = TRY(read_file(inode, range.at(), into));
             if (got < into.size()) return range.at() + got - offset;
         } else if (range.run().reads_device()) {
@@ -245,12 +256,12 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
                                  DirectProgress& progress) {
     if (offset > inode.size_hint()) TRY(clear_tail(inode));
     TRY(write_back(inode, offset, offset + in.size()));
-    bool ends_here = false;
+    bool through_cache = false;
     {
         const MutexLock map(inode.map_lock);
-        ends_here = may_end_within(inode, offset, offset + in.size());
+        through_cache = TRY(is_not_for_place(inode, offset, offset + in.size()));
     }
-    if (ends_here) {
+    if (through_cache) {
         const std::size_t n = TRY(write_cached(inode, offset, in, request));
         TRY(write_back(inode, offset, offset + n));
         return n;
@@ -352,7 +363,7 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
         MutexLock map(inode.map_lock);
         (void)TRY(range.look_held());
         if (range.run().place != Place::mapped || range.run_end() < end || end > inode.disk_size()) return false;
-        if (may_end_within(inode, offset, end)) return false;
+        if (TRY(is_not_for_place(inode, offset, end))) return false;
         in_use = inode.places().use();
         overwrites = inode.places().overwrites();
     }

@@ -23,6 +23,9 @@ public:
     std::uint32_t generation() const override { return inode_.generation(); }
     bool uses_extents() const override { return extents_; }
     bool journals_data() const override { return inode_.journals_data(); }
+    Result<void> forget_data(Handle& handle, BlockNr first, std::uint64_t count) const override {
+        return inode_.forget_data(handle, first, count);
+    }
     Bytes map_root() override { return root_; }
     Result<void> join(Handle&) override { return {}; }
     Result<void> map_root_changed(Handle&) override { return {}; }

@@ -156,8 +156,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 // over it until then.
                 if (const auto end = inode.end_after_cut(at); done && end && *end < at + blocks * bs)
                     inode.note_moved(handle.tid());
-                if (done && inode.data_in_journal())
-                    for (std::uint64_t b = 0; b < blocks; ++b) TRY(handle.forget(range.block() + b));
+                if (done) TRY(inode.forget_data(handle, range.block(), blocks));
                 inode.places().changed();
                 range.go_to(at + blocks * bs);
             } else if (range.run().place == Place::hole) {

@@ -125,7 +125,9 @@ void detach_journaled_blocks(LockedFolio& folio, BlockMask blocks) {
 }
 
 bool read_from_journal(Inode& inode, BlockNr block, Bytes contents) {
-    return inode.fs().journal.copy_unwritten_data(block, 0, contents);
+    FsContext& fs = inode.fs();
+    if (!inode.data_in_journal() && !fs.logged_blocks.has(block, 1)) return false;
+    return fs.journal.copy_unwritten_data(block, 0, contents);
 }
 
 }  // namespace uext4

@@ -53,7 +53,7 @@ Result<void> plan_folio(Inode& inode, LockedFolio& folio, std::vector<Piece>& pi
 Result<void> read_pieces(Inode& inode, std::vector<Piece> pieces) {
     // Asked before the device is: what is not in the journal by now is home, but what is may get there, and out of the
     // journal, while the device is being read.
-    if (inode.data_in_journal())
+    if (inode.data_in_journal() || inode.fs().logged_blocks.any())
         std::erase_if(pieces, [&](const Piece& piece) { return read_from_journal(inode, piece.block, piece.into); });
     std::vector<Bytes> parts;
     for (std::size_t i = 0; i < pieces.size();) {

@@ -47,8 +47,7 @@ Result<void> clear_tail(Inode& inode) {
     if (block) {
         FileCache& pages = inode.pages();
         std::vector<std::byte> stored(bs);
-        const bool logged = inode.data_in_journal() && read_from_journal(inode, block, stored);
-        if (!logged) TRY(inode.fs().device.read(block.value * bs, stored));
+        if (!read_from_journal(inode, block, stored)) TRY(inode.fs().device.read(block.value * bs, stored));
         const auto behind = stored.begin() + static_cast<std::ptrdiff_t>(size % bs);
         if (std::any_of(behind, stored.end(), [](std::byte b) { return b != std::byte{0}; })) {
             LockedFolio folio = TRY(pages.lock_for_change(size / pages.folio_size(), true));

@@ -20,11 +20,16 @@ unsigned cut_credits(Inode& inode) {
 }
 
 // The last block of the shorter file, with zeros behind its new end. A block named on disk is not changed in place: the
-// zero-tailed copy goes to another one, which is swapped in. So neither the old tail nor zeros in synced bytes can be
-// seen after a crash.
+// zero-tailed copy goes to another one, which is swapped in, or through the log. So neither the old tail nor zeros in
+// synced bytes can be seen after a crash.
 struct Tail {
     LockedFolio folio;  // held until the size is set: what fails before that leaves its bytes as they are
     std::optional<BlockSwap> swap;
+    struct Logged {
+        BlockNr block;
+        std::vector<std::byte> contents;
+    };
+    std::optional<Logged> logged;
     bool journaled = false;
     bool on_device = false;  // the zero-tailed block is there, in its place or in the one to swap
     bool dirty = false;      // it is written back in its time
@@ -83,9 +88,11 @@ Result<Tail> cut_tail(Inode& inode, std::uint64_t size) {
     if (UEXT4_SEAM(zeroes_tails))
         std::fill(copy.begin() + static_cast<std::ptrdiff_t>(size % bs), copy.end(), std::byte{0});
     out.swap = TRY(write_copy(inode, LogicalBlock(size / bs), last.block(), copy));
-    if (!out.swap) {
-        // No block to swap with: the tail is zeroed in place before the size changes. Whatever fails from here on, a
-        // part of the old bytes may be gone from the device: they are written back then.
+    if (!out.swap && fs.journal.has_log()) {
+        out.logged = Tail::Logged{last.block(), std::move(copy)};
+    } else if (!out.swap) {
+        // Nothing is promised of a cut: the tail is zeroed in place before the size changes. Whatever fails from here
+        // on, a part of the old bytes may be gone from the device: they are written back then.
         pages.mark_dirty(out.folio, BlockMask{1} << (inside / bs));
         TRY(fs.device.write(last.block().value * bs, copy));
     }
@@ -100,6 +107,7 @@ Result<void> zero_tail(Handle& handle, Inode& inode, std::uint64_t size, Tail& t
     const BlockMask block = BlockMask{1} << (inside / pages.block_size());
     if (inode.data_in_journal() || UEXT4_SEAM(zeroes_tails)) zero_from(pages, tail.folio, inside);
     if (tail.journaled) return journal_folio_blocks(handle, inode, tail.folio, block);
+    if (tail.logged) TRY(log_block(handle, inode, tail.logged->block, tail.logged->contents));
     if (tail.on_device) pages.clear_dirty(tail.folio, block);
     if (tail.dirty) pages.mark_dirty(tail.folio, block);
     return {};
@@ -128,7 +136,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
         maps->cut(size);
     }
     const bool was_orphan = orphans.contains(inode);
-    const unsigned credits = cut_credits(inode) + (tail.swap || tail.journaled ? swap_credits() : 0) + 2;
+    const unsigned credits = cut_credits(inode) + (tail.swap || tail.journaled || tail.logged ? swap_credits() : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
     if (tail.swap) {

@@ -14,6 +14,8 @@ namespace uext4 {
 
 namespace {
 constexpr std::uint64_t pass_bytes = std::uint64_t{32} << 20;  // of one batch
+// What is written over blocks that the log has goes there as well; of one batch no more than this.
+constexpr unsigned most_logged = 16;
 // How far from where the file goes on its end is kept aside: as many blocks as the file has, within these bounds. So it
 // is out of the way until the file has doubled, or nearly.
 constexpr std::uint64_t least_aside = 256, most_aside = 4096, too_near = 32;
@@ -38,6 +40,9 @@ WritebackPass::WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t en
 Result<bool> WritebackPass::batch() {
     items_.clear();
     segments_.clear();
+    ends_.clear();
+    logged_ = 0;
+    waits_for_home_ = false;
     if (!lacking_) reach_ = ~std::uint64_t{0};
     FailsUnlessFinished guard{*this};
     collect();
@@ -47,10 +52,13 @@ Result<bool> WritebackPass::batch() {
     // Chosen blocks of a cluster that is in use may have been the file's before.
     const bool clusters = inode_.fs().geometry.cluster_ratio > 1;
     const auto in_its_place = [clusters](const Segment& s) {
-        return !s.swap && (s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written ||
-                           (clusters && s.place == Place::granted));
+        return !s.swap && !s.logged &&
+               (s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written ||
+                (clusters && s.place == Place::granted));
     };
     if (chosen && std::ranges::any_of(segments_, in_its_place)) chosen = commit_moves(inode_);
+    if (chosen && waits_for_home_) chosen = inode_.fs().journal.commit_all();
+    if (chosen && waits_for_home_) chosen = inode_.fs().journal.checkpoint_all();
     Result<void> named;
     if (chosen && !UEXT4_SEAM(data_before_mapping)) named = name();
     if (chosen) {
@@ -173,7 +181,8 @@ Result<void> WritebackPass::prepare_swaps() {
         // What others have freed may be had once it is durable.
         if (!swap && must_leave && inode_.fs().allocator.has_space_later() && inode_.fs().journal.commit_all())
             swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
-        // Where there is none the block is written in its place.
+        // Where there is no log either the block is written in its place.
+        if (!swap && must_leave && inode_.fs().journal.has_log()) ends_.push_back(at);
         if (swap) {
             if (goes_on && !inode_.end_kept_at) inode_.end_kept_at = old;  // until goal_for() finds a better one
             swaps_.push_back(std::move(*swap));
@@ -237,10 +246,11 @@ Result<void> WritebackPass::choose_from(std::uint64_t logical, std::uint64_t cou
         s.count = 1;
     }
     if (s.place == Place::mapped || s.place == Place::unwritten) choose_swap(s);
+    if (s.place == Place::mapped && !s.swap) choose_logged(s);
     if (s.place == Place::mapped) places.note_overwrite();
-    if (!segments_.empty() && !s.swap) {
+    if (!segments_.empty() && !s.swap && !s.logged) {
         Segment& last = segments_.back();
-        if (last.place == s.place && !last.swap && s.place != Place::inline_data &&
+        if (last.place == s.place && !last.swap && !last.logged && s.place != Place::inline_data &&
             last.first + last.count == s.first && last.block + last.count == s.block) {
             last.count += s.count;
             return {};
@@ -276,6 +286,24 @@ void WritebackPass::choose_swap(Segment& s) {
             s.count = swap.at.value - s.first;
         }
     }
+}
+
+// One block, or those before the first such one.
+void WritebackPass::choose_logged(Segment& s) {
+    LoggedBlocks& blocks = inode_.fs().logged_blocks;
+    const std::uint64_t whole = s.count;
+    for (const LogicalBlock end : ends_)
+        if (end.value >= s.first && end.value < s.first + s.count) s.count = end.value - s.first;
+    const bool is_end = s.count == 0;
+    const std::uint64_t free = is_end ? 0 : blocks.free_of(s.block, s.count);
+    if (free == s.count && !is_end) return;
+    if (!is_end && logged_ >= most_logged) {
+        waits_for_home_ = true;
+        return;
+    }
+    s.count = std::min(whole, std::max<std::uint64_t>(free, 1));
+    s.logged = free == 0;
+    if (s.logged) ++logged_;
 }
 
 Result<void> WritebackPass::leave_without_space(Segment s, const Error& why) {
@@ -316,6 +344,7 @@ Result<void> WritebackPass::write_at(const Segment& s, BlockNr block) {
 
 void WritebackPass::write(Segment& s) {
     if (s.place == Place::inline_data || !s.result) return;
+    if (s.logged) return;
     if (s.swap) write_swap(s);
     else s.result = write_at(s, s.block);
     if (!UEXT4_SEAM(failed_writes_count)) s.result = {};
@@ -446,9 +475,10 @@ Result<void> WritebackPass::name() {
         for (Item& item : items_)
             if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
         MutexLock guard(inode_.map_lock);
-        for (const Segment& s : segments_) change = change || (s.result && (s.place != Place::mapped || s.swap));
+        for (const Segment& s : segments_)
+            change = change || (s.result && (s.place != Place::mapped || s.swap || s.logged));
         change = change || size_with(all_named) != inode_.disk_size();
-        credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits());
+        credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits()) + logged_;
     }
     if (!change) return {};
     const LogicalBlock reach = mark_written();
@@ -476,7 +506,9 @@ LogicalBlock WritebackPass::mark_written() {
 }
 
 Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
-    if (s.place == Place::mapped) return s.swap ? name_swap(handle, s, credits) : Result<void>();
+    if (s.swap && s.place == Place::mapped) return name_swap(handle, s, credits);
+    if (s.logged) return name_logged(handle, s, credits);
+    if (s.place == Place::mapped) return {};
     for (RangeIterator range(inode_, s.first * bs_, (s.first + s.count) * bs_);;) {
         {
             MutexLock guard(inode_.map_lock);
@@ -501,8 +533,8 @@ Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, Logic
     }
 }
 
-// With room for a swap in the handle.
-Result<void> WritebackPass::make_room_for_swap(Handle& handle, unsigned credits) {
+// For the next block in the handle.
+Result<void> WritebackPass::make_room(Handle& handle, unsigned credits) {
     if (handle.extend(credits)) return {};
     {
         MutexLock guard(inode_.map_lock);
@@ -514,7 +546,7 @@ Result<void> WritebackPass::make_room_for_swap(Handle& handle, unsigned credits)
 // It has no name before the others, and is unwritten there as well: what is converted from here on finds the space that
 // was kept for the swap free again.
 Result<void> WritebackPass::swap_unwritten(Handle& handle, const Segment& s, unsigned credits) {
-    TRY(make_room_for_swap(handle, credits));
+    TRY(make_room(handle, credits));
     MutexLock guard(inode_.map_lock);
     TRY(swap_block(handle, inode_, *s.swap));
     inode_.places().mark_written(LogicalBlock(s.first), 1);
@@ -523,9 +555,21 @@ Result<void> WritebackPass::swap_unwritten(Handle& handle, const Segment& s, uns
 
 // With its size: in between, what the file has grown by would lie behind its end.
 Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned credits) {
-    TRY(make_room_for_swap(handle, credits));
+    TRY(make_room(handle, credits));
     MutexLock guard(inode_.map_lock);
     TRY(swap_block(handle, inode_, *s.swap));
+    return set_size_with(handle, s);
+}
+
+// The same.
+Result<void> WritebackPass::name_logged(Handle& handle, const Segment& s, unsigned credits) {
+    TRY(make_room(handle, credits));
+    TRY(log_block(handle, inode_, s.block, ConstBytes(data_of(s.first, s.item), bs_)));
+    MutexLock guard(inode_.map_lock);
+    return set_size_with(handle, s);
+}
+
+Result<void> WritebackPass::set_size_with(Handle& handle, const Segment& s) {
     inode_.set_disk_size(size_with(s.first + 1));
     Result<void> stored = inode_.store(handle);
     if (!stored) inode_.fs().journal.abort(stored.error());  // the transaction would have the one without the other

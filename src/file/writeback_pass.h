@@ -10,7 +10,8 @@
 //
 // The block in which a file ends on disk, or may after a cut, is not written over with what the file has grown by: it
 // goes to another place, in the handle that sets the size (docs/adr/0010). An unwritten one in which the file will end
-// goes there before it has a name.
+// goes there before it has a name. Where no other place is to be had, it goes through the log in that handle, and so
+// does what is written to it as long as the log has that.
 //
 // A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
 // file's other blocks have theirs. What lies behind the size on disk waits with it.
@@ -54,6 +55,7 @@ private:
         std::size_t item;  // of its first block
         Result<void> result{};
         BlockSwap* swap = nullptr;  // one block, which goes there
+        bool logged = false;        // one block, which goes through the log
     };
     // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
     struct FailsUnlessFinished;
@@ -69,6 +71,7 @@ private:
     Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item);
     Result<void> choose_granted(Segment& s);
     void choose_swap(Segment& s);
+    void choose_logged(Segment& s);
     Result<void> leave_without_space(Segment s, const Error& why);
     Result<void> promise_some(std::uint64_t logical, std::uint64_t count);
     bool is_dirty(std::uint64_t logical) const;
@@ -89,9 +92,11 @@ private:
     Result<void> name();
     LogicalBlock mark_written();
     Result<void> name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
-    Result<void> make_room_for_swap(Handle& handle, unsigned credits);
+    Result<void> make_room(Handle& handle, unsigned credits);
     Result<void> swap_unwritten(Handle& handle, const Segment& s, unsigned credits);
     Result<void> name_swap(Handle& handle, const Segment& s, unsigned credits);
+    Result<void> name_logged(Handle& handle, const Segment& s, unsigned credits);
+    Result<void> set_size_with(Handle& handle, const Segment& s) UEXT4_REQUIRES(inode_.map_lock);
     Result<void> name_inline(Handle& handle, const Segment& s);
     void finish(bool all_failed);
 
@@ -109,6 +114,9 @@ private:
     std::optional<Error> lacking_;
     std::vector<Item> items_;
     std::vector<BlockSwap> swaps_;
+    std::vector<LogicalBlock> ends_;  // which have to leave their place, and find no other
+    unsigned logged_ = 0;             // segments that go through the log
+    bool waits_for_home_ = false;     // what is written in its place may have an image in the log
     std::vector<Segment> segments_;
 };
 

@@ -4,6 +4,7 @@
 #include "alloc/allocator.h"
 #include "base/result.h"
 #include "format/superblock.h"
+#include "inode/logged_blocks.h"
 #include "journal/journal.h"
 #include "pagecache/page_cache.h"
 
@@ -42,6 +43,7 @@ struct FsContext {
     std::uint64_t super_offset = format::super_offset;  // of the superblock that is used: a backup, when asked for
     // Features it got since it was opened (late_features.h); `geometry` has those from before.
     std::atomic<std::uint32_t> late_compat{0}, late_ro_compat{0};
+    LoggedBlocks logged_blocks{journal};
 
     std::uint32_t block_size() const { return geometry.block_size; }
 };

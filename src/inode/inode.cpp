@@ -163,8 +163,14 @@ std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geo
 void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
 
 std::optional<std::uint64_t> Inode::end_after_cut(std::uint64_t from) {
-    if (!fs_.journal.has_log() || fs_.geometry.cluster_ratio != 1) return std::nullopt;
+    if (!fs_.journal.has_log()) return std::nullopt;
     return sizes_after_cut_.next_within_block(from, fs_.block_size(), fs_.journal);
+}
+
+Result<void> Inode::forget_data(Handle& handle, BlockNr first, std::uint64_t count) const {
+    if (!journals_data()) return fs_.logged_blocks.forget(handle, first, count);
+    for (std::uint64_t i = 0; i < count; ++i) TRY(handle.forget(first + i));
+    return {};
 }
 
 bool Inode::data_in_journal() const {

@@ -131,6 +131,7 @@ public:
     bool journals_data() const override {
         return data_in_journal() || !is_regular() || has_flag(format::inode_flag::ea_inode);
     }
+    Result<void> forget_data(Handle& handle, BlockNr first, std::uint64_t count) const override;
     Bytes map_root() override;
     Result<void> join(Handle& handle) override;
     Result<void> map_root_changed(Handle& handle) override { return store(handle); }

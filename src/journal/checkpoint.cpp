@@ -1,6 +1,7 @@
 #include "base/seam.h"
 #include "device/flush_order_device.h"
 #include "journal/journal_state.h"
+#include "sync/atomic_point.h"
 
 #include <algorithm>
 
@@ -90,6 +91,8 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         guard.lock();
         tail_moving = false;
         if (home) {
+            atomic_point("JournalState::out_of_log", &out_of_log);
+            out_of_log.store(last);
             log_free += freed;
             counters.checkpoints += passed;
         }

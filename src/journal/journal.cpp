@@ -388,8 +388,8 @@ Result<void> Journal::checkpoint_all(SourceLocation where) {
     const Tid last = s.durable_tid;
     s.checkpoint_wanted = std::max(s.checkpoint_wanted, last);
     s.work.notify_all();
-    // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came while
-    // others move it finds them off the list already.
+    // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came
+    // while others move it finds them off the list already.
     while (!s.aborted.load() && !s.stopped &&
            (s.tail_moving || (!s.checkpoints.empty() && s.checkpoints.begin()->first <= last)))
         s.changed.wait(s.lists, s.writer("checkpoint of transaction", last), where);
@@ -437,6 +437,11 @@ bool Journal::has_fresh_frees() const {
     return (s.running && !s.running->forgotten.empty()) || (s.committing && !s.committing->forgotten.empty());
 }
 
+Tid Journal::out_of_log() const {
+    atomic_point("JournalState::out_of_log", &state_->out_of_log);
+    return state_->out_of_log.load();
+}
+
 bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) {
     JournalState& s = *state_;
     BufferRef buffer;
@@ -444,6 +449,10 @@ bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) 
     // A commit lets a folio go before the buffer that takes its contents is up to date, and holds the lock until it is.
     MutexLock guard(s.lists);
     if (UEXT4_SEAM(journal_is_asked_locked)) buffer = s.buffers.find(block);
+    if (s.running)
+        if (const auto it = s.running->data.find(block.value);
+            it != s.running->data.end() && it->second->copy_before_commit(out))
+            return true;
     if (!buffer || buffer->kind() != BlockKind::journaled_data) return false;
     const bool in_commit = s.committing && s.committing->buffers.contains(block.value);
     if (!buffer->checkpoint_ && !in_commit) return false;

@@ -41,6 +41,8 @@ public:
     // Protects client maps of the block, then copies its bytes to `out` (one block) and marks it as no longer owned by
     // a running transaction. Must not block on a folio or a handle.
     virtual void copy_for_commit(BlockNr block, Bytes out) = 0;
+    // For a read before that, of what nobody else has. Must not block either. False: there is a folio that has it.
+    virtual bool copy_before_commit(Bytes /*out*/) const { return false; }
 };
 
 class Journal;
@@ -156,13 +158,16 @@ public:
     // Before the first handle: it is kept elsewhere now.
     Result<void> forget_recorded_error();
     JournalCounters counters() const;
-    // The newest committed, not yet checkpointed image of a journaled-data block, if there is one: a read of it from
-    // the device would be stale. Copies `out.size()` bytes from `offset` in the block.
+    // The newest not yet checkpointed image of a journaled-data block, if there is one: a read of it from the device
+    // would be stale. Copies `out.size()` bytes from `offset` in the block. Of the running transaction what no folio
+    // has (JournaledData::copy_before_commit), and then the whole block.
     bool copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out);
     // One of these blocks was freed by a transaction that is not durable yet: its old contents may still be wanted, and
     // an older image of it may still go home or answer a read. Not to be written to but through the journal (J5).
     bool has_fresh_frees(BlockNr first, std::uint64_t count) const;
     bool has_fresh_frees() const;  // any block
+    // No recovery writes an image of this transaction or an older one any more.
+    Tid out_of_log() const;
 
 private:
     friend class Handle;

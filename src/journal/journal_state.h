@@ -95,6 +95,7 @@ struct JournalState {
     std::uint64_t log_free = 0;
     bool tail_moving = false;  // what left `checkpoints` is added to log_free once the superblock tells of it
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
+    std::atomic<Tid> out_of_log{0};
     std::uint64_t checkpoint_wanted = 0;  // transactions up to this tid are to go home
     bool space_wanted = false, clean_wanted = false, stop = false, stopped = false;
     std::atomic<bool> aborted{false};

@@ -108,10 +108,7 @@ protected:
             } else if (what < 12) {
                 auto inode = fs.resolve("/" + name, root);
                 if (inode) {
-                    std::size_t size = random() % (files[name].size() + 2000);
-                    // With clusters the last block cannot be swapped, so its tail is zeroed in place before the size
-                    // changes (docs/DIFFERENCES.md): such a cut may zero synced bytes, as in the kernel.
-                    if (bigalloc()) size = size / 4096 * 4096;
+                    const std::size_t size = random() % (files[name].size() + 2000);
                     auto cut = fs.truncate(**inode, size, root, true);
                     ASSERT_TRUE(cut) << cut.error().what;
                     files[name].resize(size);
@@ -218,8 +215,6 @@ protected:
             EXPECT_EQ(*n, got.size()) << what << ": /" << name << " is shorter than it was when synced";
         }
     }
-
-    bool bigalloc() const { return std::string(GetParam().format).find("bigalloc") != std::string::npos; }
 
     std::string path, log;
     std::unique_ptr<MemoryDevice> initial;

@@ -181,10 +181,8 @@ std::string judge_ourselves(const Recording& recording, const CrashState& state,
     if (!first) return first.error().what;
     tree = std::move(*first);
     if (std::string broken = broken_promise(recording, state.acked, state.cut, tree); !broken.empty()) return broken;
-    // Of a cluster no block can be swapped alone: an append goes on in its place (docs/adr/0010).
-    if (recording.format != "bigalloc" || recording.journals_data())
-        for (const auto& [path, node] : tree)
-            if (node.has_stray) return path + ": the device has bytes behind the end of the file";
+    for (const auto& [path, node] : tree)
+        if (node.has_stray) return path + ": the device has bytes behind the end of the file";
     Result<Tree> again = look(image, recording.mode, true);
     if (!again) return again.error().what;
     const std::string other = difference(tree, *again, true);

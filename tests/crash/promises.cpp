@@ -3,7 +3,6 @@
 #include <linux/falloc.h>
 
 #include <algorithm>
-#include <list>
 #include <set>
 
 namespace uext4::crash {
@@ -227,8 +226,6 @@ private:
                 if (j == r.written && r.cut) out.back().push_back(&empty);
                 hidden = hidden || (r.hidden && j >= r.emptied && j < r.written);
             }
-            if (const std::string* zeroed = zeroed_before_cut(j, inode, file); zeroed && !hidden)
-                out.back().push_back(zeroed);
             const std::string* contents = &node_of(r_.trees[j], inode)->contents;
             if (!hidden && (out.back().empty() || *out.back().back() != *contents)) out.back().push_back(contents);
         }
@@ -293,23 +290,6 @@ private:
         return 0;
     }
 
-    // Of a cluster no block can be swapped alone: the tail that a truncation cuts off is zeroed in place before the
-    // size is another one (docs/DIFFERENCES.md). What that makes of the contents before trees[j], if its step is one.
-    const std::string* zeroed_before_cut(std::size_t j, std::uint64_t inode, unsigned file) const {
-        if (r_.format != "bigalloc" || r_.journals_data() || !touches(j, inode) || !has_file(j - 1, inode, file))
-            return nullptr;
-        const Operation& o = r_.steps[j - 1].operation;
-        const std::string& before = node_of(r_.trees[j - 1], inode)->contents;
-        if (o.kind != Operation::Kind::Truncate || o.length >= before.size() || o.length % bigalloc_block == 0)
-            return nullptr;
-        std::string& now = zeroed_.emplace_back(before);
-        const std::size_t end =
-            std::min<std::size_t>(o.length / bigalloc_block * bigalloc_block + bigalloc_block, now.size());
-        std::fill(now.begin() + static_cast<std::ptrdiff_t>(o.length), now.begin() + static_cast<std::ptrdiff_t>(end),
-                  '\0');
-        return &now;
-    }
-
     // Contents that lie in the inode are not journaled by a store through a map: they are written back in their time.
     bool stored_through_map_in_inode(std::size_t k, std::uint64_t inode) const {
         if (!r_.format.starts_with("inline") || node_of(r_.trees[k], inode)->contents.size() > 160) return false;
@@ -331,7 +311,7 @@ private:
     // Sizes move in steps of an operation, or of the blocks (in data=journal the folios) of a write that has several.
     std::size_t unit() const { return r_.journals_data() ? 4096 : 1024; }
 
-    static constexpr std::size_t sector = 512, bigalloc_block = 1024;
+    static constexpr std::size_t sector = 512;
 
     std::string misfit(const Versions& may, const std::string& got) const {
         if (std::ranges::any_of(may, [&](const std::string* s) { return *s == got; })) return {};
@@ -374,7 +354,6 @@ private:
     std::size_t low_ = 0, high_ = 0;
     std::size_t all_ = 0;                                    // every file is at least as in this tree
     std::map<unsigned, std::size_t> synced_, times_synced_;  // by file; the second not where its data alone was
-    mutable std::list<std::string> zeroed_;                  // contents that no step has, but a cut may show
 };
 
 }  // namespace

@@ -74,8 +74,9 @@ TEST_F(Answers, ATruncateThatFailsLeavesTheContents) {
                 ++refused;
                 EXPECT_EQ(read_all(*m->fs, "/f"), whole) << size;
             }
-            EXPECT_EQ(refused > 0,
-                      std::string_view(options) == "data=ordered");  // journaled data is written to the log
+            // Journaled data is written to the log, and so is the last block of a file with clusters.
+            const bool has_clusters = std::string_view(format).contains("bigalloc");
+            EXPECT_EQ(refused > 0, std::string_view(options) == "data=ordered" && !has_clusters);
             const std::string seen = read_all(*m->fs, "/f");
             EXPECT_TRUE(file->sync(false));
             EXPECT_EQ(read_all(*m->fs, "/f"), seen);
