@@ -295,7 +295,8 @@ void WritebackPass::choose_logged(Segment& s) {
     for (const LogicalBlock end : ends_)
         if (end.value >= s.first && end.value < s.first + s.count) s.count = end.value - s.first;
     const bool is_end = s.count == 0;
-    const std::uint64_t free = is_end ? 0 : blocks.free_of(s.block, s.count);
+    const bool asks = UEXT4_SEAM(logged_is_asked);
+    const std::uint64_t free = is_end ? 0 : asks ? blocks.free_of(s.block, s.count) : s.count;
     if (free == s.count && !is_end) return;
     if (!is_end && logged_ >= most_logged) {
         waits_for_home_ = true;

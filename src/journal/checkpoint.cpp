@@ -83,6 +83,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         const std::uint32_t start = empty ? head : checkpoints.begin()->second.log_start;
         const std::uint32_t sequence = empty ? log_sequence : checkpoints.begin()->second.sequence;
         tail_moving = true;
+        if (!UEXT4_SEAM(tail_counts)) out_of_log.store(last);
         guard.unlock();
         written.clear();
         for (BlockNr block : data_blocks) buffers.drop(block);
