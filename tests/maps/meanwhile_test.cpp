@@ -257,6 +257,15 @@ protected:
         fs->maps().let_go();
     }
     static bool is_known(const char* memory) { return MapRegistry::instance().find(address(memory)) != nullptr; }
+    // A map of 4 pages becomes one of 8, of which the first 4 go. What is left is not known, and cannot be looked at.
+    static char* grow_and_cut(char* memory) {
+        void* longer = ::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE);
+        if (longer == MAP_FAILED) return nullptr;
+        has_room.store(false);
+        if (::munmap(longer, 4 * page) != 0) return nullptr;
+        while (is_known(static_cast<char*>(longer))) std::this_thread::yield();
+        return static_cast<char*>(longer);
+    }
     static void forget(const char* memory, std::size_t pages) {
         MapRegistry& registry = MapRegistry::instance();
         MutexLock guard(registry.lock());
@@ -450,11 +459,8 @@ TEST_P(Meanwhile, CannotBeLookedAt) {
     make();
     char* memory = map(*file, 4);
     NEED(memory);
-    char* longer = static_cast<char*>(::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE));
-    ASSERT_NE(longer, MAP_FAILED);
-    has_room.store(false);
-    ASSERT_EQ(::munmap(longer, 4 * page), 0);
-    while (is_known(longer)) std::this_thread::yield();
+    char* longer = grow_and_cut(memory);
+    ASSERT_NE(longer, nullptr);
     let_go();
     EXPECT_NE(fs->maps().live(), 0U);
     std::thread later([&] {
@@ -478,11 +484,8 @@ TEST_P(Meanwhile, CanBeLookedAtAgain) {
     for (int looks = 1; looks <= looks_of_a_fault; ++looks) {
         char* memory = map(*file, 4);
         NEED(memory);
-        char* longer = static_cast<char*>(::mremap(memory, 4 * page, 8 * page, MREMAP_MAYMOVE));
-        ASSERT_NE(longer, MAP_FAILED);
-        has_room.store(false);
-        ASSERT_EQ(::munmap(longer, 4 * page), 0);
-        while (is_known(longer)) std::this_thread::yield();
+        char* longer = grow_and_cut(memory);
+        ASSERT_NE(longer, nullptr);
         looks_without.store(looks);
         char seen = 0;
         EXPECT_EQ(signal_of([&] { seen = load(longer + 5 * page); }), 0) << looks;
