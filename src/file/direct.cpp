@@ -256,22 +256,27 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
                                  DirectProgress& progress) {
     if (offset > inode.size_hint()) TRY(clear_tail(inode));
     TRY(write_back(inode, offset, offset + in.size()));
-    bool through_cache = false;
-    {
+    const auto is_elsewhere = [&](std::uint64_t from) -> Result<bool> {
         const MutexLock map(inode.map_lock);
-        through_cache = TRY(is_not_for_place(inode, offset, offset + in.size()));
-    }
-    if (through_cache) {
+        return is_not_for_place(inode, from, offset + in.size());
+    };
+    const auto through_cache = [&]() -> Result<std::size_t> {
         const std::size_t n = TRY(write_cached(inode, offset, in, request));
         TRY(write_back(inode, offset, offset + n));
         return n;
-    }
+    };
+    if (TRY(is_elsewhere(offset))) return through_cache();
     TRY(commit_moves(inode));
     const Arrival ends(inode);
     Result<void> written;
     {
         // No pass may name these blocks, or start on them, before the data is there.
         MutexLock flush(inode.flush_lock);
+        // A pass may have been here since.
+        if (TRY(is_elsewhere(offset))) {
+            flush.unlock();
+            return through_cache();
+        }
         written = write_blocks(inode, offset, in, request, progress);
         if (!written && written.error().code == ENOSPC && !progress.refused) {
             {
@@ -285,7 +290,12 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
             TRY(write_back(inode));
             TRY(inode.fs().journal.commit_all());
             flush.lock();
-            written = write_blocks(inode, offset, in, request, progress);
+            const bool goes_on = !TRY(is_elsewhere(progress.written));
+            if (!goes_on && progress.written == offset) {
+                flush.unlock();
+                return through_cache();
+            }
+            if (goes_on) written = write_blocks(inode, offset, in, request, progress);
         }
         // All views show it, and whoever goes on meets the error.
         in = in.first(progress.written - offset);

@@ -152,10 +152,12 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 const Result<void> done = inode.map().set_unwritten(handle, block, blocks, true, nullptr);
                 if (!done && done.error().code != ENOSPC) return done;
                 kept = kept || !done;
-                // A cut before this is durable finds it written, with the end of the file in it perhaps: nobody writes
-                // over it until then.
-                if (const auto end = inode.end_after_cut(at); done && end && *end < at + blocks * bs)
-                    inode.note_moved(handle.tid());
+                // A cut before this is durable finds it written, with the end of the file in it perhaps, and an image
+                // of the log may be on its way home: nobody writes over it until then.
+                const auto end = inode.end_after_cut(at);
+                const bool ends_in_it = end && *end < at + blocks * bs;
+                const bool is_logged = inode.fs().logged_blocks.has(range.block(), blocks);
+                if (done && (ends_in_it || is_logged)) inode.note_moved(handle.tid());
                 if (done) TRY(inode.forget_data(handle, range.block(), blocks));
                 inode.places().changed();
                 range.go_to(at + blocks * bs);

@@ -149,7 +149,10 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
         inode.places().drop_pending(first, LogicalBlock(~std::uint64_t{0}));
         inode.set_size(size);
         const std::vector<std::byte> old = inode.is_inline() ? TRY(read_inline(inode)) : std::vector<std::byte>();
-        inode.set_disk_size(std::min(inode.disk_size(), size));
+        // With the last block go those of its bytes that were not there before.
+        const bool has_tail = tail.swap || tail.logged;
+        const std::uint64_t on_disk = std::min(inode.disk_size(), size);
+        inode.set_disk_size(has_tail && on_disk / bs == size / bs ? size : on_disk);
         if (inode.is_inline()) {
             TRY(write_inline(handle, inode, ConstBytes(old).first(inode.disk_size())));
         } else {

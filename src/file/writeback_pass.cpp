@@ -179,7 +179,9 @@ Result<void> WritebackPass::prepare_swaps() {
         }
         std::optional<BlockSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
         // What others have freed may be had once it is durable.
-        if (!swap && must_leave && inode_.fs().allocator.has_space_later() && inode_.fs().journal.commit_all())
+        const bool may_move = inode_.fs().geometry.cluster_ratio == 1;
+        if (!swap && must_leave && may_move && inode_.fs().allocator.has_space_later() &&
+            inode_.fs().journal.commit_all())
             swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
         // Where there is no log either the block is written in its place.
         if (!swap && must_leave && inode_.fs().journal.has_log()) ends_.push_back(at);
@@ -303,8 +305,12 @@ void WritebackPass::choose_logged(Segment& s) {
         return;
     }
     s.count = std::min(whole, std::max<std::uint64_t>(free, 1));
-    s.logged = free == 0;
-    if (s.logged) ++logged_;
+    if (free != 0) return;
+    s.logged = true;
+    ++logged_;
+    // Now, as a folio of which something else fails may change before the others are named.
+    const std::byte* data = data_of(s.first, s.item);
+    s.contents.assign(data, data + bs_);
 }
 
 Result<void> WritebackPass::leave_without_space(Segment s, const Error& why) {
@@ -479,7 +485,8 @@ Result<void> WritebackPass::name() {
         for (const Segment& s : segments_)
             change = change || (s.result && (s.place != Place::mapped || s.swap || s.logged));
         change = change || size_with(all_named) != inode_.disk_size();
-        credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits()) + logged_;
+        credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits()) +
+                  (logged_ ? 1 : 0);
     }
     if (!change) return {};
     const LogicalBlock reach = mark_written();
@@ -565,8 +572,9 @@ Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned
 // The same.
 Result<void> WritebackPass::name_logged(Handle& handle, const Segment& s, unsigned credits) {
     TRY(make_room(handle, credits));
-    TRY(log_block(handle, inode_, s.block, ConstBytes(data_of(s.first, s.item), bs_)));
+    TRY(log_block(handle, inode_, s.block, s.contents));
     MutexLock guard(inode_.map_lock);
+    inode_.places().note_overwrite();  // it has arrived in the log alone: who writes to it in its place looks again
     return set_size_with(handle, s);
 }
 

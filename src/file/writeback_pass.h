@@ -54,8 +54,9 @@ private:
         BlockNr block;
         std::size_t item;  // of its first block
         Result<void> result{};
-        BlockSwap* swap = nullptr;  // one block, which goes there
-        bool logged = false;        // one block, which goes through the log
+        BlockSwap* swap = nullptr;          // one block, which goes there
+        bool logged = false;                // one block, which goes through the log
+        std::vector<std::byte> contents{};  // of that
     };
     // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
     struct FailsUnlessFinished;

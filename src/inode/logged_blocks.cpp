@@ -17,7 +17,7 @@ public:
     explicit LoggedContents(ConstBytes contents) : contents_(contents.begin(), contents.end()) {}
     void copy_for_commit(BlockNr, Bytes out) override { std::ranges::copy(contents_, out.begin()); }
     bool copy_before_commit(Bytes out) const override {
-        std::ranges::copy(contents_, out.begin());
+        std::ranges::copy(ConstBytes(contents_).first(std::min(out.size(), contents_.size())), out.begin());
         return true;
     }
 
@@ -36,15 +36,15 @@ Result<void> LoggedBlocks::log(Handle& handle, BlockNr block, ConstBytes content
             prune_at_ = std::max<std::size_t>(64, 2 * blocks_.size());
         }
         blocks_[block.value] = handle.tid();
-        atomic_point("LoggedBlocks::any", &any_);
-        any_.store(true);
+        atomic_point("LoggedBlocks::newest", &newest_);
+        newest_.store(std::max(newest_.load(), handle.tid()));
     }
     return handle.journal_data(block, std::make_shared<LoggedContents>(contents));
 }
 
 bool LoggedBlocks::any() const {
-    atomic_point("LoggedBlocks::any", &any_);
-    return any_.load();
+    atomic_point("LoggedBlocks::newest", &newest_);
+    return newest_.load() > journal_.out_of_log();
 }
 
 bool LoggedBlocks::has(BlockNr first, std::uint64_t count) { return free_of(first, count) < count; }
@@ -57,8 +57,6 @@ std::uint64_t LoggedBlocks::free_of(BlockNr first, std::uint64_t count) {
         if (it->second > out_of_log) return it->first - first.value;
         it = blocks_.erase(it);
     }
-    atomic_point("LoggedBlocks::any", &any_);
-    any_.store(!blocks_.empty());
     return count;
 }
 

@@ -33,7 +33,7 @@ private:
     Mutex lock_{Rank::Leaf, "LoggedBlocks"};
     std::map<std::uint64_t, Tid> blocks_ UEXT4_GUARDED_BY(lock_);  // the newest transaction that has an image
     std::size_t prune_at_ UEXT4_GUARDED_BY(lock_) = 64;
-    std::atomic<bool> any_{false};
+    std::atomic<Tid> newest_{0};
 };
 
 }  // namespace uext4

@@ -98,7 +98,7 @@ Result<void> Places::zero_unwritten(const MappedRun& extent) {
         const std::uint64_t limit = it == pending_.end() ? end : std::min(end, it->first);
         const std::uint64_t n = std::min<std::uint64_t>(limit - at, zeros.size() / bs);
         const BlockNr block = extent.physical + (at - extent.logical.value);
-        if (inode_.data_in_journal() && inode_.fs().journal.has_fresh_frees(block, n))
+        if (inode_.fs().journal.has_fresh_frees(block, n))
             return fail(ENOSPC, "inode {}: block {} was freed by a transaction that is not durable yet",
                         inode_.number(), block);
         TRY(inode_.fs().device.write(block.value * bs, ConstBytes(zeros).first(n * bs)));

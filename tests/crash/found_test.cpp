@@ -231,5 +231,34 @@ TEST_F(Found, BytesOfACutAppendAreNotInAFileThatGrows) {
             }
 }
 
+// What an append had made of the last block was on the device with the cut's new end, and the size was not.
+TEST_F(Found, AnUnsyncedAppendThatIsCutOffIsNotBehindTheEnd) {
+    for (const Format& format : {formats[0], Format{"clusters", "-b 4096 -O bigalloc -C 16384 -J size=4", "10M"}}) {
+        SCOPED_TRACE(format.name);
+        make(format);
+        mount();
+        {
+            auto file = open("/f");
+            ASSERT_TRUE(file->write(0, bytes_of(std::string(100, 'a'))));
+            ASSERT_TRUE(file->sync(false));
+            ASSERT_TRUE(file->write(100, bytes_of(std::string(4900, 'b'))));
+            ASSERT_TRUE(file->truncate(3000));
+            ASSERT_TRUE(fs->volume().fs().journal.commit_all());
+        }
+        ASSERT_TRUE(fs->unmount());
+        unsigned met = 0;
+        each_prefix([&](FileSystem& recovered, std::size_t cut) {
+            auto file = recovered.open_path("/f", O_RDWR, 0, root);
+            if (!file) return;
+            const std::size_t size = (*file)->inode().size_hint();
+            if (size == 0) return;
+            met += size == 100;
+            EXPECT_TRUE(size == 100 || size == 3000) << cut;
+            EXPECT_EQ(in_first_block(recovered, (*file)->inode(), size, std::byte{'b'}), 0) << "cut " << cut;
+        });
+        EXPECT_GT(met, 0U);
+    }
+}
+
 }  // namespace
 }  // namespace uext4::crash

@@ -3,6 +3,7 @@
 #include "tests/explore/scenario.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 
 namespace uext4::explore::logged_end {
 namespace {
@@ -81,6 +82,36 @@ void run(World& w) {
     w.require(w.read(*w.open("/f"), block, block) == std::string(block, 'd'), "after a remount");
     w.unmount();
 }
+
+// What it was made unwritten for, and then written, is not lost below the image that is on its way home.
+void run_zeroed(World& w) {
+    auto file = w.open("/f");
+    const std::size_t end = after + 2 * block;
+    w.run({{"write",
+            [&] {
+                for (std::size_t at = before; at < end; at += block) {
+                    w.write(*file, at, std::min(block, end - at), 'b');
+                    w.expect(file->sync(false), "fsync");
+                }
+                w.expect(file->fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, block, block), "zero range");
+                w.write(*file, block, block, 'e');
+                w.expect(file->sync(false), "fsync");
+            }},
+           {"checkpoint", [&] {
+                for (int i = 0; i < 2; ++i) {
+                    w.pause();
+                    w.expect(w.fs().volume().fs().journal.checkpoint_all(), "checkpoint");
+                }
+            }}});
+    file.reset();
+    w.remount();
+    w.require(w.read(*w.open("/f"), block, block) == std::string(block, 'e'), "after a remount");
+    w.unmount();
+}
+
+const Register zeroed({"logged-zeroed",
+                       "J, P4: a last block that goes through the log comes home over what took its place",
+                       "-t ext4 -b 1024 -O bigalloc -C 8192 -N 64 -J size=1 8M", "noatime", prepare, run_zeroed});
 
 const Register registered({"logged-end",
                            "J, P4: a last block that goes through the log comes back over what was written to it later",
