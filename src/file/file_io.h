@@ -76,7 +76,7 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next
                           bool beyond_space = false);
 // ---- tail.cpp
 // An append into the last block in its place, and a crash before its commit, leave the new bytes behind the old end, on
-// the device: the kernel's does, and ours where there was no other block (docs/adr/0010). Whoever makes the file grow
+// the device: the kernel's does, and ours where there is no journal (docs/adr/0010). Whoever makes the file grow
 // without writing that block calls this first (Inode exclusive, no handle open).
 Result<void> clear_tail(Inode& inode);
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size);  // in the folio of the file's last byte
