@@ -32,7 +32,7 @@ public:
     virtual bool journals_data() const = 0;  // its data blocks are revoked when freed
     // Data blocks that are freed: of what the log has of them nothing is to be replayed.
     virtual Result<void> forget_data(Handle&, BlockNr first, std::uint64_t count) const = 0;
-    virtual Bytes map_root() = 0;            // i_block, 60 bytes
+    virtual Bytes map_root() = 0;  // i_block, 60 bytes
     // Afterwards neither of the two below fails for a read: an error between the changes of a step would leave a map
     // and bitmaps that disagree. Before a step changes anything.
     virtual Result<void> join(Handle&) = 0;

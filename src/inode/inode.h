@@ -92,7 +92,8 @@ public:
     std::uint64_t disk_size() const;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
     // The least size behind byte `from`, and within a block, that the file may have on disk after a cut: what that
-    // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut. map_lock held.
+    // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut. map_lock
+    // held.
     std::optional<std::uint64_t> end_after_cut(std::uint64_t from);
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
