@@ -1,7 +1,6 @@
 #include "base/seam.h"
 #include "device/flush_order_device.h"
 #include "journal/journal_state.h"
-#include "sync/atomic_point.h"
 
 #include <algorithm>
 
@@ -92,7 +91,6 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         guard.lock();
         tail_moving = false;
         if (home) {
-            atomic_point("JournalState::out_of_log", &out_of_log);
             out_of_log.store(last);
             log_free += freed;
             counters.checkpoints += passed;

@@ -437,10 +437,7 @@ bool Journal::has_fresh_frees() const {
     return (s.running && !s.running->forgotten.empty()) || (s.committing && !s.committing->forgotten.empty());
 }
 
-Tid Journal::out_of_log() const {
-    atomic_point("JournalState::out_of_log", &state_->out_of_log);
-    return state_->out_of_log.load();
-}
+Tid Journal::out_of_log() const { return state_->out_of_log.load(); }
 
 bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) {
     JournalState& s = *state_;
