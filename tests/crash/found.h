@@ -17,6 +17,8 @@ namespace uext4::crash {
 
 inline ConstBytes bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
+inline constexpr Format with_clusters{"clusters", "-b 4096 -O bigalloc -C 16384 -J size=4", "10M"};
+
 class Found : public testing::Test {
 protected:
     void SetUp() override { make(formats[0]); }

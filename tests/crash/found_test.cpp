@@ -190,7 +190,7 @@ std::ptrdiff_t in_first_block(FileSystem& fs, Inode& inode, std::size_t from, st
 }
 
 TEST_F(Found, BytesOfACutAppendAreNotInAFileThatGrows) {
-    for (const Format& format : {formats[0], Format{"clusters", "-b 4096 -O bigalloc -C 16384 -J size=4", "10M"}})
+    for (const Format& format : {formats[0], with_clusters})
         for (int how = 0; how < 4; ++how)
             for (bool cached : {false, true}) {
                 SCOPED_TRACE(fmt::format("{}, growth {}, cached {}", format.name, how, cached));
@@ -233,7 +233,7 @@ TEST_F(Found, BytesOfACutAppendAreNotInAFileThatGrows) {
 
 // What an append had made of the last block was on the device with the cut's new end, and the size was not.
 TEST_F(Found, AnUnsyncedAppendThatIsCutOffIsNotBehindTheEnd) {
-    for (const Format& format : {formats[0], Format{"clusters", "-b 4096 -O bigalloc -C 16384 -J size=4", "10M"}}) {
+    for (const Format& format : {formats[0], with_clusters}) {
         SCOPED_TRACE(format.name);
         make(format);
         mount();

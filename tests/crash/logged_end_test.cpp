@@ -12,8 +12,7 @@
 namespace uext4::crash {
 namespace {
 
-constexpr Format kinds[] = {{"clusters", "-b 4096 -O bigalloc -C 16384 -J size=4", "10M"},
-                            {"full", "-b 4096 -J size=4", "10M"}};
+constexpr Format kinds[] = {with_clusters, {"full", "-b 4096 -J size=4", "10M"}};
 
 constexpr std::size_t bs = 4096;
 

@@ -1,5 +1,6 @@
 // What the program does in the middle of what the library does with its memory: between two looks at what is mapped,
 // before memory is watched, after its rights have gone.
+#include "hooked_calls.h"
 #include "met_signal.h"
 
 #include "api/file_system.h"
@@ -7,16 +8,11 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/userfaultfd.h>
-#include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstdarg>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -32,144 +28,6 @@ namespace uext4 {
 namespace {
 
 constexpr std::size_t page = 4096, file_pages = 16;
-
-// Called in place of the system calls, in the thread that makes them: once, and not from within one. Others may make
-// them while it is set or cleared.
-template <class... Args>
-class Hook {
-public:
-    void operator=(std::function<void(Args...)> function) {
-        const std::lock_guard guard(lock_);
-        function_ = std::move(function);
-        is_set_.store(true);
-    }
-    // Nobody is in it any more when this returns.
-    void clear() {
-        is_set_.store(false);
-        const std::lock_guard guard(lock_);
-    }
-    bool is_set() const { return is_set_.load(); }
-    // It was called, and has returned.
-    bool is_over() {
-        const bool called = !is_set();
-        const std::lock_guard guard(lock_);
-        return called;
-    }
-    void call(Args... args) {
-        if (inside || !is_set()) return;
-        const std::lock_guard guard(lock_);
-        if (!is_set_.exchange(false)) return;
-        inside = true;
-        function_(args...);
-        inside = false;
-    }
-
-private:
-    static inline thread_local bool inside = false;
-    std::mutex lock_;
-    std::atomic<bool> is_set_{false};
-    std::function<void(Args...)> function_;
-};
-constexpr unsigned long placement_query = 0xc0686611;  // PROCMAP_QUERY of Linux 6.11
-std::atomic<std::uintptr_t> marker{0};
-Hook<> at_marker;                                      // what is mapped has been looked at up to there
-Hook<std::uintptr_t, std::uintptr_t, bool&> at_watch;  // from where to where; whether it succeeds
-Hook<> at_keep_out;
-Hook<> at_unwatch;
-Hook<> at_munmap;                         // its addresses are free
-Hook<> at_event;                          // it waits to be read
-std::atomic<int> event_of{-1};            // that descriptor's events alone
-std::atomic<bool> answers_queries{true};  // else as on an older kernel, where what is mapped is read as a text
-std::atomic<bool> has_room{true};         // else there is no memory to tell what is mapped
-std::atomic<int> looks_without{0};        // there is again after so many more looks; 0: not by that
-
-bool cannot_look() {
-    if (has_room.load()) return false;
-    if (looks_without.load() > 0 && looks_without.fetch_sub(1) == 1) has_room.store(true);
-    return true;
-}
-
-bool tells_placements(int fd) {
-    char path[64] = {};
-    const ssize_t n = ::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), path, sizeof path);
-    return n > 0 && std::string_view(path, static_cast<std::size_t>(n)).ends_with("/maps");
-}
-
-}  // namespace
-}  // namespace uext4
-
-extern "C" __attribute__((visibility("default"))) ssize_t pread(int fd, void* memory, std::size_t size, off_t offset) {
-    using namespace uext4;
-    if (!has_room.load() && tells_placements(fd) && cannot_look()) {
-        errno = ENOMEM;
-        return -1;
-    }
-    const ssize_t n = ::syscall(SYS_pread64, fd, memory, size, offset);
-    if (n > 0 && at_marker.is_set()) {
-        char line[32];
-        std::snprintf(line, sizeof line, "%lx-", static_cast<unsigned long>(marker.load()));
-        const bool is_told =
-            std::string_view(static_cast<const char*>(memory), static_cast<std::size_t>(n)).contains(line);
-        if (is_told) at_marker.call();
-    }
-    return n;
-}
-
-extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, ...) noexcept {
-    using namespace uext4;
-    std::va_list arguments;
-    va_start(arguments, request);
-    void* argument = va_arg(arguments, void*);
-    va_end(arguments);
-    if (request == UFFDIO_REGISTER) {
-        const uffdio_range range = static_cast<const uffdio_register*>(argument)->range;
-        bool succeeds = true;
-        at_watch.call(range.start, range.start + range.len, succeeds);
-        if (!succeeds) {
-            errno = ENOMEM;
-            return -1;
-        }
-    }
-    if (request == UFFDIO_UNREGISTER) at_unwatch.call();
-    const bool asks = request == placement_query;
-    if (asks && cannot_look()) {
-        errno = ENOMEM;
-        return -1;
-    }
-    if (asks && !answers_queries.load()) {
-        errno = ENOTTY;
-        return -1;
-    }
-    const auto result = static_cast<int>(::syscall(SYS_ioctl, fd, request, argument));
-    constexpr std::size_t start_word = 3;
-    if (asks && result == 0 && static_cast<const std::uint64_t*>(argument)[start_word] == marker.load())
-        at_marker.call();
-    return result;
-}
-
-extern "C" __attribute__((visibility("default"))) int mprotect(void* memory, std::size_t length,
-                                                               int protection) noexcept {
-    using namespace uext4;
-    if (protection == PROT_NONE) at_keep_out.call();
-    return static_cast<int>(::syscall(SYS_mprotect, memory, length, protection));
-}
-
-extern "C" __attribute__((visibility("default"))) int munmap(void* memory, std::size_t length) noexcept {
-    const auto result = static_cast<int>(::syscall(SYS_munmap, memory, length));
-    uext4::at_munmap.call();
-    return result;
-}
-
-extern "C" __attribute__((visibility("default"))) int poll(pollfd* all, nfds_t count, int milliseconds) {
-    using namespace uext4;
-    const int n = static_cast<int>(::syscall(SYS_poll, all, count, milliseconds));
-    const int of = event_of.load();
-    if (n > 0 && (of == -1 || all[0].fd == of)) at_event.call();
-    return n;
-}
-
-namespace uext4 {
-namespace {
 
 std::set<int> userfault_descriptors() {
     std::set<int> out;

@@ -1,0 +1,236 @@
+// Where each block of a batch goes: the part of WritebackPass that chooses.
+#include "base/seam.h"
+#include "file/file_io.h"
+#include "file/writeback_pass.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace uext4 {
+
+namespace {
+// What is written over blocks that the log has goes there as well; of one batch no more than this.
+constexpr unsigned most_logged = 16;
+// How far from where the file goes on its end is kept aside: as many blocks as the file has, within these bounds. So it
+// is out of the way until the file has doubled, or nearly.
+constexpr std::uint64_t least_aside = 256, most_aside = 4096, too_near = 32;
+}  // namespace
+
+bool WritebackPass::is_dirty(std::uint64_t logical) const {
+    const std::uint64_t per = fs_ / bs_;
+    const auto item = std::ranges::lower_bound(items_, logical / per, {}, [](const Item& i) { return i.folio->index; });
+    return item != items_.end() && item->folio->index == logical / per && (item->blocks >> logical % per & 1);
+}
+
+Result<bool> WritebackPass::goes_on_at(LogicalBlock at) const {
+    if (at.value == 0) return true;
+    RangeIterator before(inode_, (at.value - 1) * bs_, at.value * bs_);
+    (void)TRY(before.look_held());
+    return before.run().has_block();
+}
+
+// A file that ends within its last block is appended to again, perhaps: until the block is full it is kept aside, and
+// then goes behind the one before, so that the file does not become a piece for each time.
+Result<Places::Goal> WritebackPass::goal_for(LogicalBlock at) {
+    BlockNr behind = TRY(inode_.places().goal_for(at));
+    // What fallocate has put there shows where this one has been.
+    RangeIterator next(inode_, (at.value + 1) * bs_, (at.value + 2) * bs_);
+    if (const Result<bool> seen = next.look_held(); seen && *seen && next.run().place == Place::unwritten)
+        behind = BlockNr(next.block().value - 1);
+    if (inode_.size() >= (at.value + 1) * bs_) return Places::Goal{behind, true};
+    if (inode_.end_kept_at < behind + too_near || inode_.end_kept_at > behind + most_aside)
+        inode_.end_kept_at = std::min(behind + std::clamp(at.value, least_aside, most_aside),
+                                      BlockNr(inode_.fs().geometry.blocks_count - 1));
+    return Places::Goal{inode_.end_kept_at, false};
+}
+
+// The next end within a block behind byte `from`: one that a cut may leave, or where the file ends now.
+std::optional<std::uint64_t> WritebackPass::next_end(std::uint64_t from) const {
+    const std::uint64_t size = inode_.size();
+    const std::optional<std::uint64_t> after_cut = inode_.end_after_cut(from);
+    return size > from && size % bs_ != 0 ? std::min(size, after_cut.value_or(size)) : after_cut;
+}
+
+// The block in which an end lies leaves its place where the file has grown behind that. So does an unwritten one of a
+// file whose end is kept aside: written in its place, it would leave that with the next append, for good.
+bool WritebackPass::leaves_its_place(Place place, std::uint64_t end) const {
+    if (place == Place::mapped) return inode_.size() > end;
+    return place == Place::unwritten && inode_.size() == end && end > inode_.disk_size() && inode_.end_kept_at;
+}
+
+Result<void> WritebackPass::prepare_swaps() {
+    if (!UEXT4_SEAM(appends_move) || inode_.data_in_journal()) return {};
+    for (std::uint64_t from = 0;;) {
+        LogicalBlock at;
+        BlockNr old;
+        Places::Goal goal;
+        bool goes_on = false, must_leave = false;
+        {
+            MutexLock guard(inode_.map_lock);
+            const std::optional<std::uint64_t> end = next_end(from);
+            if (!end) return {};
+            at = LogicalBlock(*end / bs_);
+            from = (at.value + 1) * bs_ - 1;
+            if (!is_dirty(at.value)) continue;
+            RangeIterator range(inode_, *end, *end + 1);
+            (void)TRY(range.look_held());
+            if (!leaves_its_place(range.run().place, *end)) continue;
+            old = range.block();
+            must_leave = range.run().place == Place::mapped;
+            // Where the block before has no place yet, it stays near its own.
+            goes_on = TRY(goes_on_at(at));
+            goal = goes_on ? TRY(goal_for(at)) : Places::Goal{old};
+        }
+        std::optional<BlockSwap> swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
+        // What others have freed may be had once it is durable.
+        const bool may_move = inode_.fs().geometry.cluster_ratio == 1;
+        if (!swap && must_leave && may_move && inode_.fs().allocator.has_space_later() &&
+            inode_.fs().journal.commit_all())
+            swap = prepare_swap(inode_, at, old, goal.near, goal.grows);
+        // Where there is no log either the block is written in its place.
+        if (!swap && must_leave && inode_.fs().journal.has_log()) ends_.push_back(at);
+        if (swap) {
+            if (goes_on && !inode_.end_kept_at) inode_.end_kept_at = old;  // until goal_for() finds a better one
+            swaps_.push_back(std::move(*swap));
+        }
+    }
+}
+
+// Where each dirty block goes. A block past the end of the file that lives nowhere is not written.
+Result<void> WritebackPass::choose() {
+    const std::uint64_t per = fs_ / bs_;
+    MutexLock guard(inode_.map_lock);
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+        const std::uint64_t base = items_[i].folio->index * per;
+        for (std::uint64_t slot = 0; slot < per; ++slot) {
+            if (!(items_[i].blocks >> slot & 1)) continue;
+            const std::uint64_t logical = base + slot;
+            if (extends_last(logical)) continue;
+            TRY(choose_from(logical, run_length(i, slot), i));
+        }
+    }
+    return {};
+}
+
+bool WritebackPass::extends_last(std::uint64_t logical) const {
+    return !segments_.empty() && logical >= segments_.back().first &&
+           logical < segments_.back().first + segments_.back().count;
+}
+
+// Dirty blocks that follow each other, from this one on.
+std::uint64_t WritebackPass::run_length(std::size_t item, std::uint64_t slot) const {
+    const std::uint64_t per = fs_ / bs_;
+    std::uint64_t n = 0;
+    for (;;) {
+        while (slot < per && (items_[item].blocks >> slot & 1)) ++slot, ++n;
+        if (slot < per || item + 1 == items_.size()) return n;
+        if (items_[item + 1].folio->index != items_[item].folio->index + 1 || !(items_[item + 1].blocks & 1)) return n;
+        ++item;
+        slot = 0;
+    }
+}
+
+Result<void> WritebackPass::choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item) {
+    Places& places = inode_.places();
+    RangeIterator range(inode_, logical * bs_, (logical + count) * bs_);
+    (void)TRY(range.look_held());
+    if (range.run().place == Place::hole) {
+        // Dirty without a promise: an earlier write to its blocks failed and gave them back, or it was taken so.
+        const std::uint64_t wanted = range.length() / bs_;
+        if (Result<void> promised = promise_some(logical, wanted); !promised) {
+            if (promised.error().code != ENOSPC) return promised;
+            return leave_without_space({logical, wanted, Place::hole, BlockNr(), item}, promised.error());
+        }
+        (void)TRY(range.look_held());
+    }
+    Segment s{logical, range.length() / bs_, range.run().place, range.run().block, item};
+    if (s.place == Place::reserved) {
+        const Result<void> granted = choose_granted(s);
+        if (!granted && granted.error().code == ENOSPC) return leave_without_space(s, granted.error());
+        TRY(granted);
+    } else if (s.place == Place::inline_data) {
+        s.count = 1;
+    }
+    if (s.place == Place::mapped || s.place == Place::unwritten) choose_swap(s);
+    if (s.place == Place::mapped && !s.swap) choose_logged(s);
+    if (s.place == Place::mapped) places.note_overwrite();
+    if (!segments_.empty() && !s.swap && !s.logged) {
+        Segment& last = segments_.back();
+        if (last.place == s.place && !last.swap && !last.logged && s.place != Place::inline_data &&
+            last.first + last.count == s.first && last.block + last.count == s.block) {
+            last.count += s.count;
+            return {};
+        }
+    }
+    segments_.push_back(s);
+    return {};
+}
+
+Result<void> WritebackPass::choose_granted(Segment& s) {
+    std::optional<Places::Goal> goal;
+    if (!swaps_.empty() && swaps_.back().at.value + 1 == s.first) goal = Places::Goal{swaps_.back().grant.first() + 1};
+    if (const std::uint64_t size = inode_.size(), last = size / bs_; inode_.end_kept_at && size % bs_ != 0) {
+        if (last > s.first && last < s.first + s.count) s.count = last - s.first;
+        if (last == s.first) {
+            s.count = 1;
+            goal = TRY(goal_for(LogicalBlock(last)));
+        }
+    }
+    const Places::Granted granted = TRY(inode_.places().grant(LogicalBlock(s.first), s.count, true, goal));
+    s.count = granted.count;
+    s.block = granted.block;
+    s.place = Place::granted;
+    return {};
+}
+
+void WritebackPass::choose_swap(Segment& s) {
+    for (BlockSwap& swap : swaps_) {
+        if (swap.at.value == s.first && swap.old == s.block) {
+            s.swap = &swap;
+            s.count = 1;
+        } else if (swap.at.value > s.first && swap.at.value < s.first + s.count) {
+            s.count = swap.at.value - s.first;
+        }
+    }
+}
+
+// One block, or those before the first such one.
+void WritebackPass::choose_logged(Segment& s) {
+    LoggedBlocks& blocks = inode_.fs().logged_blocks;
+    const std::uint64_t whole = s.count;
+    for (const LogicalBlock end : ends_)
+        if (end.value >= s.first && end.value < s.first + s.count) s.count = end.value - s.first;
+    const bool is_end = s.count == 0;
+    const bool asks = UEXT4_SEAM(logged_is_asked);
+    const std::uint64_t free = is_end ? 0 : asks ? blocks.free_of(s.block, s.count) : s.count;
+    if (free == s.count && !is_end) return;
+    if (!is_end && logged_ >= most_logged) {
+        waits_for_home_ = true;
+        return;
+    }
+    s.count = std::min(whole, std::max<std::uint64_t>(free, 1));
+    if (free != 0) return;
+    s.logged = true;
+    ++logged_;
+    // Now, as a folio of which something else fails may change before the others are named.
+    const std::byte* data = data_of(s.first, s.item);
+    s.contents.assign(data, data + bs_);
+}
+
+Result<void> WritebackPass::leave_without_space(Segment s, const Error& why) {
+    lacking_ = why;
+    s.result = fail(why);
+    segments_.push_back(std::move(s));
+    return {};
+}
+
+// All of them, or as many as there is space for.
+Result<void> WritebackPass::promise_some(std::uint64_t logical, std::uint64_t count) {
+    for (;; count /= 2) {
+        const bool privileged = !inode_.kept_without_reserve.load();
+        Result<void> promised = inode_.places().reserve(LogicalBlock(logical), count, privileged);
+        if (promised || promised.error().code != ENOSPC || count == 1) return promised;
+    }
+}
+
+}  // namespace uext4
