@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace uext4 {
 
@@ -250,8 +251,15 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     return static_cast<std::size_t>(end - offset);
 }
 
+// For the rest of a write: what was promised and not used, and what waits for being written back and committed.
+Result<void> make_room(Inode& inode, DirectProgress& progress) {
+    TRY(give_up_promised(inode, progress));
+    TRY(write_back(inode));
+    return inode.fs().journal.commit_all();
+}
+
 // Whole blocks, to the device before it returns; cached folios follow. Inode exclusive. What is on the device counts,
-// as a short write.
+// as a short write, and whoever goes on meets the error.
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
                                  DirectProgress& progress) {
     if (offset > inode.size_hint()) TRY(clear_tail(inode));
@@ -264,6 +272,12 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
         const std::size_t n = TRY(write_cached(inode, offset, in, request));
         TRY(write_back(inode, offset, offset + n));
         return n;
+    };
+    std::size_t taken = 0;
+    const auto take_what_arrived = [&]() -> Result<void> {
+        const std::size_t from = std::exchange(taken, progress.written - offset);
+        if (from == taken) return {};
+        return take_into_file(inode, offset + from, in.subspan(from, taken - from), request);
     };
     if (TRY(is_elsewhere(offset))) return through_cache();
     TRY(commit_moves(inode));
@@ -278,32 +292,26 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
             return through_cache();
         }
         written = write_blocks(inode, offset, in, request, progress);
+        // All views show it before anybody may store to it, or write back what was stored.
+        if (written || UEXT4_SEAM(parts_show_first)) TRY(take_what_arrived());
         if (!written && written.error().code == ENOSPC && !progress.refused) {
-            {
-                // A pass of others leaves what is there already alone.
-                const MutexLock map(inode.map_lock);
-                inode.places().mark_written(LogicalBlock(offset / inode.fs().block_size()),
-                                            (progress.written - offset) / inode.fs().block_size());
-            }
             flush.unlock();
-            TRY(give_up_promised(inode, progress));
-            TRY(write_back(inode));
-            TRY(inode.fs().journal.commit_all());
+            const Result<void> made = make_room(inode, progress);
             flush.lock();
-            const bool goes_on = !TRY(is_elsewhere(progress.written));
-            if (!goes_on && progress.written == offset) {
+            const Result<bool> elsewhere = made ? is_elsewhere(progress.written) : fail(made.error());
+            if (elsewhere && *elsewhere && taken == 0) {
                 flush.unlock();
                 return through_cache();
             }
-            if (goes_on) written = write_blocks(inode, offset, in, request, progress);
+            if (!elsewhere) written = fail(elsewhere.error());
+            else if (!*elsewhere) written = write_blocks(inode, offset, in, request, progress);
+            TRY(take_what_arrived());
         }
-        // All views show it, and whoever goes on meets the error.
-        in = in.first(progress.written - offset);
-        if (!in.empty()) TRY(take_into_file(inode, offset, in, request));
     }
-    if (!written) TRY(give_up_promised(inode, progress));
-    if (in.empty()) TRY(written);
-    return in.size();
+    if (!written)
+        if (const Result<void> given = give_up_promised(inode, progress); taken == 0) TRY(given);
+    if (taken == 0) TRY(written);
+    return taken;
 }
 
 }  // namespace
