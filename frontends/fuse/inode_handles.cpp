@@ -215,9 +215,9 @@ double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attr
 bool InodeHandles::take_turn_to_send(std::uint64_t node, std::chrono::steady_clock::duration interval) {
     const auto now = std::chrono::steady_clock::now();
     const std::lock_guard guard(lock_);
-    More* const found = more_for_known(node);
-    if (!found || now - found->sent < interval) return false;
-    found->sent = now;
+    const auto it = writers_.find(node);
+    if (it == writers_.end() || now - it->second.sent < interval) return false;
+    it->second.sent = now;
     return true;
 }
 
@@ -234,7 +234,9 @@ bool InodeHandles::note_write(std::uint64_t node) {
 
 void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
-    if (to_write) ++writers_[node].count;
+    // Who closed it before had to send.
+    if (to_write)
+        if (Writers& writers = writers_[node]; writers.count++ == 0) writers.sent = std::chrono::steady_clock::now();
     if (Known* const known = find(node)) known->may_change = true;
 }
 
@@ -245,6 +247,11 @@ void InodeHandles::closed_to_write(std::uint64_t node) {
     writers_.erase(it);
     // Whoever lacked space was told, and starts anew.
     if (More* const found = more(node); found && found->lost.error() == ENOSPC) found->lost.cut(0);
+}
+
+std::size_t InodeHandles::written_to() {
+    const std::lock_guard guard(lock_);
+    return writers_.size();
 }
 
 bool InodeHandles::has_writers(std::uint64_t node) {

@@ -95,6 +95,7 @@ public:
     // are gone.
     void opened(std::uint64_t node, bool to_write);
     void closed_to_write(std::uint64_t node);
+    std::size_t written_to();  // how many are open for writing
     bool has_writers(std::uint64_t node);
 
     // An error that the kernel met when it wrote its cache back, long after the call that it would have been for.
@@ -149,8 +150,9 @@ private:
     static_assert(sizeof(Known) == 16);
     struct Writers {
         std::uint64_t count = 0;
-        std::optional<std::int64_t> told_blocks;  // told_while_written: which; none: not the same each time
-        unsigned unseen = 0;                      // told_other_blocks(), since the last look
+        std::optional<std::int64_t> told_blocks;     // told_while_written: which; none: not the same each time
+        unsigned unseen = 0;                         // told_other_blocks(), since the last look
+        std::chrono::steady_clock::time_point sent;  // take_turn_to_send(); what was written before was sent by then
     };
     // What few have.
     struct More {
@@ -158,9 +160,8 @@ private:
         int failure = 0, damage = 0;
         std::uint64_t failures = 0;
         LostRanges lost;
-        std::uint64_t refused = 0, dropped = 0;        // refused()
-        ByteRanges read;                               // note_cached_read()
-        std::chrono::steady_clock::time_point sent{};  // take_turn_to_send()
+        std::uint64_t refused = 0, dropped = 0;  // refused()
+        ByteRanges read;                         // note_cached_read()
     };
     Known* find(std::uint64_t node);           // null: the kernel does not know it. lock_ held, as for the next.
     More* more(std::uint64_t node);            // null: it has none

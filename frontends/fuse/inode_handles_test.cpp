@@ -54,5 +54,27 @@ TEST_F(BlocksAreCalledBack, OnlyWhereThereAreOthers) {
     EXPECT_FALSE(inodes.told_other_blocks(node, std::nullopt)) << "the kernel believes nothing any more";
 }
 
+// What is written to a file waits for its turn from when it was opened on: who closed it before had to send.
+TEST(TurnsToSend, CountFromTheFirstOpening) {
+    using namespace std::chrono_literals;
+    constexpr std::uint64_t node = 1;
+    InodeHandles inodes;
+    inodes.add_root();
+    EXPECT_FALSE(inodes.take_turn_to_send(node, 0s)) << "nobody writes";
+    inodes.opened(node, false);
+    EXPECT_EQ(inodes.written_to(), 0u);
+    inodes.opened(node, true);
+    inodes.opened(node, true);
+    EXPECT_EQ(inodes.written_to(), 1u);
+    EXPECT_FALSE(inodes.take_turn_to_send(node, 1h));
+    EXPECT_TRUE(inodes.take_turn_to_send(node, 0s));
+    EXPECT_FALSE(inodes.take_turn_to_send(node, 1h));
+    inodes.closed_to_write(node);
+    EXPECT_TRUE(inodes.take_turn_to_send(node, 0s));
+    inodes.closed_to_write(node);
+    EXPECT_EQ(inodes.written_to(), 0u);
+    EXPECT_FALSE(inodes.take_turn_to_send(node, 0s));
+}
+
 }  // namespace
 }  // namespace uext4::fuse

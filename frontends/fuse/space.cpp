@@ -3,19 +3,31 @@
 #include "base/bytes.h"
 
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <thread>
 
 namespace uext4::fuse {
 
 namespace {
 
 constexpr std::uint64_t MiB = std::uint64_t{1} << 20;
-// Bytes that are left, at most; the second of a small file system a part of all.
-constexpr std::uint64_t little = 64 * MiB, hardly_any = 8 * MiB, hardly_any_of = 32;
-constexpr double taken_in_a_second = 4e9;  // bytes, by a kernel that writes to its memory only
+// A kernel lets wait of one mount's writes a hundredth of what it lets wait of all, a fifth of the memory, if nobody
+// told it otherwise.
+std::uint64_t most_that_waits() {
+    return static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) /
+           500;
+}
+
+// Bytes that are left, at most; the last of a small file system a part of all. (Asked before the sandbox is there.)
+const std::uint64_t little = std::max(64 * MiB, most_that_waits());
+constexpr std::uint64_t hardly_any = 8 * MiB, hardly_any_of = 32;
+constexpr double taken_in_a_second = 4e9;  // bytes, by a processor that writes to the kernel's memory only
+const std::size_t processors = std::max(std::thread::hardware_concurrency(), 1u);  // asked before the sandbox is there
 // For each byte of a file whose pages are all dropped, to be read again.
 constexpr double seconds_to_read_again = 20e-3 / MiB;
 constexpr std::uint64_t most_steps = 64;  // that a file with holes is called in by
@@ -31,6 +43,23 @@ bool is_hardly_any(Server& server, std::uint64_t left) {
 
 std::chrono::steady_clock::duration seconds(double count) {
     return std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(count));
+}
+
+// Half of the time in which a kernel could take so much: after as long it asks, and after as long more it sends.
+double time_to_ask(Server& server, std::uint64_t left) {
+    if (is_hardly_any(server, left)) return 0;
+    const std::size_t writers = std::clamp(server.inodes().written_to(), std::size_t{1}, processors);
+    return static_cast<double>(left) / taken_in_a_second / 2 / static_cast<double>(writers);
+}
+
+// The kernel counts how long it may believe something in ticks, and began within one: n of them last up to n + 1.
+double in_whole_ticks(double time) {
+    static const double tick = [] {
+        timespec length{};
+        ::clock_getres(CLOCK_MONOTONIC_COARSE, &length);
+        return static_cast<double>(length.tv_sec) + static_cast<double>(length.tv_nsec) / 1e9;
+    }();
+    return std::max(std::floor(time / tick) - 1, 0.0) * tick;
 }
 
 // What the kernel writes into one with holes may need space: the bytes that are allocated of such. (Blocks of its map
@@ -70,9 +99,7 @@ bool is_short_of_space(Server& server) { return is_little(bytes_left(server)); }
 
 double shorter_if_short_of_space(Server& server, double last) {
     if (last != growing_timeout) return last;
-    const std::uint64_t left = bytes_left(server);
-    if (is_hardly_any(server, left)) return 0;
-    return std::min(last, static_cast<double>(left) / taken_in_a_second);
+    return std::min(last, in_whole_ticks(time_to_ask(server, bytes_left(server))));
 }
 
 std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file) {
@@ -80,9 +107,11 @@ std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, Op
     if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return {};
     const std::uint64_t left =
         server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
-    if (left >= little) return {};
-    double turn = is_hardly_any(server, left) ? 0 : static_cast<double>(left) / taken_in_a_second;
-    // Of a file with holes not longer ago than what it has in the kernel's cache takes to be read again.
+    if (!is_little(left)) return {};
+    double turn = time_to_ask(server, left);
+    if (in_whole_ticks(turn) == 0) turn *= 2;  // it asks before each write
+    // Of a file with holes, all of which is dropped, not longer ago than what it has in the kernel's cache takes to be
+    // read again.
     if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode()))
         turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
     if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};

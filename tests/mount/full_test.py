@@ -435,6 +435,36 @@ def a_size_that_is_lost_is_told(scratch, image, options):
     scratch.umount(top)
 
 
+def takes_no_more_than_there_is(scratch, size, left, length):
+    """What write(2) took from a file system that had room for it is there, and no more than a write of it has none."""
+    image = scratch.image("image", size, "-t", "ext4", "-b", "4096", "-m", "0", "-J", "size=4")
+    top = scratch.mount(image)
+    if left:
+        leave(top, left)
+        time.sleep(0.2)  # the kernel believes for that long what it was told when there was plenty
+    space = os.statvfs(top)
+    free = space.f_bavail * space.f_frsize
+    piece = os.urandom(4096) * (length // 4096)
+    fd = os.open(top / "file", os.O_RDWR | os.O_CREAT)
+    taken = 0
+    try:
+        while taken < 4 * free:
+            taken += os.write(fd, piece)
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"a write: {error}")
+    try:
+        os.close(fd)
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"close: {error}")
+    case = f"{size}, {free >> 10} KiB free, writes of {length}"
+    check(taken <= free + length, f"{case}: {taken - free} bytes more were taken")
+    there = (top / "file").read_bytes()
+    wrong = sum(there[at:at + 4096] != piece[:4096] for at in range(0, taken, 4096))
+    check(wrong == 0, f"{case}: {wrong} blocks are not what was written")
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def largest_file(scratch):
     """Past the largest size of a file it is that, and not the space, that is missing."""
     image = scratch.image("image", "64M", "-t", "ext4", "-b", "1024")
@@ -488,6 +518,9 @@ def test(scratch):
     let_go_behind(scratch, image)
     direct_writes(scratch, image)
     told_at_once(scratch, image)
+    for size, left, length in (("40M", 4000 << 10, 1 << 16), ("40M", 0, 4096), ("100M", 0, 1 << 20),
+                               ("400M", 12000 << 10, 1 << 16), ("400M", 12000 << 10, 1 << 12)):
+        takes_no_more_than_there_is(scratch, size, left, length)
     largest_file(scratch)
     closed_descriptors(scratch, image)
 
