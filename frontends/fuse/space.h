@@ -13,7 +13,7 @@
 namespace uext4::fuse {
 
 // How long the kernel may believe attributes (InodeHandles::attributes_last): of what somebody writes to only until it
-// could have taken what is left.
+// could have taken half of what is left.
 double shorter_if_short_of_space(Server& server, double last);
 bool is_little(std::uint64_t bytes);  // left, for all that the kernel may have taken
 // Whether whoever writes next may find that there is none.

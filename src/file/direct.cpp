@@ -308,6 +308,7 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
             TRY(take_what_arrived());
         }
     }
+    // Of a short write whoever goes on meets what is wrong.
     if (!written)
         if (const Result<void> given = give_up_promised(inode, progress); taken == 0) TRY(given);
     if (taken == 0) TRY(written);

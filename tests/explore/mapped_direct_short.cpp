@@ -3,8 +3,6 @@
 
 #include <fcntl.h>
 
-#include <optional>
-
 namespace uext4::explore::mapped_direct_short {
 namespace {
 
