@@ -1,5 +1,6 @@
 // mount, umount, freeze, thaw.
 #include "cli/session.h"
+#include "fuse/cached_writes.h"
 #include "fuse/ioctls.h"
 #include "fuse/mount.h"
 
@@ -53,28 +54,33 @@ dev_t device_of(int fd) {
     return ::fstat(fd, &found) == 0 ? found.st_dev : 0;
 }
 
+// What was written before is to be in the image. `root` is closed where this gives up.
+void send_before_freeze(const std::string& directory, int root) {
+    int frozen = 0;
+    if (::ioctl(root, UEXT4_IOC_FROZEN, &frozen) == 0 && frozen) {
+        // What is written meanwhile waits for the thaw, and syncfs would wait for that.
+        ::close(root);
+        give_up(negative, directory + ": frozen already");
+    }
+    const Result<int> refused = fuse::send_cached_writes(root);
+    const int error = refused ? *refused : refused.error().code;
+    // Another freeze has come before, or it is no mount of uext4: said when this one is asked for.
+    if (error == 0 || (!refused && (error == EBUSY || error == ENOTTY || error == ENOSYS))) return;
+    // What found no space, or came after its file was made append-only or immutable, has been told to its writers,
+    // or will be; it is no reason not to freeze the rest.
+    if (!refused || (error != ENOSPC && error != EFBIG && error != EPERM)) {
+        ::close(root);
+        give_up(impossible, directory + ": " + std::strerror(error));
+    }
+    fmt::print(stderr, "uext4 freeze: {}: {}: what was refused is not in the image\n", told(directory),
+               std::strerror(error));
+}
+
 void request(const std::string& directory, unsigned long what) {
     if (what == UEXT4_IOC_FREEZE) ::close_range(STDERR_FILENO + 1, ~0U, 0);
     const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) give_up(impossible, directory + ": " + std::strerror(errno));
-    int frozen = 0;
-    if (what == UEXT4_IOC_FREEZE && ::ioctl(fd, UEXT4_IOC_FROZEN, &frozen) == 0 && frozen) {
-        // What is written meanwhile waits for the thaw, and syncfs would wait for that.
-        ::close(fd);
-        give_up(negative, directory + ": frozen already");
-    }
-    // Once more: it also tells of a write of somebody else's that a signal has ended.
-    if (what == UEXT4_IOC_FREEZE && ::syncfs(fd) != 0 && (errno != EINTR || ::syncfs(fd) != 0)) {
-        const int error = errno;
-        // What found no space, or came after its file was made append-only or immutable, has been told to its writers,
-        // or will be; it is no reason not to freeze the rest.
-        if (error != ENOSPC && error != EFBIG && error != EPERM) {
-            ::close(fd);
-            give_up(impossible, directory + ": " + std::strerror(error));
-        }
-        fmt::print(stderr, "uext4 freeze: {}: {}: what was refused is not in the image\n", told(directory),
-                   std::strerror(error));
-    }
+    if (what == UEXT4_IOC_FREEZE) send_before_freeze(directory, fd);
     const char* const busy = what == UEXT4_IOC_FREEZE
                                  ? "frozen already"
                                  : "a freeze is on its way, or another host has taken the file system";

@@ -36,7 +36,10 @@ void open_directory(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
 }
 
 void release_directory(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-    server_of(request).drop(info->fh);
+    Server& server = server_of(request);
+    const std::uint32_t mark = Server::handle(*info).mark;
+    server.drop(info->fh);
+    server.marks().gone(mark);
     fuse_reply_err(request, 0);
 }
 

@@ -133,15 +133,32 @@ void trim(fuse_req_t request, Server& server, const void* data, std::size_t size
         true);
 }
 
-void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_file_info*, unsigned flags,
+// One for each descriptor.
+void set_mark(fuse_req_t request, Server& server, OpenHandle& handle, std::size_t room) {
+    if (handle.mark == 0) handle.mark = server.marks().make();
+    reply_integer(request, handle.mark, room);
+}
+
+void wait_for_mark(fuse_req_t request, Server& server, std::uint32_t mark) {
+    if (server.is_frozen()) {
+        fuse_reply_err(request, EBUSY);
+        return;
+    }
+    server.marks().when_gone(mark, [request](bool is_gone) {
+        if (is_gone) fuse_reply_ioctl(request, 0, nullptr, 0);
+        else fuse_reply_err(request, EBUSY);
+    });
+}
+
+void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_file_info* info, unsigned flags,
              const void* in, std::size_t in_size, std::size_t out_size) {
     Server& server = server_of(request);
     if (flags & FUSE_IOCTL_COMPAT) {
         fuse_reply_err(request, ENOTTY);
         return;
     }
-    const bool concerns_all =
-        command == UEXT4_IOC_FREEZE || command == UEXT4_IOC_THAW || command == FS_IOC_SETFSLABEL || command == FITRIM;
+    const bool concerns_all = command == UEXT4_IOC_FREEZE || command == UEXT4_IOC_THAW || command == UEXT4_IOC_MARK ||
+                              command == UEXT4_IOC_ARRIVED || command == FS_IOC_SETFSLABEL || command == FITRIM;
     if (concerns_all && !may_administer(request)) {
         fuse_reply_err(request, EPERM);
         return;
@@ -152,6 +169,12 @@ void control(fuse_req_t request, fuse_ino_t node, unsigned command, void*, fuse_
             case UEXT4_IOC_THAW: return server.thaw(request);
             case UEXT4_IOC_FROZEN: return reply_integer(request, server.is_frozen() ? 1 : 0, out_size);
             case UEXT4_IOC_SERVER: return reply_integer(request, static_cast<std::uint32_t>(getpid()), out_size);
+            case UEXT4_IOC_MARK: return set_mark(request, server, Server::handle(*info), out_size);
+            case UEXT4_IOC_ARRIVED: {
+                const auto mark = carried<std::uint32_t>(in, in_size);
+                if (mark) return wait_for_mark(request, server, *mark);
+                break;
+            }
             default: break;
         }
     }

@@ -34,6 +34,23 @@ Result<void> settle_group_bit(Server& server, Inode& inode, const Credentials& w
     return server.fs().set_attributes(inode, change, who, false);
 }
 
+// An attribute may need a block, or have been the last in one. The kernel counts none of these: it has to ask.
+class CountsBlocks {
+public:
+    CountsBlocks(Server& server, const Inode& inode)
+        : server_(server), inode_(inode), before_(inode.block_count_512()) {}
+    ~CountsBlocks() {
+        if (inode_.block_count_512() != before_)
+            fuse_lowlevel_notify_inval_inode(server_.session(), node_of(inode_.number()), -1, 0);
+    }
+    CountsBlocks(const CountsBlocks&) = delete;
+
+private:
+    Server& server_;
+    const Inode& inode_;
+    std::uint64_t before_;
+};
+
 void set(fuse_req_t request, fuse_ino_t node, const char* name, const char* value, std::size_t size, int flags) {
     Server& server = server_of(request);
     if (refused(server, name)) {
@@ -44,8 +61,11 @@ void set(fuse_req_t request, fuse_ino_t node, const char* name, const char* valu
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         const bool access_list = name == "system.posix_acl_access";
         const Credentials who = credentials_of(request, access_list);
-        UEXT4_FUSE_TRY(request, server.fs().set_xattr(*inode, name, bytes_of_string(value.data(), value.size()), flags,
-                                                      who, false));
+        const auto set = [&] {
+            const CountsBlocks blocks(server, *inode);
+            return server.fs().set_xattr(*inode, name, bytes_of_string(value.data(), value.size()), flags, who, false);
+        };
+        UEXT4_FUSE_TRY(request, set());
         reply_result(request, access_list ? settle_group_bit(server, *inode, who) : Result<void>());
     });
 }
@@ -86,7 +106,11 @@ void remove(fuse_req_t request, fuse_ino_t node, const char* name) {
     }
     server.change([&server, request, node, name = std::string(name)] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
-        reply_result(request, server.fs().remove_xattr(*inode, name, credentials_of(request), false));
+        const auto remove = [&] {
+            const CountsBlocks blocks(server, *inode);
+            return server.fs().remove_xattr(*inode, name, credentials_of(request), false);
+        };
+        reply_result(request, remove());
     });
 }
 

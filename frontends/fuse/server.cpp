@@ -323,6 +323,7 @@ void Server::freeze(fuse_req_t request) {
     }
     // What was unlinked before is deleted before.
     read_what_is_let_go();
+    marks_.give_up();
     control_.add([this, request] {
         const Result<void> done = fs_.freeze();
         freeze_state_.store(done ? FreezeState::frozen : FreezeState::open);

@@ -13,6 +13,7 @@
 #include "fuse/deputy.h"
 #include "fuse/inode_handles.h"
 #include "fuse/library.h"
+#include "fuse/marks.h"
 #include "fuse/options.h"
 #include "fuse/placement.h"
 #include "fuse/protocol.h"
@@ -41,6 +42,7 @@ struct OpenHandle {
     bool from_start = false;
     std::optional<std::uint64_t> end;
     std::uint64_t changes_at_end = 0;
+    std::uint32_t mark = 0;  // Server::marks
 };
 
 class Server {
@@ -112,6 +114,8 @@ public:
     void make_durable(std::function<void()> job, bool little);
     void freeze(fuse_req_t request);
     void thaw(fuse_req_t request);
+    // Of descriptors of the root. Given up when it freezes.
+    Marks& marks() { return marks_; }
     // From another thread, before the end: what waits for a thaw may go on.
     void thaw_to_end();
     // Held by whoever calls in (space.h) while the kernel sends: never by the reading thread, nor with another lock.
@@ -210,6 +214,7 @@ private:
     std::atomic<pthread_t> reader_{};  // it, or its deputy's
     InodeHandles inodes_;
     std::atomic<std::uint64_t> changes_{0};
+    Marks marks_;
     SpaceClaims claims_;
     std::atomic<unsigned> direct_held_{0};  // hold_direct()
     std::mutex call_in_lock_;

@@ -1,6 +1,7 @@
 #include "fuse/supervisor.h"
 
 #include "base/descriptor.h"
+#include "fuse/cached_writes.h"
 #include "fuse/connection.h"
 #include "fuse/own_mount.h"
 #include "fuse/session.h"
@@ -39,11 +40,10 @@ constexpr std::int32_t most_groups = 65536;  // as the kernel's limit
 // hides them.
 constexpr unsigned own_capabilities[] = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE};
 
+// The server is there to the end of it, or nobody is: what was refused has been told to those who wrote it.
 void write_cache(const std::string& directory) {
-    const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    syncfs(fd);
-    close(fd);
+    const Descriptor root(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (root.is_open()) (void)send_cached_writes(root.fd());
 }
 
 // "Groups:" of /proc/PID/status.

@@ -94,6 +94,8 @@ Result<void> create_locked(names::Tree& state, Inode& directory, const CreateReq
 Result<void> create_unnamed_locked(names::Tree& state, Inode& directory, const CreateRequest& request, bool check,
                                    InodeRef& fresh, LockedInodes& locks) {
     locks.add(directory);
+    // Unlike a name, for which the directory has to be there.
+    if (directory.links() == 0) return fail(EPERM, "directory {} was removed", directory.number());
     TRY(names::check_alive(directory));
     if (!S_ISREG(request.mode)) return fail(EINVAL, "an unnamed file must be a regular one");
     if (check) TRY(may_access(directory, request.who, access_write | access_execute));

@@ -4,6 +4,7 @@
 Usage: freeze_test.py PROGRAM
 """
 
+import errno
 import fcntl
 import os
 import select
@@ -13,6 +14,7 @@ import sys
 import time
 
 import mounting
+import scattered
 from mounting import check
 
 PATIENCE = 20  # seconds for what should take a fraction of one
@@ -27,6 +29,16 @@ os.fsync(fd)
 """
 
 IOC_FREEZE, IOC_THAW = 0x5540, 0x5541  # _IO('U', ...)
+IOC_MARK, IOC_ARRIVED = 0x80045544, 0x40045545  # _IOR and _IOW, of an int
+
+# Its status is the errno.
+ARRIVED = f"""
+import fcntl, os, sys
+try:
+    fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), {IOC_ARRIVED}, bytes.fromhex(sys.argv[2]))
+except OSError as error:
+    sys.exit(error.errno)
+"""
 
 # More than a server would have threads.
 WAITING = 60
@@ -297,6 +309,67 @@ def what_is_unlinked_is_gone(scratch, options):
     print(f"{options}: frozen without what was unlinked", flush=True)
 
 
+def all_that_was_written(scratch, options):
+    """The kernel has more to send than it sends at a time, and nobody has asked for any of it."""
+    image = scratch.image("image", "512M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image, options=options)
+    for number in range(3):
+        with scattered.held(top / f"file{number}"):
+            mounting.run(scratch.program, "freeze", top)
+            try:
+                copy = mounting.copy_image(image, scratch.path("copy"))
+            finally:
+                mounting.run(scratch.program, "thaw", top)
+            mounting.clean(copy)
+            scattered.judge(scratch.program, copy, f"file{number}", options)
+            copy.unlink()
+    # Two at once: one freezes, the other is told, and neither waits for the thaw.
+    with scattered.held(top / "both"):
+        freezes = [subprocess.Popen([scratch.program, "freeze", top], stderr=subprocess.PIPE) for _ in range(2)]
+        try:
+            statuses = sorted(freeze.wait(PATIENCE) for freeze in freezes)
+        except subprocess.TimeoutExpired as stuck:
+            raise mounting.Failure("of two freezes one waits for the thaw") from stuck
+        finally:
+            mounting.run(scratch.program, "thaw", top)
+            for freeze in freezes:
+                freeze.communicate()
+        check(statuses == [0, 1], f"two freezes: {statuses}")
+    scratch.umount(top)
+    mounting.clean(image)
+    print(f"{options}: frozen with all that was written", flush=True)
+
+
+def marks_are_waited_for(scratch):
+    """A mark that is made, and gone, and one that is there when somebody freezes."""
+    top = scratch.mount(scratch.image("image", "64M", "-t", "ext4"))
+    root, marked = os.open(top, os.O_RDONLY), os.open(top, os.O_RDONLY)
+
+    def number_of(fd):
+        return fcntl.ioctl(fd, IOC_MARK, bytes(4))
+
+    mark = number_of(marked)
+    check(number_of(marked) == mark and number_of(root) != mark, "one descriptor has one mark, of its own")
+    waiting = subprocess.Popen([sys.executable, "-c", ARRIVED, top, mark.hex()])
+    time.sleep(0.3)
+    check(waiting.poll() is None, "a mark that is there is not waited for")
+    os.close(marked)
+    check(waiting.wait(PATIENCE) == 0, "a mark that is gone")
+    fcntl.ioctl(root, IOC_ARRIVED, mark)
+    waiting = subprocess.Popen([sys.executable, "-c", ARRIVED, top, number_of(root).hex()])
+    time.sleep(0.3)
+    mounting.run(scratch.program, "freeze", top)
+    try:
+        check(waiting.wait(PATIENCE) == errno.EBUSY, "a mark is waited for on what is frozen meanwhile")
+        late = subprocess.run([sys.executable, "-c", ARRIVED, top, mark.hex()], timeout=PATIENCE, check=False)
+        check(late.returncode == errno.EBUSY, "a mark is waited for on what is frozen")
+    finally:
+        mounting.run(scratch.program, "thaw", top)
+        waiting.wait()
+    os.close(root)
+    scratch.umount(top)
+
+
 def copies_in_the_middle(scratch, options):
     """What was under way waits where it is, on a thread of the server's: nobody else waits for such a thread."""
     image = scratch.image("image", "512M", "-t", "ext4", "-b", "4096")
@@ -392,6 +465,9 @@ def test(scratch):
     for options in ("", "data=journal"):
         a_writer_freezes(scratch, options)
     copies_in_the_middle(scratch, "data=ordered")
+    marks_are_waited_for(scratch)
+    for options in ("", "data=journal"):
+        all_that_was_written(scratch, options)
     for options in ("data=ordered", "data=journal"):
         many_wait(scratch, options)
         refusals_do_not_matter(scratch, options)

@@ -9,11 +9,13 @@ import fcntl
 import mmap
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import time
 
 import mounting
+import scattered
 from mounting import check
 
 LIMIT = 30  # seconds for what should take a fraction of one
@@ -53,6 +55,28 @@ def ended_by(scratch, number):
         check((directory / f"file{count}").read_bytes() == b"unsynced %d" % count * 500, f"file{count} is not complete")
     scratch.umount(directory)
     print(f"{name}: ended clean", flush=True)
+
+
+def ended_behind_all_that_was_written(scratch):
+    """A signal while the kernel has more to send than it sends at a time, and the server is slow to take it."""
+    image = scratch.image("image", "512M", "-t", "ext4", "-b", "4096")
+    directory = scratch.mount(image)
+    with scattered.held(directory / "file"):
+        pid = scratch.servers.pop(directory)
+        server = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGTERM)
+        limit = time.monotonic() + 2 * LIMIT
+        while not select.select([server], [], [], 0.001)[0]:
+            check(time.monotonic() < limit, "the server does not end")
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(server, signal.SIGSTOP)
+                time.sleep(0.1)
+                signal.pidfd_send_signal(server, signal.SIGCONT)
+        os.close(server)
+    check(not mounting.is_mounted(directory), "the mount stays")
+    mounting.clean(image)
+    scattered.judge(scratch.program, image, "file", "ended by a signal")
+    print("ended behind all that was written", flush=True)
 
 
 def children(pid):
@@ -372,6 +396,8 @@ def test(scratch):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
                    signal.SIGIO, signal.SIGPWR, signal.SIGTRAP, signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX):
         ended_by(scratch, number)
+    for _ in range(3):
+        ended_behind_all_that_was_written(scratch)
     for number in (signal.SIGTERM, signal.SIGTRAP, signal.SIGRTMIN + 1):
         helpers_ignore(scratch, number)
     without_supervisor(scratch)

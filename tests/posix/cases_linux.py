@@ -120,6 +120,8 @@ def unnamed(answers):
     answers.call("look up in it", os.stat, "x", dir_fd=fd)
     answers.call("its ..", lambda: os.stat("..", dir_fd=fd).st_ino == os.stat(".").st_ino)
     answers.call("link into it", os.link, "named", "x", dst_dir_fd=fd)
+    if mounting.KERNEL >= mounting.KERNEL_OF_UNNAMED:
+        answers.call("unnamed in it", os.open, ".", os.O_TMPFILE | os.O_RDWR, 0o644, dir_fd=fd)
     answers.call("fsync of it", os.fsync, fd)
     os.close(fd)
 
@@ -429,6 +431,16 @@ def attributes(answers):
         answers.call(f"remove {key[:12]} {len(key)}", os.removexattr, fd, key)
     answers.call("both flags", os.setxattr, fd, "user.a", b"1", 3)
     answers.call("bad flags", os.setxattr, fd, "user.a", b"1", 8)
+    blocks = opened("blocks", content=b"b" * 5000)
+    os.fsync(blocks)
+    with_one, with_none = "st_blocks with an attribute's block", "st_blocks without it again"
+    for who in (blocks, "."):
+        for change, label in ((lambda: os.setxattr(who, "user.block", b"v" * 3000), with_one),
+                              (lambda: os.removexattr(who, "user.block"), with_none)):
+            had = os.stat(who).st_blocks
+            answers.call(label, change)
+            answers.tell(label, os.stat(who).st_blocks - had)
+    os.close(blocks)
     os.symlink("x", "sl")
     answers.call("user xattr of a symlink", os.setxattr, "sl", "user.a", b"1", 0, follow_symlinks=False)
     answers.call("trusted xattr of a symlink", os.setxattr, "sl", "trusted.a", b"1", 0, follow_symlinks=False)
