@@ -93,7 +93,7 @@ Result<void> forget_clean(Inode& inode, std::uint64_t offset, std::uint64_t end)
 struct DirectProgress {
     std::uint64_t written;       // all before it is on the device
     std::uint64_t promised = 0;  // blocks of [written, promised) were promised for this write
-    bool refused = false;        // by the device, at `written`
+    bool refused = false;        // by the device, at `written`, or what is there got no names
 };
 
 // Looks at the next run, which gets a block to write to if it has none.
@@ -277,7 +277,10 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
     const auto take_what_arrived = [&]() -> Result<void> {
         const std::size_t from = std::exchange(taken, progress.written - offset);
         if (from == taken) return {};
-        return take_into_file(inode, offset + from, in.subspan(from, taken - from), request);
+        Result<void> into = take_into_file(inode, offset + from, in.subspan(from, taken - from), request);
+        if (!into)
+            progress.refused = true;  // blocks without names: the cache has the bytes, until writeback names them
+        return into;
     };
     if (TRY(is_elsewhere(offset))) return through_cache();
     TRY(commit_moves(inode));

@@ -44,6 +44,7 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
         if (!keep_size && end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
         Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));  // the tree grows on the way
         MutexLock guard(inode.map_lock);
+        TRY(inode.join(handle));  // what cannot be stored is met before the file grows
         const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
         Result<LogicalBlock> reached = inode.places().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
         if (!reached) result = fail(reached.error());
@@ -138,6 +139,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     {
         MutexLock flush(inode.flush_lock);
+        const BufferRef table = TRY(inode.read_table());  // held: what cannot be stored is met before
         TRY(forget_blocks(inode, first, last));
         for (RangeIterator range(inode, first, last); !range.done();) {
             Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));
@@ -192,6 +194,8 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock flush(inode.flush_lock);
+    // The cache forgets what is still there if it cannot be freed: what cannot be read is met before.
+    const std::vector<BufferRef> held = TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     TRY(forget_blocks(inode, first, end));
     Handle handle = TRY(inode.fs().journal.start(change_credits(inode) + Orphans::credits()));
     {
@@ -214,7 +218,7 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     const std::uint64_t whole_end = round_down(offset + length, bs);
     const std::uint64_t first = round_up(offset, bs);
     if (first > whole_end) return zero_part(inode, offset, offset + length);
-    TRY(may_free(inode, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
+    (void)TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
     TRY(zero_part(inode, offset, std::min(first, end)));
     if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
     if (first >= whole_end) return {};
@@ -259,8 +263,7 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
     // As in the kernel: also when the range is refused.
     if (who) TRY(remove_privileges(inode, *who));
     if (!keep_times) touch_later(inode);
-    const bool extents = inode.has_flag(format::inode_flag::extents) || inode.is_inline();
-    if (!extents && operation != FALLOC_FL_PUNCH_HOLE)
+    if (!inode.will_use_extents() && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());
     TRY(need_blocks(inode));
     switch (operation) {

@@ -129,8 +129,9 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, c
 // Unmaps blocks from `first` on, over as many transactions as it takes. Inode exclusive; the caller protects it by the
 // orphan list. `handle` is open when called and open afterwards.
 Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end);
-// Asked before the first change: a bitmap without which the contents of [first, end) cannot be freed. EUCLEAN, EIO.
-Result<void> may_free(Inode& inode, LogicalBlock first, LogicalBlock end);
+// Asked before the first change: what freeing the contents of [first, end) reads, for as long as it is held; of many
+// groups only that it can be read. EUCLEAN, EIO: without it they cannot be freed.
+Result<std::vector<BufferRef>> hold_to_free(Inode& inode, LogicalBlock first, LogicalBlock end);
 // Frees everything the inode has, and the inode; links are 0 and it is an orphan.
 Result<void> delete_inode(Inode& inode, InodeTable& inodes, Orphans& orphans);
 

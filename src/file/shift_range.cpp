@@ -53,7 +53,11 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
-    TRY(may_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
+    // A pass of writeback that has nothing left to write has its size to settle, and may not do so behind this.
+    UniqueLock flush;
+    if (UEXT4_SEAM(shifts_await_passes)) flush = UniqueLock(inode.flush_lock);
+    const std::vector<BufferRef> held =
+        TRY(hold_to_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
     const unsigned credits = shift_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(credits));
     TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
@@ -75,6 +79,9 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(shift_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     TRY(settle(inode, offset));
+    UniqueLock flush;
+    if (UEXT4_SEAM(shifts_await_passes)) flush = UniqueLock(inode.flush_lock);  // as above
+    const BufferRef table = TRY(inode.read_table());
     const unsigned credits = shift_credits(inode);
     const auto delta = static_cast<std::int64_t>(length / bs);
     Handle handle = TRY(inode.fs().journal.start(credits));

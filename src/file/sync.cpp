@@ -46,12 +46,18 @@ static Result<void> flush_device(FsContext& fs) {
     return flushed;
 }
 
+// A size or a mode is in memory alone.
+static bool is_unstored(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.unstored();
+}
+
 Result<void> sync_file(Inode& inode, bool data_only) {
     FsContext& fs = inode.fs();
     // The commit that writeback has to wait for has the times as well: it may be the only one.
     if (!data_only && !moves_are_durable(inode)) TRY(store_pending_times(inode));
     TRY(write_back(inode));
-    if (!data_only) TRY(store_pending_times(inode));
+    if (!data_only || is_unstored(inode)) TRY(store_pending_times(inode));
     Tid tid = 0;
     {
         MutexLock guard(inode.map_lock);

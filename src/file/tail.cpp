@@ -38,9 +38,26 @@ Result<BlockNr> last_block(Inode& inode) {
     return last.run().place == Place::mapped ? last.block() : BlockNr();
 }
 
+// What an earlier truncation could not remove.
+Result<void> finish_cut(Inode& inode) {
+    MutexLock flush(inode.flush_lock);
+    const LogicalBlock first(divide_up(inode.size_hint(), inode.fs().block_size()));
+    const std::vector<BufferRef> held = TRY(hold_to_free(inode, first, LogicalBlock(~std::uint64_t{0})));
+    unsigned credits = 0;
+    {
+        MutexLock guard(inode.map_lock);
+        credits = inode.places().credits() + Inode::store_credits() + Orphans::credits();
+    }
+    Handle handle = TRY(inode.fs().journal.start(credits));
+    TRY(remove_blocks(inode, handle, first, LogicalBlock(~std::uint64_t{0})));
+    inode.cut_unfinished.store(false);
+    return {};
+}
+
 }  // namespace
 
 Result<void> clear_tail(Inode& inode) {
+    if (inode.cut_unfinished.load()) TRY(finish_cut(inode));
     if (inode.tail_is_clear.load()) return {};
     const std::uint64_t bs = inode.fs().block_size(), size = inode.size_hint();
     const BlockNr block = TRY(last_block(inode));

@@ -124,7 +124,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     // whatever cannot be read is met before.
     const std::vector<BufferRef> held = TRY(orphans.hold_for_add(inode));
     const LogicalBlock first(divide_up(size, bs));
-    TRY(may_free(inode, first, LogicalBlock(~std::uint64_t{0})));
+    const std::vector<BufferRef> freeing = TRY(hold_to_free(inode, first, LogicalBlock(~std::uint64_t{0})));
     Tail tail = TRY(cut_tail(inode, size));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.
     pages.remove(divide_up(size, folio_size), ~std::uint64_t{0});
@@ -148,6 +148,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
         MutexLock guard(inode.map_lock);
         inode.places().drop_pending(first, LogicalBlock(~std::uint64_t{0}));
         inode.set_size(size);
+        inode.cut_unfinished.store(!inode.is_inline());
         const std::vector<std::byte> old = inode.is_inline() ? TRY(read_inline(inode)) : std::vector<std::byte>();
         // With the last block go those of its bytes that were not there before.
         const bool has_tail = tail.swap || tail.logged;
@@ -161,7 +162,9 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     }
     tail.folio.unlock();
     if (!inode.is_inline()) TRY(remove_blocks(inode, handle, first, LogicalBlock(~std::uint64_t{0})));
-    if (!was_orphan) {
+    inode.cut_unfinished.store(false);
+    // Of one that has names, an earlier cut has failed behind this.
+    if (!was_orphan || inode.links() != 0) {
         if (!handle.extend(Orphans::credits())) TRY(handle.restart(credits));
         TRY(orphans.remove(handle, inode));
     }
@@ -179,23 +182,33 @@ Result<void> grow(Inode& inode, std::uint64_t size) {
     const LockedFolio straddle = TRY(zero_straddle(inode));
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
+    TRY(inode.join(handle));  // what cannot be stored is met before it changes
     inode.set_size(size);
     return store_stable_size(handle, inode);
 }
 
 }  // namespace
 
-Result<void> may_free(Inode& inode, LogicalBlock first, LogicalBlock end) {
+Result<std::vector<BufferRef>> hold_to_free(Inode& inode, LogicalBlock first, LogicalBlock end) {
+    constexpr std::size_t most_held = 64;
     Allocator& allocator = inode.fs().allocator;
+    std::vector<BufferRef> held;
+    held.push_back(TRY(inode.read_table()));
     Result<void> found;
     MutexLock guard(inode.map_lock);
-    if (inode.is_inline()) return {};
+    if (inode.is_inline()) return held;
     TRY(inode.map().for_each(first, [&](const MappedRun& run) {
         if (run.logical >= end) return false;
-        if (!run.hole()) found = allocator.check_groups_of(run.physical, run.count);
+        if (run.hole()) return true;
+        found = allocator.check_groups_of(run.physical, run.count);
+        if (!found || held.size() >= most_held) return found.has_value();
+        Result<std::vector<BufferRef>> blocks = allocator.hold_for_free(run.physical, run.count);
+        if (!blocks) found = fail(blocks.error());
+        else std::ranges::move(*blocks, std::back_inserter(held));
         return found.has_value();
     }));
-    return found;
+    if (!found) return fail(found.error());
+    return held;
 }
 
 Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end) {

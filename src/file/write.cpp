@@ -87,6 +87,7 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
     const std::uint64_t first = (start + inside) / bs, count = divide_up(end, bs) - first;
     {
         MutexLock guard(inode.map_lock);
+        if (journaled) TRY(inode.join(handle));  // what cannot be stored is met before the contents change
         const bool stays_inline = inode.is_inline() && !inode.places().has_pending() && end <= inline_capacity(inode);
         if (!stays_inline) {
             if (journaled) {
@@ -163,8 +164,7 @@ std::uint64_t room_beyond_space(Inode& inode) {
 
 std::uint64_t max_file_size(const Inode& inode) {
     const auto& g = inode.fs().geometry;
-    return inode.has_flag(format::inode_flag::extents) || inode.is_inline() ? g.max_extent_file_size
-                                                                            : g.max_indirect_file_size;
+    return inode.will_use_extents() ? g.max_extent_file_size : g.max_indirect_file_size;
 }
 
 Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next, bool beyond_space) {

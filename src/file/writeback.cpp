@@ -53,6 +53,7 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
         MutexLock guard(inode.map_lock);
         if (settled()) return {};
     }
+    const BufferRef table = TRY(inode.read_table());  // held: what cannot be stored is met before
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
     return settled() ? Result<void>() : store_stable_size(handle, inode, swept);

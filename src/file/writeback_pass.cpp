@@ -267,6 +267,7 @@ Result<void> WritebackPass::name() {
                   (logged_ ? 1 : 0);
     }
     if (!change) return {};
+    const BufferRef table = TRY(inode_.read_table());  // held: what cannot be stored is met before
     const LogicalBlock reach = mark_written();
     Handle handle = TRY(inode_.fs().journal.start(credits));
     for (const Segment& s : segments_)

@@ -94,6 +94,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
     if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability));
     {
         MutexLock guard(inode.map_lock);
+        TRY(inode.join(handle));  // what cannot be stored is met before it changes
         std::uint16_t mode = inode.mode();
         if (owner) {
             const bool in_group = who.in_group(inode.gid());

@@ -51,6 +51,9 @@ std::uint32_t Inode::links() const { return disk().links_count; }
 std::uint32_t Inode::flags() const { return flags_.load(std::memory_order_relaxed); }
 bool Inode::is_inline() const { return has_flag(format::inode_flag::inline_data); }
 bool Inode::uses_extents() const { return has_flag(format::inode_flag::extents); }
+bool Inode::will_use_extents() const {
+    return uses_extents() || (is_inline() && fs_.geometry.has_incompat(format::incompat::extents));
+}
 void Inode::set_mode(std::uint16_t mode) {
     disk().mode = mode;
     unprivileged.store(false, std::memory_order_relaxed);
@@ -196,9 +199,20 @@ Result<void> Inode::join(Handle& handle) {
     return {};
 }
 
-Result<void> Inode::store(Handle& handle, bool data) {
+Result<BufferRef> Inode::join_to_store(Handle& handle) {
     if (disk_size() > largest_small_file) TRY(need_large_file(fs_, handle));
-    BufferRef buffer = TRY(join_table(handle));
+    return join_table(handle);
+}
+
+Result<void> Inode::store(Handle& handle, bool data) {
+    const Result<BufferRef> joined = join_to_store(handle);
+    if (!joined) {
+        times_pending_ = true;
+        unstored_ = unstored_ || data;
+        return fail(joined.error());
+    }
+    const BufferRef& buffer = *joined;
+    data = data || std::exchange(unstored_, false);
     format::set_inode_checksum(fs_.geometry, number_, raw());
     {
         MutexLock guard(buffer->lock);

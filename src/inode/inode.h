@@ -6,7 +6,9 @@
 // Invariants
 //   I1  raw() is what the inode table gets; its i_size is the size on disk, never ahead of the data (size() is the
 //       size that users see).
-//   I2  Every change of raw() is stored by store() under a handle, or marked times_pending (times only).
+//   I2  Every change of raw() is stored by store() under a handle, or marked times_pending (times only, or what a
+//   store()
+//       has failed for).
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
 //       fdatasync needs; moved_tid() the newest one before which no block in its place may be written over.
 #pragma once
@@ -104,8 +106,10 @@ public:
 
     // ---- storing. map_lock held.
     // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the
-    // change matters to fdatasync (size, mapping).
+    // change matters to fdatasync (size, mapping). What it cannot store a later sync does.
     Result<void> store(Handle& handle, bool data = true);
+    // store() has failed for what matters to fdatasync.
+    bool unstored() const { return unstored_; }
     // The inode's block, and the superblock's if the size needs a feature.
     static constexpr unsigned store_credits() { return 2; }
     // The block of the table that it goes to. While somebody holds it, store() reads nothing.
@@ -127,6 +131,8 @@ public:
 
     // ---- MapOwner (map_lock held)
     bool uses_extents() const override;
+    // Its blocks are, or will be once it leaves the inode, an extent tree's.
+    bool will_use_extents() const;
     // Directory blocks and attribute values are written as metadata.
     bool journals_data() const override {
         return data_in_journal() || !is_regular() || has_flag(format::inode_flag::ea_inode);
@@ -144,7 +150,9 @@ public:
     std::atomic<bool> last_writeback_failed{false};
     std::atomic<bool> kept_without_reserve{false};  // what has no space is not to get the blocks reserved for root
     std::atomic<bool> tail_is_clear{false};         // behind the end of the file its last block has zeros on the device
-    std::atomic<bool> replace_on_close{false};      // truncated to 0: flush at last close (auto_da_alloc)
+    // A truncation has failed behind its new size: blocks behind the end hold what was cut off. Changed under rw.
+    std::atomic<bool> cut_unfinished{false};
+    std::atomic<bool> replace_on_close{false};  // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
     std::atomic<bool> deleted{false};  // its number was freed; operations answer ESTALE
     std::atomic<bool> unnamed{false};  // made without a name (O_TMPFILE): may be linked
@@ -158,6 +166,7 @@ public:
 
 private:
     Result<BufferRef> join_table(Handle& handle);
+    Result<BufferRef> join_to_store(Handle& handle);
     friend class InodeTable;
     friend class InodeRef;
     FsContext& fs_;
@@ -168,7 +177,7 @@ private:
     std::atomic<std::uint32_t> flags_;  // as in raw(): many ask without a lock
     std::uint64_t size_;
     std::atomic<bool> has_links_{false};
-    bool times_pending_ = false;
+    bool times_pending_ = false, unstored_ = false;
     std::optional<Allocator::InodePlace> place_;  // in the table; known when it was stored once
     bool counts_as_free_ = false;
     std::int64_t expected_ = 0;  // blocks that the allocator was told of then

@@ -159,7 +159,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
             return fail(EUCLEAN, "inode {}: inline data without the feature", number);
         if (inode->is_inline() && inode->uses_extents())
             return fail(EUCLEAN, "inode {}: inline data and extents", number);
-        const std::uint64_t limit = g.nameable_bytes(inode->uses_extents() || inode->is_inline());
+        const std::uint64_t limit = g.nameable_bytes(inode->will_use_extents());
         if (inode->is_regular() && inode->disk_size() > limit)
             return fail(EUCLEAN, "inode {}: i_size is {}, at most {}", number, inode->disk_size(), limit);
         return inode;

@@ -210,7 +210,8 @@ std::uint64_t PageCache::reclaim() {
     std::uint64_t freed = 0;
     std::uint64_t looked_at = 0;
     while (is_crowded()) {
-        std::vector<Folio*> victims;
+        std::array<Folio*, reclaim_batch> locked{};  // nothing can fail once the first of them is
+        std::size_t victims = 0;
         {
             MutexLock guard(arena_->lock);
             std::uint64_t& in_vain = arena_->used_in_vain;
@@ -220,26 +221,26 @@ std::uint64_t PageCache::reclaim() {
             }
             const std::uint64_t before = looked_at;
             const std::uint64_t budget = std::min<std::uint64_t>(arena_->folios, 4 * reclaim_batch);
-            for (std::uint64_t n = 0; n < budget && victims.size() < reclaim_batch; ++n) {
+            for (std::uint64_t n = 0; n < budget && victims < reclaim_batch; ++n) {
                 Folio* folio = arena_->row.oldest;
                 if (!folio) break;
                 ++looked_at;
                 arena_->remove(*folio);
                 if (!folio->used.exchange(false) && folio->file->try_reclaim(*folio)) {
-                    victims.push_back(folio);
+                    locked[victims++] = folio;
                     continue;
                 }
                 arena_->append(*folio);
             }
             looked_at_.fetch_add(looked_at - before, std::memory_order_relaxed);
             // Also when others have taken all there are: they free them.
-            if (victims.empty() && looked_at >= 2 * arena_->folios) {
+            if (victims == 0 && looked_at >= 2 * arena_->folios) {
                 in_vain = used();
                 return freed;
             }
-            if (!victims.empty()) in_vain = Arena::nothing_in_vain;
+            if (victims != 0) in_vain = Arena::nothing_in_vain;
         }
-        for (Folio* folio : victims) {
+        for (Folio* folio : std::span(locked).first(victims)) {
             folio->file->destroy_reclaimed(*folio);
             freed += folio_size_;
         }

@@ -101,7 +101,7 @@ inline std::vector<std::byte> filled(std::size_t size, int value) { return {size
 inline std::string read_all(FileSystem& fs, const std::string& path) {
     auto file = fs.open_path(path, O_RDONLY, 0, root);
     if (!file) return "error: " + file.error().what;
-    std::vector<std::byte> bytes(1 << 17);
+    std::vector<std::byte> bytes(1 << 19);
     auto n = (*file)->read(0, bytes);
     if (!n) return "error: " + n.error().what;
     return {reinterpret_cast<const char*>(bytes.data()), *n};
