@@ -294,6 +294,7 @@ Result<void> delete_locked(Inode& inode, InodeTable& inodes, Orphans& orphans) {
     Handle handle = TRY(inode.fs().journal.start(cut_credits(inode)));
     if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))
         TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
+    inode.cut_unfinished.store(false);
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
     if (!handle.extend(last)) TRY(handle.restart(last));
     TRY(free_all_xattrs(handle, inode));

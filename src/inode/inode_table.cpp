@@ -68,7 +68,7 @@ struct InodeTable::State {
     static Stays stays(Inode& inode, Tid durable) {
         if (!inode.map_lock.try_lock()) return Stays::for_more;
         const bool times = inode.times_pending();
-        const bool ok = !inode.places().has_pending() && inode.last_tid() <= durable &&
+        const bool ok = !inode.places().has_pending() && inode.last_tid() <= durable && !inode.cut_unfinished.load() &&
                         (!inode.is_regular() || inode.size() == inode.disk_size());
         inode.map_lock.unlock();
         if (!ok || !inode.pages().idle()) return Stays::for_more;

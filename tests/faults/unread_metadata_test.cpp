@@ -222,6 +222,50 @@ TEST(UnreadMetadata, InlineData) {
           make_inline, false);
 }
 
+// A truncation that could not free what it has cut off, of a file that leaves the table of inodes before it grows
+// again.
+TEST(UnreadMetadata, WhatACutCouldNotFreeIsRemembered) {
+    unsigned unfinished = 0;
+    // More groups than are held from before the first change on.
+    for (unsigned skip = 0; skip < 200; skip += 25) {
+        FaultyMount m(fresh_image("-b 1024 -g 256 -J size=1"));
+        ASSERT_TRUE(m.mount());
+        {
+            auto file = m.open("/f");
+            for (std::uint64_t at = 0; at < 14 << 20; at += 64 * page) EXPECT_TRUE(put(*file, at, 64 * page, 'a'));
+            EXPECT_TRUE(m.fs->sync());
+            EXPECT_TRUE(m.fs->volume().fs().journal.checkpoint_all());
+            m.fs->volume().fs().buffers.drop_all_clean();
+            DeviceFault fault;
+            fault.kinds = {DeviceRequest::Kind::Read};
+            fault.skip = skip;
+            fault.times = DeviceFault::for_good;
+            const auto failing = m.faulty->add(fault);
+            (void)file->truncate(700);
+            m.faulty->remove(failing);
+            const MutexLock guard(file->inode().map_lock);
+            if (!file->inode().cut_unfinished.load()) continue;
+            ++unfinished;
+        }
+        InodeTable& inodes = m.fs->volume().inodes();
+        inodes.set_limit(0);
+        ASSERT_TRUE(m.fs->sync());
+        inodes.shrink();
+        auto file = m.open("/f");
+        const std::string seen = read_all(*m.fs, "/f");
+        ASSERT_TRUE(file->truncate(seen.size() + 40 * page));
+        std::string wanted = seen;
+        wanted.resize(seen.size() + 40 * page);
+        EXPECT_TRUE(read_all(*m.fs, "/f") == wanted) << "read " << skip;
+        file.reset();
+        EXPECT_TRUE(m.fs->unmount());
+        m.fs.reset();
+        EXPECT_TRUE(read_all(m.memory, "/f") == wanted) << "read " << skip;
+        expect_clean(*m.memory, "after a cut that failed");
+    }
+    EXPECT_GT(unfinished, 0u) << "nothing has failed behind the first change";
+}
+
 // What is told to have failed is not done later.
 TEST(UnreadMetadata, AModeThatCannotBeStoredIsNotChanged) {
     for (unsigned skip = 0;; ++skip) {
