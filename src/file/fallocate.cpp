@@ -139,7 +139,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     {
         MutexLock flush(inode.flush_lock);
-        const BufferRef table = TRY(inode.read_table());  // held: what cannot be stored is met before
+        const BufferRef table = TRY(hold_table(inode));
         TRY(forget_blocks(inode, first, last));
         for (RangeIterator range(inode, first, last); !range.done();) {
             Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));

@@ -129,6 +129,8 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, c
 // Unmaps blocks from `first` on, over as many transactions as it takes. Inode exclusive; the caller protects it by the
 // orphan list. `handle` is open when called and open afterwards.
 Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end);
+// The inode's block: while it is held, storing the inode reads nothing.
+Result<BufferRef> hold_table(Inode& inode);
 // Asked before the first change: what freeing the contents of [first, end) reads, for as long as it is held; of many
 // groups only that it can be read. EUCLEAN, EIO: without it they cannot be freed.
 Result<std::vector<BufferRef>> hold_to_free(Inode& inode, LogicalBlock first, LogicalBlock end);

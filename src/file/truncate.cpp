@@ -189,13 +189,18 @@ Result<void> grow(Inode& inode, std::uint64_t size) {
 
 }  // namespace
 
+Result<BufferRef> hold_table(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.read_table();
+}
+
 Result<std::vector<BufferRef>> hold_to_free(Inode& inode, LogicalBlock first, LogicalBlock end) {
     constexpr std::size_t most_held = 64;
     Allocator& allocator = inode.fs().allocator;
     std::vector<BufferRef> held;
-    held.push_back(TRY(inode.read_table()));
     Result<void> found;
     MutexLock guard(inode.map_lock);
+    held.push_back(TRY(inode.read_table()));
     if (inode.is_inline()) return held;
     TRY(inode.map().for_each(first, [&](const MappedRun& run) {
         if (run.logical >= end) return false;

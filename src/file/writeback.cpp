@@ -49,11 +49,12 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
         const bool going = inode.deleted.load() || (inode.links() == 0 && !inode.unnamed.load());
         return going || stable_size(inode, InFlight::absent, swept) == inode.disk_size();
     };
+    BufferRef table;  // held: what cannot be stored is met before
     {
         MutexLock guard(inode.map_lock);
         if (settled()) return {};
+        table = TRY(inode.read_table());
     }
-    const BufferRef table = TRY(inode.read_table());  // held: what cannot be stored is met before
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
     return settled() ? Result<void>() : store_stable_size(handle, inode, swept);

@@ -256,6 +256,7 @@ void WritebackPass::mark_failed(const Segment& s) {
 Result<void> WritebackPass::name() {
     bool change = false;
     unsigned credits = 0;
+    BufferRef table;  // held: what cannot be stored is met before
     {
         for (Item& item : items_)
             if (item.failed) pages_.fail_writeback(*item.folio, item.blocks);
@@ -265,9 +266,9 @@ Result<void> WritebackPass::name() {
         change = change || size_with(all_named) != inode_.disk_size();
         credits = inode_.places().credits() + Inode::store_credits() + (swaps_.empty() ? 0 : swap_credits()) +
                   (logged_ ? 1 : 0);
+        if (change) table = TRY(inode_.read_table());
     }
     if (!change) return {};
-    const BufferRef table = TRY(inode_.read_table());  // held: what cannot be stored is met before
     const LogicalBlock reach = mark_written();
     Handle handle = TRY(inode_.fs().journal.start(credits));
     for (const Segment& s : segments_)

@@ -98,18 +98,20 @@ inline std::uint64_t place_of(Inode& inode) {
 }
 inline std::vector<std::byte> filled(std::size_t size, int value) { return {size, static_cast<std::byte>(value)}; }
 
-inline std::string read_all(FileSystem& fs, const std::string& path) {
+// The first `most` bytes.
+inline std::string read_all(FileSystem& fs, const std::string& path, std::size_t most = 1 << 17) {
     auto file = fs.open_path(path, O_RDONLY, 0, root);
     if (!file) return "error: " + file.error().what;
-    std::vector<std::byte> bytes(1 << 19);
+    std::vector<std::byte> bytes(most);
     auto n = (*file)->read(0, bytes);
     if (!n) return "error: " + n.error().what;
     return {reinterpret_cast<const char*>(bytes.data()), *n};
 }
-inline std::string read_all(const std::shared_ptr<MemoryDevice>& image, const std::string& path) {
+inline std::string read_all(const std::shared_ptr<MemoryDevice>& image, const std::string& path,
+                            std::size_t most = 1 << 17) {
     auto fs = FileSystem::mount_device(std::shared_ptr<BlockDevice>(image->clone()), {});
     if (!fs) return "error: " + fs.error().what;
-    return read_all(**fs, path);
+    return read_all(**fs, path, most);
 }
 
 inline int code_of(const Result<void>& result) { return result ? 0 : result.error().code; }

@@ -11,7 +11,7 @@
 namespace uext4::faults {
 namespace {
 
-constexpr std::size_t page = 4096;
+constexpr std::size_t page = 4096, longest = 1 << 19;
 constexpr int most_reads = 25;  // of one change; more are not looked at
 
 struct Format {
@@ -70,7 +70,7 @@ public:
             EXPECT_TRUE(put(*file_, 6 * page + 10, page, 'y'));
         }
         EXPECT_TRUE(fs.journal.checkpoint_all());
-        (void)read_all(*mount_.fs, "/f");
+        (void)read_all(*mount_.fs, "/f", longest);
         fs.buffers.drop_all_clean();
         DeviceFault fault;
         fault.kinds = {DeviceRequest::Kind::Read};
@@ -91,7 +91,7 @@ public:
         (void)file_->sync(data_only);
         ASSERT_TRUE(file_->sync(data_only)) << what_;
         ASSERT_FALSE(fs.journal.aborted()) << what_;
-        const std::string seen = read_all(*mount_.fs, "/f"), left = read_all(mount_.durable(), "/f");
+        const std::string seen = read_all(*mount_.fs, "/f", longest), left = read_all(mount_.durable(), "/f", longest);
         EXPECT_TRUE(seen == left) << what_ << "; seen " << pages_of(seen) << ", after a cut " << pages_of(left);
         EXPECT_TRUE(mount_.fs->sync());
         EXPECT_EQ(fs.allocator.granted_clusters(), 0u) << what_;
@@ -99,18 +99,18 @@ public:
         std::string wanted = seen;
         wanted.resize(seen.size() + 9 * page);
         ASSERT_TRUE(file_->truncate(wanted.size()));
-        const std::string grown = read_all(*mount_.fs, "/f");
+        const std::string grown = read_all(*mount_.fs, "/f", longest);
         EXPECT_TRUE(grown == wanted) << what_ << "; seen " << pages_of(seen) << ", then longer " << pages_of(grown);
         if (has_extents && wanted.size() > 4 * page) {
             ASSERT_TRUE(file_->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, 4 * page));
             wanted.erase(0, 4 * page);
-            const std::string moved = read_all(*mount_.fs, "/f");
+            const std::string moved = read_all(*mount_.fs, "/f", longest);
             EXPECT_TRUE(moved == wanted) << what_ << "; seen " << pages_of(seen) << ", then moved " << pages_of(moved);
         }
         file_.reset(), direct_.reset();
         EXPECT_TRUE(mount_.fs->unmount()) << what_;
         mount_.fs.reset();
-        const std::string again = read_all(mount_.memory, "/f");
+        const std::string again = read_all(mount_.memory, "/f", longest);
         EXPECT_TRUE(again == wanted) << what_ << "; seen " << pages_of(seen) << ", after all " << pages_of(again);
     }
     void judge_image(const std::string& what) { expect_clean(*mount_.memory, what); }
@@ -252,15 +252,15 @@ TEST(UnreadMetadata, WhatACutCouldNotFreeIsRemembered) {
         ASSERT_TRUE(m.fs->sync());
         inodes.shrink();
         auto file = m.open("/f");
-        const std::string seen = read_all(*m.fs, "/f");
+        const std::string seen = read_all(*m.fs, "/f", longest);
         ASSERT_TRUE(file->truncate(seen.size() + 40 * page));
         std::string wanted = seen;
         wanted.resize(seen.size() + 40 * page);
-        EXPECT_TRUE(read_all(*m.fs, "/f") == wanted) << "read " << skip;
+        EXPECT_TRUE(read_all(*m.fs, "/f", longest) == wanted) << "read " << skip;
         file.reset();
         EXPECT_TRUE(m.fs->unmount());
         m.fs.reset();
-        EXPECT_TRUE(read_all(m.memory, "/f") == wanted) << "read " << skip;
+        EXPECT_TRUE(read_all(m.memory, "/f", longest) == wanted) << "read " << skip;
         expect_clean(*m.memory, "after a cut that failed");
     }
     EXPECT_GT(unfinished, 0u) << "nothing has failed behind the first change";
