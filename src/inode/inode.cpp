@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace uext4 {
 
@@ -212,7 +213,7 @@ Result<void> Inode::store(Handle& handle, bool data) {
         return fail(joined.error());
     }
     const BufferRef& buffer = *joined;
-    data = data || std::exchange(unstored_, false);
+    if (std::exchange(unstored_, false)) data = true;
     format::set_inode_checksum(fs_.geometry, number_, raw());
     {
         MutexLock guard(buffer->lock);

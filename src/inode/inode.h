@@ -6,9 +6,8 @@
 // Invariants
 //   I1  raw() is what the inode table gets; its i_size is the size on disk, never ahead of the data (size() is the
 //       size that users see).
-//   I2  Every change of raw() is stored by store() under a handle, or marked times_pending (times only, or what a
-//   store()
-//       has failed for).
+//   I2  Every change of raw() is stored by store() under a handle, or marked times_pending: times alone, and what a
+//       store() has failed for.
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
 //       fdatasync needs; moved_tid() the newest one before which no block in its place may be written over.
 #pragma once

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <string_view>
 
 namespace uext4::faults {
 namespace {
@@ -265,6 +266,42 @@ TEST(UnreadMetadata, WhatACutCouldNotFreeIsRemembered) {
     }
     EXPECT_GT(unfinished, 0u) << "nothing has failed behind the first change";
 }
+
+// Where something fails behind the change all the same.
+void store_again(bool changed_before) {
+    FaultyMount m(fresh_image("-b 4096"));
+    ASSERT_TRUE(m.mount());
+    auto file = m.open("/f");
+    ASSERT_TRUE(m.fs->sync());
+    FsContext& fs = m.fs->volume().fs();
+    ASSERT_TRUE(fs.journal.checkpoint_all());
+    fs.buffers.drop_all_clean();
+    Inode& inode = file->inode();
+    const std::uint16_t mode = S_IFREG | 0711;
+    const auto fault = m.faulty->fail_reads(EIO, 1);
+    {
+        Result<Handle> handle = fs.journal.start(Inode::store_credits());
+        ASSERT_TRUE(handle);
+        const MutexLock guard(inode.map_lock);
+        inode.set_mode(mode);
+        EXPECT_FALSE(inode.store(*handle));
+        EXPECT_TRUE(inode.unstored());
+    }
+    m.faulty->remove(fault);
+    if (changed_before) EXPECT_TRUE(file->truncate(0));
+    if (changed_before) EXPECT_TRUE(file->truncate(10));
+    EXPECT_TRUE(file->sync(true));
+    {
+        const MutexLock guard(inode.map_lock);
+        EXPECT_FALSE(inode.unstored()) << "the next times alone would cost an fdatasync a commit";
+    }
+    auto cut = FileSystem::mount_device(m.durable(), {});
+    ASSERT_TRUE(cut);
+    EXPECT_EQ((*(*cut)->open_path("/f", O_RDONLY, 0, root))->inode().mode(), mode);
+}
+
+TEST(UnreadMetadata, WhatAStoreHasFailedForTheNextSyncStores) { store_again(false); }
+TEST(UnreadMetadata, WhatAStoreHasFailedForTheNextChangeStores) { store_again(true); }
 
 // What is told to have failed is not done later.
 TEST(UnreadMetadata, AModeThatCannotBeStoredIsNotChanged) {
