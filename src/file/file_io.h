@@ -79,6 +79,9 @@ Result<void> leave_inline(Inode& inode, bool may_use_reserve, std::uint64_t next
 // the device: the kernel's does, and ours where there is no journal (docs/adr/0010). Whoever makes the file grow
 // without writing that block calls this first (Inode exclusive, no handle open).
 Result<void> clear_tail(Inode& inode);
+// Removes what a truncation that has failed, or was cut off by a crash, has left behind the end. Inode exclusive;
+// has_map().
+Result<void> finish_cut(Inode& inode);
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size);  // in the folio of the file's last byte
 // Zeroes from the old end of file to the end of its folio, in the cache, before the size grows (Inode exclusive). The
 // folio, if there is one, stays locked until the new size is published: no store past the old end through a map comes

@@ -38,7 +38,8 @@ Result<BlockNr> last_block(Inode& inode) {
     return last.run().place == Place::mapped ? last.block() : BlockNr();
 }
 
-// What an earlier truncation could not remove.
+}  // namespace
+
 Result<void> finish_cut(Inode& inode) {
     MutexLock flush(inode.flush_lock);
     const LogicalBlock first(divide_up(inode.size_hint(), inode.fs().block_size()));
@@ -53,8 +54,6 @@ Result<void> finish_cut(Inode& inode) {
     inode.cut_unfinished.store(false);
     return {};
 }
-
-}  // namespace
 
 Result<void> clear_tail(Inode& inode) {
     if (inode.cut_unfinished.load()) TRY(finish_cut(inode));

@@ -294,12 +294,9 @@ Result<void> delete_locked(Inode& inode, InodeTable& inodes, Orphans& orphans) {
         inode.places().drop_pending(LogicalBlock(0), LogicalBlock(~std::uint64_t{0}));
         inode.count_as_free();
     }
-    const bool has_blocks =
-        inode.is_regular() || inode.is_directory() || (inode.is_symlink() && inode.block_count_512() > 0);
     const unsigned attributes = xattr_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(cut_credits(inode)));
-    if (has_blocks && !inode.is_inline() && !(inode.is_symlink() && inode.size_hint() < 60 && !inode.uses_extents()))
-        TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
+    if (inode.has_map()) TRY(remove_blocks(inode, handle, LogicalBlock(0), LogicalBlock(~std::uint64_t{0})));
     inode.cut_unfinished.store(false);
     const unsigned last = attributes + Allocator::inode_credits() + Orphans::credits() + 2 * Inode::store_credits();
     if (!handle.extend(last)) TRY(handle.restart(last));

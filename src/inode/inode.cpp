@@ -51,6 +51,11 @@ std::uint32_t Inode::gid() const { return disk().gid_lo | std::uint32_t{disk().g
 std::uint32_t Inode::links() const { return disk().links_count; }
 std::uint32_t Inode::flags() const { return flags_.load(std::memory_order_relaxed); }
 bool Inode::is_inline() const { return has_flag(format::inode_flag::inline_data); }
+bool Inode::has_map() const {
+    if (is_inline()) return false;
+    if (is_symlink()) return block_count_512() > 0 && (uses_extents() || size_hint() >= sizeof disk().block);
+    return is_regular() || is_directory();
+}
 bool Inode::uses_extents() const { return has_flag(format::inode_flag::extents); }
 bool Inode::will_use_extents() const {
     return uses_extents() || (is_inline() && fs_.geometry.has_incompat(format::incompat::extents));

@@ -73,6 +73,8 @@ public:
     std::uint32_t flags() const;  // format::inode_flag bits
     bool has_flag(std::uint32_t flag) const { return (flags() & flag) != 0; }
     bool is_inline() const;  // inline_data flag
+    // i_block is a map: neither contents, nor the target of a short symlink, nor a device's number.
+    bool has_map() const;
     void set_mode(std::uint16_t mode);
     void set_owner(std::uint32_t uid, std::uint32_t gid);
     void set_links(std::uint32_t links);

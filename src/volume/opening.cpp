@@ -304,14 +304,10 @@ Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const s
 
 Result<void> Volume::State::finish_orphan(Inode& inode) {
     if (inode.links() == 0) return delete_inode(inode, *layers->inodes, *orphans);
-    // A truncate that was under way: blocks past the size go.
+    // A truncate that was under way.
     WriteLock guard(inode.rw);
-    Handle handle = TRY(fs().journal.start(64));
-    const std::uint64_t bs = fs().block_size();
-    if (!inode.is_inline())
-        TRY(remove_blocks(inode, handle, LogicalBlock(divide_up(inode.size_hint(), bs)),
-                          LogicalBlock(~std::uint64_t{0})));
-    if (!handle.extend(Orphans::credits() + 2)) TRY(handle.restart(Orphans::credits() + 2));
+    if (inode.has_map()) TRY(finish_cut(inode));
+    Handle handle = TRY(fs().journal.start(Orphans::credits() + 2));
     return orphans->remove(handle, inode);
 }
 
