@@ -36,6 +36,8 @@ void grow() {
 
 }  // namespace
 
+void share_heap() { mallopt(M_ARENA_MAX, 1); }
+
 void prepare_heap(std::size_t smallest) {
     mallopt(M_MXFAST, static_cast<int>(smallest));
     const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -52,6 +54,7 @@ void prepare_heap(std::size_t smallest) {
 
 #else
 
+void share_heap() {}
 void prepare_heap(std::size_t) {}
 
 #endif

@@ -6,6 +6,10 @@
 
 namespace uext4::fuse {
 
+// Before there is a second thread: all take from one heap. Each of their own would keep, free, as much as one may, and
+// what a process may have beside its cache is bounded.
+void share_heap();
+
 // On the thread that reads the requests, before the first: its heap grows once, where the system may give it huge
 // pages. `smallest` bytes and less are freed to where calloc(3), too, looks for them. Does nothing without glibc, and
 // little where memory is short.

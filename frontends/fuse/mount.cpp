@@ -4,6 +4,7 @@
 #include "device/host_use.h"
 #include "device/mount_table.h"
 #include "device/open_device.h"
+#include "fuse/heap.h"
 #include "fuse/own_mount.h"
 #include "fuse/server.h"
 #include "fuse/signals.h"
@@ -250,6 +251,7 @@ Result<void> serve(Job& job, Log& log) {
         std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options, find));
         const Descriptor asked_to_end{signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
         background.prepare();
+        share_heap();
         // From here on nothing can be opened, and the image is looked at.
         if (sandbox) TRY(enter_sandbox(Reach::server));
         BlockDevice& image = *device;

@@ -384,10 +384,12 @@ void Server::call_in_last_writes() {
         fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
 }
 
-void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
-    for (const InodeRef& inode : written_inodes())
-        if (node_of(inode->number()) != other && inode->is_regular() && is_worth_calling_in(*this, *inode))
-            call_in(*this, inode, needs_space_from(*this, *inode));
+void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other, std::uint64_t taken) {
+    for (const InodeRef& inode : written_inodes()) {
+        const std::uint64_t free = bytes_free(*this), left = free - std::min(taken, free);
+        if (node_of(inode->number()) != other && inode->is_regular() && is_worth_calling_in(*this, *inode, left))
+            call_in(*this, inode, needs_space_from(*this, *inode, left));
+    }
 }
 
 void Server::space_taken(fuse_ino_t by) {
@@ -395,7 +397,7 @@ void Server::space_taken(fuse_ino_t by) {
     later(
         [this, by, claim = claims_.make()] {
             fuse_lowlevel_notify_inval_inode(session_, by, -1, 0);  // who writes to it asks
-            call_in_what_needs_space(by);
+            call_in_what_needs_space(by, 0);
             claims_.drop(claim);
         },
         false);
@@ -406,7 +408,7 @@ Server::LargeTake::LargeTake(Server& server, std::uint64_t bytes) : server_(serv
     const std::uint64_t left = bytes_left(server);
     if (bytes < large || (left >= bytes && !is_little(left - bytes))) return;
     claim_ = server.claims_.make();
-    if (!server.is_frozen()) server.call_in_what_needs_space({});
+    if (!server.is_frozen()) server.call_in_what_needs_space({}, bytes);
 }
 
 Server::LargeTake::~LargeTake() {

@@ -63,13 +63,16 @@ double in_whole_ticks(double time) {
 }
 
 // What the kernel writes into one with holes may need space: the bytes that are allocated of such. (Blocks of its map
-// count as well: a few holes look like none.)
-std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode) {
-    constexpr std::uint64_t sector = 512;
+// count as well: a few holes look like none.) Not where all files that are written to could have such holes, and all
+// of them be filled several times over with what is left.
+std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode, std::uint64_t left) {
+    constexpr std::uint64_t sector = 512, times_over = 4;
     if (inode.is_inline()) return {};
     const Result<struct stat> now = server.attributes(inode);
     const std::uint64_t allocated = now ? static_cast<std::uint64_t>(now->st_blocks) * sector : 0;
-    if (now && allocated >= inode.size_hint()) return {};
+    const std::uint64_t size = inode.size_hint(), holes = size - std::min(allocated, size);
+    const std::uint64_t files = std::max<std::uint64_t>(server.inodes().written_to(), 1);
+    if (now && holes <= left / times_over / files) return {};
     return allocated;
 }
 
@@ -80,18 +83,17 @@ std::uint64_t page_size() {
 
 // Of what the kernel has of the file: bytes that find space, or are kept.
 std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
-    const Volume& volume = server.fs().volume();
-    const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
-    return round_down(left / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
+    return round_down(bytes_free(server) / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
 }
 
 }  // namespace
 
-std::uint64_t bytes_left(Server& server) {
-    if (server.is_space_spoken_for()) return 0;
+std::uint64_t bytes_free(Server& server) {
     const Volume& volume = server.fs().volume();
     return volume.counts().available_blocks * volume.geometry().block_size;
 }
+
+std::uint64_t bytes_left(Server& server) { return server.is_space_spoken_for() ? 0 : bytes_free(server); }
 
 bool is_little(std::uint64_t bytes) { return bytes < little; }
 
@@ -112,19 +114,19 @@ std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, Op
     if (in_whole_ticks(turn) == 0) turn *= 2;  // it asks before each write
     // Of a file with holes, all of which is dropped, not longer ago than what it has in the kernel's cache takes to be
     // read again.
-    if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode()))
+    if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode(), left))
         turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
     if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};
-    return needs_space_from(server, file.inode());
+    return needs_space_from(server, file.inode(), left);
 }
 
-std::uint64_t needs_space_from(Server& server, Inode& inode) {
-    return of_one_with_holes(server, inode) ? 0 : round_down(inode.size_hint(), page_size());
+std::uint64_t needs_space_from(Server& server, Inode& inode, std::uint64_t left) {
+    return of_one_with_holes(server, inode, left) ? 0 : round_down(inode.size_hint(), page_size());
 }
 
-bool is_worth_calling_in(Server& server, Inode& inode) {
+bool is_worth_calling_in(Server& server, Inode& inode, std::uint64_t left) {
     if (server.fs().volume().counts().available_blocks == 0) return false;
-    return !of_one_with_holes(server, inode) ||
+    return !of_one_with_holes(server, inode, left) ||
            sure_to_find_a_place(server, inode) >= std::min(inode.size_hint() / most_steps, little);
 }
 
@@ -143,7 +145,7 @@ bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
         fuse_lowlevel_notify_inval_inode(server.session(), node, static_cast<off_t>(at), static_cast<off_t>(length));
         return inodes.failures(node) == failures;
     };
-    const bool holes = of_one_with_holes(server, *inode).has_value();
+    const bool holes = of_one_with_holes(server, *inode, 0).has_value();
     const std::uint64_t first = holes ? 0 : round_down(inode->size_hint(), page);
     if (from < first && !send(from, first - from)) return false;
     std::uint64_t at = std::max(from, first);

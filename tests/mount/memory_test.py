@@ -6,15 +6,21 @@ Usage: memory_test.py PROGRAM
 """
 
 import contextlib
+import ctypes
 import fcntl
+import mmap
 import os
 import pathlib
+import random
 import re
+import signal
 import struct
+import time
 
 import mounting
 from mounting import check
 
+MIB = 1 << 20
 CACHE = 16  # MiB
 BESIDE = 64  # MiB that the process may have beside its cache
 FILES = 60_000
@@ -129,7 +135,76 @@ def means_the_same(scratch, options):
     print(f"{options}: passed", flush=True)
 
 
+def worker(directory, number):
+    """Asks for much at a time, of several kinds at once, until it is killed."""
+    chance = random.Random(number)
+    libc = ctypes.CDLL(None)
+    fd = os.open(directory / f"of {number % 6}", os.O_RDWR | os.O_CREAT | (os.O_DIRECT if number % 3 == 0 else 0))
+    memory = mmap.mmap(-1, 8 * MIB)
+    os.ftruncate(fd, 16 * MIB)
+    there = mmap.mmap(fd, 16 * MIB)
+    other = os.open(directory / f"of {(number + 1) % 6}", os.O_RDWR | os.O_CREAT)
+
+    def fill_map():
+        for at in range(0, 8 * MIB, mmap.PAGESIZE):
+            there[at] = 1
+
+    def allocate(mode, at, length):
+        libc.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(length))
+        os.ftruncate(fd, 16 * MIB)
+
+    steps = (lambda: os.pwrite(fd, memory, chance.randrange(8) * MIB), lambda: os.fsync(fd), fill_map,
+             lambda: allocate(0, 0, 200 * MIB), lambda: allocate(3, chance.randrange(8 * MIB), MIB),
+             lambda: os.preadv(fd, [memory], chance.randrange(8) * MIB),
+             lambda: os.copy_file_range(other, fd, 12 * MIB, 0, chance.randrange(4) * MIB))
+    while True:
+        with contextlib.suppress(OSError):  # full, or in no sectors
+            chance.choice(steps)()
+
+
+def heaps_of_threads(pid):
+    """Arenas that malloc(3) has made beside the heap: each begins a stretch of 64 MiB, the rest of which is reserved."""
+    found, before = 0, None
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
+        span, rights = line.split()[:2]
+        first, end = (int(part, 16) for part in span.split("-"))
+        if before == first and rights == "---p" and end % (64 * MIB) == 0:
+            found += 1
+        before = end if rights == "rw-p" and first % (64 * MIB) == 0 else None
+    return found
+
+
+def killed_in_the_middle(scratch):
+    """What the server's threads have needed once does not stay with each of them."""
+    image = scratch.image("killed", "700M", "-t", "ext4", "-b", "1024", "-O", "inline_data")
+    directory = scratch.mount(image, options=f"cache={CACHE}M,data=journal")
+    pid = scratch.servers[directory]
+    for turn in range(25):
+        workers = []
+        try:
+            for number in range(6):
+                child = os.fork()
+                if child == 0:
+                    try:
+                        worker(directory, 6 * turn + number)
+                    finally:
+                        os._exit(1)
+                workers.append(child)
+            time.sleep(0.5)
+        finally:
+            for child in workers:
+                os.kill(child, signal.SIGKILL)
+            for child in workers:
+                os.waitpid(child, 0)
+    print(f"peak under programs that were killed: {peak(pid):.1f} MiB", flush=True)
+    check(heaps_of_threads(pid) == 0, f"{heaps_of_threads(pid)} heaps of threads")
+    check(peak(pid) <= CACHE + BESIDE, f"the server had {peak(pid):.1f} MiB")
+    scratch.umount(directory)
+    mounting.clean(image)
+
+
 def test(scratch):
+    killed_in_the_middle(scratch)
     remembers_many(scratch)
     for options in ("data=ordered", "data=journal"):
         means_the_same(scratch, options)

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import subprocess
+import time
 
 import mounting
 from mounting import check
@@ -341,7 +342,37 @@ def stored_to_a_map(scratch):
     mounting.clean(image)
 
 
+def few_holes(scratch):
+    """What holes there are will find space many times over: the kernel keeps the file's pages, and with them what a
+    direct read brings into a map of it."""
+    image = scratch.image("image", "48M", "-t", "ext4", "-b", "4096")
+    top = scratch.mount(image)
+    size, page = 4 * MIB, mmap.PAGESIZE
+    fd = os.open(top / "file", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, content("file", size), 0)
+    os.fsync(fd)
+    check(LIBC.fallocate(fd, 3, ctypes.c_long(MIB), ctypes.c_long(1 << 16)) == 0, "a hole")
+    with mmap.mmap(fd, size) as memory:
+        present = (ctypes.c_ubyte * (size // page))()
+        start = ctypes.c_char.from_buffer(memory)
+        for at in range(0, size, page):
+            memory[at]  # pylint: disable=pointless-statement
+        left = size // page
+        for number in range(20):
+            os.pwrite(fd, b"x", number * page)
+            time.sleep(0.02)  # it is looked at anew
+            os.fstat(fd)
+            check(LIBC.mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(size), present) == 0, "mincore")
+            left = min(left, sum(entry & 1 for entry in present))
+        del start
+    check(left == size // page, f"of {size // page} pages the kernel has kept {left}")
+    os.close(fd)
+    scratch.umount(top)
+    mounting.clean(image)
+
+
 def test(scratch):
+    few_holes(scratch)
     taken_again(scratch)
     stored_to_a_map(scratch)
     print("taken again, stored to a map: right", flush=True)
