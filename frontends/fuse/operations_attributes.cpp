@@ -55,12 +55,11 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     if (server.is_space_spoken_for() && !server.parks() && (file.flags() & O_ACCMODE) != O_RDONLY)
         return server.answer_when_free(
             [request, &server, node, &file, statx] { answer_writer(request, server, node, file, statx); });
-    const std::optional<std::uint64_t> from = to_be_sent_from(server, node, file);
-    if (!from) return answer_writer(request, server, node, file, statx);
+    if (!is_to_be_called_in(server, node, file)) return answer_writer(request, server, node, file, statx);
     server.read_what_is_let_go();  // which only this thread can
     server.later(
-        [&server, request, node, &file, from = *from, statx] {
-            call_in(server, file.inode_ref(), from);
+        [&server, request, node, &file, statx] {
+            call_in_what_needs_space(server, file.inode_ref());
             answer_writer(request, server, node, file, statx);
         },
         true);

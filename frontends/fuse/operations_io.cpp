@@ -165,7 +165,7 @@ void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, Rea
         server.hand_on([&server, request, &file, asked, held] {
             static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
             const std::uint64_t end = static_cast<std::uint64_t>(asked.offset) + asked.size;
-            if (call_in(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, asked);
+            if (call_in_from(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, asked);
             fuse_reply_err(request, ENOSPC);
         });
     });
@@ -374,7 +374,7 @@ void seek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_in
     // While frozen the kernel's writes wait for the thaw, and so does this.
     server.later(
         [&server, request, &file, job] {
-            if (call_in(server, file.inode_ref(), 0)) job();
+            if (call_in(server, file.inode_ref())) job();
             else fuse_reply_err(request, ENOSPC);  // it would look like a hole
         },
         true);

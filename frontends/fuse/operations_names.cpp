@@ -183,7 +183,7 @@ void rename(fuse_req_t request, fuse_ino_t from_parent, const char* from, fuse_i
         server.later(
             [&server, request, r = std::move(r), unwritten = std::move(unwritten), moved = std::move(moved)] {
                 // What there is no space for keeps nobody from renaming.
-                if (unwritten) call_in(server, unwritten, 0);
+                if (unwritten) call_in(server, unwritten);
                 run(request, server, r, moved);
             },
             true);

@@ -375,7 +375,7 @@ Server::Held Server::hold_direct() {
 
 bool Server::call_in_writes() {
     bool all = true;
-    for (const InodeRef& inode : written_inodes()) all = call_in(*this, inode, 0) && all;
+    for (const InodeRef& inode : written_inodes()) all = call_in(*this, inode) && all;
     return all;
 }
 
@@ -384,12 +384,10 @@ void Server::call_in_last_writes() {
         fuse_lowlevel_notify_inval_inode(session_, node_of(inode->number()), 0, 0);
 }
 
-void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other, std::uint64_t taken) {
-    for (const InodeRef& inode : written_inodes()) {
-        const std::uint64_t free = bytes_free(*this), left = free - std::min(taken, free);
-        if (node_of(inode->number()) != other && inode->is_regular() && is_worth_calling_in(*this, *inode, left))
-            call_in(*this, inode, needs_space_from(*this, *inode, left));
-    }
+void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
+    for (const InodeRef& inode : written_inodes())
+        if (node_of(inode->number()) != other && inode->is_regular() && is_worth_calling_in(*this, *inode))
+            fuse::call_in_what_needs_space(*this, inode);
 }
 
 void Server::space_taken(fuse_ino_t by) {
@@ -397,7 +395,7 @@ void Server::space_taken(fuse_ino_t by) {
     later(
         [this, by, claim = claims_.make()] {
             fuse_lowlevel_notify_inval_inode(session_, by, -1, 0);  // who writes to it asks
-            call_in_what_needs_space(by, 0);
+            call_in_what_needs_space(by);
             claims_.drop(claim);
         },
         false);
@@ -408,7 +406,7 @@ Server::LargeTake::LargeTake(Server& server, std::uint64_t bytes) : server_(serv
     const std::uint64_t left = bytes_left(server);
     if (bytes < large || (left >= bytes && !is_little(left - bytes))) return;
     claim_ = server.claims_.make();
-    if (!server.is_frozen()) server.call_in_what_needs_space({}, bytes);
+    if (!server.is_frozen()) server.call_in_what_needs_space({});
 }
 
 Server::LargeTake::~LargeTake() {

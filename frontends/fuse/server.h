@@ -127,9 +127,8 @@ public:
     // the files' times stay with the kernel.
     bool call_in_writes();
     void call_in_last_writes();
-    // The same as far as it may need space, of all files that are open for writing but `other`, where so many bytes of
-    // what is left are about to go.
-    void call_in_what_needs_space(std::optional<fuse_ino_t> other, std::uint64_t taken);
+    // The same as far as it may need space, of all files that are open for writing but `other`.
+    void call_in_what_needs_space(std::optional<fuse_ino_t> other);
     // Something has taken space, for the file `by`, from which the kernel may send more by itself: where that is the
     // half of what was left before, others' writes that the kernel has taken are called in, while there is space for
     // them. Until they are here the space is spoken for.

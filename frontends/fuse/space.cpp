@@ -9,7 +9,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <mutex>
+#include <optional>
 #include <thread>
+#include <vector>
 
 namespace uext4::fuse {
 
@@ -63,16 +66,13 @@ double in_whole_ticks(double time) {
 }
 
 // What the kernel writes into one with holes may need space: the bytes that are allocated of such. (Blocks of its map
-// count as well: a few holes look like none.) Not where all files that are written to could have such holes, and all
-// of them be filled several times over with what is left.
-std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode, std::uint64_t left) {
-    constexpr std::uint64_t sector = 512, times_over = 4;
+// count as well: a few holes look like none.)
+std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode) {
+    constexpr std::uint64_t sector = 512;
     if (inode.is_inline()) return {};
     const Result<struct stat> now = server.attributes(inode);
     const std::uint64_t allocated = now ? static_cast<std::uint64_t>(now->st_blocks) * sector : 0;
-    const std::uint64_t size = inode.size_hint(), holes = size - std::min(allocated, size);
-    const std::uint64_t files = std::max<std::uint64_t>(server.inodes().written_to(), 1);
-    if (now && holes <= left / times_over / files) return {};
+    if (now && allocated >= inode.size_hint()) return {};
     return allocated;
 }
 
@@ -83,17 +83,122 @@ std::uint64_t page_size() {
 
 // Of what the kernel has of the file: bytes that find space, or are kept.
 std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
-    return round_down(bytes_free(server) / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
+    const Volume& volume = server.fs().volume();
+    const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
+    return round_down(left / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
 }
+
+struct Range {
+    std::uint64_t begin = 0, end = 0;
+};
+
+// Of the file's first `size` bytes, in whole pages. What lies between the last ones of very many counts as one of them.
+std::vector<Range> holes_of(Server& server, Inode& inode, std::uint64_t size) {
+    constexpr std::size_t most_ranges = 64;
+    const std::uint64_t page = page_size();
+    std::vector<Range> holes;
+    std::uint64_t had = 0;
+    const auto add = [&](std::uint64_t begin, std::uint64_t end) {
+        begin = round_down(begin, page), end = round_up(end, page);
+        if (!holes.empty() && holes.back().end >= begin) holes.back().end = end;
+        else holes.push_back({begin, end});
+    };
+    const Result<void> listed = server.fs().extents(inode, 0, size, [&](const Mapping& run) {
+        if (run.offset > had) add(had, std::min(run.offset, size));
+        had = std::min(run.end(), size);
+        return holes.size() < most_ranges && had < size;
+    });
+    if (!listed) return {{0, round_up(size, page)}};
+    if (had < size) add(had, size);
+    return holes;
+}
+
+// One at a time: the others count on the same space.
+class Call {
+public:
+    Call(Server& server, const InodeRef& inode)
+        : server_(server),
+          inode_(inode),
+          node_(node_of(inode->number())),
+          turn_(server.call_in_lock()),
+          failures_(server.inodes().failures(node_)),
+          holes_(of_one_with_holes(server, *inode).has_value()) {}
+
+    bool send_all() { return send_from(0); }
+    bool send_from(std::uint64_t from) {
+        if (refused_before()) return false;
+        const std::uint64_t first = holes_ ? 0 : round_down(inode_->size_hint(), page_size());
+        return (from >= first || send(from, first - from)) && send_behind(std::max(from, first));
+    }
+    bool send_what_needs_space() {
+        if (refused_before()) return false;
+        const std::uint64_t size = inode_->size_hint();
+        if (holes_ && !send_holes(holes_of(server_, *inode_, size))) return false;
+        return send_behind(round_down(size, page_size()));
+    }
+
+private:
+    // That is only in the kernel's cache.
+    bool refused_before() { return server_.inodes().lost(node_) == ENOSPC; }
+    // False: some of it was refused.
+    bool send(std::uint64_t at, std::uint64_t length) {
+        fuse_lowlevel_notify_inval_inode(server_.session(), node_, static_cast<off_t>(at), static_cast<off_t>(length));
+        return server_.inodes().failures(node_) == failures_;
+    }
+
+    bool send_holes(const std::vector<Range>& holes) {
+        std::uint64_t all = 0;
+        for (const Range& hole : holes) all += hole.end - hole.begin;
+        for (const Range& hole : holes)
+            for (std::uint64_t at = hole.begin; at < hole.end;) {
+                const std::uint64_t sure = sure_to_find_a_place(server_, *inode_);
+                if (sure == 0 && server_.inodes().failure(node_) != 0) return false;
+                // Where it is full, who wrote there had to ask. And a large file has not so much in the kernel's cache.
+                const std::uint64_t step = std::max({sure, page_size(), round_down(all / most_steps, page_size())});
+                const std::uint64_t length = sure == 0 ? hole.end - at : std::min(step, hole.end - at);
+                if (!send(at, length)) return false;
+                at += length;
+            }
+        return true;
+    }
+
+    bool send_behind(std::uint64_t at) {
+        constexpr std::uint64_t plenty = 4096 * MiB;  // more than a kernel has of one file, most likely
+        constexpr std::uint64_t steps_behind_the_end = 8;
+        const std::uint64_t page = page_size();
+        for (std::uint64_t behind = 0; behind < steps_behind_the_end;) {
+            const std::uint64_t sure = sure_to_find_a_place(server_, *inode_);
+            const std::uint64_t size = inode_->size_hint();
+            if (sure >= plenty) break;
+            if (sure == 0 && server_.inodes().failure(node_) != 0) return false;
+            if (sure == 0 && holes_) break;  // it is full, and who wrote there had to ask
+            // A large file takes more at once: it has holes, and not so much in the kernel's cache.
+            const std::uint64_t length =
+                std::max({sure, page, size > at ? round_down((size - at) / most_steps, page) : 0});
+            if (!send(at, length)) return false;
+            // Where nothing can be taken, what came at the end shows that there is more.
+            if (sure == 0 && inode_->size_hint() == size) return true;
+            at += length;
+            if (inode_->size_hint() < at) ++behind;  // behind a hole there may be more
+        }
+        return send(at, 0);
+    }
+
+    Server& server_;
+    const InodeRef& inode_;
+    fuse_ino_t node_;
+    std::lock_guard<std::mutex> turn_;
+    std::uint64_t failures_;
+    bool holes_;
+};
 
 }  // namespace
 
-std::uint64_t bytes_free(Server& server) {
+std::uint64_t bytes_left(Server& server) {
+    if (server.is_space_spoken_for()) return 0;
     const Volume& volume = server.fs().volume();
     return volume.counts().available_blocks * volume.geometry().block_size;
 }
-
-std::uint64_t bytes_left(Server& server) { return server.is_space_spoken_for() ? 0 : bytes_free(server); }
 
 bool is_little(std::uint64_t bytes) { return bytes < little; }
 
@@ -104,66 +209,33 @@ double shorter_if_short_of_space(Server& server, double last) {
     return std::min(last, in_whole_ticks(time_to_ask(server, bytes_left(server))));
 }
 
-std::optional<std::uint64_t> to_be_sent_from(Server& server, fuse_ino_t node, OpenFile& file) {
+bool is_to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file) {
     // While frozen nothing is sent. And who was refused keeps the kernel's view of the file.
-    if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return {};
+    if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return false;
     const std::uint64_t left =
         server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
-    if (!is_little(left)) return {};
+    if (!is_little(left)) return false;
     double turn = time_to_ask(server, left);
     if (in_whole_ticks(turn) == 0) turn *= 2;  // it asks before each write
-    // Of a file with holes, all of which is dropped, not longer ago than what it has in the kernel's cache takes to be
-    // read again.
-    if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode(), left))
+    // Of a file with holes, much of which may be dropped, not longer ago than what it has in the kernel's cache takes
+    // to be read again.
+    if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode()))
         turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
-    if (!server.inodes().take_turn_to_send(node, seconds(turn))) return {};
-    return needs_space_from(server, file.inode(), left);
+    return server.inodes().take_turn_to_send(node, seconds(turn));
 }
 
-std::uint64_t needs_space_from(Server& server, Inode& inode, std::uint64_t left) {
-    return of_one_with_holes(server, inode, left) ? 0 : round_down(inode.size_hint(), page_size());
-}
-
-bool is_worth_calling_in(Server& server, Inode& inode, std::uint64_t left) {
+bool is_worth_calling_in(Server& server, Inode& inode) {
     if (server.fs().volume().counts().available_blocks == 0) return false;
-    return !of_one_with_holes(server, inode, left) ||
+    return !of_one_with_holes(server, inode) ||
            sure_to_find_a_place(server, inode) >= std::min(inode.size_hint() / most_steps, little);
 }
 
-bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
-    const std::uint64_t page = page_size();
-    constexpr std::uint64_t plenty = 4096 * MiB;  // more than a kernel has of one file, most likely
-    constexpr std::uint64_t steps_behind_the_end = 8;
-    const fuse_ino_t node = node_of(inode->number());
-    InodeHandles& inodes = server.inodes();
-    // One at a time: the others count on the same space.
-    const std::lock_guard turn(server.call_in_lock());
-    // What was refused before is only in the kernel's cache.
-    if (inodes.lost(node) == ENOSPC) return false;
-    const std::uint64_t failures = inodes.failures(node);
-    const auto send = [&](std::uint64_t at, std::uint64_t length) {
-        fuse_lowlevel_notify_inval_inode(server.session(), node, static_cast<off_t>(at), static_cast<off_t>(length));
-        return inodes.failures(node) == failures;
-    };
-    const bool holes = of_one_with_holes(server, *inode, 0).has_value();
-    const std::uint64_t first = holes ? 0 : round_down(inode->size_hint(), page);
-    if (from < first && !send(from, first - from)) return false;
-    std::uint64_t at = std::max(from, first);
-    for (std::uint64_t behind = 0; behind < steps_behind_the_end;) {
-        const std::uint64_t sure = sure_to_find_a_place(server, *inode);
-        const std::uint64_t size = inode->size_hint();
-        if (sure >= plenty) break;
-        if (sure == 0 && inodes.failure(node) != 0) return false;
-        if (sure == 0 && holes) break;  // it is full, and who wrote there had to ask
-        // A large file takes more at once: it has holes, and not so much in the kernel's cache.
-        const std::uint64_t length = std::max({sure, page, size > at ? round_down((size - at) / most_steps, page) : 0});
-        if (!send(at, length)) return false;
-        // Where nothing can be taken, what came at the end shows that there is more.
-        if (sure == 0 && inode->size_hint() == size) return true;
-        at += length;
-        if (inode->size_hint() < at) ++behind;  // behind a hole there may be more
-    }
-    return send(at, 0);
+bool call_in(Server& server, const InodeRef& inode) { return Call(server, inode).send_all(); }
+bool call_in_from(Server& server, const InodeRef& inode, std::uint64_t from) {
+    return Call(server, inode).send_from(from);
+}
+bool call_in_what_needs_space(Server& server, const InodeRef& inode) {
+    return Call(server, inode).send_what_needs_space();
 }
 
 }  // namespace uext4::fuse
