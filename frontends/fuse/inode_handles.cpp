@@ -212,12 +212,14 @@ double InodeHandles::attributes_last(std::uint64_t node, const struct stat& attr
     return grows ? growing_timeout : cache_timeout;
 }
 
-bool InodeHandles::take_turn_to_send(std::uint64_t node, std::chrono::steady_clock::duration interval) {
+bool InodeHandles::take_turn_to_send(std::uint64_t node, Part part, std::chrono::steady_clock::duration interval) {
     const auto now = std::chrono::steady_clock::now();
     const std::lock_guard guard(lock_);
     const auto it = writers_.find(node);
-    if (it == writers_.end() || now - it->second.sent < interval) return false;
-    it->second.sent = now;
+    if (it == writers_.end()) return false;
+    auto& sent = it->second.sent[static_cast<std::size_t>(part)];
+    if (now - sent < interval) return false;
+    sent = now;
     return true;
 }
 
@@ -236,7 +238,8 @@ void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
     // Who closed it before had to send.
     if (to_write)
-        if (Writers& writers = writers_[node]; writers.count++ == 0) writers.sent = std::chrono::steady_clock::now();
+        if (Writers& writers = writers_[node]; writers.count++ == 0)
+            writers.sent.fill(std::chrono::steady_clock::now());
     if (Known* const known = find(node)) known->may_change = true;
 }
 

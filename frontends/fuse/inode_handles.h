@@ -11,6 +11,7 @@
 
 #include <sys/stat.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <ctime>
@@ -123,8 +124,10 @@ public:
     // After a direct write: whether its cache may have what was there before. Once.
     bool take_cached_read(std::uint64_t node, std::uint64_t offset, std::uint64_t length);
 
-    // Whether the kernel was made to write what it has of the file longer ago than `interval`; then it is now.
-    bool take_turn_to_send(std::uint64_t node, std::chrono::steady_clock::duration interval);
+    // Whether the kernel was made to write what it has of this part of the file longer ago than `interval`; then it is
+    // now.
+    enum class Part : std::uint8_t { end, holes };
+    bool take_turn_to_send(std::uint64_t node, Part part, std::chrono::steady_clock::duration interval);
 
 private:
     // There may be millions.
@@ -150,9 +153,10 @@ private:
     static_assert(sizeof(Known) == 16);
     struct Writers {
         std::uint64_t count = 0;
-        std::optional<std::int64_t> told_blocks;     // told_while_written: which; none: not the same each time
-        unsigned unseen = 0;                         // told_other_blocks(), since the last look
-        std::chrono::steady_clock::time_point sent;  // take_turn_to_send(); what was written before was sent by then
+        std::optional<std::int64_t> told_blocks;  // told_while_written: which; none: not the same each time
+        unsigned unseen = 0;                      // told_other_blocks(), since the last look
+        // By Part, take_turn_to_send(): what was written before was sent by then.
+        std::array<std::chrono::steady_clock::time_point, 2> sent;
     };
     // What few have.
     struct More {

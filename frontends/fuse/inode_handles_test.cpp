@@ -58,22 +58,26 @@ TEST_F(BlocksAreCalledBack, OnlyWhereThereAreOthers) {
 TEST(TurnsToSend, CountFromTheFirstOpening) {
     using namespace std::chrono_literals;
     constexpr std::uint64_t node = 1;
+    constexpr auto end = InodeHandles::Part::end, holes = InodeHandles::Part::holes;
     InodeHandles inodes;
     inodes.add_root();
-    EXPECT_FALSE(inodes.take_turn_to_send(node, 0s)) << "nobody writes";
+    EXPECT_FALSE(inodes.take_turn_to_send(node, end, 0s)) << "nobody writes";
     inodes.opened(node, false);
     EXPECT_EQ(inodes.written_to(), 0u);
     inodes.opened(node, true);
     inodes.opened(node, true);
     EXPECT_EQ(inodes.written_to(), 1u);
-    EXPECT_FALSE(inodes.take_turn_to_send(node, 1h));
-    EXPECT_TRUE(inodes.take_turn_to_send(node, 0s));
-    EXPECT_FALSE(inodes.take_turn_to_send(node, 1h));
+    EXPECT_FALSE(inodes.take_turn_to_send(node, end, 1h));
+    EXPECT_TRUE(inodes.take_turn_to_send(node, end, 0s));
+    EXPECT_FALSE(inodes.take_turn_to_send(node, end, 1h));
+    EXPECT_FALSE(inodes.take_turn_to_send(node, holes, 1h));
+    EXPECT_TRUE(inodes.take_turn_to_send(node, holes, 0s));
+    EXPECT_FALSE(inodes.take_turn_to_send(node, holes, 1h));
     inodes.closed_to_write(node);
-    EXPECT_TRUE(inodes.take_turn_to_send(node, 0s));
+    EXPECT_TRUE(inodes.take_turn_to_send(node, end, 0s));
     inodes.closed_to_write(node);
     EXPECT_EQ(inodes.written_to(), 0u);
-    EXPECT_FALSE(inodes.take_turn_to_send(node, 0s));
+    EXPECT_FALSE(inodes.take_turn_to_send(node, end, 0s));
 }
 
 }  // namespace

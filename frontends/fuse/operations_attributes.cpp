@@ -55,11 +55,12 @@ void get_attributes(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     if (server.is_space_spoken_for() && !server.parks() && (file.flags() & O_ACCMODE) != O_RDONLY)
         return server.answer_when_free(
             [request, &server, node, &file, statx] { answer_writer(request, server, node, file, statx); });
-    if (!is_to_be_called_in(server, node, file)) return answer_writer(request, server, node, file, statx);
+    const Wanted wanted = to_be_called_in(server, node, file);
+    if (wanted == Wanted::nothing) return answer_writer(request, server, node, file, statx);
     server.read_what_is_let_go();  // which only this thread can
     server.later(
-        [&server, request, node, &file, statx] {
-            call_in_what_needs_space(server, file.inode_ref());
+        [&server, request, node, &file, wanted, statx] {
+            call_in_what_needs_space(server, file.inode_ref(), wanted);
             answer_writer(request, server, node, file, statx);
         },
         true);

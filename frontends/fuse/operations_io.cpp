@@ -96,13 +96,14 @@ void create_unnamed(fuse_req_t request, fuse_ino_t parent, mode_t mode, fuse_fil
 void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
     Server& server = server_of(request);
     if (server.makes_unnamed()) return create_unnamed(request, parent, mode, info);
-    server.change([&server, request, parent, name = std::string(name), mode, answer = *info,
-                   takes_set_ids = server.takes_set_ids()]() mutable {
+    server.change_taking_space([&server, request, parent, name = std::string(name), mode, answer = *info,
+                                takes_set_ids = server.takes_set_ids()]() mutable {
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
         const mode_t regular = static_cast<mode_t>((mode & 07777) | S_IFREG);
         Result<InodeRef> made = server.fs().create(*directory, name, regular, 0, {}, who, false);
+        server.space_taken();
         int truncate = 0;
         if (!made && made.error().code == EEXIST && !(answer.flags & O_EXCL)) {
             made = server.fs().lookup(*directory, name, who, false);
@@ -341,20 +342,18 @@ void allocate(fuse_req_t request, fuse_ino_t node, int mode, off_t offset, off_t
     }
     Server& server = server_of(request);
     server.read_what_is_let_go();
-    server.later(
-        [&server, request, node, &file, mode, offset, length] {
-            UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, false));
-            const auto first = static_cast<std::uint64_t>(offset), bytes = static_cast<std::uint64_t>(length);
-            const Server::LargeTake take(server, (mode & FALLOC_FL_PUNCH_HOLE) ? 0 : bytes);
-            const Result<void> done = file.fallocate(mode, first, bytes);
-            server.space_taken(node);
-            // What was lost behind the end that is known here would have moved it: that is still to be told.
-            const std::uint64_t size = file.inode().size_hint();
-            if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && first < size)
-                server.inodes().note_written(node, first, std::min(bytes, size - first));
-            reply_result(request, done);
-        },
-        true);
+    server.take_space_later([&server, request, node, &file, mode, offset, length] {
+        UEXT4_FUSE_TRY(request, take_set_ids(server, request, file, false));
+        const auto first = static_cast<std::uint64_t>(offset), bytes = static_cast<std::uint64_t>(length);
+        const Server::LargeTake take(server, (mode & FALLOC_FL_PUNCH_HOLE) ? 0 : bytes);
+        const Result<void> done = file.fallocate(mode, first, bytes);
+        server.space_taken(node);
+        // What was lost behind the end that is known here would have moved it: that is still to be told.
+        const std::uint64_t size = file.inode().size_hint();
+        if (done && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && first < size)
+            server.inodes().note_written(node, first, std::min(bytes, size - first));
+        reply_result(request, done);
+    });
 }
 
 // The kernel asks without writing its cache back first, so what it holds would look like a hole. The notification makes
@@ -407,18 +406,16 @@ void copy(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* fro
         return;
     }
     server.read_what_is_let_go();
-    server.later(
-        [&server, request, &from, from_offset, &to, to_node, to_offset, length] {
-            UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));
-            const Server::LargeTake take(server, length);
-            const std::size_t count =
-                UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
-                                                               static_cast<std::uint64_t>(to_offset), length));
-            server.space_taken(to_node);
-            server.inodes().note_written(to_node, static_cast<std::uint64_t>(to_offset), count);
-            fuse_reply_write(request, count);
-        },
-        true);
+    server.take_space_later([&server, request, &from, from_offset, &to, to_node, to_offset, length] {
+        UEXT4_FUSE_TRY(request, take_set_ids(server, request, to, false));
+        const Server::LargeTake take(server, length);
+        const std::size_t count =
+            UEXT4_FUSE_TRY(request, server.fs().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
+                                                           static_cast<std::uint64_t>(to_offset), length));
+        server.space_taken(to_node);
+        server.inodes().note_written(to_node, static_cast<std::uint64_t>(to_offset), count);
+        fuse_reply_write(request, count);
+    });
 }
 
 }  // namespace

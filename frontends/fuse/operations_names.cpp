@@ -64,14 +64,16 @@ void forget_many(fuse_req_t request, std::size_t count, fuse_forget_data* forgot
 
 void make(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device, const char* target) {
     Server& server = server_of(request);
-    server.change([&server, request, parent, name = std::string(name), mode, device, target = std::string(target)] {
-        const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
-        UEXT4_FUSE_TRY(request, check_name(name));
-        const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
-        const Result<InodeRef> made = server.fs().create(*directory, name, mode, device, target, who, false);
-        server.directory_changed(request, parent);
-        reply_entry(request, server, *directory, UEXT4_FUSE_TRY(request, made));
-    });
+    server.change_taking_space(
+        [&server, request, parent, name = std::string(name), mode, device, target = std::string(target)] {
+            const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
+            UEXT4_FUSE_TRY(request, check_name(name));
+            const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
+            const Result<InodeRef> made = server.fs().create(*directory, name, mode, device, target, who, false);
+            server.space_taken();
+            server.directory_changed(request, parent);
+            reply_entry(request, server, *directory, UEXT4_FUSE_TRY(request, made));
+        });
 }
 
 void make_node(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
@@ -134,6 +136,7 @@ void run(fuse_req_t request, Server& server, const Rename& r, const std::vector<
     UEXT4_FUSE_TRY(request, check_name(r.to));
     const Result<void> renamed =
         server.fs().rename(*from_directory, r.from, *to_directory, r.to, r.flags, credentials_of(request), false);
+    server.space_taken();
     server.directory_changed(request, r.from_parent);
     server.directory_changed(request, r.to_parent);
     for (const fuse_ino_t node : moved)
@@ -197,6 +200,7 @@ void link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char* na
         const InodeRef directory = UEXT4_FUSE_TRY(request, server.inode(parent));
         UEXT4_FUSE_TRY(request, check_name(name));
         const Result<void> linked = server.fs().link(*target, *directory, name, credentials_of(request), false);
+        server.space_taken();
         server.directory_changed(request, parent);
         UEXT4_FUSE_TRY(request, linked);
         reply_entry(request, server, *directory, target);

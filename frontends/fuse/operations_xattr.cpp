@@ -57,7 +57,8 @@ void set(fuse_req_t request, fuse_ino_t node, const char* name, const char* valu
         fuse_reply_err(request, EOPNOTSUPP);
         return;
     }
-    server.change([&server, request, node, name = std::string(name), value = std::string(value, size), flags] {
+    server.change_taking_space([&server, request, node, name = std::string(name), value = std::string(value, size),
+                                flags] {
         const InodeRef inode = UEXT4_FUSE_TRY(request, server.inode(node));
         const bool access_list = name == "system.posix_acl_access";
         const Credentials who = credentials_of(request, access_list);
@@ -66,6 +67,7 @@ void set(fuse_req_t request, fuse_ino_t node, const char* name, const char* valu
             return server.fs().set_xattr(*inode, name, bytes_of_string(value.data(), value.size()), flags, who, false);
         };
         UEXT4_FUSE_TRY(request, set());
+        server.space_taken();
         reply_result(request, access_list ? settle_group_bit(server, *inode, who) : Result<void>());
     });
 }

@@ -40,6 +40,7 @@ Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement 
       options_(std::move(options)),
       log_(std::move(log)),
       space_level_(bytes_left(*this)),
+      level_with_reserve_(bytes_left_with_reserve(*this)),
       placement_(std::move(placement)) {}
 
 Server::~Server() {
@@ -367,6 +368,24 @@ std::vector<InodeRef> Server::written_inodes() {
     return written;
 }
 
+void Server::take_space_later(std::function<void()> job) {
+    if (is_space_spoken_for() && !parks()) answer_when_free(std::move(job));
+    else later(std::move(job), true);
+}
+
+void Server::change_taking_space(std::function<void()> job) {
+    if (is_space_spoken_for() && !parks()) answer_when_free(std::move(job));
+    else change(std::move(job));
+}
+
+bool Server::writers_may_use_reserve(const Inode& inode) {
+    const std::lock_guard guard(open_lock_);
+    return std::ranges::all_of(open_, [&](const OpenHandle* open) {
+        return &open->file->inode() != &inode || (open->file->flags() & O_ACCMODE) == O_RDONLY ||
+               open->file->may_use_reserve();
+    });
+}
+
 Server::Held Server::hold_direct() {
     if (direct_held_.fetch_add(1) < most_direct_held) return {this, [this](void*) { direct_held_.fetch_sub(1); }};
     direct_held_.fetch_sub(1);
@@ -390,11 +409,13 @@ void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
             fuse::call_in_what_needs_space(*this, inode);
 }
 
-void Server::space_taken(fuse_ino_t by) {
-    if (is_space_spoken_for() || is_frozen() || !space_level_.fell(bytes_left(*this))) return;
+void Server::space_taken(std::optional<fuse_ino_t> by) {
+    if (is_space_spoken_for() || is_frozen()) return;
+    const bool fell = space_level_.fell(bytes_left(*this));
+    if (!level_with_reserve_.fell(bytes_left_with_reserve(*this)) && !fell) return;
     later(
         [this, by, claim = claims_.make()] {
-            fuse_lowlevel_notify_inval_inode(session_, by, -1, 0);  // who writes to it asks
+            if (by) fuse_lowlevel_notify_inval_inode(session_, *by, -1, 0);  // who writes to it asks
             call_in_what_needs_space(by);
             claims_.drop(claim);
         },

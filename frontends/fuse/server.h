@@ -129,10 +129,12 @@ public:
     void call_in_last_writes();
     // The same as far as it may need space, of all files that are open for writing but `other`.
     void call_in_what_needs_space(std::optional<fuse_ino_t> other);
-    // Something has taken space, for the file `by`, from which the kernel may send more by itself: where that is the
-    // half of what was left before, others' writes that the kernel has taken are called in, while there is space for
-    // them. Until they are here the space is spoken for.
-    void space_taken(fuse_ino_t by);
+    // Something has taken space, for the file `by`, from which the kernel may send more by itself, or for a name: where
+    // that is the half of what was left before, others' writes that the kernel has taken are called in, while there is
+    // space for them. Until they are here the space is spoken for.
+    void space_taken(std::optional<fuse_ino_t> by = {});
+    // Whether all who have the file open for writing may have the blocks that are reserved for root.
+    bool writers_may_use_reserve(const Inode& inode);
     // Not on the reading thread: others' writes that the kernel has taken are called in, if what is left of the space
     // is little behind this. As long as it lives the space is spoken for.
     class LargeTake {
@@ -148,6 +150,9 @@ public:
     // Then nobody is told that there is space; and who asks whether he may write, or has written past the kernel's
     // cache, is answered behind it: he is faster than what is called in page by page.
     bool is_space_spoken_for() const { return claims_.any(); }
+    // For who takes space past the kernel's cache: later() and change(), behind that.
+    void take_space_later(std::function<void()> job);
+    void change_taking_space(std::function<void()> job);
     void answer_when_free(std::function<void()> job) {
         waiting_.add([this, job = std::move(job)] {
             claims_.wait_for_those_made();
@@ -218,7 +223,7 @@ private:
     SpaceClaims claims_;
     std::atomic<unsigned> direct_held_{0};  // hold_direct()
     std::mutex call_in_lock_;
-    SpaceLevel space_level_;
+    SpaceLevel space_level_, level_with_reserve_;
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;

@@ -65,15 +65,29 @@ double in_whole_ticks(double time) {
     return std::max(std::floor(time / tick) - 1, 0.0) * tick;
 }
 
-// What the kernel writes into one with holes may need space: the bytes that are allocated of such. (Blocks of its map
-// count as well: a few holes look like none.)
+// Space that fallocate(2) has made there.
+bool has_blocks_behind_the_end(Server& server, Inode& inode) {
+    const std::uint64_t end = round_up(inode.size_hint(), server.fs().volume().geometry().block_size);
+    bool found = false;
+    const Result<void> listed = server.fs().extents(inode, end, ~std::uint64_t{0}, [&](const Mapping&) {
+        found = true;
+        return false;
+    });
+    return found || !listed;
+}
+
+// What the kernel writes into one with holes may need space: the data of such a file, in bytes, if it is mostly holes,
+// else nothing. (Blocks of its map count as well: a few holes look like none.)
 std::optional<std::uint64_t> of_one_with_holes(Server& server, Inode& inode) {
     constexpr std::uint64_t sector = 512;
     if (inode.is_inline()) return {};
     const Result<struct stat> now = server.attributes(inode);
-    const std::uint64_t allocated = now ? static_cast<std::uint64_t>(now->st_blocks) * sector : 0;
-    if (now && allocated >= inode.size_hint()) return {};
-    return allocated;
+    const std::uint64_t size = inode.size_hint();
+    if (!now) return size;
+    const std::uint64_t allocated = static_cast<std::uint64_t>(now->st_blocks) * sector;
+    if (allocated < size) return allocated < size - allocated ? allocated : 0;
+    if (has_blocks_behind_the_end(server, inode)) return size;
+    return {};
 }
 
 std::uint64_t page_size() {
@@ -81,11 +95,17 @@ std::uint64_t page_size() {
     return bytes;
 }
 
+// For who writes to the file: with the reserve for root, if all of them may have that.
+std::uint64_t bytes_free(Server& server, const Inode& inode) {
+    const Volume& volume = server.fs().volume();
+    const SpaceCounts counts = volume.counts();
+    return (server.writers_may_use_reserve(inode) ? counts.free_blocks : counts.available_blocks) *
+           volume.geometry().block_size;
+}
+
 // Of what the kernel has of the file: bytes that find space, or are kept.
 std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
-    const Volume& volume = server.fs().volume();
-    const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
-    return round_down(left / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
+    return round_down(bytes_free(server, inode) / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
 }
 
 struct Range {
@@ -130,10 +150,10 @@ public:
         const std::uint64_t first = holes_ ? 0 : round_down(inode_->size_hint(), page_size());
         return (from >= first || send(from, first - from)) && send_behind(std::max(from, first));
     }
-    bool send_what_needs_space() {
+    bool send_what_needs_space(bool in_holes) {
         if (refused_before()) return false;
         const std::uint64_t size = inode_->size_hint();
-        if (holes_ && !send_holes(holes_of(server_, *inode_, size))) return false;
+        if (in_holes && holes_ && !send_holes(holes_of(server_, *inode_, size))) return false;
         return send_behind(round_down(size, page_size()));
     }
 
@@ -200,6 +220,12 @@ std::uint64_t bytes_left(Server& server) {
     return volume.counts().available_blocks * volume.geometry().block_size;
 }
 
+std::uint64_t bytes_left_with_reserve(Server& server) {
+    if (server.is_space_spoken_for()) return 0;
+    const Volume& volume = server.fs().volume();
+    return volume.counts().free_blocks * volume.geometry().block_size;
+}
+
 bool is_little(std::uint64_t bytes) { return bytes < little; }
 
 bool is_short_of_space(Server& server) { return is_little(bytes_left(server)); }
@@ -209,23 +235,27 @@ double shorter_if_short_of_space(Server& server, double last) {
     return std::min(last, in_whole_ticks(time_to_ask(server, bytes_left(server))));
 }
 
-bool is_to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file) {
+Wanted to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file) {
     // While frozen nothing is sent. And who was refused keeps the kernel's view of the file.
-    if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0) return false;
+    if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0)
+        return Wanted::nothing;
     const std::uint64_t left =
         server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
-    if (!is_little(left)) return false;
+    if (!is_little(left)) return Wanted::nothing;
     double turn = time_to_ask(server, left);
     if (in_whole_ticks(turn) == 0) turn *= 2;  // it asks before each write
-    // Of a file with holes, much of which may be dropped, not longer ago than what it has in the kernel's cache takes
-    // to be read again.
-    if (const std::optional<std::uint64_t> allocated = of_one_with_holes(server, file.inode()))
-        turn = std::max(turn, static_cast<double>(*allocated) * seconds_to_read_again);
-    return server.inodes().take_turn_to_send(node, seconds(turn));
+    const bool end = server.inodes().take_turn_to_send(node, InodeHandles::Part::end, seconds(turn));
+    // What is in holes is dropped: of a file of holes not longer ago than what it has takes to be read again.
+    const std::optional<std::uint64_t> data = of_one_with_holes(server, file.inode());
+    if (data &&
+        server.inodes().take_turn_to_send(node, InodeHandles::Part::holes,
+                                          seconds(std::max(turn, static_cast<double>(*data) * seconds_to_read_again))))
+        return Wanted::holes_and_end;
+    return end ? Wanted::end : Wanted::nothing;
 }
 
 bool is_worth_calling_in(Server& server, Inode& inode) {
-    if (server.fs().volume().counts().available_blocks == 0) return false;
+    if (bytes_free(server, inode) == 0) return false;
     return !of_one_with_holes(server, inode) ||
            sure_to_find_a_place(server, inode) >= std::min(inode.size_hint() / most_steps, little);
 }
@@ -234,8 +264,8 @@ bool call_in(Server& server, const InodeRef& inode) { return Call(server, inode)
 bool call_in_from(Server& server, const InodeRef& inode, std::uint64_t from) {
     return Call(server, inode).send_from(from);
 }
-bool call_in_what_needs_space(Server& server, const InodeRef& inode) {
-    return Call(server, inode).send_what_needs_space();
+bool call_in_what_needs_space(Server& server, const InodeRef& inode, Wanted wanted) {
+    return Call(server, inode).send_what_needs_space(wanted == Wanted::holes_and_end);
 }
 
 }  // namespace uext4::fuse

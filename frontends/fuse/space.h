@@ -18,9 +18,10 @@ bool is_little(std::uint64_t bytes);  // left, for all that the kernel may have 
 bool is_short_of_space(Server& server);
 // Bytes that are left to those who have no privilege, and are not spoken for.
 std::uint64_t bytes_left(Server& server);
-// Whether the kernel is to send what it has of the file, as far as it may need space, before it takes another write by
-// this descriptor.
-bool is_to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file);
+std::uint64_t bytes_left_with_reserve(Server& server);  // to root
+// What the kernel is to send of the file before it takes another write by this descriptor: what may need space.
+enum class Wanted : std::uint8_t { nothing, end, holes_and_end };
+Wanted to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file);
 // Whether calling that in would help: there is space for some, and of a file with holes what is called in at a time is
 // no more than finds some, or than a kernel has of a file. What is refused is gone, and a program's stores to a map did
 // not have to ask.
@@ -31,6 +32,6 @@ bool is_worth_calling_in(Server& server, Inode& inode);
 // reading thread, which takes what is sent.
 bool call_in(Server& server, const InodeRef& inode);
 bool call_in_from(Server& server, const InodeRef& inode, std::uint64_t from);
-bool call_in_what_needs_space(Server& server, const InodeRef& inode);
+bool call_in_what_needs_space(Server& server, const InodeRef& inode, Wanted wanted = Wanted::holes_and_end);
 
 }  // namespace uext4::fuse

@@ -7,6 +7,7 @@ Usage: taken_space_test.py PROGRAM
 import concurrent.futures
 import ctypes
 import errno
+import functools
 import mmap
 import os
 import subprocess
@@ -31,7 +32,7 @@ def is_refused(call, *arguments):
         call(*arguments)
         return False
     except OSError as error:
-        check(error.errno == errno.ENOSPC, f"{call.__name__}: {error}")
+        check(error.errno == errno.ENOSPC, f"{getattr(call, '__name__', call)}: {error}")
         return True
 
 
@@ -133,7 +134,40 @@ def renamed_over(_, path):
         os.rename(path.parent / "replaced", path)
 
 
-FILLERS = (allocated, zeroed, written_directly, written_directly_by_many, cached, synced, copied)
+def made(make, path):
+    number = 0
+    while not is_refused(make, f"{path}.{number}"):
+        number += 1
+
+
+def directories(_, path):
+    made(os.mkdir, path)
+
+
+def symlinks(_, path):
+    made(functools.partial(os.symlink, "x" * 200), path)
+
+
+def in_small_pieces(take):
+    """Each less than what the server makes room for before."""
+    at, piece = 0, 1000 << 10
+    while not is_refused(take, at, piece):
+        at += piece
+
+
+def allocated_in_pieces(fd, _):
+    in_small_pieces(functools.partial(os.posix_fallocate, fd))
+
+
+def copied_in_pieces(fd, path):
+    source = os.open(path, os.O_RDWR)
+    os.pwrite(source, b"x" * MIB, 0)
+    in_small_pieces(lambda at, piece: os.copy_file_range(source, fd, piece, 0, MIB + at))
+    os.close(source)
+
+
+FILLERS = (allocated, zeroed, written_directly, written_directly_by_many, cached, synced, copied, directories, symlinks,
+           allocated_in_pieces, copied_in_pieces)
 LOOKS = (read_across_the_end, seek_data, opened_by_another, read_directly, written_to, root_synced, renamed_over)
 
 
@@ -165,7 +199,8 @@ def somebody_takes_all(scratch, filler):
         check_has(fd, first, f"{filler.__name__}, {look.__name__}")
     os.ftruncate(taker, 0)
     os.close(taker)
-    (top / "taker").unlink()
+    for entry in top.glob("taker*"):
+        entry.rmdir() if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     sync_when_there_is_space(fd, filler.__name__)
     check_has(fd, first, f"{filler.__name__}, synced")
     os.close(fd)
@@ -342,6 +377,42 @@ def stored_to_a_map(scratch):
     mounting.clean(image)
 
 
+def holes_are_filled(scratch, how, options, behind=0, grows=False, reserve=0):
+    """What write(2) has put into holes is there when another file, or the same behind its end, has taken all the rest:
+    `behind` MiB were allocated behind the end before, and `reserve` percent are for root alone (who writes here)."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096", "-m", reserve)
+    top = scratch.mount(image, options=options)
+    fd = os.open(top / "file", os.O_RDWR | os.O_CREAT)
+    holes = 6 * MIB
+    data = 0 if behind else 8 * MIB
+    os.pwrite(fd, content("data", data), holes)
+    os.ftruncate(fd, holes + data)
+    if behind:
+        check(LIBC.fallocate(fd, 1, ctypes.c_long(holes), ctypes.c_long(behind * MIB)) == 0, "behind the end")
+    os.fsync(fd)
+    space = os.statvfs(top)
+    filler = os.open(top / "filler", os.O_RDWR | os.O_CREAT)
+    os.posix_fallocate(filler, 0, space.f_bfree * space.f_bsize - 14 * MIB)
+    filled = content("filled", holes)
+    os.pwrite(fd, filled, 0)
+    taker = fd if grows else os.open(top / "taker", os.O_RDWR | os.O_CREAT)
+    at = holes + data if grows else 0
+    piece = b"t" * (256 << 10)
+    while not is_refused(os.pwrite, taker, piece, at):
+        at += len(piece)
+    is_refused(os.fsync, taker)
+    check_has(fd, filled, how)
+    is_refused(os.close, fd)
+    if not grows:
+        is_refused(os.close, taker)
+    os.close(filler)
+    scratch.umount(top)
+    mounting.clean(image)
+    seen = scratch.mount(image)
+    check((seen / "file").read_bytes()[:holes] == filled, f"{how}: what was in the holes is gone")
+    scratch.umount(seen)
+
+
 def kept_beside_holes(scratch):
     """What has its blocks needs no space: the kernel keeps the file's pages there, and with them what a direct read brings
     into a map of it, and is made to send what it has in the holes."""
@@ -375,6 +446,12 @@ def kept_beside_holes(scratch):
 
 def test(scratch):
     kept_beside_holes(scratch)
+    for options in ("", "data=journal"):
+        holes_are_filled(scratch, "another file grows", options)
+        holes_are_filled(scratch, "blocks behind the end", options, behind=6)
+        holes_are_filled(scratch, "it grows", options, grows=True)
+        holes_are_filled(scratch, "the reserve", options, reserve=25)
+    print("filled holes: right", flush=True)
     taken_again(scratch)
     stored_to_a_map(scratch)
     print("taken again, stored to a map: right", flush=True)
