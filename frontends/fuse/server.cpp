@@ -39,8 +39,8 @@ Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement 
     : fs_(fs),
       options_(std::move(options)),
       log_(std::move(log)),
-      space_level_(bytes_left(*this)),
-      level_with_reserve_(bytes_left_with_reserve(*this)),
+      space_level_(fs.volume().counts().available_blocks * fs.volume().geometry().block_size),
+      level_with_reserve_(fs.volume().counts().free_blocks * fs.volume().geometry().block_size),
       placement_(std::move(placement)) {}
 
 Server::~Server() {
@@ -132,7 +132,7 @@ void Server::wait_for_request() {
 // it would be the one who is here.)
 bool Server::is_over() {
     if (fuse_session_exited(session_)) return true;
-    return stopping_.load() && direct_.is_idle() && workers_.is_idle() && waiting_.is_idle() && beside_.is_idle();
+    return stopping_.load() && direct_.is_idle() && waiting_.is_idle() && workers_.is_idle() && beside_.is_idle();
 }
 
 void Server::work_on(const fuse_buf& request) {
@@ -267,9 +267,9 @@ void Server::detach() {
         freeze_state_.store(FreezeState::open);
     }
     run_parked();
-    direct_.finish();
+    direct_.finish();   // hands on to the next
+    waiting_.finish();  // and so does this
     workers_.finish();
-    waiting_.finish();  // the others hand on to it
     beside_.finish();
     control_.finish();
     // No FORGET and not every RELEASE comes before the end.
@@ -369,20 +369,19 @@ std::vector<InodeRef> Server::written_inodes() {
 }
 
 void Server::take_space_later(std::function<void()> job) {
-    if (is_space_spoken_for() && !parks()) answer_when_free(std::move(job));
+    if (called_in_.any() && !parks()) behind_what_is_called_in(std::move(job));
     else later(std::move(job), true);
 }
 
 void Server::change_taking_space(std::function<void()> job) {
-    if (is_space_spoken_for() && !parks()) answer_when_free(std::move(job));
+    if (called_in_.any() && !parks()) behind_what_is_called_in(std::move(job));
     else change(std::move(job));
 }
 
-bool Server::writers_may_use_reserve(const Inode& inode) {
-    const std::lock_guard guard(open_lock_);
-    return std::ranges::all_of(open_, [&](const OpenHandle* open) {
-        return &open->file->inode() != &inode || (open->file->flags() & O_ACCMODE) == O_RDONLY ||
-               open->file->may_use_reserve();
+void Server::behind_what_is_called_in(std::function<void()> job) {
+    waiting_.add([this, job = std::move(job)]() mutable {
+        called_in_.wait_for_those_made();
+        workers_.add(std::move(job));
     });
 }
 
@@ -404,15 +403,19 @@ void Server::call_in_last_writes() {
 }
 
 void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
+    const std::uint64_t claim = called_in_.make();
     for (const InodeRef& inode : written_inodes())
         if (node_of(inode->number()) != other && inode->is_regular() && is_worth_calling_in(*this, *inode))
             fuse::call_in_what_needs_space(*this, inode);
+    called_in_.drop(claim);
 }
 
 void Server::space_taken(std::optional<fuse_ino_t> by) {
     if (is_space_spoken_for() || is_frozen()) return;
-    const bool fell = space_level_.fell(bytes_left(*this));
-    if (!level_with_reserve_.fell(bytes_left_with_reserve(*this)) && !fell) return;
+    const SpaceCounts counts = fs_.volume().counts();
+    const std::uint64_t bytes = fs_.volume().geometry().block_size;
+    const bool fell = space_level_.fell(counts.available_blocks * bytes);
+    if (!level_with_reserve_.fell(counts.free_blocks * bytes) && !fell) return;
     later(
         [this, by, claim = claims_.make()] {
             if (by) fuse_lowlevel_notify_inval_inode(session_, *by, -1, 0);  // who writes to it asks
@@ -434,8 +437,17 @@ Server::LargeTake::~LargeTake() {
     if (claim_) server_.claims_.drop(*claim_);
 }
 
+namespace {
+
+InodeHandles::Writer writer_of(const OpenFile& file) {
+    if ((file.flags() & O_ACCMODE) == O_RDONLY) return InodeHandles::Writer::none;
+    return file.may_use_reserve() ? InodeHandles::Writer::privileged : InodeHandles::Writer::ordinary;
+}
+
+}  // namespace
+
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
-    inodes_.opened(node_of(file->inode().number()), (file->flags() & O_ACCMODE) != O_RDONLY);
+    inodes_.opened(node_of(file->inode().number()), writer_of(*file));
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
@@ -448,7 +460,8 @@ void Server::drop(std::uint64_t handle) {
         const std::lock_guard guard(open_lock_);
         if (open_.erase(open) == 0) return;
     }
-    if ((open->file->flags() & O_ACCMODE) != O_RDONLY) inodes_.closed_to_write(node_of(open->file->inode().number()));
+    if (const auto writer = writer_of(*open->file); writer != InodeHandles::Writer::none)
+        inodes_.closed_to_write(node_of(open->file->inode().number()), writer);
     delete open;
 }
 

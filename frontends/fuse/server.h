@@ -3,8 +3,9 @@
 // One thread beats several for short requests. What may take long is handed to workers: syncs (unless they are short as
 // well), fallocate, copies. A freeze must not stop the reading thread, or nobody would read the thaw: while the file
 // system is frozen, requests that change something are parked and run by the reading thread after the thaw. So
-// changes of names happen on the reading thread, but for a rename before or behind which the kernel has to give
-// something up: data that it has not written yet, or the names of a directory that is moved. That is a worker's.
+// changes of names happen on the reading thread, but for what takes space while the kernel is made to send (space.h),
+// and a rename before or behind which the kernel has to give something up: data that it has not written yet, or the
+// names of a directory that is moved. These are a worker's.
 // What a worker is at when a freeze comes waits where it is, so what need not wait has threads of its own meanwhile.
 // While the kernel holds the reading thread up in an answer, its deputy is the reading thread (deputy.h).
 #pragma once
@@ -133,8 +134,6 @@ public:
     // that is the half of what was left before, others' writes that the kernel has taken are called in, while there is
     // space for them. Until they are here the space is spoken for.
     void space_taken(std::optional<fuse_ino_t> by = {});
-    // Whether all who have the file open for writing may have the blocks that are reserved for root.
-    bool writers_may_use_reserve(const Inode& inode);
     // Not on the reading thread: others' writes that the kernel has taken are called in, if what is left of the space
     // is little behind this. As long as it lives the space is spoken for.
     class LargeTake {
@@ -150,7 +149,8 @@ public:
     // Then nobody is told that there is space; and who asks whether he may write, or has written past the kernel's
     // cache, is answered behind it: he is faster than what is called in page by page.
     bool is_space_spoken_for() const { return claims_.any(); }
-    // For who takes space past the kernel's cache: later() and change(), behind that.
+    // For who takes space past the kernel's cache: later() and change(), behind what is being called in. (Nothing that
+    // the kernel keeps from writing its cache meanwhile, as a truncation does.)
     void take_space_later(std::function<void()> job);
     void change_taking_space(std::function<void()> job);
     void answer_when_free(std::function<void()> job) {
@@ -196,6 +196,7 @@ private:
     void stand_in();
     ssize_t send(int channel, iovec* parts, int count);
     bool is_over();
+    void behind_what_is_called_in(std::function<void()> job);  // on a worker
     void work_on(const fuse_buf& request);
     void work_on_held_back();
     // A buffer of libfuse's, which allocates what it reads into.
@@ -224,6 +225,7 @@ private:
     std::atomic<unsigned> direct_held_{0};  // hold_direct()
     std::mutex call_in_lock_;
     SpaceLevel space_level_, level_with_reserve_;
+    SpaceClaims called_in_;  // one for each call_in_what_needs_space() under way
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
     Placement placement_;

@@ -99,7 +99,8 @@ std::uint64_t page_size() {
 std::uint64_t bytes_free(Server& server, const Inode& inode) {
     const Volume& volume = server.fs().volume();
     const SpaceCounts counts = volume.counts();
-    return (server.writers_may_use_reserve(inode) ? counts.free_blocks : counts.available_blocks) *
+    return (server.inodes().all_writers_are_privileged(node_of(inode.number())) ? counts.free_blocks
+                                                                                : counts.available_blocks) *
            volume.geometry().block_size;
 }
 
@@ -114,10 +115,11 @@ struct Range {
 
 // Of the file's first `size` bytes, in whole pages. What lies between the last ones of very many counts as one of them.
 std::vector<Range> holes_of(Server& server, Inode& inode, std::uint64_t size) {
-    constexpr std::size_t most_ranges = 64;
+    constexpr std::size_t most_ranges = 64, most_runs = 1 << 16;
     const std::uint64_t page = page_size();
     std::vector<Range> holes;
     std::uint64_t had = 0;
+    std::size_t runs = 0;
     const auto add = [&](std::uint64_t begin, std::uint64_t end) {
         begin = round_down(begin, page), end = round_up(end, page);
         if (!holes.empty() && holes.back().end >= begin) holes.back().end = end;
@@ -126,7 +128,7 @@ std::vector<Range> holes_of(Server& server, Inode& inode, std::uint64_t size) {
     const Result<void> listed = server.fs().extents(inode, 0, size, [&](const Mapping& run) {
         if (run.offset > had) add(had, std::min(run.offset, size));
         had = std::min(run.end(), size);
-        return holes.size() < most_ranges && had < size;
+        return holes.size() < most_ranges && ++runs < most_runs && had < size;
     });
     if (!listed) return {{0, round_up(size, page)}};
     if (had < size) add(had, size);
@@ -218,12 +220,6 @@ std::uint64_t bytes_left(Server& server) {
     if (server.is_space_spoken_for()) return 0;
     const Volume& volume = server.fs().volume();
     return volume.counts().available_blocks * volume.geometry().block_size;
-}
-
-std::uint64_t bytes_left_with_reserve(Server& server) {
-    if (server.is_space_spoken_for()) return 0;
-    const Volume& volume = server.fs().volume();
-    return volume.counts().free_blocks * volume.geometry().block_size;
 }
 
 bool is_little(std::uint64_t bytes) { return bytes < little; }

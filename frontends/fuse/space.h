@@ -18,7 +18,6 @@ bool is_little(std::uint64_t bytes);  // left, for all that the kernel may have 
 bool is_short_of_space(Server& server);
 // Bytes that are left to those who have no privilege, and are not spoken for.
 std::uint64_t bytes_left(Server& server);
-std::uint64_t bytes_left_with_reserve(Server& server);  // to root
 // What the kernel is to send of the file before it takes another write by this descriptor: what may need space.
 enum class Wanted : std::uint8_t { nothing, end, holes_and_end };
 Wanted to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file);
