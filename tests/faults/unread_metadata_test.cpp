@@ -29,7 +29,7 @@ struct Named {
 Result<void> put(OpenFile& file, std::uint64_t at, std::size_t length, char letter) {
     alignas(page) static std::byte bytes[64 * page];
     std::fill_n(bytes, length, static_cast<std::byte>(letter));
-    TRY(file.write(at, ConstBytes(bytes, length)));
+    (void)TRY(file.write(at, ConstBytes(bytes, length)));
     return {};
 }
 
