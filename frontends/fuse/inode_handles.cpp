@@ -234,29 +234,19 @@ bool InodeHandles::note_write(std::uint64_t node) {
     return told;
 }
 
-void InodeHandles::opened(std::uint64_t node, Writer writer) {
+void InodeHandles::opened(std::uint64_t node, bool to_write) {
     const std::lock_guard guard(lock_);
-    if (writer != Writer::none) {
-        Writers& writers = writers_[node];
-        // Who closed it before had to send.
-        if (writers.count++ == 0) writers.sent.fill(std::chrono::steady_clock::now());
-        if (writer == Writer::ordinary) ++writers.ordinary;
-    }
+    // Who closed it before had to send.
+    if (to_write)
+        if (Writers& writers = writers_[node]; writers.count++ == 0)
+            writers.sent.fill(std::chrono::steady_clock::now());
     if (Known* const known = find(node)) known->may_change = true;
 }
 
-bool InodeHandles::all_writers_are_privileged(std::uint64_t node) {
+void InodeHandles::closed_to_write(std::uint64_t node) {
     const std::lock_guard guard(lock_);
     const auto it = writers_.find(node);
-    return it != writers_.end() && it->second.ordinary == 0;
-}
-
-void InodeHandles::closed_to_write(std::uint64_t node, Writer writer) {
-    const std::lock_guard guard(lock_);
-    const auto it = writers_.find(node);
-    if (it == writers_.end()) return;
-    if (writer == Writer::ordinary) --it->second.ordinary;
-    if (--it->second.count != 0) return;
+    if (it == writers_.end() || --it->second.count != 0) return;
     writers_.erase(it);
     // Whoever lacked space was told, and starts anew.
     if (More* const found = more(node); found && found->lost.error() == ENOSPC) found->lost.cut(0);

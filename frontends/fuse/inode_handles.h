@@ -94,11 +94,8 @@ public:
 
     // Open handles, of inodes that the kernel may have forgotten already; those that can write are also told when they
     // are gone.
-    // Who writes: whether he may have the blocks that are reserved for root.
-    enum class Writer : std::uint8_t { none, ordinary, privileged };
-    void opened(std::uint64_t node, Writer writer);
-    void closed_to_write(std::uint64_t node, Writer writer);
-    bool all_writers_are_privileged(std::uint64_t node);
+    void opened(std::uint64_t node, bool to_write);
+    void closed_to_write(std::uint64_t node);
     std::size_t written_to();  // how many are open for writing
     bool has_writers(std::uint64_t node);
 
@@ -155,7 +152,7 @@ private:
     };
     static_assert(sizeof(Known) == 16);
     struct Writers {
-        std::uint64_t count = 0, ordinary = 0;
+        std::uint64_t count = 0;
         std::optional<std::int64_t> told_blocks;  // told_while_written: which; none: not the same each time
         unsigned unseen = 0;                      // told_other_blocks(), since the last look
         // By Part, take_turn_to_send(): what was written before was sent by then.

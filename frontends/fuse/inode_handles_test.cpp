@@ -5,8 +5,6 @@
 namespace uext4::fuse {
 namespace {
 
-using Writer = InodeHandles::Writer;
-
 // A regular file in the root's place, whose number needs no inode.
 class BlocksAreCalledBack : public ::testing::Test {
 protected:
@@ -18,7 +16,7 @@ protected:
         shown.st_mode = S_IFREG | 0644;
         shown.st_nlink = 1;
         inodes.add_root();
-        inodes.opened(node, Writer::ordinary);
+        inodes.opened(node, true);
     }
     // The kernel asks for a write or a look, then the file gets a block and is synced.
     bool called_back() {
@@ -44,8 +42,8 @@ TEST_F(BlocksAreCalledBack, ButNotForEver) {
 
 TEST_F(BlocksAreCalledBack, ForWhoeverOpensItAnew) {
     for (unsigned i = 0; i <= most_unseen; ++i) called_back();
-    inodes.closed_to_write(node, Writer::ordinary);
-    inodes.opened(node, Writer::ordinary);
+    inodes.closed_to_write(node);
+    inodes.opened(node, true);
     EXPECT_TRUE(called_back());
 }
 
@@ -64,10 +62,10 @@ TEST(TurnsToSend, CountFromTheFirstOpening) {
     InodeHandles inodes;
     inodes.add_root();
     EXPECT_FALSE(inodes.take_turn_to_send(node, end, 0s)) << "nobody writes";
-    inodes.opened(node, Writer::none);
+    inodes.opened(node, false);
     EXPECT_EQ(inodes.written_to(), 0u);
-    inodes.opened(node, Writer::ordinary);
-    inodes.opened(node, Writer::ordinary);
+    inodes.opened(node, true);
+    inodes.opened(node, true);
     EXPECT_EQ(inodes.written_to(), 1u);
     EXPECT_FALSE(inodes.take_turn_to_send(node, end, 1h));
     EXPECT_TRUE(inodes.take_turn_to_send(node, end, 0s));
@@ -75,26 +73,11 @@ TEST(TurnsToSend, CountFromTheFirstOpening) {
     EXPECT_FALSE(inodes.take_turn_to_send(node, holes, 1h));
     EXPECT_TRUE(inodes.take_turn_to_send(node, holes, 0s));
     EXPECT_FALSE(inodes.take_turn_to_send(node, holes, 1h));
-    inodes.closed_to_write(node, Writer::ordinary);
+    inodes.closed_to_write(node);
     EXPECT_TRUE(inodes.take_turn_to_send(node, end, 0s));
-    inodes.closed_to_write(node, Writer::ordinary);
+    inodes.closed_to_write(node);
     EXPECT_EQ(inodes.written_to(), 0u);
     EXPECT_FALSE(inodes.take_turn_to_send(node, end, 0s));
-}
-
-TEST(Writers, MayHaveTheReserveIfAllMay) {
-    constexpr std::uint64_t node = 1;
-    InodeHandles inodes;
-    inodes.add_root();
-    EXPECT_FALSE(inodes.all_writers_are_privileged(node)) << "nobody writes";
-    inodes.opened(node, Writer::privileged);
-    EXPECT_TRUE(inodes.all_writers_are_privileged(node));
-    inodes.opened(node, Writer::ordinary);
-    EXPECT_FALSE(inodes.all_writers_are_privileged(node));
-    inodes.closed_to_write(node, Writer::ordinary);
-    EXPECT_TRUE(inodes.all_writers_are_privileged(node));
-    inodes.closed_to_write(node, Writer::privileged);
-    EXPECT_FALSE(inodes.has_writers(node));
 }
 
 }  // namespace

@@ -40,7 +40,6 @@ Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement 
       options_(std::move(options)),
       log_(std::move(log)),
       space_level_(fs.volume().counts().available_blocks * fs.volume().geometry().block_size),
-      level_with_reserve_(fs.volume().counts().free_blocks * fs.volume().geometry().block_size),
       placement_(std::move(placement)) {}
 
 Server::~Server() {
@@ -412,10 +411,9 @@ void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
 
 void Server::space_taken(std::optional<fuse_ino_t> by) {
     if (is_space_spoken_for() || is_frozen()) return;
-    const SpaceCounts counts = fs_.volume().counts();
-    const std::uint64_t bytes = fs_.volume().geometry().block_size;
-    const bool fell = space_level_.fell(counts.available_blocks * bytes);
-    if (!level_with_reserve_.fell(counts.free_blocks * bytes) && !fell) return;
+    // (Not bytes_left(): whoever speaks for the space meanwhile has not taken it.)
+    const Volume& volume = fs_.volume();
+    if (!space_level_.fell(volume.counts().available_blocks * volume.geometry().block_size)) return;
     later(
         [this, by, claim = claims_.make()] {
             if (by) fuse_lowlevel_notify_inval_inode(session_, *by, -1, 0);  // who writes to it asks
@@ -437,17 +435,8 @@ Server::LargeTake::~LargeTake() {
     if (claim_) server_.claims_.drop(*claim_);
 }
 
-namespace {
-
-InodeHandles::Writer writer_of(const OpenFile& file) {
-    if ((file.flags() & O_ACCMODE) == O_RDONLY) return InodeHandles::Writer::none;
-    return file.may_use_reserve() ? InodeHandles::Writer::privileged : InodeHandles::Writer::ordinary;
-}
-
-}  // namespace
-
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
-    inodes_.opened(node_of(file->inode().number()), writer_of(*file));
+    inodes_.opened(node_of(file->inode().number()), (file->flags() & O_ACCMODE) != O_RDONLY);
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
@@ -460,8 +449,7 @@ void Server::drop(std::uint64_t handle) {
         const std::lock_guard guard(open_lock_);
         if (open_.erase(open) == 0) return;
     }
-    if (const auto writer = writer_of(*open->file); writer != InodeHandles::Writer::none)
-        inodes_.closed_to_write(node_of(open->file->inode().number()), writer);
+    if ((open->file->flags() & O_ACCMODE) != O_RDONLY) inodes_.closed_to_write(node_of(open->file->inode().number()));
     delete open;
 }
 

@@ -224,7 +224,7 @@ private:
     SpaceClaims claims_;
     std::atomic<unsigned> direct_held_{0};  // hold_direct()
     std::mutex call_in_lock_;
-    SpaceLevel space_level_, level_with_reserve_;
+    SpaceLevel space_level_;
     SpaceClaims called_in_;  // one for each call_in_what_needs_space() under way
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;

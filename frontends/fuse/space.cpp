@@ -95,18 +95,12 @@ std::uint64_t page_size() {
     return bytes;
 }
 
-// For who writes to the file: with the reserve for root, if all of them may have that.
-std::uint64_t bytes_free(Server& server, const Inode& inode) {
-    const Volume& volume = server.fs().volume();
-    const SpaceCounts counts = volume.counts();
-    return (server.inodes().all_writers_are_privileged(node_of(inode.number())) ? counts.free_blocks
-                                                                                : counts.available_blocks) *
-           volume.geometry().block_size;
-}
-
-// Of what the kernel has of the file: bytes that find space, or are kept.
+// Of what the kernel has of the file: bytes that find space, or are kept. The reserve for root is not counted: the
+// kernel sends by itself as well, meanwhile.
 std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
-    return round_down(bytes_free(server, inode) / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
+    const Volume& volume = server.fs().volume();
+    const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
+    return round_down(left / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
 }
 
 struct Range {
@@ -251,7 +245,7 @@ Wanted to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file) {
 }
 
 bool is_worth_calling_in(Server& server, Inode& inode) {
-    if (bytes_free(server, inode) == 0) return false;
+    if (server.fs().volume().counts().available_blocks == 0) return false;
     return !of_one_with_holes(server, inode) ||
            sure_to_find_a_place(server, inode) >= std::min(inode.size_hint() / most_steps, little);
 }

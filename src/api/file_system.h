@@ -66,7 +66,6 @@ public:
     // ENOSPC when what is left is too little to promise it. Waits for space that is on its way back.
     Result<void> may_begin_writing();
     std::uint64_t blocks_left() const;  // free ones, for whoever opened the file
-    bool may_use_reserve() const;       // that one: the blocks that are reserved for root
     // Whether the next read has a new access time to note, so that a cache above must let it through.
     bool read_moves_atime() const;
 

@@ -205,10 +205,8 @@ Result<void> OpenFile::may_begin_writing() {
 
 std::uint64_t OpenFile::blocks_left() const {
     const SpaceCounts counts = fs_.volume().counts();
-    return may_use_reserve() ? counts.free_blocks : counts.available_blocks;
+    return is_privileged(inode_->fs(), who_) ? counts.free_blocks : counts.available_blocks;
 }
-
-bool OpenFile::may_use_reserve() const { return is_privileged(inode_->fs(), who_); }
 
 Result<void> OpenFile::sync(bool data_only) {
     if (inode_->fs().options.read_only) return {};

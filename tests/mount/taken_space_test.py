@@ -377,10 +377,10 @@ def stored_to_a_map(scratch):
     mounting.clean(image)
 
 
-def holes_are_filled(scratch, how, options, behind=0, grows=False, reserve=0):
+def holes_are_filled(scratch, how, options, behind=0, grows=False):
     """What write(2) has put into holes is there when another file, or the same behind its end, has taken all the rest:
-    `behind` MiB were allocated behind the end before, and `reserve` percent are for root alone (who writes here)."""
-    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096", "-m", reserve)
+    `behind` MiB were allocated behind the end before."""
+    image = scratch.image("image", "64M", "-t", "ext4", "-b", "4096", "-m", "0")
     top = scratch.mount(image, options=options)
     fd = os.open(top / "file", os.O_RDWR | os.O_CREAT)
     holes = 6 * MIB
@@ -450,7 +450,6 @@ def test(scratch):
         holes_are_filled(scratch, "another file grows", options)
         holes_are_filled(scratch, "blocks behind the end", options, behind=6)
         holes_are_filled(scratch, "it grows", options, grows=True)
-        holes_are_filled(scratch, "the reserve", options, reserve=25)
     print("filled holes: right", flush=True)
     taken_again(scratch)
     stored_to_a_map(scratch)
