@@ -166,7 +166,7 @@ void read_behind_the_end(Server& server, fuse_req_t request, OpenFile& file, Rea
         server.hand_on([&server, request, &file, asked, held] {
             static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
             const std::uint64_t end = static_cast<std::uint64_t>(asked.offset) + asked.size;
-            if (call_in_from(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, asked);
+            if (call_in(server, file.inode_ref(), round_up(end, page))) return reply_read(request, file, asked);
             fuse_reply_err(request, ENOSPC);
         });
     });

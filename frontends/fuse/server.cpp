@@ -39,7 +39,7 @@ Server::Server(FileSystem& fs, MountOptions options, LogCallback log, Placement 
     : fs_(fs),
       options_(std::move(options)),
       log_(std::move(log)),
-      space_level_(fs.volume().counts().available_blocks * fs.volume().geometry().block_size),
+      space_level_(bytes_available(fs.volume())),
       placement_(std::move(placement)) {}
 
 Server::~Server() {
@@ -412,8 +412,7 @@ void Server::call_in_what_needs_space(std::optional<fuse_ino_t> other) {
 void Server::space_taken(std::optional<fuse_ino_t> by) {
     if (is_space_spoken_for() || is_frozen()) return;
     // (Not bytes_left(): whoever speaks for the space meanwhile has not taken it.)
-    const Volume& volume = fs_.volume();
-    if (!space_level_.fell(volume.counts().available_blocks * volume.geometry().block_size)) return;
+    if (!space_level_.fell(bytes_available(fs_.volume()))) return;
     later(
         [this, by, claim = claims_.make()] {
             if (by) fuse_lowlevel_notify_inval_inode(session_, *by, -1, 0);  // who writes to it asks

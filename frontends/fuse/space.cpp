@@ -98,9 +98,8 @@ std::uint64_t page_size() {
 // Of what the kernel has of the file: bytes that find space, or are kept. The reserve for root is not counted: the
 // kernel sends by itself as well, meanwhile.
 std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
-    const Volume& volume = server.fs().volume();
-    const std::uint64_t left = volume.counts().available_blocks * volume.geometry().block_size;
-    return round_down(left / 2 + server.fs().room_beyond_space(inode) / 2, page_size());
+    return round_down(bytes_available(server.fs().volume()) / 2 + server.fs().room_beyond_space(inode) / 2,
+                      page_size());
 }
 
 struct Range {
@@ -130,9 +129,9 @@ std::vector<Range> holes_of(Server& server, Inode& inode, std::uint64_t size) {
 }
 
 // One at a time: the others count on the same space.
-class Call {
+class CallingIn {
 public:
-    Call(Server& server, const InodeRef& inode)
+    CallingIn(Server& server, const InodeRef& inode)
         : server_(server),
           inode_(inode),
           node_(node_of(inode->number())),
@@ -140,7 +139,6 @@ public:
           failures_(server.inodes().failures(node_)),
           holes_(of_one_with_holes(server, *inode).has_value()) {}
 
-    bool send_all() { return send_from(0); }
     bool send_from(std::uint64_t from) {
         if (refused_before()) return false;
         const std::uint64_t first = holes_ ? 0 : round_down(inode_->size_hint(), page_size());
@@ -210,10 +208,12 @@ private:
 
 }  // namespace
 
-std::uint64_t bytes_left(Server& server) {
-    if (server.is_space_spoken_for()) return 0;
-    const Volume& volume = server.fs().volume();
+std::uint64_t bytes_available(const Volume& volume) {
     return volume.counts().available_blocks * volume.geometry().block_size;
+}
+
+std::uint64_t bytes_left(Server& server) {
+    return server.is_space_spoken_for() ? 0 : bytes_available(server.fs().volume());
 }
 
 bool is_little(std::uint64_t bytes) { return bytes < little; }
@@ -245,17 +245,16 @@ Wanted to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file) {
 }
 
 bool is_worth_calling_in(Server& server, Inode& inode) {
-    if (server.fs().volume().counts().available_blocks == 0) return false;
+    if (bytes_available(server.fs().volume()) == 0) return false;
     return !of_one_with_holes(server, inode) ||
            sure_to_find_a_place(server, inode) >= std::min(inode.size_hint() / most_steps, little);
 }
 
-bool call_in(Server& server, const InodeRef& inode) { return Call(server, inode).send_all(); }
-bool call_in_from(Server& server, const InodeRef& inode, std::uint64_t from) {
-    return Call(server, inode).send_from(from);
+bool call_in(Server& server, const InodeRef& inode, std::uint64_t from) {
+    return CallingIn(server, inode).send_from(from);
 }
 bool call_in_what_needs_space(Server& server, const InodeRef& inode, Wanted wanted) {
-    return Call(server, inode).send_what_needs_space(wanted == Wanted::holes_and_end);
+    return CallingIn(server, inode).send_what_needs_space(wanted == Wanted::holes_and_end);
 }
 
 }  // namespace uext4::fuse

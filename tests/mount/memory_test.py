@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The server's memory stays bounded however many files the kernel remembers, and what the kernel still means by a number
+"""The server's memory stays bounded however many files the kernel remembers, and whatever it is asked for at once; and what the kernel still means by a number
 whose last name is gone is there all the same.
 
 Usage: memory_test.py PROGRAM
@@ -194,8 +194,8 @@ def killed_in_the_middle(scratch):
         finally:
             for child in workers:
                 os.kill(child, signal.SIGKILL)
-            for child in workers:
-                os.waitpid(child, 0)
+            ends = [os.waitpid(child, 0)[1] for child in workers]
+        check(all(map(os.WIFSIGNALED, ends)), f"a worker has ended by itself: {ends}")
     print(f"peak under programs that were killed: {peak(pid):.1f} MiB", flush=True)
     check(heaps_of_threads(pid) == 0, f"{heaps_of_threads(pid)} heaps of threads")
     check(peak(pid) <= CACHE + BESIDE, f"the server had {peak(pid):.1f} MiB")
