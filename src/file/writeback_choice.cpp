@@ -109,6 +109,7 @@ Result<void> WritebackPass::choose() {
             TRY(choose_from(logical, run_length(i, slot), i));
         }
     }
+    choose_home();
     return {};
 }
 
@@ -215,6 +216,22 @@ void WritebackPass::choose_logged(Segment& s) {
     // Now, as a folio of which something else fails may change before the others are named.
     const std::byte* data = data_of(s.first, s.item);
     s.contents.assign(data, data + bs_);
+}
+
+// A sync of what overwrites has nothing to commit (P10), also where the log has an image.
+void WritebackPass::choose_home() {
+    if ((logged_ == 0 && !waits_for_home_) || size_with(all_named) != inode_.disk_size()) return;
+    Tid newest = 0;
+    for (const Segment& s : segments_) {
+        const bool is_end = std::ranges::any_of(ends_, [&](LogicalBlock end) { return end.value == s.first; });
+        if (s.place != Place::mapped || s.swap || is_end) return;
+        newest = std::max(newest, inode_.fs().logged_blocks.newest(s.block, s.count));
+    }
+    if (!inode_.fs().journal.durable(newest)) return;
+    for (Segment& s : segments_) s.logged = false, s.contents.clear();
+    logged_ = 0;
+    waits_for_home_ = false;
+    home_ = newest;
 }
 
 Result<void> WritebackPass::leave_without_space(Segment s, const Error& why) {

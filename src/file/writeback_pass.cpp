@@ -38,6 +38,7 @@ Result<bool> WritebackPass::batch() {
     ends_.clear();
     logged_ = 0;
     waits_for_home_ = false;
+    home_ = 0;
     if (!lacking_) reach_ = ~std::uint64_t{0};
     FailsUnlessFinished guard{*this};
     collect();
@@ -54,6 +55,7 @@ Result<bool> WritebackPass::batch() {
     if (chosen && std::ranges::any_of(segments_, in_its_place)) chosen = commit_moves(inode_);
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.commit_all();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.checkpoint_all();
+    if (chosen && home_ != 0) chosen = inode_.fs().journal.checkpoint(home_);
     Result<void> named;
     if (chosen && !UEXT4_SEAM(data_before_mapping)) named = name();
     if (chosen) {

@@ -11,7 +11,8 @@
 // The block in which a file ends on disk, or may after a cut, is not written over with what the file has grown by: it
 // goes to another place, in the handle that sets the size (docs/adr/0010). An unwritten one in which the file will end
 // goes there before it has a name. Where no other place is to be had, it goes through the log in that handle, and so
-// does what is written to it as long as the log has that.
+// does what is written to it as long as the log has that. (Unless all of a batch is overwritten in its place, which is
+// to commit nothing: then what the log has is taken home first, if it is durable.)
 //
 // A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
 // file's other blocks have theirs. What lies behind the size on disk waits with it.
@@ -73,6 +74,7 @@ private:
     Result<void> choose_granted(Segment& s);
     void choose_swap(Segment& s);
     void choose_logged(Segment& s);
+    void choose_home() UEXT4_REQUIRES(inode_.map_lock);
     Result<void> leave_without_space(Segment s, const Error& why);
     Result<void> promise_some(std::uint64_t logical, std::uint64_t count);
     bool is_dirty(std::uint64_t logical) const;
@@ -118,6 +120,7 @@ private:
     std::vector<LogicalBlock> ends_;  // which have to leave their place, and find no other
     unsigned logged_ = 0;             // segments that go through the log
     bool waits_for_home_ = false;     // what is written in its place may have an image in the log
+    Tid home_ = 0;                    // or has one of a durable transaction, this one or an older
     std::vector<Segment> segments_;
 };
 

@@ -55,6 +55,14 @@ std::uint64_t LoggedBlocks::free_of(BlockNr first, std::uint64_t count) {
     return count;
 }
 
+Tid LoggedBlocks::newest(BlockNr first, std::uint64_t count) {
+    MutexLock guard(lock_);
+    Tid newest = 0;
+    for (auto it = blocks_.lower_bound(first.value); it != blocks_.end() && it->first - first.value < count; ++it)
+        newest = std::max(newest, it->second);
+    return newest;
+}
+
 Result<void> LoggedBlocks::forget(Handle& handle, BlockNr first, std::uint64_t count) {
     for (std::uint64_t passed = free_of(first, count); passed < count;
          passed += free_of(first + passed, count - passed)) {

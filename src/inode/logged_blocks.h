@@ -25,6 +25,8 @@ public:
     bool has(BlockNr first, std::uint64_t count);
     // How many from `first` on the log has no image of; at most `count`.
     std::uint64_t free_of(BlockNr first, std::uint64_t count);
+    // The newest transaction that has an image of one of them; 0 if none has.
+    Tid newest(BlockNr first, std::uint64_t count);
     // They are being freed, or become unwritten, by this handle.
     Result<void> forget(Handle& handle, BlockNr first, std::uint64_t count);
 

@@ -381,18 +381,28 @@ Result<void> Journal::commit_all(SourceLocation where) {
     return commit(tid, where);
 }
 
+Result<void> JournalState::wait_for_checkpoint(Tid last, SourceLocation where) {
+    checkpoint_wanted = std::max(checkpoint_wanted, last);
+    work.notify_all();
+    // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came
+    // while others move it finds them off the list already.
+    while (!aborted.load() && !stopped && (tail_moving || (!checkpoints.empty() && checkpoints.begin()->first <= last)))
+        changed.wait(lists, writer("checkpoint of transaction", last), where);
+    if (aborted.load()) return aborted_error(EIO);
+    return {};
+}
+
+Result<void> Journal::checkpoint(Tid tid, SourceLocation where) {
+    MutexLock guard(state_->lists, where);
+    return state_->wait_for_checkpoint(std::min(tid, state_->durable_tid), where);
+}
+
 Result<void> Journal::checkpoint_all(SourceLocation where) {
     JournalState& s = *state_;
     TRY(commit_all(where));
     MutexLock guard(s.lists, where);
     const Tid last = s.durable_tid;
-    s.checkpoint_wanted = std::max(s.checkpoint_wanted, last);
-    s.work.notify_all();
-    // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came
-    // while others move it finds them off the list already.
-    while (!s.aborted.load() && !s.stopped &&
-           (s.tail_moving || (!s.checkpoints.empty() && s.checkpoints.begin()->first <= last)))
-        s.changed.wait(s.lists, s.writer("checkpoint of transaction", last), where);
+    TRY(s.wait_for_checkpoint(last, where));
     if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
         s.clean_wanted = true;
         s.work.notify_all();

@@ -145,7 +145,9 @@ public:
     Result<void> commit(Tid tid, SourceLocation where = SourceLocation::current());
     void request_commit(Tid tid);                                               // without waiting
     Result<void> commit_all(SourceLocation where = SourceLocation::current());  // whatever is running now
-    // Writes every committed block home and empties the log.
+    // Writes home what is durable, up to this transaction, and takes it out of the log. Commits nothing.
+    Result<void> checkpoint(Tid tid, SourceLocation where = SourceLocation::current());
+    // Commits what is running, writes every committed block home and empties the log.
     Result<void> checkpoint_all(SourceLocation where = SourceLocation::current());
     // commit_all, checkpoint_all, marks the log empty, stops the threads.
     Result<void> close(SourceLocation where = SourceLocation::current());

@@ -130,6 +130,8 @@ struct JournalState {
     std::uint64_t waiting_bytes() const;                      // images that are not home yet
     std::uint64_t logging_bytes() const;                      // those of the transaction that is committed
     bool full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
+    // lists held; given up meanwhile. Until what is durable up to this transaction is home and out of the log.
+    Result<void> wait_for_checkpoint(Tid last, SourceLocation where);
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp

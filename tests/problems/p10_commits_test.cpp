@@ -210,11 +210,55 @@ TEST_P(CommitsOfInlineFiles, AnFsyncIsOneCommit) {
     EXPECT_FALSE(inside());
 }
 
+// Where no block of a cluster moves, the last one of a file that is appended to goes through the log.
+class CommitsWithClusters : public CommitsOfChanges {
+protected:
+    CommitsWithClusters() { features = "-O bigalloc -C 16384"; }
+    static constexpr std::size_t blocks = 20, into = 100;
+    // Of a file each of whose blocks has been the last one.
+    void append_into_each_block(const char* path) {
+        fresh = open(path);
+        write(*fresh, pattern(into, 1));
+        ok(fresh->sync(false));
+        for (std::size_t n = 0; n < blocks; ++n)
+            one("append_in_last_block", *fresh, [&]() -> Result<void> {
+                write(*fresh, pattern(page, 2), into + n * page);
+                return {};
+            });
+    }
+    void expect_no_commit(const char* name, OpenFile& file, std::size_t at, std::size_t length) {
+        for (unsigned n = 0; n < 3; ++n) {
+            const std::string bytes = pattern(length, 10 + n);
+            const Cost cost = of([&] {
+                write(file, bytes, at);
+                ok(file.sync(true));
+            });
+            EXPECT_EQ(cost.commits, 0u) << name << ", the " << n << "th time";
+            EXPECT_EQ(read(*fresh, length, at), bytes) << name;
+        }
+    }
+};
+
+TEST_P(CommitsWithClusters, AnOverwriteOfWhatTheLogHasIsNone) {
+    append_into_each_block("/within");
+    expect_no_commit("within a block", *fresh, 1024, 512);
+    append_into_each_block("/block");
+    expect_no_commit("a block", *fresh, page, page);
+    append_into_each_block("/all");
+    expect_no_commit("all of them", *fresh, 0, blocks * page);
+    append_into_each_block("/direct");
+    {
+        auto direct = open("/direct", O_RDWR | O_DIRECT);
+        expect_no_commit("past the cache", *direct, 2 * page, page);
+    }
+}
+
 const auto both_modes = testing::Values("data=ordered", "data=journal");
 std::string mode_name(const testing::TestParamInfo<const char*>& mode) { return mode.param + 5; }
 INSTANTIATE_TEST_SUITE_P(Modes, Commits, both_modes, mode_name);
 INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfChanges, both_modes, mode_name);
 INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfInlineFiles, both_modes, mode_name);
+INSTANTIATE_TEST_SUITE_P(Modes, CommitsWithClusters, testing::Values("data=ordered"), mode_name);
 
 }  // namespace
 }  // namespace uext4::problems
