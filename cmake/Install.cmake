@@ -34,7 +34,8 @@ function(uext4_library)
     uext4_layer(NAME capi DEPENDS ${ARG_DEPENDS} SOURCES ${ARG_SOURCES} LIBRARIES ${ARG_LIBRARIES})
     target_include_directories(uext4_capi PUBLIC "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/frontends")
 
-    file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/shared.cpp" "// The shared library is made of the layers alone.\n")
+    file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/shared.cpp"  # written anew only if it changes
+         CONTENT "// The shared library is made of the layers alone.\n")
     add_library(uext4_shared SHARED "${CMAKE_CURRENT_BINARY_DIR}/shared.cpp")
     set(whole uext4_capi)
     if(TARGET uext4_api)

@@ -159,7 +159,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 const auto end = inode.end_after_cut(at);
                 const bool ends_in_it = end && *end < at + blocks * bs;
                 const bool is_logged = inode.fs().logged_blocks.has(range.block(), blocks);
-                if (done && (ends_in_it || is_logged)) inode.note_moved(handle.tid());
+                if (done && (ends_in_it || is_logged)) inode.note_moved(handle.tid(), block, block + blocks);
                 if (done) TRY(inode.forget_data(handle, range.block(), blocks));
                 inode.places().changed();
                 range.go_to(at + blocks * bs);

@@ -119,8 +119,8 @@ Result<std::uint64_t> give_up_beyond_space(Inode& inode);
 // ---- sync.cpp
 // Before blocks are overwritten in place: what moved them within the file is durable, or a crash would show the new
 // bytes in their old place.
-Result<void> commit_moves(Inode& inode);
-bool moves_are_durable(Inode& inode);
+Result<void> commit_moves(Inode& inode, std::uint64_t offset, std::uint64_t end);
+bool moves_are_durable(Inode& inode, std::uint64_t offset, std::uint64_t end);
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);
 Result<void> store_pending_times(Inode& inode);

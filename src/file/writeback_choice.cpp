@@ -218,6 +218,28 @@ void WritebackPass::choose_logged(Segment& s) {
     s.contents.assign(data, data + bs_);
 }
 
+bool WritebackPass::is_in_its_place(const Segment& s) const {
+    if (s.swap || s.logged) return false;
+    // Chosen blocks of a cluster that is in use may have been the file's before.
+    const bool clusters = inode_.fs().geometry.cluster_ratio > 1;
+    return s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written ||
+           (clusters && s.place == Place::granted);
+}
+
+// Before they are written over.
+Result<void> WritebackPass::await_moves() {
+    const auto in_its_place = [this](const Segment& s) { return is_in_its_place(s); };
+    if (std::ranges::none_of(segments_, in_its_place)) return {};
+    Tid moved = 0;
+    {
+        MutexLock guard(inode_.map_lock);
+        for (const Segment& s : segments_)
+            if (in_its_place(s))
+                moved = std::max(moved, inode_.moved_tid(LogicalBlock(s.first), LogicalBlock(s.first + s.count)));
+    }
+    return moved ? inode_.fs().journal.commit(moved) : Result<void>();
+}
+
 // A sync of what overwrites has nothing to commit (P10), also where the log has an image.
 void WritebackPass::choose_home() {
     if ((logged_ == 0 && !waits_for_home_) || size_with(all_named) != inode_.disk_size()) return;

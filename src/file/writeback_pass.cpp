@@ -45,14 +45,7 @@ Result<bool> WritebackPass::batch() {
     if (items_.empty()) return false;
     Result<void> chosen = prepare_swaps();
     if (chosen) chosen = choose();
-    // Chosen blocks of a cluster that is in use may have been the file's before.
-    const bool clusters = inode_.fs().geometry.cluster_ratio > 1;
-    const auto in_its_place = [clusters](const Segment& s) {
-        return !s.swap && !s.logged &&
-               (s.place == Place::mapped || s.place == Place::unwritten || s.place == Place::written ||
-                (clusters && s.place == Place::granted));
-    };
-    if (chosen && std::ranges::any_of(segments_, in_its_place)) chosen = commit_moves(inode_);
+    if (chosen) chosen = await_moves();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.commit_all();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.checkpoint_all();
     if (chosen && home_ != 0) chosen = inode_.fs().journal.checkpoint(home_);
@@ -151,7 +144,7 @@ void WritebackPass::write_swap(Segment& s) {
         allocator.avoid(std::move(s.swap->grant));
     }
     // An unwritten one may be written as well where it lies.
-    if (s.place != Place::unwritten || !commit_moves(inode_)) return;
+    if (s.place != Place::unwritten || !commit_moves(inode_, s.first * bs_, (s.first + 1) * bs_)) return;
     s.swap = nullptr;
     s.result = write_at(s, s.block);
 }

@@ -75,6 +75,8 @@ private:
     void choose_swap(Segment& s);
     void choose_logged(Segment& s);
     void choose_home() UEXT4_REQUIRES(inode_.map_lock);
+    bool is_in_its_place(const Segment& s) const;
+    Result<void> await_moves();
     Result<void> leave_without_space(Segment s, const Error& why);
     Result<void> promise_some(std::uint64_t logical, std::uint64_t count);
     bool is_dirty(std::uint64_t logical) const;

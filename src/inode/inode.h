@@ -9,13 +9,14 @@
 //   I2  Every change of raw() is stored by store() under a handle, or marked times_pending: times alone, and what a
 //       store() has failed for.
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
-//       fdatasync needs; moved_tid() the newest one before which no block in its place may be written over.
+//       fdatasync needs; moved_tid() the newest one before which no block in its place may be written over, there.
 #pragma once
 
 #include "base/bytes.h"
 #include "extent/block_map.h"
 #include "format/inode.h"
 #include "inode/context.h"
+#include "inode/moved_places.h"
 #include "inode/places.h"
 #include "inode/read_streams.h"
 #include "inode/sizes_after_cut.h"
@@ -123,8 +124,9 @@ public:
         if (tid > last_tid_) last_tid_ = tid;
         if (data && tid > data_tid_) data_tid_ = tid;
     }
-    Tid moved_tid() const { return moved_tid_; }
-    void note_moved(Tid tid) { moved_tid_ = tid; }
+    Tid moved_tid(LogicalBlock first, LogicalBlock end) const { return moved_.newest(first, end); }
+    void note_moved(Tid tid) { moved_.note(tid); }
+    void note_moved(Tid tid, LogicalBlock first, LogicalBlock end) { moved_.note(tid, first, end, fs_.journal); }
 
     // It is being deleted: what it has counts as free from now on, and is looked at again as it goes. map_lock held.
     void count_as_free();
@@ -182,7 +184,8 @@ private:
     std::optional<Allocator::InodePlace> place_;  // in the table; known when it was stored once
     bool counts_as_free_ = false;
     std::int64_t expected_ = 0;  // blocks that the allocator was told of then
-    Tid last_tid_ = 0, data_tid_ = 0, moved_tid_ = 0;
+    Tid last_tid_ = 0, data_tid_ = 0;
+    MovedPlaces moved_;
     SizesAfterCut sizes_after_cut_;
     std::atomic<std::uint32_t> references_{0};
     BlockMap map_;

@@ -528,8 +528,9 @@ Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalB
         TRY(leave_used_cluster(first.value / ratio()));
         TRY(leave_used_cluster((end.value - 1) / ratio()));
         // The rest of a cluster that stays may be written to at once: a cut must not show that where the blocks were.
-        const bool ends_inside = end.value % ratio() != 0 && end < inode_.map().limit();
-        if (first.value % ratio() != 0 || ends_inside) inode_.note_moved(handle.tid());
+        const LogicalBlock begins(round_up(first.value, ratio())), ends(round_down(end.value, ratio()));
+        if (first < begins) inode_.note_moved(handle.tid(), first, std::min(begins, end));
+        if (first <= ends && ends < end && end < inode_.map().limit()) inode_.note_moved(handle.tid(), ends, end);
     }
     return unmap(handle, first, end);
 }

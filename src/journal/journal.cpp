@@ -393,6 +393,7 @@ Result<void> JournalState::wait_for_checkpoint(Tid last, SourceLocation where) {
 }
 
 Result<void> Journal::checkpoint(Tid tid, SourceLocation where) {
+    assert_nothing_held_at_or_below(Rank::Transaction, where);
     MutexLock guard(state_->lists, where);
     return state_->wait_for_checkpoint(std::min(tid, state_->durable_tid), where);
 }

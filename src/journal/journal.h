@@ -145,7 +145,8 @@ public:
     Result<void> commit(Tid tid, SourceLocation where = SourceLocation::current());
     void request_commit(Tid tid);                                               // without waiting
     Result<void> commit_all(SourceLocation where = SourceLocation::current());  // whatever is running now
-    // Writes home what is durable, up to this transaction, and takes it out of the log. Commits nothing.
+    // Writes home what is durable, up to this transaction, and takes it out of the log. Commits what is
+    // running only where that has changed a block of theirs again.
     Result<void> checkpoint(Tid tid, SourceLocation where = SourceLocation::current());
     // Commits what is running, writes every committed block home and empties the log.
     Result<void> checkpoint_all(SourceLocation where = SourceLocation::current());

@@ -129,7 +129,8 @@ Result<void*> ClientMaps::place(const MapRequest& request, const std::shared_ptr
 }
 
 Result<void*> ClientMaps::map(const MapRequest& request) {
-    if (request.length == 0 || request.offset % page_size != 0 || request.length > SIZE_MAX - page_size)
+    if (request.length > SIZE_MAX - page_size) return fail(ENOMEM, "memory map of {} bytes", request.length);
+    if (request.length == 0 || request.offset % page_size != 0)
         return fail(EINVAL, "memory map of {} bytes at {}: the offset is in units of {} bytes, the length above 0",
                     request.length, request.offset, page_size);
     if (request.offset > static_cast<std::uint64_t>(INT64_MAX) - request.length - page_size)

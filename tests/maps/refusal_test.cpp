@@ -91,6 +91,19 @@ TEST_F(Refusal, AnAppendOnlyFileIsNotOverwrittenThroughAMap) {
     unmount();
 }
 
+TEST_F(Refusal, LengthsAndOffsetsAreRefusedAsByTheKernel) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    void* memory = nullptr;
+    EXPECT_EQ(uext4_map(file, 0, SIZE_MAX, PROT_READ, MAP_SHARED, &memory), -ENOMEM);
+    EXPECT_EQ(uext4_map(file, 0, 0, PROT_READ, MAP_SHARED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, 1, page, PROT_READ, MAP_SHARED, &memory), -EINVAL);
+    EXPECT_EQ(uext4_map(file, INT64_MAX - page + 1, 2 * page, PROT_READ, MAP_SHARED, &memory), -EOVERFLOW);
+    uext4_close(file);
+    unmount();
+}
+
 TEST_F(Refusal, MsyncCountsAsTheKernel) {
     make("-t ext4 -b 4096");
     NEED_MAPS();

@@ -184,17 +184,19 @@ TEST_P(Order, DirectWritesThatSyncAreFlushed) {
 
 // The blocks are known at their new place before one is overwritten, by the commit that has the times as well.
 TEST_P(Order, AnFsyncBehindAShiftIsOneCommit) {
-    auto file = open("/a");
-    write(*file, 0, 8 * block_size);
-    settle();
-    ASSERT_TRUE(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, block_size));
-    write(*file, 2 * block_size, block_size);
-    ASSERT_TRUE(file->sync(false));
-    EXPECT_THAT(happened(), testing::MatchesRegex(journaled() ? "m*L+FC" : "m*L+FCDF"));
-    file.reset();
-    const std::uint64_t before = commits();
-    ASSERT_TRUE(open("/a")->sync(false));
-    EXPECT_EQ(commits(), before);
+    for (const std::size_t blocks : {1, 20}) {
+        auto file = open("/a");
+        write(*file, 0, 40 * block_size);
+        settle();
+        ASSERT_TRUE(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, block_size));
+        write(*file, 2 * block_size, blocks * block_size);
+        ASSERT_TRUE(file->sync(false));
+        EXPECT_THAT(happened(), testing::MatchesRegex(journaled() ? "m*L+FC" : "m*L+FCD+F"));
+        file.reset();
+        const std::uint64_t before = commits();
+        ASSERT_TRUE(open("/a")->sync(false));
+        EXPECT_EQ(commits(), before);
+    }
 }
 
 TEST_P(Order, NothingIsWrittenForWhatIsCommitted) {

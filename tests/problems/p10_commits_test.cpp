@@ -253,6 +253,25 @@ TEST_P(CommitsWithClusters, AnOverwriteOfWhatTheLogHasIsNone) {
     }
 }
 
+// What is cut off within a cluster is waited for by who writes there, and by nobody else.
+TEST_P(CommitsWithClusters, AWriteBesideACutIsOneCommit) {
+    const auto punch_and_write = [&](std::uint64_t first, std::uint64_t pages, std::uint64_t at) {
+        return [this, first, pages, at]() -> Result<void> {
+            TRY(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * page, pages * page));
+            write(*file, pattern(page + 500, 5), at);
+            return {};
+        };
+    };
+    one("punch_append", *file, punch_and_write(5, 2, 16 * page));
+    one("punch_behind_append", *file, punch_and_write(21, 2, 26 * page));
+    one("punch_overwrite", *file, punch_and_write(9, 1, 10 * page + 100));
+    one("punch_fill_another", *file, punch_and_write(13, 1, 5 * page));
+    one("punch_over_clusters", *file, punch_and_write(1, 10, 12 * page));
+    // Also where all of it has been moved, by a transaction that is durable.
+    one("collapse", *file, [&] { return file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, 4 * page); });
+    one("punch_append_behind_a_collapse", *file, punch_and_write(21, 2, 26 * page));
+}
+
 const auto both_modes = testing::Values("data=ordered", "data=journal");
 std::string mode_name(const testing::TestParamInfo<const char*>& mode) { return mode.param + 5; }
 INSTANTIATE_TEST_SUITE_P(Modes, Commits, both_modes, mode_name);
