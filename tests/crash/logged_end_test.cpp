@@ -253,6 +253,25 @@ TEST_P(LoggedEnd, IsCutWithinIt) {
 }
 
 const auto name_of = [](const auto& kind) { return std::string(kind.param.name); };
+// In one batch with a block that a transaction which is not durable has put there.
+TEST_P(LoggedEnd, IsOverwrittenBesideWhatIsUnderWay) {
+    start(1000);
+    append(bs, 'b');
+    EXPECT_TRUE(is_logged(0));
+    ASSERT_TRUE(open("/fill")->truncate(0));
+    ASSERT_TRUE(fs->sync());
+    EXPECT_TRUE(is_logged(0));
+    const std::size_t behind = contents.size() - bs;
+    for (const int mode : {FALLOC_FL_ZERO_RANGE, FALLOC_FL_PUNCH_HOLE})
+        ASSERT_TRUE(file->fallocate(mode | FALLOC_FL_KEEP_SIZE, bs, bs));
+    put(*file, bs, std::string(behind, 'c'));
+    EXPECT_EQ(read_all(*open("/f", O_RDONLY | O_DIRECT)), contents);
+    put(*file, 0, std::string(bs, 'd'));
+    put(*file, bs, std::string(behind, 'e'));
+    ASSERT_TRUE(file->sync(true));
+    expect_kept();
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, LoggedEnd, testing::ValuesIn(kinds), name_of);
 INSTANTIATE_TEST_SUITE_P(Kinds, LoggedEndOnceThereIsSpace, testing::Values(kinds[1]), name_of);
 
