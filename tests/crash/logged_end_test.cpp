@@ -252,7 +252,6 @@ TEST_P(LoggedEnd, IsCutWithinIt) {
     EXPECT_GT(met, 0U);
 }
 
-const auto name_of = [](const auto& kind) { return std::string(kind.param.name); };
 // In one batch with a block that a transaction which is not durable has put there.
 TEST_P(LoggedEnd, IsOverwrittenBesideWhatIsUnderWay) {
     start(1000);
@@ -272,6 +271,7 @@ TEST_P(LoggedEnd, IsOverwrittenBesideWhatIsUnderWay) {
     expect_kept();
 }
 
+const auto name_of = [](const auto& kind) { return std::string(kind.param.name); };
 INSTANTIATE_TEST_SUITE_P(Kinds, LoggedEnd, testing::ValuesIn(kinds), name_of);
 INSTANTIATE_TEST_SUITE_P(Kinds, LoggedEndOnceThereIsSpace, testing::Values(kinds[1]), name_of);
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The server's memory stays bounded however many files the kernel remembers, and whatever it is asked for at once; and what the kernel still means by a number
-whose last name is gone is there all the same.
+"""The server's memory stays bounded however many files the kernel remembers, and whatever it is asked for at
+once; and what the kernel still means by a number whose last name is gone is there all the same.
 
 Usage: memory_test.py PROGRAM
 """
