@@ -70,7 +70,7 @@ Result<bool> is_not_for_place(Inode& inode, std::uint64_t offset, std::uint64_t 
     if (UEXT4_SEAM(appends_move) && after_cut && *after_cut < end) return true;
     if (!inode.fs().logged_blocks.any()) return false;
     for (RangeIterator range(inode, offset, end); TRY(range.look_held()); range.next())
-        if (range.run().place == Place::mapped && is_logged(inode, range)) return true;
+        if (range.run().has_block() && is_logged(inode, range)) return true;
     return false;
 }
 
@@ -283,7 +283,7 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
         return into;
     };
     if (TRY(is_elsewhere(offset))) return through_cache();
-    TRY(commit_moves(inode, offset, offset + in.size()));
+    TRY(commit_shift(inode));
     const Arrival ends(inode);
     Result<void> written;
     {
@@ -375,7 +375,7 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     const std::uint64_t end = offset + in.size();
     if (end > inode.size_hint()) return false;
     if (!UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end)) return false;
-    TRY(commit_moves(inode, offset, end));
+    TRY(commit_shift(inode));
     // A client map may bring a folio while the data is on its way, and the folio be gone again: written back over the
     // data with what was there before, or to other blocks, as the device did not take these.
     std::shared_ptr<const void> in_use;

@@ -139,6 +139,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     {
         MutexLock flush(inode.flush_lock);
+        TRY(prepare_to_empty(inode, LogicalBlock(first / bs), LogicalBlock(last / bs)));
         const BufferRef table = TRY(hold_table(inode));
         TRY(forget_blocks(inode, first, last));
         for (RangeIterator range(inode, first, last); !range.done();) {
@@ -154,12 +155,8 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 const Result<void> done = inode.map().set_unwritten(handle, block, blocks, true, nullptr);
                 if (!done && done.error().code != ENOSPC) return done;
                 kept = kept || !done;
-                // A cut before this is durable finds it written, with the end of the file in it perhaps, and an image
-                // of the log may be on its way home: nobody writes over it until then.
-                const auto end = inode.end_after_cut(at);
-                const bool ends_in_it = end && *end < at + blocks * bs;
-                const bool is_logged = inode.fs().logged_blocks.has(range.block(), blocks);
-                if (done && (ends_in_it || is_logged)) inode.note_moved(handle.tid(), block, block + blocks);
+                // A cut before this is durable finds it written, with the end of the file in it perhaps.
+                if (done) inode.note_emptied(handle.tid(), block, block + blocks);
                 if (done) TRY(inode.forget_data(handle, range.block(), blocks));
                 inode.places().changed();
                 range.go_to(at + blocks * bs);
@@ -177,6 +174,8 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
 Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
     const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
+    // Before anything joins the running transaction, as an image on its way home may take that along.
+    if (first < last) TRY(prepare_to_empty(inode, LogicalBlock(first / bs), LogicalBlock(last / bs)));
     // Where there is no room for all of it, nothing has changed yet but holes, which read as before.
     TRY(allocate_range(inode, offset, length, true, reserve));
     if (first > last) {
@@ -194,6 +193,7 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock flush(inode.flush_lock);
+    TRY(prepare_to_cut(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     // The cache forgets what is still there if it cannot be freed: what cannot be read is met before.
     const std::vector<BufferRef> held = TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     TRY(forget_blocks(inode, first, end));

@@ -116,11 +116,21 @@ Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept
 // of it. Bytes that are lost by it. Nobody else uses the file.
 Result<std::uint64_t> give_up_beyond_space(Inode& inode);
 
+// ---- moves.cpp
+// Before blocks are overwritten in place: what has shifted them within the file is durable, or a crash would show the
+// new bytes in their old place.
+Result<void> commit_shift(Inode& inode);
+bool shift_is_durable(Inode& inode);
+// Before a shift: what has emptied blocks in their place is durable.
+Result<void> commit_emptied(Inode& inode, LogicalBlock first = LogicalBlock(),
+                            LogicalBlock end = LogicalBlock(~std::uint64_t{0}));
+// Before blocks are emptied in their place: a shift is durable, and no image of them is in the log, to be written over
+// what they get next. flush_lock held.
+Result<void> prepare_to_empty(Inode& inode, LogicalBlock first, LogicalBlock end);
+// Before they are unmapped: the same for those that the file keeps, as a part of a cluster.
+Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end);
+
 // ---- sync.cpp
-// Before blocks are overwritten in place: what moved them within the file is durable, or a crash would show the new
-// bytes in their old place.
-Result<void> commit_moves(Inode& inode, std::uint64_t offset, std::uint64_t end);
-bool moves_are_durable(Inode& inode, std::uint64_t offset, std::uint64_t end);
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);
 Result<void> store_pending_times(Inode& inode);

@@ -14,6 +14,8 @@ Result<void> settle(Inode& inode, std::uint64_t offset) {
     if (inode.data_in_journal()) {
         TRY(inode.fs().journal.commit_all());
         TRY(inode.fs().journal.checkpoint_all());
+    } else {
+        TRY(commit_emptied(inode));
     }
     inode.pages().remove(offset / fs, ~std::uint64_t{0});
     return {};
@@ -27,7 +29,7 @@ Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, s
             const bool done = TRY(inode.map().shift(handle, LogicalBlock(from_block), delta, progress));
             inode.places().changed();
             TRY(inode.store(handle));
-            inode.note_moved(handle.tid());
+            inode.note_shift(handle.tid());
             if (done) return {};
         }
         TRY(handle.restart(credits));

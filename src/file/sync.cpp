@@ -23,22 +23,6 @@ Result<void> store_pending_times(Inode& inode) {
     return inode.store(handle, false);
 }
 
-static Tid moved_tid(Inode& inode, std::uint64_t offset, std::uint64_t end) {
-    const std::uint64_t bs = inode.fs().block_size();
-    MutexLock guard(inode.map_lock);
-    return inode.moved_tid(LogicalBlock(offset / bs), LogicalBlock(divide_up(end, bs)));
-}
-
-bool moves_are_durable(Inode& inode, std::uint64_t offset, std::uint64_t end) {
-    const Tid moved = moved_tid(inode, offset, end);
-    return !moved || inode.fs().journal.durable(moved);
-}
-
-Result<void> commit_moves(Inode& inode, std::uint64_t offset, std::uint64_t end) {
-    const Tid moved = moved_tid(inode, offset, end);
-    return moved ? inode.fs().journal.commit(moved) : Result<void>();
-}
-
 // A device that failed to flush may have dropped any write before that, and a later flush that works would not tell.
 // So nothing is acknowledged any more.
 static Result<void> flush_device(FsContext& fs) {
@@ -55,8 +39,8 @@ static bool is_unstored(Inode& inode) {
 
 Result<void> sync_file(Inode& inode, bool data_only) {
     FsContext& fs = inode.fs();
-    // The commit that writeback has to wait for has the times as well: it may be the only one.
-    if (!data_only && !moves_are_durable(inode, 0, ~std::uint64_t{0})) TRY(store_pending_times(inode));
+    // The commit that writeback may have to wait for has the times as well: it is the only one.
+    if (!data_only && (!shift_is_durable(inode) || fs.logged_blocks.any())) TRY(store_pending_times(inode));
     TRY(write_back(inode));
     if (!data_only || is_unstored(inode)) TRY(store_pending_times(inode));
     Tid tid = 0;

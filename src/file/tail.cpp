@@ -43,6 +43,7 @@ Result<BlockNr> last_block(Inode& inode) {
 Result<void> finish_cut(Inode& inode) {
     MutexLock flush(inode.flush_lock);
     const LogicalBlock first(divide_up(inode.size_hint(), inode.fs().block_size()));
+    TRY(prepare_to_cut(inode, first, LogicalBlock(~std::uint64_t{0})));
     const std::vector<BufferRef> held = TRY(hold_to_free(inode, first, LogicalBlock(~std::uint64_t{0})));
     unsigned credits = 0;
     {

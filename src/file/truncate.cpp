@@ -125,6 +125,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     // whatever cannot be read is met before.
     const std::vector<BufferRef> held = TRY(orphans.hold_for_add(inode));
     const LogicalBlock first(divide_up(size, bs));
+    TRY(prepare_to_cut(inode, first, LogicalBlock(~std::uint64_t{0})));
     const std::vector<BufferRef> freeing = TRY(hold_to_free(inode, first, LogicalBlock(~std::uint64_t{0})));
     Tail tail = TRY(cut_tail(inode, size));
     // What lies past the new end is gone from the cache before the size is: a fault sees either all or nothing of it.

@@ -310,7 +310,7 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
     std::size_t around = 0;
     // Where a commit would be waited for, the cache has it until a sync needs that one.
     if (request.around_cache && offset % bs == 0 && in.size() % bs == 0 && !inode.data_in_journal() &&
-        !inode.is_inline() && moves_are_durable(inode, offset, offset + in.size())) {
+        !inode.is_inline() && shift_is_durable(inode)) {
         // What fails goes through the cache, which tries other blocks and takes what there is room for.
         if (in.size() >= least_around_cache) {
             if (Result<std::size_t> count = write_places(inode, offset, in, request)) around = *count;

@@ -68,11 +68,16 @@ bool all_written(Inode& inode) {
     return inode.disk_size() >= std::min(size, inode.size());
 }
 
-// One pass, and a second where inline contents left the inode during the first. flush_lock held.
+// One pass, and another for what it has left, or where inline contents left the inode. flush_lock held.
 Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
-    for (;;) {
-        WritebackPass pass(inode, first, end);
+    for (auto sweep = WritebackPass::Sweep::first;;) {
+        WritebackPass pass(inode, first, end, sweep);
         while (TRY(pass.batch())) {
+        }
+        if (pass.left_some()) {
+            TRY(pass.await_left());
+            sweep = WritebackPass::Sweep::last;
+            continue;
         }
         if (pass.lacking()) return fail(*pass.lacking());
         if (!pass.left_inline()) return settle_size(inode, pass.swept());

@@ -58,6 +58,12 @@ bool WritebackPass::leaves_its_place(Place place, std::uint64_t end) const {
     return place == Place::unwritten && inode_.size() == end && end > inode_.disk_size() && inode_.end_kept_at;
 }
 
+// By a transaction that a cut may take back. map_lock held.
+bool WritebackPass::was_emptied(LogicalBlock at) const {
+    const Tid tid = inode_.moved().emptied(at, at + 1);
+    return tid && !inode_.fs().journal.durable(tid);
+}
+
 Result<void> WritebackPass::prepare_swaps() {
     if (!UEXT4_SEAM(appends_move) || inode_.data_in_journal()) return {};
     for (std::uint64_t from = 0;;) {
@@ -74,9 +80,15 @@ Result<void> WritebackPass::prepare_swaps() {
             if (!is_dirty(at.value)) continue;
             RangeIterator range(inode_, *end, *end + 1);
             (void)TRY(range.look_held());
-            if (!leaves_its_place(range.run().place, *end)) continue;
+            const Place place = range.run().place;
+            const bool emptied = place != Place::mapped && was_emptied(at);
+            if (!emptied && !leaves_its_place(place, *end)) continue;
+            if (place != Place::mapped && place != Place::unwritten) {
+                ends_.push_back(at);  // where it has a place, as a part of a cluster
+                continue;
+            }
             old = range.block();
-            must_leave = range.run().place == Place::mapped;
+            must_leave = place == Place::mapped || emptied;
             // Where the block before has no place yet, it stays near its own.
             goes_on = TRY(goes_on_at(at));
             goal = goes_on ? TRY(goal_for(at)) : Places::Goal{old};
@@ -153,12 +165,12 @@ Result<void> WritebackPass::choose_from(std::uint64_t logical, std::uint64_t cou
         s.count = 1;
     }
     if (s.place == Place::mapped || s.place == Place::unwritten) choose_swap(s);
-    if (s.place == Place::mapped && !s.swap) choose_logged(s);
+    if (is_in_its_place(s)) choose_logged(s);
     if (s.place == Place::mapped) places.note_overwrite();
     if (!segments_.empty() && !s.swap && !s.logged) {
         Segment& last = segments_.back();
-        if (last.place == s.place && !last.swap && !last.logged && s.place != Place::inline_data &&
-            last.first + last.count == s.first && last.block + last.count == s.block) {
+        if (last.place == s.place && !last.swap && !last.logged && last.left == s.left &&
+            s.place != Place::inline_data && last.first + last.count == s.first && last.block + last.count == s.block) {
             last.count += s.count;
             return {};
         }
@@ -206,7 +218,8 @@ void WritebackPass::choose_logged(Segment& s) {
     const std::uint64_t free = is_end ? 0 : asks ? blocks.free_of(s.block, s.count) : s.count;
     if (free == s.count && !is_end) return;
     if (!is_end && logged_ >= most_logged) {
-        waits_for_home_ = true;
+        if (may_leave(s)) s.left = true;
+        else waits_for_home_ = true;
         return;
     }
     s.count = std::min(whole, std::max<std::uint64_t>(free, 1));
@@ -226,23 +239,56 @@ bool WritebackPass::is_in_its_place(const Segment& s) const {
            (clusters && s.place == Place::granted);
 }
 
-// Before they are written over.
-Result<void> WritebackPass::await_moves() {
-    const auto in_its_place = [this](const Segment& s) { return is_in_its_place(s); };
-    if (std::ranges::none_of(segments_, in_its_place)) return {};
-    Tid moved = 0;
+// The size on disk does not wait for what lies before it.
+bool WritebackPass::may_leave(const Segment& s) const {
+    return sweep_ == Sweep::first && s.place == Place::mapped &&
+           (s.first + s.count) * bs_ <= round_up(inode_.disk_size(), bs_);
+}
+
+Result<void> WritebackPass::leave_shifted() {
+    const auto may_wait = [this](const Segment& s) {
+        return s.left || (s.place == Place::mapped && is_in_its_place(s));
+    };
+    if (std::ranges::none_of(segments_, may_wait)) return {};
+    bool waits = false;
     {
         MutexLock guard(inode_.map_lock);
-        for (const Segment& s : segments_)
-            if (in_its_place(s))
-                moved = std::max(moved, inode_.moved_tid(LogicalBlock(s.first), LogicalBlock(s.first + s.count)));
+        const Tid shifted = inode_.moved().shifted();
+        const bool durable = !shifted || inode_.fs().journal.durable(shifted);
+        for (Segment& s : segments_) {
+            if (!durable && s.place == Place::mapped && is_in_its_place(s)) {
+                s.left = may_leave(s);
+                waits = waits || !s.left;
+            }
+            if (s.left) note_left(s);
+        }
     }
-    return moved ? inode_.fs().journal.commit(moved) : Result<void>();
+    return waits ? commit_shift(inode_) : Result<void>();
+}
+
+void WritebackPass::note_left(const Segment& s) {
+    const std::uint64_t per = fs_ / bs_;
+    std::size_t item = s.item;
+    for (std::uint64_t logical = s.first; logical < s.first + s.count; ++logical) {
+        while (items_[item].folio->index != logical / per) ++item;
+        items_[item].left |= BlockMask{1} << logical % per;
+    }
+    left_some_ = true;
+    left_for_home_ = std::max(left_for_home_, inode_.fs().logged_blocks.newest(s.block, s.count));
+}
+
+Result<void> WritebackPass::await_left() {
+    Journal& journal = inode_.fs().journal;
+    TRY(commit_shift(inode_));
+    if (left_for_home_ == 0) return {};
+    TRY(journal.commit(left_for_home_));
+    return journal.checkpoint(left_for_home_);
 }
 
 // A sync of what overwrites has nothing to commit (P10), also where the log has an image.
 void WritebackPass::choose_home() {
-    if ((logged_ == 0 && !waits_for_home_) || size_with(all_named) != inode_.disk_size()) return;
+    const bool leaves = std::ranges::any_of(segments_, &Segment::left);
+    if ((logged_ == 0 && !waits_for_home_ && !leaves) || size_with(all_named) != inode_.disk_size()) return;
     Tid newest = 0;
     for (const Segment& s : segments_) {
         const bool is_end = std::ranges::any_of(ends_, [&](LogicalBlock end) { return end.value == s.first; });
@@ -250,7 +296,7 @@ void WritebackPass::choose_home() {
         newest = std::max(newest, inode_.fs().logged_blocks.newest(s.block, s.count));
     }
     if (!inode_.fs().journal.durable(newest)) return;
-    for (Segment& s : segments_) s.logged = false, s.contents.clear();
+    for (Segment& s : segments_) s.logged = false, s.left = false, s.contents.clear();
     logged_ = 0;
     waits_for_home_ = false;
     home_ = newest;

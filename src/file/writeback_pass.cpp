@@ -24,13 +24,14 @@ struct WritebackPass::FailsUnlessFinished {
     }
 };
 
-WritebackPass::WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t end)
+WritebackPass::WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t end, Sweep sweep)
     : inode_(inode),
       pages_(inode.pages()),
       fs_(pages_.folio_size()),
       bs_(pages_.block_size()),
       next_(first),
-      end_(end) {}
+      end_(end),
+      sweep_(sweep) {}
 
 Result<bool> WritebackPass::batch() {
     items_.clear();
@@ -45,7 +46,7 @@ Result<bool> WritebackPass::batch() {
     if (items_.empty()) return false;
     Result<void> chosen = prepare_swaps();
     if (chosen) chosen = choose();
-    if (chosen) chosen = await_moves();
+    if (chosen) chosen = leave_shifted();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.commit_all();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.checkpoint_all();
     if (chosen && home_ != 0) chosen = inode_.fs().journal.checkpoint(home_);
@@ -124,7 +125,7 @@ Result<void> WritebackPass::write_at(const Segment& s, BlockNr block) {
 
 void WritebackPass::write(Segment& s) {
     if (s.place == Place::inline_data || !s.result) return;
-    if (s.logged) return;
+    if (s.logged || s.left) return;
     if (s.swap) write_swap(s);
     else s.result = write_at(s, s.block);
     if (!UEXT4_SEAM(failed_writes_count)) s.result = {};
@@ -144,7 +145,8 @@ void WritebackPass::write_swap(Segment& s) {
         allocator.avoid(std::move(s.swap->grant));
     }
     // An unwritten one may be written as well where it lies.
-    if (s.place != Place::unwritten || !commit_moves(inode_, s.first * bs_, (s.first + 1) * bs_)) return;
+    const LogicalBlock at(s.first);
+    if (s.place != Place::unwritten || !commit_emptied(inode_, at, at + 1)) return;
     s.swap = nullptr;
     s.result = write_at(s, s.block);
 }
@@ -290,8 +292,18 @@ LogicalBlock WritebackPass::mark_written() {
 
 Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
     if (s.swap && s.place == Place::mapped) return name_swap(handle, s, credits);
-    if (s.logged) return name_logged(handle, s, credits);
-    if (s.place == Place::mapped) return {};
+    if (s.logged) TRY(log(handle, s, credits));
+    if (s.place == Place::mapped) {
+        if (!s.logged) return {};
+        MutexLock guard(inode_.map_lock);
+        return set_size_with(handle, s);
+    }
+    Result<void> named = name_run(handle, s, reach, credits);
+    if (!named && s.logged) forget_logged(handle, s);
+    return named;
+}
+
+Result<void> WritebackPass::name_run(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
     for (RangeIterator range(inode_, s.first * bs_, (s.first + s.count) * bs_);;) {
         {
             MutexLock guard(inode_.map_lock);
@@ -344,13 +356,19 @@ Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned
     return set_size_with(handle, s);
 }
 
-// The same.
-Result<void> WritebackPass::name_logged(Handle& handle, const Segment& s, unsigned credits) {
+// Before its name or its size, in the same handle.
+Result<void> WritebackPass::log(Handle& handle, const Segment& s, unsigned credits) {
     TRY(make_room(handle, credits));
     TRY(log_block(handle, inode_, s.block, s.contents));
     MutexLock guard(inode_.map_lock);
     inode_.places().note_overwrite();  // it has arrived in the log alone: who writes to it in its place looks again
-    return set_size_with(handle, s);
+    return {};
+}
+
+// Without a name it may go to somebody else, with the rest of its cluster: no recovery writes the image there.
+void WritebackPass::forget_logged(Handle& handle, const Segment& s) {
+    const Result<void> forgotten = inode_.fs().logged_blocks.forget(handle, s.block, 1);
+    if (!forgotten) inode_.fs().journal.abort(forgotten.error());
 }
 
 Result<void> WritebackPass::set_size_with(Handle& handle, const Segment& s) {
@@ -382,6 +400,7 @@ void WritebackPass::finish(bool all_failed) {
     for (Item& item : items_) {
         if (item.failed) continue;  // fail_writeback() has ended it already
         if (all_failed) pages_.fail_writeback(*item.folio, item.blocks);
+        else if (item.left) pages_.fail_writeback(*item.folio, item.left);
         else ended[count++] = item.folio;
         if (count == ended.size()) pages_.end_writeback(std::span(ended).first(std::exchange(count, 0)));
     }

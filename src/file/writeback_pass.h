@@ -14,6 +14,13 @@
 // does what is written to it as long as the log has that. (Unless all of a batch is overwritten in its place, which is
 // to commit nothing: then what the log has is taken home first, if it is durable.)
 //
+// What is written over in its place and has been shifted there waits until that is durable. A first sweep over the file
+// leaves it, and names all else: so the commit that is waited for has the names, and it is the only one. The same is
+// done with what the log has images of, where these are too many.
+//
+// A block that was emptied in its place, and in which the file ends or may after a cut, goes to another place as well,
+// or through the log, in the handle that names it; any other such block is written where it lies (moves.cpp).
+//
 // A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
 // file's other blocks have theirs. What lies behind the size on disk waits with it.
 #pragma once
@@ -29,13 +36,17 @@ namespace uext4 {
 
 class WritebackPass {
 public:
+    enum class Sweep { first, last };
     // Folios [first, end). `inode.flush_lock` is held as long as it lives.
-    WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t end);
+    WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t end, Sweep sweep);
 
     // Bytes before this are on their way or there, as they were in some moment since the pass began.
     std::uint64_t swept() const { return swept_; }
     // Inline contents had to leave the inode: they are dirty, and another pass writes them.
     bool left_inline() const { return left_inline_; }
+    // What was left is dirty, and may be written to its place after await_left(), by another pass.
+    bool left_some() const { return left_some_; }
+    Result<void> await_left();
     // Why some blocks are as dirty as they were, if that is for want of space.
     const std::optional<Error>& lacking() const { return lacking_; }
 
@@ -46,6 +57,7 @@ private:
     struct Item {
         Folio* folio;
         BlockMask blocks;
+        BlockMask left = 0;
         bool failed = false;
     };
     struct Segment {
@@ -57,6 +69,7 @@ private:
         Result<void> result{};
         BlockSwap* swap = nullptr;          // one block, which goes there
         bool logged = false;                // one block, which goes through the log
+        bool left = false;                  // for the next sweep
         std::vector<std::byte> contents{};  // of that
     };
     // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
@@ -66,6 +79,7 @@ private:
     void collect();
     std::optional<std::uint64_t> next_end(std::uint64_t from) const;
     bool leaves_its_place(Place place, std::uint64_t end) const;
+    bool was_emptied(LogicalBlock at) const UEXT4_REQUIRES(inode_.map_lock);
     Result<void> prepare_swaps();
     Result<bool> goes_on_at(LogicalBlock at) const;
     Result<Places::Goal> goal_for(LogicalBlock at);
@@ -76,7 +90,9 @@ private:
     void choose_logged(Segment& s);
     void choose_home() UEXT4_REQUIRES(inode_.map_lock);
     bool is_in_its_place(const Segment& s) const;
-    Result<void> await_moves();
+    bool may_leave(const Segment& s) const UEXT4_REQUIRES(inode_.map_lock);
+    Result<void> leave_shifted();
+    void note_left(const Segment& s);
     Result<void> leave_without_space(Segment s, const Error& why);
     Result<void> promise_some(std::uint64_t logical, std::uint64_t count);
     bool is_dirty(std::uint64_t logical) const;
@@ -97,10 +113,12 @@ private:
     Result<void> name();
     LogicalBlock mark_written();
     Result<void> name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
+    Result<void> name_run(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
     Result<void> make_room(Handle& handle, unsigned credits);
     Result<void> swap_unwritten(Handle& handle, const Segment& s, unsigned credits);
     Result<void> name_swap(Handle& handle, const Segment& s, unsigned credits);
-    Result<void> name_logged(Handle& handle, const Segment& s, unsigned credits);
+    Result<void> log(Handle& handle, const Segment& s, unsigned credits);
+    void forget_logged(Handle& handle, const Segment& s);
     Result<void> set_size_with(Handle& handle, const Segment& s) UEXT4_REQUIRES(inode_.map_lock);
     Result<void> name_inline(Handle& handle, const Segment& s);
     void finish(bool all_failed);
@@ -109,7 +127,10 @@ private:
     FileCache& pages_;
     const std::uint64_t fs_, bs_;
     std::uint64_t next_, end_;
+    const Sweep sweep_;
     bool left_inline_ = false;
+    bool left_some_ = false;
+    Tid left_for_home_ = 0;  // the newest transaction that has an image of any of it
     std::uint64_t swept_ = 0;
     // Where the file ended in a folio that was taken. What it has grown by since is in that folio as well, which this
     // pass does not see again: it ends there.

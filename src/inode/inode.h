@@ -9,7 +9,7 @@
 //   I2  Every change of raw() is stored by store() under a handle, or marked times_pending: times alone, and what a
 //       store() has failed for.
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
-//       fdatasync needs; moved_tid() the newest one before which no block in its place may be written over, there.
+//       fdatasync needs; moved() those that have given the file's blocks another meaning.
 #pragma once
 
 #include "base/bytes.h"
@@ -124,9 +124,11 @@ public:
         if (tid > last_tid_) last_tid_ = tid;
         if (data && tid > data_tid_) data_tid_ = tid;
     }
-    Tid moved_tid(LogicalBlock first, LogicalBlock end) const { return moved_.newest(first, end); }
-    void note_moved(Tid tid) { moved_.note(tid); }
-    void note_moved(Tid tid, LogicalBlock first, LogicalBlock end) { moved_.note(tid, first, end, fs_.journal); }
+    const MovedPlaces& moved() const { return moved_; }
+    void note_shift(Tid tid) { moved_.note_shift(tid); }
+    void note_emptied(Tid tid, LogicalBlock first, LogicalBlock end) {
+        moved_.note_emptied(tid, first, end, fs_.journal);
+    }
 
     // It is being deleted: what it has counts as free from now on, and is looked at again as it goes. map_lock held.
     void count_as_free();

@@ -1,6 +1,7 @@
-// Where a file's blocks have got another meaning by a transaction that may not be durable yet: moved, made unwritten,
-// or cut off within a cluster that the file keeps. What is written there in its place meanwhile, a cut would show where
-// it was.
+// Where a file's blocks have got another meaning by a transaction that may not be durable yet: shifted to another place
+// in the file, or emptied where they are (made unwritten, or cut off within a cluster that the file keeps). A cut
+// before that is durable finds them as they were: what is written over them in their place meanwhile would be seen
+// where they had been, or behind the end that the file had there.
 #pragma once
 
 #include "base/numbers.h"
@@ -12,20 +13,23 @@ namespace uext4 {
 
 class MovedPlaces {
 public:
-    // All of the file, by this transaction, none older than those before.
-    void note(Tid tid);
-    // Logical blocks [first, end).
-    void note(Tid tid, LogicalBlock first, LogicalBlock end, const Journal& journal);
-    // The newest transaction that has moved any of these; 0 if none has.
-    Tid newest(LogicalBlock first, LogicalBlock end) const;
+    // Any of the file's blocks, by this transaction, none older than those before.
+    void note_shift(Tid tid) { shifted_ = tid; }
+    // The newest one that has done so; 0 if none has.
+    Tid shifted() const { return shifted_; }
+
+    // The same of logical blocks [first, end).
+    void note_emptied(Tid tid, LogicalBlock first, LogicalBlock end, const Journal& journal);
+    Tid emptied(LogicalBlock first, LogicalBlock end) const;
 
 private:
     struct Range {
         LogicalBlock first, end;
         Tid tid;
     };
-    Tid all_ = 0;
-    std::vector<Range> ranges_;
+    Tid shifted_ = 0;
+    Tid all_emptied_ = 0;  // as far as is known
+    std::vector<Range> emptied_;
 };
 
 }  // namespace uext4

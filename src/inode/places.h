@@ -89,6 +89,9 @@ public:
     void drop_pending(LogicalBlock first, LogicalBlock end);
     // Unmaps on-disk blocks of [first, end), as BlockMap::remove. No I/O to granted blocks is on its way.
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock first, LogicalBlock end);
+    // Of what remove() is to unmap, the blocks at either side that the file keeps, as a part of a cluster: [first,
+    // end).
+    std::vector<std::pair<LogicalBlock, LogicalBlock>> kept_within_clusters(LogicalBlock first, LogicalBlock end) const;
     // Credits for one publish, convert, allocate_* or remove step.
     unsigned credits();
 

@@ -31,14 +31,20 @@ void Places::drop_pending(LogicalBlock first, LogicalBlock end) {
     trim_claims();
 }
 
+std::vector<std::pair<LogicalBlock, LogicalBlock>> Places::kept_within_clusters(LogicalBlock first,
+                                                                                LogicalBlock end) const {
+    const LogicalBlock begins(round_up(first.value, ratio())), ends(round_down(end.value, ratio()));
+    std::vector<std::pair<LogicalBlock, LogicalBlock>> kept;
+    if (first < begins) kept.emplace_back(first, std::min(begins, end));
+    if (first <= ends && ends < end && end < inode_.map().limit()) kept.emplace_back(ends, end);
+    return kept;
+}
+
 Result<LogicalBlock> Places::remove(Handle& handle, LogicalBlock first, LogicalBlock end) {
     if (ratio() > 1 && !inode_.is_inline()) {
         TRY(leave_used_cluster(first.value / ratio()));
         TRY(leave_used_cluster((end.value - 1) / ratio()));
-        // The rest of a cluster that stays may be written to at once: a cut must not show that where the blocks were.
-        const LogicalBlock begins(round_up(first.value, ratio())), ends(round_down(end.value, ratio()));
-        if (first < begins) inode_.note_moved(handle.tid(), first, std::min(begins, end));
-        if (first <= ends && ends < end && end < inode_.map().limit()) inode_.note_moved(handle.tid(), ends, end);
+        for (const auto& [from, to] : kept_within_clusters(first, end)) inode_.note_emptied(handle.tid(), from, to);
     }
     return unmap(handle, first, end);
 }

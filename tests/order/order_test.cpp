@@ -199,6 +199,18 @@ TEST_P(Order, AnFsyncBehindAShiftIsOneCommit) {
     }
 }
 
+// What has no name yet is on the device before that commit, what is overwritten behind it.
+TEST_P(Order, AnFsyncBehindAShiftAndAnAppendIsOneCommit) {
+    auto file = open("/a");
+    write(*file, 0, 40 * block_size);
+    settle();
+    ASSERT_TRUE(file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, block_size));
+    write(*file, 2 * block_size, 20 * block_size);
+    write(*file, 39 * block_size, 2 * block_size);
+    ASSERT_TRUE(file->sync(false));
+    EXPECT_THAT(happened(), testing::MatchesRegex(journaled() ? "m*L+FC" : "D+m*L+FCD+F"));
+}
+
 TEST_P(Order, NothingIsWrittenForWhatIsCommitted) {
     auto file = open("/a");
     write(*file, 0, 8192);

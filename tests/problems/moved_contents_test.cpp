@@ -89,6 +89,51 @@ INSTANTIATE_TEST_SUITE_P(Formats, MovedContents,
                                           testing::Values("data=ordered", "data=journal"),
                                           testing::Values(FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE)));
 
+// One commit names what has no name yet, and what has moved is overwritten behind it: a cut leaves the file as it was,
+// with none of the new bytes, or each block of the new one as it is, or before the write.
+TEST_F(SettledImage, WhatIsWrittenBehindAShiftIsSeenInItsNewPlaceAlone) {
+    for (const int mode : {FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE}) {
+        make("-b 4096 -J size=4");
+        auto file = open("/f");
+        const std::string was = pattern(24 * page + 100, 1);
+        write(*file, was);
+        ok(file->fallocate(0, 30 * page, 4 * page));
+        ok(fs->sync());
+        std::string shifted = read(*file, 40 * page);
+        const std::string before = shifted;
+        if (mode == FALLOC_FL_COLLAPSE_RANGE) shifted.erase(3 * page, 2 * page);
+        else shifted.insert(3 * page, 2 * page, '\0');
+        const std::size_t from = recorder->log_size();
+        ok(file->fallocate(mode, 3 * page, 2 * page));
+        std::string now = shifted;
+        for (const std::uint64_t at : {5 * page, 9 * page + 100, 31 * page + 10, shifted.size() - 50}) {
+            const std::string fresh = pattern(2 * page, static_cast<unsigned>(at));
+            write(*file, fresh, at);
+            if (now.size() < at + fresh.size()) now.resize(at + fresh.size());
+            now.replace(at, fresh.size(), fresh);
+        }
+        ok(file->sync(false));
+        EXPECT_TRUE(recovered_bytes(durable(), 64 * page) == now);
+        const std::vector<RecordedWrite> log = recorder->log();
+        const std::shared_ptr<MemoryDevice> so_far = initial->clone();
+        for (std::size_t count = 0; count < log.size() && !HasFailure(); ++count) {
+            ok(RecordingDevice::apply(log[count], *so_far));
+            if (count < from || log[count].kind == RecordedWrite::Kind::Flush) continue;
+            const std::string seen = recovered_bytes(so_far->clone(), 64 * page);
+            if (seen == before) continue;
+            EXPECT_GE(seen.size(), shifted.size()) << "after request " << count + 1;
+            for (std::size_t at = 0; at < std::min(seen.size(), now.size()); ++at) {
+                const char old = at < shifted.size() ? shifted[at] : '\0';
+                if (seen[at] == now[at] || seen[at] == old) continue;
+                ADD_FAILURE() << "byte " << at << " after request " << count + 1;
+                break;
+            }
+        }
+        file.reset();
+        settle();
+    }
+}
+
 // Unwritten since it moved, a block is written to where it lies all the same.
 TEST_F(SettledImage, WhatMovedAndWasZeroedIsNotWrittenToBeforeTheMoveIsDurable) {
     make("-b 4096 -J size=8");

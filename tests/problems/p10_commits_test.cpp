@@ -135,6 +135,7 @@ protected:
     void one(const char* name, OpenFile& changed, const std::function<Result<void>()>& change) {
         one(name, change, [&changed]() -> OpenFile& { return changed; });
     }
+    static std::uint64_t size_of(OpenFile& file) { return file.inode().size_hint(); }
     InodeRef top;
     std::unique_ptr<OpenFile> names, file, fresh;
 };
@@ -156,6 +157,53 @@ TEST_P(CommitsOfChanges, AnFsyncOfARangeIsOneCommit) {
     // Nothing of it is left for a second one.
     const Cost nothing = of([&] { ok(file->sync(false)); });
     EXPECT_EQ(nothing.commits, 0u);
+}
+
+// What has been shifted is overwritten behind the commit that names what has no name yet.
+TEST_P(CommitsOfChanges, AnFsyncOfAShiftAndWritesIsOneCommit) {
+    const std::string into = pattern(page + 500, 5);
+    const std::string many = pattern(60 * page, 6);
+    const auto shift_and_write = [&](int mode, const std::vector<std::uint64_t>& places, const std::string& bytes) {
+        return [this, mode, &bytes, places]() -> Result<void> {
+            TRY(file->fallocate(mode, 4 * page, 2 * page));
+            for (const std::uint64_t at : places) write(*file, bytes, at);
+            return {};
+        };
+    };
+    for (const int mode : {FALLOC_FL_INSERT_RANGE, FALLOC_FL_COLLAPSE_RANGE}) {
+        const auto end = [&] { return size_of(*file) + (mode == FALLOC_FL_INSERT_RANGE ? 2 : -2) * page; };
+        one("shift_overwrite", *file, shift_and_write(mode, {2 * page + 100, 9 * page}, into));
+        one("shift_append", *file, shift_and_write(mode, {end()}, into));
+        one("shift_overwrite_append", *file, shift_and_write(mode, {8 * page, end()}, into));
+        one("shift_overwrite_over_the_end", *file, shift_and_write(mode, {7 * page, end() - page}, into));
+        one("shift_overwrite_many", *file, shift_and_write(mode, {3 * page, end() + page}, many));
+        ok(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10 * page, 3 * page));
+        one("shift_overwrite_fill", *file, shift_and_write(mode, {7 * page, 11 * page}, into));
+        ok(file->fallocate(FALLOC_FL_ZERO_RANGE, 20 * page, 8 * page));
+        one("shift_unwritten", *file, shift_and_write(mode, {22 * page}, into));
+        one("shift_overwrite_unwritten", *file, shift_and_write(mode, {7 * page, 24 * page}, into));
+    }
+}
+
+TEST_P(CommitsOfChanges, AnFsyncOfAZeroedEndAndAWriteThereIsOneCommit) {
+    const std::string into = pattern(700, 5);
+    write(*file, pattern(1000, 2), 16 * page);
+    const auto zero_and_write = [&](int mode, std::uint64_t first, std::uint64_t pages, std::uint64_t at) {
+        return [&, mode, first, pages, at]() -> Result<void> {
+            TRY(file->fallocate(mode, first * page, pages * page));
+            write(*file, into, at);
+            return {};
+        };
+    };
+    constexpr int zero = FALLOC_FL_ZERO_RANGE, keep = zero | FALLOC_FL_KEEP_SIZE;
+    one("zero_keep_write_within", *file, zero_and_write(keep, 14, 4, 16 * page + 100));
+    one("zero_keep_write_behind", *file, zero_and_write(keep, 14, 6, 16 * page + 900));
+    one("zero_write_within", *file, zero_and_write(zero, 15, 4, 16 * page + 100));
+    one("append", *file, [&]() -> Result<void> {
+        write(*file, into, 25 * page);
+        return {};
+    });
+    one("zero_write_over_the_end", *file, zero_and_write(zero, 22, 6, 25 * page + 500));
 }
 
 TEST_P(CommitsOfChanges, AnFsyncOfANameOrAnAttributeIsOneCommit) {
@@ -253,8 +301,31 @@ TEST_P(CommitsWithClusters, AnOverwriteOfWhatTheLogHasIsNone) {
     }
 }
 
-// What is cut off within a cluster is waited for by who writes there, and by nobody else.
-TEST_P(CommitsWithClusters, AWriteBesideACutIsOneCommit) {
+// More of it than goes through the log at once, and something to name.
+TEST_P(CommitsWithClusters, AnFsyncOfWhatTheLogHasAndOfMoreIsOneCommit) {
+    append_into_each_block("/within");
+    for (unsigned n = 0; n < 3; ++n)
+        one("overwrite_many_append", *fresh, [&]() -> Result<void> {
+            write(*fresh, pattern(blocks * page, 20 + n), 10);
+            write(*fresh, pattern(5 * page, 30 + n), size_of(*fresh));
+            return {};
+        });
+    append_into_each_block("/cut");
+    one("truncate_write", *fresh, [&]() -> Result<void> {
+        TRY(fresh->truncate(5 * page + 30));
+        write(*fresh, pattern(8 * page, 40), 3 * page + 50);
+        return {};
+    });
+    append_into_each_block("/zeroed");
+    one("zero_write", *fresh, [&]() -> Result<void> {
+        TRY(fresh->fallocate(FALLOC_FL_ZERO_RANGE, 0, blocks * page));
+        write(*fresh, pattern(blocks * page, 41), 50);
+        return {};
+    });
+}
+
+// What is cut off within a cluster is written to where it lies.
+TEST_P(CommitsWithClusters, AWriteBesideOrIntoACutIsOneCommit) {
     const auto punch_and_write = [&](std::uint64_t first, std::uint64_t pages, std::uint64_t at) {
         return [this, first, pages, at]() -> Result<void> {
             TRY(file->fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * page, pages * page));
@@ -267,6 +338,25 @@ TEST_P(CommitsWithClusters, AWriteBesideACutIsOneCommit) {
     one("punch_overwrite", *file, punch_and_write(9, 1, 10 * page + 100));
     one("punch_fill_another", *file, punch_and_write(13, 1, 5 * page));
     one("punch_over_clusters", *file, punch_and_write(1, 10, 12 * page));
+    one("punch_fill", *file, punch_and_write(5, 2, 5 * page));
+    one("punch_fill_some", *file, punch_and_write(5, 2, 5 * page + 100));
+    one("punch_all_fill_some", *file, punch_and_write(1, 14, 9 * page));
+    const auto cut_and_write = [&](std::uint64_t size, std::uint64_t at) {
+        return [this, size, at]() -> Result<void> {
+            TRY(file->truncate(size));
+            write(*file, pattern(page + 500, 6), at);
+            return {};
+        };
+    };
+    one("cut_append", *file, cut_and_write(21 * page, 21 * page));
+    one("cut_write_behind", *file, cut_and_write(21 * page, 22 * page));
+    one("cut_within_append", *file, cut_and_write(21 * page + 100, 21 * page + 100));
+    one("cut_within_write_behind", *file, cut_and_write(17 * page + 100, 18 * page));
+    one("zero_over_the_end_write", *file, [&]() -> Result<void> {
+        TRY(file->fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 17 * page, 5 * page));
+        write(*file, pattern(500, 7), 19 * page);
+        return {};
+    });
     // Also where all of it has been moved, by a transaction that is durable.
     one("collapse", *file, [&] { return file->fallocate(FALLOC_FL_COLLAPSE_RANGE, 0, 4 * page); });
     one("punch_append_behind_a_collapse", *file, punch_and_write(21, 2, 26 * page));
