@@ -121,6 +121,7 @@ Result<void> look_with_block(Inode& inode, RangeIterator& range, bool may_use_re
 Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
                           DirectProgress& progress) {
     const std::uint64_t bs = inode.fs().block_size();
+    TRY(await_older_images(inode));
     for (RangeIterator range(inode, progress.written, offset + in.size()); !range.done();) {
         TRY(look_with_block(inode, range, request.may_use_reserve, progress));
         const ConstBytes data = in.subspan(range.at() - offset, range.length());

@@ -124,11 +124,13 @@ bool shift_is_durable(Inode& inode);
 // Before a shift: what has emptied blocks in their place is durable.
 Result<void> commit_emptied(Inode& inode, LogicalBlock first = LogicalBlock(),
                             LogicalBlock end = LogicalBlock(~std::uint64_t{0}));
-// Before blocks are emptied in their place: a shift is durable, and no image of them is in the log, to be written over
-// what they get next. flush_lock held.
-Result<void> prepare_to_empty(Inode& inode, LogicalBlock first, LogicalBlock end);
-// Before they are unmapped: the same for those that the file keeps, as a part of a cluster.
+// Before blocks are emptied in their place: a shift is durable. flush_lock held.
+Result<void> prepare_to_empty(Inode& inode);
+// Before they are unmapped: the same, if the file keeps some of them as a part of a cluster.
 Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end);
+// Before blocks that have been emptied in their place are written to there: no image of them, from before that, is on
+// its way home, to be written over it. flush_lock held.
+Result<void> await_older_images(Inode& inode);
 
 // ---- sync.cpp
 // Everything of the file that the call promises is durable when it returns.

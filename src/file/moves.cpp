@@ -1,11 +1,10 @@
 // Blocks that get another meaning and may be written to where they lie: what waits for what.
 //
-// A shift and what empties blocks in their place are not in one transaction, nor the latter with blocks that the log
-// has an image of. So a block that was emptied is, in all that a cut may leave, at the same place in the file; new
-// contents may be seen there, like those of any overwrite, but behind an end that a cut may leave.
+// A shift and what empties blocks in their place are not in one transaction. So a block that was emptied is, in all
+// that a cut may leave, at the same place in the file; new contents may be seen there, like those of any overwrite, but
+// behind an end that a cut may leave. An image of it in the log goes home no more (it is forgotten), if it was not on
+// its way already.
 #include "file/file_io.h"
-
-#include <algorithm>
 
 namespace uext4 {
 
@@ -14,6 +13,11 @@ namespace {
 Tid shifted(Inode& inode) {
     MutexLock guard(inode.map_lock);
     return inode.moved().shifted();
+}
+
+Tid emptied(Inode& inode, LogicalBlock first, LogicalBlock end) {
+    MutexLock guard(inode.map_lock);
+    return inode.moved().emptied(first, end);
 }
 
 }  // namespace
@@ -29,41 +33,27 @@ Result<void> commit_shift(Inode& inode) {
 }
 
 Result<void> commit_emptied(Inode& inode, LogicalBlock first, LogicalBlock end) {
-    Tid tid = 0;
-    {
-        MutexLock guard(inode.map_lock);
-        tid = inode.moved().emptied(first, end);
-    }
+    const Tid tid = emptied(inode, first, end);
     return tid ? inode.fs().journal.commit(tid) : Result<void>();
 }
 
-Result<void> prepare_to_empty(Inode& inode, LogicalBlock first, LogicalBlock end) {
-    FsContext& fs = inode.fs();
-    if (inode.data_in_journal()) return {};
-    TRY(commit_shift(inode));
-    if (!fs.logged_blocks.any()) return {};
-    Tid newest = 0;
-    {
-        const std::uint64_t bs = fs.block_size();
-        MutexLock guard(inode.map_lock);
-        for (RangeIterator range(inode, first.value * bs, end.value * bs); TRY(range.look_held()); range.next())
-            if (range.run().has_block())
-                newest = std::max(newest, fs.logged_blocks.newest(range.block(), range.length() / bs));
-    }
-    if (newest == 0) return {};
-    TRY(fs.journal.commit(newest));
-    return fs.journal.checkpoint(newest);
-}
+Result<void> prepare_to_empty(Inode& inode) { return inode.data_in_journal() ? Result<void>() : commit_shift(inode); }
 
 Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end) {
     if (inode.fs().geometry.cluster_ratio == 1) return {};
-    std::vector<std::pair<LogicalBlock, LogicalBlock>> kept;
+    bool any_kept = false;
     {
         MutexLock guard(inode.map_lock);
-        if (!inode.is_inline()) kept = inode.places().kept_within_clusters(first, end);
+        any_kept = !inode.is_inline() && !inode.places().kept_within_clusters(first, end).empty();
     }
-    for (const auto& [from, to] : kept) TRY(prepare_to_empty(inode, from, to));
-    return {};
+    return any_kept ? prepare_to_empty(inode) : Result<void>();
+}
+
+Result<void> await_older_images(Inode& inode) {
+    Journal& journal = inode.fs().journal;
+    if (!inode.fs().logged_blocks.any()) return {};
+    const Tid tid = emptied(inode, LogicalBlock(), LogicalBlock(~std::uint64_t{0}));
+    return !tid || journal.durable(tid) ? Result<void>() : journal.await_home_writes();
 }
 
 }  // namespace uext4

@@ -266,6 +266,13 @@ Result<void> WritebackPass::leave_shifted() {
     return waits ? commit_shift(inode_) : Result<void>();
 }
 
+Result<void> WritebackPass::await_images_of_emptied() {
+    const auto may_be_emptied = [this](const Segment& s) { return s.place != Place::mapped && is_in_its_place(s); };
+    if (std::ranges::none_of(segments_, may_be_emptied)) return {};
+    // Anywhere: a whole extent gets zeros where there is no block to split it.
+    return await_older_images(inode_);
+}
+
 void WritebackPass::note_left(const Segment& s) {
     const std::uint64_t per = fs_ / bs_;
     std::size_t item = s.item;

@@ -47,6 +47,7 @@ Result<bool> WritebackPass::batch() {
     Result<void> chosen = prepare_swaps();
     if (chosen) chosen = choose();
     if (chosen) chosen = leave_shifted();
+    if (chosen) chosen = await_images_of_emptied();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.commit_all();
     if (chosen && waits_for_home_) chosen = inode_.fs().journal.checkpoint_all();
     if (chosen && home_ != 0) chosen = inode_.fs().journal.checkpoint(home_);

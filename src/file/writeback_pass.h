@@ -92,6 +92,7 @@ private:
     bool is_in_its_place(const Segment& s) const;
     bool may_leave(const Segment& s) const UEXT4_REQUIRES(inode_.map_lock);
     Result<void> leave_shifted();
+    Result<void> await_images_of_emptied();
     void note_left(const Segment& s);
     Result<void> leave_without_space(Segment s, const Error& why);
     Result<void> promise_some(std::uint64_t logical, std::uint64_t count);

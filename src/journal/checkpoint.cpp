@@ -59,10 +59,12 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         at += block_size;
     }
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
+    going_home = true;
     guard.unlock();
     Result<void> home = write_home(images);
     if (home && !options.barrier) home = make_durable(device);
     guard.lock();
+    going_home = false;
     if (home && !aborted.load()) {
         std::vector<BlockNr> data_blocks;
         std::uint64_t freed = 0, passed = 0;

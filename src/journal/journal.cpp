@@ -398,6 +398,16 @@ Result<void> Journal::checkpoint(Tid tid, SourceLocation where) {
     return state_->wait_for_checkpoint(std::min(tid, state_->durable_tid), where);
 }
 
+Result<void> Journal::await_home_writes(SourceLocation where) {
+    assert_nothing_held_at_or_below(Rank::Transaction, where);
+    JournalState& s = *state_;
+    MutexLock guard(s.lists, where);
+    while (s.going_home && !s.aborted.load() && !s.stopped)
+        s.changed.wait(s.lists, s.writer("home writes behind transaction", s.durable_tid), where);
+    if (s.aborted.load()) return s.aborted_error(EIO);
+    return {};
+}
+
 Result<void> Journal::checkpoint_all(SourceLocation where) {
     JournalState& s = *state_;
     TRY(commit_all(where));

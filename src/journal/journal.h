@@ -148,6 +148,8 @@ public:
     // Writes home what is durable, up to this transaction, and takes it out of the log. Commits what is
     // running only where that has changed a block of theirs again.
     Result<void> checkpoint(Tid tid, SourceLocation where = SourceLocation::current());
+    // Of a block that a handle has just forgotten, an older image may be on its way home: it has arrived.
+    Result<void> await_home_writes(SourceLocation where = SourceLocation::current());
     // Commits what is running, writes every committed block home and empties the log.
     Result<void> checkpoint_all(SourceLocation where = SourceLocation::current());
     // commit_all, checkpoint_all, marks the log empty, stops the threads.
