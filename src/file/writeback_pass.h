@@ -84,10 +84,11 @@ private:
     Result<bool> goes_on_at(LogicalBlock at) const;
     Result<Places::Goal> goal_for(LogicalBlock at);
     Result<void> choose();
-    Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item);
+    Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item)
+        UEXT4_REQUIRES(inode_.map_lock);
     Result<void> choose_granted(Segment& s);
     void choose_swap(Segment& s);
-    void choose_logged(Segment& s);
+    void choose_logged(Segment& s) UEXT4_REQUIRES(inode_.map_lock);
     void choose_home() UEXT4_REQUIRES(inode_.map_lock);
     bool is_in_its_place(const Segment& s) const;
     bool may_leave(const Segment& s) const UEXT4_REQUIRES(inode_.map_lock);

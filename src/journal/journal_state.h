@@ -132,7 +132,7 @@ struct JournalState {
     std::uint64_t logging_bytes() const;                      // those of the transaction that is committed
     bool full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
     // lists held; given up meanwhile. Until what is durable up to this transaction is home and out of the log.
-    Result<void> wait_for_checkpoint(Tid last, SourceLocation where);
+    Result<void> wait_for_checkpoint(Tid last, SourceLocation where) UEXT4_REQUIRES(lists);
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
