@@ -139,6 +139,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
     {
         MutexLock flush(inode.flush_lock);
+        const TakesFromCache takes(inode);
         TRY(prepare_to_empty(inode));
         const BufferRef table = TRY(hold_table(inode));
         TRY(forget_blocks(inode, first, last));
@@ -193,6 +194,7 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock flush(inode.flush_lock);
+    const TakesFromCache takes(inode);
     TRY(prepare_to_cut(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     // The cache forgets what is still there if it cannot be freed: what cannot be read is met before.
     const std::vector<BufferRef> held = TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));

@@ -132,6 +132,19 @@ Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end);
 // its way home, to be written over it. flush_lock held.
 Result<void> await_older_images(Inode& inode);
 
+// Dirty blocks leave the cache before a transaction has what takes them away: as long as this lives, a sync waits for
+// flush_lock, which is held.
+class TakesFromCache {
+public:
+    explicit TakesFromCache(Inode& inode) : inode_(inode) { inode.takes_from_cache.store(true); }
+    ~TakesFromCache() { inode_.takes_from_cache.store(false); }
+    TakesFromCache(const TakesFromCache&) = delete;
+    TakesFromCache& operator=(const TakesFromCache&) = delete;
+
+private:
+    Inode& inode_;
+};
+
 // ---- sync.cpp
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);

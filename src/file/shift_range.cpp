@@ -26,14 +26,20 @@ Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, s
     for (;;) {
         {
             MutexLock guard(inode.map_lock);
-            const bool done = TRY(inode.map().shift(handle, LogicalBlock(from_block), delta, progress));
+            const Result<bool> done = inode.map().shift(handle, LogicalBlock(from_block), delta, progress);
             inode.places().changed();
+            inode.note_shift(handle.tid());  // also of a part
             TRY(inode.store(handle));
-            inode.note_shift(handle.tid());
-            if (done) return {};
+            if (TRY(done)) return {};
         }
         TRY(handle.restart(credits));
     }
+}
+
+// What of it cannot be read is met before anything has moved.
+Result<void> read_map(Inode& inode, LogicalBlock first) {
+    MutexLock guard(inode.map_lock);
+    return inode.map().for_each(first, [](const MappedRun&) { return true; });
 }
 
 unsigned shift_credits(Inode& inode) {
@@ -60,6 +66,7 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     if (UEXT4_SEAM(shifts_await_passes)) flush = UniqueLock(inode.flush_lock);
     const std::vector<BufferRef> held =
         TRY(hold_to_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
+    TRY(read_map(inode, LogicalBlock(offset / bs)));
     const unsigned credits = shift_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(credits));
     TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));

@@ -121,6 +121,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(truncate_invalidates)) invalidate = UniqueWriteLock(pages.invalidate);
     MutexLock flush(inode.flush_lock);
+    const TakesFromCache takes(inode);
     // What is cut off is in the cache alone perhaps, and the tail is zeroed in its place where there is no other:
     // whatever cannot be read is met before.
     const std::vector<BufferRef> held = TRY(orphans.hold_for_add(inode));

@@ -64,6 +64,8 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
 bool all_written(Inode& inode) {
     const std::uint64_t size = inode.size_hint();
     if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_busy(0) : inode.pages().next_dirty(0)) return false;
+    // Asked after that: what was taken away before it is in a transaction, if nobody is about it now.
+    if (UEXT4_SEAM(syncs_await_changes) && inode.takes_from_cache.load()) return false;
     MutexLock guard(inode.map_lock);
     return inode.disk_size() >= std::min(size, inode.size());
 }

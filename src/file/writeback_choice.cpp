@@ -303,10 +303,16 @@ void WritebackPass::choose_home() {
         newest = std::max(newest, inode_.fs().logged_blocks.newest(s.block, s.count));
     }
     if (!inode_.fs().journal.durable(newest)) return;
-    for (Segment& s : segments_) s.logged = false, s.left = false, s.contents.clear();
+    // Behind what another batch has to name: on its way home an image may take the running transaction along.
+    const bool may_wait = std::ranges::all_of(segments_, [this](const Segment& s) { return may_leave(s); });
+    for (Segment& s : segments_) {
+        s.left = may_wait && (s.logged || s.left);
+        s.logged = false;
+        s.contents.clear();
+    }
     logged_ = 0;
     waits_for_home_ = false;
-    home_ = newest;
+    if (!may_wait) home_ = newest;
 }
 
 Result<void> WritebackPass::leave_without_space(Segment s, const Error& why) {

@@ -1,5 +1,5 @@
 // What a file gives up: places that are promised or chosen, then those that are named. What a cluster keeps stays the
-// file's, and is not to be written over before that is durable.
+// file's, and may be written to again at once.
 #include "inode/inode.h"
 #include "inode/places.h"
 

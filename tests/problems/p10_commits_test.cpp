@@ -324,6 +324,31 @@ TEST_P(CommitsWithClusters, AnFsyncOfWhatTheLogHasAndOfMoreIsOneCommit) {
     });
 }
 
+// Also where it is more than one batch, and what is to be named comes in a later one.
+class CommitsOfBatches : public CommitsWithClusters {};
+
+TEST_P(CommitsOfBatches, AnFsyncOfWhatTheLogHasInOneAndOfAnAppendInAnotherIsOneCommit) {
+    constexpr std::size_t batch = 256;  // pages: a quarter of the cache
+    fresh = open("/large");
+    write(*fresh, pattern(into, 1));
+    ok(fresh->sync(false));
+    write(*fresh, pattern(3 * batch * page, 2), into);
+    ok(fresh->sync(false));
+    for (unsigned n = 0; n < 3; ++n) {
+        // The newest transaction has an image.
+        write(*fresh, "image", 5);
+        write(*fresh, pattern(2 * page, 3), size_of(*fresh));
+        ok(fresh->sync(false));
+        EXPECT_TRUE(fs->volume().fs().logged_blocks.any());
+        const JournalCounters before = fs->volume().fs().journal.counters();
+        write(*fresh, pattern(batch * page, 60 + n), 0);
+        write(*fresh, pattern(2 * page, 70 + n), size_of(*fresh));
+        ok(fresh->sync(false));
+        EXPECT_EQ(fs->volume().fs().journal.counters().commits - before.commits, 1u);
+        expect_no_commit("a batch", *fresh, 0, batch * page);
+    }
+}
+
 // What is cut off within a cluster is written to where it lies.
 TEST_P(CommitsWithClusters, AWriteBesideOrIntoACutIsOneCommit) {
     const auto punch_and_write = [&](std::uint64_t first, std::uint64_t pages, std::uint64_t at) {
@@ -368,6 +393,8 @@ INSTANTIATE_TEST_SUITE_P(Modes, Commits, both_modes, mode_name);
 INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfChanges, both_modes, mode_name);
 INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfInlineFiles, both_modes, mode_name);
 INSTANTIATE_TEST_SUITE_P(Modes, CommitsWithClusters, testing::Values("data=ordered"), mode_name);
+INSTANTIATE_TEST_SUITE_P(Modes, CommitsOfBatches, testing::Values("data=ordered,cache=4M"),
+                         [](const auto&) { return "ordered_small_cache"; });
 
 }  // namespace
 }  // namespace uext4::problems

@@ -1,0 +1,16 @@
+// A sync beside a truncation, a punch or a zeroing.
+#include "tests/designs/design.h"
+
+namespace uext4::designs::sync_passes_change {
+namespace {
+
+const Register registered({.name = "sync-passes-change",
+                           .problem = "-",
+                           .seams = {"syncs_await_changes"},
+                           .change = "a sync that finds nothing dirty does not ask whether that is being taken away",
+                           .seen = "an fsync returns 0, and a cut shows what was there before the write",
+                           .ends_as = {explore::Failure::wrong},
+                           .found = {{"sync-truncate", 500}, {"mapped-sync-punch", 2000}, {"mapped-sync-zero", 2000}}});
+
+}  // namespace
+}  // namespace uext4::designs::sync_passes_change
