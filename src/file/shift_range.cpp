@@ -91,6 +91,7 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     UniqueLock flush;
     if (UEXT4_SEAM(shifts_await_passes)) flush = UniqueLock(inode.flush_lock);  // as above
     const BufferRef table = TRY(hold_table(inode));
+    TRY(read_map(inode, LogicalBlock(offset / bs)));
     const unsigned credits = shift_credits(inode);
     const auto delta = static_cast<std::int64_t>(length / bs);
     Handle handle = TRY(inode.fs().journal.start(credits));

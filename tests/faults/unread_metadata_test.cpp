@@ -332,5 +332,38 @@ TEST(UnreadMetadata, AModeThatCannotBeStoredIsNotChanged) {
     }
 }
 
+// Of a map of several leaves all is read before anything has moved.
+TEST(UnreadMetadata, AShiftIsWholeOrNothing) {
+    constexpr std::size_t block = 1024, pieces = 300;
+    for (const int mode : {FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE}) {
+        for (unsigned skip = 0;; ++skip) {
+            FaultyMount m(fresh_image("-b 1024"));
+            ASSERT_TRUE(m.mount());
+            auto file = m.open("/f");
+            for (std::size_t n = 0; n < pieces; ++n)
+                ASSERT_TRUE(put(*file, 2 * n * block, block, static_cast<char>('a' + n % 26)));
+            ASSERT_TRUE(m.fs->sync());
+            ASSERT_TRUE(m.fs->volume().fs().journal.checkpoint_all());
+            const std::string before = read_all(*m.fs, "/f", 1u << 20);
+            std::string after = before;
+            if (mode == FALLOC_FL_COLLAPSE_RANGE) after.erase(4 * block, 2 * block);
+            else after.insert(4 * block, 2 * block, '\0');
+            m.fs->volume().fs().buffers.drop_all_clean();
+            const auto fault = m.faulty->fail_reads(EIO, 1, skip);
+            const bool done = file->fallocate(mode, 4 * block, 2 * block).has_value();
+            const bool hit = m.faulty->hits(fault) != 0;
+            m.faulty->remove(fault);
+            const std::string seen = read_all(*m.fs, "/f", 1u << 20);
+            EXPECT_TRUE(seen == (done ? after : before)) << "mode " << mode << ", read " << skip;
+            ASSERT_TRUE(file->sync(false));
+            EXPECT_TRUE(read_all(m.durable(), "/f", 1u << 20) == seen) << "mode " << mode << ", read " << skip;
+            if (!hit) {
+                EXPECT_GT(skip, 3u) << "leaves, and more";
+                break;
+            }
+        }
+    }
+}
+
 }  // namespace
 }  // namespace uext4::faults
