@@ -61,7 +61,7 @@ bool WritebackPass::leaves_its_place(Place place, std::uint64_t end) const {
 // By a transaction that a cut may take back. map_lock held.
 bool WritebackPass::was_emptied(LogicalBlock at) const {
     const Tid tid = inode_.moved().emptied(at, at + 1);
-    return tid && !inode_.fs().journal.durable(tid);
+    return tid && inode_.fs().journal.has_log() && !inode_.fs().journal.durable(tid);
 }
 
 Result<void> WritebackPass::prepare_swaps() {
