@@ -137,9 +137,9 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     // To the end: what the blocks hold is not read again before it is zeros.
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
+    const TakesFromCache takes(inode);
     {
         MutexLock flush(inode.flush_lock);
-        const TakesFromCache takes(inode);
         TRY(prepare_to_empty(inode));
         const BufferRef table = TRY(hold_table(inode));
         TRY(forget_blocks(inode, first, last));
@@ -194,7 +194,6 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock flush(inode.flush_lock);
-    const TakesFromCache takes(inode);
     TRY(prepare_to_cut(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     // The cache forgets what is still there if it cannot be freed: what cannot be read is met before.
     const std::vector<BufferRef> held = TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
@@ -226,6 +225,7 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     if (first >= whole_end) return {};
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
+    const TakesFromCache takes(inode);
     Result<void> removed = punch_blocks(inode, first, whole_end);
     if (removed || removed.error().code != ENOSPC) return removed;
     TRY(zero_contents(inode, first, std::min(whole_end, end)));

@@ -132,12 +132,12 @@ Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end);
 // its way home, to be written over it. flush_lock held.
 Result<void> await_older_images(Inode& inode);
 
-// Dirty blocks leave the cache before a transaction has what takes them away: as long as this lives, a sync waits for
-// flush_lock, which is held.
+// Dirty blocks leave the cache before a transaction has what takes them away, or there are zeros to be written in their
+// place. A sync that this lives beside waits for it. Invalidate exclusive held.
 class TakesFromCache {
 public:
-    explicit TakesFromCache(Inode& inode) : inode_(inode) { inode.takes_from_cache.store(true); }
-    ~TakesFromCache() { inode_.takes_from_cache.store(false); }
+    explicit TakesFromCache(Inode& inode) : inode_(inode) { inode.takes_from_cache.fetch_add(1); }
+    ~TakesFromCache() { inode_.takes_from_cache.fetch_add(1); }
     TakesFromCache(const TakesFromCache&) = delete;
     TakesFromCache& operator=(const TakesFromCache&) = delete;
 
@@ -146,6 +146,8 @@ private:
 };
 
 // ---- sync.cpp
+// write_back() of all, for a sync: nothing that was dirty before is on the way out of the cache. Nothing held.
+Result<void> write_back_for_sync(Inode& inode);
 // Everything of the file that the call promises is durable when it returns.
 Result<void> sync_file(Inode& inode, bool data_only);
 Result<void> store_pending_times(Inode& inode);

@@ -2,8 +2,8 @@
 //
 // A shift and what empties blocks in their place are not in one transaction. So a block that was emptied is, in all
 // that a cut may leave, at the same place in the file; new contents may be seen there, like those of any overwrite, but
-// behind an end that a cut may leave. An image of it in the log goes home no more (it is forgotten), if it was not on
-// its way already.
+// behind an end that a cut may leave. An image of it in the log goes home no more (it is forgotten), unless it was on
+// its way already, or a newer one follows it.
 #include "file/file_io.h"
 
 namespace uext4 {

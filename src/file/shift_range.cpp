@@ -36,7 +36,7 @@ Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, s
     }
 }
 
-// What of it cannot be read is met before anything has moved.
+// What of it cannot be read is met before anything has moved, as far as it stays in memory.
 Result<void> read_map(Inode& inode, LogicalBlock first) {
     MutexLock guard(inode.map_lock);
     return inode.map().for_each(first, [](const MappedRun&) { return true; });

@@ -37,11 +37,22 @@ static bool is_unstored(Inode& inode) {
     return inode.unstored();
 }
 
+Result<void> write_back_for_sync(Inode& inode) {
+    const std::uint64_t before = inode.takes_from_cache.load();
+    TRY(write_back(inode));
+    const bool undisturbed = before % 2 == 0 && inode.takes_from_cache.load() == before;
+    if (undisturbed || !UEXT4_SEAM(syncs_await_changes)) return {};
+    {
+        const ReadLock ended(inode.pages().invalidate);
+    }
+    return write_back(inode);
+}
+
 Result<void> sync_file(Inode& inode, bool data_only) {
     FsContext& fs = inode.fs();
     // The commit that writeback may have to wait for has the times as well: it is the only one.
     if (!data_only && (!shift_is_durable(inode) || fs.logged_blocks.any())) TRY(store_pending_times(inode));
-    TRY(write_back(inode));
+    TRY(write_back_for_sync(inode));
     if (!data_only || is_unstored(inode)) TRY(store_pending_times(inode));
     Tid tid = 0;
     {

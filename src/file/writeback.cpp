@@ -64,8 +64,6 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
 bool all_written(Inode& inode) {
     const std::uint64_t size = inode.size_hint();
     if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_busy(0) : inode.pages().next_dirty(0)) return false;
-    // Asked after that: what was taken away before it is in a transaction, if nobody is about it now.
-    if (UEXT4_SEAM(syncs_await_changes) && inode.takes_from_cache.load()) return false;
     MutexLock guard(inode.map_lock);
     return inode.disk_size() >= std::min(size, inode.size());
 }
@@ -74,13 +72,15 @@ bool all_written(Inode& inode) {
 Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
     for (auto sweep = WritebackPass::Sweep::first;;) {
         WritebackPass pass(inode, first, end, sweep);
-        while (TRY(pass.batch())) {
-        }
+        Result<bool> more = true;
+        while (more && *more) more = pass.batch();
         if (pass.left_some()) {
+            // What has failed is dirty, and met again.
             TRY(pass.await_left());
             sweep = WritebackPass::Sweep::last;
             continue;
         }
+        TRY(more);
         if (pass.lacking()) return fail(*pass.lacking());
         if (!pass.left_inline()) return settle_size(inode, pass.swept());
     }
@@ -110,8 +110,10 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t last = end == ~std::uint64_t{0} || whole ? ~std::uint64_t{0} : divide_up(end, fs);
     Result<void> written = pass_over(inode, whole ? 0 : first / fs, last);
     // What others have freed may be had once it is durable.
-    if (!written && written.error().code == ENOSPC && inode.fs().allocator.has_space_later() &&
-        inode.fs().journal.commit_all())
+    const auto has_more_later = [&] {
+        return inode.fs().allocator.has_space_later() || inode.fs().journal.has_fresh_frees();
+    };
+    if (!written && written.error().code == ENOSPC && has_more_later() && inode.fs().journal.commit_all())
         written = pass_over(inode, whole ? 0 : first / fs, last);
     inode.last_writeback_failed.store(!written);
     if (written && first == 0 && end == ~std::uint64_t{0}) inode.kept_without_reserve.store(false);

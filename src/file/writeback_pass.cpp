@@ -271,6 +271,9 @@ Result<void> WritebackPass::name() {
     Handle handle = TRY(inode_.fs().journal.start(credits));
     for (const Segment& s : segments_)
         if (s.result && s.swap && s.place == Place::unwritten) TRY(swap_unwritten(handle, s, credits));
+    // Nor does a written one that is not there or in the log.
+    for (const Segment& s : segments_)
+        if (s.result && s.logged && is_converted(s)) TRY(log(handle, s, credits));
     for (const Segment& s : segments_)
         if (s.result) TRY(name_segment(handle, s, reach, credits));
     MutexLock guard(inode_.map_lock);
@@ -293,14 +296,14 @@ LogicalBlock WritebackPass::mark_written() {
 
 Result<void> WritebackPass::name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits) {
     if (s.swap && s.place == Place::mapped) return name_swap(handle, s, credits);
-    if (s.logged) TRY(log(handle, s, credits));
+    if (s.logged && !is_converted(s)) TRY(log(handle, s, credits));
     if (s.place == Place::mapped) {
         if (!s.logged) return {};
         MutexLock guard(inode_.map_lock);
         return set_size_with(handle, s);
     }
     Result<void> named = name_run(handle, s, reach, credits);
-    if (!named && s.logged) forget_logged(handle, s);
+    if (!named && s.logged && s.place == Place::granted) forget_logged(handle, s);
     return named;
 }
 
@@ -357,7 +360,10 @@ Result<void> WritebackPass::name_swap(Handle& handle, const Segment& s, unsigned
     return set_size_with(handle, s);
 }
 
-// Before its name or its size, in the same handle.
+// Of a block that is the file's already.
+bool WritebackPass::is_converted(const Segment& s) { return s.place == Place::unwritten || s.place == Place::written; }
+
+// Before its name or its size.
 Result<void> WritebackPass::log(Handle& handle, const Segment& s, unsigned credits) {
     TRY(make_room(handle, credits));
     TRY(log_block(handle, inode_, s.block, s.contents));

@@ -19,7 +19,7 @@
 // done with what the log has images of, where these are too many.
 //
 // A block that was emptied in its place, and in which the file ends or may after a cut, goes to another place as well,
-// or through the log, in the handle that names it; any other such block is written where it lies (moves.cpp).
+// or through the log, not behind its name; any other such block is written where it lies (moves.cpp).
 //
 // A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
 // file's other blocks have theirs. What lies behind the size on disk waits with it.
@@ -119,6 +119,7 @@ private:
     Result<void> make_room(Handle& handle, unsigned credits);
     Result<void> swap_unwritten(Handle& handle, const Segment& s, unsigned credits);
     Result<void> name_swap(Handle& handle, const Segment& s, unsigned credits);
+    static bool is_converted(const Segment& s);
     Result<void> log(Handle& handle, const Segment& s, unsigned credits);
     void forget_logged(Handle& handle, const Segment& s);
     Result<void> set_size_with(Handle& handle, const Segment& s) UEXT4_REQUIRES(inode_.map_lock);

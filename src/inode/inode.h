@@ -157,8 +157,8 @@ public:
     std::atomic<bool> tail_is_clear{false};         // behind the end of the file its last block has zeros on the device
     // A truncation has failed behind its new size: blocks behind the end hold what was cut off. Changed under rw.
     std::atomic<bool> cut_unfinished{false};
-    // flush_lock: dirty blocks leave the cache, and no transaction has what takes them away yet (TakesFromCache).
-    std::atomic<bool> takes_from_cache{false};
+    // How often dirty blocks began to leave the cache, or a transaction got what took them away (TakesFromCache).
+    std::atomic<std::uint64_t> takes_from_cache{0};
     std::atomic<bool> replace_on_close{false};  // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
     std::atomic<bool> deleted{false};  // its number was freed; operations answer ESTALE

@@ -65,6 +65,8 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     if (home && !options.barrier) home = make_durable(device);
     guard.lock();
     going_home = false;
+    ++arrivals_at_home;
+    changed.notify_all();
     if (home && !aborted.load()) {
         std::vector<BlockNr> data_blocks;
         std::uint64_t freed = 0, passed = 0;

@@ -402,7 +402,8 @@ Result<void> Journal::await_home_writes(SourceLocation where) {
     assert_nothing_held_at_or_below(Rank::Transaction, where);
     JournalState& s = *state_;
     MutexLock guard(s.lists, where);
-    while (s.going_home && !s.aborted.load() && !s.stopped)
+    const std::uint64_t before = s.arrivals_at_home;
+    while (s.going_home && s.arrivals_at_home == before && !s.aborted.load() && !s.stopped)
         s.changed.wait(s.lists, s.writer("home writes behind transaction", s.durable_tid), where);
     if (s.aborted.load()) return s.aborted_error(EIO);
     return {};

@@ -93,8 +93,9 @@ struct JournalState {
     std::map<Tid, Checkpoint> checkpoints;
     std::unordered_map<std::uint64_t, Tid> not_home;  // of which of them a block is: all blocks of all of them
     std::uint64_t log_free = 0;
-    bool going_home = false;   // images of a checkpoint are on their way
-    bool tail_moving = false;  // what left `checkpoints` is added to log_free once the superblock tells of it
+    bool going_home = false;             // images of a checkpoint are on their way
+    std::uint64_t arrivals_at_home = 0;  // of such images
+    bool tail_moving = false;            // what left `checkpoints` is added to log_free once the superblock tells of it
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
     std::atomic<Tid> out_of_log{0};
     std::uint64_t checkpoint_wanted = 0;  // transactions up to this tid are to go home

@@ -58,7 +58,7 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
     inodes.for_each([&](InodeRef inode) {
         atomic_point("Inode::deleted", &inode->deleted);
         if (inode->deleted.load()) return;
-        Result<void> r = write_back(*inode);
+        Result<void> r = write_back_for_sync(*inode);
         if (r) r = store_pending_times(*inode);
         if (r) return;
         if (++failed <= most_named && log) log(fmt::format("writeback: {}", r.error().what));

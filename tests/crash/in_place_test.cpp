@@ -326,6 +326,47 @@ TEST_F(Found, AnImageOnItsWayHomeIsNotWrittenOverWhatComesBehindIt) {
     }
 }
 
+// What waits for an image that is to go home is written, whatever else the device refuses.
+TEST_F(Found, WhatWaitsIsWrittenBesideABlockThatTheDeviceRefuses) {
+    constexpr std::size_t bs = 4096;
+    make(with_clusters);
+    const auto faulty = std::make_shared<FaultyDevice>(image);
+    auto mounted = FileSystem::mount_device(faulty, mount_options("ordered"));
+    ASSERT_TRUE(mounted) << mounted.error().what;
+    fs = std::move(*mounted);
+    auto file = open("/f");
+    ASSERT_TRUE(file->write(0, bytes_of(std::string(100, 'a'))));
+    ASSERT_TRUE(file->sync(false));
+    ASSERT_TRUE(file->write(100, bytes_of(std::string(8 * bs - 100, 'b'))));  // the first block through the log
+    ASSERT_TRUE(file->sync(false));
+    DeviceFault refused;
+    refused.kinds = {DeviceRequest::Kind::Write};
+    {
+        MutexLock guard(file->inode().map_lock);
+        const auto place = file->inode().places().lookup(5 * bs, bs);
+        ASSERT_TRUE(place && place->place == Place::mapped);
+        refused.offset = place->block.value * bs;
+        refused.length = bs;
+    }
+    const auto fault = faulty->add(refused);
+    const std::string fresh(bs, 'c');
+    ASSERT_TRUE(file->write(0, bytes_of(fresh)));
+    ASSERT_TRUE(file->write(5 * bs, bytes_of(fresh)));
+    EXPECT_FALSE(file->sync(true));
+    EXPECT_NE(faulty->hits(fault), 0u);
+    file.reset();
+    (void)fs->unmount();
+    fs.reset();
+    faulty->clear();
+    mount();
+    std::string seen(bs, '\0');
+    auto n = open("/f")->read(0, std::as_writable_bytes(std::span(seen)));
+    ASSERT_TRUE(n && *n == bs);
+    EXPECT_TRUE(seen == fresh);
+    ASSERT_TRUE(fs->unmount());
+    fs.reset();
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, InPlace, testing::ValuesIn(plain_and_clusters),
                          [](const auto& kind) { return kind.param.name; });
 
