@@ -239,7 +239,7 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
         }
         const Place place = range.run().place;
         const Bytes into = out.subspan(range.at() - offset, range.length());
-        const bool is_elsewhere = place == Place::mapped && is_logged(inode, range);
+        const bool is_elsewhere = range.run().reads_device() && is_logged(inode, range);
         if (place == Place::reserved || place == Place::granted || is_elsewhere) {
             const std::size_t got = TRY(read_file(inode, range.at(), into));
             if (got < into.size()) return range.at() + got - offset;

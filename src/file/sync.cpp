@@ -42,9 +42,7 @@ Result<void> write_back_for_sync(Inode& inode) {
     TRY(write_back(inode));
     const bool undisturbed = before % 2 == 0 && inode.takes_from_cache.load() == before;
     if (undisturbed || !UEXT4_SEAM(syncs_await_changes)) return {};
-    {
-        const ReadLock ended(inode.pages().invalidate);
-    }
+    const ReadLock none_takes(inode.pages().invalidate);
     return write_back(inode);
 }
 

@@ -80,7 +80,7 @@ Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
             sweep = WritebackPass::Sweep::last;
             continue;
         }
-        TRY(more);
+        if (!more) return fail(more.error());
         if (pass.lacking()) return fail(*pass.lacking());
         if (!pass.left_inline()) return settle_size(inode, pass.swept());
     }

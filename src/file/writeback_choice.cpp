@@ -304,7 +304,8 @@ void WritebackPass::choose_home() {
     }
     if (!inode_.fs().journal.durable(newest)) return;
     // Behind what another batch has to name: on its way home an image may take the running transaction along.
-    const bool may_wait = std::ranges::all_of(segments_, [this](const Segment& s) { return may_leave(s); });
+    bool may_wait = true;
+    for (const Segment& s : segments_) may_wait = may_wait && may_leave(s);
     for (Segment& s : segments_) {
         s.left = may_wait && (s.logged || s.left);
         s.logged = false;

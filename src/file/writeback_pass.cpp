@@ -288,7 +288,8 @@ LogicalBlock WritebackPass::mark_written() {
     MutexLock guard(inode_.map_lock);
     for (const Segment& s : segments_) {
         if (!s.result) continue;
-        if (s.place == Place::unwritten && !s.swap) inode_.places().mark_written(LogicalBlock(s.first), s.count);
+        if (s.place == Place::unwritten && !s.swap && !s.logged)
+            inode_.places().mark_written(LogicalBlock(s.first), s.count);
         reach = std::max(reach, LogicalBlock(s.first + s.count));
     }
     return reach;
@@ -369,6 +370,7 @@ Result<void> WritebackPass::log(Handle& handle, const Segment& s, unsigned credi
     TRY(log_block(handle, inode_, s.block, s.contents));
     MutexLock guard(inode_.map_lock);
     inode_.places().note_overwrite();  // it has arrived in the log alone: who writes to it in its place looks again
+    if (s.place == Place::unwritten) inode_.places().mark_written(LogicalBlock(s.first), 1);
     return {};
 }
 

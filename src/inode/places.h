@@ -149,7 +149,7 @@ private:
     Result<void> name_blocks(Handle& handle, std::uint64_t first, Pending& run, bool unwritten);
     Result<bool> convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end, std::uint64_t reach);
     std::uint64_t end_of_written(std::uint64_t from, std::uint64_t to);
-    Result<void> zero_unwritten(const MappedRun& extent);
+    Result<void> zero_unwritten(Handle& handle, const MappedRun& extent);
     Result<std::vector<MappedRun>> unwritten_runs(LogicalBlock first, std::uint64_t count);
     Result<std::vector<Range>> reserve_holes(LogicalBlock first, std::uint64_t count, bool privileged);
     // hole or reserved -> mapped or unwritten under the handle; what it names is added to `named`.

@@ -64,7 +64,7 @@ Result<bool> Places::convert_whole_extents(Handle& handle, std::uint64_t first, 
         const std::uint64_t keep = std::min(behind, std::max(in_file, end_of_written(whole.logical.value, reach)));
         whole.count = keep - whole.logical.value;
         if (!handle.extend(credits())) return false;
-        TRY(zero_unwritten(whole));
+        TRY(zero_unwritten(handle, whole));
         Result<void> done = inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr);
         if (!done && done.error().code == ENOSPC && keep < behind && divide_up(inode_.size(), bs) <= keep &&
             end_of_written(keep, behind) == keep) {
@@ -85,7 +85,7 @@ std::uint64_t Places::end_of_written(std::uint64_t from, std::uint64_t to) {
     return found;
 }
 
-Result<void> Places::zero_unwritten(const MappedRun& extent) {
+Result<void> Places::zero_unwritten(Handle& handle, const MappedRun& extent) {
     constexpr std::uint64_t most_bytes = 1u << 20;
     const std::uint64_t bs = inode_.fs().block_size(), end = extent.logical.value + extent.count;
     const std::vector<std::byte> zeros(std::min(most_bytes, extent.count * bs));
@@ -98,6 +98,8 @@ Result<void> Places::zero_unwritten(const MappedRun& extent) {
         const std::uint64_t limit = it == pending_.end() ? end : std::min(end, it->first);
         const std::uint64_t n = std::min<std::uint64_t>(limit - at, zeros.size() / bs);
         const BlockNr block = extent.physical + (at - extent.logical.value);
+        // An image that was left without a name counts as freed from here on.
+        TRY(inode_.fs().logged_blocks.forget(handle, block, n));
         if (inode_.fs().journal.has_fresh_frees(block, n))
             return fail(ENOSPC, "inode {}: block {} was freed by a transaction that is not durable yet",
                         inode_.number(), block);
