@@ -124,7 +124,7 @@ bool shift_is_durable(Inode& inode);
 // Before a shift: what has emptied blocks in their place is durable.
 Result<void> commit_emptied(Inode& inode, LogicalBlock first = LogicalBlock(),
                             LogicalBlock end = LogicalBlock(~std::uint64_t{0}));
-// Before blocks are emptied in their place: a shift is durable. flush_lock held.
+// Before blocks are emptied in their place: a shift is durable. With flush_lock held none comes behind that.
 Result<void> prepare_to_empty(Inode& inode);
 // Before they are unmapped: the same, if the file keeps some of them as a part of a cluster.
 Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end);
@@ -132,6 +132,7 @@ Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end);
 // its way home, to be written over it. flush_lock held.
 Result<void> await_older_images(Inode& inode);
 
+// ---- sync.cpp
 // Dirty blocks leave the cache before a transaction has what takes them away, or there are zeros to be written in their
 // place. A sync that this lives beside waits for it. Invalidate exclusive held.
 class TakesFromCache {
@@ -145,7 +146,6 @@ private:
     Inode& inode_;
 };
 
-// ---- sync.cpp
 // write_back() of all, for a sync: nothing that was dirty before is on the way out of the cache. Nothing held.
 Result<void> write_back_for_sync(Inode& inode);
 // Everything of the file that the call promises is durable when it returns.

@@ -12,7 +12,7 @@
 // goes to another place, in the handle that sets the size (docs/adr/0010). An unwritten one in which the file will end
 // goes there before it has a name. Where no other place is to be had, it goes through the log in that handle, and so
 // does what is written to it as long as the log has that. (Unless all of a batch is overwritten in its place, which is
-// to commit nothing: then what the log has is taken home first, if it is durable.)
+// to commit nothing: then what the log has is taken home first, if it is durable, before a second sweep as a rule.)
 //
 // What is written over in its place and has been shifted there waits until that is durable. A first sweep over the file
 // leaves it, and names all else: so the commit that is waited for has the names, and it is the only one. The same is
