@@ -140,7 +140,6 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     const TakesFromCache takes(inode);
     {
         MutexLock flush(inode.flush_lock);
-        TRY(prepare_to_empty(inode));
         const BufferRef table = TRY(hold_table(inode));
         TRY(forget_blocks(inode, first, last));
         for (RangeIterator range(inode, first, last); !range.done();) {
@@ -175,7 +174,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
 Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
     const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
-    // Before anything joins the running transaction, as a commit would take that along.
+    // Before the range joins the running transaction, as a commit would take that along.
     if (first < last) TRY(prepare_to_empty(inode));
     // Where there is no room for all of it, nothing has changed yet but holes, which read as before.
     TRY(allocate_range(inode, offset, length, true, reserve));

@@ -159,6 +159,8 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, c
 // Unmaps blocks from `first` on, over as many transactions as it takes. Inode exclusive; the caller protects it by the
 // orphan list. `handle` is open when called and open afterwards.
 Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, LogicalBlock end);
+// Of a handle that takes blocks from a file, one step at a time.
+unsigned cut_credits(Inode& inode);
 // The inode's block: while it is held, storing the inode reads nothing.
 Result<BufferRef> hold_table(Inode& inode);
 // Asked before the first change: what freeing the contents of [first, end) reads, for as long as it is held; of many

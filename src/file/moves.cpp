@@ -1,9 +1,9 @@
 // Blocks that get another meaning and may be written to where they lie: what waits for what.
 //
-// A shift and what empties blocks in their place are not in one transaction. So a block that was emptied is, in all
-// that a cut may leave, at the same place in the file; new contents may be seen there, like those of any overwrite, but
-// behind an end that a cut may leave. An image of it in the log goes home no more (it is forgotten), unless it was on
-// its way already, or a newer one follows it.
+// A shift and what empties blocks in their place are not in one transaction (but in data=journal, where contents go
+// through the log). So a block that was emptied is, in all that a cut may leave, at the same place in the file; new
+// contents may be seen there, like those of any overwrite, but behind an end that a cut may leave. An image of it in
+// the log goes home no more (it is forgotten), unless it was on its way already, or a newer one follows it.
 #include "file/file_io.h"
 
 namespace uext4 {
@@ -53,7 +53,9 @@ Result<void> await_older_images(Inode& inode) {
     Journal& journal = inode.fs().journal;
     if (!inode.fs().logged_blocks.any()) return {};
     const Tid tid = emptied(inode, LogicalBlock(), LogicalBlock(~std::uint64_t{0}));
-    return !tid || journal.durable(tid) ? Result<void>() : journal.await_home_writes();
+    // Or one is forgotten though nothing was emptied, as what was logged got no name.
+    const bool any_forgotten = (tid && !journal.durable(tid)) || journal.has_fresh_frees();
+    return any_forgotten ? journal.await_home_writes() : Result<void>();
 }
 
 }  // namespace uext4

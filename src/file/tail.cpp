@@ -45,12 +45,7 @@ Result<void> finish_cut(Inode& inode) {
     const LogicalBlock first(divide_up(inode.size_hint(), inode.fs().block_size()));
     TRY(prepare_to_cut(inode, first, LogicalBlock(~std::uint64_t{0})));
     const std::vector<BufferRef> held = TRY(hold_to_free(inode, first, LogicalBlock(~std::uint64_t{0})));
-    unsigned credits = 0;
-    {
-        MutexLock guard(inode.map_lock);
-        credits = inode.places().credits() + Inode::store_credits() + Orphans::credits();
-    }
-    Handle handle = TRY(inode.fs().journal.start(credits));
+    Handle handle = TRY(inode.fs().journal.start(cut_credits(inode)));
     TRY(remove_blocks(inode, handle, first, LogicalBlock(~std::uint64_t{0})));
     inode.cut_unfinished.store(false);
     return {};

@@ -15,11 +15,6 @@ namespace uext4 {
 
 namespace {
 
-unsigned cut_credits(Inode& inode) {
-    MutexLock guard(inode.map_lock);
-    return inode.places().credits() + Inode::store_credits() + Orphans::credits();
-}
-
 // The last block of the shorter file, with zeros behind its new end. A block named on disk is not changed in place: the
 // zero-tailed copy goes to another one, which is swapped in, or through the log. So neither the old tail nor zeros in
 // synced bytes can be seen after a crash.
@@ -191,6 +186,11 @@ Result<void> grow(Inode& inode, std::uint64_t size) {
 }
 
 }  // namespace
+
+unsigned cut_credits(Inode& inode) {
+    MutexLock guard(inode.map_lock);
+    return inode.places().credits() + Inode::store_credits() + Orphans::credits();
+}
 
 Result<BufferRef> hold_table(Inode& inode) {
     MutexLock guard(inode.map_lock);

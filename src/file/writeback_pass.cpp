@@ -145,9 +145,10 @@ void WritebackPass::write_swap(Segment& s) {
         if (s.result) return;
         allocator.avoid(std::move(s.swap->grant));
     }
-    // An unwritten one may be written as well where it lies.
+    // An unwritten one may be written as well where it lies, but not below an image that the log has of it.
     const LogicalBlock at(s.first);
-    if (s.place != Place::unwritten || !commit_emptied(inode_, at, at + 1)) return;
+    if (s.place != Place::unwritten || inode_.fs().logged_blocks.has(s.block, 1)) return;
+    if (!commit_emptied(inode_, at, at + 1)) return;
     s.swap = nullptr;
     s.result = write_at(s, s.block);
 }
@@ -271,7 +272,7 @@ Result<void> WritebackPass::name() {
     Handle handle = TRY(inode_.fs().journal.start(credits));
     for (const Segment& s : segments_)
         if (s.result && s.swap && s.place == Place::unwritten) TRY(swap_unwritten(handle, s, credits));
-    // Nor does a written one that is not there or in the log.
+    // A block of the file is not converted before the log has what goes through it.
     for (const Segment& s : segments_)
         if (s.result && s.logged && is_converted(s)) TRY(log(handle, s, credits));
     for (const Segment& s : segments_)

@@ -404,7 +404,7 @@ Result<void> Journal::await_home_writes(SourceLocation where) {
     MutexLock guard(s.lists, where);
     const std::uint64_t before = s.arrivals_at_home;
     while (s.going_home && s.arrivals_at_home == before && !s.aborted.load() && !s.stopped)
-        s.changed.wait(s.lists, s.writer("home writes behind transaction", s.durable_tid), where);
+        s.changed.wait(s.lists, s.writer("home writes of transactions up to", s.durable_tid), where);
     if (s.aborted.load()) return s.aborted_error(EIO);
     return {};
 }
