@@ -188,7 +188,8 @@ UEXT4_API int uext4_extents(uext4_file* file, off_t offset, off_t length,
  *
  * The memory behind the maps is a file to the kernel: beyond RLIMIT_FSIZE a file cannot be mapped (-EFBIG), nor one
  * that is mapped be read or written through the cache; an access of a map that the file has grown past it is SIGBUS. No
- * call raises SIGXFSZ.
+ * call raises SIGXFSZ for that; writing to the image does where the limit has become less than the image's size since
+ * it was opened, as to any file.
  *
  * The memory file takes a descriptor per file that is mapped, also when that is closed, until its last map is gone:
  * -EMFILE or -ENFILE where there are no more (RLIMIT_NOFILE).

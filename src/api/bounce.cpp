@@ -15,7 +15,6 @@ namespace uext4 {
 
 namespace {
 
-constexpr std::size_t chunk = std::size_t{1} << 20;
 constexpr std::size_t alignment = 4096;  // of direct requests
 
 }  // namespace
@@ -100,10 +99,11 @@ std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool store
 
 Result<std::size_t> read_bounced(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read) {
     if (out.empty()) return read(0, out);
-    const PageBuffer buffer = TRY(PageBuffer::make(std::min(chunk, out.size())));
+    const TransferRoom room(out.size());
+    const PageBuffer buffer = TRY(PageBuffer::make(room.size()));
     std::size_t done = 0;
     while (done < out.size()) {
-        const std::size_t wanted = std::min(chunk, out.size() - done);
+        const std::size_t wanted = std::min(room.size(), out.size() - done);
         Result<std::size_t> n = read(done, buffer.first(wanted));
         if (!n) return done ? Result<std::size_t>(done) : fail(n.error());
         const std::size_t copied = buffer.copy_to(out.data() + done, *n);
@@ -126,7 +126,7 @@ Gather::~Gather() = default;
 Result<void> Gather::make_room() {
     std::size_t left = 0;
     for (const ConstBytes& part : parts_) left += part.size();
-    const std::size_t size = std::min(chunk, left - inside_);
+    const std::size_t size = taken_.emplace(left - inside_).size();
     if (with_maps_) {
         pages_ = std::make_unique<PageBuffer>(TRY(PageBuffer::make(size)));
         room_ = pages_->first(size);
@@ -143,7 +143,7 @@ Result<ConstBytes> Gather::next() {
     while (!parts_.empty()) {
         const ConstBytes rest = parts_.front().subspan(inside_);
         const bool is_map = with_maps_ && touches_client_maps(rest.data(), rest.size());
-        const bool as_it_is = !is_map && joined == 0 && (rest.size() >= chunk || parts_.size() == 1);
+        const bool as_it_is = !is_map && joined == 0 && (rest.size() >= TransferRoom::most || parts_.size() == 1);
         if (as_it_is || rest.empty()) {
             parts_ = parts_.subspan(1);
             inside_ = 0;

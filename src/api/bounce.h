@@ -2,11 +2,13 @@
 // program's memory is touched with no lock held: its fault may need any of them.
 #pragma once
 
+#include "api/transfer_room.h"
 #include "base/bytes.h"
 #include "base/result.h"
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 namespace uext4 {
@@ -31,6 +33,7 @@ private:
     std::span<const ConstBytes> parts_;
     std::size_t inside_ = 0;  // of the first part, what was handed out
     bool with_maps_;
+    std::optional<TransferRoom> taken_;
     Bytes room_;  // in one of these, made when it is needed
     std::unique_ptr<class PageBuffer> pages_;
     std::unique_ptr<std::byte[]> memory_;

@@ -1,6 +1,7 @@
 #include "api/file_system.h"
 
 #include "api/change_pass.h"
+#include "api/transfer_room.h"
 #include "base/seam.h"
 #include "device/open_device.h"
 #include "device/slice_device.h"
@@ -374,7 +375,8 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
                 TRY(uext4::get_xattr(inode, name));
                 return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
             }
-            TRY(uext4::set_xattr(handle, inode, name, value, mode, check ? &who : nullptr));
+            TRY(uext4::set_xattr(handle, inode, name, value, mode, is_privileged(inode.fs(), who),
+                                 check ? &who : nullptr));
         }
         return settle(inode);
     });
@@ -387,7 +389,7 @@ Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const
     {
         WriteLock guard(inode.rw);
         Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
-        TRY(uext4::remove_xattr(handle, inode, name));
+        TRY(uext4::remove_xattr(handle, inode, name, is_privileged(inode.fs(), who)));
     }
     return settle(inode);
 }
@@ -449,9 +451,12 @@ Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_of
         return fail(EPERM, "inode {} is immutable", to.inode().number());
     const std::uint64_t size = from.inode().size_hint();
     length = std::min<std::uint64_t>(length, size > from_offset ? size - from_offset : 0);
+    if (const std::uint64_t most = volume_->geometry().max_extent_file_size; to_offset >= most)
+        return fail(EFBIG, "inode {}: a copy to {}, at most {}", to.inode().number(), to_offset, most);
     if (&from.inode() == &to.inode() && from_offset < to_offset + length && to_offset < from_offset + length)
         return fail(EINVAL, "inode {}: the ranges overlap", from.inode().number());
-    std::vector<std::byte> buffer(std::min<std::size_t>(length, std::size_t{1} << 20));
+    const TransferRoom room(length);
+    std::vector<std::byte> buffer(room.size());
     std::size_t done = 0;
     while (done < length) {
         const Result<std::size_t> read =

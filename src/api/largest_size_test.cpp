@@ -63,6 +63,9 @@ TEST_P(LargestSize, IsThatOfTheMapThatTheFileWillHave) {
     ASSERT_TRUE(written) << written.error().what;
     EXPECT_EQ(*written, 5u) << "what there is room for";
     EXPECT_TRUE(last->sync(false));
+    const std::uint64_t largest = g.max_extent_file_size;
+    EXPECT_EQ(code(fs_->copy_range(*last, limit, *longest, largest, 5)), EFBIG) << "of nothing, as by the kernel";
+    EXPECT_EQ(code(fs_->copy_range(*last, limit, *longest, largest - 1, 5)), 0);
     EXPECT_TRUE(longest->truncate(limit));
     EXPECT_TRUE(longest->sync(false));
 }

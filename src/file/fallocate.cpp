@@ -17,8 +17,8 @@ unsigned change_credits(Inode& inode) {
 }
 
 // Contents of inline files go to a block first: ranges are about blocks.
-Result<void> need_blocks(Inode& inode) {
-    TRY(leave_inline(inode, true));
+Result<void> need_blocks(Inode& inode, bool may_use_reserve) {
+    TRY(leave_inline(inode, may_use_reserve));
     const Result<void> written = write_back(inode);
     if (written || written.error().code != ENOSPC) return written;
     // What has no space keeps nobody from giving some back.
@@ -266,7 +266,7 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
     if (!keep_times) touch_later(inode);
     if (!inode.will_use_extents() && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());
-    TRY(need_blocks(inode));
+    TRY(need_blocks(inode, reserve));
     switch (operation) {
         case FALLOC_FL_PUNCH_HOLE: return punch_range(inode, offset, length, only_zeroed);
         case FALLOC_FL_ZERO_RANGE: return zero_range(inode, offset, length, keep, reserve);

@@ -169,13 +169,13 @@ Result<void> shrink(Inode& inode, std::uint64_t size, Orphans& orphans) {
     return {};
 }
 
-Result<void> grow(Inode& inode, std::uint64_t size) {
+Result<void> grow(Inode& inode, std::uint64_t size, bool may_use_reserve) {
     bool leaves = false;
     {
         MutexLock guard(inode.map_lock);
         leaves = inode.is_inline() && size > inline_capacity(inode);
     }
-    if (leaves) TRY(leave_inline(inode, true));
+    if (leaves) TRY(leave_inline(inode, may_use_reserve));
     TRY(clear_tail(inode));
     const LockedFolio straddle = TRY(zero_straddle(inode));
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
@@ -259,7 +259,7 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, Orphans& orphans, c
         TRY(shrink(inode, size, orphans));
         if (size == 0 && old != 0) inode.replace_on_close.store(true);
     } else if (size > old) {
-        TRY(grow(inode, size));
+        TRY(grow(inode, size, !who || is_privileged(inode.fs(), *who)));
     }
     MutexLock map(inode.map_lock);
     note_change(inode);

@@ -22,7 +22,8 @@ Result<std::optional<format::Acl>> get_acl(Inode& inode, AclKind kind) {
     return std::move(*acl);
 }
 
-Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl, const Credentials* who) {
+Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl, bool may_use_reserve,
+                     const Credentials* who) {
     if (inode.is_symlink()) return fail(EOPNOTSUPP, "inode {}: a symbolic link has no ACL", inode.number());
     if (kind == AclKind::default_ && !inode.is_directory() && !acl.empty())
         return fail(EACCES, "inode {}: only a directory has a default ACL", inode.number());
@@ -36,10 +37,11 @@ Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl
     }
     // The attribute first: it may find no room, the mode always does.
     if (acl.empty()) {
-        Result<void> removed = remove_xattr_raw(handle, inode, attribute_of(kind));
+        Result<void> removed = remove_xattr_raw(handle, inode, attribute_of(kind), may_use_reserve);
         if (!removed && removed.error().code != ENODATA) return removed;
     } else {
-        TRY(set_xattr_raw(handle, inode, attribute_of(kind), format::encode_disk_acl(acl), XattrMode::either));
+        TRY(set_xattr_raw(handle, inode, attribute_of(kind), format::encode_disk_acl(acl), XattrMode::either,
+                          may_use_reserve));
     }
     MutexLock guard(inode.map_lock);
     if (mode == inode.mode()) return {};
@@ -49,17 +51,18 @@ Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl
     return inode.store(handle);
 }
 
-Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t umask) {
+Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, const Credentials& who) {
     if (fresh.is_symlink()) return {};
     std::optional<format::Acl> acl = TRY(get_acl(directory, AclKind::default_));
     if (!acl) {
         MutexLock guard(fresh.map_lock);
-        fresh.set_mode(static_cast<std::uint16_t>(fresh.mode() & ~(umask & 0777)));
+        fresh.set_mode(static_cast<std::uint16_t>(fresh.mode() & ~(who.umask & 0777)));
         return fresh.store(handle);
     }
+    const bool may_use_reserve = is_privileged(fresh.fs(), who);
     if (fresh.is_directory())
         TRY(set_xattr_raw(handle, fresh, attribute_of(AclKind::default_), format::encode_disk_acl(*acl),
-                          XattrMode::either));
+                          XattrMode::either, may_use_reserve));
     std::uint16_t mode = fresh.mode();
     format::mask_created_acl(*acl, mode);
     {
@@ -68,8 +71,8 @@ Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, mode_t 
         TRY(fresh.store(handle));
     }
     if (format::mode_of_acl(*acl).exact) return {};
-    return set_xattr_raw(handle, fresh, attribute_of(AclKind::access), format::encode_disk_acl(*acl),
-                         XattrMode::either);
+    return set_xattr_raw(handle, fresh, attribute_of(AclKind::access), format::encode_disk_acl(*acl), XattrMode::either,
+                         may_use_reserve);
 }
 
 unsigned acl_inherit_credits(Inode& directory) {
@@ -86,8 +89,8 @@ Result<void> chmod_acl(Handle& handle, Inode& inode) {
     std::optional<format::Acl> acl = TRY(get_acl(inode, AclKind::access));
     if (!acl) return {};
     format::apply_mode_to_acl(*acl, inode.mode());
-    return set_xattr_raw(handle, inode, attribute_of(AclKind::access), format::encode_disk_acl(*acl),
-                         XattrMode::either);
+    return set_xattr_raw(handle, inode, attribute_of(AclKind::access), format::encode_disk_acl(*acl), XattrMode::either,
+                         true);
 }
 
 }  // namespace uext4

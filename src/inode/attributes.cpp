@@ -91,7 +91,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
     Handle handle =
         TRY(inode.fs().journal.start(Inode::store_credits() + (changes_mode ? chmod_acl_credits(inode) : 0) +
                                      (loses_capability ? xattr_credits(inode, 0) : 0)));
-    if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability));
+    if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability, true));
     {
         MutexLock guard(inode.map_lock);
         TRY(inode.join(handle));  // what cannot be stored is met before it changes
@@ -132,7 +132,7 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who) {
     }
     if (who.capabilities.fsetid && !capable) return {};
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits() + (capable ? xattr_credits(inode, 0) : 0)));
-    if (capable) TRY(remove_xattr_raw(handle, inode, capability));
+    if (capable) TRY(remove_xattr_raw(handle, inode, capability, true));
     if (who.capabilities.fsetid || !set_id) return {};
     MutexLock guard(inode.map_lock);
     std::uint16_t fresh = static_cast<std::uint16_t>(mode & ~S_ISUID);

@@ -267,7 +267,7 @@ TEST(FirstXattr, BringsTheFeature) {
     {
         Handle handle = volume.start(xattr_credits(*inode));
         tid = handle.tid();
-        expect_ok(set_xattr(handle, *inode, "user.a", pattern(3, 1), XattrMode::either));
+        expect_ok(set_xattr(handle, *inode, "user.a", pattern(3, 1), XattrMode::either, true));
         EXPECT_TRUE(in_memory());
     }
     EXPECT_FALSE(on_disk());

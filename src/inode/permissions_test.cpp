@@ -33,7 +33,7 @@ protected:
     void acl(Inode& inode, AclKind kind, const Acl& entries, const Credentials* who = nullptr) {
         WriteLock lock(inode.rw);
         Handle handle = volume.start();
-        expect_ok(set_acl(handle, inode, kind, entries, who));
+        expect_ok(set_acl(handle, inode, kind, entries, true, who));
     }
     AttributeChange mode(std::uint16_t bits) {
         AttributeChange c;
@@ -128,7 +128,7 @@ TEST_F(Permissions, DefaultAccessControlListsAreInherited) {
     InodeRef f = file(0640);
     {
         Handle handle = volume.start();
-        expect_ok(inherit_acl(handle, *top, *f, 077));
+        expect_ok(inherit_acl(handle, *top, *f, Credentials::of(0, 0, {}, 077)));
     }
     EXPECT_EQ(f->mode() & 0777, 0640) << "no umask where a default ACL is";
     const Acl got = *value_of(get_acl(*f, AclKind::access));
@@ -144,7 +144,7 @@ TEST_F(Permissions, DefaultAccessControlListsAreInherited) {
     InodeRef plain = file(0666);
     {
         Handle handle = volume.start();
-        expect_ok(inherit_acl(handle, *top, *plain, 027));
+        expect_ok(inherit_acl(handle, *top, *plain, Credentials::of(0, 0, {}, 027)));
     }
     EXPECT_EQ(plain->mode() & 0777, 0640);
     volume.check();

@@ -53,12 +53,12 @@ public:
     Result<void> set(Inode& inode, std::string_view name, ConstBytes value, XattrMode mode = XattrMode::either) {
         WriteLock lock(inode.rw);
         Handle handle = start(xattr_credits(inode) + 2);
-        return set_xattr(handle, inode, name, value, mode);
+        return set_xattr(handle, inode, name, value, mode, true);
     }
     Result<void> remove(Inode& inode, std::string_view name) {
         WriteLock lock(inode.rw);
         Handle handle = start(xattr_credits(inode) + 2);
-        return remove_xattr(handle, inode, name);
+        return remove_xattr(handle, inode, name, true);
     }
 
     std::uint64_t free_blocks() {

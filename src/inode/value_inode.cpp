@@ -55,7 +55,8 @@ Result<std::vector<std::byte>> read_value_inode(const InodeRef& value, std::uint
     return reported(value->fs(), read_value(value, size));
 }
 
-Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value) {
+Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value,
+                                      bool may_use_reserve) {
     FsContext& fs = owner.fs();
     const std::uint32_t bs = fs.block_size();
     InodeRef inode =
@@ -73,7 +74,8 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
     auto fill = [&]() -> Result<void> {
         const std::uint64_t blocks = divide_up(value.size(), bs);
         for (std::uint64_t done = 0; done < blocks;) {
-            Grant grant = TRY(fs.allocator.grant(fs.allocator.goal_for(inode->number()), blocks - done, nullptr, true));
+            const BlockNr goal = fs.allocator.goal_for(inode->number());
+            Grant grant = TRY(fs.allocator.grant(goal, blocks - done, nullptr, may_use_reserve));
             const std::uint64_t n = std::min(grant.count(), blocks - done), counted = grant.count();
             const BlockNr first = grant.first();
             TRY(fs.allocator.publish(handle, grant));

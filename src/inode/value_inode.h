@@ -17,7 +17,8 @@ struct ValueInode {
     InodeNr number;
     std::uint32_t hash = 0;
 };
-Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value);
+Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value,
+                                      bool may_use_reserve);
 // One reference more. The owner's map_lock may be held, if the inode is in memory already.
 // Its block has joined the transaction: the two below read nothing of it for as long as it is held.
 Result<InodeRef> hold_value_inode(Handle& handle, InodeTable& table, InodeNr number);

@@ -34,7 +34,7 @@ protected:
             one = items.front().value_inode;
             other = std::exchange(items.back().value_inode, one);
             EXPECT_TRUE(one && other);
-            EXPECT_TRUE(write_xattr_block(handle, *inode, std::move(items)));
+            EXPECT_TRUE(write_xattr_block(handle, *inode, std::move(items), true));
         }
         expect_ok(share_value_inode(handle, volume.table(), InodeNr(one)));
         expect_ok(drop_value_inode(handle, volume.table(), InodeNr(other)));

@@ -71,7 +71,8 @@ bool takes_room_of_contents(Inode& inode) {
 
 // Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is
 // changed when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
-Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item) {
+Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item,
+                                         bool may_use_reserve) {
     std::vector<XattrToStore> body = TRY(copy_body(inode))
     , block = TRY(read_xattr_block(inode));
     FsContext& fs = inode.fs();
@@ -111,7 +112,8 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     }
     if (to_block || was_in_block) {
         // The block may need space, so it goes first; the inode's own part cannot fail then.
-        const Result<std::vector<std::uint32_t>> lost = write_xattr_block(handle, inode, std::move(block));
+        const Result<std::vector<std::uint32_t>> lost =
+            write_xattr_block(handle, inode, std::move(block), may_use_reserve);
         if (!lost) {
             std::ranges::copy(before, body_area(inode).begin());
             return fail(lost.error());
@@ -146,8 +148,9 @@ Result<std::vector<InodeRef>> pin_values(Inode& inode) {
     return out;
 }
 
-Result<XattrToStore> in_value_inode(Handle& handle, Inode& inode, const Name& name, ConstBytes value) {
-    const ValueInode made = TRY(create_value_inode(handle, inode.table(), inode, value));
+Result<XattrToStore> in_value_inode(Handle& handle, Inode& inode, const Name& name, ConstBytes value,
+                                    bool may_use_reserve) {
+    const ValueInode made = TRY(create_value_inode(handle, inode.table(), inode, value, may_use_reserve));
     return XattrToStore{name.index,
                         std::string(name.suffix),
                         {},
@@ -170,7 +173,8 @@ Result<void> is_no_value(const Inode& inode) {
 }
 
 // The one routine that changes attributes: without `value` it removes.
-Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode) {
+Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstBytes* value, XattrMode mode,
+                    bool may_use_reserve) {
     if (value && value->size() > format::xattr_max_value)
         return fail(E2BIG, "attribute value of {} bytes", value->size());
     FsContext& fs = inode.fs();
@@ -196,12 +200,12 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
                           may_have_value_inodes(inode);
     XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
     bool moved = may_move && value->size() > large_value(fs);
-    if (moved) item = TRY(in_value_inode(handle, inode, name, *value));
+    if (moved) item = TRY(in_value_inode(handle, inode, name, *value, may_use_reserve));
     else if (value) item.value.assign(value->begin(), value->end());
     for (;;) {
         Result<std::vector<std::uint32_t>> placed = [&] {
             MutexLock map(inode.map_lock);
-            return place(handle, inode, name, value ? &item : nullptr);
+            return place(handle, inode, name, value ? &item : nullptr, may_use_reserve);
         }();
         if (placed) {
             for (std::uint32_t number : *placed) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
@@ -210,7 +214,7 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
         if (moved) (void)drop_value_inode(handle, inode.table(), InodeNr(item.value_inode));
         if (moved || !may_move || placed.error().code != ENOSPC) return fail(placed.error());
         // A small value that finds no room goes where large ones do: its entry takes less.
-        item = TRY(in_value_inode(handle, inode, name, *value));
+        item = TRY(in_value_inode(handle, inode, name, *value, may_use_reserve));
         moved = true;
     }
 }
@@ -241,14 +245,15 @@ Result<std::optional<std::vector<std::byte>>> find_xattr_raw(Inode& inode, std::
     }
 }
 
-Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view full, ConstBytes value, XattrMode mode) {
+Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view full, ConstBytes value, XattrMode mode,
+                           bool may_use_reserve) {
     const Name name = TRY(parse_name(full));
-    return change(handle, inode, name, &value, mode);
+    return change(handle, inode, name, &value, mode, may_use_reserve);
 }
 
-Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view full) {
+Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view full, bool may_use_reserve) {
     const Name name = TRY(parse_name(full));
-    return change(handle, inode, name, nullptr, XattrMode::either);
+    return change(handle, inode, name, nullptr, XattrMode::either, may_use_reserve);
 }
 
 namespace {
@@ -278,7 +283,7 @@ Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name) {
 }
 
 Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,
-                       const Credentials* who) {
+                       bool may_use_reserve, const Credentials* who) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         if (kind == AclKind::default_ && !inode.is_directory() && !value.empty())
@@ -287,18 +292,18 @@ Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, Cons
         const format::Acl acl = value.empty() ? format::Acl() : TRY(format::decode_xattr_acl(value));
         // XATTR_CREATE and XATTR_REPLACE mean nothing here, as in the kernel.
         if (value.empty() && !TRY(get_acl(inode, *kind))) return {};
-        return set_acl(handle, inode, *kind, acl, who);
+        return set_acl(handle, inode, *kind, acl, may_use_reserve, who);
     }
-    return set_xattr_raw(handle, inode, name, value, mode);
+    return set_xattr_raw(handle, inode, name, value, mode, may_use_reserve);
 }
 
-Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name) {
+Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name, bool may_use_reserve) {
     if (const auto kind = acl_kind(name)) {
         if (!inode.fs().options.acl || inode.is_symlink()) return fail(EOPNOTSUPP, "ACLs are off");
         if (!TRY(get_acl(inode, *kind))) return {};
-        return set_acl(handle, inode, *kind, {});
+        return set_acl(handle, inode, *kind, {}, may_use_reserve);
     }
-    return remove_xattr_raw(handle, inode, name);
+    return remove_xattr_raw(handle, inode, name, may_use_reserve);
 }
 
 Result<std::vector<std::string>> list_xattrs(Inode& inode) {
@@ -384,10 +389,10 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
                 held = TRY(hold_for_drop(handle, inode.table(), InodeNr(last->value_inode)));
                 const std::int64_t charge = blocks_of_values(inode.fs(), {*last});
                 block.erase(last);
-                surplus = TRY(write_xattr_block(handle, inode, std::move(block)));
+                surplus = TRY(write_xattr_block(handle, inode, std::move(block), true));
                 TRY(inode.add_blocks(handle, -charge));
             } else {
-                surplus = TRY(write_xattr_block(handle, inode, {}));
+                surplus = TRY(write_xattr_block(handle, inode, {}, true));
                 std::erase_if(body,
                               [](const XattrToStore& i) { return i.index != XattrIndex::system || i.name != "data"; });
                 (void)store_body(inode, body);

@@ -20,10 +20,11 @@ enum class XattrMode : std::uint8_t { either, create, replace };
 // which is what most are asked for; get_xattr: ENODATA. ERANGE is the caller's affair.
 Result<std::optional<std::vector<std::byte>>> find_xattr(Inode& inode, std::string_view name);
 Result<std::vector<std::byte>> get_xattr(Inode& inode, std::string_view name);
-// An ACL set by somebody (`who`) outside the file's group takes its set-group-id bit.
+// An ACL set by somebody (`who`) outside the file's group takes its set-group-id bit. `may_use_reserve`: the blocks
+// reserved for root; removing needs one where the attributes are in a block that others share.
 Result<void> set_xattr(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,
-                       const Credentials* who = nullptr);
-Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name);
+                       bool may_use_reserve, const Credentials* who = nullptr);
+Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name, bool may_use_reserve);
 // Full names; system.data is not among them.
 Result<std::vector<std::string>> list_xattrs(Inode& inode);
 // May `who` read or write it: user.* on files and directories only, trusted.* needs CAP_SYS_ADMIN and so on. EPERM, or
@@ -33,8 +34,9 @@ Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view na
 
 // Stored form (ACLs as on disk).
 Result<std::optional<std::vector<std::byte>>> find_xattr_raw(Inode& inode, std::string_view name);
-Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode);
-Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view name);
+Result<void> set_xattr_raw(Handle& handle, Inode& inode, std::string_view name, ConstBytes value, XattrMode mode,
+                           bool may_use_reserve);
+Result<void> remove_xattr_raw(Handle& handle, Inode& inode, std::string_view name, bool may_use_reserve);
 
 // Everything but system.data goes: at the inode's deletion. May restart the handle, which has room for xattr_credits()
 // again afterwards.

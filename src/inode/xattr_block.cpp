@@ -141,7 +141,7 @@ bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStor
 }
 
 Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inode,
-                                                     std::vector<format::XattrToStore> items) {
+                                                     std::vector<format::XattrToStore> items, bool may_use_reserve) {
     FsContext& fs = inode.fs();
     const std::uint32_t ratio = fs.geometry.cluster_ratio;
     if (items.empty() && !inode.xattr_block()) return std::vector<std::uint32_t>();
@@ -178,8 +178,8 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
     const std::vector<std::uint32_t> copied = select(named, former, true);
     std::vector<InodeRef> values;
     for (std::uint32_t number : copied) values.push_back(TRY(hold_value_inode(handle, inode.table(), InodeNr(number))));
-    const BlockNr block =
-        TRY(fs.allocator.allocate_metadata(handle, fs.allocator.goal_for(inode.number()), nullptr, true));
+    const BlockNr goal = fs.allocator.goal_for(inode.number());
+    const BlockNr block = TRY(fs.allocator.allocate_metadata(handle, goal, nullptr, may_use_reserve));
     Result<BufferRef> fresh = fs.buffers.get(block, "attribute block");
     if (Result<void> access = fresh ? handle.create_access(*fresh) : fail(fresh.error()); !access) {
         (void)fs.allocator.free(handle, cluster_of(fs, block), ratio);

@@ -19,6 +19,7 @@ bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStor
 // item's is counted by its maker, copies are counted here. Returns those with a count too many now, for
 // drop_value_inode() when map_lock is no longer held, under the same handle.
 [[nodiscard]] Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inode,
-                                                                   std::vector<format::XattrToStore> items);
+                                                                   std::vector<format::XattrToStore> items,
+                                                                   bool may_use_reserve);
 
 }  // namespace uext4

@@ -12,9 +12,11 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <utility>
 
 namespace uext4 {
 
@@ -37,7 +39,8 @@ int lengthen(int file, std::uint64_t size) {
 }
 }  // namespace
 
-ClientMemory::ClientMemory(int fd, std::uint32_t unit) : fd_(fd), unit_(unit) {
+ClientMemory::ClientMemory(int fd, std::uint64_t size, std::uint32_t unit)
+    : fd_(fd), unit_(unit), window_(std::max(least_window, std::bit_ceil(size / most_windows))) {
     struct stat status{};
     if (::fstat(fd, &status) == 0) identity_ = {status.st_dev, status.st_ino};
 }
@@ -45,13 +48,13 @@ ClientMemory::ClientMemory(int fd, std::uint32_t unit) : fd_(fd), unit_(unit) {
 Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, std::uint32_t unit) {
     const int fd = ::memfd_create(name, MFD_CLOEXEC);
     if (fd < 0) return fail(errno, "memory map: no memory file: {}", std::strerror(errno));
-    std::unique_ptr<ClientMemory> made(new ClientMemory(fd, unit));
+    std::unique_ptr<ClientMemory> made(new ClientMemory(fd, size, unit));
     made->extend(size);
     return made;
 }
 
 ClientMemory::~ClientMemory() {
-    for (const auto& [number, memory] : windows_) ::munmap(memory, window);
+    for (const auto& [number, memory] : windows_) ::munmap(memory, window_);
     ::close(fd_);
 }
 
@@ -103,28 +106,61 @@ void ClientMemory::cut(std::uint64_t size) {
     if (lengthen(fd_, size_) != 0) size_ = shown;
 }
 
-Result<std::byte*> ClientMemory::at(std::uint64_t offset, std::uint64_t length) {
-    MutexLock guard(lock_);
-    TRY(reach_locked(offset + length));
-    std::byte*& base = windows_[offset / window];
-    if (!base) {
-        void* memory = ::mmap(nullptr, window, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_,
-                              static_cast<off_t>(offset / window * window));
-        if (memory == MAP_FAILED) {
-            windows_.erase(offset / window);
-            return fail(ENOMEM, "memory map: no address space for {} bytes", window);
-        }
-        ::madvise(memory, window, MADV_DONTFORK);
-        base = static_cast<std::byte*>(memory);
+// Where a table of the kernel's begins, so that a section has one.
+Result<std::byte*> ClientMemory::map_window(std::uint64_t number) {
+    const std::uint64_t length = window_ + section;
+    void* memory = ::mmap(nullptr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return fail(ENOMEM, "memory map: no address space for {} bytes", length);
+    auto* whole = static_cast<std::byte*>(memory);
+    const std::uint64_t before = (section - reinterpret_cast<std::uintptr_t>(memory) % section) % section;
+    if (!map_at(whole + before, number * window_, window_)) {
+        ::munmap(whole, length);
+        return fail(ENOMEM, "memory map: no address space for {} bytes", window_);
     }
-    return base + offset % window;
+    if (before != 0) ::munmap(whole, before);
+    ::munmap(whole + before + window_, section - before);
+    return whole + before;
+}
+
+bool ClientMemory::map_at(std::byte* place, std::uint64_t offset, std::uint64_t length) const {
+    const int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
+    void* memory = ::mmap(place, length, PROT_READ | PROT_WRITE, flags, fd_, static_cast<off_t>(offset));
+    if (memory == MAP_FAILED) return false;
+    ::madvise(place, length, MADV_DONTFORK);
+    return true;
+}
+
+Result<std::byte*> ClientMemory::take(std::uint64_t offset) {
+    MutexLock guard(lock_);
+    TRY(reach_locked(offset + unit_));
+    auto window = windows_.find(offset / window_);
+    if (window == windows_.end()) window = windows_.emplace(offset / window_, TRY(map_window(offset / window_))).first;
+    ++folios_[offset / section];
+    return window->second + offset % window_;
+}
+
+void ClientMemory::release(std::uint64_t offset) {
+    punch(offset, unit_);
+    MutexLock guard(lock_);
+    const auto count = folios_.find(offset / section);
+    if (--count->second != 0) return;
+    folios_.erase(count);
+    const std::uint64_t oldest = std::exchange(idle_[idled_ % idle_.size()], offset / section);
+    if (++idled_ > idle_.size() && !folios_.contains(oldest)) drop_table(oldest);
+}
+
+// Mapped anew in its place. Where that fails it is as it was: the kernel counts maps before it changes them.
+void ClientMemory::drop_table(std::uint64_t number) {
+    const std::uint64_t offset = number * section;
+    const auto window = windows_.find(offset / window_);
+    if (window != windows_.end()) (void)map_at(window->second + offset % window_, offset, section);
 }
 
 std::uintptr_t ClientMemory::first_own(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
     for (const auto& [number, memory] : windows_) {
         const auto own = reinterpret_cast<std::uintptr_t>(memory);
-        if (own < end && own + window > start) end = std::max(own, start);
+        if (own < end && own + window_ > start) end = std::max(own, start);
     }
     return end;
 }
@@ -133,9 +169,9 @@ bool ClientMemory::is_resident(std::uint64_t offset, std::uint64_t length) {
     std::array<unsigned char, 64> resident{};
     const std::uint64_t pages = length / page_size;
     MutexLock guard(lock_);
-    const auto shown = windows_.find(offset / window);
+    const auto shown = windows_.find(offset / window_);
     if (shown == windows_.end() || pages > resident.size()) return false;
-    if (::mincore(shown->second + offset % window, length, resident.data()) != 0) return false;
+    if (::mincore(shown->second + offset % window_, length, resident.data()) != 0) return false;
     return std::ranges::all_of(std::span(resident).first(pages), [](unsigned char c) { return (c & 1) != 0; });
 }
 

@@ -1,5 +1,8 @@
 // The memory of a mapped file's folios: a memory file that is mapped once here, plainly, and again by each client map.
 // A page exists where a folio is, or where somebody has looked; the page cache's folios alone say what is valid.
+//
+// It is mapped in windows, which stay for as long as the memory does. The kernel keeps a table of pages for each
+// section that was ever touched: those of sections without folios go, but for a few.
 #pragma once
 
 #include "base/result.h"
@@ -7,10 +10,12 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <unordered_map>
 #include <utility>
 
 namespace uext4 {
@@ -27,13 +32,13 @@ public:
     // What the kernel calls it, where it tells what is mapped.
     using Identity = std::pair<dev_t, ino_t>;
     Identity identity() const { return identity_; }
-    // Where [offset, offset + length) lies; the range does not cross a window (lengths are powers of two up to 64 KiB,
-    // offsets multiples of them). The memory file reaches so far afterwards. ENOMEM, EFBIG.
-    Result<std::byte*> at(std::uint64_t offset, std::uint64_t length);
+    // Where the folio at `offset` lies, until release(); it does not cross a section (its size is a power of two up to
+    // 64 KiB, its offset a multiple of that). The memory file reaches so far afterwards. ENOMEM, EFBIG.
+    Result<std::byte*> take(std::uint64_t offset);
+    // The folio is no more: its pages go, in every map.
+    void release(std::uint64_t offset);
     // The lowest address in [start, end) where the memory file is mapped here; `end` where it is not.
     std::uintptr_t first_own(std::uintptr_t start, std::uintptr_t end);
-    // The pages go, in every map.
-    void punch(std::uint64_t offset, std::uint64_t length);
     // The pages of [offset, offset + length) that are gone, one bit each.
     std::uint64_t lost(std::uint64_t offset, std::uint64_t length);
     // The memory file reaches at least, or only, so far: an access of a client beyond its last folio ends with SIGBUS.
@@ -44,18 +49,27 @@ public:
     void cut(std::uint64_t size);
 
 private:
-    ClientMemory(int fd, std::uint32_t unit);
+    ClientMemory(int fd, std::uint64_t size, std::uint32_t unit);
+    Result<std::byte*> map_window(std::uint64_t number);
+    bool map_at(std::byte* place, std::uint64_t offset, std::uint64_t length) const;
+    void drop_table(std::uint64_t section) UEXT4_REQUIRES(lock_);
+    void punch(std::uint64_t offset, std::uint64_t length);
     bool is_resident(std::uint64_t offset, std::uint64_t length);
     void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
     Result<void> reach_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
-    static constexpr std::uint64_t window = std::uint64_t{64} << 20;
+    static constexpr std::uint64_t least_window = std::uint64_t{64} << 20, section = std::uint64_t{2} << 20;
+    static constexpr std::uint64_t most_windows = 1024;  // of what the file was when it was mapped
     const int fd_;
-    const std::uint64_t unit_;
+    const std::uint64_t unit_, window_;
     Identity identity_;
     Mutex lock_{Rank::Leaf, "ClientMemory"};
     std::uint64_t size_ UEXT4_GUARDED_BY(lock_) = 0;  // of the memory file, whole units
     std::map<std::uint64_t, std::byte*> windows_ UEXT4_GUARDED_BY(lock_);
+    std::unordered_map<std::uint64_t, std::uint64_t> folios_ UEXT4_GUARDED_BY(lock_);  // of each section that has any
+    // The last sections that had some, and have none or have some again. What goes allocates nothing.
+    std::array<std::uint64_t, 256> idle_ UEXT4_GUARDED_BY(lock_){};
+    std::uint64_t idled_ UEXT4_GUARDED_BY(lock_) = 0;
 };
 
 }  // namespace uext4

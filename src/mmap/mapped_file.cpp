@@ -43,8 +43,8 @@ void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
     while (!all_protected()) ::sched_yield();
 }
 
-Result<std::byte*> MappedFile::memory(std::uint64_t index) { return memory_->at(index * folio_size_, folio_size_); }
+Result<std::byte*> MappedFile::memory(std::uint64_t index) { return memory_->take(index * folio_size_); }
 
-void MappedFile::release_memory(std::uint64_t index) { memory_->punch(index * folio_size_, folio_size_); }
+void MappedFile::release_memory(std::uint64_t index) { memory_->release(index * folio_size_); }
 
 }  // namespace uext4

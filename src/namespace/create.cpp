@@ -54,7 +54,7 @@ Result<void> check_request(const FsContext& fs, const CreateRequest& request, bo
 
 // Contents and attributes of the new inode; it has no name yet.
 Result<void> fill(Handle& handle, Inode& directory, Inode& fresh, const CreateRequest& request, const Plan& plan) {
-    TRY(inherit_acl(handle, directory, fresh, request.who.umask));
+    TRY(inherit_acl(handle, directory, fresh, request.who));
     if (fresh.is_directory()) return Directory(fresh).initialise(handle, directory.number(), plan.privileged);
     if (fresh.is_symlink()) return write_symlink(handle, fresh, request.target, plan.privileged);
     return {};

@@ -244,7 +244,7 @@ Result<void> make_whiteout(Handle& handle, Move& move) {
     what.gid = names::group_in(move.state.fs, move.from_dir, move.who);
     what.rdev = makedev(0, 0);
     move.whiteout = TRY(move.state.inodes.create(handle, what));
-    return inherit_acl(handle, move.from_dir, *move.whiteout, move.who.umask);
+    return inherit_acl(handle, move.from_dir, *move.whiteout, move.who);
 }
 
 // The old name goes, or becomes the whiteout's.

@@ -10,8 +10,11 @@ const Register registered({.name = "sync-passes-change",
                            .change = "a sync that finds nothing dirty does not ask whether that is being taken away",
                            .seen = "an fsync returns 0, and a cut shows what was there before the write",
                            .ends_as = {explore::Failure::wrong},
-                           .found = {{"sync-truncate", 500}, {"mapped-sync-punch", 2500}, {"mapped-sync-zero", 6500},
-                                     {"mapped-sync-punch-full", 2500}, {"mapped-sync-zero-full", 4000}}});
+                           .found = {{"sync-truncate", 500},
+                                     {"mapped-sync-punch", 2500},
+                                     {"mapped-sync-zero", 6500},
+                                     {"mapped-sync-punch-full", 2500},
+                                     {"mapped-sync-zero-full", 4000}}});
 
 }  // namespace
 }  // namespace uext4::designs::sync_passes_change

@@ -1,5 +1,6 @@
-// What the process takes of the machine's memory at most while this lives: what is its own, and the pages of its memory
-// files, of which the kernel counts for the process only those that are mapped. Looked at every few milliseconds.
+// What the process takes of the machine's memory at most while this lives: what is its own, tables of pages, and its
+// memory files, of whose pages the kernel counts for the process only those that are mapped. Looked at every few
+// milliseconds.
 #pragma once
 
 #include <dirent.h>
@@ -42,7 +43,9 @@ public:
         return (std::max(peak_.load(), before_) - before_) / 1024;
     }
 
-    static std::size_t kib_now() { return status_kib("RssAnon:") + status_kib("RssFile:") + memory_files_kib(); }
+    static std::size_t kib_now() {
+        return status_kib("RssAnon:") + status_kib("RssFile:") + status_kib("VmPTE:") + memory_files_kib();
+    }
 
 private:
     void look() {

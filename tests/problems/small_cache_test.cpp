@@ -124,6 +124,69 @@ void SmallCache::check_all() {
     }
 }
 
+// The kernel's tables of pages count: one for every 2 MiB that was ever looked at would be 160 MiB here.
+TEST_P(SmallCache, IsEnoughForAMappedFileThatIsReadFarApart) {
+    constexpr std::size_t apart = 2 * mib, looks = 40000;
+    auto file = fs->open_path("/sparse", O_CREAT | O_RDWR, 0644, root);
+    ASSERT_TRUE(file && (*file)->truncate(looks * apart));
+    auto memory = (*file)->map(0, page, PROT_READ, MAP_SHARED);
+    if (!memory) GTEST_SKIP() << memory.error().what;
+    std::string bytes(1, '?');
+    for (std::size_t i = 0; i < looks; ++i) {
+        // Some of them again, when their table may be gone.
+        const std::size_t at = (i % 4 == 3 ? i / 4 : i) * apart + i % 512 * page;
+        ASSERT_EQ((*file)->read(at, std::as_writable_bytes(std::span(bytes))).value_or(0), 1U) << at;
+        ASSERT_EQ(bytes[0], 0);
+    }
+    for (std::size_t i = 0; i < looks; i += 100) {
+        bytes[0] = static_cast<char>(i % 251 + 1);
+        ASSERT_EQ((*file)->write(i * apart, bytes_of(bytes)).value_or(0), 1U);
+    }
+    for (std::size_t i = 1; i < looks; i += 100)
+        ASSERT_EQ((*file)->read(i * apart, std::as_writable_bytes(std::span(bytes))).value_or(0), 1U);
+    for (std::size_t i = 0; i < looks; i += 100) {
+        ASSERT_EQ((*file)->read(i * apart, std::as_writable_bytes(std::span(bytes))).value_or(0), 1U);
+        ASSERT_EQ(bytes[0], static_cast<char>(i % 251 + 1)) << i;
+    }
+    const std::size_t peak = use_->peak_mib();
+    fmt::print("{} looks, {} MiB apart, cache of {} MiB: peak {} MiB\n", looks, apart / mib, cache_mib, peak);
+    if (memory_is_measured) {
+        EXPECT_LE(peak, allowed_mib);
+    }
+    ASSERT_TRUE(ClientMaps::unmap(*memory, page));
+}
+
+// Each call has a buffer where its bytes come from several places, or from a file: they are small where calls are many.
+TEST_P(SmallCache, IsEnoughForManyCallsAtOnce) {
+    constexpr unsigned callers = 80;
+    const std::string bytes = pattern(mib, 7);
+    const ConstBytes halves[] = {bytes_of(bytes).first(mib / 2), bytes_of(bytes).subspan(mib / 2)};
+    std::vector<std::thread> threads;
+    for (unsigned t = 0; t < callers; ++t)
+        threads.emplace_back([&, t] {
+            auto file = fs->open_path(fmt::format("/c{}", t % 8), O_CREAT | O_RDWR, 0644, root);
+            ASSERT_TRUE(file);
+            for (int turn = 0; turn < 3; ++turn) {
+                ASSERT_EQ((*file)->write(t / 8 % 4 * mib, halves).value_or(0), mib);
+                ASSERT_EQ(fs->copy_range(**file, t / 8 % 4 * mib, **file, 4 * mib, mib).value_or(0), mib);
+            }
+        });
+    for (std::thread& thread : threads) thread.join();
+    for (unsigned f = 0; f < 8; ++f) {
+        auto file = fs->open_path(fmt::format("/c{}", f), O_RDONLY, 0, root);
+        std::string seen(mib, 0);
+        for (const std::size_t at : {std::size_t{0}, 4 * mib}) {
+            ASSERT_EQ((*file)->read(at, std::as_writable_bytes(std::span(seen))).value_or(0), mib);
+            ASSERT_TRUE(seen == bytes) << f;
+        }
+    }
+    const std::size_t peak = use_->peak_mib();
+    fmt::print("{} calls at once, cache of {} MiB: peak {} MiB\n", callers, cache_mib, peak);
+    if (memory_is_measured) {
+        EXPECT_LE(peak, allowed_mib);
+    }
+}
+
 TEST_P(SmallCache, IsEnough) {
     {
         auto probe = fs->open_path("/probe", O_CREAT | O_RDWR, 0644, root);

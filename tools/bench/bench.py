@@ -172,11 +172,13 @@ def parse(arguments):
     parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="all sizes times this (1.0)")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"which of {', '.join(PEERS)}")
     parser.add_argument("--tree", metavar="DIR", help="what the tree workload packs (/usr/include)")
-    parser.add_argument("--floors", action="store_true", help="exit status 1 also where a ratio is below its floor")
+    parser.add_argument("--floors", action="store_true", help="exit status 1 also where a ratio is below its floor, or not known")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--driver", help=argparse.SUPPRESS)
     parser.add_argument("--micro", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.runs < 1 or not options.scale > 0:
+        parser.error("nothing is measured by fewer runs than one, or at a scale that is not above 0")
     for kind, given, known in (("workload", options.workload or [], [w.name for w in WORKLOADS] + ["micro"]),
                                ("peer", options.peers.split(","), PEERS)):
         for name in given:
@@ -213,12 +215,13 @@ def bench(options):
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     result = {"machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
               "runs": options.runs, "scale": options.scale, "workloads": {}, "skipped": {}}
-    failed, misses = False, []
+    failed, misses, unknown = False, [], []
     with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base, ignore_cleanup_errors=True) as folder:
         folder = pathlib.Path(folder)
         team, result["skipped"] = team_of(options, folder)
         options.archive, result["tree"] = make_archive(folder, options.tree, options.scale)
         names = [peer.name for peer in team]
+        unknown += [f"{name} was not measured" for name in PEERS if name not in names]
         for name, reason in result["skipped"].items():
             print(f"left out: {name}: {reason}", flush=True)
         if chosen:
@@ -229,6 +232,7 @@ def bench(options):
             result["workloads"][workload.name] = {"what": workload.what, "rows": rows, "faults": faults}
             print_rows(workload, rows, names)
             failed = failed or "uext4" in faults
+            unknown += [f"{workload.name}: {name} failed" for name in faults if name != "uext4"]
             misses += below(workload, rows)
     if options.micro and (not options.workload or "micro" in options.workload):
         result["micro_ns"] = micro(options.micro)
@@ -245,7 +249,12 @@ def bench(options):
         print("\nBelow their floors:")
         for miss in misses:
             print(f"  {miss}")
-    return result, failed or (options.floors and bool(misses))
+    result["unknown_floors"] = unknown
+    if unknown and options.floors:
+        print("\nWhether these floors hold is not known:")
+        for reason in unknown:
+            print(f"  {reason}")
+    return result, failed or (options.floors and bool(misses or unknown))
 
 
 def main():

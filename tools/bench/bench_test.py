@@ -48,6 +48,10 @@ def main():
     check(listing.returncode == 0 and all(w.name in listing.stdout for w in WORKLOADS), f"--list: {listing.stdout}")
     wrong = bench("--workload", "nonsense")
     check(wrong.returncode == 2 and "nonsense" in wrong.stderr, f"an unknown workload: {wrong.stderr}")
+    for nothing in (("--runs", "0"), ("--runs", "-3"), ("--scale", "0")):
+        check(bench(*nothing).returncode == 2, f"{nothing}: nothing would be measured")
+    alone = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4", "--workload", "append", "--floors")
+    check(alone.returncode == 1 and "fuse2fs was not measured" in alone.stdout, f"floors of nobody: {alone.stdout}")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "result.json"
         done = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4,kernel", "--json", str(file))
