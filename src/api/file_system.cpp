@@ -385,13 +385,15 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {
     TRY(changeable(inode));
     TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
-    ChangePass pass(maps_);
-    {
-        WriteLock guard(inode.rw);
-        Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
-        TRY(uext4::remove_xattr(handle, inode, name, is_privileged(inode.fs(), who)));
-    }
-    return settle(inode);
+    return with_space([&]() -> Result<void> {
+        ChangePass pass(maps_);
+        {
+            WriteLock guard(inode.rw);
+            Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
+            TRY(uext4::remove_xattr(handle, inode, name, is_privileged(inode.fs(), who)));
+        }
+        return settle(inode);
+    });
 }
 
 Result<std::vector<std::string>> FileSystem::list_xattrs(Inode& inode, const Credentials& who, bool check) {

@@ -37,10 +37,22 @@ int lengthen(int file, std::uint64_t size) {
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return error;
 }
+
+// Of a file of `size` bytes; none takes much of the address space that the process may have.
+std::uint64_t window_for(std::uint64_t size) {
+    constexpr std::uint64_t least = std::uint64_t{64} << 20, largest = std::uint64_t{16} << 30;
+    constexpr std::uint64_t many = 1024, part = 64;
+    std::uint64_t window = std::clamp(std::bit_ceil(size / many), least, largest);
+    rlimit limit{};
+    ::getrlimit(RLIMIT_AS, &limit);
+    while (window > least && window > limit.rlim_cur / part) window /= 2;
+    return window;
+}
+
 }  // namespace
 
 ClientMemory::ClientMemory(int fd, std::uint64_t size, std::uint32_t unit)
-    : fd_(fd), unit_(unit), window_(std::max(least_window, std::bit_ceil(size / most_windows))) {
+    : fd_(fd), unit_(unit), window_(window_for(size)) {
     struct stat status{};
     if (::fstat(fd, &status) == 0) identity_ = {status.st_dev, status.st_ino};
 }
@@ -124,10 +136,11 @@ Result<std::byte*> ClientMemory::map_window(std::uint64_t number) {
 
 bool ClientMemory::map_at(std::byte* place, std::uint64_t offset, std::uint64_t length) const {
     const int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
-    void* memory = ::mmap(place, length, PROT_READ | PROT_WRITE, flags, fd_, static_cast<off_t>(offset));
-    if (memory == MAP_FAILED) return false;
+    // Where the program has called mlockall(MCL_FUTURE), the kernel would fill what it maps.
+    if (::mmap(place, length, PROT_NONE, flags, fd_, static_cast<off_t>(offset)) == MAP_FAILED) return false;
+    ::munlock(place, length);
     ::madvise(place, length, MADV_DONTFORK);
-    return true;
+    return ::mprotect(place, length, PROT_READ | PROT_WRITE) == 0;
 }
 
 Result<std::byte*> ClientMemory::take(std::uint64_t offset) {

@@ -58,8 +58,7 @@ private:
     void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
     Result<void> reach_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
-    static constexpr std::uint64_t least_window = std::uint64_t{64} << 20, section = std::uint64_t{2} << 20;
-    static constexpr std::uint64_t most_windows = 1024;  // of what the file was when it was mapped
+    static constexpr std::uint64_t section = std::uint64_t{2} << 20;
     const int fd_;
     const std::uint64_t unit_, window_;
     Identity identity_;

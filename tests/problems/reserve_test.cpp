@@ -105,7 +105,7 @@ const Door doors[] = {
     {"write out of the inode", inlined, a_file,
      [](FileSystem& fs, const std::string& path, const Credentials& who) -> Result<void> {
          auto file = TRY(opened(fs, path, who));
-         TRY(file->write(0, bytes_of(pattern(page, 1))));
+         (void)TRY(file->write(0, bytes_of(pattern(page, 1))));
          return file->sync(false);
      }},
     {"fallocate", "", a_file,
@@ -113,7 +113,7 @@ const Door doors[] = {
     {"write", "", a_file,
      [](FileSystem& fs, const std::string& path, const Credentials& who) -> Result<void> {
          auto file = TRY(opened(fs, path, who));
-         TRY(file->write(page, bytes_of(pattern(page, 1))));
+         (void)TRY(file->write(page, bytes_of(pattern(page, 1))));
          return file->sync(false);
      }},
     {"direct write", "", a_file,

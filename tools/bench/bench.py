@@ -133,8 +133,19 @@ def below(workload, rows):
     for row in rows:
         for name, against in row["ratio"].items():
             least = floor(row["metric"], name)
-            if least and against < least:
+            if least and not against >= least:
                 found.append(f"{workload.name}, {row['metric']}: {against:.2f} of {name}, the floor is {least}")
+    return found
+
+
+def unknown(workload, rows, faults, team):
+    """The floors that nothing was measured for, a sentence each."""
+    found = [f"{workload.name}: {name} was not measured" for name in PEERS if name not in {p.name for p in team}]
+    cannot = {peer.name for peer in team if workload.needs_journal and not peer.journals}
+    found += [f"{workload.name}: {name} failed" for name in faults if name not in cannot]
+    for row in rows:
+        found += [f"{workload.name}, {row['metric']}: no ratio to {name}" for name in row["median"]
+                  if name != "uext4" and floor(row["metric"], name) and name not in row["ratio"]]
     return found
 
 
@@ -215,13 +226,12 @@ def bench(options):
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     result = {"machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
               "runs": options.runs, "scale": options.scale, "workloads": {}, "skipped": {}}
-    failed, misses, unknown = False, [], []
+    failed, misses, unmeasured = False, [], []
     with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base, ignore_cleanup_errors=True) as folder:
         folder = pathlib.Path(folder)
         team, result["skipped"] = team_of(options, folder)
         options.archive, result["tree"] = make_archive(folder, options.tree, options.scale)
         names = [peer.name for peer in team]
-        unknown += [f"{name} was not measured" for name in PEERS if name not in names]
         for name, reason in result["skipped"].items():
             print(f"left out: {name}: {reason}", flush=True)
         if chosen:
@@ -232,10 +242,11 @@ def bench(options):
             result["workloads"][workload.name] = {"what": workload.what, "rows": rows, "faults": faults}
             print_rows(workload, rows, names)
             failed = failed or "uext4" in faults
-            unknown += [f"{workload.name}: {name} failed" for name in faults if name != "uext4"]
+            unmeasured += unknown(workload, rows, faults, team)
             misses += below(workload, rows)
-    if options.micro and (not options.workload or "micro" in options.workload):
-        result["micro_ns"] = micro(options.micro)
+    if not options.workload or "micro" in options.workload:
+        result["micro_ns"] = micro(options.micro) or {}
+        unmeasured += [f"micro, {name}: not measured" for name in MOST_MICROSECONDS if name not in result["micro_ns"]]
         for name, nanoseconds in result["micro_ns"].items():
             print(f"{'micro':<13}{name:<40}{nanoseconds / 1000:>12.3f} us")
             most = MOST_MICROSECONDS.get(name)
@@ -249,12 +260,12 @@ def bench(options):
         print("\nBelow their floors:")
         for miss in misses:
             print(f"  {miss}")
-    result["unknown_floors"] = unknown
-    if unknown and options.floors:
+    result["unknown_floors"] = unmeasured
+    if unmeasured and options.floors:
         print("\nWhether these floors hold is not known:")
-        for reason in unknown:
+        for reason in unmeasured:
             print(f"  {reason}")
-    return result, failed or (options.floors and bool(misses or unknown))
+    return result, failed or (options.floors and bool(misses or unmeasured))
 
 
 def main():

@@ -5,13 +5,14 @@
 """
 
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-from bench import below
+from bench import below, unknown
 from workloads import WORKLOADS
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -35,6 +36,25 @@ def floors_are_told():
     check(missed("unlink /s", fuse2fs=4.9) == 1 and missed("unlink /s", fuse2fs=5.1) == 0, "the floor of unlink")
     check(missed("read warm MB/s", fuse2fs=0.99) == 1 and missed("read warm MB/s", fuse2fs=1, kernel=0.1) == 0, "reads")
     check(missed("append 4 KiB + fsync /s", fuse2fs=1.1, kernel=0.4) == 1, "the floor of appends")
+    check(missed("unlink /s", fuse2fs=math.nan) == 1, "what is no number holds no floor")
+
+
+class Peer:
+    def __init__(self, name, journals=True):
+        self.name, self.journals = name, journals
+
+
+def what_is_not_known_is_told():
+    team = [Peer("uext4"), Peer("kernel"), Peer("fuse2fs", False)]
+    plain = next(w for w in WORKLOADS if not w.needs_journal)
+    journaled = next(w for w in WORKLOADS if w.needs_journal)
+    held = [{"metric": "unlink /s", "median": {"uext4": 6, "kernel": 1, "fuse2fs": 1}, "ratio": {"kernel": 6, "fuse2fs": 6}}]
+    none = [{"metric": "unlink /s", "median": {"uext4": 0, "kernel": 1, "fuse2fs": 1}, "ratio": {}}]
+    check(unknown(plain, held, {}, team) == [], "all is known")
+    check(unknown(journaled, held, {"fuse2fs": "has no journal"}, team) == [], "who cannot take part is not missed")
+    check(len(unknown(plain, held, {"kernel": "it ended"}, team)) == 1, "a peer that failed")
+    check(len(unknown(plain, held, {}, team[:2])) == 1, "a peer that is not there")
+    check(len(unknown(plain, none, {}, team)) == 1, "nothing to compare")
 
 
 def main():
@@ -44,6 +64,7 @@ def main():
         print("skipped: only root, with /dev/fuse, may mount here")
         sys.exit(SKIPPED)
     floors_are_told()
+    what_is_not_known_is_told()
     listing = bench("--list")
     check(listing.returncode == 0 and all(w.name in listing.stdout for w in WORKLOADS), f"--list: {listing.stdout}")
     wrong = bench("--workload", "nonsense")
