@@ -1,7 +1,11 @@
-// What the system does to memory of its own accord as it is mapped (mlockall), and what it forbids (RLIMIT_FSIZE).
+// What the system does to memory of its own accord as it is mapped (mlockall), and what it forbids (RLIMIT_FSIZE,
+// RLIMIT_AS).
 #include "mapped_image.h"
 
 #include <sys/resource.h>
+
+#include <algorithm>
+#include <fstream>
 
 namespace uext4::test::locked_test {
 namespace {
@@ -76,6 +80,30 @@ TEST_F(LockedMaps, AreNotFilledPastTheCache) {
     }
 }
 
+std::size_t status_kib(const std::string& field) {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);)
+        if (line.starts_with(field)) return std::strtoull(line.c_str() + field.size(), nullptr, 10);
+    return 0;
+}
+
+// What is mapped of a large file's memory, to read a byte, is large as well.
+TEST_F(LockedMaps, ReadNoMoreOfALargeFileThanIsAskedFor) {
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    ASSERT_EQ(uext4_ftruncate(file, off_t{1} << 40), 0);
+    if (!lock_what_comes()) GTEST_SKIP() << "memory cannot be locked";
+    char* memory = map(file, page);
+    const std::size_t before = status_kib("RssShmem:");
+    EXPECT_EQ(read(file, 1, off_t{1} << 39), std::string(1, 0));
+    EXPECT_LT(status_kib("RssShmem:"), before + 1024);
+    ::munlockall();
+    EXPECT_EQ(uext4_unmap(memory, page), 0);
+    uext4_close(file);
+    unmount();
+}
+
 // The kernel fills what a locked map grows by before it tells where the map has gone.
 TEST_F(LockedMaps, Grow) {
     make("-t ext4 -b 4096");
@@ -98,6 +126,37 @@ TEST_F(LockedMaps, Grow) {
     EXPECT_EQ(read(file, 1, 30 * page), "c");
     EXPECT_EQ(uext4_unmap(memory, 32 * page), 0);
     uext4_close(file);
+}
+
+class FewAddresses : public MappedImage {
+protected:
+    static void limit(rlim_t bytes) {
+        rlimit limits{};
+        ASSERT_EQ(::getrlimit(RLIMIT_AS, &limits), 0);
+        limits.rlim_cur = std::min(bytes, limits.rlim_max);
+        ASSERT_EQ(::setrlimit(RLIMIT_AS, &limits), 0);
+    }
+    void TearDown() override {
+        limit(RLIM_INFINITY);
+        MappedImage::TearDown();
+    }
+};
+
+TEST_F(FewAddresses, AreEnoughForALargeFile) {
+    const std::size_t taken = status_kib("VmSize:") << 10, more = std::size_t{4} << 30;
+    if (taken > more) GTEST_SKIP() << "the program has " << (taken >> 30) << " GiB of addresses already";
+    make("-t ext4 -b 4096");
+    NEED_MAPS();
+    uext4_file* file = open("/f");
+    ASSERT_EQ(uext4_ftruncate(file, off_t{8} << 40), 0);
+    limit(taken + more);
+    char* memory = map(file, page);
+    for (off_t at = 0; at < off_t{8} << 40; at += off_t{1} << 40)
+        EXPECT_EQ(read(file, 1, at + 5), std::string(1, 0)) << at;
+    EXPECT_EQ(uext4_pwrite(file, "x", 1, off_t{7} << 40), 1) << uext4_strerror();
+    EXPECT_EQ(uext4_unmap(memory, page), 0);
+    uext4_close(file);
+    unmount();
 }
 
 // The memory behind the maps counts as a file to the system; its limit is no reason to end the process, in whichever
