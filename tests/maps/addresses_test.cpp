@@ -1,12 +1,12 @@
 // The addresses of maps are the program's: it leaves, divides, lengthens and moves maps, and gives the addresses other
 // use.
 #include "mapped_image.h"
+#include "tests/process_status.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <fstream>
 
 #include <atomic>
 #include <chrono>
@@ -231,15 +231,9 @@ TEST_F(Addresses, AMapBecomesLonger) {
 }
 
 std::size_t page_tables() {
-    std::ifstream status("/proc/self/status");
-    for (std::string word; status >> word;)
-        if (word == "VmPTE:") {
-            std::size_t kib = 0;
-            status >> kib;
-            return kib;
-        }
-    ADD_FAILURE() << "no VmPTE";
-    return 0;
+    const std::size_t kib = status_kib("VmPTE:");
+    EXPECT_GT(kib, 0U) << "no VmPTE";
+    return kib;
 }
 
 // What stores left behind an abort will not become durable, and msync says so, as fsync does.

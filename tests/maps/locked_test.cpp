@@ -1,11 +1,11 @@
 // What the system does to memory of its own accord as it is mapped (mlockall), and what it forbids (RLIMIT_FSIZE,
 // RLIMIT_AS).
 #include "mapped_image.h"
+#include "tests/process_status.h"
 
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <fstream>
 
 namespace uext4::test::locked_test {
 namespace {
@@ -78,13 +78,6 @@ TEST_F(LockedMaps, AreNotFilledPastTheCache) {
             unmount();
         }
     }
-}
-
-std::size_t status_kib(const std::string& field) {
-    std::ifstream status("/proc/self/status");
-    for (std::string line; std::getline(status, line);)
-        if (line.starts_with(field)) return std::strtoull(line.c_str() + field.size(), nullptr, 10);
-    return 0;
 }
 
 // What is mapped of a large file's memory, to read a byte, is large as well.

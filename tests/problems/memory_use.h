@@ -3,6 +3,8 @@
 // milliseconds.
 #pragma once
 
+#include "tests/process_status.h"
+
 #include <dirent.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -13,7 +15,6 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -52,12 +53,6 @@ private:
         const std::size_t now = kib_now();
         for (std::size_t known = peak_; known < now && !peak_.compare_exchange_weak(known, now);) {
         }
-    }
-    static std::size_t status_kib(const std::string& field) {
-        std::ifstream status("/proc/self/status");
-        for (std::string line; std::getline(status, line);)
-            if (line.starts_with(field)) return std::strtoull(line.c_str() + field.size(), nullptr, 10);
-        return 0;
     }
     static std::size_t memory_files_kib() {
         const std::string descriptors = "/proc/self/fd/";

@@ -3,7 +3,7 @@
 
 #include "format/acl.h"
 
-#include <array>
+#include <algorithm>
 
 namespace uext4::problems {
 namespace {

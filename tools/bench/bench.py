@@ -183,7 +183,8 @@ def parse(arguments):
     parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="all sizes times this (1.0)")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"which of {', '.join(PEERS)}")
     parser.add_argument("--tree", metavar="DIR", help="what the tree workload packs (/usr/include)")
-    parser.add_argument("--floors", action="store_true", help="exit status 1 also where a ratio is below its floor, or not known")
+    parser.add_argument("--floors", action="store_true",
+                        help="exit status 1 also where a ratio is below its floor, or not known")
     parser.add_argument("--program", help=argparse.SUPPRESS)
     parser.add_argument("--driver", help=argparse.SUPPRESS)
     parser.add_argument("--micro", help=argparse.SUPPRESS)

@@ -48,7 +48,8 @@ def what_is_not_known_is_told():
     team = [Peer("uext4"), Peer("kernel"), Peer("fuse2fs", False)]
     plain = next(w for w in WORKLOADS if not w.needs_journal)
     journaled = next(w for w in WORKLOADS if w.needs_journal)
-    held = [{"metric": "unlink /s", "median": {"uext4": 6, "kernel": 1, "fuse2fs": 1}, "ratio": {"kernel": 6, "fuse2fs": 6}}]
+    held = [{"metric": "unlink /s", "median": {"uext4": 6, "kernel": 1, "fuse2fs": 1},
+             "ratio": {"kernel": 6, "fuse2fs": 6}}]
     none = [{"metric": "unlink /s", "median": {"uext4": 0, "kernel": 1, "fuse2fs": 1}, "ratio": {}}]
     check(unknown(plain, held, {}, team) == [], "all is known")
     check(unknown(journaled, held, {"fuse2fs": "has no journal"}, team) == [], "who cannot take part is not missed")
