@@ -30,9 +30,6 @@ struct CopyOptions {
 // What a copy with these words (behind "cp") needs of the host; nothing where they are no copy.
 HostReach reach_of_copy(std::vector<std::string> arguments);
 
-// How much is copied at once.
-inline constexpr std::size_t copy_chunk = std::size_t{1} << 20;
-
 format::Timestamp time_of(const timespec& t);
 // The name that a path ends with.
 std::string last_part(std::string path);
@@ -63,12 +60,14 @@ public:
     void copy(SourceTree& from, const std::string& source, const std::string& target);
 
 private:
+    // As what it is copied. The end of the copy where it cannot be.
+    struct stat copied_as(const CopySource& source) const;
+    // What is read of a source before anything of the destination changes.
     struct Opened {
-        struct stat st;                            // as what it is copied
-        std::unique_ptr<SourceContents> contents;  // of a file: open before anything is made
+        std::optional<SourceReader> contents;  // of a file
+        std::string target;                    // of a link
     };
-    // The end of the copy where it cannot be copied.
-    Opened open(const CopySource& source) const;
+    Opened open(const CopySource& source, const struct stat& st) const;
     void expect(CopySource& source);
     void named(SourceTree& from, const std::string& source, const std::string& target);
     // Where something lies in the image.
@@ -94,9 +93,9 @@ private:
     };
     // The file that gets the contents of another, if one is there: a link's target, as with cp(1).
     std::optional<InodeRef> file_there(const Spot& to);
-    Made make(const CopySource& source, const Spot& to, const struct stat& st);
+    Made make(const CopySource& source, const Spot& to, const struct stat& st, const std::string& link_target);
     // From the beginning to the end. `at`: of the inode, in the image.
-    void contents(SourceContents& from, const InodeRef& inode, const std::string& at, const struct stat& st);
+    void contents(SourceReader& from, const InodeRef& inode, const std::string& at);
     void attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,
                     bool was_there);
     void xattrs(const CopySource& source, Inode& inode, const std::string& at);
@@ -147,7 +146,7 @@ private:
     };
     Target open(const std::string& target, unsigned depth) const;
     // Whether it is to have attributes of the file's: a file that was there keeps its own, and a device as well.
-    bool contents(const InodeRef& inode, const std::string& source, const Target& to, const struct stat& st);
+    bool contents(SourceReader& from, const Target& to);
     // What is there and is no directory goes.
     static void remove_old(const std::string& target);
     // What was there keeps what it is not asked to change.

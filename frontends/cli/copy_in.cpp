@@ -87,9 +87,8 @@ void CopyIn::copy(SourceTree& from, const std::string& source, const std::string
     outcome_.attempt(progress_, [&] { named(from, source, target); });
 }
 
-CopyIn::Opened CopyIn::open(const CopySource& source) const {
-    Opened out{source.status(), nullptr};
-    struct stat& st = out.st;
+struct stat CopyIn::copied_as(const CopySource& source) const {
+    struct stat st = source.status();
     if (!o_.recursive) {
         if (S_ISDIR(st.st_mode)) give_up(negative, source.at() + ": is a directory (use -r)");
         // Of the host's pipes and devices the contents, then; only copies of trees have the nodes themselves.
@@ -99,10 +98,15 @@ CopyIn::Opened CopyIn::open(const CopySource& source) const {
         }
         st.st_mode = (st.st_mode & 07777) | S_IFREG;
     }
-    if (!S_ISREG(st.st_mode)) return out;
-    if (!source.image() && is_image(to_.image(), st))
+    if (S_ISREG(st.st_mode) && !source.image() && is_image(to_.image(), st))
         give_up(negative, source.at() + ": is the image that is copied to");
-    out.contents = source.open();
+    return st;
+}
+
+CopyIn::Opened CopyIn::open(const CopySource& source, const struct stat& st) const {
+    Opened out;
+    if (S_ISREG(st.st_mode)) out.contents.emplace(source.open(), static_cast<std::uint64_t>(st.st_size));
+    else if (S_ISLNK(st.st_mode)) out.target = source.link_target();
     return out;
 }
 
@@ -131,7 +135,7 @@ void CopyIn::named(SourceTree& from, const std::string& source, const std::strin
 }
 
 void CopyIn::entry(CopySource& source, const Spot& to) {
-    const auto [st, from] = open(source);
+    const struct stat st = copied_as(source);
     if (is_there(source, to)) {
         if (S_ISLNK(st.st_mode)) return progress_.finish(st);  // two names of one
         give_up(negative, fmt::format("{} and {} are the same", source.at(), to.at));
@@ -148,8 +152,9 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
         }
     }
     progress_.begin(to.name);
-    const auto [made, was_there] = make(source, to, st);
-    if (from) contents(*from, made, to.at, st);
+    Opened from = open(source, st);
+    const auto [made, was_there] = make(source, to, st, from.target);
+    if (from.contents) contents(*from.contents, made, to.at);
     if (o_.preserve && st.st_nlink > 1) linked_[key] = made->number().value;
     if (S_ISDIR(st.st_mode)) inside(source, *made, to.path);
     attributes(source, *made, to.at, st, was_there);
@@ -158,11 +163,12 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
 
 // A file's contents for an inode that was named by its number: whatever names it has, they stay.
 void CopyIn::replace(const CopySource& source, const InodeRef& inode, const std::string& path) {
-    const auto [st, from] = open(source);
-    if (!from || !inode->is_regular())
+    const struct stat st = copied_as(source);
+    if (!S_ISREG(st.st_mode) || !inode->is_regular())
         give_up(negative, to_.at(path) + ": only a file can replace a file's contents by number");
     progress_.begin(source.at());
-    contents(*from, inode, to_.at(path), st);
+    Opened from = open(source, st);
+    contents(*from.contents, inode, to_.at(path));
     attributes(source, *inode, to_.at(path), st, true);
     progress_.finish(st);
 }
@@ -231,7 +237,8 @@ std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
     return there;
 }
 
-CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct stat& st) {
+CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct stat& st,
+                          const std::string& link_target) {
     // Directories are filled, files get new contents; links and nodes replace whatever is in the way.
     if (S_ISDIR(st.st_mode)) {
         if (Result<InodeRef> old = to_.fs().lookup(to.directory, to.name, operator_identity(), false)) {
@@ -243,46 +250,22 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
     } else {
         remove_old(to);
     }
-    const std::string target = S_ISLNK(st.st_mode) ? source.link_target() : std::string();
     const mode_t mode = (st.st_mode & S_IFMT) | (S_ISDIR(st.st_mode) ? 0755 : 0644);
     InodeRef made =
-        need(to_.fs().create(to.directory, to.name, mode, st.st_rdev, target, operator_identity(), false), to.at);
+        need(to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false), to.at);
     if (S_ISLNK(st.st_mode)) made_links_.insert(made->number().value);
     if (lies_here(source)) made_here_.insert(made->number().value);
     return {std::move(made), false};
 }
 
-void CopyIn::contents(SourceContents& from, const InodeRef& inode, const std::string& at, const struct stat& st) {
+void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::string& at) {
     std::unique_ptr<OpenFile> file = need(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
-    std::vector<std::byte> buffer(copy_chunk);
-    std::uint64_t end = 0;  // of what is written
-    const auto put = [&](std::size_t length) {
-        if (need(file->write(end, ConstBytes(buffer).first(length)), at) != length)
+    while (const std::optional<SourceReader::Piece> piece = from.next()) {
+        if (need(file->write(piece->at, piece->bytes), at) != piece->bytes.size())
             give_up(impossible, at + ": no space left");
-        end += length;
-        progress_.advance(length);
-    };
-    // What has no size has its contents all the same: pipes, devices, files of /proc.
-    if (st.st_size == 0) {
-        while (const std::size_t n = from.next(buffer)) put(n);
-        return;
+        progress_.advance(piece->bytes.size());
     }
-    auto size = static_cast<std::uint64_t>(st.st_size);
-    for (std::uint64_t start = 0; start < size;) {
-        const std::optional<SourceContents::Range> data = from.data_from(start);
-        if (!data) break;
-        end = data->begin;
-        while (end < data->end) {
-            const std::size_t n = from.read(end, Bytes(buffer).first(std::min(copy_chunk, data->end - end)));
-            if (n == 0) {  // it says more than it has (/sys), or has become shorter
-                size = end;
-                break;
-            }
-            put(n);
-        }
-        start = std::max(data->end, data->begin + 1);
-    }
-    if (size != inode->size_hint()) need(file->truncate(size), at);
+    if (from.size() != inode->size_hint()) need(file->truncate(from.size()), at);
 }
 
 void CopyIn::attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,

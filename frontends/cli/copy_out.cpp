@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <memory>
 
@@ -104,18 +105,21 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             }
             break;
         case S_IFLNK: {
+            const std::string text = need(from_.fs().read_link(*inode), from_.at(source));
             remove_old(target);
-            check(make_symlink(need(from_.fs().read_link(*inode), from_.at(source)), target), target);
+            check(make_symlink(text, target), target);
             struct stat there{};
             check(::lstat(target.c_str(), &there), target);
             all_.made_links.insert({there.st_dev, there.st_ino});
             break;
         }
         case S_IFREG: {
+            const auto size = static_cast<std::uint64_t>(st.st_size);
+            SourceReader from(open_contents_of(from_, inode, from_.at(source), size), size);
             Target to = open(target, depth);
             made = to.path;
             was_there = to.was_there;
-            attributes_too = contents(inode, source, to, st);
+            attributes_too = contents(from, to);
             check(to.file.close(), to.path);
             break;
         }
@@ -193,39 +197,33 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     return out;
 }
 
-bool CopyOut::contents(const InodeRef& inode, const std::string& source, const Target& to, const struct stat& st) {
-    const std::string at_source = from_.at(source);
-    std::unique_ptr<OpenFile> file =
-        need(from_.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), at_source);
-    std::vector<std::byte> buffer(copy_chunk);
-    const std::uint64_t size = static_cast<std::uint64_t>(st.st_size);
-    for (std::uint64_t at = 0; at < size;) {
-        // Pipes and devices get holes as zeros.
-        std::uint64_t data = at, end = size;
-        if (to.is_file) {
-            Result<std::uint64_t> found = file->seek(at, SEEK_DATA);
-            if (!found && found.error().code == ENXIO) break;
-            data = need(std::move(found), at_source);
-            end = std::min(size, need(file->seek(data, SEEK_HOLE), at_source));
+bool CopyOut::contents(SourceReader& from, const Target& to) {
+    std::uint64_t end = 0;
+    const auto put = [&](ConstBytes bytes) {
+        while (!bytes.empty()) {
+            const ssize_t n = to.is_file ? ::pwrite(to.file.fd(), bytes.data(), bytes.size(), static_cast<off_t>(end))
+                                         : ::write(to.file.fd(), bytes.data(), bytes.size());
+            if (n < 0) check(-1, to.path);
+            bytes = bytes.subspan(static_cast<std::size_t>(n));
+            end += static_cast<std::uint64_t>(n);
         }
-        for (std::uint64_t pos = data; pos < end;) {
-            const std::size_t n =
-                need(file->read(pos, Bytes(buffer).first(std::min<std::uint64_t>(copy_chunk, end - pos))), at_source);
-            if (n == 0) break;
-            for (std::size_t done = 0; done < n;) {
-                const std::byte* const rest = buffer.data() + done;
-                const ssize_t w = to.is_file ? ::pwrite(to.file.fd(), rest, n - done, static_cast<off_t>(pos + done))
-                                             : ::write(to.file.fd(), rest, n - done);
-                if (w < 0) check(-1, to.path);
-                done += static_cast<std::size_t>(w);
-            }
-            pos += n;
-            progress_.advance(n);
-        }
-        at = std::max(end, data + 1);
+    };
+    // Pipes and devices get holes as zeros.
+    const auto leave_hole = [&](std::uint64_t length) {
+        static constexpr std::array<std::byte, std::size_t{1} << 16> zeros{};
+        if (to.is_file) end += length;
+        else
+            for (std::uint64_t n = 0; n < length; n += zeros.size())
+                put(ConstBytes(zeros).first(std::min<std::uint64_t>(zeros.size(), length - n)));
+    };
+    while (const std::optional<SourceReader::Piece> piece = from.next()) {
+        leave_hole(piece->at - end);
+        put(piece->bytes);
+        progress_.advance(piece->bytes.size());
     }
+    leave_hole(from.size() - end);
     if (!to.is_file) return false;
-    check(::ftruncate(to.file.fd(), st.st_size), to.path);
+    check(::ftruncate(to.file.fd(), static_cast<off_t>(from.size())), to.path);
     return !to.was_there || changes_what_was_there();
 }
 

@@ -32,6 +32,33 @@ public:
     virtual std::size_t next(Bytes out) = 0;
 };
 
+// What is open, piece by piece. The first piece is read when this is made: a source that cannot be read is known before
+// anything of the destination changes.
+class SourceReader {
+public:
+    // A size of 0 tells nothing: pipes, devices and files of /proc have contents all the same.
+    SourceReader(std::unique_ptr<SourceContents> from, std::uint64_t size);
+    struct Piece {
+        std::uint64_t at;
+        ConstBytes bytes;
+    };
+    // Valid until the next call; none at the end. Between two pieces lies a hole.
+    std::optional<Piece> next();
+    // Of the copy. Final after the last piece: a file may have become shorter.
+    std::uint64_t size() const { return size_; }
+
+private:
+    std::optional<Piece> read();
+
+    std::unique_ptr<SourceContents> from_;
+    bool sized_;
+    std::uint64_t size_;
+    std::uint64_t at_ = 0, data_end_ = 0;  // the data that is known of ends at the second one
+    std::size_t room_;
+    std::unique_ptr<std::byte[]> buffer_;
+    std::optional<Piece> first_;
+};
+
 // A file, directory, link or node. What is in a directory goes before the directory does.
 class CopySource {
 public:
@@ -80,6 +107,10 @@ private:
     Session& session_;
     Ancestors above_;
 };
+
+// Of a file of an image.
+std::unique_ptr<SourceContents> open_contents_of(Session& session, const InodeRef& inode, const std::string& at,
+                                                 std::uint64_t size);
 
 // What is in a directory of an image, without what would lead elsewhere. As CopySource::list.
 void names_in(Session& session, Inode& directory, const std::string& path, Names& names);

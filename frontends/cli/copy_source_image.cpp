@@ -43,9 +43,7 @@ public:
     const Session* image() const override { return &session_; }
 
     std::unique_ptr<SourceContents> open() const override {
-        return std::make_unique<ImageContents>(
-            need(session_.fs().open(inode_, O_RDONLY | O_NOATIME, operator_identity(), false), at()), at(),
-            static_cast<std::uint64_t>(st_.st_size));
+        return open_contents_of(session_, inode_, at(), static_cast<std::uint64_t>(st_.st_size));
     }
 
     std::string link_target() const override { return need(session_.fs().read_link(*inode_), at()); }
@@ -83,6 +81,13 @@ private:
 
 std::unique_ptr<CopySource> ImageTree::find(const std::string& path, bool follow) {
     return std::make_unique<ImageSource>(session_, above_, session_.resolve(path, follow), path);
+}
+
+std::unique_ptr<SourceContents> open_contents_of(Session& session, const InodeRef& inode, const std::string& at,
+                                                 std::uint64_t size) {
+    std::unique_ptr<OpenFile> file =
+        need(session.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), at);
+    return std::make_unique<ImageContents>(std::move(file), at, size);
 }
 
 void names_in(Session& session, Inode& directory, const std::string& path, Names& names) {
