@@ -26,8 +26,7 @@ def main():
         return 1
     each = LONG_SECONDS if os.environ.get("UEXT4_LONG") else WHOLE_SECONDS // -(-targets // AT_ONCE)
     each = int(os.environ.get("UEXT4_FUZZ_SECONDS", each))
-    command = [sys.executable, "-B", str(ROOT / "dev"), "fuzz", "all", "--built", "--seconds", str(each),
-               "--jobs", str(AT_ONCE)]
+    command = [str(ROOT / "dev"), "fuzz", "all", "--built", "--seconds", str(each), "--jobs", str(AT_ONCE)]
     return subprocess.run(command, check=False).returncode
 
 

@@ -56,7 +56,7 @@ def main():
         path = f"{copy_of_the_house(source, tree)}:{os.environ['PATH']}"
 
         def printed(*words, builds=True):
-            done = subprocess.run([sys.executable, "-B", tree / "dev", *words], env=os.environ | {"PATH": path},
+            done = subprocess.run([tree / "dev", *words], env=os.environ | {"PATH": path},
                                   capture_output=True, text=True, check=True, timeout=60)
             # Or there was nothing to keep apart.
             if builds and NOISE not in done.stderr:
