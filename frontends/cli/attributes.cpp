@@ -1,39 +1,13 @@
 // chmod, chown, chattr, lsattr, getfattr, setfattr.
 #include "cli/arguments.h"
+#include "cli/flags.h"
 #include "cli/session.h"
 
 namespace uext4::cli {
 
 namespace {
 
-struct Flag {
-    char letter;
-    std::uint32_t bit;
-};
 namespace f = format::inode_flag;
-constexpr Flag flag_letters[] = {
-    {'s', f::secrm},       {'u', f::unrm},   {'S', f::sync},    {'D', f::dirsync},  {'i', f::immutable},
-    {'a', f::append},      {'d', f::nodump}, {'A', f::noatime}, {'c', f::compr},    {'j', f::journal_data},
-    {'I', f::index},       {'t', f::notail}, {'T', f::topdir},  {'e', f::extents},  {'P', f::projinherit},
-    {'N', f::inline_data}, {'V', f::verity}, {'E', f::encrypt}, {'F', f::casefold}, {'x', f::dax}};
-
-std::uint32_t flag_of(char letter) {
-    for (const Flag& flag : flag_letters)
-        if (flag.letter == letter) return flag.bit;
-    give_up(impossible, fmt::format("'{}' is no flag", letter));
-}
-
-std::string flags_text(std::uint32_t bits) {
-    std::string out;
-    for (const Flag& flag : flag_letters) out += bits & flag.bit ? flag.letter : '-';
-    return out;
-}
-
-std::string letters_of(std::uint32_t bits) {
-    std::string out = flags_text(bits);
-    std::erase(out, '-');
-    return out;
-}
 
 // A change like u+rwX,g-w,o=g of a file's permissions.
 class ModeChange {

@@ -93,6 +93,7 @@ void copy_into(const Place& to, const std::vector<std::string>& sources, const C
         CopyIn in(target, o, outcome);
         for (const Place& from : places) in.expect(*trees[from.image], from.path);
         for (const Place& from : places) in.copy(*trees[from.image], from.path, to.path);
+        in.finish();
     }
     for (const auto& [image, session] : others) session->close();
     target.close();

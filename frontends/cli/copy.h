@@ -58,6 +58,8 @@ public:
         : to_(to), o_(o), outcome_(outcome), progress_(o.progress) {}
     void expect(SourceTree& from, const std::string& source);
     void copy(SourceTree& from, const std::string& source, const std::string& target);
+    // Last of all: what would have been in the way of later copies.
+    void finish();
 
 private:
     // As what it is copied. The end of the copy where it cannot be.
@@ -99,6 +101,9 @@ private:
     void attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,
                     bool was_there);
     void xattrs(const CopySource& source, Inode& inode, const std::string& at);
+    void keep_flags(const CopySource& source, Inode& inode, const std::string& at);
+    // The flags of `which` become those of `flags`. One that the image cannot hold is told.
+    void set_flags(Inode& inode, std::uint32_t flags, std::uint32_t which, const std::string& at);
 
     Session& to_;
     const CopyOptions& o_;
@@ -108,6 +113,11 @@ private:
     std::set<std::uint64_t> made_links_;  // symbolic ones
     // All that came of one source that lies in the image itself.
     std::unordered_set<std::uint64_t> made_here_;
+    struct Sealed {
+        std::string at;
+        std::uint32_t flags;
+    };
+    std::map<std::uint64_t, Sealed> sealed_;  // by inode: what is to be immutable or append-only
 };
 
 // Ends the copy of one path of an image to another that is, or would be, the same file, or of a directory into itself.

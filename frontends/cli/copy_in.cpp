@@ -1,4 +1,5 @@
 #include "cli/copy.h"
+#include "cli/flags.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -212,6 +213,7 @@ void CopyIn::remove_old(const Spot& to) {
     if (!old) return;
     if ((*old)->is_directory()) give_up(negative, to.at + ": a directory is in the way");
     need(to_.fs().unlink(to.directory, to.name, operator_identity(), false), to.at);
+    if (need(to_.fs().attributes(**old), to.at).st_nlink == 0) sealed_.erase((*old)->number().value);
 }
 
 std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
@@ -289,6 +291,7 @@ void CopyIn::attributes(const CopySource& source, Inode& inode, const std::strin
         rest.mtime = time_of(st.st_mtim);
     }
     if (rest.mode || rest.atime) need(to_.fs().set_attributes(inode, rest, operator_identity(), false), at);
+    if (o_.preserve) keep_flags(source, inode, at);
 }
 
 void CopyIn::xattrs(const CopySource& source, Inode& inode, const std::string& to) {
@@ -304,6 +307,45 @@ void CopyIn::xattrs(const CopySource& source, Inode& inode, const std::string& t
             if (!value) return;
             const Result<void> set = to_.fs().set_xattr(inode, name, *value, 0, operator_identity(), false);
             if (!set && set.error().code != EOPNOTSUPP) need(set, to + ": " + name);
+        });
+}
+
+namespace {
+
+namespace f = format::inode_flag;
+// The other flags that lsattr(1) shows say how the file system stores a file.
+constexpr std::uint32_t copied_flags = user_settable_flags & ~f::eofblocks;
+constexpr std::uint32_t sealing_flags = f::immutable | f::append;
+
+}  // namespace
+
+void CopyIn::keep_flags(const CopySource& source, Inode& inode, const std::string& at) {
+    const std::optional<std::uint32_t> flags = source.flags();
+    if (!flags) return;
+    set_flags(inode, *flags, copied_flags & ~sealing_flags, at);
+    // Other names of the file are still to be made, and other sources may copy into the directory.
+    if (*flags & sealing_flags) sealed_[inode.number().value] = {at, *flags};
+    else sealed_.erase(inode.number().value);
+}
+
+void CopyIn::set_flags(Inode& inode, std::uint32_t flags, std::uint32_t which, const std::string& at) {
+    const auto set = [&](std::uint32_t bits) {
+        const std::uint32_t all = (to_.fs().get_flags(inode) & ~bits) | (flags & bits);
+        return to_.fs().set_flags(inode, all, operator_identity(), false);
+    };
+    std::uint32_t different = (to_.fs().get_flags(inode) ^ flags) & which;
+    if (different == 0 || set(different)) return;
+    for (; different != 0; different &= different - 1) {
+        const std::uint32_t bit = different & -different;
+        outcome_.attempt(progress_, [&] { need(set(bit), fmt::format("{}: flag {}", at, letters_of(bit))); });
+    }
+}
+
+void CopyIn::finish() {
+    for (const auto& [number, what] : std::exchange(sealed_, {}))
+        outcome_.attempt(progress_, [&] {
+            const InodeRef inode = need(to_.fs().inode(InodeNr(number)), what.at);
+            set_flags(*inode, what.flags, sealing_flags, what.at);
         });
 }
 

@@ -77,6 +77,8 @@ public:
     virtual std::vector<std::string> xattr_names() const = 0;
     // None for one that cannot be read (any more).
     virtual std::optional<std::vector<std::byte>> xattr(const std::string& name) const = 0;
+    // As FS_IOC_GETFLAGS shows them; none of the host, as cp(1) copies none.
+    virtual std::optional<std::uint32_t> flags() const { return {}; }
 
 protected:
     struct stat st_{};

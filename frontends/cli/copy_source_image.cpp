@@ -69,6 +69,8 @@ public:
         return need(session_.fs().get_xattr(*inode_, name, operator_identity(), false), at() + ": " + name);
     }
 
+    std::optional<std::uint32_t> flags() const override { return session_.fs().get_flags(*inode_); }
+
 private:
     Session& session_;
     Ancestors& above_;

@@ -116,6 +116,93 @@ def to_the_host(scratch, a, small):
     mounting.clean(small.image)
 
 
+COPIED = 0x2003C0FF & ~0x4000  # s u c S i a d A t D T P, as bits of the inode; j is looked at by itself
+JOURNAL = 0x4000
+
+
+def flags_of(verbs, path):
+    told = subprocess.run(["debugfs", "-R", f"stat \"{path}\"", str(verbs.image)], capture_output=True, text=True, check=True)
+    return int(re.search(r"Flags: 0x([0-9a-f]+)", told.stdout)[1], 16) & (COPIED | JOURNAL)
+
+
+def flags(scratch):
+    """With -a all flags that the target can hold: those that forbid changes when nothing is left to be changed."""
+    a, b = pair(scratch, "flags")
+    a("mkdir", "-p", ":/t/d/e", ":/t/z")
+    for name in ("f", "d/f", "d/e/log", "j", "plain", "z/last"):
+        a("cp", "/etc/hostname", f":/t/{name}")
+    a("ln", "-s", "f", ":/t/link")
+    a("ln", ":/t/f", ":/t/z/second")
+    a("ln", ":/t/z/last", ":/t/d/other")
+    flagged = {"/t": "d", "/t/f": "isuS", "/t/d": "aDT", "/t/d/f": "aAdt", "/t/d/e": "iP", "/t/d/e/log": "a", "/t/j": "jc", "/t/plain": "d",
+               "/t/z/last": "i"}
+    for path, bits in flagged.items():
+        a("chattr", f"+{bits}", f":{path}")
+    subprocess.run(["debugfs", "-w", "-R", "sif /t/link flags 0xc0", str(a.image)], capture_output=True, check=True)
+    paths = ("/t", "/t/f", "/t/d", "/t/d/f", "/t/d/e", "/t/d/e/log", "/t/j", "/t/plain", "/t/z", "/t/z/last", "/t/z/second",
+             "/t/d/other", "/t/link")
+    before = {path: flags_of(a, path) for path in paths}
+    check(before["/t/f"] == 0x1B and before["/t/j"] == 0x4004 and before["/t/d/e"] == 0x20000010 and before["/t/plain"] == 0x40,
+          f"{before}")
+    for there, place in sides(a, b):
+        # What the folder hands on is not the source's.
+        there("mkdir", ":/into")
+        there("chattr", "+A", ":/into")
+        a("cp", "-a", ":/t", f"{place}/into", user=NOBODY)
+        for path, old in before.items():
+            check(flags_of(there, f"/into{path}") == old, f"cp -a to {place}{path}: {flags_of(there, f'/into{path}'):x}, not {old:x}")
+        check(there.status("/into/t/f")["inode"] == there.status("/into/t/z/second")["inode"], "a link to what is immutable")
+        old, new = (v.status(path) for v, path in ((a, "/t/d/f"), (there, "/into/t/d/f")))
+        check((old["mtime"], old["mode"]) == (new["mtime"], new["mode"]), f"{old} {new}")
+        for mode in ((), ("-r",)):
+            there("mkdir", ":/without")
+            a("cp", *mode, ":/t/f", ":/t/d/f", ":/t/j", f"{place}/without")
+            for name in ("f", "j"):
+                check(flags_of(there, f"/without/{name}") == 0, f"cp {mode} has copied flags of {name}")
+            there("rm", "-r", ":/without")
+        replaced(a, there, place)
+        mounting.clean(there.image)
+    # To the host nothing of it goes, as with cp(1).
+    out = scratch.path("flags out")
+    a("cp", "-a", ":/t", out)
+    (out / "f").write_text("changed")
+    # What the target cannot hold is told, and what it can is kept: memory as storage does not go with contents in an inode.
+    inline = Verbs(scratch, scratch.image("flags inline", "16M", "-t", "ext4", "-O", "inline_data", "-I", "256"))
+    a("cp", "/etc/hostname", ":/x")
+    a("chattr", "+xdi", ":/x")
+    a("cp", "-a", ":/x", f"{inline.image}:/", status=IMPOSSIBLE, says=f"uext4 cp: {inline.image}:/x: flag x: ")
+    check(flags_of(inline, "/x") == 0x50 and inline("cat", ":/x") == a("cat", ":/x"), f"{flags_of(inline, '/x'):x}")
+    mounting.clean(inline.image)
+
+
+def replaced(a, there, place):
+    """What may not be changed stays, and is named; of another file the flags become the source's with -a alone."""
+    for name, bits in (("immutable", "i"), ("append", "a")):
+        for links in (1, 2):
+            there("cp", "/etc/passwd", f":/{name}")
+            if links == 2:
+                there("ln", f":/{name}", ":/other name")
+            there("chattr", f"+{bits}", f":/{name}")
+            for mode in ((), ("-r",), ("-a",)):
+                a("cp", *mode, ":/t/plain", f"{place}/{name}", status=NO, says=f"uext4 cp: {there.image}:/{name}: ")
+                check(there("cat", f":/{name}") == pathlib.Path("/etc/passwd").read_text(encoding="utf-8"), f"cp {mode}: {name}")
+                check(there.status(f"/{name}")["links"] == links, f"cp {mode}: {there.status(f'/{name}')}")
+            there("chattr", f"-{bits}", f":/{name}")
+            there("rm", f":/{name}", *([":/other name"] if links == 2 else []))
+    there("cp", "/etc/passwd", ":/there")
+    there("chattr", "+At", ":/there")
+    a("cp", ":/t/plain", f"{place}/there")
+    check(flags_of(there, "/there") == 0x8080, f"cp has changed the flags: {flags_of(there, '/there'):x}")
+    a("cp", "-a", ":/t/plain", f"{place}/there")
+    check(flags_of(there, "/there") == 0x40, f"cp -a has left other flags: {flags_of(there, '/there'):x}")
+    # Of two sources for one name the last one counts, whatever the first one is.
+    there("mkdir", ":/twice")
+    a("cp", "-a", ":/t/d/e/log", ":/t/plain", f"{place}/twice")
+    a("cp", "-a", ":/t/d/f", ":/t/f", ":/t/d/e/.", ":/t/z/.", f"{place}/twice", status=NO, says="/twice/log: ")
+    check(flags_of(there, "/twice/f") == 0x1B and flags_of(there, "/twice/log") == 0x20, "sources of one name")
+    check(flags_of(there, "/twice") == 0, f"the last one's flags: {flags_of(there, '/twice'):x}")
+
+
 def trees(scratch):
     """Links, holes, times, directories, and sources that are named."""
     tree = scratch.path("tree")
@@ -304,7 +391,7 @@ def nothing_of_the_host(scratch):
 def test(scratch):
     mounting.need_mount()  # and root: what nobody does is held against it
     os.chmod(scratch.folder, 0o755)
-    for part in (owners_and_modes, nodes, attributes, trees, deep, itself, other_spellings, out_of_both, on_a_terminal,
+    for part in (owners_and_modes, nodes, attributes, flags, trees, deep, itself, other_spellings, out_of_both, on_a_terminal,
                  nothing_of_the_host):
         part(scratch)
 
