@@ -110,10 +110,13 @@ void add_mount_verbs(CLI::App& app) {
             ->allow_extra_args(false);
         v->add_flag("-f,--foreground", r->foreground, "Stay in the foreground");
         v->add_flag("-d,--debug", r->debug, "Print every request; stays in the foreground");
+        auto wait = std::make_shared<std::optional<double>>();
+        add_wait(v, *wait);
         v->add_option("IMAGE", r->image, "The image")->required();
         v->add_option("DIR", r->directory, "Where")->required();
-        v->callback([r, options] {
+        v->callback([r, options, wait] {
             r->options = joined(*options);
+            r->wait = time_to_wait(*wait, true);
             if (const int code = fuse::run_mount(*r); code > 0) give_up(code, "");
         });
     }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <ctime>
 #include <filesystem>
 #include <map>
@@ -151,12 +152,16 @@ std::shared_ptr<BlockDevice> opened_before(const std::string& image, bool writab
     return nullptr;
 }
 
-Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const VolumeOptions& options, bool sandbox) {
+Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const VolumeOptions& options,
+                                              const CommonOptions& common) {
     FileDeviceOptions view;
     view.writable = !options.fs.read_only;
     view.offset = options.offset;
-    view.patience = until_released;
-    const FindPartition find = sandbox && !in_sandbox() ? find_partition_apart : find_partition;
+    view.patience = time_to_wait(common.wait, view.writable);
+    view.waiting = [&](const std::string& sentence) {
+        fmt::print(stderr, "uext4 {}: {} (--wait)\n", common.verb, told(sentence));
+    };
+    const FindPartition find = !common.no_sandbox && !in_sandbox() ? find_partition_apart : find_partition;
     if (!view.writable)
         if (const std::optional<std::string> warning = mounted_for_writing(image, view.offset, find))
             fmt::print(stderr, "uext4: {}\n", told(*warning));
@@ -164,11 +169,12 @@ Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const Vo
 }
 
 // The image is open before it is parsed, and the sandbox lies in between.
-Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text, bool sandbox) {
+Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text,
+                                                   const CommonOptions& common) {
     const VolumeOptions options = TRY(parse_all_options(text));
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
-    if (!device) device = TRY(open_for(image, options, sandbox));
-    if (sandbox) TRY(enter_sandbox(reach, host_files));
+    if (!device) device = TRY(open_for(image, options, common));
+    if (!common.no_sandbox) TRY(enter_sandbox(reach, host_files));
     return FileSystem::mount_device(std::move(device), options,
                                     [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
 }
@@ -201,7 +207,7 @@ void open_beforehand(const std::string& image, bool writable, const CommonOption
     if (!parsed) not_opened(image, parsed.error());
     const bool changes = !parsed->fs.read_only;
     if (opened_before(image, changes)) return;
-    Result<std::shared_ptr<BlockDevice>> device = open_for(image, *parsed, true);
+    Result<std::shared_ptr<BlockDevice>> device = open_for(image, *parsed, options);
     if (!device) not_opened(image, device.error());
     open_images.push_back({image, changes, std::move(*device)});
 }
@@ -209,7 +215,7 @@ void open_beforehand(const std::string& image, bool writable, const CommonOption
 std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options) {
     if (image.empty()) give_up(impossible, "'': an image has a name");
     last_opened = image;
-    auto mounted = open_sandboxed(image, options_text(writable, options), !options.no_sandbox);
+    auto mounted = open_sandboxed(image, options_text(writable, options), options);
     if (!mounted) not_opened(image, mounted.error());
     return std::move(*mounted);
 }
@@ -333,7 +339,32 @@ std::string joined(const std::vector<std::string>& options) {
     return out;
 }
 
+void add_wait(CLI::App* verb, std::optional<double>& seconds) {
+    constexpr double most = 1e9;
+    verb->add_option_function<std::string>(
+            "--wait",
+            [&seconds](const std::string& text) {
+                double number = -1;
+                const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+                if (error != std::errc() || end != text.data() + text.size() || !(number >= 0 && number <= most))
+                    throw CLI::ValidationError("--wait", fmt::format("'{}' is no number of seconds", text));
+                seconds = number;
+            },
+            fmt::format("SECONDS to wait for another process that has the image open (0: do not wait; default: {} to "
+                        "write, {} to read)",
+                        wait_to_write.count(), wait_to_read.count()))
+        ->type_name("SECONDS")
+        ->allow_extra_args(false);
+}
+
+std::chrono::milliseconds time_to_wait(const std::optional<double>& seconds, bool writable) {
+    if (!seconds) return writable ? wait_to_write : wait_to_read;
+    return std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(*seconds));
+}
+
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists) {
+    options.verb = verb->get_name();
+    add_wait(verb, options.wait);
     verb->add_option_function<std::vector<std::string>>(
             "-o,--options", [&options](const std::vector<std::string>& all) { options.mount_options = joined(all); },
             "Mount options (docs/MOUNT.md); may be repeated")

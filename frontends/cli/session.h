@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <CLI/CLI.hpp>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -55,6 +56,8 @@ struct CommonOptions {
     std::string mount_options;
     bool no_replay = false, json = false;
     bool no_sandbox = false;
+    std::string verb;            // for messages
+    std::optional<double> wait;  // seconds for another process that has the image open; else a default
 };
 
 // What a verb needs of the host after an image is open, which the sandbox leaves it.
@@ -149,6 +152,10 @@ int run_line(std::vector<std::string> arguments);
 void link_itself(CLI::App* verb, bool& flag);
 // Mount options that were given one by one: "a", "b,c" are "a,b,c".
 std::string joined(const std::vector<std::string>& options);
+// "--wait SECONDS", of what opens an image.
+void add_wait(CLI::App* verb, std::optional<double>& seconds);
+// The same in milliseconds, or the default.
+std::chrono::milliseconds time_to_wait(const std::optional<double>& seconds, bool writable);
 // Options that many verbs have.
 void add_common(CLI::App* verb, CommonOptions& options, bool reads, bool lists);
 

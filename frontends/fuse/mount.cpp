@@ -220,6 +220,7 @@ struct Job {
     std::string image, directory;
     bool debug = false;
     int report = -1;  // where a background server says that it is ready
+    std::chrono::milliseconds wait{0};
 };
 
 Result<void> serve(Job& job, Log& log) {
@@ -243,7 +244,8 @@ Result<void> serve(Job& job, Log& log) {
         FileDeviceOptions device_options;
         device_options.writable = !job.options.volume.fs.read_only;
         device_options.offset = job.options.volume.offset;
-        device_options.patience = until_released;
+        device_options.patience = job.wait;
+        device_options.waiting = [&](const std::string& sentence) { log.tell(sentence + " (--wait)"); };
         const FindPartition find = sandbox ? find_partition_apart : find_partition;
         if (!device_options.writable)
             if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset, find))
@@ -323,6 +325,7 @@ Result<Job> prepare(const MountRequest& request, bool& no_image) {
     job.image = TRY(std::move(image));
     if (job.options.source.empty()) job.options.source = source_of(job.image);
     job.debug = request.debug;
+    job.wait = request.wait;
     return job;
 }
 

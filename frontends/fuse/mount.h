@@ -1,6 +1,9 @@
 // Mounting an image with FUSE, and taking the mount away.
 #pragma once
 
+#include "device/open_device.h"
+
+#include <chrono>
 #include <string>
 
 namespace uext4::fuse {
@@ -10,7 +13,8 @@ struct MountRequest {
     std::string directory;
     std::string options;  // as after -o: docs/MOUNT.md
     bool foreground = false;
-    bool debug = false;  // print every request; implies foreground
+    bool debug = false;                              // print every request; implies foreground
+    std::chrono::milliseconds wait = wait_to_write;  // for another process that has the image open
 };
 
 // Serves the image at the directory. Not in the foreground: returns 0 once the mount answers, a child process serves it

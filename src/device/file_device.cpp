@@ -1,5 +1,6 @@
 #include "device/file_device.h"
 
+#include "device/holders.h"
 #include "device/host_use.h"
 #include "sync/scheduler.h"
 
@@ -11,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -80,24 +82,52 @@ struct RequestPoints {
     ~RequestPoints() { schedule_point(Point::IoComplete, what, device); }
 };
 
-// Tries again what somebody else's use of the file refuses, as long as `patience` lasts.
-template <class Attempt>
-auto patiently(std::chrono::milliseconds patience, Attempt attempt) -> decltype(attempt()) {
-    constexpr std::chrono::milliseconds pause{5};
-    const auto limit = std::chrono::steady_clock::now() + patience;
-    for (;;) {
-        auto result = attempt();
-        if (result || result.error().code != EBUSY || std::chrono::steady_clock::now() >= limit) return result;
-        std::this_thread::sleep_for(pause);
-    }
-}
-
 }  // namespace
 
+// Tries again what another user of the image refuses, until the time is over that all attempts together have.
+class FileDevice::Patience {
+public:
+    explicit Patience(const FileDeviceOptions& options) : options_(options) {}
+
+    // `in_vain`: nobody but this process could end what refuses the attempt.
+    template <class Attempt, class InVain>
+    auto operator()(Attempt attempt, InVain in_vain) -> decltype(attempt()) {
+        for (bool again = false;; again = true) {
+            auto result = attempt();
+            if (result || result.error().code != EBUSY || (!again && in_vain())) return result;
+            const auto waited = Clock::now() - begin_;
+            if (waited >= options_.patience) {
+                if (options_.patience.count() > 0)
+                    result.error().what += fmt::format("; waited {:g} seconds for it",
+                                                       std::chrono::duration<double>(options_.patience).count());
+                return result;
+            }
+            if (waited >= until_told && !std::exchange(told_, true) && options_.waiting)
+                options_.waiting(fmt::format("{}; waiting for it, at most {:g} seconds", result.error().what,
+                                             std::chrono::duration<double>(options_.patience).count()));
+            std::this_thread::sleep_for(std::min<Clock::duration>(pause_, options_.patience - waited));
+            pause_ = std::min(pause_ * 2, longest_pause);
+        }
+    }
+    template <class Attempt>
+    auto operator()(Attempt attempt) -> decltype(attempt()) {
+        return (*this)(attempt, [] { return false; });
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    static constexpr std::chrono::milliseconds until_told{1000}, longest_pause{50};
+    const FileDeviceOptions& options_;
+    const Clock::time_point begin_ = Clock::now();
+    std::chrono::milliseconds pause_{5};
+    bool told_ = false;
+};
+
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path, const FileDeviceOptions& options) {
-    const int fd = TRY(patiently(options.patience, [&] { return open_image(path, options.writable); }));
+    Patience patience(options);
+    const int fd = TRY(patience([&] { return open_image(path, options.writable); }));
     std::unique_ptr<FileDevice> device(new FileDevice(fd, path));
-    TRY(device->prepare(options));
+    TRY(device->prepare(options, patience));
     return device;
 }
 
@@ -107,7 +137,8 @@ Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, std::string name, 
     if (flags < 0) return fail(errno, "{}: descriptor {}: {}", device->name_, fd, std::strerror(errno));
     FileDeviceOptions possible = options;
     if ((flags & O_ACCMODE) != O_RDWR) possible.writable = false;
-    TRY(device->prepare(possible));
+    Patience patience(possible);
+    TRY(device->prepare(possible, patience));
     return device;
 }
 
@@ -132,7 +163,7 @@ void FileDevice::give_up_behind() {
     }
 }
 
-Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
+Result<void> FileDevice::prepare(const FileDeviceOptions& options, Patience& patience) {
     struct stat info{};
     if (fstat(fd_, &info) != 0) return fail(errno, "{}: fstat: {}", name_, std::strerror(errno));
     std::uint64_t whole = 0;
@@ -158,14 +189,21 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options) {
     if (writable_ && !block_device_ && getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur < offset_ + length_)
         return fail(EFBIG, "{}: has {} bytes, and the process may write to the first {} of a file (RLIMIT_FSIZE)",
                     name_, offset_ + length_, largest.rlim_cur);
+    return take(options, patience);
+}
+
+// Keeps others out, or finds that they keep this process out.
+Result<void> FileDevice::take(const FileDeviceOptions& options, Patience& patience) {
     if (options.lock) {
-        TRY(patiently(options.patience, [&] { return lock_file(fd_, writable_, offset_, options.length, name_); }));
-        TRY(patiently(options.patience, [&] {
+        TRY(patience([&] { return lock_file(fd_, writable_, offset_, options.length, name_); },
+                     [&] { return this_process_holds(fd_, writable_, {offset_, options.length}); }));
+        TRY(patience([&] {
             give_up_behind();
             return lock_behind_loops(fd_, writable_, offset_, options.length, name_, behind_);
         }));
     }
-    if (writable_ && options.refuse_mounted) TRY(refuse_if_mounted(fd_, offset_, options.length, name_));
+    if (writable_ && options.refuse_mounted)
+        TRY(patience([&] { return refuse_if_mounted(fd_, offset_, options.length, name_); }));
     return {};
 }
 

@@ -4,6 +4,7 @@
 #include "device/block_device.h"
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,8 +18,10 @@ struct FileDeviceOptions {
     std::uint64_t length = 0;    // 0: to the end
     bool lock = true;            // keep other users of the library out, or refuse
     bool refuse_mounted = true;  // EBUSY if the kernel has it mounted (writable opens only)
-    // How long another user of it is waited for before it is EBUSY.
+    // How long it waits for another user of the image before it is EBUSY. Not for this process.
     std::chrono::milliseconds patience{0};
+    // Called once, after a second of that, with a sentence that says what it waits for.
+    std::function<void(const std::string& sentence)> waiting;
 };
 
 class FileDevice final : public BlockDevice {
@@ -53,9 +56,11 @@ public:
     bool is_block_device() const { return block_device_; }
 
 private:
+    class Patience;
     FileDevice(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
     void give_up_behind();
-    Result<void> prepare(const FileDeviceOptions& options);
+    Result<void> prepare(const FileDeviceOptions& options, Patience& patience);
+    Result<void> take(const FileDeviceOptions& options, Patience& patience);
 
     int fd_;
     std::vector<int> behind_;  // files under loop devices, locked

@@ -1,5 +1,6 @@
 #include "device/host_use.h"
 
+#include "device/holders.h"
 #include "device/loop_devices.h"
 #include "device/mount_table.h"
 
@@ -45,6 +46,15 @@ std::vector<MountedDevice> mounted_devices() {
 
 // " through /dev/loop7", unless that is the image itself.
 std::string through(const Shown& shown) { return shown.image ? "" : " through " + shown.node; }
+
+// Why a block device cannot be opened exclusively.
+std::string use_of_device(dev_t device, const std::string& path) {
+    for (const MountedDevice& mount : mounted_devices())
+        if (mount.device == device) return "it is mounted on " + mount.where;
+    const std::string opener = opener_of(path);
+    if (opener == "another process") return "the device is in use (mounted, or open exclusively by another process)";
+    return opener + " has the device open";
+}
 
 std::optional<int> descriptor_in_path(const std::string& path) {
     for (const char* folder : {"/dev/fd/", "/proc/self/fd/"}) {
@@ -98,16 +108,21 @@ std::optional<std::string> mounted_for_writing(const std::string& image, std::ui
 }
 
 Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name) {
+    const ImageBytes bytes(offset, length);
     struct flock lock{};
     lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
     lock.l_whence = SEEK_SET;
-    lock.l_start = static_cast<off_t>(offset);
-    lock.l_len = static_cast<off_t>(length);
+    lock.l_start = static_cast<off_t>(bytes.begin);
+    lock.l_len = static_cast<off_t>(bytes.end - bytes.begin);
     while (fcntl(fd, F_OFD_SETLK, &lock) != 0) {
         switch (errno) {
             case EINTR: continue;
             case EAGAIN:
-            case EACCES: return fail(EBUSY, "{}: another process has it open{}", name, exclusive ? "" : " for writing");
+            case EACCES: {
+                const std::string holder = holder_of(fd, exclusive, bytes);
+                return fail(EBUSY, "{}: {} has it open{}{}", name, holder, exclusive ? "" : " for writing",
+                            holder == "this process" ? " already" : "");
+            }
             case EINVAL:
             case ENOLCK:
             case EOPNOTSUPP:
@@ -115,6 +130,7 @@ Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64
             default: return fail(errno, "{}: locking: {}", name, std::strerror(errno));
         }
     }
+    mark_as_held(fd, bytes);
     return {};
 }
 
@@ -162,9 +178,8 @@ Result<int> open_image(const std::string& path, bool writable) {
         const int exclusive = writable && S_ISBLK(info.st_mode) ? O_EXCL : 0;
         do fd = open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | exclusive);
         while (fd < 0 && errno == EINTR);
-        if (fd < 0 && errno == EWOULDBLOCK) return fail(EBUSY, "{}: another process is about to close it", path);
-        if (fd < 0 && errno == EBUSY)
-            return fail(EBUSY, "{}: the device is in use (mounted, or open exclusively by another process)", path);
+        if (fd < 0 && errno == EWOULDBLOCK) return fail(EBUSY, "{}: {} is about to close it", path, opener_of(path));
+        if (fd < 0 && errno == EBUSY) return fail(EBUSY, "{}: {}", path, use_of_device(info.st_rdev, path));
         if (fd < 0) return fail(errno, "{}: {}", path, std::strerror(errno));
     }
     if (fstat(fd, &info) != 0 || (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode))) {

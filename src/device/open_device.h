@@ -10,8 +10,9 @@
 
 namespace uext4 {
 
-// For programs that somebody runs: umount(8) returns while the server of the mount still writes to its image.
-inline constexpr std::chrono::milliseconds until_released{2000};
+// How long a program that a user runs waits for another one that has the image open, unless the user says otherwise.
+// umount(8), for example, returns while the server of the mount still writes to its image.
+inline constexpr std::chrono::seconds wait_to_write{10}, wait_to_read{2};
 
 // IMAGE, IMAGE@N (partition N of it), /dev/fd/N, or a block device. An offset and length in the options count from the
 // start of the partition. Errors: those of FileDevice::open and find_partition.

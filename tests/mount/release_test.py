@@ -57,7 +57,8 @@ def behind_a_loop_device(scratch, image):
     loop = made.stdout.strip()
     try:
         for words in (("ls", f"{loop}:/"), ("mkdir", f"{loop}:/more"), ("cp", "-a", f"{loop}:/", f"{other}:/copy")):
-            result = subprocess.run([scratch.program, *words], capture_output=True, text=True, check=False)
+            result = subprocess.run([scratch.program, words[0], "--wait", "0.1", *words[1:]], capture_output=True, text=True,
+                                    check=False)
             check(result.returncode == 2 and "has it open" in result.stderr, f"{words}: {result}")
     finally:
         scratch.umount(directory)
@@ -68,7 +69,8 @@ def stays_refused(scratch, image):
     """A mount that goes on is not waited for longer than that."""
     directory = scratch.mount(image)
     for words in (("check", image), ("mkdir", f"{image}:/more"), ("mount", image, scratch.folder / "mnt")):
-        result = subprocess.run([scratch.program, *map(str, words)], capture_output=True, text=True, check=False)
+        result = subprocess.run([scratch.program, words[0], "--wait", "0.1", *map(str, words[1:])], capture_output=True,
+                                text=True, check=False)
         check(result.returncode == 2 and "has it open" in result.stderr, f"{words}: {result}")
     scratch.umount(directory)
 
