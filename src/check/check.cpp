@@ -56,11 +56,7 @@ void Checker::check_supers() {
         problem(doubt.starts_with("orphan file") ? "orphan file" : "orphan list", "{}", doubt);
     if (!volume_.options().backup_super) return;
     // The one that is used was good enough to open it. Where that is a backup, what about the first?
-    format::SuperBlock first;
-    const Result<void> read = fs_.device.read(format::super_offset, std::as_writable_bytes(std::span(&first, 1)));
-    if (!read) problem("superblock", "{}", read.error().what);
-    else if (first.magic != format::super_magic) problem("superblock", "s_magic is {:#06x}", first.magic.get());
-    else if (!format::super_checksum_ok(first)) problem("superblock", "bad checksum");
+    if (const std::string damage = volume_.primary_super_damage(); !damage.empty()) problem("superblock", "{}", damage);
 }
 
 Result<CheckReport> check(Volume& volume) { return Checker(volume).run(); }

@@ -2,6 +2,8 @@
 #include "device/flush_order_device.h"
 #include "device/overlay_device.h"
 #include "sync/atomic_point.h"
+#include "volume/backup_image.h"
+#include "volume/backup_supers.h"
 #include "volume/fast_commit_replay.h"
 #include "volume/journal_location.h"
 #include "volume/volume_state.h"
@@ -29,21 +31,25 @@ std::uint64_t waiting_limit(const VolumeOptions& o) {
 // An inode takes about 1.5 KiB, so those that nobody uses take at most three eighths of what the cache may take.
 std::size_t inodes_kept(const VolumeOptions& o) { return std::clamp<std::size_t>(o.cache_bytes / 4096, 1024, 32768); }
 
-Result<format::SuperBlock> load_super(BlockDevice& device, const VolumeOptions& options) {
+Result<format::SuperBlock> load_super(BlockDevice& device) {
     format::SuperBlock super;
-    const std::uint64_t at = options.backup_super ? *options.backup_super * 1024 : format::super_offset;
-    if (device.size() < at + sizeof super)
-        return options.backup_super ? fail(EINVAL, "{}: superblock: option sb={}: the image ends before it",
-                                           device.name(), *options.backup_super)
-                                    : fail(EINVAL, "{}: superblock: {} bytes are too few for a file system",
-                                           device.name(), device.size());
-    TRY(device.read(at, std::as_writable_bytes(std::span(&super, 1))));
+    if (device.size() < format::super_offset + sizeof super)
+        return fail(EINVAL, "{}: superblock: {} bytes are too few for a file system", device.name(), device.size());
+    TRY(device.read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
     if (super.magic != format::super_magic)
-        return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x}){}", device.name(),
-                    super.magic.get(), options.backup_super ? "" : "; option sb= reads a backup, if there is one");
-    if (!format::super_checksum_ok(super))
-        return fail(EUCLEAN, "{}: superblock: bad checksum{}", device.name(),
-                    options.backup_super ? "" : "; option sb= reads a backup");
+        return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system (s_magic is {:#06x}, expected {:#06x})",
+                    device.name(), super.magic.get(), format::super_magic);
+    if (!format::super_checksum_ok(super)) return fail(EUCLEAN, "{}: superblock: bad checksum", device.name());
+    return super;
+}
+
+// The first look at it. Where it cannot be used, the error names the backups that can.
+Result<format::SuperBlock> find_super(const std::shared_ptr<BlockDevice>& device) {
+    Result<format::SuperBlock> super = load_super(*device);
+    if (super)
+        if (Result<format::Geometry> geometry = format::Geometry::parse(*super, device->size()); !geometry)
+            super = fail(geometry.error().code, "{}: {}", device->name(), geometry.error().what);
+    if (!super) super.error().what += backups_to_try(device);
     return super;
 }
 
@@ -111,14 +117,19 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         const std::uint64_t bytes = fs->buffers.cached_bytes() + fs->inode_bytes.load(std::memory_order_relaxed);
         return bytes - std::min(bytes, beside_cache);
     });
-    if (options.backup_super) l.fs->super_offset = *options.backup_super * 1024;
     l.inodes = std::make_unique<InodeTable>(*l.fs);
     l.inodes->set_limit(inodes_kept(options));
     return {};
 }
 
 Result<void> Volume::State::open() {
-    format::SuperBlock super = TRY(load_super(*device, options));
+    if (options.backup_super) {
+        Result<std::shared_ptr<BackupImage>> restored = BackupImage::open(image, *options.backup_super);
+        if (!restored)
+            return fail(restored.error().code, "{}: {}{}", image->name(), restored.error().what, backups_to_try(image));
+        device = *restored;
+    }
+    format::SuperBlock super = TRY(find_super(device));
     const format::Support support =
         format::support_for(super.feature_compat, super.feature_incompat, super.feature_ro_compat);
     if (!support.readable)
@@ -129,7 +140,7 @@ Result<void> Volume::State::open() {
     if (external && !options.fs.read_only)
         return fail(EROFS, "{}: can only be opened read-only because of: has_journal on another device (s_journal_dev)",
                     device->name());
-    if (external && super.has_incompat(format::incompat::recover) && options.replay && !options.backup_super)
+    if (external && super.has_incompat(format::incompat::recover) && options.replay)
         return fail(EOPNOTSUPP,
                     "{}: needs_recovery, and the journal is on another device (s_journal_dev): only noload "
                     "shows it, as it is",
@@ -146,44 +157,50 @@ Result<void> Volume::State::open() {
                  : super.errors == format::error_policy::remount_ro ? ErrorPolicy::remount_ro
                                                                     : ErrorPolicy::carry_on;
     }
-    const bool wants_recovery = super.has_incompat(format::incompat::recover);
-    bool dirty = wants_recovery || super.last_orphan != 0 || super.has_ro_compat(format::ro_compat::orphan_present);
+    // A backup superblock does not say whether the log has something to replay: the log does.
+    const bool asks_log = options.backup_super && options.replay && super.has_compat(format::compat::has_journal) &&
+                          super.journal_inum != 0;
+    const bool wants_recovery = super.has_incompat(format::incompat::recover) || asks_log;
+    const auto or_without_log = [&](auto result) {
+        if (!result && asks_log) result.error().what += "; option noload shows the image as it is without its journal";
+        return result;
+    };
+    bool dirty = wants_recovery || options.backup_super || super.last_orphan != 0 ||
+                 super.has_ro_compat(format::ro_compat::orphan_present);
     if (!options.fs.read_only) {
         device = image = std::make_shared<FlushOrderDevice>(image);
         const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
         mmp = TRY(MultipleMount::claim(*image, geometry, log));
         if (mmp) device = fence = std::make_shared<FencedDevice>(image);
-        super = TRY(load_super(*device, options));
+        super = TRY(load_super(*device));
     }
-    if (options.fs.read_only && options.replay && dirty && !options.backup_super)
-        device = std::make_shared<OverlayDevice>(image);
+    if (options.fs.read_only && options.replay && dirty) device = std::make_shared<OverlayDevice>(device);
     std::vector<BlockRun> runs;
     const bool has_journal = super.has_compat(format::compat::has_journal);
     bool with_log = false;
-    const bool replays = options.replay && !options.backup_super;
     if (has_journal && (super.journal_inum != 0 || !options.fs.read_only)) {
         const bool read_only = std::exchange(options.fs.read_only, true);
         Result<void> first = assemble(super, {}, false, false);
         options.fs.read_only = read_only;
         TRY(std::move(first));
         layers->allocator->set_reads_only(read_only);
-        if (replays || !options.fs.read_only) {
-            runs = TRY(locate_journal(*layers->inodes, layers->geometry));
+        if (options.replay || !options.fs.read_only) {
+            runs = TRY(or_without_log(locate_journal(*layers->inodes, layers->geometry)));
             const std::uint32_t block_size = layers->geometry.block_size;
             const std::uint64_t blocks = layers->geometry.blocks_count;
             layers.reset();
             if (wants_recovery) {
                 const format::SuperBlock marked = super;
-                recovery = TRY(recover(*device, block_size, blocks, runs));
-                super = TRY(load_super(*device, options));
+                recovery = TRY(or_without_log(recover(*device, block_size, blocks, runs)));
+                super = TRY(load_super(*device));
                 // The log may hold an earlier superblock than the one that was marked.
                 if (take_errors(super, marked)) {
                     TRY(write_super([&](format::SuperBlock& s) { (void)take_errors(s, marked); }));
-                    super = TRY(load_super(*device, options));
+                    super = TRY(load_super(*device));
                 }
                 if (recovery.fast_commits.any()) {
                     TRY(replay_fast(super, runs));
-                    super = TRY(load_super(*device, options));
+                    super = TRY(load_super(*device));
                 }
                 // On the image the mark stays until the unmount has written the counters: without it they would be
                 // believed.
@@ -191,7 +208,7 @@ Result<void> Volume::State::open() {
                     TRY(write_super([](format::SuperBlock& s) {
                         s.feature_incompat = s.feature_incompat & ~format::incompat::recover;
                     }));
-                    super = TRY(load_super(*device, options));
+                    super = TRY(load_super(*device));
                 }
             }
             with_log = !options.fs.read_only;
@@ -199,7 +216,7 @@ Result<void> Volume::State::open() {
             runs = std::move(*found);  // where nobody needs it, it may be damaged
         }
     }
-    found_open = wants_recovery || !(super.state & format::super_state::valid);
+    found_open = (asks_log ? recovery.needed : wants_recovery) || !(super.state & format::super_state::valid);
     if (!options.fs.read_only) {
         // Before the log is used the superblock on disk says that it must be replayed.
         TRY(write_super([&](format::SuperBlock& s) {
@@ -221,7 +238,7 @@ Result<void> Volume::State::open() {
     orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
     names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);
     const bool may_finish = !options.fs.read_only || device != image;
-    if (replays && may_finish) TRY(finish_orphans());
+    if (options.replay && may_finish) TRY(finish_orphans());
     if (!options.fs.read_only) {
         if (orphans->uses_file()) {
             Handle handle = TRY(fs().journal.start(2));

@@ -301,7 +301,10 @@ Result<VolumeOptions> parse_volume_options(std::string_view text) {
     VolumeOptions o;
     TRY(for_each_option(text, [&](std::string_view option) { return apply_option(o, option); }));
     if (o.cache_bytes < (std::uint64_t{1} << 20)) return fail(EINVAL, "option cache: at least 1M");
-    if (o.backup_super && !o.fs.read_only) return fail(EINVAL, "option sb= reads a backup: it needs ro");
+    if (o.backup_super && !o.fs.read_only)
+        return fail(EINVAL,
+                    "option sb= reads a backup superblock, which does not know what is free now: it needs ro. Before "
+                    "the image can be written, e2fsck -b has to repair it");
     if (!o.replay && !o.fs.read_only) return fail(EINVAL, "option noload leaves the journal as it is: it needs ro");
     TRY(check_given(o, true));
     return o;

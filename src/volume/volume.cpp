@@ -1,6 +1,7 @@
 // A volume that is open: sync, freeze and close.
 #include "base/seam.h"
 #include "device/flush_order_device.h"
+#include "volume/backup_supers.h"
 #include "volume/volume_state.h"
 
 namespace uext4 {
@@ -72,6 +73,9 @@ Orphans& Volume::orphans() { return *state_->orphans; }
 Namespace& Volume::names() { return *state_->names; }
 FreezeGate& Volume::gate() { return state_->gate; }
 const VolumeOptions& Volume::options() const { return state_->options; }
+std::string Volume::primary_super_damage() const {
+    return options().backup_super ? uext4::primary_super_damage(*state_->image) : std::string();
+}
 const format::Geometry& Volume::geometry() const { return state_->layers->geometry; }
 const RecoveryReport& Volume::recovery() const { return state_->recovery; }
 std::uint64_t Volume::orphans_finished() const { return state_->orphans_finished; }

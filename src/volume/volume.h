@@ -31,6 +31,8 @@ public:
     Namespace& names();
     FreezeGate& gate();
     const VolumeOptions& options() const;
+    // With option sb=: what is wrong with the primary superblock, empty where it is sound.
+    std::string primary_super_damage() const;
     const format::Geometry& geometry() const;
     const RecoveryReport& recovery() const;  // what was found in the journal at open
     std::uint64_t orphans_finished() const;
