@@ -216,9 +216,13 @@ bool Checker::check_inode(InodeNr ino) {
             if (blocks.whole) check_size(inode, blocks, where);
         }
         if (inode.is_symlink()) check_symlink(inode, in_itself, where);
-        else if (inode.is_inline())
-            if (const Result<std::vector<std::byte>> contents = read_inline(inode); !contents)
-                problem(where, "{}", contents.error().what);
+        else if (inode.is_inline()) {
+            const Result<std::vector<std::byte>> contents = read_inline(inode);
+            if (!contents) problem(where, "{}", contents.error().what);
+            else if (inode.is_directory() && inode.disk_size() != contents->size())
+                problem(where, "i_size is {}, but the names in the inode take {} bytes", inode.disk_size(),
+                        contents->size());
+        }
         // Of the Hurd, a block of its own, which may be charged or not.
         const std::uint64_t translator = g_.hurd ? inode.disk().version_lo.get() : 0;
         if (translator != 0) use(BlockNr(translator), 1, ino.value);

@@ -50,6 +50,11 @@ Result<std::vector<std::byte>> inline_contents(Inode& inode) {
 
 }  // namespace
 
+bool has_inline_area(Inode& inode) {
+    const Result<std::vector<format::XattrItem>> items = parse_body(inode);
+    return !items || find_data(*items);  // what is damaged there, the reader says
+}
+
 Result<std::vector<std::byte>> read_inline(Inode& inode) { return reported(inode.fs(), inline_contents(inode)); }
 
 Result<void> write_inline(Handle& handle, Inode& inode, ConstBytes contents) {

@@ -12,6 +12,8 @@ namespace uext4 {
 std::uint64_t inline_capacity(Inode& inode);
 // All bytes of the area (60 and the attribute's value); contents end at the size. EUCLEAN names the inode.
 Result<std::vector<std::byte>> read_inline(Inode& inode);
+// The inode has the attribute that says so: with the flag alone it has no inline data, as for the kernel.
+bool has_inline_area(Inode& inode);
 // Replaces the contents and stores the inode: one credit. ENOSPC when they do not fit; nothing is changed then.
 Result<void> write_inline(Handle& handle, Inode& inode, ConstBytes contents);
 // Contents gone, flag gone, an empty extent root (or empty indirect map) instead. Stores the inode.

@@ -50,7 +50,10 @@ std::uint32_t Inode::uid() const { return disk().uid_lo | std::uint32_t{disk().u
 std::uint32_t Inode::gid() const { return disk().gid_lo | std::uint32_t{disk().gid_hi} << 16; }
 std::uint32_t Inode::links() const { return disk().links_count; }
 std::uint32_t Inode::flags() const { return flags_.load(std::memory_order_relaxed); }
-bool Inode::is_inline() const { return has_flag(format::inode_flag::inline_data); }
+// Without the feature the flag says nothing, as for the kernel.
+bool Inode::is_inline() const {
+    return has_flag(format::inode_flag::inline_data) && fs_.geometry.has_incompat(format::incompat::inline_data);
+}
 bool Inode::has_map() const {
     if (is_inline()) return false;
     if (is_symlink()) return block_count_512() > 0 && (uses_extents() || size_hint() >= sizeof disk().block);

@@ -155,10 +155,8 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
         TRY(format::validate_inode(g, number, raw));
         if (!unused) adopt_extra_size(g, raw);
         auto inode = std::make_unique<Inode>(s.fs, *this, number, std::move(raw));
-        if (inode->is_inline() && !g.has_incompat(format::incompat::inline_data))
-            return fail(EUCLEAN, "inode {}: inline data without the feature", number);
-        if (inode->is_inline() && inode->uses_extents())
-            return fail(EUCLEAN, "inode {}: inline data and extents", number);
+        if (inode->has_flag(format::inode_flag::inline_data) && inode->uses_extents())
+            return fail(EUCLEAN, "inode {}: i_flags is {:#x}: both inline_data and extents", number, inode->flags());
         const std::uint64_t limit = g.nameable_bytes(inode->will_use_extents());
         if (inode->is_regular() && inode->disk_size() > limit)
             return fail(EUCLEAN, "inode {}: i_size is {}, at most {}", number, inode->disk_size(), limit);

@@ -1,6 +1,7 @@
 // The checks before an operation on names, the locks around it and the bookkeeping after it.
 #include "base/seam.h"
 #include "inode/attributes.h"
+#include "namespace/named_inode.h"
 #include "namespace/operations.h"
 
 #include <algorithm>
@@ -107,6 +108,7 @@ Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view
     if (!inode && inode.error().code == ESTALE)
         return fail(EUCLEAN, "directory {}: an entry names inode {}, which is not in use ({})", directory.number(),
                     number, inode.error().what);
+    if (inode) TRY(check_named(**inode));
     return inode;
 }
 

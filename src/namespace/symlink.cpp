@@ -16,12 +16,29 @@ namespace {
 // Bytes of i_block: a target that fits with its zero byte lies there.
 constexpr std::size_t fast_limit = 60;
 
-// No block but the attribute block. With the feature ea_inode i_blocks has values in other inodes as well; the size
-// alone tells then.
-bool has_no_data_blocks(const Inode& link) {
-    if (link.fs().geometry.has_incompat(format::incompat::ea_inode)) return true;
+// Whether the target lies in i_block, as the kernel decides it: a link without blocks but that of attributes. With the
+// feature ea_inode i_blocks has values in other inodes as well, and the size decides. map_lock held.
+bool is_fast(Inode& link) {
+    if (link.is_inline() && has_inline_area(link)) return false;
+    if (link.fs().geometry.has_incompat(format::incompat::ea_inode))
+        return link.size() != 0 && link.size() < fast_limit;
     const std::uint64_t attribute_blocks = link.xattr_block() ? link.fs().geometry.cluster_ratio : 0;
-    return link.block_count_512() <= attribute_blocks * (link.fs().block_size() / 512);
+    return link.block_count_512() == attribute_blocks * (link.fs().block_size() / 512);
+}
+
+// The text up to its zero byte, if there is one.
+std::string text_of(ConstBytes bytes) {
+    const auto end = std::ranges::find(bytes, std::byte{0});
+    return {reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(end - bytes.begin())};
+}
+
+Result<std::string> fast_target(Inode& link) {
+    const std::uint64_t size = link.size();
+    std::string text = text_of(link.map_root());
+    if (size == 0 || size >= fast_limit || text.size() != size)
+        return fail(EUCLEAN, "symlink {}: i_size is {}, but its target in the inode has {} bytes (expected 1 to {})",
+                    link.number(), size, text.size(), fast_limit - 1);
+    return text;
 }
 
 // The ciphertext behind its length (little-endian, 16 bits), as the kernel's documentation of fscrypt has it.
@@ -33,33 +50,40 @@ Result<std::string> cipher_target(const Inode& link, ConstBytes bytes) {
     return cipher_name({reinterpret_cast<const char*>(bytes.data()) + 2, length}, link.number());
 }
 
-Result<std::string> checked_target(const Inode& link, ConstBytes bytes) {
-    if (link.has_flag(format::inode_flag::encrypt)) return cipher_target(link, bytes);
-    std::string target(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (target.find('\0') != std::string::npos)
-        return fail(EUCLEAN, "symlink {}: its target has a zero byte within its size", link.number());
-    return target;
-}
-
 }  // namespace
 
 Result<std::string> read_symlink(Inode& link) {
     MutexLock map(link.map_lock);
-    const std::uint64_t size = link.size();
-    if (size == 0 || size > link.fs().block_size() || size >= PATH_MAX)
-        return fail(EUCLEAN, "symlink {}: size {} is impossible", link.number(), size);
-    if (link.is_inline()) {
+    const std::uint64_t size = link.size(), block_size = link.fs().block_size();
+    const bool encrypted = link.has_flag(format::inode_flag::encrypt), fast = is_fast(link);
+    if (fast && !encrypted) return fast_target(link);
+    const bool in_inode = link.is_inline() && has_inline_area(link);
+    if ((in_inode || encrypted) && (size == 0 || size > block_size || size >= PATH_MAX))
+        return fail(EUCLEAN, "symlink {}: i_size is {}, expected 1 to {}", link.number(), size,
+                    std::min<std::uint64_t>(block_size, PATH_MAX - 1));
+    if (in_inode) {
         const std::vector<std::byte> bytes = TRY(read_inline(link));
         if (bytes.size() < size)
-            return fail(EUCLEAN, "symlink {}: size {} but {} inline bytes", link.number(), size, bytes.size());
-        return checked_target(link, ConstBytes(bytes).first(size));
+            return fail(EUCLEAN, "symlink {}: i_size is {}, but the inode holds {} bytes", link.number(), size,
+                        bytes.size());
+        const ConstBytes target = ConstBytes(bytes).first(size);
+        return encrypted ? cipher_target(link, target) : text_of(target);
     }
-    if (size < fast_limit && has_no_data_blocks(link))
-        return checked_target(link, ConstBytes(link.map_root()).first(size));
+    if (fast && size < fast_limit) return cipher_target(link, ConstBytes(link.map_root()).first(size));
     const MappedRun run = TRY(link.map().lookup(LogicalBlock(0), 1));
     if (run.hole() || run.unwritten) return fail(EUCLEAN, "symlink {}: its block 0 is a hole", link.number());
     const BufferRef buffer = TRY(link.fs().buffers.read(run.physical, "symlink target"));
-    return checked_target(link, ConstBytes(buffer->data()).first(size));
+    if (encrypted) return cipher_target(link, ConstBytes(buffer->data()).first(size));
+    // As for the kernel, the size may lie behind the text: the zero byte ends it, and so does the block.
+    const std::uint64_t most = std::min<std::uint64_t>({size, block_size - 1, PATH_MAX - 1});
+    return text_of(ConstBytes(buffer->data()).first(most));
+}
+
+Result<void> check_fast_symlink(Inode& link) {
+    MutexLock map(link.map_lock);
+    if (link.links() == 0 || link.has_flag(format::inode_flag::encrypt) || !is_fast(link)) return {};
+    TRY(fast_target(link));
+    return {};
 }
 
 Result<void> check_symlink_target(const FsContext& fs, std::string_view target) {

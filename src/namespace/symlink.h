@@ -10,6 +10,8 @@ namespace uext4 {
 
 // rw held in any mode.
 Result<std::string> read_symlink(Inode& link);
+// EUCLEAN for a link whose target lies in the inode and has another length than its size. Takes map_lock.
+Result<void> check_fast_symlink(Inode& link);
 
 // ENAMETOOLONG over 4095 bytes or what one block holds with its zero byte; ENOENT for the empty target.
 Result<void> check_symlink_target(const FsContext& fs, std::string_view target);
