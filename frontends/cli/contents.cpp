@@ -1,7 +1,8 @@
-// cat, cp, truncate.
+// cp, truncate.
 #include "cli/arguments.h"
 #include "cli/copy.h"
 #include "cli/session.h"
+#include "cli/verbs.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -14,24 +15,6 @@
 namespace uext4::cli {
 
 namespace {
-
-void cat(const std::string& place, const CommonOptions& o) {
-    const Place p = image_place(place);
-    Session s(p.image, false, o);
-    {
-        InodeRef inode = s.resolve(p.path);
-        std::unique_ptr<OpenFile> file =
-            need(s.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), s.at(p.path));
-        std::vector<std::byte> buffer(std::size_t{1} << 20);
-        for (std::uint64_t at = 0;;) {
-            const std::size_t n = need(file->read(at, buffer), s.at(p.path));
-            if (n == 0) break;
-            if (std::fwrite(buffer.data(), 1, n, stdout) != n) give_up(impossible, "");  // told at the verb's end
-            at += n;
-        }
-    }
-    s.close();
-}
 
 // What is named of the host, and what a link leads to that is named.
 HostFiles to_read(const std::vector<std::string>& sources) {
@@ -198,18 +181,6 @@ HostReach reach_of_copy(std::vector<std::string> arguments) {
 }
 
 void add_content_verbs(CLI::App& app) {
-    {
-        struct State {
-            std::string place;
-            CommonOptions o;
-        };
-        auto s = std::make_shared<State>();
-        CLI::App* v = app.add_subcommand("cat", "Prints a file");
-        v->footer("Example: uext4 cat disk.img:/etc/hostname");
-        v->add_option("PLACE", s->place, "IMAGE:/path")->required();
-        add_common(v, s->o, true, false);
-        v->callback([s] { cat(s->place, s->o); });
-    }
     {
         auto s = std::make_shared<CopyWords>();
         CLI::App* v = app.add_subcommand("cp", "Copies into, out of, or between images");

@@ -1,6 +1,8 @@
 // info, label, check, replay, journal.
 #include "check/check.h"
 #include "cli/session.h"
+#include "cli/times.h"
+#include "cli/verbs.h"
 #include "inode/super_access.h"
 #include "journal/log_reader.h"
 #include "volume/journal_location.h"
@@ -140,7 +142,7 @@ void journal(const ImageArguments& st) {
             if (!blocks.empty()) record["blocks"] = blocks;
             if (r.type == format::journal::commit) end = r.sequence + 1;
             if (r.type == format::journal::commit)
-                record["time"] = time_text({static_cast<std::int64_t>(r.commit_seconds), 0});
+                record["time"] = iso_time({static_cast<std::int64_t>(r.commit_seconds), 0});
             if (!st.o.json)
                 fmt::print("{:>8} {:>10} {:<10} {}\n", r.log_block, r.sequence, type,
                            blocks.empty() ? "" : blocks.dump());

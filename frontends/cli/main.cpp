@@ -1,6 +1,9 @@
 // The program `uext4`.
 #include "cli/mount_helpers.h"
+#include "cli/options.h"
 #include "cli/session.h"
+#include "cli/times.h"
+#include "cli/verbs.h"
 #include "sandbox/descriptors.h"
 
 #include <fcntl.h>
@@ -18,21 +21,6 @@
 namespace uext4::cli {
 
 namespace {
-
-// "chmod -x" and "chattr -i" mean what they say: a change that starts with a minus is no option.
-void protect_changes(std::vector<std::string>& arguments) {
-    if (arguments.empty() || (arguments.front() != "chmod" && arguments.front() != "chattr")) return;
-    const char* const letters = arguments.front() == "chmod" ? "rwxXstugoa,+-=" : "suSDiadAcjItTePNVEF";
-    for (std::size_t i = 1; i < arguments.size(); ++i) {
-        const std::string& word = arguments[i];
-        if (word == "--") return;
-        if (word.size() < 2 || word[0] != '-' || word[1] == '-' ||
-            word.find_first_not_of(letters, 1) != std::string::npos)
-            continue;
-        arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(i), "--");
-        return;
-    }
-}
 
 // `uext4 ls disk.img | head` has seen what it wanted: that is not worth a sentence.
 bool reader_has_gone() {
@@ -87,23 +75,21 @@ int run_line(std::vector<std::string> arguments) {
         "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N; a path in it is IMAGE:/path or "
         "IMAGE:<12> "
         "(inode 12).");
-    add_mount_verbs(app);
-    add_image_verbs(app);
-    add_listing_verbs(app);
-    add_content_verbs(app);
-    add_name_verbs(app);
-    add_attribute_verbs(app);
-    add_shell_verb(app);
+    add_verbs(app);
     CLI::App* version = app.add_subcommand("version", "Prints the version");
     version->footer("Example: uext4 version");
     version->callback([] { fmt::print("{}\n", UEXT4_VERSION); });
     const std::string verb = arguments.empty() ? "" : arguments.front();
-    if (!verb.empty() && verb.front() != '-' &&
-        app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) {
+    if (const CLI::App* known = find_verb(app, verb)) {
+        protect_words(*known, arguments);
+        if (const std::optional<std::string> unknown = unknown_option(*known, arguments)) {
+            fmt::print(stderr, "uext4 {}: unknown option '{}' (uext4 {} --help)\n", verb, told(*unknown), verb);
+            return impossible;
+        }
+    } else if (!verb.empty() && verb.front() != '-') {
         fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", told(verb));
         return impossible;
     }
-    protect_changes(arguments);
     // A mount whose server does not answer is not looked at before that can be said.
     if (verb != "umount") look_at_words(arguments);
     std::reverse(arguments.begin(), arguments.end());
@@ -154,6 +140,7 @@ int main(int count, char** values) {
     uext4::close_unnamed(words);
     try {
         if (const std::optional<int> code = uext4::cli::run_as_helper(values[0], words)) return *code;
+        uext4::cli::load_time_zone();
         return uext4::cli::run_line(words);
     } catch (const std::bad_alloc&) {  // before a verb was chosen, or in what was to be said
         std::fputs("uext4: memory ran out\n", stderr);

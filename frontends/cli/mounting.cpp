@@ -1,5 +1,6 @@
 // mount, umount, freeze, thaw.
 #include "cli/session.h"
+#include "cli/verbs.h"
 #include "fuse/cached_writes.h"
 #include "fuse/ioctls.h"
 #include "fuse/mount.h"

@@ -1,6 +1,7 @@
-// mkdir, rm, rmdir, mv, ln, mknod, touch.
+// mkdir, rm, rmdir, mv, ln, mknod.
 #include "cli/arguments.h"
 #include "cli/session.h"
+#include "cli/verbs.h"
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -95,7 +96,7 @@ struct NameArguments {
     std::optional<std::string> owner, mode;
     std::string kind;
     unsigned device_major = 0, device_minor = 0;
-    bool flag = false, force = false, link = false;
+    bool flag = false, force = false;
     CommonOptions o;
 };
 
@@ -222,30 +223,6 @@ void add_name_verbs(CLI::App& app) {
                 }
             }
             session.close();
-        });
-    }
-    {
-        auto s = std::make_shared<NameArguments>();
-        CLI::App* v = verb(app, "touch", "Sets the times of files to now, making those that are not there",
-                           "uext4 touch disk.img:/etc/ready", s, 1, -1);
-        v->add_flag("-c", s->flag, "Make none");
-        link_itself(v, s->link);
-        v->callback([s] {
-            each(*s, [&](Session& session, const std::string& path) {
-                Result<InodeRef> there = session.fs().resolve(path, operator_identity(), !s->link);
-                if (!there && there.error().code == ENOENT) {
-                    if (s->flag) return;
-                    FileSystem::Parent p = session.parent_of_file(path);
-                    need(session.fs().create(*p.directory, p.name, S_IFREG | 0644, 0, {}, operator_identity(), false),
-                         session.at(path));
-                    return;
-                }
-                if (!there) session.refuse_path(there.error(), path);
-                InodeRef inode = std::move(*there);
-                AttributeChange change;
-                change.atime = change.mtime = current_time();
-                need(session.fs().set_attributes(*inode, change, operator_identity(), false), session.at(path));
-            });
         });
     }
     {

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
-#include <ctime>
 #include <filesystem>
 #include <map>
 #include <vector>
@@ -297,6 +297,10 @@ void Ancestors::enter(const Session& session, const Inode& directory) {
     numbers_.push_back(number);
 }
 
+bool Ancestors::contains(const Inode& directory) const {
+    return std::ranges::find(numbers_, directory.number().value) != numbers_.end();
+}
+
 std::string below(const std::string& directory, const std::string& name) {
     return directory + (directory.ends_with('/') ? "" : "/") + name;
 }
@@ -318,17 +322,10 @@ std::string mode_text(std::uint16_t mode) {
     return out;
 }
 
-std::string time_text(format::Timestamp time) {
-    const std::time_t seconds = time.sec;
-    std::tm parts{};
-    ::gmtime_r(&seconds, &parts);
-    char text[64];
-    std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &parts);
-    return fmt::format("{}.{:09} UTC", text, time.nsec);
-}
+void long_help_only(CLI::App* verb) { verb->set_help_flag("--help", "Print this help message and exit"); }
 
 void link_itself(CLI::App* verb, bool& flag) {
-    verb->set_help_flag("--help", "Print this help message and exit");
+    long_help_only(verb);
     verb->add_flag("-h,--no-dereference", flag, "The link itself, not what it leads to");
 }
 

@@ -127,6 +127,8 @@ public:
         Ancestors& above_;
     };
 
+    bool contains(const Inode& directory) const;
+
 private:
     void enter(const Session& session, const Inode& directory);
     std::vector<std::uint64_t> numbers_;
@@ -135,19 +137,11 @@ private:
 // "DIRECTORY/NAME", whether the directory ends with a slash or not.
 std::string below(const std::string& directory, const std::string& name);
 std::string mode_text(std::uint16_t mode);
-std::string time_text(format::Timestamp time);
-
-// The verbs, by file.
-void add_listing_verbs(CLI::App& app);
-void add_content_verbs(CLI::App& app);
-void add_name_verbs(CLI::App& app);
-void add_attribute_verbs(CLI::App& app);
-void add_image_verbs(CLI::App& app);
-void add_mount_verbs(CLI::App& app);
-void add_shell_verb(CLI::App& app);
 
 // Runs one command line (without the program's name); the exit code.
 int run_line(std::vector<std::string> arguments);
+// "-h" means something else than the help, which is `--help` alone.
+void long_help_only(CLI::App* verb);
 // "-h" as in chown(1): a link that is named is not followed. The help is `--help` alone then.
 void link_itself(CLI::App* verb, bool& flag);
 // Mount options that were given one by one: "a", "b,c" are "a,b,c".

@@ -1,7 +1,9 @@
 // shell: the verbs, with the image and a current directory understood.
 #include "cli/copy.h"
+#include "cli/options.h"
 #include "cli/session.h"
 #include "cli/shell_worker.h"
+#include "cli/verbs.h"
 
 #include <fcntl.h>
 #include <histedit.h>
@@ -26,9 +28,18 @@ const std::vector<std::string>& image_verbs() {
 }
 const std::vector<std::string>& path_verbs() {
     static const std::vector<std::string> verbs = {
-        "ls", "tree",  "stat",  "cat",   "fiemap", "truncate", "mkdir",    "rm",       "rmdir", "mv",
-        "ln", "mknod", "chmod", "chown", "chattr", "lsattr",   "getfattr", "setfattr", "touch", "cp"};
+        "ls", "tree", "find",  "stat",  "readlink", "du",     "cat",    "fiemap",   "truncate", "mkdir", "rm", "rmdir",
+        "mv", "ln",   "mknod", "chmod", "chown",    "chattr", "lsattr", "getfattr", "setfattr", "touch", "cp"};
     return verbs;
+}
+// The options of each verb.
+const CLI::App& table_of(const std::string& verb) {
+    static const std::unique_ptr<CLI::App> verbs = [] {
+        auto app = std::make_unique<CLI::App>();
+        add_verbs(*app);
+        return app;
+    }();
+    return *find_verb(*verbs, verb);
 }
 bool contains(const std::vector<std::string>& list, const std::string& word) {
     return std::ranges::find(list, word) != list.end();
@@ -182,42 +193,56 @@ private:
         return here_ == "/" ? "/" + path : here_ + "/" + path;
     }
 
-    // Which words are paths: all that are no options or their values, but for a leading argument of some verbs. False
-    // for one that is empty, which names nothing, least of all the working directory.
+    // Which words are paths: all that are no options or their values, but for a leading argument of some verbs and the
+    // expression of find; and values of options that are places. False for one that is empty, which names nothing,
+    // least of all the working directory.
     bool place_paths(std::vector<std::string>& words) const {
         const std::string verb = words.front();
-        const bool leads = verb == "chmod" || verb == "chown" || verb == "chattr";
-        bool text_first = verb == "ln" && contains(words, "-s");
-        const bool changes = verb == "chmod" || verb == "chattr";  // a change may start with a minus
+        const CLI::App& table = table_of(verb);
+        protect_words(table, words);
+        bool leads = verb == "chmod" || verb == "chown" || verb == "chattr" || (verb == "ln" && contains(words, "-s"));
         std::size_t seen = 0;
         bool any = false, only_places = false;
         for (std::size_t i = 1; i < words.size(); ++i) {
             std::string& w = words[i];
             if (w == "--" && !only_places) {
                 only_places = true;
-                continue;
+            } else if (verb == "find" && only_places && begins_find_expression(w)) {
+                if (!any)
+                    i += words.insert(words.begin() + static_cast<std::ptrdiff_t>(i), place(here_)) != words.end();
+                any = true;
+                if (!place_references(words, i)) return false;
+                break;
+            } else if (!only_places && looks_like_option(w)) {
+                const OptionWord option = read_option(table, w);
+                if (option.takes && !option.value) ++i;
+                if (!option.takes || option.takes->get_type_name() != place_value || i == words.size()) continue;
+                leads = false;  // a reference stands for what leads
+                std::string& value = words[i];
+                const std::size_t begin = option.value.value_or(0);
+                if (begin == value.size()) return false;
+                value = value.substr(0, begin) + place(value.substr(begin));
+            } else {
+                const std::size_t position = seen++;
+                if ((leads && position == 0) || (verb == "mknod" && position > 0)) continue;
+                any = true;
+                if (w.empty()) return false;
+                w = verb == "cp" && w.starts_with("host:") ? w.substr(5) : place(w);
             }
-            if (!only_places && w.size() > 1 && w[0] == '-' && !(changes && seen == 0)) {
-                const bool takes = w == "-n" || w == "-v" || w == "-x" || w == "-s" || w == "--size" ||
-                                   w == "--owner" || w == "--mode" || w == "--map-owner" || w == "-o" ||
-                                   w == "--options";
-                if (takes && !(verb == "ln" && w == "-s")) ++i;
-                continue;
-            }
-            const std::size_t position = seen++;
-            if ((leads && position == 0) || (text_first && position == 0) || (verb == "mknod" && position > 0)) {
-                if (changes && !only_places && w.starts_with('-')) {
-                    words.insert(words.begin() + static_cast<std::ptrdiff_t>(i), "--");
-                    ++i;
-                }
-                continue;
-            }
-            any = true;
-            if (w.empty()) return false;
-            if (verb == "cp" && w.starts_with("host:")) w = w.substr(5);
-            else w = image_ + ":" + absolute(w);
         }
-        if (!any && (verb == "ls" || verb == "tree")) words.push_back(image_ + ":" + here_);
+        if (!any && (verb == "ls" || verb == "tree" || verb == "du" || verb == "find")) words.push_back(place(here_));
+        return true;
+    }
+    std::string place(const std::string& path) const { return image_ + ":" + absolute(path); }
+
+    // In an expression of find.
+    bool place_references(std::vector<std::string>& words, std::size_t at) const {
+        static const std::vector<std::string> tests = {"-newer", "-anewer", "-cnewer"};
+        for (; at + 1 < words.size(); ++at) {
+            if (!contains(tests, words[at])) continue;
+            if (words[at + 1].empty()) return false;
+            words[at + 1] = place(words[at + 1]);
+        }
         return true;
     }
 

@@ -63,6 +63,20 @@ std::string shown(std::string_view text) { return is_terminal(STDOUT_FILENO) ? e
 
 std::string told(std::string_view text) { return is_terminal(STDERR_FILENO) ? escaped(text) : std::string(text); }
 
+std::string human_size(std::uint64_t bytes) {
+    if (bytes < 1024) return std::to_string(bytes);
+    constexpr std::string_view letters = "KMGTPE";
+    // Exact, and rounded up: 2^64 times ten does not fit into 64 bits.
+    using Wide = unsigned __int128;
+    for (std::size_t i = 0;; ++i) {
+        const Wide unit = Wide{1} << (10 * (i + 1));
+        const auto tenths = static_cast<std::uint64_t>((Wide{bytes} * 10 + unit - 1) / unit);
+        if (tenths < 100) return fmt::format("{}.{}{}", tenths / 10, tenths % 10, letters[i]);
+        const auto whole = static_cast<std::uint64_t>((Wide{bytes} + unit - 1) / unit);
+        if (whole < 1024 || i + 1 == letters.size()) return fmt::format("{}{}", whole, letters[i]);
+    }
+}
+
 void set_text(Json& object, const std::string& key, std::string_view text) {
     object[key] = text;
     if (is_utf8(text)) return;

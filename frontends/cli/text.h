@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,9 @@ std::string escaped(std::string_view text);
 // For stdout and stderr: escaped when that is a terminal; otherwise, for programs, the bytes as they are.
 std::string shown(std::string_view text);
 std::string told(std::string_view text);
+
+// Bytes as `ls -h` prints them: 1023, 1.5K, 23M; rounded up.
+std::string human_size(std::uint64_t bytes);
 
 // Sets `key`. JSON has no bytes: for text that is no UTF-8 the member has U+FFFD where it is not, and `key`_bytes all
 // of it in hexadecimal.

@@ -92,7 +92,7 @@ def main():
                 data = bytearray(original)
                 damage(data, blocks, block_size, chance)
                 image.write_bytes(data)
-                for verb in (["tree", image], ["ls", "-l", f"{image}:/dir"], ["cat", f"{image}:/sparse"],
+                for verb in (["tree", image], ["find", image, "-ls"], ["ls", "-l", f"{image}:/dir"], ["cat", f"{image}:/sparse"],
                              ["getfattr", f"{image}:/big"], ["cp", "-a", f"{image}:/", folder / "out"],
                              ["rm", "-r", f"{image}:/dir"], ["mkdir", f"{image}:/new"]):
                     runs += 1

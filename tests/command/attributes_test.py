@@ -27,7 +27,7 @@ def changes(scratch, verbs):
     lines, expected = "", []
     for path in ("file", "directory"):
         for change in MODES:
-            lines += f"chmod 2754 /changes/{path}\nchmod {change} /changes/{path}\nstat /changes/{path}\n"
+            lines += f"chmod 02754 /changes/{path}\nchmod {change} /changes/{path}\nstat /changes/{path}\n"
             os.chmod(host / path, 0o2754)
             mounting.run("chmod", change, host / path, umask=0)
             expected.append(stat.filemode(os.stat(host / path).st_mode)[1:])
@@ -222,7 +222,7 @@ def of_former_projects(scratch):
     for path, inherits_flag in (("/directory/new", False), ("/directory/below", True)):
         told = mounting.run("debugfs", "-R", f"stat {path}", image).stdout
         check(re.search(r"Project:\s+0 ", told), f"{path}: {told}")
-        shown = verbs("lsattr", f":{path}").split()[0]
+        shown = verbs("lsattr", "-d", f":{path}").split()[0]
         check(("P" in shown) == inherits_flag, f"{path}: {shown}")
     mounting.clean(image)
 

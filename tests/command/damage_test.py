@@ -62,12 +62,17 @@ def names(verbs, numbers, said, verb, *which):
 
 def listings(verbs, numbers):
     out, said = run(verbs, "ls", "-l", ":/t")
-    rows = {line.split()[-1]: line.split() for line in out.splitlines()}
+    rows = {line.split()[-1]: line.split() for line in out.splitlines()[1:]}  # behind the total
     check(sorted(rows) == ["a", "b", "c", "d", "e", "z"], f"ls -l: {out}")
     for name in ("b", "c"):
-        check(rows[name] == [str(numbers[name]), "??????????", "?", "?", "?", "?", "?", name], f"ls -l: {out}")
-    check(rows["e"][1].startswith("-rw") and rows["e"][2] == "1", f"ls -l: {out}")
+        check(rows[name] == ["??????????", "?", "?", "?", "?", "?", name], f"ls -l: {out}")
+    check(rows["e"][0].startswith("-rw") and rows["e"][1] == "1", f"ls -l: {out}")
     names(verbs, numbers, said, "ls", "b", "c")
+
+    out, said = run(verbs, "ls", "-li", ":/t")
+    rows = {line.split()[-1]: line.split() for line in out.splitlines()[1:]}
+    for name in ("b", "c"):
+        check(rows[name] == [str(numbers[name]), "??????????", "?", "?", "?", "?", "?", name], f"ls -li: {out}")
 
     out, said = run(verbs, "ls", "--json", ":/t")
     rows = {row["name"]: row for row in json.loads(out)}
@@ -86,6 +91,20 @@ def listings(verbs, numbers):
     check(sorted(rows) == ["a", "b", "c", "d", "e", "z"], f"tree --json: {out}")
     check([name for name in rows if "error" in rows[name]] == ["b", "c", "d"], f"tree --json: {out}")
     check([row["name"] for row in rows["z"]["entries"]] == ["sound"], f"tree --json: {out}")
+
+    # What is sound is found, and counts.
+    out, said = run(verbs, "find", ":/t", "-type", "f")
+    check(out.splitlines() == ["/t/a", "/t/e", "/t/z/sound"], f"find: {out}")
+    names(verbs, numbers, said, "find", "b", "c", "d")
+    out, said = run(verbs, "du", ":/t")
+    check([line.split()[1] for line in out.splitlines()] == ["/t/d", "/t/z", "/t"], f"du: {out}")
+    names(verbs, numbers, said, "du", "b", "c", "d")
+    out, said = run(verbs, "ls", "-R", ":/t")
+    check(out.splitlines()[:9] == ["/t:", "a", "b", "c", "d", "e", "z", "", "/t/d:"] and out.endswith("/t/z:\nsound\n"), f"ls -R: {out}")
+    names(verbs, numbers, said, "ls", "b", "c", "d")
+    out, said = run(verbs, "chmod", "-R", "700", ":/t")
+    names(verbs, numbers, said, "chmod", "b", "c", "d")
+    check(all(verbs.status(f"/t/{name}")["mode_octal"] == "0700" for name in ("a", "d", "e", "z", "z/sound")), "chmod -R")
 
     out, said = run(verbs, "ls", ":/t/d")
     names(verbs, numbers, said, "ls", "d")

@@ -39,7 +39,7 @@ def wrong_words(verbs):
         verbs(*words, status=IMPOSSIBLE)
     for words in (("mknod", ":/new", "c", "99999999", "1"), ("mknod", ":/new", "c", "1", "1048576"),
                   ("mknod", ":/new", "c"), ("mknod", ":/new", "p", "1", "3"), ("mknod", ":/new", "x"), ("ls",), ("ls", ""),
-                  ("ls", "--unheard", ":/there"), ("ls", ":/there", ":/there"), ("umount", ""), ("mount", "", ""),
+                  ("ls", "--unheard", ":/there"), ("fiemap", ":/there", ":/there"), ("umount", ""), ("mount", "", ""),
                   ("freeze", ""), ("umount", verbs.image), ("version", "word"), ("mkdir", ""), ("shell", "")):
         verbs(*words, status=IMPOSSIBLE)
     for words in ((), ("",), ("-v",), ("--unheard",), ("nothing", verbs.image)):
@@ -142,9 +142,9 @@ def flags_of_the_file_system(verbs):
     for change in ("+I", "+N", "+V", "+E", "+F"):
         verbs("chattr", change, ":/there", status=IMPOSSIBLE, says="own")
     verbs("chattr", "-e", ":/there")
-    check("e" not in verbs("lsattr", ":/there").split()[0], "chattr -e")
+    check("e" not in verbs("lsattr", "-d", ":/there").split()[0], "chattr -e")
     verbs("chattr", "+e", ":/there")
-    check("e" in verbs("lsattr", ":/there").split()[0], "chattr +e")
+    check("e" in verbs("lsattr", "-d", ":/there").split()[0], "chattr +e")
     verbs("chattr", "+di", ":/there")
     verbs("chattr", "=", ":/there")
 

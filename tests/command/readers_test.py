@@ -31,7 +31,7 @@ def readers(scratch, verbs):
     before = digest(verbs.image)
     image, file, out = verbs.image, ":/dir/file", str(scratch.path("out"))
     for words in (("info", image), ("label", image), ("check", image), ("df", image), ("tree", image), ("ls", "-la", image),
-                  ("stat", image), ("stat", "-L", ":/link"), ("cat", file), ("fiemap", file), ("lsattr", file),
+                  ("ls", "-R", image), ("find", image), ("du", image), ("stat", image), ("stat", "-L", ":/link"), ("cat", file), ("fiemap", file), ("lsattr", file),
                   ("getfattr", file), ("cp", "-a", ":/dir", out)):
         inside = str(words[-1]).startswith(":") or words[0] == "cp"
         verbs(*words)

@@ -14,6 +14,7 @@ from mounting import check  # noqa: E402
 
 FINE, NO, IMPOSSIBLE = 0, 1, 2
 NOBODY = 65534
+os.environ["TZ"] = "UTC0"  # the verbs print local time
 
 
 class Verbs:
