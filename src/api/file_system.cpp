@@ -116,6 +116,13 @@ Result<void> has_contents(const Inode& inode) {
     return fail(EPERM, "inode {} holds the blocks for more group descriptors, and no bytes", inode.number());
 }
 
+// ENOKEY, EPERM: what encryption or verity protects stays as it is.
+Result<void> has_writable_contents(const Inode& inode) {
+    TRY(has_contents(inode));
+    if (!inode.has_flag(format::inode_flag::verity)) return {};
+    return fail(EPERM, "inode {} is sealed by verity (flag V): its contents cannot change", inode.number());
+}
+
 }  // namespace
 
 Result<InodeRef> FileSystem::root() { return volume_->inodes().get(InodeNr(format::special_inode::root)); }
@@ -173,6 +180,7 @@ Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Creden
     if (check) TRY(may_access(inode, who, access_write));
     if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
+    TRY(has_writable_contents(inode));
     const UniqueWriteLock call = check ? UniqueWriteLock(inode.call) : UniqueWriteLock();
     return with_space([&]() -> Result<void> {
         ChangePass pass(maps_);
@@ -299,6 +307,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
         return fail(EPERM, "inode {} is immutable", inode->number());
     if (inode->has_flag(format::inode_flag::append) && ((writes && !(flags & O_APPEND)) || (flags & O_TRUNC)))
         return fail(EPERM, "inode {} is append-only", inode->number());
+    if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(has_writable_contents(*inode));
     if ((flags & O_NOATIME) && check && !owns(*inode, who))
         return fail(EPERM, "inode {}: O_NOATIME is for the owner", inode->number());
     if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
@@ -425,6 +434,8 @@ Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Cred
         TRY(settle(inode));
     }
     if (any_map || inode.has_flag(format::inode_flag::extents) == extents) return {};
+    if (inode.has_flag(format::inode_flag::verity))
+        return fail(EOPNOTSUPP, "inode {} is sealed by verity (flag V): its map cannot change", inode.number());
     return with_space([&]() -> Result<void> {
         ChangePass pass(maps_);
         TRY(set_extents_flag(inode, extents, is_privileged(volume_->fs(), who)));

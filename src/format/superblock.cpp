@@ -29,24 +29,19 @@ Support support_for(std::uint32_t c, std::uint32_t i, std::uint32_t r) {
     constexpr std::uint32_t read_write = incompat::filetype | incompat::recover | incompat::meta_bg |
                                          incompat::extents | incompat::bit64 | incompat::mmp | incompat::flex_bg |
                                          incompat::ea_inode | incompat::csum_seed | incompat::large_dir |
-                                         incompat::inline_data;
-    constexpr std::uint32_t read_only = incompat::encrypt | incompat::casefold;
-    if (const std::uint32_t unknown = i & ~(read_write | read_only)) {
+                                         incompat::inline_data | incompat::encrypt | incompat::casefold;
+    if (const std::uint32_t unknown = i & ~read_write) {
         out.readable = out.writable = false;
         out.why = feature_names(FeatureSet::incompat, unknown);
         return out;
     }
-    if (i & read_only) {
-        out.writable = false;
-        out.why = feature_names(FeatureSet::incompat, i & read_only);
-    }
     constexpr std::uint32_t ro_write = ro_compat::sparse_super | ro_compat::large_file | ro_compat::huge_file |
                                        ro_compat::gdt_csum | ro_compat::dir_nlink | ro_compat::extra_isize |
-                                       ro_compat::bigalloc | ro_compat::metadata_csum | ro_compat::orphan_present;
+                                       ro_compat::bigalloc | ro_compat::metadata_csum | ro_compat::orphan_present |
+                                       ro_compat::verity;
     if (const std::uint32_t limits = r & ~ro_write) {
         out.writable = false;
-        if (!out.why.empty()) out.why += ' ';
-        out.why += feature_names(FeatureSet::ro_compat, limits);
+        out.why = feature_names(FeatureSet::ro_compat, limits);
     }
     return out;
 }

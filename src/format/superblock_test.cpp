@@ -200,14 +200,13 @@ TEST(SuperblockSupport, NamesWhatLimits) {
         EXPECT_EQ(s.why, feature_names(FeatureSet::incompat, refused));
     }
     EXPECT_EQ(feature_names(FeatureSet::incompat, 0x80000000u | incompat::extents), "extent FEATURE_I31");
-    for (const std::uint32_t limited : {ro_compat::quota, ro_compat::project, ro_compat::verity,
-                                        ro_compat::shared_blocks, ro_compat::readonly, 0x40000000u}) {
+    for (const std::uint32_t limited :
+         {ro_compat::quota, ro_compat::project, ro_compat::shared_blocks, ro_compat::readonly, 0x40000000u}) {
         const Support s = support_for(0, 0, limited);
         EXPECT_TRUE(s.readable && !s.writable) << limited;
         EXPECT_EQ(s.why, feature_names(FeatureSet::ro_compat, limited));
     }
-    EXPECT_TRUE(support_for(0, incompat::casefold, 0).readable);
-    EXPECT_FALSE(support_for(0, incompat::casefold | incompat::encrypt, 0).writable);
+    EXPECT_TRUE(support_for(0, incompat::casefold | incompat::encrypt, ro_compat::verity).writable);
 }
 
 struct Absurd {

@@ -153,6 +153,7 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
     if (check && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
     const std::uint32_t known = user_settable_flags | user_given_flags | f::extents | (old & f::casefold);
     if (wanted & ~known) return fail(EOPNOTSUPP, "flags {:#x} cannot be set", wanted & ~known);
+    if (old & ~wanted & f::casefold) return fail(EOPNOTSUPP, "the flag F cannot be taken away");
     if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)
         return fail(EPERM, "the flags i and a need CAP_LINUX_IMMUTABLE");
     // What it speaks of, memory that is the storage, has no room for these; a directory only hands it on.

@@ -99,6 +99,8 @@ Result<void> create_unnamed_locked(names::Tree& state, Inode& directory, const C
     TRY(names::check_alive(directory));
     if (!S_ISREG(request.mode)) return fail(EINVAL, "an unnamed file must be a regular one");
     if (check) TRY(may_access(directory, request.who, access_write | access_execute));
+    // Its contents would be encrypted.
+    if (has_cipher_names(directory)) TRY(names::may_add_name(directory));
 
     const Plan plan = plan_for(state.fs, directory, request);
     Handle handle = TRY(state.fs.journal.start(inode_credits(directory)));

@@ -51,19 +51,26 @@ Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, cons
     return LocatedEntry{found, std::move(block.buffer), block.logical, entry.offset, in_root};
 }
 
+// The hashes of an index are those of other names than the ones that are shown.
+bool Directory::is_found_by_listing(std::string_view name) const {
+    const bool folded = inode_.has_flag(format::inode_flag::casefold) && is_hashed(inode_);
+    return (has_cipher_names(inode_) || folded) && !is_dot_or_dotdot(name);
+}
+
 Result<std::optional<FoundEntry>> Directory::find(std::string_view name) const {
-    const auto place = TRY(locate(name));
+    if (is_found_by_listing(name)) return find_listed(name);
+    const auto place = TRY(locate_stored(name));
     if (!place) return std::nullopt;
     return place->entry;
 }
 
 Result<std::optional<LocatedEntry>> Directory::locate(std::string_view name) const {
-    // The hashes of an index are those of other names than the ones that are shown.
-    const bool folded = inode_.has_flag(format::inode_flag::casefold) && is_hashed(inode_);
-    if ((!has_cipher_names(inode_) && !folded) || is_dot_or_dotdot(name)) return locate_stored(name);
-    const auto found = TRY(find_listed(name));
+    if (!is_found_by_listing(name)) return locate_stored(name);
+    std::string stored;
+    const auto found = TRY(find_listed(name, &stored));
     if (!found) return std::nullopt;
-    return LocatedEntry{*found, {}, {}};
+    if (!inode_.has_flag(format::inode_flag::casefold)) return locate_stored(stored);
+    return LocatedEntry{*found, {}, {}};  // a hash with a key, or of the folded name: nothing is changed there
 }
 
 Result<std::optional<LocatedEntry>> Directory::locate_stored(std::string_view name) const {
@@ -74,11 +81,15 @@ Result<std::optional<LocatedEntry>> Directory::locate_stored(std::string_view na
     return LocatedEntry{*found, {}, {}};
 }
 
-Result<std::optional<FoundEntry>> Directory::find_listed(std::string_view name) const {
+Result<std::optional<FoundEntry>> Directory::find_listed(std::string_view name, std::string* stored) const {
     std::optional<FoundEntry> found;
-    const Result<void> listed = iterate(0, [&](const Visited& entry) {
-        if (entry.name == name) found = FoundEntry{entry.inode, entry.type, entry.odd_type};
-        return !found;
+    const bool cipher = has_cipher_names(inode_);
+    const Result<void> listed = iterate_stored(0, [&](const Visited& entry) {
+        const bool as_it_is = !cipher || is_dot_or_dotdot(entry.name);
+        if (as_it_is ? entry.name != name : cipher_name(entry.name, entry.inode) != name) return true;
+        found = FoundEntry{entry.inode, entry.type, entry.odd_type};
+        if (stored) *stored = entry.name;
+        return false;
     });
     if (!found) TRY(listed);
     return found;
@@ -154,7 +165,12 @@ Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name) const {
 
 Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name, LocatedEntry place) const {
     // A block that two owners claim may have been freed by the other one meanwhile.
-    if (!place.block || place.block->kind() == BlockKind::unchecked) return hold(handle, name);
+    if (!place.block || place.block->kind() == BlockKind::unchecked) {
+        auto again = TRY(locate(name));
+        if (!again) return fail(ENOENT, "no such entry in directory {}", inode_.number());
+        place = std::move(*again);
+    }
+    if (!place.block) return HeldEntry{name, std::move(place)};
     TRY(handle.write_access(place.block));
     return HeldEntry{name, std::move(place)};
 }

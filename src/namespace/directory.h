@@ -88,7 +88,8 @@ public:
     unsigned change_credits() const;
 
 private:
-    Result<std::optional<FoundEntry>> find_listed(std::string_view name) const;
+    bool is_found_by_listing(std::string_view name) const;
+    Result<std::optional<FoundEntry>> find_listed(std::string_view name, std::string* stored = nullptr) const;
     Result<std::optional<LocatedEntry>> locate_stored(std::string_view name) const;
     // Names as they are on disk.
     Result<void> iterate_stored(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;

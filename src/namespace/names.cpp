@@ -55,6 +55,22 @@ Result<void> may_create_in(Inode& directory, const Credentials& who, bool check)
     if (check) TRY(may_access(directory, who, access_write | access_execute));
     if (directory.has_flag(format::inode_flag::immutable))
         return fail(EPERM, "directory {} is immutable", directory.number());
+    return may_add_name(directory);
+}
+
+Result<void> may_add_name(const Inode& directory) {
+    if (directory.has_flag(format::inode_flag::encrypt))
+        return fail(ENOKEY, "directory {} is encrypted, and uext4 has no key to write a name with", directory.number());
+    return may_drop_name(directory);
+}
+
+Result<void> may_drop_name(const Inode& directory) {
+    if (directory.has_flag(format::inode_flag::casefold))
+        return fail(EOPNOTSUPP, "directory {} is casefolded (flag F): uext4 changes no names there",
+                    directory.number());
+    if (directory.has_flag(format::inode_flag::encrypt) && directory.is_inline())
+        return fail(EOPNOTSUPP, "directory {} is encrypted and in its inode: uext4 changes no names there",
+                    directory.number());
     return {};
 }
 
@@ -68,7 +84,7 @@ Result<void> may_remove_from(Inode& directory, const Inode& victim, const Creden
                     victim.number(), victim.uid());
     if (victim.has_flag(format::inode_flag::immutable) || victim.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", victim.number());
-    return {};
+    return may_drop_name(directory);
 }
 
 bool LockedInodes::holds(const Inode& inode) const {

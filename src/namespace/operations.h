@@ -34,6 +34,12 @@ std::uint32_t group_in(const FsContext& fs, const Inode& directory, const Creden
 Result<void> may_create_in(Inode& directory, const Credentials& who, bool check);
 Result<void> may_remove_from(Inode& directory, const Inode& victim, const Credentials& who, bool check);
 
+// Names that this program cannot write stay as they are: ENOKEY in an encrypted directory, to which a name cannot be
+// added without its key; EOPNOTSUPP in one whose names are looked up by folding their case.
+Result<void> may_add_name(const Inode& directory);
+// The same of a name that goes: without the key it can be taken away.
+Result<void> may_drop_name(const Inode& directory);
+
 // Exclusive rw of several inodes, taken in the order given: the caller passes ancestors first, then ascending numbers,
 // directories before others. An inode that is given twice is locked once.
 class LockedInodes {

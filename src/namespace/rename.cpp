@@ -154,6 +154,8 @@ Result<void> check_permission(const Move& move) {
     TRY(names::may_remove_from(move.from_dir, *move.source, move.who, move.check));
     if (!move.target) TRY(names::may_create_in(move.to_dir, move.who, move.check));
     else TRY(names::may_remove_from(move.to_dir, *move.target, move.who, move.check));
+    TRY(names::may_add_name(move.from_dir));
+    TRY(names::may_add_name(move.to_dir));
     TRY(check_same_kind(move));
     // A directory that gets another parent has its ".." rewritten.
     if (move.crossing() && move.check) {
