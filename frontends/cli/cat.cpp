@@ -47,13 +47,13 @@ struct CatOptions {
 };
 
 void cat(const CatOptions& o) {
-    std::vector<std::string> images;
-    for (const std::string& place : o.places)
-        if (place != "-") images.push_back(place);
-    Listing listing("cat", images, false, o.o);
-    for (const std::string& word : o.places) {
-        if (word == "-") listing.attempt("standard input", print_standard_input);
-        else listing.at(image_place(word), print_file);
+    const std::vector<Place> places = image_places(o.places, true);
+    std::vector<Place> in_images = places;
+    std::erase_if(in_images, [](const Place& place) { return place.kind == Place::Kind::standard; });
+    Listing listing("cat", in_images, false, o.o);
+    for (const Place& place : places) {
+        if (place.kind == Place::Kind::standard) listing.attempt("standard input", print_standard_input);
+        else listing.at(place, print_file);
     }
     listing.finish();
 }

@@ -17,22 +17,21 @@ namespace uext4::cli {
 namespace {
 
 // What is named of the host, and what a link leads to that is named.
-HostFiles to_read(const std::vector<std::string>& sources) {
+HostFiles to_read(const std::vector<Place>& sources) {
     HostFiles out;
-    for (const std::string& source : sources)
-        if (split_place(source).image.empty()) out.readable.push_back(source);
+    for (const Place& source : sources)
+        if (source.kind == Place::Kind::host) out.readable.push_back(source.path);
     return out;
 }
 
 // What is copied there, by the names that it has or gets; what is in a directory (`tree/.`) goes straight into another
 // one.
-HostFiles to_write(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o) {
+HostFiles to_write(const std::vector<Place>& sources, const std::string& to, const CopyOptions& o) {
     HostFiles out;
     std::error_code ignored;
     const bool directory = std::filesystem::is_directory(to, ignored);
     std::set<std::string> names;
-    for (const std::string& source : sources) {
-        const std::string path = split_place(source).path;
+    for (const auto& [image, path, kind] : sources) {
         if (!directory) names.insert(to);
         else names.insert(means_contents(path) ? below(to, "") : below(to, last_part(path)));
     }
@@ -45,21 +44,17 @@ HostFiles to_write(const std::vector<std::string>& sources, const std::string& t
     return out;
 }
 
-void copy_into(const Place& to, const std::vector<std::string>& sources, const CopyOptions& o,
-               const CommonOptions& common) {
+void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOptions& o, const CommonOptions& common) {
     open_beforehand(to.image, true, common);
-    for (const std::string& source : sources)
-        if (const std::string image = split_place(source).image; !image.empty() && !same_image(image, to.image))
-            open_beforehand(image, false, common);
+    for (const Place& from : sources)
+        if (!from.image.empty() && !same_image(from.image, to.image)) open_beforehand(from.image, false, common);
     Session target(to.image, true, common);
     if (sources.size() > 1 && !target.resolve(to.path)->is_directory())
         give_up(negative, target.at(to.path) + ": is no directory");
     // Each image once, whatever is named in it, and all of them before anything is copied.
     std::map<std::string, std::unique_ptr<Session>> others;
     std::map<std::string, std::unique_ptr<SourceTree>> trees;
-    std::vector<Place> places;
-    for (const std::string& source : sources) {
-        const Place& from = places.emplace_back(split_place(source));
+    for (const Place& from : sources) {
         std::unique_ptr<SourceTree>& tree = trees[from.image];
         if (tree) continue;
         if (from.image.empty()) {
@@ -71,32 +66,31 @@ void copy_into(const Place& to, const std::vector<std::string>& sources, const C
             tree = std::make_unique<ImageTree>(*others[from.image]);
         }
     }
-    Outcome outcome;
+    Outcome outcome("cp");
     {
         CopyIn in(target, o, outcome);
-        for (const Place& from : places) in.expect(*trees[from.image], from.path);
-        for (const Place& from : places) in.copy(*trees[from.image], from.path, to.path);
+        for (const Place& from : sources) in.expect(*trees[from.image], from.path);
+        for (const Place& from : sources) in.copy(*trees[from.image], from.path, to.path);
         in.finish();
     }
     for (const auto& [image, session] : others) session->close();
     target.close();
-    if (outcome.code() != fine) give_up(outcome.code(), "");
+    outcome.finish();
 }
 
-void copy_from_images(const std::vector<std::string>& sources, const std::string& to, const CopyOptions& o,
+void copy_from_images(const std::vector<Place>& sources, const std::string& to, const CopyOptions& o,
                       const CommonOptions& common) {
     std::error_code ignored;
     if (sources.size() > 1 && !std::filesystem::is_directory(to, ignored)) give_up(negative, to + ": is no directory");
     std::vector<std::pair<std::string, std::vector<std::string>>> images;  // in the order they are named
-    for (const std::string& source : sources) {
-        const Place from = split_place(source);
+    for (const Place& from : sources) {
         if (from.image.empty()) give_up(impossible, "neither side is in an image");
         if (images.empty() || images.back().first != from.image)
             images.emplace_back(from.image, std::vector<std::string>{});
         images.back().second.push_back(from.path);
     }
     for (const auto& [image, paths] : images) open_beforehand(image, false, common);
-    Outcome outcome;
+    Outcome outcome("cp");
     CopiesOut all;
     all.several = sources.size() > 1;
     for (const auto& [image, paths] : images) all.images.push_back(image);
@@ -110,7 +104,7 @@ void copy_from_images(const std::vector<std::string>& sources, const std::string
         }
         from.close();
     }
-    if (outcome.code() != fine) give_up(outcome.code(), "");
+    outcome.finish();
 }
 
 // The words of one copy.
@@ -143,37 +137,53 @@ struct CopyWords {
         if (places.size() < 2) give_up(impossible, "a source and a destination are needed");
         return out;
     }
-    Place to() const { return split_place(places.back()); }
-    std::vector<std::string> sources() const { return {places.begin(), places.end() - 1}; }
+};
 
-    HostReach reach() const {
-        if (to().image.empty()) return {Reach::files, to_write(sources(), to().path, options())};
-        HostFiles named = to_read(sources());
-        if (named.readable.empty()) return {};
-        return {Reach::sources, std::move(named)};
+// A copy's words, understood.
+struct CopyPlaces {
+    std::vector<Place> from;
+    Place to;
+
+    explicit CopyPlaces(const CopyWords& words) : from(any_places(words.places)), to(std::move(from.back())) {
+        from.pop_back();
+    }
+    CopyNeeds needs(const CopyOptions& o) const {
+        CopyNeeds out;
+        for (const Place& place : from)
+            if (!place.image.empty()) out.images.push_back(place.image);
+        if (!to.image.empty()) out.images.push_back(to.image);
+        if (to.kind == Place::Kind::host) out.host = {Reach::files, to_write(from, to.path, o)};
+        else if (HostFiles named = to_read(from); !named.readable.empty())
+            out.host = {Reach::sources, std::move(named)};
+        return out;
     }
 };
 
 void copy(const CopyWords& words) {
     const CopyOptions o = words.options();
-    for (const std::string& place : words.places)
-        if (split_place(place).image.empty())
-            if (const std::optional<std::string> missing = missing_image(place)) give_up(impossible, *missing);
-    if (HostReach needed = words.reach(); needed.reach != Reach::image) reach_host_files(std::move(needed));
-    if (const Place to = words.to(); !to.image.empty()) copy_into(to, words.sources(), o, words.o);
-    else copy_from_images(words.sources(), to.path, o, words.o);
+    CopyPlaces places(words);
+    const auto expect = [](const Place& place) {
+        if (place.kind != Place::Kind::host) return;
+        if (const std::optional<std::string> missing = missing_image(place.path)) give_up(impossible, *missing);
+    };
+    for (const Place& place : places.from) expect(place);
+    expect(places.to);
+    if (CopyNeeds needs = places.needs(o); needs.host.reach != Reach::image) reach_host_files(std::move(needs.host));
+    if (!places.to.image.empty()) copy_into(places.to, places.from, o, words.o);
+    else copy_from_images(places.from, places.to.path, o, words.o);
 }
 
 }  // namespace
 
-HostReach reach_of_copy(std::vector<std::string> arguments) {
+CopyNeeds needs_of_copy(std::vector<std::string> arguments) {
     CLI::App line;
     CopyWords words;
     words.add_to(line);
     std::ranges::reverse(arguments);
     try {
         line.parse(arguments);
-        return words.reach();
+        const CopyOptions o = words.options();
+        return CopyPlaces(words).needs(o);
     } catch (const CLI::ParseError&) {
     } catch (const Failure&) {
     }

@@ -4,6 +4,7 @@
 #include "base/descriptor.h"
 #include "cli/arguments.h"
 #include "cli/copy_source.h"
+#include "cli/outcome.h"
 #include "cli/progress.h"
 #include "cli/session.h"
 
@@ -27,8 +28,12 @@ struct CopyOptions {
     Owner owner_of(const struct stat& st) const;
 };
 
-// What a copy with these words (behind "cp") needs of the host; nothing where they are no copy.
-HostReach reach_of_copy(std::vector<std::string> arguments);
+// What a copy with these words (behind "cp") works with; nothing where they are no copy.
+struct CopyNeeds {
+    HostReach host;
+    std::vector<std::string> images;
+};
+CopyNeeds needs_of_copy(std::vector<std::string> arguments);
 
 format::Timestamp time_of(const timespec& t);
 // The name that a path ends with.
@@ -38,18 +43,6 @@ bool means_contents(const std::string& path);
 
 // What there is to say of a device, fifo or socket of an image where a file is wanted.
 std::string has_no_contents(const std::string& at);
-
-// How a copy ends. What cannot be copied is told, and the rest goes on, as with cp(1); the exit code is the worst.
-class Outcome {
-public:
-    // Whether it was done; else what ended it was told.
-    bool attempt(Progress& progress, const std::function<void()>& part);
-    void tell(Progress& progress, int code, const std::string& what);
-    int code() const { return code_; }
-
-private:
-    int code_ = fine;
-};
 
 // From the host or an image into an image. One of these sees all sources: links between them stay links.
 class CopyIn {

@@ -26,22 +26,6 @@ std::string has_no_contents(const std::string& at) {
     return at + ": is no file, and has no contents (-r copies devices, fifos and sockets themselves)";
 }
 
-bool Outcome::attempt(Progress& progress, const std::function<void()>& part) {
-    try {
-        part();
-        return true;
-    } catch (const Failure& failure) {
-        tell(progress, failure.code, failure.what);
-        return false;
-    }
-}
-
-void Outcome::tell(Progress& progress, int code, const std::string& what) {
-    progress.clear();
-    fmt::print(stderr, "uext4 cp: {}\n", told(what));
-    code_ = std::max(code_, code);
-}
-
 Owner CopyOptions::asked(const struct stat& st) const {
     if (owner) return {owner->first, owner->second};
     Owner out;

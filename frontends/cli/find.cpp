@@ -105,8 +105,10 @@ void add_find_verb(CLI::App& app) {
             if (option == none) s->follow = FollowLinks::none;
         }
         const auto begin = std::ranges::find_if(s->words, begins_find_expression);
-        if (begin == s->words.begin()) give_up(impossible, "a place is needed before the expression");
-        Find(*s, {s->words.begin(), begin}, {begin, s->words.end()}).run();
+        std::vector<std::string> places(s->words.begin(), begin);
+        if (places.empty() && !shell_words()) give_up(impossible, "a place is needed before the expression");
+        if (places.empty()) places.push_back(shell_words()->directory);
+        Find(*s, places, {begin, s->words.end()}).run();
     });
 }
 

@@ -214,15 +214,24 @@ void add_image_verbs(CLI::App& app) {
     }
     {
         auto [v, s] = verb("check", "Compares all structures with each other", "uext4 check disk.img", true, true);
-        v->callback([s] { check_image(*s); });
+        v->callback([s] {
+            s->image = whole_image(s->image);
+            check_image(*s);
+        });
     }
     {
         auto [v, s] = verb("replay", "Recovers the journal and finishes orphans", "uext4 replay disk.img", false, true);
-        v->callback([s] { replay(*s); });
+        v->callback([s] {
+            s->image = whole_image(s->image);
+            replay(*s);
+        });
     }
     {
         auto [v, s] = verb("journal", "Shows what is in the journal", "uext4 journal disk.img", false, true);
-        v->callback([s] { journal(*s); });
+        v->callback([s] {
+            s->image = whole_image(s->image);
+            journal(*s);
+        });
     }
     {
         auto [v, s] = verb("label", "Shows or sets the label", "uext4 label disk.img rootfs", true, false);
@@ -231,6 +240,7 @@ void add_image_verbs(CLI::App& app) {
             if (s->text.size() > sizeof(format::SuperBlock::volume_name))
                 give_up(impossible, fmt::format("'{}': a label has at most {} bytes", s->text,
                                                 sizeof(format::SuperBlock::volume_name)));
+            s->image = whole_image(s->image);
             Session session(s->image, s->set, s->o);
             if (s->set) need(session.fs().set_label(s->text), s->image);
             else fmt::print("{}\n", shown(need(session.fs().label(), s->image)));

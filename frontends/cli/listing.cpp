@@ -8,16 +8,17 @@ namespace uext4::cli {
 
 bool is_dot(const std::string& name) { return name == "." || name == ".."; }
 
-Listing::Listing(const char* verb, const std::vector<std::string>& places, bool writable, const CommonOptions& options,
+Listing::Listing(const char* verb, std::vector<Place> places, bool writable, const CommonOptions& options,
                  const std::vector<std::string>& references)
-    : verb_(verb), writable_(writable), options_(options) {
-    for (const std::string& text : places) places_.push_back(image_place(text));
+    : outcome_(verb), writable_(writable), options_(options), places_(std::move(places)) {
     std::vector<std::string> images;
     for (const Place& place : places_) images.push_back(place.image);
     for (const std::string& image : images) several_images_ |= !same_image(image, images.front());
     for (const std::string& text : references) {
-        if (const std::string image = split_place(text).image; !image.empty()) images.push_back(image);
-        else look_at_host_file(text);
+        const Place place = any_place(text);
+        if (place.kind == Place::Kind::standard) give_up(impossible, text + ": is no file that can be looked at");
+        if (place.kind == Place::Kind::image) images.push_back(place.image);
+        else look_at_host_file(text, place.path);
     }
     if (std::ranges::all_of(images, [&](const std::string& image) { return same_image(image, images.front()); }))
         return;
@@ -31,13 +32,13 @@ bool Listing::is_changed(const std::string& image) const {
     return std::ranges::any_of(places_, [&](const Place& place) { return same_image(place.image, image); });
 }
 
-void Listing::look_at_host_file(const std::string& text) {
-    if (const std::optional<std::string> missing = missing_image(text)) give_up(impossible, *missing);
+void Listing::look_at_host_file(const std::string& text, const std::string& path) {
+    if (const std::optional<std::string> missing = missing_image(path)) give_up(impossible, *missing);
     if (in_sandbox())
         give_up(impossible,
                 text + ": the shell's commands cannot look at this file of the host; name a path of the image");
     struct stat file{}, link{};
-    const int error = ::stat(text.c_str(), &file) == 0 && ::lstat(text.c_str(), &link) == 0 ? 0 : errno;
+    const int error = ::stat(path.c_str(), &file) == 0 && ::lstat(path.c_str(), &link) == 0 ? 0 : errno;
     if (error != 0) give_up(negative, text + ": " + std::strerror(error));
     host_files_[text] = file;
     host_links_[text] = link;
@@ -46,7 +47,7 @@ void Listing::look_at_host_file(const std::string& text) {
 struct stat Listing::reference(const std::string& text, bool follow) {
     const std::map<std::string, struct stat>& known = follow ? host_files_ : host_links_;
     if (const auto found = known.find(text); found != known.end()) return found->second;
-    const Place place = split_place(text);
+    const Place place = any_place(text);
     Session* s = session(place.image);
     if (!s) give_up(impossible, "");  // it was told that the image cannot be opened
     InodeRef inode = s->resolve(place.path, follow);
@@ -54,20 +55,10 @@ struct stat Listing::reference(const std::string& text, bool follow) {
 }
 
 std::optional<std::string> Listing::attempt(const std::string& subject, const std::function<void()>& part) {
-    try {
-        part();
-        return {};
-    } catch (const Failure& failure) {
-        tell(failure.code, failure.what);
-        const std::string begin = subject + ": ";
-        return failure.what.substr(failure.what.starts_with(begin) ? begin.size() : 0);
-    }
-}
-
-void Listing::tell(int code, const std::string& what) {
-    std::fflush(stdout);  // the message stands behind what was printed before it
-    if (!what.empty() && !quiet_) fmt::print(stderr, "uext4 {}: {}\n", verb_, told(what));
-    code_ = std::max(code_, code);
+    std::optional<std::string> failure = outcome_.attempt(part);
+    const std::string begin = subject + ": ";
+    if (failure && failure->starts_with(begin)) failure->erase(0, begin.size());
+    return failure;
 }
 
 void Listing::at(const Place& place, const std::function<void(Session&, const std::string&)>& use) {
@@ -109,7 +100,7 @@ std::string Listing::name(const Session& s, const std::string& path) const {
 void Listing::finish() {
     for (const auto& [image, session] : sessions_)
         if (session) attempt(image, [&] { session->close(); });
-    if (code_ != fine) give_up(code_, "");
+    outcome_.finish();
 }
 
 }  // namespace uext4::cli

@@ -2,6 +2,7 @@
 // and the exit code is the worst.
 #pragma once
 
+#include "cli/outcome.h"
 #include "cli/session.h"
 
 #include <functional>
@@ -25,17 +26,20 @@ public:
     // Opens every image that `places` name, to the end of the verb: later the sandbox lets none be opened.
     // `references`: places of images, or files of the host, that are only looked at by reference().
     Listing(const char* verb, const std::vector<std::string>& places, bool writable, const CommonOptions& options,
+            const std::vector<std::string>& references = {})
+        : Listing(verb, image_places(places), writable, options, references) {}
+    Listing(const char* verb, std::vector<Place> places, bool writable, const CommonOptions& options,
             const std::vector<std::string>& references = {});
 
     // What a reference says. The end of the verb where it cannot be looked at.
     struct stat reference(const std::string& text, bool follow = true);
     // Failures are counted, but not told (-f).
-    void be_quiet() { quiet_ = true; }
+    void be_quiet() { outcome_.be_quiet(); }
 
     // What kept `part` from being done at `subject` ("IMAGE:/path"), which was told; nothing, if it was done.
     std::optional<std::string> attempt(const std::string& subject, const std::function<void()>& part);
     // Tells of a failure that ends nothing.
-    void tell(int code, const std::string& what);
+    void tell(int code, const std::string& what) { outcome_.tell(code, what); }
 
     // On one place, of those that were named.
     void at(const Place& place, const std::function<void(Session&, const std::string& path)>& use);
@@ -55,18 +59,17 @@ public:
     void finish();
 
 private:
-    void look_at_host_file(const std::string& text);
+    void look_at_host_file(const std::string& text, const std::string& path);
     Session* session(const std::string& image);
 
     bool is_changed(const std::string& image) const;
 
-    const char* verb_;
-    bool writable_, several_images_ = false, quiet_ = false;
+    Outcome outcome_;
+    bool writable_, several_images_ = false;
     const CommonOptions& options_;
     std::vector<Place> places_;
     std::map<std::string, std::unique_ptr<Session>> sessions_;  // null: could not be opened, which was told
     std::map<std::string, struct stat> host_files_, host_links_;
-    int code_ = fine;
 };
 
 }  // namespace uext4::cli

@@ -22,6 +22,25 @@ namespace uext4::cli {
 
 namespace {
 
+// `help VERB` is `VERB --help`. Nothing for a word that is no verb.
+void rewrite_help(std::vector<std::string>& arguments) {
+    if (arguments.empty() || arguments.front() != "help") return;
+    if (arguments.size() == 1) arguments = {"--help"};
+    else if (arguments.size() == 2 && !arguments[1].starts_with('-')) arguments = {arguments[1], "--help"};
+}
+
+// In a shell, verbs that look at a directory look at the working directory if none is named.
+void expect_no_place(CLI::App& app) {
+    if (!shell_words()) return;
+    for (const char* const verb : {"ls", "tree", "find", "du"}) {
+        if (app.get_subcommands([&](const CLI::App* a) { return a->get_name() == verb; }).empty()) continue;
+        CLI::App& found = *app.get_subcommand(verb);
+        for (const char* const name : {"PLACE", "PLACES"})
+            if (CLI::Option* const place = found.get_option_no_throw(name))
+                place->required(false)->default_val(shell_words()->directory);
+    }
+}
+
 // `uext4 ls disk.img | head` has seen what it wanted: that is not worth a sentence.
 bool reader_has_gone() {
     pollfd out{STDOUT_FILENO, POLLOUT, 0};
@@ -72,13 +91,18 @@ int run_line(std::vector<std::string> arguments) {
     app.require_subcommand(1);
     app.footer(
         "Exit codes: 0 fine, 1 the answer is no or a problem was found, 2 could not do it.\n"
-        "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N; a path in it is IMAGE:/path or "
-        "IMAGE:<12> "
-        "(inode 12).");
+        "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N. IMAGE:/path is a path in it, IMAGE:<12> "
+        "inode 12,\n"
+        ":/path a path in the image of the operand before it. Other words are paths of the host (docs/COMMAND.md).");
     add_verbs(app);
     CLI::App* version = app.add_subcommand("version", "Prints the version");
     version->footer("Example: uext4 version");
     version->callback([] { fmt::print("{}\n", UEXT4_VERSION); });
+    CLI::App* help = app.add_subcommand("help", "Prints the help of a verb");
+    help->footer("Example: uext4 help cp");
+    help->add_option("VERB", "The verb; without it, all of them are listed");
+    expect_no_place(app);
+    rewrite_help(arguments);
     const std::string verb = arguments.empty() ? "" : arguments.front();
     if (const CLI::App* known = find_verb(app, verb)) {
         protect_words(*known, arguments);

@@ -79,6 +79,10 @@ int mount_helper(const std::string& name, std::vector<std::string> words) {
     app.add_flag("-s", w.sloppy, "Leave options out that are not known");
     app.add_flag("-f", w.fake, "Only look whether the words are right");
     if (const int code = parse(app, w, std::move(words)); code >= 0) return code;
+    if (prefix_of(w.image)) {
+        fmt::print(stderr, "{}: {}\n", name, told(not_available(w.image)));
+        return not_done;
+    }
     fuse::MountRequest request;
     request.image = w.image;
     request.directory = w.directory;

@@ -116,6 +116,7 @@ void add_mount_verbs(CLI::App& app) {
         v->add_option("IMAGE", r->image, "The image")->required();
         v->add_option("DIR", r->directory, "Where")->required();
         v->callback([r, options, wait] {
+            r->image = whole_image(r->image);
             r->options = joined(*options);
             r->wait = time_to_wait(*wait, true);
             if (const int code = fuse::run_mount(*r); code > 0) give_up(code, "");

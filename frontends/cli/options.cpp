@@ -19,7 +19,9 @@ OptionWord read_long_option(const CLI::App& verb, const std::string& word) {
 }
 
 bool is_change(std::string_view verb, const std::string& word) {
-    const std::string_view letters = verb == "chmod" ? "rwxXstugoa,+-=01234567" : verb == "chattr" ? "suSDiadAcjItTePNVEF" : "";
+    const std::string_view letters = verb == "chmod"    ? "rwxXstugoa,+-=01234567"
+                                     : verb == "chattr" ? "suSDiadAcjItTePNVEF"
+                                                        : "";
     return word.size() > 1 && word[0] == '-' && word[1] != '-' &&
            word.find_first_not_of(letters, 1) == std::string::npos;
 }

@@ -12,116 +12,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
-#include <map>
 #include <vector>
 
 namespace uext4::cli {
-
-namespace {
-
-bool is_one_file(const struct stat& a, const struct stat& b) {
-    if (S_ISBLK(a.st_mode)) return S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev;
-    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-}  // namespace
-
-void give_up(int code, const std::string& what) { throw Failure{code, what}; }
-
-void refuse(const Error& error, const std::string& subject) {
-    switch (error.code) {
-        case ENOENT:
-        case ESTALE:  // an inode that is named by its number
-        case EEXIST:
-        case ENOTDIR:
-        case EISDIR:
-        case ENOTEMPTY:
-        case ENODATA:
-        case EACCES:
-        case EPERM:
-        case ELOOP:
-        case ENXIO:
-        case EINVAL:
-        case ENAMETOOLONG:
-        case EMLINK:
-        case EXDEV: give_up(negative, subject + ": " + error.what);
-        default: give_up(impossible, subject + ": " + error.what);
-    }
-}
-
-void need(Result<void> result, const std::string& subject) {
-    if (!result) refuse(result.error(), subject);
-}
-
-namespace {
-
-Reach reach = Reach::image;
-HostFiles host_files;
-// What the words of the command line lead to: in the sandbox no name of the host can be asked about any more.
-std::map<std::string, std::optional<struct stat>> looked_at;
-
-bool look(const std::string& path, struct stat& st) {
-    if (in_sandbox() && reach == Reach::image) {
-        const auto it = looked_at.find(path);
-        if (it == looked_at.end() || !it->second) return false;
-        st = *it->second;
-        return true;
-    }
-    const bool there = ::stat(path.c_str(), &st) == 0;
-    looked_at[path] = there ? std::optional(st) : std::nullopt;
-    return there;
-}
-
-}  // namespace
-
-void look_at_words(const std::vector<std::string>& words) {
-    for (const std::string& word : words) {
-        struct stat ignored{};
-        look(parse_image_name(image_place(word).image).path, ignored);
-        (void)missing_image(word);
-    }
-}
-
-Place split_place(const std::string& text) {
-    struct stat st{};
-    for (std::size_t at = text.size(); (at = text.rfind(':', at - 1)) != std::string::npos && at > 0;) {
-        if (at + 1 < text.size() && text[at + 1] != '/' && text[at + 1] != '<') continue;
-        std::string host = text.substr(0, at);
-        const std::string file = host.substr(0, host.rfind('@') == std::string::npos ? host.size() : host.rfind('@'));
-        if (look(host, st) || look(file, st)) {
-            if (S_ISDIR(st.st_mode)) continue;
-            std::string inside = text.substr(at + 1);
-            return {host, inside.empty() ? "/" : inside};
-        }
-    }
-    return {"", text};
-}
-
-Place image_place(const std::string& text) {
-    Place p = split_place(text);
-    if (p.image.empty()) p = {text, "/"};
-    return p;
-}
-
-bool same_image(const std::string& a, const std::string& b) {
-    if (a == b) return true;
-    const ImageName first = parse_image_name(a), second = parse_image_name(b);
-    struct stat one{}, other{};
-    return first.partition == second.partition && look(first.path, one) && look(second.path, other) &&
-           is_one_file(one, other);
-}
-
-std::optional<std::string> missing_image(const std::string& text) {
-    const std::size_t colon = std::min(text.find(":/"), text.find(":<"));
-    std::error_code ignored;
-    if (colon == std::string::npos || colon == 0 ||
-        std::filesystem::exists(std::filesystem::symlink_status(text, ignored)))
-        return {};
-    const std::string image = text.substr(0, colon);
-    if (struct stat st{}; look(image, st)) return {};
-    return image + ": there is no such image";
-}
 
 const Credentials& operator_identity() {
     // The image is the user's own: what they make belongs to them, and no permission in it holds them back.
@@ -136,6 +29,7 @@ const Credentials& operator_identity() {
 
 namespace {
 
+HostReach reach;
 std::string last_opened;
 
 // Those of verbs over several images, open to their end.
@@ -174,7 +68,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     const VolumeOptions options = TRY(parse_all_options(text));
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
     if (!device) device = TRY(open_for(image, options, common));
-    if (!common.no_sandbox) TRY(enter_sandbox(reach, host_files));
+    if (!common.no_sandbox) TRY(enter_sandbox(reach.reach, reach.files));
     return FileSystem::mount_device(std::move(device), options,
                                     [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
 }
@@ -196,10 +90,9 @@ std::string options_text(bool writable, const CommonOptions& options) {
 
 const std::string& last_image() { return last_opened; }
 
-void reach_host_files(HostReach wanted) {
-    reach = wanted.reach;
-    host_files = std::move(wanted.files);
-}
+void reach_host_files(HostReach wanted) { reach = std::move(wanted); }
+
+const HostReach& host_reach() { return reach; }
 
 void open_beforehand(const std::string& image, bool writable, const CommonOptions& options) {
     if (options.no_sandbox || in_sandbox()) return;
@@ -247,11 +140,6 @@ void Session::refuse_path(const Error& error, const std::string& path) const {
         refuse({error.code, rest.substr(std::min(rest.find_first_not_of(": "), rest.size()))}, at(part));
     }
     refuse(error, at(path));
-}
-
-bool is_image(const std::string& image, const struct stat& file) {
-    struct stat st{};
-    return ::stat(parse_image_name(image).path.c_str(), &st) == 0 && is_one_file(st, file);
 }
 
 void Session::close() {

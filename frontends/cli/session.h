@@ -2,10 +2,11 @@
 #pragma once
 
 #include "api/file_system.h"
+#include "cli/failure.h"
+#include "cli/place_words.h"
 #include "cli/text.h"
 #include "sandbox/sandbox.h"
 
-#include <sys/stat.h>
 #include <CLI/CLI.hpp>
 
 #include <chrono>
@@ -14,43 +15,6 @@
 #include <string>
 
 namespace uext4::cli {
-
-// Exit codes.
-inline constexpr int fine = 0, negative = 1, impossible = 2;
-
-// Ends the verb with an exit code and a sentence for stderr.
-struct Failure {
-    int code;
-    std::string what;
-    bool damaged = false;  // the image: `what` names the structure
-};
-[[noreturn]] void give_up(int code, const std::string& what);
-// The value, or the end of the verb: ENOENT and the like are "no" (1), the rest 2.
-template <class T>
-T need(Result<T> result, const std::string& subject);
-void need(Result<void> result, const std::string& subject);
-[[noreturn]] void refuse(const Error& error, const std::string& subject);
-
-template <class T>
-T need(Result<T> result, const std::string& subject) {
-    if (!result) refuse(result.error(), subject);
-    return std::move(*result);
-}
-
-// IMAGE or IMAGE:/path or IMAGE:<12>. `image` empty: a path of the host.
-struct Place {
-    std::string image, path;
-};
-Place split_place(const std::string& text);
-Place image_place(const std::string& text);  // no ":/": the root of an image
-// Whether two names, of whatever spelling, are of one image (or of one partition of it).
-bool same_image(const std::string& a, const std::string& b);
-// Before anything is opened: whatever of the host the words name is looked at.
-void look_at_words(const std::vector<std::string>& words);
-// Whether a file of the host is the image, or holds it.
-bool is_image(const std::string& image, const struct stat& file);
-// What there is to say of a place that looks like a path because its image is not there.
-std::optional<std::string> missing_image(const std::string& text);
 
 struct CommonOptions {
     std::string mount_options;
@@ -66,6 +30,7 @@ struct HostReach {
     HostFiles files{};
 };
 void reach_host_files(HostReach wanted);
+const HostReach& host_reach();
 
 // For verbs over several images: each is opened by its name before the first one is mounted, and to the end, so that
 // the sandbox need leave them no name. Ends the verb where that is not possible.

@@ -1,9 +1,7 @@
 // shell: the verbs, with the image and a current directory understood.
 #include "cli/copy.h"
-#include "cli/options.h"
 #include "cli/session.h"
 #include "cli/shell_worker.h"
-#include "cli/verbs.h"
 
 #include <fcntl.h>
 #include <histedit.h>
@@ -31,15 +29,6 @@ const std::vector<std::string>& path_verbs() {
         "ls", "tree", "find",  "stat",  "readlink", "du",     "cat",    "fiemap",   "truncate", "mkdir", "rm", "rmdir",
         "mv", "ln",   "mknod", "chmod", "chown",    "chattr", "lsattr", "getfattr", "setfattr", "touch", "cp"};
     return verbs;
-}
-// The options of each verb.
-const CLI::App& table_of(const std::string& verb) {
-    static const std::unique_ptr<CLI::App> verbs = [] {
-        auto app = std::make_unique<CLI::App>();
-        add_verbs(*app);
-        return app;
-    }();
-    return *find_verb(*verbs, verb);
 }
 bool contains(const std::vector<std::string>& list, const std::string& word) {
     return std::ranges::find(list, word) != list.end();
@@ -90,7 +79,9 @@ class Shell {
 public:
     // `settles`: what a line changed is durable when it has ended.
     Shell(const std::string& image, const CommonOptions& o, bool settles)
-        : image_(image), o_(o), worker_(image, o, settles) {}
+        : image_(image), o_(o), worker_(image, o, settles) {
+        read_words_in_shell({image_, here_});
+    }
 
     // A bad image is an error at once.
     int open() {
@@ -114,32 +105,29 @@ public:
             return fine;
         }
         if (verb == "cd") return change(words.size() > 1 ? words[1] : "/");
-        if (verb == "help") {
+        if (verb == "help" && words.size() == 1) {
             fmt::print("cd pwd exit help");
             for (const auto& v : path_verbs()) fmt::print(" {}", v);
             for (const auto& v : image_verbs()) fmt::print(" {}", v);
             fmt::print("\nPaths are of the image; with cp, host:PATH is a path of the host.\n");
             return fine;
         }
-        bool alone = goes_alone(words);
+        if (verb == "help") return run_line(words);
         if (contains(image_verbs(), verb)) {
-            words.insert(words.begin() + 1, image_);
-        } else if (contains(path_verbs(), verb)) {
-            if (!place_paths(words)) {
-                fmt::print(stderr, "uext4 shell: {}: an empty path\n", verb);
-                return negative;
-            }
-        } else {
+            words.insert(words.begin() + 1, "/");
+        } else if (!contains(path_verbs(), verb)) {
             fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", told(verb));
             return impossible;
         }
-        alone = alone || names_another_image(words);
-        const HostReach needed = reach_of(words);
-        if (!o_.mount_options.empty()) words.insert(words.begin() + 1, {"-o", o_.mount_options});
+        const CopyNeeds needed = needs_of(words);
+        const bool alone = goes_alone(words) || std::ranges::any_of(needed.images, [&](const std::string& image) {
+                               return !same_image(image, image_);
+                           });
+        if (!o_.mount_options.empty()) words.insert(words.begin() + 1, "--options=" + o_.mount_options);
         if (o_.no_sandbox) words.insert(words.begin() + 1, "--no-sandbox");
         if (alone) return worker_.run_alone(words);
-        const int ready = worker_.prepare(needed, [&] { return reaches_of(ahead); });
-        return ready != fine ? ready : worker_.run(words);
+        const int ready = worker_.prepare(needed.host, [&] { return reaches_of(ahead); });
+        return ready != fine ? ready : worker_.run(here_, words);
     }
     bool done() const { return done_; }
     // The code that `exit` was given.
@@ -162,92 +150,25 @@ private:
         return code;
     }
 
-    // Which has to be open before anything is read of either.
-    bool names_another_image(const std::vector<std::string>& words) const {
-        return words.front() == "cp" && std::ranges::any_of(words, [&](const std::string& word) {
-                   return !word.starts_with(image_ + ":") && !split_place(word).image.empty();
-               });
-    }
-
-    // What of the host a line needs, its paths in their places.
-    static HostReach reach_of(const std::vector<std::string>& words) {
+    static CopyNeeds needs_of(const std::vector<std::string>& words) {
         if (words.front() != "cp") return {};
-        return reach_of_copy({words.begin() + 1, words.end()});
+        return needs_of_copy({words.begin() + 1, words.end()});
     }
 
-    // The same of lines that are to come, as far as one process can do them.
-    std::vector<HostReach> reaches_of(std::string_view lines) const {
+    // What lines that are to come need of the host, as far as one process can do them.
+    static std::vector<HostReach> reaches_of(std::string_view lines) {
         constexpr std::size_t most = 1000;
         std::vector<HostReach> out;
         for (std::size_t end; out.size() < most && (end = lines.find('\n')) != std::string_view::npos;) {
-            std::optional<std::vector<std::string>> words = words_of(std::string(lines.substr(0, end)));
+            const std::optional<std::vector<std::string>> words = words_of(std::string(lines.substr(0, end)));
             lines.remove_prefix(end + 1);
-            if (!words || words->empty() || words->front() != "cp") continue;
-            if (place_paths(*words)) out.push_back(reach_of(*words));
+            if (words && !words->empty() && words->front() == "cp") out.push_back(needs_of(*words).host);
         }
         return out;
     }
 
-    std::string absolute(const std::string& path) const {
-        if (path.starts_with('/') || path.starts_with('<')) return path;
-        return here_ == "/" ? "/" + path : here_ + "/" + path;
-    }
-
-    // Which words are paths: all that are no options or their values, but for a leading argument of some verbs and the
-    // expression of find; and values of options that are places. False for one that is empty, which names nothing,
-    // least of all the working directory.
-    bool place_paths(std::vector<std::string>& words) const {
-        const std::string verb = words.front();
-        const CLI::App& table = table_of(verb);
-        protect_words(table, words);
-        bool leads = verb == "chmod" || verb == "chown" || verb == "chattr" || (verb == "ln" && contains(words, "-s"));
-        std::size_t seen = 0;
-        bool any = false, only_places = false;
-        for (std::size_t i = 1; i < words.size(); ++i) {
-            std::string& w = words[i];
-            if (w == "--" && !only_places) {
-                only_places = true;
-            } else if (verb == "find" && only_places && begins_find_expression(w)) {
-                if (!any)
-                    i += words.insert(words.begin() + static_cast<std::ptrdiff_t>(i), place(here_)) != words.end();
-                any = true;
-                if (!place_references(words, i)) return false;
-                break;
-            } else if (!only_places && looks_like_option(w)) {
-                const OptionWord option = read_option(table, w);
-                if (option.takes && !option.value) ++i;
-                if (!option.takes || option.takes->get_type_name() != place_value || i == words.size()) continue;
-                leads = false;  // a reference stands for what leads
-                std::string& value = words[i];
-                const std::size_t begin = option.value.value_or(0);
-                if (begin == value.size()) return false;
-                value = value.substr(0, begin) + place(value.substr(begin));
-            } else {
-                const std::size_t position = seen++;
-                if ((leads && position == 0) || (verb == "mknod" && position > 0)) continue;
-                any = true;
-                if (w.empty()) return false;
-                w = verb == "cp" && w.starts_with("host:") ? w.substr(5) : place(w);
-            }
-        }
-        if (!any && (verb == "ls" || verb == "tree" || verb == "du" || verb == "find")) words.push_back(place(here_));
-        return true;
-    }
-    std::string place(const std::string& path) const { return image_ + ":" + absolute(path); }
-
-    // In an expression of find.
-    bool place_references(std::vector<std::string>& words, std::size_t at) const {
-        static const std::vector<std::string> tests = {"-newer", "-anewer", "-cnewer"};
-        for (; at + 1 < words.size(); ++at) {
-            if (!contains(tests, words[at])) continue;
-            if (words[at + 1].empty()) return false;
-            words[at + 1] = place(words[at + 1]);
-        }
-        return true;
-    }
-
     int change(const std::string& path) {
-        std::string wanted = absolute(path);
+        std::string wanted = path.starts_with('/') || path.starts_with('<') ? path : below(here_, path);
         // "." and ".." are resolved here, so that the prompt stays readable.
         std::vector<std::string> parts;
         std::string part;
@@ -265,6 +186,7 @@ private:
         int code = open();
         if (code == fine) code = worker_.enter(wanted);
         if (code == fine) here_ = wanted;
+        read_words_in_shell({image_, here_});
         return code;
     }
 
@@ -422,7 +344,7 @@ void add_shell_verb(CLI::App& app) {
     v->add_option("IMAGE", s->image, "The image")->required();
     v->add_option("FILE", s->commands, "Commands are read from it, one a line, instead of standard input");
     add_common(v, s->o, false, false);
-    v->callback([s] { run_shell(s->image, s->commands, s->o); });
+    v->callback([s] { run_shell(whole_image(s->image), s->commands, s->o); });
 }
 
 }  // namespace uext4::cli

@@ -106,7 +106,7 @@ private:
     std::int32_t answer(std::uint32_t kind, std::vector<std::string> words) {
         std::int32_t code = fine;
         try {
-            if (kind == Request::command) code = run_line(std::move(words));
+            if (kind == Request::command) code = command(std::move(words));
             else if (kind == Request::directory) code = directory(words.front());
             else kept_.open(false);
         } catch (const NeedsWriting&) {
@@ -120,6 +120,13 @@ private:
                 (void)told_failure(failure);
             }
         return code;
+    }
+
+    // The first word is the directory that the others are read in.
+    int command(std::vector<std::string> words) {
+        read_words_in_shell({image_, words.front()});
+        words.erase(words.begin());
+        return run_line(std::move(words));
     }
 
     int directory(const std::string& path) {
@@ -208,7 +215,8 @@ int ShellWorker::prepare(const HostReach& needed, const std::function<std::vecto
     return std::max(before, start(std::move(reach), writable));
 }
 
-int ShellWorker::run(const std::vector<std::string>& words) {
+int ShellWorker::run(const std::string& directory, std::vector<std::string> words) {
+    words.insert(words.begin(), directory);
     const int code = ask(Request::command, words);
     if (code != needs_writing) return code;
     const int before = finish();

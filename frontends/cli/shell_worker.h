@@ -29,8 +29,8 @@ public:
     // first command that changes something, and writable from then on. `later`, of commands that are known to follow,
     // is asked for only when one is started. An exit code; what is wrong has been told.
     int prepare(const HostReach& needed, const std::function<std::vector<HostReach>()>& later);
-    // A command line (without the program's name): its exit code.
-    int run(const std::vector<std::string>& words);
+    // A command line (without the program's name) in a directory of the image: its exit code.
+    int run(const std::string& directory, std::vector<std::string> words);
     // Whether there is such a directory in the image: an exit code.
     int enter(const std::string& directory);
     // A command line in a process of its own, with no mount but its own: its exit code.

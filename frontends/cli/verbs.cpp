@@ -15,6 +15,8 @@ void add_verbs(CLI::App& app) {
     add_cat_verb(app);
     add_content_verbs(app);
     add_name_verbs(app);
+    add_removal_verb(app);
+    add_renaming_verbs(app);
     add_touch_verb(app);
     add_permission_verbs(app);
     add_flag_verbs(app);

@@ -18,6 +18,8 @@ void add_cat_verb(CLI::App& app);
 void add_touch_verb(CLI::App& app);
 void add_content_verbs(CLI::App& app);
 void add_name_verbs(CLI::App& app);
+void add_removal_verb(CLI::App& app);
+void add_renaming_verbs(CLI::App& app);
 void add_permission_verbs(CLI::App& app);
 void add_flag_verbs(CLI::App& app);
 void add_extended_attribute_verbs(CLI::App& app);

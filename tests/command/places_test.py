@@ -222,7 +222,7 @@ def places_are_named(scratch, verbs):
     verbs("mknod", ":/fifo", "p")
     missing = (("ls", ":/gone"), ("tree", ":/gone"), ("stat", ":/gone"), ("df", ":/gone"), ("fiemap", ":/gone"),
                ("cat", ":/gone"), ("info", ":/gone"), ("rm", ":/gone"), ("rm", "-r", ":/gone"), ("rmdir", ":/gone"),
-               ("mv", ":/gone", "/new"), ("ln", ":/gone", ":/new"), ("chmod", "1", ":/gone"), ("chown", "1", ":/gone"),
+               ("mv", ":/gone", ":/new"), ("ln", ":/gone", ":/new"), ("chmod", "1", ":/gone"), ("chown", "1", ":/gone"),
                ("chattr", "+i", ":/gone"), ("lsattr", ":/gone"), ("getfattr", ":/gone"), ("touch", ":/gone/x"),
                ("setfattr", "-n", "user.a", ":/gone"), ("mkdir", ":/gone/x"), ("mknod", ":/gone/x", "p"),
                ("cp", ":/gone", out), ("cp", ":/gone", ":/new"), ("cp", "/etc/hostname", ":/gone/x"))
@@ -231,7 +231,7 @@ def places_are_named(scratch, verbs):
         (("cat", ":/there"), "/there"), (("tree", ":/file"), "/file"), (("fiemap", ":/fifo"), "/fifo"),
         (("rm", ":/there"), "/there"), (("rmdir", ":/file"), "/file"), (("rm", "-r", ":/there/."), "/there/."),
         (("mkdir", ":/there"), "/there"), (("mknod", ":/there", "p"), "/there"), (("touch", ":/file/"), "/file/"),
-        (("ln", "-s", "x", ":/there"), "/there"), (("mv", ":/there", "/there/x"), "/there"),
+        (("ln", "-s", "x", ":/file"), "/file"), (("mv", ":/there", ":/there/x"), "/there"),
         (("rm", ":/file/x"), "/file"), (("getfattr", "-n", "user.none", ":/file"), "/file"),
         (("setfattr", "-x", "user.none", ":/file"), "/file"), (("stat", ":<9999999>"), "<9999999>"),
         (("cp", ":/there", out), "/there"), (("cp", ":/fifo", out), "/fifo"),
@@ -245,8 +245,8 @@ def places_are_named(scratch, verbs):
     for words in (("mv", ":/file", "/none.img:/x"), ("ln", "/none.img:/x", ":/new"), ("cp", "/none.img:/x", ":/new")):
         verbs(*words, status=IMPOSSIBLE, says=f"uext4 {words[0]}: /none.img: ")
     verbs("mkdir", ":/none.img:")
-    verbs("mv", ":/file", "/none.img:/x")
-    verbs("ln", "/none.img:/x", ":/file")
+    verbs("mv", ":/file", ":/none.img:/x")
+    verbs("ln", ":/none.img:/x", ":/file")
     verbs("rm", "-r", ":/none.img:")
     verbs("rmdir", ":/", status=IMPOSSIBLE, says=f"{verbs.image}:/: ")
     verbs("cp", out / "none", ":/", status=NO, says=f"uext4 cp: {out}/none: ")
