@@ -15,8 +15,7 @@ Listing::Listing(const char* verb, std::vector<Place> places, bool writable, con
     for (const Place& place : places_) images.push_back(place.image);
     for (const std::string& image : images) several_images_ |= !same_image(image, images.front());
     for (const std::string& text : references) {
-        const Place place = any_place(text);
-        if (place.kind == Place::Kind::standard) give_up(impossible, text + ": is no file that can be looked at");
+        const Place place = reference_place(text);
         if (place.kind == Place::Kind::image) images.push_back(place.image);
         else look_at_host_file(text, place.path);
     }
@@ -30,6 +29,13 @@ Listing::Listing(const char* verb, std::vector<Place> places, bool writable, con
 
 bool Listing::is_changed(const std::string& image) const {
     return std::ranges::any_of(places_, [&](const Place& place) { return same_image(place.image, image); });
+}
+
+// ":/path" is in the image of the last place.
+Place Listing::reference_place(const std::string& text) const {
+    Place place = any_place(text, places_.empty() ? nullptr : &places_.back());
+    if (place.kind == Place::Kind::standard) give_up(impossible, text + ": is no file that can be looked at");
+    return place;
 }
 
 void Listing::look_at_host_file(const std::string& text, const std::string& path) {
@@ -47,7 +53,7 @@ void Listing::look_at_host_file(const std::string& text, const std::string& path
 struct stat Listing::reference(const std::string& text, bool follow) {
     const std::map<std::string, struct stat>& known = follow ? host_files_ : host_links_;
     if (const auto found = known.find(text); found != known.end()) return found->second;
-    const Place place = any_place(text);
+    const Place place = reference_place(text);
     Session* s = session(place.image);
     if (!s) give_up(impossible, "");  // it was told that the image cannot be opened
     InodeRef inode = s->resolve(place.path, follow);

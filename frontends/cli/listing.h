@@ -59,6 +59,7 @@ public:
     void finish();
 
 private:
+    Place reference_place(const std::string& text) const;
     void look_at_host_file(const std::string& text, const std::string& path);
     Session* session(const std::string& image);
 

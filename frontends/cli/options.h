@@ -12,9 +12,6 @@ namespace uext4::cli {
 // A flag of which only the place among the others counts.
 CLI::Option* add_plain_flag(CLI::App* verb, const char* name, const std::string& help);
 
-// What an option's value is called in its table when it names a place, as a path of the image in a shell.
-inline constexpr const char* place_value = "PLACE";
-
 // One word that begins with a minus, as "-l", "-lh", "-d1", "--json" or "--size=1M".
 struct OptionWord {
     std::string unknown;                          // the first option in it that the verb does not have

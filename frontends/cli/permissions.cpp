@@ -159,8 +159,7 @@ void add_options(CLI::App* v, PermissionOptions& o, FollowLinks standard) {
     v->add_flag("-v,--verbose", o.verbose, "Tell of each file");
     v->add_flag("-c,--changes", o.changes, "Tell of each file that is changed");
     v->add_flag("-f,--silent,--quiet", o.silent, "Do not tell what could not be changed");
-    v->add_option("--reference", o.reference, "As this place of an image, or file of the host, has it")
-        ->type_name(place_value);
+    v->add_option("--reference", o.reference, "As this place of an image, or file of the host, has it");
     add_common(v, o.o, false, false);
 }
 

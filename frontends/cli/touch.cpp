@@ -1,6 +1,5 @@
 // touch
 #include "cli/listing.h"
-#include "cli/options.h"
 #include "cli/times.h"
 #include "cli/verbs.h"
 
@@ -97,8 +96,7 @@ void add_touch_verb(CLI::App& app) {
         v->add_option("-d,--date", s->date, std::string("This time, not the current one: ") + date_forms);
     CLI::Option* stamp = v->add_option("-t", s->stamp, "This time: [[CC]YY]MMDDhhmm[.ss]");
     CLI::Option* reference =
-        v->add_option("-r,--reference", s->reference, "The times of this place of an image, or file of the host")
-            ->type_name(place_value);
+        v->add_option("-r,--reference", s->reference, "The times of this place of an image, or file of the host");
     stamp->excludes(date);
     stamp->excludes(reference);
     link_itself(v, s->link_itself);

@@ -124,6 +124,8 @@ def touches(scratch, verbs):
         check(status == wanted, f"touch {words}: {status} is not {wanted}")
     verbs("touch", "-r", host / "reference", ":/touched/file", ":/touched/new")
     check(verbs("stat", "-c", "%.9Y", ":/touched/new") == "1281173106.000000001\n", "the times of a file of the host")
+    mounting.run(verbs.program, "touch", "-r", ":/touched/reference", f"{verbs.image}:/touched/new")
+    check(verbs("stat", "-c", "%.9X", ":/touched/new") == "981173106.000000789\n", "a reference in the image of the last place")
     for text in ("now", "today", "yesterday", "tomorrow", "2 days ago", "1 hour", "12:34", "yesterday 12:34"):
         mounting.run("touch", "-d", text, host / "file")
         verbs("touch", "-d", text, ":/touched/file")
