@@ -6,6 +6,7 @@
 #include "cli/verbs.h"
 #include "sandbox/descriptors.h"
 
+#include <bsd/unistd.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -155,6 +156,7 @@ int main(int count, char** values) {
         if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR) != fd)
             return uext4::cli::impossible;
     if (count < 1) return uext4::cli::impossible;
+    ::setproctitle_init(count, values, environ);
     // Who no longer reads what is printed is an error like any other, and no reason to leave an image unclean.
     ::signal(SIGPIPE, SIG_IGN);
     // Nor is a limit of the size of files: the write then fails like any other.

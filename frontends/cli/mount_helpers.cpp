@@ -4,6 +4,7 @@
 #include "cli/session.h"
 #include "fuse/mount.h"
 #include "fuse/options.h"
+#include "volume/option_table.h"
 
 #include <unistd.h>
 
@@ -14,17 +15,7 @@ namespace {
 // Exit codes of mount(8).
 constexpr int usage = 1, not_done = 32;
 
-// What a line of /etc/fstab says to mount(8) and to whoever starts the machine; the file system has no part in it.
-// `user=` names who has mounted, after mount(8) has said what comes with that.
-bool is_for_mount_itself(std::string_view option) {
-    constexpr std::string_view words[] = {"defaults", "auto",    "noauto",   "nouser", "nousers", "noowner", "nogroup",
-                                          "_netdev",  "comment", "comment=", "user=",  "x-",      "X-"};
-    return std::ranges::any_of(words, [&](std::string_view word) {
-        return word.ends_with('-') || word.ends_with('=') ? option.starts_with(word) : option == word;
-    });
-}
-
-// Sloppy: without what is not known either.
+// Sloppy: without what is not known.
 std::string for_the_mount(const std::vector<std::string>& lists, bool sloppy) {
     std::string out;
     for (const std::string& list : lists)
@@ -32,8 +23,7 @@ std::string for_the_mount(const std::vector<std::string>& lists, bool sloppy) {
             const std::size_t end = std::min(list.find(',', at), list.size());
             const std::string option = list.substr(at, end - at);
             at = end + 1;
-            if (option.empty() || is_for_mount_itself(option)) continue;
-            if (sloppy && !fuse::is_known_option(option)) continue;
+            if (option.empty() || (sloppy && !find_option(option.substr(0, option.find('='))))) continue;
             out += (out.empty() ? "" : ",") + option;
         }
     return out;
@@ -86,6 +76,7 @@ int mount_helper(const std::string& name, std::vector<std::string> words) {
     fuse::MountRequest request;
     request.image = w.image;
     request.directory = w.directory;
+    request.by_mount_program = true;
     request.options = for_the_mount(w.options, w.sloppy);
     // mount(8) leaves out what it takes for the default, these two among it; FUSE's default is the opposite. What
     // follows, `user` as well, says otherwise.

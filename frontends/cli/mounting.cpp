@@ -4,6 +4,7 @@
 #include "fuse/cached_writes.h"
 #include "fuse/ioctls.h"
 #include "fuse/mount.h"
+#include "volume/option_table.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -99,13 +100,31 @@ void request(const std::string& directory, unsigned long what) {
                                                                                              : std::strerror(error)));
 }
 
+// The table of -o.
+std::string options_help() {
+    std::string out = "Options after -o:\n";
+    for (const OptionRow& row : option_table()) {
+        if (row.use == OptionUse::refused) continue;
+        std::string names;
+        for_each_name(row,
+                      [&](std::string_view name) { names += fmt::format("{}{}", names.empty() ? "" : ", ", name); });
+        const std::string unit = row.unit.empty() ? "" : fmt::format(" ({})", row.unit);
+        const std::string otherwise =
+            row.otherwise.empty() ? ""
+                                  : fmt::format(" Without it: {}.", row.otherwise == "so" ? "the same" : row.otherwise);
+        out += fmt::format("  {}{}: {}{}\n", names, unit, row.meaning, otherwise);
+    }
+    return out;
+}
+
 }  // namespace
 
 void add_mount_verbs(CLI::App& app) {
     {
         auto r = std::make_shared<fuse::MountRequest>();
         CLI::App* v = app.add_subcommand("mount", "Mounts an image by FUSE");
-        v->footer("Examples: uext4 mount disk.img /mnt   uext4 mount -o ro,cache=512M disk.img@2 /mnt");
+        v->footer("Examples: uext4 mount disk.img /mnt   uext4 mount -o ro,cache=512M disk.img@2 /mnt\n\n" +
+                  options_help());
         auto options = std::make_shared<std::vector<std::string>>();
         v->add_option("-o,--options", *options, "Options (docs/MOUNT.md); may be repeated; unknown ones are errors")
             ->allow_extra_args(false);

@@ -10,6 +10,7 @@
 #include "fuse/signals.h"
 #include "fuse/supervisor.h"
 #include "fuse/system_log.h"
+#include "fuse/titles.h"
 #include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
@@ -24,6 +25,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -218,12 +220,70 @@ private:
 struct Job {
     MountOptions options;
     std::string image, directory;
+    std::string title;  // "IMAGE on DIRECTORY"
     bool debug = false;
-    int report = -1;  // where a background server says that it is ready
+    bool may_only_read = false;  // an image that cannot be written is mounted read-only
+    int report = -1;             // where a background server says that it is ready
     std::chrono::milliseconds wait{0};
 };
 
+// EPERM: an immutable file.
+bool is_write_protected(const Error& error) {
+    return error.code == EROFS || error.code == EACCES || error.code == EPERM;
+}
+
+// An image of a mount, which becomes read-only where the image cannot be written. `why` then says so.
+class MountedImage {
+public:
+    MountedImage(Job& job, Log& log) : job_(job), log_(log) {}
+
+    Result<void> open() {
+        Result<void> opened = open_device();
+        if (opened || !falls_back(opened.error())) return opened;
+        return open_device();
+    }
+    Result<std::unique_ptr<FileSystem>> mount() {
+        const auto tell = [&log = log_](const std::string& text) { log.tell(text); };
+        Result<std::unique_ptr<FileSystem>> fs = FileSystem::mount_device(device_, job_.options.volume, tell);
+        if (fs || fs.error().code != EROFS || !falls_back(fs.error())) return fs;
+        device_->stop_writing();
+        return FileSystem::mount_device(device_, job_.options.volume, tell);
+    }
+    BlockDevice& device() { return *device_; }
+    // The file system alone has it from now on.
+    void let_go() { device_.reset(); }
+    const std::string& why() const { return why_; }
+
+private:
+    Result<void> open_device() {
+        const VolumeOptions& options = job_.options.volume;
+        FileDeviceOptions view;
+        view.writable = !options.fs.read_only;
+        view.offset = options.offset;
+        view.patience = job_.wait;
+        view.waiting = [&](const std::string& sentence) { log_.tell(sentence + " (--wait)"); };
+        const FindPartition find = job_.options.sandbox ? find_partition_apart : find_partition;
+        if (!view.writable)
+            if (const std::optional<std::string> warning = mounted_for_writing(job_.image, view.offset, find))
+                log_.tell(*warning);
+        device_ = TRY(uext4::open_device(job_.image, view, find));
+        return {};
+    }
+    bool falls_back(const Error& error) {
+        if (!job_.may_only_read || job_.options.volume.fs.read_only || !is_write_protected(error)) return false;
+        job_.options.volume.fs.read_only = true;
+        why_ = error.what + "; mounted read-only";
+        return true;
+    }
+
+    Job& job_;
+    Log& log_;
+    std::shared_ptr<FileDevice> device_;
+    std::string why_;
+};
+
 Result<void> serve(Job& job, Log& log) {
+    set_title("uext4-server", "server", job.title);
     sigset_t signals;
     sigemptyset(&signals);
     for (const int number : ending_signals()) sigaddset(&signals, number);
@@ -238,33 +298,29 @@ Result<void> serve(Job& job, Log& log) {
     auto run = [&]() -> Result<void> {
         Background background(job.report);
         const bool sandbox = job.options.sandbox;
-        Placement placement = job.options.placement ? Placement::start(sandbox) : Placement();
-        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options));
+        Placement placement = job.options.placement ? Placement::start(job.title, sandbox) : Placement();
+        Supervisor supervisor = TRY(Supervisor::start(job.directory, job.options, job.title));
         const auto tell = [&log](const std::string& text) { log.tell(text); };
-        FileDeviceOptions device_options;
-        device_options.writable = !job.options.volume.fs.read_only;
-        device_options.offset = job.options.volume.offset;
-        device_options.patience = job.wait;
-        device_options.waiting = [&](const std::string& sentence) { log.tell(sentence + " (--wait)"); };
-        const FindPartition find = sandbox ? find_partition_apart : find_partition;
-        if (!device_options.writable)
-            if (const std::optional<std::string> warning = mounted_for_writing(job.image, device_options.offset, find))
-                log.tell(*warning);
-        std::shared_ptr<BlockDevice> device = TRY(open_device(job.image, device_options, find));
+        MountedImage opened(job, log);
+        TRY(opened.open());
         const Descriptor asked_to_end{signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
         background.prepare();
         share_heap();
         // From here on nothing can be opened, and the image is looked at.
         if (sandbox) TRY(enter_sandbox(Reach::server));
-        BlockDevice& image = *device;
-        std::unique_ptr<FileSystem> fs = TRY(FileSystem::mount_device(std::move(device), job.options.volume, tell));
+        std::unique_ptr<FileSystem> fs = TRY(opened.mount());
+        BlockDevice& image = opened.device();
+        opened.let_go();
         Result<void> served;
         {
             OwnMount mount(job.directory);
             Server server(*fs, job.options, tell, std::move(placement));
             if (sandbox) server.ask_for_groups([&supervisor](pid_t pid) { return supervisor.groups_of(pid); });
-            served =
-                server.attach([&supervisor] { return supervisor.mount(); }, job.debug, [&] { background.enter(log); });
+            served = server.attach([&] { return supervisor.mount(job.options.volume.fs.read_only); }, job.debug,
+                                   [&] {
+                                       if (!opened.why().empty()) log.tell(opened.why());
+                                       background.enter(log);
+                                   });
             if (served) {
                 if (!sandbox) mount.made();
                 {
@@ -325,6 +381,9 @@ Result<Job> prepare(const MountRequest& request, bool& no_image) {
     job.image = TRY(std::move(image));
     if (job.options.source.empty()) job.options.source = source_of(job.image);
     job.debug = request.debug;
+    job.title = request.image + " on " + job.directory;
+    job.may_only_read =
+        request.by_mount_program || std::ranges::find(job.options.volume.given, "rw") == job.options.volume.given.end();
     job.wait = request.wait;
     return job;
 }

@@ -15,6 +15,8 @@ struct MountRequest {
     bool foreground = false;
     bool debug = false;                              // print every request; implies foreground
     std::chrono::milliseconds wait = wait_to_write;  // for another process that has the image open
+    // By mount(8), which always passes `rw`. Otherwise `rw` means that a mount that can only be read is a failure.
+    bool by_mount_program = false;
 };
 
 // Serves the image at the directory. Not in the foreground: returns 0 once the mount answers, a child process serves it

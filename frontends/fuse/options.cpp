@@ -37,20 +37,7 @@ struct Mounter {
 };
 constexpr Mounter mounters[] = {{"user", true}, {"users", true}, {"owner", false}, {"group", false}};
 
-constexpr std::string_view own_keys[] = {"allow_other", "default_permissions", "auto_unmount", "sandbox", "nosandbox",
-                                         "placement",   "noplacement",         "max_read",     "fsname",  "subtype",
-                                         "nofail"};
-
 }  // namespace
-
-bool is_known_option(std::string_view option) {
-    const Result<VolumeOptions> volume = parse_volume_options(option);
-    if (!volume || volume->others.empty()) return true;
-    const std::string_view key = option.substr(0, option.find('='));
-    return std::ranges::find(opposites, key, &Opposites::name) != std::end(opposites) ||
-           std::ranges::find(mounters, key, &Mounter::name) != std::end(mounters) ||
-           std::ranges::find(own_keys, key) != std::end(own_keys);
-}
 
 Result<MountOptions> parse_mount_options(std::string_view text, bool privileged) {
     MountOptions o;
@@ -66,6 +53,8 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
             pair != std::end(opposites)) {
             if (pair->privileged && !privileged) return fail(EPERM, "option {} is for root", option);
             set_flag(o.flags, pair->name, pair->opposite);
+        } else if (key == "user" && has_value) {
+            // Who has mounted, as mount(8) notes it.
         } else if (const auto* mounter = std::ranges::find(mounters, std::string_view(option), &Mounter::name);
                    mounter != std::end(mounters)) {
             set_flag(o.flags, "nosuid", "suid");
@@ -75,26 +64,24 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
             o.nofail = true;
         } else if (option == "allow_other") {
             o.allow_other = true;
-        } else if (option == "default_permissions") {
-            // Always so.
         } else if (option == "auto_unmount") {
             o.auto_unmount = true;
         } else if (option == "sandbox" || option == "nosandbox") {
             o.sandbox = option == "sandbox";
         } else if (option == "placement" || option == "noplacement") {
             o.placement = option == "placement";
-        } else if (key == "max_read" && has_value) {
+        } else if (key == "max_read") {
             unsigned bytes = 0;
             const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), bytes);
             if (error != std::errc() || end != value.data() + value.size() || bytes < 4096)
                 return fail(EINVAL, "option max_read: '{}' is not a number of at least 4096", value);
             o.max_read = bytes;
-        } else if (key == "fsname" && !value.empty()) {
+        } else if (key == "fsname") {
             o.source = value;
-        } else if (key == "subtype" && !value.empty()) {
+        } else if (key == "subtype") {
             o.subtype = value;
         } else {
-            return fail(EINVAL, "option '{}' is not known", option);
+            return fail(ENOSYS, "option {} is in the table and has no meaning", option);
         }
     }
     o.volume.others.clear();

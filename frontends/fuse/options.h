@@ -26,9 +26,6 @@ struct MountOptions {
 // EINVAL names the option that is not known, or that this user may not give. `privileged`: runs as root.
 Result<MountOptions> parse_mount_options(std::string_view text, bool privileged);
 
-// Whether an option, whatever its value, is one of those.
-bool is_known_option(std::string_view option);
-
 // The argument of libfuse's -o.
 std::string library_options(const MountOptions& options);
 

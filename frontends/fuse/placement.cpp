@@ -2,6 +2,7 @@
 
 #include "fuse/placement_choice.h"
 #include "fuse/signals.h"
+#include "fuse/titles.h"
 #include "sandbox/sandbox.h"
 
 #include <fcntl.h>
@@ -117,12 +118,12 @@ private:
 };
 
 // What both processes begin with. They end with whoever started them, whatever ends that.
-void become(const char* name, pid_t parent, bool sandbox) {
+void become(const char* name, const std::string& role, const std::string& mount, pid_t parent, bool sandbox) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(0);
     close_range(0, ~0u, 0);
     if (chdir("/") != 0) _exit(0);
     ignore_signals();
-    prctl(PR_SET_NAME, name);
+    set_title(name, role, mount);
     // Without it nothing is lost that a mount needs.
     if (sandbox && !enter_sandbox(Reach::threads)) _exit(0);
 }
@@ -189,7 +190,7 @@ void Placement::follow(Shared& shared, pid_t server) {
     }
 }
 
-Placement Placement::start(bool sandbox) {
+Placement Placement::start(const std::string& mount, bool sandbox) {
     Placement made;
     if (sysconf(_SC_NPROCESSORS_ONLN) < 2) return made;
     void* page = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -201,11 +202,11 @@ Placement Placement::start(bool sandbox) {
 
     const pid_t helper = getpid();
     if (fork() == 0) {  // before this process may not fork any more
-        become("uext4-awake", helper, sandbox);
+        become("uext4-awake", "waker of", mount, helper, sandbox);
         keep_awake(*made.shared_);
         _exit(0);
     }
-    become("uext4-placement", server, sandbox);
+    become("uext4-placement", "placement of", mount, server, sandbox);
     follow(*made.shared_, server);
     _exit(0);
 }

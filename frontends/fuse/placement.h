@@ -19,14 +19,16 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 
 namespace uext4::fuse {
 
 class Placement {
 public:
-    // Best done while the process has one thread. Without the rights or the means nothing is placed, and nothing lost.
-    // `sandbox`: the two processes keep no capability, and the system calls that they need.
-    static Placement start(bool sandbox);
+    // `mount`: "IMAGE on DIRECTORY", for ps(1). Best done while the process has one thread. Without the rights or the
+    // means nothing is placed, and nothing lost. `sandbox`: the two processes keep no capability, and the system calls
+    // that they need.
+    static Placement start(const std::string& mount, bool sandbox);
     Placement() = default;
     Placement(Placement&& other) noexcept;
     Placement& operator=(Placement&& other) noexcept;

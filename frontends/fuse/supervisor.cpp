@@ -6,6 +6,7 @@
 #include "fuse/own_mount.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
+#include "fuse/titles.h"
 #include "sandbox/descriptor_passing.h"
 #include "sandbox/descriptors.h"
 #include "sandbox/sandbox.h"
@@ -33,7 +34,8 @@ namespace uext4::fuse {
 
 namespace {
 
-constexpr char word_mount = 'm', word_take_away = 't', word_drop = 'x', word_done = 'd', word_failed = 'n';
+constexpr char word_mount = 'm', word_mount_read_only = 'r', word_take_away = 't', word_drop = 'x', word_done = 'd',
+               word_failed = 'n';
 constexpr std::int32_t most_groups = 65536;  // as the kernel's limit
 
 // To mount and unmount, to reach the mount's directory, and to read the groups of everybody's processes where /proc
@@ -190,7 +192,7 @@ void mount_for_server(int socket, const std::string& directory, const MountOptio
     if (!sent && mount.still_there()) mount.take_away();
 }
 
-[[noreturn]] void supervise(int socket, int groups, const std::string& directory, const MountOptions& options,
+[[noreturn]] void supervise(int socket, int groups, const std::string& directory, MountOptions options,
                             const ServersEnd& end) {
     Attendance attendance(groups, end);
     if (!attendance.start()) _exit(1);
@@ -201,7 +203,8 @@ void mount_for_server(int socket, const std::string& directory, const MountOptio
         const ssize_t got = read(socket, &word, 1);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
-        if (word == word_mount && !std::exchange(asked, true)) {
+        if ((word == word_mount || word == word_mount_read_only) && !std::exchange(asked, true)) {
+            if (word == word_mount_read_only) options.volume.fs.read_only = true;
             mount_for_server(socket, directory, options, mount);
             attendance.mounted(mount);
         }
@@ -224,7 +227,8 @@ void mount_for_server(int socket, const std::string& directory, const MountOptio
 
 }  // namespace
 
-Result<Supervisor> Supervisor::start(const std::string& directory, const MountOptions& options) {
+Result<Supervisor> Supervisor::start(const std::string& directory, const MountOptions& options,
+                                     const std::string& mount) {
     int ends[2], groups[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return fail(errno, "socketpair: {}", std::strerror(errno));
@@ -250,6 +254,7 @@ Result<Supervisor> Supervisor::start(const std::string& directory, const MountOp
     close(groups[0]);
     close_all_but({ends[1], groups[1]}, STDERR_FILENO + 1);  // the image's descriptor, if it was given as one, as well
     ignore_signals();
+    set_title("uext4-supervise", "supervisor of", mount);
     if (chdir("/") != 0) _exit(1);
     if (options.sandbox && !keep_capabilities(own_capabilities)) _exit(1);
     supervise(ends[1], groups[1], directory, options, ServersEnd(server));
@@ -270,8 +275,9 @@ Supervisor::~Supervisor() {
         }
 }
 
-Result<int> Supervisor::mount() {
-    const int channel = send_whole(socket_, &word_mount, 1) ? receive_channel(socket_) : -1;
+Result<int> Supervisor::mount(bool read_only) {
+    const char word = read_only ? word_mount_read_only : word_mount;
+    const int channel = send_whole(socket_, &word, 1) ? receive_channel(socket_) : -1;
     if (channel < 0) return fail(EIO, "{}: FUSE could not mount there", directory_);
     return channel;
 }

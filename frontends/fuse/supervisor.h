@@ -5,7 +5,7 @@
 // ends on a signal the kernel's cache has to be written, which the server itself must serve. So a second process,
 // forked before the image is opened, does all of that on request; it ends with the server. What is mounted where, and
 // with which options, it knows from before: the server, which a hostile image may have taken over by then, only says
-// when.
+// when, and that the mount is to be read-only.
 #pragma once
 
 #include "base/result.h"
@@ -26,12 +26,15 @@ public:
     // Forks: to be called while the process has one thread. With `auto_unmount`, a server that died leaves no mount
     // behind; with `sandbox`, the process keeps those of its capabilities that it needs. What it has to say before it
     // has mounted goes to stderr; it keeps no other descriptor.
-    static Result<Supervisor> start(const std::string& directory, const MountOptions& options);
+    // `mount`: "IMAGE on DIRECTORY", for ps(1).
+    static Result<Supervisor> start(const std::string& directory, const MountOptions& options,
+                                    const std::string& mount);
     Supervisor(Supervisor&& other) noexcept;
     ~Supervisor();  // the process ends, too
 
-    // Once. The descriptor by which the kernel's requests come, the caller's to close.
-    Result<int> mount();
+    // Once. The descriptor by which the kernel's requests come, the caller's to close. `read_only`: the image can only
+    // be read, whatever the options say.
+    Result<int> mount(bool read_only);
     void take_away();  // writes the kernel's cache, then unmounts lazily; answered on descriptor()
     // Unmounts lazily if the mount is still there, the kernel's cache not written: nobody serves it any more. False
     // when the process has been killed.

@@ -156,6 +156,11 @@ void FileDevice::keep_openers_waiting() {
     if (writable_ && !block_device_) leased_ = fcntl(fd_, F_SETLEASE, F_WRLCK) == 0;
 }
 
+void FileDevice::stop_writing() {
+    // A lock of the same bytes takes the place of the exclusive one; if that fails, readers are kept out as before.
+    if (std::exchange(writable_, false) && locked_) (void)lock_file(fd_, false, offset_, locked_length_, name_);
+}
+
 void FileDevice::give_up_behind() {
     for (const int file : std::exchange(behind_, {})) {
         unlock_file(file);
@@ -197,6 +202,8 @@ Result<void> FileDevice::take(const FileDeviceOptions& options, Patience& patien
     if (options.lock) {
         TRY(patience([&] { return lock_file(fd_, writable_, offset_, options.length, name_); },
                      [&] { return this_process_holds(fd_, writable_, {offset_, options.length}); }));
+        locked_ = true;
+        locked_length_ = options.length;
         TRY(patience([&] {
             give_up_behind();
             return lock_behind_loops(fd_, writable_, offset_, options.length, name_, behind_);

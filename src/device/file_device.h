@@ -48,6 +48,8 @@ public:
     bool read_only() const override { return !writable_; }
     Result<void> read_from_medium(std::uint64_t offset, Bytes out) override;
     void keep_openers_waiting() override;
+    // From now on it only reads, and lets others read the image. (Files behind loop devices stay locked.)
+    void stop_writing();
     std::string name() const override { return name_; }
 
     // Stays owned by the device.
@@ -67,6 +69,8 @@ private:
     std::string name_;
     std::uint64_t offset_ = 0;
     std::uint64_t length_ = 0;
+    std::uint64_t locked_length_ = 0;  // 0: to the end
+    bool locked_ = false;
     bool writable_ = false;
     bool block_device_ = false;
     bool leased_ = false;

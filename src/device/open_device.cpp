@@ -6,8 +6,8 @@
 
 namespace uext4 {
 
-Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options,
-                                                 FindPartition find) {
+Result<std::unique_ptr<FileDevice>> open_device(const std::string& image, const FileDeviceOptions& options,
+                                                FindPartition find) {
     const ImageName parsed = parse_image_name(image);
     FileDeviceOptions view = options;
     if (parsed.partition) {
@@ -22,7 +22,7 @@ Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const
         view.length = options.length != 0 ? options.length : partition->size - options.offset;
         if (view.length == 0) return fail(EINVAL, "{}: an empty view", image);
     }
-    return TRY(FileDevice::open(parsed.path, view));
+    return FileDevice::open(parsed.path, view);
 }
 
 }  // namespace uext4

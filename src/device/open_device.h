@@ -16,7 +16,7 @@ inline constexpr std::chrono::seconds wait_to_write{10}, wait_to_read{2};
 
 // IMAGE, IMAGE@N (partition N of it), /dev/fd/N, or a block device. An offset and length in the options count from the
 // start of the partition. Errors: those of FileDevice::open and find_partition.
-Result<std::unique_ptr<BlockDevice>> open_device(const std::string& image, const FileDeviceOptions& options = {},
-                                                 FindPartition find = find_partition);
+Result<std::unique_ptr<FileDevice>> open_device(const std::string& image, const FileDeviceOptions& options = {},
+                                                FindPartition find = find_partition);
 
 }  // namespace uext4

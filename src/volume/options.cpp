@@ -1,5 +1,7 @@
 #include "volume/options.h"
 
+#include "volume/option_table.h"
+
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -16,55 +18,6 @@ Result<std::uint64_t> parse_number(std::string_view option, std::string_view tex
         return fail(EINVAL, "option {}: '{}' is no number", option, text);
     return n;
 }
-
-// Known to the kernel and without meaning for a file system in user space; refused by name rather than ignored.
-constexpr std::string_view refused[] = {"usrquota",
-                                        "grpquota",
-                                        "prjquota",
-                                        "quota",
-                                        "usrjquota",
-                                        "grpjquota",
-                                        "jqfmt",
-                                        "journal_dev",
-                                        "journal_path",
-                                        "dax",
-                                        "inlinecrypt",
-                                        "test_dummy_encryption",
-                                        "stripe",
-                                        "journal_async_commit",
-                                        "abort",
-                                        "nodelalloc",
-                                        "dioread_lock",
-                                        "init_itable",
-                                        "resuid_from",
-                                        "debug",
-                                        "minixdf",
-                                        "bh",
-                                        "oldalloc",
-                                        "orlov",
-                                        "journal_ioprio",
-                                        "block_validity_strict",
-                                        "noblock_validity",
-                                        "nouid32",
-                                        "min_batch_time",
-                                        "max_batch_time",
-                                        "mand",
-                                        "no_mbcache",
-                                        "mb_optimize_scan",
-                                        "fc_debug_force",
-                                        "warn_on_error",
-                                        "nowarn_on_error",
-                                        "prefetch_block_bitmaps",
-                                        "no_prefetch_block_bitmaps",
-                                        "max_dir_size_kb",
-                                        "data_err",
-                                        "inode_readahead_blks",
-                                        "nolazytime",
-                                        "journal_checksum"};
-// Known to the kernel; what they ask for is what always happens here.
-constexpr std::string_view always[] = {"block_validity", "dioread_nolock", "nombcache", "noquota",  "i_version",
-                                       "noinit_itable",  "lazytime",       "nomand",    "defaults", "auto",
-                                       "noauto",         "_netdev",        "loop",      "bsddf"};
 
 }  // namespace
 
@@ -98,12 +51,9 @@ struct Option {
     Result<std::uint64_t> number() const { return parse_number(key, value); }
 };
 
-enum class Value : std::uint8_t { none, optional, needed };
-
-// One option that is honoured.
+// What an option of the file system does.
 struct Rule {
     std::string_view key;
-    Value value;
     Result<void> (*apply)(VolumeOptions&, const Option&);
 };
 
@@ -162,69 +112,70 @@ Result<void> put_size(VolumeOptions& o, const Option& option) {
 using V = VolumeOptions;
 using F = FsOptions;
 constexpr Rule rules[] = {
-    {"ro", Value::none, put_fs<&F::read_only, true>},
-    {"rw", Value::none, put_fs<&F::read_only, false>},
-    {"noload", Value::none, put<&V::replay, false>},
-    {"norecovery", Value::none, put<&V::replay, false>},
-    {"data", Value::needed, set_data},
-    {"commit", Value::needed, set_commit},
-    {"errors", Value::needed, set_errors},
-    {"barrier", Value::optional,
+    {"ro", put_fs<&F::read_only, true>},
+    {"rw", put_fs<&F::read_only, false>},
+    {"noload", put<&V::replay, false>},
+    {"norecovery", put<&V::replay, false>},
+    {"data", set_data},
+    {"commit", set_commit},
+    {"errors", set_errors},
+    {"barrier",
      [](VolumeOptions& o, const Option& option) -> Result<void> {
          o.barrier = !option.has_value || TRY(option.number())
          != 0;
          return {};
      }},
-    {"nobarrier", Value::none, put<&V::barrier, false>},
-    {"cache", Value::needed, put_size<&V::cache_bytes>},
-    {"sb", Value::needed, put_number<&V::backup_super>},
-    {"offset", Value::needed, put_size<&V::offset>},
-    {"discard", Value::none, put<&V::discard, true>},
-    {"nodiscard", Value::none, put<&V::discard, false>},
-    {"noatime", Value::none, put_fs<&F::atime, AtimePolicy::never>},
-    {"relatime", Value::none, put_fs<&F::atime, AtimePolicy::relatime>},
-    {"atime", Value::none, put_fs<&F::atime, AtimePolicy::relatime>},
-    {"strictatime", Value::none, put_fs<&F::atime, AtimePolicy::strict>},
-    {"nodiratime", Value::none, put_fs<&F::nodiratime, true>},
-    {"diratime", Value::none, put_fs<&F::nodiratime, false>},
-    {"user_xattr", Value::none, put_fs<&F::xattr_user, true>},
-    {"nouser_xattr", Value::none, put_fs<&F::xattr_user, false>},
-    {"acl", Value::none, put_fs<&F::acl, true>},
-    {"noacl", Value::none, put_fs<&F::acl, false>},
-    {"auto_da_alloc", Value::optional,
+    {"nobarrier", put<&V::barrier, false>},
+    {"cache", put_size<&V::cache_bytes>},
+    {"sb", put_number<&V::backup_super>},
+    {"offset", put_size<&V::offset>},
+    {"discard", put<&V::discard, true>},
+    {"nodiscard", put<&V::discard, false>},
+    {"noatime", put_fs<&F::atime, AtimePolicy::never>},
+    {"relatime", put_fs<&F::atime, AtimePolicy::relatime>},
+    {"atime", put_fs<&F::atime, AtimePolicy::relatime>},
+    {"strictatime", put_fs<&F::atime, AtimePolicy::strict>},
+    {"nodiratime", put_fs<&F::nodiratime, true>},
+    {"diratime", put_fs<&F::nodiratime, false>},
+    {"user_xattr", put_fs<&F::xattr_user, true>},
+    {"nouser_xattr", put_fs<&F::xattr_user, false>},
+    {"acl", put_fs<&F::acl, true>},
+    {"noacl", put_fs<&F::acl, false>},
+    {"auto_da_alloc",
      [](VolumeOptions& o, const Option& option) -> Result<void> {
          o.fs.auto_da_alloc = !option.has_value || TRY(option.number())
          != 0;
          return {};
      }},
-    {"delalloc", Value::none, [](VolumeOptions&, const Option&) -> Result<void> { return {}; }},  // always so
-    {"sync", Value::none, put<&V::sync, true>},
-    {"async", Value::none, put<&V::sync, false>},
-    {"dirsync", Value::none, put<&V::dirsync, true>},
-    {"noauto_da_alloc", Value::none, put_fs<&F::auto_da_alloc, false>},
-    {"grpid", Value::none, put_fs<&F::grpid, true>},
-    {"bsdgroups", Value::none, put_fs<&F::grpid, true>},
-    {"nogrpid", Value::none, put_fs<&F::grpid, false>},
-    {"sysvgroups", Value::none, put_fs<&F::grpid, false>},
-    {"resuid", Value::needed, put_id<&F::reserved_uid>},
-    {"resgid", Value::needed, put_id<&F::reserved_gid>},
+    {"delalloc", [](VolumeOptions&, const Option&) -> Result<void> { return {}; }},  // always so
+    {"sync", put<&V::sync, true>},
+    {"async", put<&V::sync, false>},
+    {"dirsync", put<&V::dirsync, true>},
+    {"noauto_da_alloc", put_fs<&F::auto_da_alloc, false>},
+    {"grpid", put_fs<&F::grpid, true>},
+    {"bsdgroups", put_fs<&F::grpid, true>},
+    {"nogrpid", put_fs<&F::grpid, false>},
+    {"sysvgroups", put_fs<&F::grpid, false>},
+    {"resuid", put_id<&F::reserved_uid>},
+    {"resgid", put_id<&F::reserved_gid>},
 };
 
 Result<void> apply_option(VolumeOptions& o, std::string_view text) {
     const std::size_t equals = text.find('=');
     const bool has_value = equals != std::string_view::npos;
     const Option option{text.substr(0, equals), has_value ? text.substr(equals + 1) : std::string_view(), has_value};
-    if (const Rule* rule = std::ranges::find(rules, option.key, &Rule::key); rule != std::end(rules)) {
-        if (has_value && rule->value == Value::none) return fail(EINVAL, "option {} takes no value", option.key);
-        if (!has_value && rule->value == Value::needed) return fail(EINVAL, "option {} needs a value", option.key);
-        TRY(rule->apply(o, option));
-        o.given.emplace_back(text);
-        return {};
-    }
-    if (std::ranges::find(refused, option.key) != std::end(refused))
-        return fail(EINVAL, "option {} is not offered here", option.key);
-    if (std::ranges::find(always, option.key) == std::end(always)) o.others.emplace_back(text);
-    else if (has_value) return fail(EINVAL, "option {} takes no value", option.key);
+    const OptionRow* row = find_option(option.key);
+    if (!row) return fail(EINVAL, "option '{}' is not known{}", text, similar_option(option.key));
+    if (row->use == OptionUse::refused) return fail(EINVAL, "option {} is not offered here", option.key);
+    if (has_value && !row->takes_value()) return fail(EINVAL, "option {} takes no value", option.key);
+    if (row->needs_value() && option.value.empty())
+        return fail(EINVAL, "option {} needs a value: {}", option.key, row->unit);
+    if (row->use == OptionUse::mount) o.others.emplace_back(text);
+    if (row->use != OptionUse::image) return {};
+    const Rule* rule = std::ranges::find(rules, option.key, &Rule::key);
+    if (rule == std::end(rules)) return fail(ENOSYS, "option {} is in the table and has no rule", option.key);
+    TRY(rule->apply(o, option));
+    o.given.emplace_back(text);
     return {};
 }
 
@@ -272,7 +223,7 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
                                    ? fail(EINVAL, "option {}: there is no journal", option)
                                    : apply_option(with, option);
         if (applied && with.others.size() != o.others.size())
-            applied = fail(EINVAL, "option '{}' is not known", option);
+            applied = fail(EINVAL, "option {} is for who mounts", option);
         if (applied) o = std::move(with);
         else unmet.push_back("the superblock's default options: " + applied.error().what);
         return {};
@@ -312,7 +263,7 @@ Result<VolumeOptions> parse_volume_options(std::string_view text) {
 
 Result<VolumeOptions> parse_all_options(std::string_view text) {
     VolumeOptions o = TRY(parse_volume_options(text));
-    if (!o.others.empty()) return fail(EINVAL, "option '{}' is not known", o.others.front());
+    if (!o.others.empty()) return fail(EINVAL, "option {} is for a mount only", o.others.front());
     return o;
 }
 

@@ -33,13 +33,13 @@ struct VolumeOptions {
     bool background = true;                     // threads that write back and delete; tests switch them off
     std::string mounted_on;                     // what the superblock is to say of it; empty: as it is
     std::vector<std::string> given;             // what was asked for and is honoured, in order
-    // Options that are not the file system's, in order: a front end looks at them (fuse) or refuses them.
+    // Options of a mount only (option_table.h), in order.
     std::vector<std::string> others;
 };
 
-// Comma-separated. EINVAL names the option that is wrong; unknown ones go to `others`.
+// Comma-separated. EINVAL names the option that is wrong or not known; those of a mount go to `others`.
 Result<VolumeOptions> parse_volume_options(std::string_view text);
-// As above, and EINVAL for any that is left over.
+// As above, and EINVAL for those of a mount.
 Result<VolumeOptions> parse_all_options(std::string_view text);
 // What the superblock asks for (s_default_mount_opts, s_def_resuid, s_def_resgid, s_mount_opts; tune2fs -o, -u, -g,
 // -E mount_opts=) comes before what was given. Returns a sentence for each that cannot be honoured, and one where

@@ -150,7 +150,7 @@ def other_holders(scratch, verbs):
     directory = scratch.mount(image)
     server = scratch.servers[directory]
     for words in (("ls", image), ("mkdir", f"{image}:/x"), ("mount", image, scratch.folder / "mnt")):
-        check(f"process {server} (uext4) has it open" in refusal(verbs.program, words), f"mounted: {words}")
+        check(f"process {server} (uext4-server) has it open" in refusal(verbs.program, words), f"mounted: {words}")
     scratch.umount(directory)
     made = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=False)
     if made.returncode != 0:

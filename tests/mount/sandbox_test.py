@@ -126,10 +126,10 @@ def mount_is_closed(scratch):
     beside = {}
     for child in below(pid):
         beside[child] = status(pathlib.Path(f"/proc/{child}"))["Name"]
-    check(list(beside.values()).count("uext4") == 1, f"there is no supervisor: {beside}")
+    check(list(beside.values()).count("uext4-supervise") == 1, f"there is no supervisor: {beside}")
     check(os.cpu_count() < 2 or "uext4-placement" in beside.values(), f"nobody places the server: {beside}")
     for child, name in beside.items():
-        if name != "uext4":
+        if name != "uext4-supervise":
             await_filter(child)
             check_process(child)
             continue

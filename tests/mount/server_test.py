@@ -98,13 +98,13 @@ def helpers_ignore(scratch, number):
     helpers = children(scratch.servers[directory])
     for pid in list(helpers):
         helpers |= children(pid)
-    check("uext4" in helpers.values(), f"there is no supervisor: {helpers}")
+    check("uext4-supervise" in helpers.values(), f"there is no supervisor: {helpers}")
     for pid in helpers:
         os.kill(pid, number)
     time.sleep(0.1)
     (directory / "file").write_bytes(b"written")
     left = children(scratch.servers[directory])
-    check(left.items() <= helpers.items() and "uext4" in left.values(), f"{helpers} became {left}")
+    check(left.items() <= helpers.items() and "uext4-supervise" in left.values(), f"{helpers} became {left}")
     scratch.umount(directory)
     mounting.clean(image)
     print(f"signal {number} to the processes beside the server: ignored", flush=True)
@@ -117,7 +117,7 @@ def without_supervisor(scratch):
     for options in ("", "nosandbox"):
         directory = scratch.mount(image, options=options)
         pid = scratch.servers.pop(directory)
-        supervisor = next(child for child, name in children(pid).items() if name == "uext4")
+        supervisor = next(child for child, name in children(pid).items() if name == "uext4-supervise")
         os.kill(supervisor, signal.SIGKILL)
         held, mapped = (os.open(directory / f"{name} {options}", os.O_CREAT | os.O_RDWR) for name in ("held", "mapped"))
         try:
