@@ -272,6 +272,7 @@ private:
     bool falls_back(const Error& error) {
         if (!job_.may_only_read || job_.options.volume.fs.read_only || !is_write_protected(error)) return false;
         job_.options.volume.fs.read_only = true;
+        std::erase(job_.options.volume.given, "rw");  // mount(8) gives it always
         why_ = error.what + "; mounted read-only";
         return true;
     }

@@ -18,7 +18,7 @@ namespace {
 struct Answer {
     std::int32_t code = 0;  // of the error, 0 without
     std::uint64_t offset = 0, size = 0;
-    char what[512] = {};
+    char what[3584] = {};  // all of it goes through a pipe at once
 };
 
 Answer answer(int fd, std::uint32_t number, const std::string& name) {

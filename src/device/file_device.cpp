@@ -126,7 +126,7 @@ private:
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path, const FileDeviceOptions& options) {
     Patience patience(options);
     const int fd = TRY(patience([&] { return open_image(path, options.writable); }));
-    std::unique_ptr<FileDevice> device(new FileDevice(fd, path));
+    std::unique_ptr<FileDevice> device(new FileDevice(fd, options.name.empty() ? path : options.name));
     TRY(device->prepare(options, patience));
     return device;
 }
@@ -194,6 +194,9 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options, Patience& pat
     if (writable_ && !block_device_ && getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur < offset_ + length_)
         return fail(EFBIG, "{}: has {} bytes, and the process may write to the first {} of a file (RLIMIT_FSIZE)",
                     name_, offset_ + length_, largest.rlim_cur);
+    if (offset_ == 0 && length_ == whole)
+        if (Result<PartitionTable> table = PartitionTable::prepare(fd_, name_))
+            table_ = std::make_unique<PartitionTable>(std::move(*table));
     return take(options, patience);
 }
 

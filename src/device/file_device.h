@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device/block_device.h"
+#include "device/partition.h"
 
 #include <chrono>
 #include <functional>
@@ -18,6 +19,7 @@ struct FileDeviceOptions {
     std::uint64_t length = 0;    // 0: to the end
     bool lock = true;            // keep other users of the library out, or refuse
     bool refuse_mounted = true;  // EBUSY if the kernel has it mounted (writable opens only)
+    std::string name;            // of the image, for messages; empty: the path
     // How long it waits for another user of the image before it is EBUSY. Not for this process.
     std::chrono::milliseconds patience{0};
     // Called once, after a second of that, with a sentence that says what it waits for.
@@ -56,6 +58,8 @@ public:
     int descriptor() const { return fd_; }
     std::uint64_t view_offset() const { return offset_; }
     bool is_block_device() const { return block_device_; }
+    // Of an image that is all of the file or block device; else null. To be used before the file system is.
+    PartitionTable* partition_table() { return table_.get(); }
 
 private:
     class Patience;
@@ -74,6 +78,7 @@ private:
     bool writable_ = false;
     bool block_device_ = false;
     bool leased_ = false;
+    std::unique_ptr<PartitionTable> table_;  // prepared, and read only if it is asked for
 };
 
 }  // namespace uext4

@@ -287,45 +287,6 @@ TEST_F(FileDeviceTest, LocksExcludeOtherProcesses) {
     EXPECT_EQ(error_in_child(), 0);
 }
 
-// A process does not wait for itself, however long it may wait (the test would not end).
-TEST_F(FileDeviceTest, WhatThisProcessHasOpenIsNotWaitedFor) {
-    for (const bool by_reader : {false, true}) {
-        auto first = open_file(by_reader ? reading() : FileDeviceOptions{});
-        FileDeviceOptions patient;
-        patient.patience = std::chrono::hours(100);
-        auto second = FileDevice::open(path, patient);
-        ASSERT_FALSE(second);
-        EXPECT_EQ(second.error().code, EBUSY);
-        EXPECT_EQ(second.error().what, path + ": this process has it open already");
-    }
-}
-
-// Of the other parts of the image only those matter that overlap.
-TEST_F(FileDeviceTest, TheHolderOfAViewIsTheOneThatOverlapsIt) {
-    FileDeviceOptions low, high;
-    low.length = 1000;
-    high.offset = 1000;
-    auto own = open_file(low);
-    int ready[2];
-    ASSERT_EQ(pipe(ready), 0);
-    const pid_t child = fork();
-    if (child == 0) {
-        [[maybe_unused]] auto device = FileDevice::open(path, high);
-        [[maybe_unused]] const ssize_t told = ::write(ready[1], "x", 1);
-        for (;;) pause();
-    }
-    char byte;
-    ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-    auto refused = FileDevice::open(path, high);
-    auto refused_by_own = FileDevice::open(path, low);
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-    ASSERT_FALSE(refused);
-    EXPECT_NE(refused.error().what.find(fmt::format("process {} (", child)), std::string::npos) << refused.error().what;
-    ASSERT_FALSE(refused_by_own);
-    EXPECT_NE(refused_by_own.error().what.find("this process"), std::string::npos) << refused_by_own.error().what;
-}
-
 TEST_F(FileDeviceTest, TheEndOfAProcessFreesItsLock) {
     int ready[2];
     ASSERT_EQ(pipe(ready), 0);

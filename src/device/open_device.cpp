@@ -22,6 +22,7 @@ Result<std::unique_ptr<FileDevice>> open_device(const std::string& image, const 
         view.length = options.length != 0 ? options.length : partition->size - options.offset;
         if (view.length == 0) return fail(EINVAL, "{}: an empty view", image);
     }
+    if (view.name.empty()) view.name = image;
     return FileDevice::open(parsed.path, view);
 }
 

@@ -1,4 +1,5 @@
 // Opening: the superblock's word, recovery, the layers, what a crash left.
+#include "device/contents.h"
 #include "device/flush_order_device.h"
 #include "device/overlay_device.h"
 #include "sync/atomic_point.h"
@@ -43,13 +44,18 @@ Result<format::SuperBlock> load_super(BlockDevice& device) {
     return super;
 }
 
-// The first look at it. Where it cannot be used, the error names the backups that can.
+// The first look at it. Where it cannot be used, the error names the backups that can, or what the image is instead.
 Result<format::SuperBlock> find_super(const std::shared_ptr<BlockDevice>& device) {
     Result<format::SuperBlock> super = load_super(*device);
+    const bool is_other = !super && super.error().code == EINVAL;
     if (super)
         if (Result<format::Geometry> geometry = format::Geometry::parse(*super, device->size()); !geometry)
             super = fail(geometry.error().code, "{}: {}", device->name(), geometry.error().what);
-    if (!super) super.error().what += backups_to_try(device);
+    if (super) return super;
+    const std::string backups = backups_to_try(device);
+    const std::string contents = is_other && backups.empty() ? describe_contents(*device) : "";
+    if (!contents.empty()) return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system: {}", device->name(), contents);
+    super.error().what += backups;
     return super;
 }
 
