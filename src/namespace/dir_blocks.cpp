@@ -5,6 +5,8 @@
 #include "namespace/dir_layouts.h"
 #include "namespace/index_node.h"
 
+#include <algorithm>
+
 namespace uext4 {
 
 namespace {
@@ -149,7 +151,8 @@ Result<std::uint64_t> dir_block_count(Inode& directory) {
     const std::uint64_t size = directory.size_hint();
     const std::uint32_t block_size = directory.fs().block_size();
     if (size == 0 || size % block_size != 0)
-        return fail(EUCLEAN, "directory {}: size {} is not a number of blocks", directory.number(), size);
+        return fail(EUCLEAN, "directory {}: i_size is {}, expected a multiple of {}", directory.number(), size,
+                    block_size);
     // It has no holes, so that many blocks have to be there.
     if (const std::uint64_t most = directory.fs().geometry.blocks_count; size / block_size > most)
         return fail(EUCLEAN, "directory {}: size {} is more than the {} blocks of the file system", directory.number(),
@@ -157,9 +160,18 @@ Result<std::uint64_t> dir_block_count(Inode& directory) {
     return size / block_size;
 }
 
+std::uint64_t reached_dir_blocks(Inode& directory, DirDamage& damage) {
+    Result<std::uint64_t> blocks = dir_block_count(directory);
+    if (blocks) return *blocks;
+    (void)damage.note(std::move(blocks.error()));
+    const std::uint64_t reached = divide_up(directory.size_hint(), std::uint64_t{directory.fs().block_size()});
+    return std::min(reached, directory.fs().geometry.blocks_count);
+}
+
 Result<DirBuffer> read_dir_block(Inode& directory, LogicalBlock logical, DirBlock what) {
     const Spot spot{directory, logical};
-    if (logical.value >= TRY(dir_block_count(directory))) return spot.bad(0, "beyond the directory's size");
+    if (logical.value >= divide_up(directory.size_hint(), std::uint64_t{directory.fs().block_size()}))
+        return spot.bad(0, "beyond the directory's size");
     MappedRun run;
     {
         MutexLock map(directory.map_lock);

@@ -51,6 +51,10 @@ private:
     unsigned met_ = 0;
 };
 
+// As dir_block_count(), for a walk that goes on: as many as the size reaches, the last of them in part, and as the file
+// system has. What is wrong with the size is noted.
+std::uint64_t reached_dir_blocks(Inode& directory, DirDamage& damage);
+
 // rw held exclusively from here on.
 // A zeroed block at the end of the file (of any kind of inode whose contents are metadata), size and blocks accounted
 // and the inode stored. ENOSPC changes nothing.

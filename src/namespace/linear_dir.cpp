@@ -8,8 +8,8 @@ namespace linear_dir {
 
 // In a block that cannot be read there may be any name, so nothing is missing then.
 Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view name) {
-    const std::uint64_t blocks = TRY(dir_block_count(directory));
     DirDamage damage;
+    const std::uint64_t blocks = reached_dir_blocks(directory, damage);
     for (std::uint64_t i = 0; i < blocks; ++i) {
         Result<DirBuffer> block = read_dir_block(directory, LogicalBlock(i), DirBlock::leaf);
         if (!block) {
@@ -66,6 +66,7 @@ namespace {
 // One block that will become hashed when it is full: the order and the cookies of the hashed directory.
 Result<void> iterate_by_hash(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
     HashOrder order(directory, default_hash_version(directory), cookie);
+    (void)reached_dir_blocks(directory, order.damage());
     const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::leaf));
     if (!order.visit_dots(TRY(Directory(directory).parent()), visit)) return {};
     TRY(order.add(block.logical, list_of(directory, block), 0, ~0u));
@@ -79,10 +80,10 @@ Result<void> iterate_by_hash(Inode& directory, std::uint64_t cookie, const Visit
 // not been visited.
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
     if (keeps_hash_order(directory)) return iterate_by_hash(directory, cookie, visit);
-    const std::uint64_t blocks = TRY(dir_block_count(directory));
+    DirDamage damage;
+    const std::uint64_t blocks = reached_dir_blocks(directory, damage);
     const std::uint32_t block_size = directory.fs().block_size();
     DirBlocksMet met;
-    DirDamage damage;
     for (std::uint64_t i = cookie / block_size; i < blocks; ++i) {
         Result<DirBuffer> block = read_dir_block(directory, LogicalBlock(i), DirBlock::leaf);
         if (!block) {
