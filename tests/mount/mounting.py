@@ -48,6 +48,13 @@ def check(condition, text):
         raise Failure(text)
 
 
+def expect_failure(holds, fault):
+    """For what is known to be wrong: passes while it is, and fails once it is not, so that the mark is taken away."""
+    check(not holds, f"{os.path.basename(sys.argv[0])} is expected to fail and does not. Mended: {fault}. "
+                     "Use check() instead of expect_failure().")
+    print(f"expected to fail, and does: {fault}")
+
+
 def is_long():
     return os.environ.get("UEXT4_LONG") == "1"
 
