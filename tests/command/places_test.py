@@ -198,7 +198,9 @@ def limits_of_size(scratch):
     """A write past the limit of the size of files (setrlimit) is an error like any other, and no signal."""
     image = scratch.image("limited", "32M", "-t", "ext4", "-b", "4096")
     out = scratch.path("limited out")
-    Verbs(scratch, image)("cp", "/etc/services", ":/big")
+    big = scratch.path("big")
+    big.write_bytes(b"more than the largest limit\n" * 400)
+    Verbs(scratch, image)("cp", big, ":/big")
     for kib in (0, 1, 8):
         for words, named in ((("mkdir", f"{image}:/x"), image), (("cp", "/etc/hostname", f"{image}:/x"), image),
                              (("cp", f"{image}:/big", out), out)):

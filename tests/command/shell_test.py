@@ -6,7 +6,6 @@ Judged by e2fsck. Usage: shell_test.py PROGRAM
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -232,9 +231,7 @@ def told_to_end(verbs):
 
 def typed(verbs):
     """On a terminal a command that fails ends nothing, what was typed is durable, and `exit` says the code."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(verbs.program, [verbs.program, "shell", str(verbs.image)])
+    pid, terminal = mounting.start_in_terminal(verbs.program, "shell", verbs.image)
     shown = b""
 
     def until(text, start):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import pty
 import subprocess
 import sys
 
@@ -42,9 +41,7 @@ def digest(path):
 
 def in_terminal(*command):
     """Runs a command on a terminal of its own: its exit code and all that it showed."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(command[0], command)
+    pid, terminal = mounting.start_in_terminal(*command)
     shown = b""
     while True:
         try:

@@ -4,6 +4,7 @@ Everything a test starts is taken away when its Scratch is left, whether the tes
 process id, never by name.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -20,9 +21,11 @@ import time
 import traceback
 
 IOC_SERVER = 0x80045542  # UEXT4_IOC_SERVER: _IOR('U', 0x42, int)
+TIOCSPTLCK, TIOCGPTPEER = 0x40045431, 0x5441
 IOC_SHUTDOWN = 0x8004587D  # the kernel's ext4: _IOR('X', 125, u32)
 SHUTDOWN_FLUSH_LOG = 1
 SHUTDOWN_NO_FLUSH = 2
+CLONE_NEWNS = 0x20000
 SKIPPED = 77
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 # From which kernel on FUSE passes on: O_TMPFILE; the wish for a birth time (statx).
@@ -97,6 +100,60 @@ def need_mount():
     need("mke2fs", "e2fsck", "mount", "umount")
 
 
+def no_own_mounts():
+    """Why own_mounts() would skip the test; None where it would not."""
+    return None if is_mounted("/") else "the root folder is no mount point (a chroot): mounts cannot be kept apart"
+
+
+def own_mounts():
+    """From here on this process has a namespace of mounts of its own, and none of its mounts is seen outside."""
+    if (reason := no_own_mounts()) is not None:
+        skip(reason)
+    system = ctypes.CDLL(None, use_errno=True)
+    if system.unshare(CLONE_NEWNS) != 0:
+        skip(f"no namespace of mounts: {os.strerror(ctypes.get_errno())}")
+    run("mount", "--make-rprivate", "/")
+
+
+def open_terminal():
+    """(its controlling end, the terminal). Where /dev has none, of a devpts that is mounted for this moment."""
+    try:
+        return os.openpty()
+    except OSError:
+        pass
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="uext4_test_pts_"))
+    mounted = subprocess.run(["mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", folder],
+                             capture_output=True, text=True, check=False)
+    try:
+        if mounted.returncode != 0:
+            skip(f"no terminals here: {mounted.stderr.strip()}")
+        control = os.open(folder / "ptmx", os.O_RDWR | os.O_NOCTTY)
+        fcntl.ioctl(control, TIOCSPTLCK, struct.pack("i", 0))
+        return control, fcntl.ioctl(control, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+    finally:
+        if mounted.returncode == 0:
+            run("umount", "-l", folder)  # what is open stays
+        folder.rmdir()
+
+
+def start_in_terminal(*command):
+    """(process id, the controlling end) of a command with a terminal of its own."""
+    control, terminal = open_terminal()
+    pid = os.fork()
+    if pid == 0:
+        os.close(control)
+        os.login_tty(terminal)
+        os.execv(command[0], [str(word) for word in command])
+    os.close(terminal)
+    return pid, control
+
+
+def may_be_run_by_all(program):
+    """Whether every user may run it: all folders above it may be entered."""
+    path = pathlib.Path(program)
+    return os.stat(path).st_mode & 0o005 == 0o005 and all(os.stat(above).st_mode & 0o001 for above in path.parents)
+
+
 def mounts_below(folder):
     """The innermost first."""
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
@@ -159,6 +216,12 @@ class Scratch:
             skip(f"{self.program} is not built")
         base = "/dev/shm" if os.path.isdir("/dev/shm") else None
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="uext4_test_", dir=base))
+        self.copied = None  # the folder of the program's copy
+        if not may_be_run_by_all(self.program):
+            self.copied = tempfile.mkdtemp(prefix="uext4_test_program_")
+            os.chmod(self.copied, 0o755)
+            self.program = shutil.copy(self.program, self.copied)
+            os.chmod(self.program, 0o755)
         self.servers = {}  # mount point to process id
         self.kernel = []
 
@@ -185,6 +248,8 @@ class Scratch:
         for directory in mounts_below(self.folder):
             subprocess.run(["umount", "-l", directory], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.copied:
+            shutil.rmtree(self.copied, ignore_errors=True)
 
     def path(self, name):
         return self.folder / name

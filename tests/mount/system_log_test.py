@@ -6,7 +6,6 @@ In a namespace of mounts of its own, with a /dev of its own, whose log nobody re
 Usage: system_log_test.py PROGRAM
 """
 
-import ctypes
 import os
 import socket
 import sys
@@ -15,15 +14,11 @@ import time
 import mounting
 from mounting import check
 
-CLONE_NEWNS = 0x20000
 DAMAGED = 40  # files; the socket's queue takes far fewer lines
 
 
 def own_dev(scratch):
-    system = ctypes.CDLL(None, use_errno=True)
-    if system.unshare(CLONE_NEWNS) != 0:
-        mounting.skip(f"no namespace of mounts: {os.strerror(ctypes.get_errno())}")
-    mounting.run("mount", "--make-rprivate", "/")
+    mounting.own_mounts()
     folder = scratch.path("dev")
     folder.mkdir()
     mounting.run("mount", "-t", "tmpfs", "none", folder)
@@ -83,6 +78,7 @@ def test(scratch):
         finally:
             for directory in list(scratch.servers):
                 scratch.kill(directory)
+            sys.stdout.flush()  # why it was skipped
             os._exit(status if isinstance(status, int) else 1)
     limit = time.monotonic() + 60
     while True:

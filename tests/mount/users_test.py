@@ -4,10 +4,8 @@
 Usage: users_test.py PROGRAM
 """
 
-import ctypes
 import os
 import pwd
-import shutil
 import subprocess
 import time
 
@@ -203,9 +201,7 @@ def allow_other(scratch, configuration, allowed):
 
 def own_namespace(scratch):
     """Mounts of this process are its own from here on, and /dev/fuse is everybody's, as distributions have it."""
-    clone_newns = 0x20000
-    check(ctypes.CDLL(None).unshare(clone_newns) == 0, "unshare")
-    run("mount", "--make-rprivate", "/")
+    mounting.own_mounts()
     devices = scratch.path("devices")
     devices.mkdir()
     run("mount", "-t", "tmpfs", "-o", "mode=755", "none", devices)
@@ -218,9 +214,7 @@ def own_namespace(scratch):
 def test(scratch):
     mounting.need("fusermount3", "setfacl")
     own_namespace(scratch)
-    # The program, too, may lie where users cannot reach it.
     os.chmod(scratch.folder, 0o755)
-    scratch.program = shutil.copy(scratch.program, scratch.path("uext4"))
     served_by_root(scratch)
     served_by_a_user(scratch)
     allow_other(scratch, "user_allow_other\n", True)
