@@ -48,7 +48,11 @@ std::string has_no_contents(const std::string& at);
 class CopyIn {
 public:
     CopyIn(Session& to, const CopyOptions& o, Outcome& outcome)
-        : to_(to), o_(o), outcome_(outcome), progress_(o.progress) {}
+        : to_(to),
+          o_(o),
+          outcome_(outcome),
+          fixed_time_(to.fs().volume().options().fs.fixed_time),
+          progress_(o.progress) {}
     void expect(SourceTree& from, const std::string& source);
     void copy(SourceTree& from, const std::string& source, const std::string& target);
     // Last of all: what would have been in the way of later copies.
@@ -93,6 +97,8 @@ private:
     void contents(SourceReader& from, const InodeRef& inode, const std::string& at);
     void attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,
                     bool was_there);
+    // A time that is copied: none is later than the fixed time.
+    format::Timestamp kept_time(const timespec& t) const;
     void xattrs(const CopySource& source, Inode& inode, const std::string& at);
     void keep_flags(const CopySource& source, Inode& inode, const std::string& at);
     // The flags of `which` become those of `flags`. One that the image cannot hold is told.
@@ -101,6 +107,7 @@ private:
     Session& to_;
     const CopyOptions& o_;
     Outcome& outcome_;
+    const std::optional<std::int64_t> fixed_time_;  // FsOptions::fixed_time of the image
     Progress progress_;
     std::map<std::tuple<const Session*, dev_t, ino_t>, std::uint64_t> linked_;
     std::set<std::uint64_t> made_links_;  // symbolic ones

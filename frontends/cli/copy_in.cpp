@@ -90,7 +90,9 @@ struct stat CopyIn::copied_as(const CopySource& source) const {
 
 CopyIn::Opened CopyIn::open(const CopySource& source, const struct stat& st) const {
     Opened out;
-    if (S_ISREG(st.st_mode)) out.contents.emplace(source.open(), static_cast<std::uint64_t>(st.st_size));
+    if (S_ISREG(st.st_mode))
+        out.contents.emplace(source.open(), static_cast<std::uint64_t>(st.st_size),
+                             fixed_time_ ? SourceReader::Holes::zeros : SourceReader::Holes::of_source);
     else if (S_ISLNK(st.st_mode)) out.target = source.link_target();
     return out;
 }
@@ -169,6 +171,7 @@ void CopyIn::inside(CopySource& source, Inode& directory, const std::string& pat
     Names names;
     // What is known of it is copied all the same.
     outcome_.attempt(progress_, [&] { source.list(names); });
+    if (fixed_time_) std::ranges::sort(names);
     for (const auto& listed : names)
         outcome_.attempt(progress_, [&] {
             const std::string& name = listed.first;
@@ -254,14 +257,19 @@ void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::stri
     if (from.size() != inode->size_hint()) need(file->truncate(from.size()), at);
 }
 
+format::Timestamp CopyIn::kept_time(const timespec& t) const {
+    const format::Timestamp time = time_of(t);
+    return fixed_time_ ? std::min(time, format::Timestamp{*fixed_time_, 0}) : time;
+}
+
 void CopyIn::attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,
                         bool was_there) {
     AttributeChange change;
     const Owner owner = o_.owner_of(st);
     change.uid = owner.uid;
     change.gid = owner.gid;
-    if (!was_there && !change.uid) change.uid = ::geteuid();
-    if (!was_there && !change.gid) change.gid = ::getegid();
+    if (!was_there && !change.uid) change.uid = operator_identity().uid;
+    if (!was_there && !change.gid) change.gid = operator_identity().gid;
     if (change.uid || change.gid) need(to_.fs().set_attributes(inode, change, operator_identity(), false), at);
     if (o_.preserve) xattrs(source, inode, at);
     AttributeChange rest;
@@ -271,15 +279,17 @@ void CopyIn::attributes(const CopySource& source, Inode& inode, const std::strin
         else if (!was_there) rest.mode = static_cast<std::uint16_t>(st.st_mode & 0777 & ~022u);
     }
     if (o_.preserve) {
-        rest.atime = time_of(st.st_atim);
-        rest.mtime = time_of(st.st_mtim);
+        // A copy moves the access time of what lies on the host, so that a second one would differ by it.
+        rest.atime = kept_time(fixed_time_ && !source.image() ? st.st_mtim : st.st_atim);
+        rest.mtime = kept_time(st.st_mtim);
     }
     if (rest.mode || rest.atime) need(to_.fs().set_attributes(inode, rest, operator_identity(), false), at);
     if (o_.preserve) keep_flags(source, inode, at);
 }
 
 void CopyIn::xattrs(const CopySource& source, Inode& inode, const std::string& to) {
-    const std::vector<std::string> names = source.xattr_names();
+    std::vector<std::string> names = source.xattr_names();
+    if (fixed_time_) std::ranges::sort(names);
     // What the new file inherited from its directory is not the source's.
     for (const std::string& name : need(to_.fs().list_xattrs(inode, operator_identity(), false), to))
         if (name.starts_with("system.posix_acl_") && std::ranges::find(names, name) == names.end())

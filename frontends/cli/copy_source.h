@@ -36,8 +36,10 @@ public:
 // anything of the destination changes.
 class SourceReader {
 public:
+    // A hole is what the source says is one; or what is zero, so that copies do not depend on where the source lies.
+    enum class Holes : std::uint8_t { of_source, zeros };
     // A size of 0 tells nothing: pipes, devices and files of /proc have contents all the same.
-    SourceReader(std::unique_ptr<SourceContents> from, std::uint64_t size);
+    SourceReader(std::unique_ptr<SourceContents> from, std::uint64_t size, Holes holes = Holes::of_source);
     struct Piece {
         std::uint64_t at;
         ConstBytes bytes;
@@ -49,6 +51,9 @@ public:
 
 private:
     std::optional<Piece> read();
+    std::optional<Piece> read_next();
+    std::optional<Piece> read_between_zeros();
+    std::size_t fill(std::size_t length);  // the buffer, as far as the source goes
 
     std::unique_ptr<SourceContents> from_;
     bool sized_;
@@ -56,6 +61,8 @@ private:
     std::uint64_t at_ = 0, data_end_ = 0;  // the data that is known of ends at the second one
     std::size_t room_;
     std::unique_ptr<std::byte[]> buffer_;
+    const bool zeros_are_holes_;
+    ConstBytes left_;  // of the buffer, from at_ on: not looked at for zeros yet
     std::optional<Piece> first_;
 };
 

@@ -1,6 +1,7 @@
 #include "cli/session.h"
 
 #include "cli/kept_mount.h"
+#include "cli/source_date.h"
 #include "device/host_use.h"
 #include "device/open_device.h"
 #include "device/partition.h"
@@ -20,8 +21,12 @@ const Credentials& operator_identity() {
     // The image is the user's own: what they make belongs to them, and no permission in it holds them back.
     static const Credentials who = [] {
         Credentials user = Credentials::root();
-        user.uid = ::geteuid();
-        user.gid = ::getegid();
+        // Or root's, where it is not to matter who runs the command. (What writes refuses a variable that is
+        // malformed.)
+        const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
+        const bool is_set = !epoch || *epoch;
+        user.uid = is_set ? 0 : ::geteuid();
+        user.gid = is_set ? 0 : ::getegid();
         return user;
     }();
     return who;
@@ -65,7 +70,8 @@ Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const Vo
 // The image is open before it is parsed, and the sandbox lies in between.
 Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, const std::string& text,
                                                    const CommonOptions& common) {
-    const VolumeOptions options = TRY(parse_all_options(text));
+    VolumeOptions options = TRY(parse_all_options(text));
+    if (!options.fs.read_only) options.fs.fixed_time = TRY(source_date_epoch());
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
     if (!device) device = TRY(open_for(image, options, common));
     if (!common.no_sandbox) TRY(enter_sandbox(reach.reach, reach.files));

@@ -2,6 +2,7 @@
 #include "cli/copy.h"
 #include "cli/session.h"
 #include "cli/shell_worker.h"
+#include "cli/source_date.h"
 
 #include <fcntl.h>
 #include <histedit.h>
@@ -279,6 +280,10 @@ void interactive(Shell& shell) {
 
 // The worst exit code of the lines; the last one may lack its end.
 int from_input(Shell& shell) {
+    // How often the image is opened depends on the lines that are known to follow: where that is to be the same each
+    // time, all of them.
+    const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
+    const bool reads_all_first = !epoch || *epoch;
     int worst = fine;
     std::string text;
     std::vector<char> piece(std::size_t{1} << 16);  // what a pipe holds
@@ -290,6 +295,7 @@ int from_input(Shell& shell) {
         if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
         text.append(piece.data(), static_cast<std::size_t>(n));
         if (n == 0 && !text.empty()) text += '\n';
+        if (n > 0 && reads_all_first) continue;
         std::size_t at = 0;
         for (std::size_t end; (end = text.find('\n', at)) != std::string::npos && !shell.done() && !signal_seen;) {
             const std::string line = text.substr(at, end - at);

@@ -1,9 +1,12 @@
 // touch
 #include "cli/listing.h"
+#include "cli/source_date.h"
 #include "cli/times.h"
 #include "cli/verbs.h"
 
 #include <fcntl.h>
+
+#include <algorithm>
 
 namespace uext4::cli {
 
@@ -60,11 +63,14 @@ private:
     bool sets_times() const { return o_.date || o_.stamp || o_.reference; }
 
     TouchTimes wanted() {
-        const format::Timestamp now = current_time();
+        const format::Timestamp now = present_time();
         TouchTimes times{now, now};
         if (o_.reference) {
             const struct stat st = listing_.reference(*o_.reference, !o_.link_itself);
             times = {uext4::cli::stamp(st.st_atim), uext4::cli::stamp(st.st_mtim)};
+            // As a copy's times.
+            if (need(source_date_epoch(), "touch"))
+                times = {std::min(times.access, now), std::min(times.modification, now)};
         }
         // With a reference, a date like "+1 day" starts from there.
         if (o_.date) times = {date_of(*o_.date, times.access), date_of(*o_.date, times.modification)};
@@ -103,7 +109,7 @@ void add_touch_verb(CLI::App& app) {
     add_common(v, s->o, false, false);
     v->callback([s] {
         // Ends the verb, if it is none, before an image is opened.
-        if (s->date) static_cast<void>(date_of(*s->date, current_time()));
+        if (s->date) static_cast<void>(date_of(*s->date, present_time()));
         Touch(*s).run();
     });
 }

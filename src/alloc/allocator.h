@@ -171,7 +171,8 @@ public:
     std::uint64_t super_free_blocks() const;
     std::uint32_t super_free_inodes() const;                       // and s_free_inodes_count
     Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
-    void set_discard(bool on);                                     // discard clusters once their freeing is durable
+    // Discard clusters once their freeing is durable: in a thread of its own, or at once by the thread that commits.
+    void set_discard(bool on, bool at_once = false);
     // Hears of each bitmap that is damaged and of each one, or block of an inode table, that cannot be read, with its
     // group's lock held; false: nothing is allocated any more. Before there are users.
     void set_on_damage(std::function<bool(const Error&)> told);

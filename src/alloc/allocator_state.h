@@ -119,7 +119,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::deque<std::pair<BlockNr, std::uint64_t>> avoided UEXT4_GUARDED_BY(avoided_lock);  // oldest first; blocks
     std::atomic<std::int64_t> avoided_clusters{0};
 
-    std::atomic<bool> discards{false}, no_discard{false};
+    std::atomic<bool> discards{false}, no_discard{false}, discards_at_once{false};
     Mutex discard_lock{Rank::Leaf, "Allocator::discard"};
     CondVar discard_work{"discard"}, discard_done{"discard done"};
     std::uint64_t discards_done = 0;
@@ -196,6 +196,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     bool give_up_avoided(std::int64_t clusters);      // that many or all that there are; true if there were any
     // ---- discard.cpp
     void run_discards();
+    void discard(BlockNr first, std::uint64_t blocks);
     void come_back(BlockNr first, std::uint64_t blocks);  // freed -> free
     void released(BlockNr first, std::uint64_t blocks);   // durable: discard first, when that is on
 };

@@ -3,10 +3,11 @@
 
 namespace uext4 {
 
-void Allocator::set_discard(bool on) {
+void Allocator::set_discard(bool on, bool at_once) {
     State& s = *state_;
     s.discards.store(on);
-    if (on && !s.discard_thread.joinable())
+    s.discards_at_once.store(at_once);
+    if (on && !at_once && !s.discard_thread.joinable())
         s.discard_thread = Thread("uext4-discard", [raw = state_.get()] { raw->run_discards(); });
 }
 
@@ -51,10 +52,21 @@ private:
 
 }  // namespace
 
-// Freed clusters whose transaction is durable. On the commit thread: must not block.
+// Not grantable until the device has forgotten it.
+void AllocatorState::discard(BlockNr first, std::uint64_t blocks) {
+    Result<void> r = buffers.device().discard(first.value * geometry.block_size, blocks * geometry.block_size);
+    if (!r && (r.error().code == EOPNOTSUPP || r.error().code == ENOTSUP)) no_discard.store(true);
+    come_back(first, blocks);
+}
+
+// Freed clusters whose transaction is durable. On the thread that commits: does not wait for a lock that is held long.
 void AllocatorState::released(BlockNr first, std::uint64_t blocks) {
     if (!discards.load() || no_discard.load()) {
         come_back(first, blocks);
+        return;
+    }
+    if (discards_at_once.load()) {
+        discard(first, blocks);
         return;
     }
     MutexLock guard(discard_lock);
@@ -71,10 +83,7 @@ void AllocatorState::run_discards() {
         to_discard.pop_front();
         discard_busy = true;
         guard.unlock();
-        // Not grantable until the device has forgotten it.
-        Result<void> r = buffers.device().discard(first.value * geometry.block_size, blocks * geometry.block_size);
-        if (!r && (r.error().code == EOPNOTSUPP || r.error().code == ENOTSUP)) no_discard.store(true);
-        come_back(first, blocks);
+        discard(first, blocks);
         guard.lock();
         discard_busy = false;
         ++discards_done;

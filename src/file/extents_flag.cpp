@@ -157,7 +157,7 @@ Result<void> swap_maps(Handle& handle, Inode& inode, MapContext& context, NewMap
     std::ranges::copy(fresh.map_root(), inode.map_root().begin());
     inode.set_flags(inode.flags() ^ format::inode_flag::extents);
     inode.places().changed();
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     TRY(inode.add_blocks(handle, fresh.blocks()));  // stores it
     MapBlocks old{context, inode};

@@ -20,7 +20,7 @@ Result<void> set_journal_flag(Inode& inode, bool on) {
     MutexLock map(inode.map_lock);
     inode.set_flags(on ? inode.flags() | format::inode_flag::journal_data
                        : inode.flags() & ~format::inode_flag::journal_data);
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     return inode.store(handle);
 }
 

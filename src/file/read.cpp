@@ -223,13 +223,13 @@ bool is_atime_due(const Inode& inode, const format::Timestamp& now) UEXT4_REQUIR
 }  // namespace
 
 bool read_moves_atime(Inode& inode) {
-    const format::Timestamp now = current_time();
+    const format::Timestamp now = current_time(inode.fs());
     MutexLock guard(inode.map_lock);
     return is_atime_due(inode, now);
 }
 
 void touch_atime(Inode& inode) {
-    const format::Timestamp now = current_time();
+    const format::Timestamp now = current_time(inode.fs());
     MutexLock guard(inode.map_lock);
     if (!is_atime_due(inode, now) || inode.atime() == now) return;
     inode.set_atime(now);

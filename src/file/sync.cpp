@@ -6,7 +6,7 @@
 namespace uext4 {
 
 void note_change(Inode& inode) {
-    const format::Timestamp now = current_time();
+    const format::Timestamp now = current_time(inode.fs());
     inode.set_mtime(now);
     inode.set_ctime(now);
     inode.bump_version();

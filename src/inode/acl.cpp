@@ -46,7 +46,7 @@ Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl
     MutexLock guard(inode.map_lock);
     if (mode == inode.mode()) return {};
     inode.set_mode(mode);
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     return inode.store(handle);
 }

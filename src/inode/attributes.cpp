@@ -18,6 +18,10 @@ format::Timestamp current_time() {
     return {t.tv_sec, static_cast<std::uint32_t>(t.tv_nsec)};
 }
 
+format::Timestamp current_time(const FsContext& fs) {
+    return fs.options.fixed_time ? format::Timestamp{*fs.options.fixed_time, 0} : current_time();
+}
+
 namespace {
 
 constexpr const char* capability = "security.capability";
@@ -72,7 +76,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
     const bool changes_mode = c.mode.has_value();
     const bool owner = c.uid || c.gid || c.owner_asked;
     auto set_times = [&] {
-        const format::Timestamp now = current_time();
+        const format::Timestamp now = current_time(inode.fs());
         if (c.atime) inode.set_atime(c.atime_now ? now : settable(inode, *c.atime));
         // Of a "now" that comes with the time of the change, the other clock's is the same.
         if (c.mtime) inode.set_mtime(c.mtime_now && !c.ctime ? now : settable(inode, *c.mtime));
@@ -138,7 +142,7 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who) {
     std::uint16_t fresh = static_cast<std::uint16_t>(mode & ~S_ISUID);
     if (set_gid) fresh &= static_cast<std::uint16_t>(~S_ISGID);
     inode.set_mode(fresh);
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     return inode.store(handle);
 }
 
@@ -175,7 +179,7 @@ Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials&
     // Those of now: writeback may have taken the contents out of the inode since the look above.
     const std::uint32_t now = UEXT4_SEAM(flags_are_fresh) ? inode.flags() : old;
     inode.set_flags((now & ~settable) | (wanted & settable));
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     return inode.store(handle);
 }

@@ -18,7 +18,8 @@ struct AttributeChange {
     bool asker_counts = false;
 };
 
-format::Timestamp current_time();
+format::Timestamp current_time();                     // of the clock
+format::Timestamp current_time(const FsContext& fs);  // of stamps: the clock's, or the option's fixed time
 // EPERM, EACCES by POSIX's and Linux's rules when `check`; set-id bits go as they must in any case.
 Result<void> change_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
 // A write by somebody without CAP_FSETID takes the set-id bits (and security.capability).

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 
 namespace uext4 {
@@ -26,6 +27,9 @@ struct FsOptions {
     bool auto_da_alloc = true;
     bool grpid = false;  // BSD group inheritance
     std::uint64_t reserved_uid = 0, reserved_gid = 0;
+    // Seconds since 1970. What is stamped gets this time instead of the clock's, and equal operations on equal images
+    // give equal images: nothing depends on chance, on the clock or on a background thread.
+    std::optional<std::int64_t> fixed_time;
 };
 
 struct FsContext {

@@ -1,5 +1,6 @@
 #include "inode/inode_table.h"
 
+#include "format/checksum.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
 #include "sync/atomic_point.h"
@@ -180,6 +181,22 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     return judged(std::move(found));
 }
 
+namespace {
+
+std::uint32_t new_generation(const FsContext& fs, InodeNr number) {
+    if (fs.options.fixed_time) {
+        std::uint32_t crc = ~0u;
+        for (const std::uint32_t word : fs.geometry.hash_seed) crc = format::crc32c_le<std::uint32_t>(crc, word);
+        return format::crc32c_le<std::uint64_t>(crc, number.value);
+    }
+    std::uint32_t generation = 0;
+    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
+        generation = static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    return generation;
+}
+
+}  // namespace
+
 Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     State& s = *state_;
     const format::Geometry& g = s.fs.geometry;
@@ -189,11 +206,8 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     if (g.inode_size > format::classic_inode_size) d.extra_isize = static_cast<std::uint16_t>(g.want_extra_isize);
     inode->set_mode(what.mode);
     inode->set_owner(what.uid, what.gid);
-    std::uint32_t generation = 0;
-    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
-        generation = static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-    d.generation = generation;
-    const format::Timestamp stamp = current_time();
+    d.generation = new_generation(s.fs, number);
+    const format::Timestamp stamp = current_time(s.fs);
     inode->set_atime(stamp);
     inode->set_mtime(stamp);
     inode->set_ctime(stamp);
@@ -262,7 +276,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
 Result<void> InodeTable::release(Handle& handle, Inode& inode) {
     {
         MutexLock map(inode.map_lock);
-        inode.disk().dtime = static_cast<std::uint32_t>(current_time().sec);
+        inode.disk().dtime = static_cast<std::uint32_t>(current_time(inode.fs()).sec);
         inode.set_links(0);
         inode.set_size(0);
         inode.set_disk_size(0);

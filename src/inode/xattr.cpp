@@ -122,7 +122,7 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     }
     if (to_block && !store_body(inode, body))
         return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     TRY(inode.add_blocks(handle, charge - charged));  // stores it
     return surplus;

@@ -157,8 +157,16 @@ void JournalState::run() {
             work.wait(lists);
             continue;
         }
+        if (in_turn() && !asked && !stop) {
+            work.wait(lists);
+            continue;
+        }
         if (as_writer(guard, [&] { return do_work(guard); }, SourceLocation::current())) continue;
         if (stop) break;
+        if (std::exchange(asked, false)) {
+            changed.notify_all();
+            continue;
+        }
         if (options.commit_interval.count() > 0 && running && running->started.count() != 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
             work.wait_for(lists, std::max<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
@@ -277,6 +285,10 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
     for (;;) {
         if (s.aborted.load()) return s.aborted_error();
         if (s.stop) return fail(EROFS, "the journal is closed");
+        if (s.in_turn() && s.has_work()) {
+            s.wake(where);
+            continue;
+        }
         if (s.running && s.running->locked) {
             s.changed.wait(s.lists, s.writer("commit of transaction", s.running->tid), where);
             continue;
@@ -287,6 +299,7 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
                 UEXT4_SEAM(log_has_room)) {
                 if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
+                if (s.in_turn()) continue;
                 s.work.notify_all(where);
                 s.changed.wait(s.lists, s.writer("room in the log for transaction", s.next_tid), where);
                 continue;
@@ -297,6 +310,7 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
         Transaction& t = *s.running;
         if (s.full(t, credits)) {
             s.commit_wanted = std::max(s.commit_wanted, t.tid);
+            if (s.in_turn()) continue;
             s.work.notify_all(where);
             s.changed.wait(s.lists, s.writer("commit of transaction", t.tid), where);
             continue;
@@ -367,6 +381,7 @@ Result<void> Journal::commit(Tid tid, SourceLocation where) {
         if (!s.writing && s.running && s.running->tid <= tid) s.commit_here(guard, where);
         else s.changed.wait(s.lists, s.writer("commit of transaction", tid), where);
     }
+    if (s.in_turn() && s.has_work()) s.wake(where);
     if (s.durable_tid >= tid) return {};
     return fail(EIO, "transaction {} was not committed: {}", tid, s.abort_reason.what);
 }
@@ -383,7 +398,7 @@ Result<void> Journal::commit_all(SourceLocation where) {
 
 Result<void> JournalState::wait_for_checkpoint(Tid last, SourceLocation where) {
     checkpoint_wanted = std::max(checkpoint_wanted, last);
-    work.notify_all();
+    wake(where);
     // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came
     // while others move it finds them off the list already.
     while (!aborted.load() && !stopped && (tail_moving || (!checkpoints.empty() && checkpoints.begin()->first <= last)))
@@ -417,7 +432,7 @@ Result<void> Journal::checkpoint_all(SourceLocation where) {
     TRY(s.wait_for_checkpoint(last, where));
     if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
         s.clean_wanted = true;
-        s.work.notify_all();
+        s.wake(where);
         while (s.clean_wanted && !s.aborted.load() && !s.stopped)
             s.changed.wait(s.lists, s.writer("empty log behind transaction", last), where);
     }

@@ -23,6 +23,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace uext4 {
@@ -106,6 +107,9 @@ struct JournalOptions {
     bool wide = false;                                // the log gets 64-bit block numbers
     bool fast_commits = false;                        // its end is left to them, by whoever else uses it
     bool after_fast_commits = false;                  // the first transaction takes the place of the fast commits
+    // Commit records carry this time (seconds since 1970), and a thread that asks the journal's thread for work waits
+    // until all of it is done: what the log holds, and when freed blocks are free, depends on the operations alone.
+    std::optional<std::int64_t> fixed_time;
     // What the running transaction holds stays in memory until it is copied for the log, however large that is: beyond
     // this much it is committed, and of twice as much no handle is started on it.
     std::uint64_t close_at_bytes = 16u << 20;

@@ -87,6 +87,7 @@ struct JournalState {
     SourceLocation writes_since;   // where it became that
     bool thread_waits = false;     // the journal's thread waits for the writer to end
     bool thread_sleeps = false;    // it waits without a time limit: start_clock() wakes it
+    bool asked = false;            // in_turn(): a thread waits for it to have done its work
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
     std::uint64_t committing_log_blocks = 0;  // what it takes of log_free at most
@@ -118,6 +119,11 @@ struct JournalState {
     void start_clock(Transaction& t);
     // ---- journal.cpp
     void run();
+    // The journal's thread works only while a thread waits for it.
+    bool in_turn() const { return options.fixed_time.has_value(); }
+    bool has_work() const;
+    // Has the journal's thread look for work; in turn, waits until it has none. lists held; given up meanwhile.
+    void wake(SourceLocation where) UEXT4_REQUIRES(lists);
     bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
     void commit_here(MutexLock& guard, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
     // Does a piece of work while nobody else writes. Where memory runs out in the middle, the journal is aborted: a

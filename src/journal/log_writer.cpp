@@ -177,8 +177,8 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
     const Bytes commit(own.back());
     put_header(commit, j::commit, sequence);
     auto& record = view_as<format::JournalCommit>(commit);
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
+    timespec now{options.fixed_time.value_or(0), 0};
+    if (!options.fixed_time) ::clock_gettime(CLOCK_REALTIME, &now);
     record.seconds = static_cast<std::uint64_t>(now.tv_sec);
     record.nanoseconds = static_cast<std::uint32_t>(now.tv_nsec);
     if (layout.csum_v1()) {

@@ -164,7 +164,7 @@ Result<void> touch_directory(Handle& handle, Inode& directory) { return touch_di
 
 Result<void> touch_directory(Handle& handle, Inode& directory, int delta) {
     MutexLock map(directory.map_lock);
-    const auto now = current_time();
+    const auto now = current_time(directory.fs());
     directory.set_mtime(now);
     directory.set_ctime(now);
     directory.bump_version();
@@ -182,7 +182,7 @@ Result<void> drop_link(Tree& state, Handle& handle, Inode& inode) {
         const std::uint32_t links = inode.links();
         inode.set_links(inode.is_directory() || links == 0 ? 0 : links - 1);
         gone = inode.links() == 0;
-        inode.set_ctime(current_time());
+        inode.set_ctime(current_time(inode.fs()));
         inode.bump_version();
         TRY(inode.store(handle));
     }
@@ -193,14 +193,14 @@ Result<void> drop_link(Tree& state, Handle& handle, Inode& inode) {
 Result<void> add_link(Handle& handle, Inode& inode) {
     MutexLock map(inode.map_lock);
     inode.set_links(inode.is_directory() ? 2 : inode.links() + 1);
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     return inode.store(handle);
 }
 
 Result<void> change_ctime(Handle& handle, Inode& inode) {
     MutexLock map(inode.map_lock);
-    inode.set_ctime(current_time());
+    inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     return inode.store(handle);
 }

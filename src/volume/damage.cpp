@@ -74,7 +74,7 @@ std::uint8_t error_number(int code) {
 
 void Volume::State::note_error(const Error& error) {
     MutexLock guard(told_lock);
-    last_error = {::time(nullptr), error};
+    last_error = {seconds_now(), error};
     if (errors_met++ == 0) first_error = last_error;
 }
 

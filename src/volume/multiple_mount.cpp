@@ -37,22 +37,27 @@ Result<format::MmpBlock> MultipleMount::read() {
 }
 
 Result<void> MultipleMount::write(format::MmpBlock block) {
-    block.time = static_cast<std::uint64_t>(::time(nullptr));
     std::memset(block.node, 0, sizeof block.node);
-    ::gethostname(block.node, sizeof block.node - 1);
     std::memset(block.device, 0, sizeof block.device);
-    const std::string name = device_.name();
-    std::memcpy(block.device, name.data(), std::min(name.size(), sizeof block.device - 1));
+    if (fixed_time_ && block.sequence == format::mmp_clean) {
+        block.time = static_cast<std::uint64_t>(*fixed_time_);
+    } else {
+        block.time = static_cast<std::uint64_t>(::time(nullptr));
+        ::gethostname(block.node, sizeof block.node - 1);
+        const std::string name = device_.name();
+        std::memcpy(block.device, name.data(), std::min(name.size(), sizeof block.device - 1));
+    }
     format::set_mmp_checksum(geometry_, block);
     return device_.write_fua(geometry_.mmp_block * geometry_.block_size, bytes_of(block));
 }
 
 Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device, const format::Geometry& g,
-                                                            std::function<void(const std::string&)> log) {
+                                                            std::function<void(const std::string&)> log,
+                                                            std::optional<std::int64_t> fixed_time) {
     if (!g.has_incompat(format::incompat::mmp)) return std::unique_ptr<MultipleMount>();
     if (!g.valid_block(BlockNr(g.mmp_block)) || g.block_size < sizeof(format::MmpBlock))
         return fail(EUCLEAN, "superblock: s_mmp_block is {}", g.mmp_block);
-    std::unique_ptr<MultipleMount> m(new MultipleMount(device, g, std::move(log)));
+    std::unique_ptr<MultipleMount> m(new MultipleMount(device, g, std::move(log), fixed_time));
     format::MmpBlock block = TRY(m->read());
     m->interval_ = std::clamp<std::uint32_t>(block.check_interval, 5, 300);
     if (block.sequence == format::mmp_fsck) return fail(EBUSY, "mmp block {}: e2fsck is running on it", g.mmp_block);

@@ -17,7 +17,8 @@ class MultipleMount {
 public:
     // Null without the feature. Waits as long as the block's interval demands; EBUSY when somebody else keeps it alive.
     static Result<std::unique_ptr<MultipleMount>> claim(BlockDevice& device, const format::Geometry& geometry,
-                                                        std::function<void(const std::string&)> log);
+                                                        std::function<void(const std::string&)> log,
+                                                        std::optional<std::int64_t> fixed_time);
     ~MultipleMount() { release(); }
     // Who is told when another host has taken the file system, once: EBUSY names it. Nothing may be written from then
     // on; the block is left as it is. And when the device did not make the block durable: it may have dropped anything
@@ -31,8 +32,9 @@ public:
     void release();  // marks it clean, and nobody is told any more
 
 private:
-    MultipleMount(BlockDevice& device, const format::Geometry& geometry, std::function<void(const std::string&)> log)
-        : device_(device), geometry_(geometry), log_(std::move(log)) {}
+    MultipleMount(BlockDevice& device, const format::Geometry& geometry, std::function<void(const std::string&)> log,
+                  std::optional<std::int64_t> fixed_time)
+        : device_(device), geometry_(geometry), log_(std::move(log)), fixed_time_(fixed_time) {}
     Result<format::MmpBlock> read();
     Result<void> write(format::MmpBlock block);
     void keep_alive();
@@ -42,6 +44,7 @@ private:
     BlockDevice& device_;
     format::Geometry geometry_;
     std::function<void(const std::string&)> log_;
+    const std::optional<std::int64_t> fixed_time_;  // what a clean block says; then it names neither host nor image
     std::uint32_t sequence_ = 0, interval_ = 5;
     Mutex lock_{Rank::Leaf, "MultipleMount"};
     CondVar changed_{"multiple mount"};

@@ -88,7 +88,9 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     l.buffers =
         std::make_unique<BufferCache>(*device, l.geometry.block_size, l.geometry.blocks_count, metadata_limit(options));
     JournalOptions j;
-    j.commit_interval = options.fs.read_only ? std::chrono::milliseconds(0) : options.commit_interval;
+    // Without a timer where what is in a commit is not to depend on when it is.
+    const bool timed = !options.fs.read_only && !options.fs.fixed_time;
+    j.commit_interval = timed ? options.commit_interval : std::chrono::milliseconds(0);
     j.barrier = options.barrier;
     j.checksums = l.geometry.metadata_csum();
     j.wide = l.geometry.has_incompat(format::incompat::bit64);
@@ -103,11 +105,12 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         became_read_only();
     };
     j.after_fast_commits = supersedes;
+    j.fixed_time = options.fs.fixed_time;
     if (with_log) l.journal = TRY(Journal::open(*l.buffers, log_runs, std::move(j)));
     else l.journal = Journal::create_none(*l.buffers, std::move(j));
     l.allocator =
         TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
-    l.allocator->set_discard(options.discard);
+    l.allocator->set_discard(options.discard, options.fs.fixed_time.has_value());
     l.buffers->set_on_unreadable([this](const Error& e) { met_corruption(e); });
     l.allocator->set_on_damage([this](const Error& e) {
         if (e.code != EIO) met_corruption(e);  // of what cannot be read the buffers have told
@@ -179,7 +182,7 @@ Result<void> Volume::State::open() {
     if (!options.fs.read_only) {
         device = image = std::make_shared<FlushOrderDevice>(image);
         const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
-        mmp = TRY(MultipleMount::claim(*image, geometry, log));
+        mmp = TRY(MultipleMount::claim(*image, geometry, log, options.fs.fixed_time));
         if (mmp) device = fence = std::make_shared<FencedDevice>(image);
         super = TRY(load_super(*device));
     }
@@ -233,8 +236,7 @@ Result<void> Volume::State::open() {
             else s.state = static_cast<std::uint16_t>(s.state & ~format::super_state::valid);
             if (s.has_compat(format::compat::dir_index)) format::record_hash_sign(s);
             s.mnt_count = static_cast<std::uint16_t>(s.mnt_count + 1);
-            s.mtime = seconds_now();
-            s.wtime = seconds_now();
+            s.mtime = s.wtime = static_cast<std::uint32_t>(seconds_now());
             if (!options.mounted_on.empty()) {
                 std::ranges::fill(s.last_mounted, '\0');
                 options.mounted_on.copy(s.last_mounted, sizeof s.last_mounted);
@@ -367,6 +369,7 @@ Result<std::unique_ptr<Volume>> Volume::open(std::shared_ptr<BlockDevice> device
     auto state = std::make_unique<State>();
     state->image = state->device = std::move(device);
     state->options = options;
+    if (options.fs.fixed_time) state->options.background = false;
     state->log = log ? std::move(log) : [](const std::string&) {};
     std::unique_ptr<Volume> volume(new Volume(std::move(state)));
     if (Result<void> opened = volume->state_->open(); !opened) {

@@ -57,7 +57,7 @@ Result<void> Volume::close() {
             if (s.damaged.load() || !first) s.fill_in_errors(super);
             super.set_free_blocks(fs.allocator.super_free_blocks());
             super.free_inodes_count = fs.allocator.super_free_inodes();
-            super.wtime = seconds_now();
+            super.wtime = static_cast<std::uint32_t>(s.seconds_now());
         });
         if (!r && first) first = std::move(r);
     } else if (first) {
@@ -110,6 +110,8 @@ Result<void> Volume::sync() {
 void Volume::thin_out_inodes() {
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
+    // Where nothing runs in the background, what an operation has deleted is gone when it returns.
+    if (s.options.fs.fixed_time && s.deleter && s.deleter->busy()) s.deleter->finish_unless_frozen();
     InodeTable& inodes = *s.layers->inodes;
     if (inodes.has_crowd(InodeTable::Crowd::waits_for_times)) s.store_waiting_times();
     if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();

@@ -40,8 +40,6 @@ struct Layers {
     }
 };
 
-inline std::uint32_t seconds_now() { return static_cast<std::uint32_t>(::time(nullptr)); }
-
 struct Volume::State {
     std::shared_ptr<BlockDevice> device;  // what the layers use: the image, or an overlay on it
     std::shared_ptr<BlockDevice> image;
@@ -83,6 +81,7 @@ struct Volume::State {
     std::function<void()> tell_read_only UEXT4_GUARDED_BY(read_only_lock);
 
     FsContext& fs() { return *layers->fs; }
+    std::int64_t seconds_now() const { return options.fs.fixed_time.value_or(::time(nullptr)); }
 
     Result<void> assemble(const format::SuperBlock& super, std::vector<BlockRun> log_runs, bool with_log, bool recount);
     Result<void> open();

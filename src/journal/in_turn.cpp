@@ -1,0 +1,18 @@
+// Work of the journal's thread where it must not go on beside its users (JournalOptions::fixed_time).
+#include "journal/journal_state.h"
+
+namespace uext4 {
+
+bool JournalState::has_work() const {
+    return (running && commit_wanted >= running->tid) || space_wanted || clean_wanted ||
+           (!checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || crowded()));
+}
+
+void JournalState::wake(SourceLocation where) {
+    asked = in_turn();
+    work.notify_all(where);
+    while (asked && !aborted.load() && !stopped)
+        changed.wait(lists, writer("work up to transaction", next_tid - 1), where);
+}
+
+}  // namespace uext4
