@@ -117,13 +117,14 @@ struct JournalState {
     // ---- handle.cpp; lists held
     void note_join(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
     void start_clock(Transaction& t);
-    // ---- journal.cpp
-    void run();
+    // ---- in_turn.cpp
     // The journal's thread works only while a thread waits for it.
     bool in_turn() const { return options.fixed_time.has_value(); }
     bool has_work() const;
     // Has the journal's thread look for work; in turn, waits until it has none. lists held; given up meanwhile.
     void wake(SourceLocation where) UEXT4_REQUIRES(lists);
+    // ---- journal.cpp
+    void run();
     bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
     void commit_here(MutexLock& guard, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
     // Does a piece of work while nobody else writes. Where memory runs out in the middle, the journal is aborted: a
