@@ -171,6 +171,13 @@ TEST_F(HostFilesTest, SourcesAreReadAndNothingElse) {
 }
 
 TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
+    std::vector<std::string> others{
+        "/proc/sys/kernel/core_pattern", "/proc/self/mem", "/etc/shadow", "/proc/sysrq-trigger",
+        "/sys/kernel/uevent_helper",     "/dev/null",      path,          path + "-new"};
+    // A container may lack some: without the folder there is nothing to be refused.
+    std::erase_if(others, [](const std::string& place) {
+        return !std::filesystem::exists(std::filesystem::path(place).parent_path());
+    });
     for (const bool give_away : {false, true}) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
@@ -193,10 +200,7 @@ TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
             const bool node = make_node(made + "-device", S_IFCHR, makedev(1, 3)) == 0;
             if (node != (::geteuid() == 0)) wrong.emplace_back(node ? "mknod" : "mknod is refused");
             if (!give_away && change_owner(folder, ::geteuid(), ::getegid()) == 0) wrong.emplace_back("chown");
-            for (const std::string& place :
-                 {std::string("/proc/sys/kernel/core_pattern"), std::string("/proc/self/mem"),
-                  std::string("/etc/shadow"), std::string("/proc/sysrq-trigger"),
-                  std::string("/sys/kernel/uevent_helper"), std::string("/dev/null"), path, path + "-new"}) {
+            for (const std::string& place : others) {
                 expect_shut(wrong, place, O_WRONLY | O_CREAT);
                 const auto refused = [&](int result, const char* what) {
                     if (result >= 0 || errno != EACCES) wrong.push_back(what + (" of " + place));
