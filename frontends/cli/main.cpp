@@ -94,7 +94,8 @@ int run_line(std::vector<std::string> arguments) {
         "Exit codes: 0 fine, 1 the answer is no or a problem was found, 2 could not do it.\n"
         "IMAGE is a file, a block device, IMAGE@N (partition N) or /dev/fd/N. IMAGE:/path is a path in it, IMAGE:<12> "
         "inode 12,\n"
-        ":/path a path in the image of the operand before it. Other words are paths of the host (docs/COMMAND.md).");
+        ":/path a path in the image of the operand before it. Other words are paths of the host (docs/COMMAND.md).\n"
+        "With SOURCE_DATE_EPOCH in the environment, equal commands make equal images (docs/COMMAND.md).");
     add_verbs(app);
     CLI::App* version = app.add_subcommand("version", "Prints the version");
     version->footer("Example: uext4 version");

@@ -157,6 +157,10 @@ def steps(run):
         run("mkdir", f":/{name}")
     run("mknod", ":/null", "c", "1", "3")
     run("touch", ":/touched", ":/file")
+    run("touch", "-d", "+1 day", ":/later")
+    run("touch", "-m", "-r", "%tree/file", ":/later", ":/nothing")
+    run("chmod", "-R", "g+w", ":/a", ":/copy/a")
+    run("chown", "-R", "9:9", ":/a/b")
     run("ln", ":/file", ":/made/file")
     run("ln", "-s", "/made/file", ":/made/link")
     run("chown", "-h", "5:6", ":/made/link")
@@ -244,15 +248,18 @@ def what_is_set(run, template):
     run("cp", "-a", "%early", "%late", ":/")
     run("mkdir", ":/dir")
     run("touch", ":/dir/file")
+    run("touch", "-d", "+1 hour", ":/hour")
+    run("touch", "-r", "%late", ":/as late")
     generations = set()
-    for path, expected in (("/early", EPOCH - 5), ("/late", EPOCH), ("/dir", EPOCH), ("/dir/file", EPOCH)):
+    for path, expected in (("/early", EPOCH - 5), ("/late", EPOCH), ("/dir", EPOCH), ("/dir/file", EPOCH),
+                           ("/hour", EPOCH + 3600), ("\"/as late\"", EPOCH)):
         found, generation = times(run, path)
         check({found["mtime"], found["atime"]} == {expected}, f"{path}: {found}")
         check({found["ctime"], found["crtime"]} == {EPOCH}, f"{path}: {found}")
         said = mounting.run("debugfs", "-R", f"stat {path}", run.image).stdout
         check(re.search(r"User: +0 +Group: +0 ", said), f"{path}: {said}")
         generations.add(generation)
-    check(len(generations) == 4 and 0 not in generations, f"generations: {generations}")
+    check(len(generations) == 6 and 0 not in generations, f"generations: {generations}")
     check(times(run, "/")[0]["mtime"] == EPOCH, f"/: {times(run, '/')}")
     said = mounting.run("dumpe2fs", "-h", run.image).stdout
     at = re.findall(r"^Last (?:mount|write) time: *(.*)$", said, re.M)
@@ -276,7 +283,8 @@ def malformed(run, template):
     run.start(template)
     before = run.image.read_bytes()
     for value in ("", "x", "12x", " 12", "-1", "+5", "1.5", "0x10", "99999999999999999999", "15032385536"):
-        for words in (("mkdir", ":/d"), ("cp", run.scratch.program, ":/d"), ("label", "IMAGE", "x"), ("replay", "IMAGE")):
+        for words in (("mkdir", ":/d"), ("cp", run.scratch.program, ":/d"), ("label", "IMAGE", "x"), ("replay", "IMAGE"),
+                      ("touch", ":/d"), ("chmod", "700", ":/lost+found")):
             said = run(*words, epoch=value, status=2).stderr
             check(f"SOURCE_DATE_EPOCH: '{value}'" in said, f"{value!r}: {said}")
         said = run("shell", "IMAGE", epoch=value, status=2, text="mkdir d\n").stderr
