@@ -141,6 +141,10 @@ def of_the_superblock(scratch):
     print("what the superblock asks for: done", flush=True)
 
 
+# By the kernel, too, which is asked where there are loop devices.
+TAKEN_WITHOUT_JOURNAL = ("commit=5", "commit=0", "barrier=1", "nobarrier", "delalloc", "ro,noload")
+
+
 def without_journal(scratch):
     """What asks for a journal is refused where there is none, by whom it asks and by the kernel; but for what the
     superblock asks for."""
@@ -148,9 +152,12 @@ def without_journal(scratch):
     directory = scratch.path("mnt")
     for options in ("data=journal", "data=ordered", "data=writeback", "commit=7", "ro,data=ordered", "ro,commit=7", "commit=5",
                     "commit=0", "barrier=1", "nobarrier", "delalloc", "ro,noload"):
-        kernel = run("mount", "-t", "ext4", "-o", f"loop,{options}", image, directory, accept=(0, 32)).returncode == 0
-        if kernel:
-            run("umount", directory)
+        kernel = options in TAKEN_WITHOUT_JOURNAL
+        if os.path.exists("/dev/loop-control"):
+            taken = run("mount", "-t", "ext4", "-o", f"loop,{options}", image, directory, accept=(0, 32)).returncode == 0
+            if taken:
+                run("umount", directory)
+            check(taken == kernel, f"{options} without a journal: by the kernel {taken}, expected was {kernel}")
         mounted, output = attempt(scratch, image, options)
         check(mounted == kernel, f"{options} without a journal: mounted is {mounted}, by the kernel {kernel}: {output}")
         word = options.replace("ro,", "")
