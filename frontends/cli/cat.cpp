@@ -1,4 +1,5 @@
 // cat
+#include "cli/cat.h"
 #include "cli/listing.h"
 #include "cli/verbs.h"
 
@@ -17,6 +18,19 @@ void print_bytes(const std::byte* bytes, std::size_t n) {
     if (std::fwrite(bytes, 1, n, stdout) != n) give_up(impossible, "");  // told at the verb's end
 }
 
+void print_standard_input() {
+    std::vector<std::byte> buffer(piece);
+    for (;;) {
+        const ssize_t n = ::read(STDIN_FILENO, buffer.data(), buffer.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
+        if (n == 0) return;
+        print_bytes(buffer.data(), static_cast<std::size_t>(n));
+    }
+}
+
+}  // namespace
+
 void print_file(Session& s, const std::string& path) {
     InodeRef inode = s.resolve(path);
     std::unique_ptr<OpenFile> file =
@@ -30,16 +44,7 @@ void print_file(Session& s, const std::string& path) {
     }
 }
 
-void print_standard_input() {
-    std::vector<std::byte> buffer(piece);
-    for (;;) {
-        const ssize_t n = ::read(STDIN_FILENO, buffer.data(), buffer.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
-        if (n == 0) return;
-        print_bytes(buffer.data(), static_cast<std::size_t>(n));
-    }
-}
+namespace {
 
 struct CatOptions {
     std::vector<std::string> places;

@@ -7,6 +7,7 @@
 #include "cli/outcome.h"
 #include "cli/progress.h"
 #include "cli/session.h"
+#include "cli/walk.h"
 
 #include <functional>
 #include <map>
@@ -17,7 +18,12 @@
 namespace uext4::cli {
 
 struct CopyOptions {
-    bool recursive = false, preserve = false, progress = false;
+    bool recursive = false, progress = false;
+    bool preserve = false;    // owners, permissions and times
+    bool attributes = false;  // all other attributes as well
+    bool links = false;       // hard links between what is copied
+    bool force = false, no_clobber = false, update = false, verbose = false;
+    FollowLinks follow = FollowLinks::named;  // of the sources
     std::optional<std::pair<std::uint32_t, std::uint32_t>> owner;
     std::optional<std::uint16_t> mode;
     std::vector<std::pair<std::uint32_t, std::uint32_t>> map_owner;
@@ -26,6 +32,15 @@ struct CopyOptions {
     Owner asked(const struct stat& st) const;
     // With what is kept of its owners unasked.
     Owner owner_of(const struct stat& st) const;
+    bool follows_named() const { return follow != FollowLinks::none; }
+    bool follows_all() const { return follow == FollowLinks::all; }
+    // Whether an attribute of that name is kept: permissions include access lists.
+    bool keeps(const std::string& name) const;
+    // Whether something of this kind leaves what has its name already: with -n, and with -u unless it is newer.
+    // `seconds`: the times of what is there have no nanoseconds.
+    bool leaves(const struct stat& st, const struct stat& there, bool seconds) const;
+    // Prints what is copied where, with -v.
+    void print(Progress& progress, const std::string& source, const std::string& target) const;
 };
 
 // What a copy with these words (behind "cp") works with; nothing where they are no copy.
@@ -92,6 +107,8 @@ private:
     };
     // The file that gets the contents of another, if one is there: a link's target, as with cp(1).
     std::optional<InodeRef> file_there(const Spot& to);
+    bool leaves(const struct stat& st, const InodeRef& there, const std::string& at);
+    bool leaves(const struct stat& st, const Spot& to);
     Made make(const CopySource& source, const Spot& to, const struct stat& st, const std::string& link_target);
     // From the beginning to the end. `at`: of the inode, in the image.
     void contents(SourceReader& from, const InodeRef& inode, const std::string& at);
@@ -155,6 +172,7 @@ private:
         bool was_there = false, is_file = false;
     };
     Target open(const std::string& target, unsigned depth) const;
+    bool leaves(const struct stat& st, const std::string& target) const;
     // Whether it is to have attributes of the file's: a file that was there keeps its own, and a device as well.
     bool contents(SourceReader& from, const Target& to);
     // What is there and is no directory goes.

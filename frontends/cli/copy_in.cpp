@@ -26,6 +26,25 @@ std::string has_no_contents(const std::string& at) {
     return at + ": is no file, and has no contents (-r copies devices, fifos and sockets themselves)";
 }
 
+bool CopyOptions::keeps(const std::string& name) const {
+    return attributes || (preserve && name.starts_with("system.posix_acl_"));
+}
+
+bool CopyOptions::leaves(const struct stat& st, const struct stat& there, bool seconds) const {
+    if (no_clobber) return true;
+    if (!update) return false;
+    // A copy with the times of its source would never be as new as that.
+    const bool rounded = seconds && preserve;
+    return std::pair(st.st_mtim.tv_sec, rounded ? 0 : st.st_mtim.tv_nsec) <=
+           std::pair(there.st_mtim.tv_sec, there.st_mtim.tv_nsec);
+}
+
+void CopyOptions::print(Progress& bar, const std::string& source, const std::string& target) const {
+    if (!verbose) return;
+    bar.clear();
+    fmt::print("'{}' -> '{}'\n", shown(source), shown(target));
+}
+
 Owner CopyOptions::asked(const struct stat& st) const {
     if (owner) return {owner->first, owner->second};
     Owner out;
@@ -57,7 +76,7 @@ void silently(const std::function<void()>& part) {
 }  // namespace
 
 void CopyIn::expect(SourceTree& from, const std::string& source) {
-    if (progress_.shown()) silently([&] { expect(*from.find(source, !o_.recursive)); });
+    if (progress_.shown()) silently([&] { expect(*from.find(source, o_.follows_named())); });
 }
 
 void CopyIn::expect(CopySource& source) {
@@ -65,7 +84,7 @@ void CopyIn::expect(CopySource& source) {
     if (!S_ISDIR(source.status().st_mode) || !o_.recursive) return;
     Names names;
     silently([&] { source.list(names); });
-    for (const auto& listed : names) silently([&] { expect(*source.child(listed)); });
+    for (const auto& listed : names) silently([&] { expect(*source.child(listed, o_.follows_all())); });
 }
 
 void CopyIn::copy(SourceTree& from, const std::string& source, const std::string& target) {
@@ -74,7 +93,7 @@ void CopyIn::copy(SourceTree& from, const std::string& source, const std::string
 
 struct stat CopyIn::copied_as(const CopySource& source) const {
     struct stat st = source.status();
-    if (!o_.recursive) {
+    if (!o_.recursive && !S_ISLNK(st.st_mode)) {
         if (S_ISDIR(st.st_mode)) give_up(negative, source.at() + ": is a directory (use -r)");
         // Of the host's pipes and devices the contents, then; only copies of trees have the nodes themselves.
         if (!S_ISREG(st.st_mode)) {
@@ -104,7 +123,7 @@ CopyIn::Spot CopyIn::spot(Inode& directory, const std::string& name, const std::
 void CopyIn::named(SourceTree& from, const std::string& source, const std::string& target) {
     if (from.image() == &to_ && !is_to_copy(to_, source, target, o_)) return;
     made_here_.clear();
-    const std::unique_ptr<CopySource> what = from.find(source, !o_.recursive);
+    const std::unique_ptr<CopySource> what = from.find(source, o_.follows_named());
     Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
     if (there && (*there)->is_directory()) {
         if (means_contents(source)) return merge(*what, **there, target);
@@ -131,8 +150,10 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
     if (lies_here(source) && made_here_.contains(st.st_ino))
         give_up(impossible, source.at() + ": is what this copy has made");
     const auto key = std::tuple(source.image(), st.st_dev, st.st_ino);
-    if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
+    if (leaves(st, to)) return progress_.finish(st);
+    if (o_.links && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(key); it != linked_.end()) {
+            o_.print(progress_, source.at(), to.at);
             link(InodeNr(it->second), to);
             progress_.finish(st);
             return;
@@ -141,8 +162,9 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
     progress_.begin(to.name);
     Opened from = open(source, st);
     const auto [made, was_there] = make(source, to, st, from.target);
+    if (!was_there || !S_ISDIR(st.st_mode)) o_.print(progress_, source.at(), to.at);
     if (from.contents) contents(*from.contents, made, to.at);
-    if (o_.preserve && st.st_nlink > 1) linked_[key] = made->number().value;
+    if (o_.links && st.st_nlink > 1) linked_[key] = made->number().value;
     if (S_ISDIR(st.st_mode)) inside(source, *made, to.path);
     attributes(source, *made, to.at, st, was_there);
     progress_.finish(st);
@@ -153,8 +175,10 @@ void CopyIn::replace(const CopySource& source, const InodeRef& inode, const std:
     const struct stat st = copied_as(source);
     if (!S_ISREG(st.st_mode) || !inode->is_regular())
         give_up(negative, to_.at(path) + ": only a file can replace a file's contents by number");
+    if (leaves(st, inode, to_.at(path))) return progress_.finish(st);
     progress_.begin(source.at());
     Opened from = open(source, st);
+    o_.print(progress_, source.at(), to_.at(path));
     contents(*from.contents, inode, to_.at(path));
     attributes(source, *inode, to_.at(path), st, true);
     progress_.finish(st);
@@ -175,7 +199,7 @@ void CopyIn::inside(CopySource& source, Inode& directory, const std::string& pat
     for (const auto& listed : names)
         outcome_.attempt(progress_, [&] {
             const std::string& name = listed.first;
-            entry(*source.child(listed), spot(directory, name, below(path, name)));
+            entry(*source.child(listed, o_.follows_all()), spot(directory, name, below(path, name)));
         });
 }
 
@@ -186,6 +210,22 @@ void CopyIn::link(InodeNr number, const Spot& to) {
     if (there && *there == target) return;
     remove_old(to);
     need(to_.fs().link(*target, to.directory, to.name, operator_identity(), false), to.at);
+}
+
+bool CopyIn::leaves(const struct stat& st, const InodeRef& there, const std::string& at) {
+    const bool seconds = to_.fs().volume().geometry().inode_size <= format::classic_inode_size;
+    return o_.leaves(st, need(to_.fs().attributes(*there), at), seconds);
+}
+
+bool CopyIn::leaves(const struct stat& st, const Spot& to) {
+    if ((!o_.no_clobber && !o_.update) || S_ISDIR(st.st_mode)) return false;
+    Result<InodeRef> there = to_.fs().lookup(to.directory, to.name, operator_identity(), false);
+    if (!there) return false;  // what else is wrong is told when it is made
+    if ((*there)->is_symlink() && !S_ISLNK(st.st_mode))
+        if (Result<InodeRef> target =
+                to_.fs().resolve(fmt::format("<{}>/{}", to.directory.number(), to.name), operator_identity()))
+            there = std::move(target);
+    return leaves(st, *there, to.at);
 }
 
 bool CopyIn::is_there(const CopySource& source, const Spot& to) {
@@ -217,13 +257,17 @@ std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
     }
     if (there->is_directory()) give_up(negative, to.at + ": a directory is in the way");
     // With all that it is, a file is copied beside those that share the old one, not into it.
-    if (o_.preserve && need(to_.fs().attributes(*there), to.at).st_nlink > 1) {
+    if (o_.links && need(to_.fs().attributes(*there), to.at).st_nlink > 1) {
         remove_old(to);
         return {};
     }
-    if (!there->is_regular())
+    if (there->is_regular()) {
+        if (!o_.force || to_.fs().open(there, O_WRONLY, operator_identity(), false)) return there;
+    } else if (!o_.force) {
         give_up(negative, to.at + ": is a device, fifo or socket, and in an image those take no contents");
-    return there;
+    }
+    remove_old(to);
+    return {};
 }
 
 CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct stat& st,
@@ -284,7 +328,7 @@ void CopyIn::attributes(const CopySource& source, Inode& inode, const std::strin
         rest.mtime = kept_time(st.st_mtim);
     }
     if (rest.mode || rest.atime) need(to_.fs().set_attributes(inode, rest, operator_identity(), false), at);
-    if (o_.preserve) keep_flags(source, inode, at);
+    if (o_.attributes) keep_flags(source, inode, at);
 }
 
 void CopyIn::xattrs(const CopySource& source, Inode& inode, const std::string& to) {
@@ -296,12 +340,13 @@ void CopyIn::xattrs(const CopySource& source, Inode& inode, const std::string& t
             need(to_.fs().remove_xattr(inode, name, operator_identity(), false), to + ": " + name);
     // One that cannot be kept is told, and takes neither the others with it nor the permissions, which come last.
     for (const std::string& name : names)
-        outcome_.attempt(progress_, [&] {
-            const std::optional<std::vector<std::byte>> value = source.xattr(name);
-            if (!value) return;
-            const Result<void> set = to_.fs().set_xattr(inode, name, *value, 0, operator_identity(), false);
-            if (!set && set.error().code != EOPNOTSUPP) need(set, to + ": " + name);
-        });
+        if (o_.keeps(name))
+            outcome_.attempt(progress_, [&] {
+                const std::optional<std::vector<std::byte>> value = source.xattr(name);
+                if (!value) return;
+                const Result<void> set = to_.fs().set_xattr(inode, name, *value, 0, operator_identity(), false);
+                if (!set && set.error().code != EOPNOTSUPP) need(set, to + ": " + name);
+            });
 }
 
 namespace {

@@ -37,7 +37,7 @@ std::string behind_links(const std::string& path) {
 void CopyOut::expect(const std::string& source) {
     if (!progress_.shown()) return;
     try {
-        if (Result<InodeRef> inode = from_.fs().resolve(source, operator_identity(), !o_.recursive))
+        if (Result<InodeRef> inode = from_.fs().resolve(source, operator_identity(), o_.follows_named()))
             expect(*inode, source, 0);
     } catch (const Failure&) {
         // Whatever is wrong is told by the copy itself.
@@ -61,7 +61,7 @@ void CopyOut::copy(const std::string& source, const std::string& target) {
 }
 
 void CopyOut::named(const std::string& source, const std::string& target) {
-    InodeRef inode = from_.resolve(source, !o_.recursive);
+    InodeRef inode = from_.resolve(source, o_.follows_named());
     std::string where = target;
     struct stat st{};
     if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && !means_contents(source))
@@ -73,13 +73,15 @@ void CopyOut::named(const std::string& source, const std::string& target) {
 void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth,
                     bool follow) {
     const struct stat st = need(from_.fs().attributes(*inode), from_.at(source));
-    if (!S_ISREG(st.st_mode) && !o_.recursive)
+    if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode) && !o_.recursive)
         give_up(negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
                                               : has_no_contents(from_.at(source)));
+    if (leaves(st, target)) return progress_.finish(st);
     if (all_.several && !S_ISDIR(st.st_mode) && !all_.made.insert(target).second)
         give_up(negative, target + ": has just been made by this copy, and is not replaced");
-    if (o_.preserve && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
+    if (o_.links && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
+            o_.print(progress_, from_.at(source), target);
             remove_old(target);
             check(make_link(it->second, target), target);
             progress_.finish(st);
@@ -87,6 +89,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
         }
     }
     progress_.begin(last_part(source));
+    if (!S_ISDIR(st.st_mode)) o_.print(progress_, from_.at(source), target);
     bool attributes_too = true, was_there = false;
     std::string made = target;  // where the attributes go
     switch (st.st_mode & S_IFMT) {
@@ -102,6 +105,8 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
                 was_there = true;
                 attributes_too = changes_what_was_there();
                 if (::lstat(target.c_str(), &there) == 0 && S_ISLNK(there.st_mode)) made = behind_links(target);
+            } else {
+                o_.print(progress_, from_.at(source), target);
             }
             break;
         case S_IFLNK: {
@@ -141,6 +146,13 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     else if (attributes_too) attributes(*inode, source, made, st, was_there);
 }
 
+bool CopyOut::leaves(const struct stat& st, const std::string& target) const {
+    struct stat there{}, behind{};
+    if ((!o_.no_clobber && !o_.update) || S_ISDIR(st.st_mode) || ::lstat(target.c_str(), &there) != 0) return false;
+    if (!S_ISLNK(st.st_mode) && ::stat(target.c_str(), &behind) == 0) there = behind;
+    return o_.leaves(st, there, false);
+}
+
 void CopyOut::remove_old(const std::string& target) {
     struct stat st{};
     if (::lstat(target.c_str(), &st) != 0) return;
@@ -156,7 +168,12 @@ void CopyOut::inside(const InodeRef& inode, const std::string& source, const std
         for (const auto& [name, number] : names)
             outcome_.attempt(progress_, [&, name = name, number = number] {
                 const std::string path = below(source, name);
-                entry(from_.inode_of_entry(number, path), path, below(target, name), depth + 1);
+                InodeRef child = from_.inode_of_entry(number, path);
+                if (o_.follows_all() && child->is_symlink()) {
+                    child = from_.resolve(path);
+                    above_.expect_outside(from_, *child, path);
+                }
+                entry(child, path, below(target, name), depth + 1);
             });
     });
 }
@@ -184,12 +201,19 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     if (out.was_there && std::ranges::any_of(all_.images, [&](const auto& image) { return is_image(image, st); }))
         give_up(negative, target + ": is the image that is copied from");
     // With all that it is, a file is copied beside those that share the old one, not into it.
-    if (out.was_there && o_.preserve && st.st_nlink > 1) {
+    if (out.was_there && o_.links && st.st_nlink > 1) {
         remove_old(target);
         out.was_there = false;
         out.path = target;
     }
-    const int fd = open_contents(out.path, follow);
+    int fd = open_contents(out.path, follow);
+    if (const int error = errno; fd < 0 && o_.force && out.was_there && remove_file(target) == 0) {
+        out.was_there = false;
+        out.path = target;
+        fd = open_contents(target, false);
+    } else {
+        errno = error;
+    }
     check(fd < 0 ? -1 : 0, target);
     out.file = Descriptor(fd);
     check(::fstat(fd, &st), target);
@@ -262,6 +286,7 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
     if (o_.preserve) {
         const std::string at = from_.at(source);
         for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), at)) {
+            if (!o_.keeps(name)) continue;
             const std::vector<std::byte> value =
                 need(from_.fs().get_xattr(inode, name, operator_identity(), false), at);
             if (change_attribute(target, name, value) != 0 && errno != EPERM && errno != EOPNOTSUPP)

@@ -27,7 +27,7 @@ bool one_name(Session& image, const std::string& a, const std::string& b) {
 }  // namespace
 
 bool is_to_copy(Session& image, const std::string& source, const std::string& target, const CopyOptions& o) {
-    const Result<InodeRef> from = image.fs().resolve(source, operator_identity(), !o.recursive);
+    const Result<InodeRef> from = image.fs().resolve(source, operator_identity(), o.follows_named());
     if (!from || ((*from)->is_directory() && !o.recursive)) return true;  // told by the copy itself
     const Result<InodeRef> there = image.fs().resolve(target, operator_identity());
     std::string place = target;

@@ -79,8 +79,8 @@ public:
     virtual std::string link_target() const = 0;
     // Where it is damaged, that ends the listing, and `names` has what is known of it.
     virtual void list(Names& names) = 0;
-    // Something that was listed; a link itself.
-    virtual std::unique_ptr<CopySource> child(const Names::value_type& listed) = 0;
+    // Something that was listed; a link itself, or what it leads to.
+    virtual std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) = 0;
     virtual std::vector<std::string> xattr_names() const = 0;
     // None for one that cannot be read (any more).
     virtual std::optional<std::vector<std::byte>> xattr(const std::string& name) const = 0;
@@ -97,6 +97,18 @@ public:
     virtual ~SourceTree() = default;
     virtual const Session* image() const = 0;
     virtual std::unique_ptr<CopySource> find(const std::string& path, bool follow) = 0;
+};
+
+// A source for standard input alone: contents without a name.
+class StandardInputTree final : public SourceTree {
+public:
+    StandardInputTree();  // before the sandbox, which lets nothing be asked about it
+    const struct stat& status() const { return st_; }
+    const Session* image() const override { return nullptr; }
+    std::unique_ptr<CopySource> find(const std::string& path, bool follow) override;
+
+private:
+    struct stat st_{};
 };
 
 class HostTree final : public SourceTree {

@@ -46,9 +46,13 @@ private:
 
 class HostSource final : public CopySource {
 public:
-    HostSource(std::string path, bool follow) : path_(std::move(path)) {
+    HostSource(std::string path, bool follow, const HostSource* above = nullptr)
+        : path_(std::move(path)), above_(above) {
         if ((follow ? ::stat(path_.c_str(), &st_) : ::lstat(path_.c_str(), &st_)) != 0)
             give_up(negative, path_ + ": " + std::strerror(errno));
+        for (; follow && above; above = above->above_)
+            if (above->st_.st_dev == st_.st_dev && above->st_.st_ino == st_.st_ino)
+                give_up(negative, path_ + ": is a link to a directory that it lies in");
     }
 
     std::string at() const override { return path_; }
@@ -76,8 +80,8 @@ public:
         if (error) give_up(impossible, path_ + ": " + error.message());
     }
 
-    std::unique_ptr<CopySource> child(const Names::value_type& listed) override {
-        return std::make_unique<HostSource>(below(path_, listed.first), false);
+    std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) override {
+        return std::make_unique<HostSource>(below(path_, listed.first), follow, this);
     }
 
     std::vector<std::string> xattr_names() const override {
@@ -100,9 +104,41 @@ public:
 
 private:
     std::string path_;
+    const HostSource* above_;  // the directory that it was found in, which lives longer; null if it was named
+};
+
+class StandardInput final : public CopySource {
+public:
+    StandardInput(const struct stat& st, int fd) : fd_(fd) { st_ = st; }
+    std::string at() const override { return "standard input"; }
+    const Session* image() const override { return nullptr; }
+    std::unique_ptr<SourceContents> open() const override {
+        return std::make_unique<HostContents>(Descriptor(fd_), at(), 0);
+    }
+    std::string link_target() const override { return {}; }
+    void list(Names&) override {}
+    std::unique_ptr<CopySource> child(const Names::value_type&, bool) override { return nullptr; }
+    std::vector<std::string> xattr_names() const override { return {}; }
+    std::optional<std::vector<std::byte>> xattr(const std::string&) const override { return {}; }
+
+private:
+    int fd_;
 };
 
 }  // namespace
+
+StandardInputTree::StandardInputTree() {
+    if (::fstat(STDIN_FILENO, &st_) != 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
+}
+
+std::unique_ptr<CopySource> StandardInputTree::find(const std::string&, bool) {
+    // Of what is behind it the contents alone, from where it stands.
+    struct stat as_file = st_;
+    as_file.st_mode = S_IFREG | 0644;
+    as_file.st_nlink = 1;
+    as_file.st_size = 0;
+    return std::make_unique<StandardInput>(as_file, STDIN_FILENO);
+}
 
 std::unique_ptr<CopySource> HostTree::find(const std::string& path, bool follow) {
     return std::make_unique<HostSource>(path, follow);

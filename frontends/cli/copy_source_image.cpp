@@ -53,11 +53,15 @@ public:
         names_in(session_, *inode_, path_, names);
     }
 
-    std::unique_ptr<CopySource> child(const Names::value_type& listed) override {
+    std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) override {
         std::string path = below(path_, listed.first);
         // Nothing could name it, and each directory above has its own, so that depth would take memory by its square.
         if (path.size() >= PATH_MAX) give_up(negative, session_.at(path) + ": " + std::strerror(ENAMETOOLONG));
         InodeRef inode = session_.inode_of_entry(listed.second, path);
+        if (follow && inode->is_symlink()) {
+            inode = session_.resolve(path);
+            above_.expect_outside(session_, *inode, path);
+        }
         return std::make_unique<ImageSource>(session_, above_, std::move(inode), std::move(path));
     }
 

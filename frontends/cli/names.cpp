@@ -1,6 +1,7 @@
 // mkdir, rmdir, mknod.
 #include "cli/arguments.h"
 #include "cli/listing.h"
+#include "cli/mode_change.h"
 #include "cli/verbs.h"
 
 #include <sys/stat.h>
@@ -14,9 +15,11 @@ namespace {
 struct Wanted {
     Owner owner;
     std::optional<std::uint16_t> mode;
-    Wanted(const std::optional<std::string>& owner_text, const std::optional<std::string>& mode_text) {
+    // `mode_before`: what a mode like u=rwx,o= changes.
+    Wanted(const std::optional<std::string>& owner_text, const std::optional<std::string>& mode_text,
+           std::uint16_t mode_before) {
         if (owner_text) owner = owner_of(*owner_text);
-        if (mode_text) mode = mode_of(*mode_text);
+        if (mode_text) mode = new_mode(mode_before, *mode_text, false);
     }
     void apply(Session& s, Inode& inode, const std::string& path) const {
         AttributeChange change;
@@ -80,10 +83,10 @@ void add_name_verbs(CLI::App& app) {
         CLI::App* v = verb(app, "mkdir", "Makes directories", "uext4 mkdir -p disk.img:/a/b", s, 1, -1);
         v->add_flag("-p,--parents", s->flag, "Parents as well; no error if it exists");
         v->add_option("--owner", s->owner, "UID:GID");
-        v->add_option("-m,--mode", s->mode, "Octal");
+        v->add_option("-m,--mode", s->mode, "Octal, or like u=rwx,g=rx,o=");
         v->add_flag("-v,--verbose", s->verbose, "Print what was made");
         v->callback([s] {
-            const Wanted wanted(s->owner, s->mode);
+            const Wanted wanted(s->owner, s->mode, 0777);
             each(*s, "mkdir",
                  [&](Session& session, const std::string& path) { make_directory(session, path, *s, wanted); });
         });
@@ -111,11 +114,11 @@ void add_name_verbs(CLI::App& app) {
         CLI::Option* minor_number = v->add_option("MINOR", s->device_minor, "0 to 1048575");
         major_number->check(CLI::Range(0, 4095));
         minor_number->check(CLI::Range(0, 1048575));
-        v->add_option("-m,--mode", s->mode, "Octal");
+        v->add_option("-m,--mode", s->mode, "Octal, or like u=rwx,g=rx,o=");
         v->add_option("--owner", s->owner, "UID:GID");
         add_common(v, s->o, false, false);
         v->callback([s, major_number, minor_number] {
-            const Wanted wanted(s->owner, s->mode);
+            const Wanted wanted(s->owner, s->mode, 0666);
             const bool device = s->kind == "c" || s->kind == "b";
             if (device != (major_number->count() + minor_number->count() == 2) ||
                 (!device && major_number->count() != 0))

@@ -64,10 +64,6 @@ std::optional<InodeRef> lookup(Session& s, const Name& name) {
     return need(std::move(found), s.at(name.path));
 }
 
-bool is_one_name(const Name& a, const Name& b) {
-    return a.parent.directory->number() == b.parent.directory->number() && a.parent.name == b.parent.name;
-}
-
 void unlink(Session& s, const Name& name) {
     need(s.fs().unlink(*name.parent.directory, name.parent.name, operator_identity(), false), s.at(name.path));
 }
@@ -91,15 +87,12 @@ void move(Session& s, const RenamingArguments& arguments, const std::string& pat
     if (from.parent.slash && !source->is_directory()) give_up(negative, s.at(path) + ": is no directory");
     const Name to = targets.of(from.parent.name, source->is_directory());
     if (const std::optional<InodeRef> there = lookup(s, to)) {
-        if (is_one_name(from, to)) give_up(negative, fmt::format("{} and {} are the same", s.at(path), s.at(to.path)));
+        if ((*there)->number() == source->number())
+            give_up(negative, fmt::format("{} and {} are the same", s.at(path), s.at(to.path)));
         if (arguments.no_clobber) return;
         if (arguments.update && !is_newer(s, from, source, to, *there)) return;
-        // A rename between two names of one file changes nothing.
-        if ((*there)->number() == source->number() && !source->is_directory()) unlink(s, from);
-        else rename(s, from, to);
-    } else {
-        rename(s, from, to);
     }
+    rename(s, from, to);
     targets.made(to);
     if (arguments.verbose) fmt::print("renamed '{}' -> '{}'\n", shown(s.at(path)), shown(s.at(to.path)));
 }
@@ -142,8 +135,11 @@ void link(Session& s, const RenamingArguments& arguments, const std::string& sou
         make_link(s, to, of, source);
     } else {
         if ((*there)->is_directory()) give_up(negative, s.at(to.path) + ": a directory is in the way");
-        if (of && (*there)->number() == target->number())
+        if (of && (*there)->number() == target->number()) {
+            const FileSystem::Parent from = s.parent(source);
+            if (from.directory->number() != to.parent.directory->number() || from.name != to.parent.name) return;
             give_up(negative, fmt::format("{} and {} are the same", s.at(source), s.at(to.path)));
+        }
         replace_by_link(s, to, of, source);
     }
     targets.made(to);

@@ -195,6 +195,11 @@ bool Ancestors::contains(const Inode& directory) const {
     return std::ranges::find(numbers_, directory.number().value) != numbers_.end();
 }
 
+void Ancestors::expect_outside(const Session& session, const Inode& directory, const std::string& path) const {
+    if (std::ranges::find(numbers_, directory.number().value) != numbers_.end())
+        give_up(negative, session.at(path) + ": is a link to a directory that it lies in");
+}
+
 std::string below(const std::string& directory, const std::string& name) {
     return directory + (directory.ends_with('/') ? "" : "/") + name;
 }

@@ -94,6 +94,9 @@ public:
 
     bool contains(const Inode& directory) const;
 
+    // Ends the verb for a link that was followed to one of them.
+    void expect_outside(const Session& session, const Inode& directory, const std::string& path) const;
+
 private:
     void enter(const Session& session, const Inode& directory);
     std::vector<std::uint64_t> numbers_;

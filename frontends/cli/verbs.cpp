@@ -14,6 +14,7 @@ void add_verbs(CLI::App& app) {
     add_fiemap_verb(app);
     add_cat_verb(app);
     add_content_verbs(app);
+    add_truncate_verb(app);
     add_name_verbs(app);
     add_removal_verb(app);
     add_renaming_verbs(app);

@@ -17,6 +17,7 @@ void add_fiemap_verb(CLI::App& app);
 void add_cat_verb(CLI::App& app);
 void add_touch_verb(CLI::App& app);
 void add_content_verbs(CLI::App& app);
+void add_truncate_verb(CLI::App& app);
 void add_name_verbs(CLI::App& app);
 void add_removal_verb(CLI::App& app);
 void add_renaming_verbs(CLI::App& app);
