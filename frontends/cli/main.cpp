@@ -1,4 +1,5 @@
 // The program `uext4`.
+#include "cli/interrupt.h"
 #include "cli/mount_helpers.h"
 #include "cli/options.h"
 #include "cli/session.h"
@@ -121,6 +122,7 @@ int run_line(std::vector<std::string> arguments) {
     std::reverse(arguments.begin(), arguments.end());
     try {
         app.parse(arguments);
+        safe_point();
     } catch (const CLI::ParseError& e) {
         if (e.get_exit_code() != 0) {
             fmt::print(stderr, "uext4{}: {} (uext4{} --help)\n", verb_after_blank(verb), told(e.what()),
@@ -132,7 +134,10 @@ int run_line(std::vector<std::string> arguments) {
         return written(verb);
     } catch (const Failure& failure) {
         if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
+        if (const int signal = noted_interrupt()) return end_interrupted(verb, {signal, {}});
         return std::max(failure.code, written(verb));
+    } catch (const Interrupted& interrupt) {
+        return end_interrupted(verb, interrupt);
     } catch (const std::system_error& e) {  // of what prints
         if (e.code() != std::errc::broken_pipe || !reader_has_gone())
             fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));

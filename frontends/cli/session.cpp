@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include "cli/interrupt.h"
 #include "cli/kept_mount.h"
 #include "cli/source_date.h"
 #include "device/host_use.h"
@@ -75,6 +76,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
     if (!device) device = TRY(open_for(image, options, common));
     if (!common.no_sandbox) TRY(enter_sandbox(reach.reach, reach.files));
+    if (!options.fs.read_only) catch_interrupts();
     return FileSystem::mount_device(std::move(device), options,
                                     [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
 }
@@ -119,7 +121,8 @@ std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable,
     return std::move(*mounted);
 }
 
-Session::Session(const std::string& image, bool writable, const CommonOptions& options, Use use) : image_(image) {
+Session::Session(const std::string& image, bool writable, const CommonOptions& options, Use use)
+    : image_(image), writable_(writable) {
     if (KeptMount* kept = KeptMount::of(image)) {
         if (use == Use::shared && kept->serves(options)) {
             fs_ = &kept->open(writable);
@@ -131,7 +134,9 @@ Session::Session(const std::string& image, bool writable, const CommonOptions& o
     fs_ = own_.get();
 }
 
-Session::~Session() = default;
+Session::~Session() {
+    if (own_ && writable_ && noted_interrupt()) note_left_image(image_, own_->unmount().has_value());
+}
 
 std::string Session::at(const std::string& path) const {
     return fmt::format("{}:{}{}", image_, path.starts_with('/') || path.starts_with('<') ? "" : "/", path);

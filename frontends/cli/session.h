@@ -49,6 +49,7 @@ public:
         alone    // always a mount of its own, of the image as it is on the device
     };
     Session(const std::string& image, bool writable, const CommonOptions& options, Use use = Use::shared);
+    // After an interrupt it unmounts what is not shared, and notes for the last line whether the image is clean.
     ~Session();
     FileSystem& fs() { return *fs_; }
     const std::string& image() const { return image_; }
@@ -68,6 +69,7 @@ public:
 
 private:
     std::string image_;
+    bool writable_;
     std::unique_ptr<FileSystem> own_;
     FileSystem* fs_ = nullptr;
 };

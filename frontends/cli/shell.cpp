@@ -201,13 +201,18 @@ private:
 
 volatile sig_atomic_t signal_seen = 0;
 
-// A signal that asks for the end ends the shell after the command that runs, with a clean image; the second one at
-// once.
+// A signal that asks for the end ends the command that runs at its next safe point, and then the shell, with a clean
+// image. A second one ends the shell at once.
 class EndingSignals {
 public:
     EndingSignals() {
         struct sigaction note{};
-        note.sa_handler = [](int number) { signal_seen = number; };
+        note.sa_handler = [](int number) {
+            const int error = errno;
+            signal_seen = number;
+            ShellWorker::pass_on_signal(number);
+            errno = error;
+        };
         note.sa_flags = static_cast<int>(SA_RESETHAND);
         for (std::size_t i = 0; i < std::size(numbers); ++i) {
             ::sigaction(numbers[i], nullptr, &before_[i]);

@@ -1,5 +1,6 @@
 #include "cli/shell_worker.h"
 
+#include "cli/interrupt.h"
 #include "cli/kept_mount.h"
 
 #include <signal.h>
@@ -66,10 +67,10 @@ int told_failure(const Failure& failure) {
     return failure.code;
 }
 
-// The end of the process that reads is the end of this one. Of signals that ask for an end that one knows, and lets
-// the command that runs come to its own first.
+// The worker ends with the process that reads the commands. After a signal that asks for an end, the command that runs
+// ends at its next safe point, and the shell with it.
 bool belongs_to(pid_t parent) {
-    for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, SIG_IGN);
+    catch_interrupts_in_shell();
     return ::prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && ::getppid() == parent;
 }
 
@@ -143,6 +144,9 @@ private:
     KeptMount kept_;
 };
 
+// The worker, for the handler of a signal: 0 while there is none.
+volatile sig_atomic_t worker_process = 0;
+
 // A child that ends as a program does: what it has started to change files of the host is waited for. Negative where
 // there is none, which is told.
 template <class Work>
@@ -151,6 +155,7 @@ pid_t start_process(Work work) {
     const pid_t parent = ::getpid();
     const pid_t child = ::fork();
     if (child < 0) fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
+    if (child > 0) worker_process = child;
     if (child != 0) return child;
     if (!belongs_to(parent)) ::_exit(impossible);
     std::exit(work());
@@ -159,6 +164,10 @@ pid_t start_process(Work work) {
 }  // namespace
 
 // ---- The process that reads.
+
+void ShellWorker::pass_on_signal(int number) {
+    if (const pid_t process = worker_process) (void)::kill(process, number);
+}
 
 ShellWorker::~ShellWorker() { (void)finish(); }
 
@@ -237,6 +246,11 @@ int ShellWorker::finish() {
     socket_ = -1;
     writable_ = false;
     if (process_ < 0) return fine;
+    // Its number stays taken until it is waited for.
+    siginfo_t end{};
+    while (::waitid(P_PID, static_cast<id_t>(process_), &end, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+    }
+    worker_process = 0;
     int status = 0;
     while (::waitpid(process_, &status, 0) < 0 && errno == EINTR) {
     }

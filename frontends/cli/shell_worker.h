@@ -37,6 +37,8 @@ public:
     int run_alone(const std::vector<std::string>& words);
     // Unmounts, and waits for the end: an exit code. The next one reads only.
     int finish();
+    // For the handler of a signal that asks for an end: the process that works gets it as well.
+    static void pass_on_signal(int number);
 
 private:
     int start(HostReach reach, bool writable);

@@ -1,0 +1,92 @@
+#include "cli/interrupt.h"
+
+#include "cli/text.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+namespace uext4::cli {
+
+namespace {
+
+constexpr int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+constexpr int code_of_signal = 128;  // as a shell reports a process that a signal has ended
+
+volatile sig_atomic_t noted = 0;
+bool in_shell = false;
+std::uint64_t complete_entries = 0;
+std::string left_images;
+
+// Those that are ignored stay so.
+void set_handlers(void (*handler)(int)) {
+    struct sigaction wanted{}, before{};
+    wanted.sa_handler = handler;
+    wanted.sa_flags = SA_RESTART;  // what the file system and its devices have under way is not disturbed
+    for (const int number : ending_signals)
+        if (::sigaction(number, nullptr, &before) == 0 && before.sa_handler != SIG_IGN)
+            ::sigaction(number, &wanted, nullptr);
+}
+
+void note(int number) {
+    noted = number;
+    if (!in_shell) set_handlers(SIG_DFL);
+}
+
+}  // namespace
+
+void catch_interrupts() {
+    if (!in_shell && !noted) set_handlers(note);
+}
+
+void catch_interrupts_in_shell() {
+    in_shell = true;
+    set_handlers(note);
+}
+
+int noted_interrupt() { return noted; }
+
+void safe_point(const std::string& in_part) {
+    if (const int number = noted) throw Interrupted{number, in_part};
+}
+
+void wait_to_read(int fd, const std::string& in_part) {
+    sigset_t ending, before;
+    sigemptyset(&ending);
+    for (const int number : ending_signals) sigaddset(&ending, number);
+    // Between the look at what was noted and the wait, no signal is missed.
+    pthread_sigmask(SIG_BLOCK, &ending, &before);
+    pollfd input{fd, POLLIN, 0};
+    while (!noted && ::ppoll(&input, 1, nullptr, &before) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    safe_point(in_part);
+}
+
+void count_complete_entry() { ++complete_entries; }
+
+void note_left_image(const std::string& image, bool clean) {
+    left_images += fmt::format("; {} {}", image, clean ? "is clean" : "is not clean: its journal will be replayed");
+}
+
+int end_interrupted(const std::string& verb, const Interrupted& interrupt) {
+    std::fflush(stdout);
+    const char* const entries = complete_entries == 1 ? "entry is" : "entries are";
+    const std::string part = interrupt.in_part.empty() ? "" : fmt::format(", {} is incomplete", interrupt.in_part);
+    const std::string line =
+        fmt::format("interrupted ({}): {} {} complete{}{}", ::strsignal(interrupt.signal), complete_entries, entries,
+                    part, std::exchange(left_images, {}));
+    fmt::print(stderr, "uext4 {}: {}\n", verb, told(line));
+    complete_entries = 0;
+    if (in_shell) return code_of_signal + interrupt.signal;
+    ::raise(interrupt.signal);
+    return code_of_signal + interrupt.signal;  // the signal is blocked
+}
+
+}  // namespace uext4::cli
