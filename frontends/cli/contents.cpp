@@ -2,6 +2,7 @@
 #include "cli/cat.h"
 #include "cli/copy.h"
 #include "cli/copy_words.h"
+#include "cli/interrupt.h"
 #include "cli/session.h"
 #include "cli/verbs.h"
 
@@ -79,6 +80,7 @@ void copy_from_images(const std::vector<Place>& sources, const std::string& to, 
     for (const auto& [image, paths] : images) all.images.push_back(image);
     for (const auto& [image, paths] : images) {
         Session from(image, false, common);
+        catch_interrupts();
         {
             CopyOut out(from, o, outcome, all);
             for (const std::string& path : paths) out.expect(path);

@@ -1,5 +1,6 @@
 #include "cli/copy.h"
 #include "cli/flags.h"
+#include "cli/interrupt.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -141,6 +142,7 @@ void CopyIn::named(SourceTree& from, const std::string& source, const std::strin
 }
 
 void CopyIn::entry(CopySource& source, const Spot& to) {
+    safe_point();
     const struct stat st = copied_as(source);
     if (is_there(source, to)) {
         if (S_ISLNK(st.st_mode)) return progress_.finish(st);  // two names of one
@@ -156,6 +158,7 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
             o_.print(progress_, source.at(), to.at);
             link(InodeNr(it->second), to);
             progress_.finish(st);
+            count_complete();
             return;
         }
     }
@@ -168,6 +171,7 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
     if (S_ISDIR(st.st_mode)) inside(source, *made, to.path);
     attributes(source, *made, to.at, st, was_there);
     progress_.finish(st);
+    count_complete();
 }
 
 // A file's contents for an inode that was named by its number: whatever names it has, they stay.
@@ -182,6 +186,7 @@ void CopyIn::replace(const CopySource& source, const InodeRef& inode, const std:
     contents(*from.contents, inode, to_.at(path));
     attributes(source, *inode, to_.at(path), st, true);
     progress_.finish(st);
+    count_complete();
 }
 
 // What is in a directory, into one that is there; with its attributes when all is preserved.
@@ -293,10 +298,12 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
 
 void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::string& at) {
     std::unique_ptr<OpenFile> file = need(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
+    const PartOf part(at);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
         if (need(file->write(piece->at, piece->bytes), at) != piece->bytes.size())
             give_up(impossible, at + ": no space left");
         progress_.advance(piece->bytes.size());
+        safe_point();
     }
     if (from.size() != inode->size_hint()) need(file->truncate(from.size()), at);
 }

@@ -1,4 +1,5 @@
 #include "cli/copy.h"
+#include "cli/interrupt.h"
 #include "sandbox/host_changes.h"
 
 #include <fcntl.h>
@@ -72,6 +73,7 @@ void CopyOut::named(const std::string& source, const std::string& target) {
 
 void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth,
                     bool follow) {
+    safe_point();
     const struct stat st = need(from_.fs().attributes(*inode), from_.at(source));
     if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode) && !o_.recursive)
         give_up(negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
@@ -85,6 +87,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             remove_old(target);
             check(make_link(it->second, target), target);
             progress_.finish(st);
+            count_complete();
             return;
         }
     }
@@ -144,6 +147,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     if (S_ISDIR(st.st_mode) && attributes_too && (mode_out(st) & S_IRWXU) != S_IRWXU)
         left_.push_back({source, made, st, was_there});
     else if (attributes_too) attributes(*inode, source, made, st, was_there);
+    count_complete();
 }
 
 bool CopyOut::leaves(const struct stat& st, const std::string& target) const {
@@ -226,7 +230,7 @@ bool CopyOut::contents(SourceReader& from, const Target& to) {
     const auto put = [&](ConstBytes bytes) {
         while (!bytes.empty()) {
             const ssize_t n = to.is_file ? ::pwrite(to.file.fd(), bytes.data(), bytes.size(), static_cast<off_t>(end))
-                                         : ::write(to.file.fd(), bytes.data(), bytes.size());
+                                         : write_when_ready(to.file.fd(), bytes);
             if (n < 0) check(-1, to.path);
             bytes = bytes.subspan(static_cast<std::size_t>(n));
             end += static_cast<std::uint64_t>(n);
@@ -240,10 +244,12 @@ bool CopyOut::contents(SourceReader& from, const Target& to) {
             for (std::uint64_t n = 0; n < length; n += zeros.size())
                 put(ConstBytes(zeros).first(std::min<std::uint64_t>(zeros.size(), length - n)));
     };
+    const PartOf part(to.path);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
         leave_hole(piece->at - end);
         put(piece->bytes);
         progress_.advance(piece->bytes.size());
+        safe_point();
     }
     leave_hole(from.size() - end);
     if (!to.is_file) return false;

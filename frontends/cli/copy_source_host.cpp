@@ -1,5 +1,6 @@
 #include "base/descriptor.h"
 #include "cli/copy_source.h"
+#include "cli/interrupt.h"
 
 #include <fcntl.h>
 #include <sys/xattr.h>
@@ -31,7 +32,10 @@ public:
         return got(::pread(file_.fd(), out.data(), out.size(), static_cast<off_t>(at)));
     }
 
-    std::size_t next(Bytes out) override { return got(::read(file_.fd(), out.data(), out.size())); }
+    std::size_t next(Bytes out) override {
+        wait_to_read(file_.fd());
+        return got(::read(file_.fd(), out.data(), out.size()));
+    }
 
 private:
     std::size_t got(ssize_t n) const {

@@ -5,11 +5,15 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 namespace uext4::cli {
@@ -21,7 +25,8 @@ constexpr int code_of_signal = 128;  // as a shell reports a process that a sign
 
 volatile sig_atomic_t noted = 0;
 bool in_shell = false;
-std::uint64_t complete_entries = 0;
+std::uint64_t complete = 0;
+std::string incomplete;
 std::string left_images;
 
 // Those that are ignored stay so.
@@ -39,6 +44,19 @@ void note(int number) {
     if (!in_shell) set_handlers(SIG_DFL);
 }
 
+void wait_for(int fd, short events) {
+    sigset_t ending, before;
+    sigemptyset(&ending);
+    for (const int number : ending_signals) sigaddset(&ending, number);
+    // Between the look at what was noted and the wait, no signal is missed.
+    pthread_sigmask(SIG_BLOCK, &ending, &before);
+    pollfd wanted{fd, events, 0};
+    while (!noted && ::ppoll(&wanted, 1, nullptr, &before) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    safe_point();
+}
+
 }  // namespace
 
 void catch_interrupts() {
@@ -52,24 +70,22 @@ void catch_interrupts_in_shell() {
 
 int noted_interrupt() { return noted; }
 
-void safe_point(const std::string& in_part) {
-    if (const int number = noted) throw Interrupted{number, in_part};
+void safe_point() {
+    if (const int number = noted) throw Interrupted{number};
 }
 
-void wait_to_read(int fd, const std::string& in_part) {
-    sigset_t ending, before;
-    sigemptyset(&ending);
-    for (const int number : ending_signals) sigaddset(&ending, number);
-    // Between the look at what was noted and the wait, no signal is missed.
-    pthread_sigmask(SIG_BLOCK, &ending, &before);
-    pollfd input{fd, POLLIN, 0};
-    while (!noted && ::ppoll(&input, 1, nullptr, &before) < 0 && errno == EINTR) {
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    safe_point(in_part);
+void wait_to_read(int fd) { wait_for(fd, POLLIN); }
+
+ssize_t write_when_ready(int fd, ConstBytes bytes) {
+    wait_for(fd, POLLOUT);
+    return ::write(fd, bytes.data(), std::min<std::size_t>(bytes.size(), PIPE_BUF));  // as much never blocks then
 }
 
-void count_complete_entry() { ++complete_entries; }
+void count_complete() { ++complete; }
+
+PartOf::~PartOf() {
+    if (noted && std::uncaught_exceptions() > 0) incomplete = name_;
+}
 
 void note_left_image(const std::string& image, bool clean) {
     left_images += fmt::format("; {} {}", image, clean ? "is clean" : "is not clean: its journal will be replayed");
@@ -77,13 +93,15 @@ void note_left_image(const std::string& image, bool clean) {
 
 int end_interrupted(const std::string& verb, const Interrupted& interrupt) {
     std::fflush(stdout);
-    const char* const entries = complete_entries == 1 ? "entry is" : "entries are";
-    const std::string part = interrupt.in_part.empty() ? "" : fmt::format(", {} is incomplete", interrupt.in_part);
+    const bool copy = verb == "cp";
+    const char* const things = complete == 1 ? (copy ? "entry is" : "operand is") : (copy ? "entries are" : "operands are");
+    const std::string part = incomplete.empty() ? "" : fmt::format(", {} is incomplete", incomplete);
     const std::string line =
-        fmt::format("interrupted ({}): {} {} complete{}{}", ::strsignal(interrupt.signal), complete_entries, entries,
+        fmt::format("interrupted ({}): {} {} complete{}{}", ::strsignal(interrupt.signal), complete, things,
                     part, std::exchange(left_images, {}));
+    incomplete.clear();
     fmt::print(stderr, "uext4 {}: {}\n", verb, told(line));
-    complete_entries = 0;
+    complete = 0;
     if (in_shell) return code_of_signal + interrupt.signal;
     ::raise(interrupt.signal);
     return code_of_signal + interrupt.signal;  // the signal is blocked

@@ -3,14 +3,17 @@
 // by the signal. All functions are for the thread that runs the verb.
 #pragma once
 
+#include "base/bytes.h"
+
+#include <sys/types.h>
+
 #include <string>
 
 namespace uext4::cli {
 
-// Thrown at a safe point. `in_part`: the file whose copy is not complete, as messages name it, or empty.
+// Thrown at a safe point.
 struct Interrupted {
     int signal;
-    std::string in_part;
 };
 
 // From now on the first of the three signals is noted, and a second one ends the process at once. A signal that the
@@ -22,11 +25,25 @@ void catch_interrupts_in_shell();
 // The number of the signal that was noted, or 0.
 int noted_interrupt();
 // Throws Interrupted if a signal was noted.
-void safe_point(const std::string& in_part = {});
+void safe_point();
 // Waits until a pipe, terminal or socket has something to read, or its end. A safe point while it waits.
-void wait_to_read(int fd, const std::string& in_part);
-// One more entry (a file, a directory, a name) is complete: for the sentence about an interrupted verb.
-void count_complete_entry();
+void wait_to_read(int fd);
+// As write(2), with the same for a pipe, terminal or socket that takes nothing at the moment.
+ssize_t write_when_ready(int fd, ConstBytes bytes);
+// One more entry of a copy (a file, a directory, a link), or operand of another verb, is complete: for the sentence about
+// an interrupted verb.
+void count_complete();
+// While it lives, a file is being written. `name`, as messages have it, is then incomplete after an interrupt.
+class PartOf {
+public:
+    explicit PartOf(const std::string& name) : name_(name) {}
+    ~PartOf();
+    PartOf(const PartOf&) = delete;
+    PartOf& operator=(const PartOf&) = delete;
+
+private:
+    const std::string& name_;
+};
 // An image that an interrupted verb has left, and whether its unmount succeeded.
 void note_left_image(const std::string& image, bool clean);
 

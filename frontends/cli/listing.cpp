@@ -1,5 +1,7 @@
 #include "cli/listing.h"
 
+#include "cli/interrupt.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -70,6 +72,7 @@ std::optional<std::string> Listing::attempt(const std::string& subject, const st
 void Listing::at(const Place& place, const std::function<void(Session&, const std::string&)>& use) {
     attempt(place.image, [&] {
         if (Session* s = session(place.image)) use(*s, place.path);
+        count_complete();
     });
 }
 

@@ -134,7 +134,7 @@ int run_line(std::vector<std::string> arguments) {
         return written(verb);
     } catch (const Failure& failure) {
         if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
-        if (const int signal = noted_interrupt()) return end_interrupted(verb, {signal, {}});
+        if (const int signal = noted_interrupt()) return end_interrupted(verb, {signal});
         return std::max(failure.code, written(verb));
     } catch (const Interrupted& interrupt) {
         return end_interrupted(verb, interrupt);

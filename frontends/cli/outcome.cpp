@@ -1,5 +1,6 @@
 #include "cli/outcome.h"
 
+#include "cli/interrupt.h"
 #include "cli/text.h"
 
 #include <fmt/format.h>
@@ -11,6 +12,7 @@ namespace uext4::cli {
 
 std::optional<std::string> Outcome::attempt(const std::function<void()>& part) {
     try {
+        safe_point();
         part();
         return {};
     } catch (const Failure& failure) {
@@ -27,6 +29,7 @@ void Outcome::tell(int code, const std::string& what) {
 
 bool Outcome::attempt(Progress& progress, const std::function<void()>& part) {
     try {
+        safe_point();
         part();
         return true;
     } catch (const Failure& failure) {

@@ -1,5 +1,6 @@
 // mv, ln.
 #include "cli/copy.h"
+#include "cli/interrupt.h"
 #include "cli/outcome.h"
 #include "cli/session.h"
 #include "cli/verbs.h"
@@ -155,7 +156,11 @@ void each_source(const char* verb, const RenamingArguments& arguments, const std
     Session session(image, true, arguments.o);
     {
         Targets targets(session, arguments, target, sources.size());
-        for (const std::string& source : sources) outcome.attempt([&] { use(session, arguments, source, targets); });
+        for (const std::string& source : sources)
+            outcome.attempt([&] {
+                use(session, arguments, source, targets);
+                count_complete();
+            });
     }
     session.close();
     outcome.finish();
