@@ -33,7 +33,7 @@ public:
     }
 
     std::size_t next(Bytes out) override {
-        wait_to_read(file_.fd());
+        wait_for_input(file_.fd());
         return got(::read(file_.fd(), out.data(), out.size()));
     }
 

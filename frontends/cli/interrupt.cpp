@@ -74,7 +74,7 @@ void safe_point() {
     if (const int number = noted) throw Interrupted{number};
 }
 
-void wait_to_read(int fd) { wait_for(fd, POLLIN); }
+void wait_for_input(int fd) { wait_for(fd, POLLIN); }
 
 ssize_t write_when_ready(int fd, ConstBytes bytes) {
     wait_for(fd, POLLOUT);
@@ -94,11 +94,11 @@ void note_left_image(const std::string& image, bool clean) {
 int end_interrupted(const std::string& verb, const Interrupted& interrupt) {
     std::fflush(stdout);
     const bool copy = verb == "cp";
-    const char* const things = complete == 1 ? (copy ? "entry is" : "operand is") : (copy ? "entries are" : "operands are");
+    const char* const things =
+        complete == 1 ? (copy ? "entry is" : "operand is") : (copy ? "entries are" : "operands are");
     const std::string part = incomplete.empty() ? "" : fmt::format(", {} is incomplete", incomplete);
-    const std::string line =
-        fmt::format("interrupted ({}): {} {} complete{}{}", ::strsignal(interrupt.signal), complete, things,
-                    part, std::exchange(left_images, {}));
+    const std::string line = fmt::format("interrupted ({}): {} {} complete{}{}", ::strsignal(interrupt.signal),
+                                         complete, things, part, std::exchange(left_images, {}));
     incomplete.clear();
     fmt::print(stderr, "uext4 {}: {}\n", verb, told(line));
     complete = 0;

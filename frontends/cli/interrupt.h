@@ -27,11 +27,11 @@ int noted_interrupt();
 // Throws Interrupted if a signal was noted.
 void safe_point();
 // Waits until a pipe, terminal or socket has something to read, or its end. A safe point while it waits.
-void wait_to_read(int fd);
+void wait_for_input(int fd);
 // As write(2), with the same for a pipe, terminal or socket that takes nothing at the moment.
 ssize_t write_when_ready(int fd, ConstBytes bytes);
-// One more entry of a copy (a file, a directory, a link), or operand of another verb, is complete: for the sentence about
-// an interrupted verb.
+// One more entry of a copy (a file, a directory, a link), or operand of another verb, is complete: for the sentence
+// about an interrupted verb.
 void count_complete();
 // While it lives, a file is being written. `name`, as messages have it, is then incomplete after an interrupt.
 class PartOf {

@@ -16,7 +16,7 @@ import subprocess
 import termios
 import time
 
-from verbs import check, mounting, prepare
+from verbs import Verbs, check, mounting, prepare
 
 CHUNK = 1 << 20
 TEXT = bytes(range(32, 96))
@@ -152,6 +152,63 @@ def in_shell(scratch, verbs):
     check("before" in names and "behind" not in names, f"{names}")
 
 
+# Verbs that print a line for each thing, and a tree or names for them; with what is left of it, unless all was done.
+MANY = 3000
+LONG = "n" * 200
+TALKERS = {
+    "rm": lambda: ["-rv", ":/many"],
+    "mkdir": lambda: ["-v", *(f":/made/{LONG}{i}" for i in range(600))],
+    "chmod": lambda: ["-Rv", "700", ":/many"],
+    "chown": lambda: ["-Rv", "1:1", ":/many"],
+    "cp": lambda: ["-av", ":/many/.", ":/copies"],
+    "mv": lambda: ["-v", *(f":/many/{LONG}{i}" for i in range(600)), ":/there"],
+    "ln": lambda: ["-v", *(f":/many/{LONG}{i}" for i in range(600)), ":/made"],
+}
+
+
+def every_verb(scratch, verbs):
+    """The output is a pipe that nobody reads until the signal is there: the verb is in its middle then, whatever the time."""
+    tree = scratch.folder / "many"
+    tree.mkdir()
+    for i in range(MANY):
+        (tree / f"{LONG}{i}").write_bytes(b"")
+    image = scratch.image("talk", "64M", "-t", "ext4", "-N", "20000")
+    for verb, words in TALKERS.items():
+        talker = Verbs(scratch, image)
+        mounting.run("mke2fs", "-q", "-F", "-t", "ext4", "-N", "20000", image)
+        talker("mkdir", ":/made", ":/there", ":/copies")
+        talker("cp", "-a", tree, ":/")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process = start(talker, verb, *words(), stdout=subprocess.PIPE)
+            wait_until(f"{verb}: a full pipe", lambda: unread(process.stdout) > 60_000)
+            process.send_signal(number)
+            ended_by(process, number, [f"uext4 {verb}: interrupted", " complete", f"{image} is clean"])
+            is_clean(image)
+
+
+def second_signal(scratch, verbs):
+    """It ends the verb at once, wherever that is. The image is as after a crash: a mount recovers it."""
+    image = scratch.folder / "talk"
+    mounting.run("mke2fs", "-q", "-F", "-t", "ext4", "-N", "20000", image)
+    talker = Verbs(scratch, image)
+    talker("cp", "-a", scratch.folder / "many", ":/")
+    process = start(talker, "rm", "-rv", ":/many", stdout=subprocess.PIPE)
+    wait_until("a full pipe", lambda: unread(process.stdout) > 60_000)
+    process.send_signal(signal.SIGINT)
+    wait_until("the first signal", lambda: not caught(process.pid, signal.SIGTERM))
+    process.send_signal(signal.SIGTERM)
+    check(process.wait(timeout=60) == -signal.SIGTERM, f"{process.returncode}")
+    process.communicate()
+    talker("replay", image)
+    is_clean(image)
+
+
+def caught(pid, number):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def ignored(scratch, verbs):
     """As under nohup(1): a signal that is ignored interrupts nothing."""
     fifo = Fifo(scratch.folder / "ignored")
@@ -173,6 +230,8 @@ def test(scratch):
     from_terminal(scratch, verbs)
     copy_out(scratch, verbs)
     in_shell(scratch, verbs)
+    every_verb(scratch, verbs)
+    second_signal(scratch, verbs)
     ignored(scratch, verbs)
 
 
