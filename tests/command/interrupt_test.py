@@ -161,6 +161,7 @@ TALKERS = {
     "mkdir": lambda: ["-v", *(f":/made/{LONG}{i}" for i in range(600))],
     "chmod": lambda: ["-Rv", "700", ":/many"],
     "chown": lambda: ["-Rv", "1:1", ":/many"],
+    "cp": lambda: ["-av", ":/many/.", ":/copies"],
     "mv": lambda: ["-v", *(f":/many/{LONG}{i}" for i in range(600)), ":/there"],
     "ln": lambda: ["-v", *(f":/many/{LONG}{i}" for i in range(600)), ":/made"],
 }
