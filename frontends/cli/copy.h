@@ -67,7 +67,8 @@ public:
           o_(o),
           outcome_(outcome),
           fixed_time_(to.fs().volume().options().fs.fixed_time),
-          progress_(o.progress) {}
+          progress_(o.progress),
+          image_(status_of_image(to.image())) {}
     void expect(SourceTree& from, const std::string& source);
     void copy(SourceTree& from, const std::string& source, const std::string& target);
     // Last of all: what would have been in the way of later copies.
@@ -81,7 +82,7 @@ private:
         std::optional<SourceReader> contents;  // of a file
         std::string target;                    // of a link
     };
-    Opened open(const CopySource& source, const struct stat& st) const;
+    Opened open(CopySource& source, const struct stat& st) const;
     void expect(CopySource& source);
     void named(SourceTree& from, const std::string& source, const std::string& target);
     // Where something lies in the image.
@@ -92,7 +93,7 @@ private:
     };
     Spot spot(Inode& directory, const std::string& name, const std::string& path) const;
     void entry(CopySource& source, const Spot& to);
-    void replace(const CopySource& source, const InodeRef& inode, const std::string& path);
+    void replace(CopySource& source, const InodeRef& inode, const std::string& path);
     void merge(CopySource& source, Inode& directory, const std::string& path);
     void inside(CopySource& source, Inode& directory, const std::string& path);
     // Another name for what was copied before.
@@ -116,7 +117,7 @@ private:
                     bool was_there);
     // A time that is copied: none is later than the fixed time.
     format::Timestamp kept_time(const timespec& t) const;
-    void xattrs(const CopySource& source, Inode& inode, const std::string& at);
+    void xattrs(const CopySource& source, const std::vector<std::string>& names, Inode& inode, const std::string& at);
     void keep_flags(const CopySource& source, Inode& inode, const std::string& at);
     // The flags of `which` become those of `flags`. One that the image cannot hold is told.
     void set_flags(Inode& inode, std::uint32_t flags, std::uint32_t which, const std::string& at);
@@ -126,6 +127,7 @@ private:
     Outcome& outcome_;
     const std::optional<std::int64_t> fixed_time_;  // FsOptions::fixed_time of the image
     Progress progress_;
+    const std::optional<struct stat> image_;  // the file that holds it
     std::map<std::tuple<const Session*, dev_t, ino_t>, std::uint64_t> linked_;
     std::set<std::uint64_t> made_links_;  // symbolic ones
     // All that came of one source that lies in the image itself.

@@ -103,12 +103,12 @@ struct stat CopyIn::copied_as(const CopySource& source) const {
         }
         st.st_mode = (st.st_mode & 07777) | S_IFREG;
     }
-    if (S_ISREG(st.st_mode) && !source.image() && is_image(to_.image(), st))
+    if (S_ISREG(st.st_mode) && !source.image() && image_ && is_one_file(*image_, st))
         give_up(negative, source.at() + ": is the image that is copied to");
     return st;
 }
 
-CopyIn::Opened CopyIn::open(const CopySource& source, const struct stat& st) const {
+CopyIn::Opened CopyIn::open(CopySource& source, const struct stat& st) const {
     Opened out;
     if (S_ISREG(st.st_mode))
         out.contents.emplace(source.open(), static_cast<std::uint64_t>(st.st_size),
@@ -175,7 +175,7 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
 }
 
 // A file's contents for an inode that was named by its number: whatever names it has, they stay.
-void CopyIn::replace(const CopySource& source, const InodeRef& inode, const std::string& path) {
+void CopyIn::replace(CopySource& source, const InodeRef& inode, const std::string& path) {
     const struct stat st = copied_as(source);
     if (!S_ISREG(st.st_mode) || !inode->is_regular())
         give_up(negative, to_.at(path) + ": only a file can replace a file's contents by number");
@@ -321,26 +321,30 @@ void CopyIn::attributes(const CopySource& source, Inode& inode, const std::strin
     change.gid = owner.gid;
     if (!was_there && !change.uid) change.uid = operator_identity().uid;
     if (!was_there && !change.gid) change.gid = operator_identity().gid;
-    if (change.uid || change.gid) need(to_.fs().set_attributes(inode, change, operator_identity(), false), at);
-    if (o_.preserve) xattrs(source, inode, at);
-    AttributeChange rest;
+    std::vector<std::string> names;
+    if (o_.preserve) outcome_.attempt(progress_, [&] { names = source.xattr_names(); });
+    if (fixed_time_) std::ranges::sort(names);
+    // A change of the owner takes capabilities away, so it comes before them.
+    if (!names.empty() && (change.uid || change.gid))
+        need(to_.fs().set_attributes(inode, std::exchange(change, {}), operator_identity(), false), at);
+    if (o_.preserve) xattrs(source, names, inode, at);
     if (!S_ISLNK(st.st_mode)) {
-        if (o_.mode) rest.mode = o_.mode;
-        else if (o_.preserve) rest.mode = static_cast<std::uint16_t>(st.st_mode & 07777);
-        else if (!was_there) rest.mode = static_cast<std::uint16_t>(st.st_mode & 0777 & ~022u);
+        if (o_.mode) change.mode = o_.mode;
+        else if (o_.preserve) change.mode = static_cast<std::uint16_t>(st.st_mode & 07777);
+        else if (!was_there) change.mode = static_cast<std::uint16_t>(st.st_mode & 0777 & ~022u);
     }
     if (o_.preserve) {
         // A copy moves the access time of what lies on the host, so that a second one would differ by it.
-        rest.atime = kept_time(fixed_time_ && !source.image() ? st.st_mtim : st.st_atim);
-        rest.mtime = kept_time(st.st_mtim);
+        change.atime = kept_time(fixed_time_ && !source.image() ? st.st_mtim : st.st_atim);
+        change.mtime = kept_time(st.st_mtim);
     }
-    if (rest.mode || rest.atime) need(to_.fs().set_attributes(inode, rest, operator_identity(), false), at);
+    if (change.uid || change.gid || change.mode || change.atime)
+        need(to_.fs().set_attributes(inode, change, operator_identity(), false), at);
     if (o_.attributes) keep_flags(source, inode, at);
 }
 
-void CopyIn::xattrs(const CopySource& source, Inode& inode, const std::string& to) {
-    std::vector<std::string> names = source.xattr_names();
-    if (fixed_time_) std::ranges::sort(names);
+void CopyIn::xattrs(const CopySource& source, const std::vector<std::string>& names, Inode& inode,
+                    const std::string& to) {
     // What the new file inherited from its directory is not the source's.
     for (const std::string& name : need(to_.fs().list_xattrs(inode, operator_identity(), false), to))
         if (name.starts_with("system.posix_acl_") && std::ranges::find(names, name) == names.end())

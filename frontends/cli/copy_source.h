@@ -75,7 +75,7 @@ public:
     virtual std::string at() const = 0;
     // The image that it lies in; null on the host.
     virtual const Session* image() const = 0;
-    virtual std::unique_ptr<SourceContents> open() const = 0;
+    virtual std::unique_ptr<SourceContents> open() = 0;
     virtual std::string link_target() const = 0;
     // Where it is damaged, that ends the listing, and `names` has what is known of it.
     virtual void list(Names& names) = 0;

@@ -2,11 +2,10 @@
 #include "cli/copy_source.h"
 #include "cli/interrupt.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/xattr.h>
 #include <unistd.h>
-
-#include <filesystem>
 
 namespace uext4::cli {
 
@@ -14,27 +13,31 @@ namespace {
 
 class HostContents final : public SourceContents {
 public:
-    HostContents(Descriptor file, std::string path, off_t size)
+    HostContents(std::shared_ptr<const Descriptor> file, std::string path, off_t size)
         : file_(std::move(file)), path_(std::move(path)), size_(size) {}
 
     std::optional<Range> data_from(std::uint64_t at) override {
-        const auto start = static_cast<off_t>(at);
-        if (start >= size_) return {};
-        off_t data = ::lseek(file_.fd(), start, SEEK_DATA);
-        if (data < 0 && errno == ENXIO) return {};
-        if (data < 0) data = start;
-        off_t hole = ::lseek(file_.fd(), data, SEEK_HOLE);
+        auto data = static_cast<off_t>(at);
+        if (data >= size_) return {};
+        // Most files have no hole: one call tells.
+        off_t hole = ::lseek(file_->fd(), data, SEEK_HOLE);
+        if (hole == data) {
+            data = ::lseek(file_->fd(), data, SEEK_DATA);
+            if (data >= 0) hole = ::lseek(file_->fd(), data, SEEK_HOLE);
+        }
+        if ((data < 0 || hole < 0) && errno == ENXIO) return {};
+        if (data < 0) data = static_cast<off_t>(at);
         if (hole < 0) hole = size_;
         return Range{static_cast<std::uint64_t>(data), static_cast<std::uint64_t>(hole)};
     }
 
     std::size_t read(std::uint64_t at, Bytes out) override {
-        return got(::pread(file_.fd(), out.data(), out.size(), static_cast<off_t>(at)));
+        return got(::pread(file_->fd(), out.data(), out.size(), static_cast<off_t>(at)));
     }
 
     std::size_t next(Bytes out) override {
-        wait_for_input(file_.fd());
-        return got(::read(file_.fd(), out.data(), out.size()));
+        wait_for_input(file_->fd());
+        return got(::read(file_->fd(), out.data(), out.size()));
     }
 
 private:
@@ -43,16 +46,21 @@ private:
         return static_cast<std::size_t>(n);
     }
 
-    Descriptor file_;
+    std::shared_ptr<const Descriptor> file_;
     std::string path_;
     off_t size_;
 };
 
 class HostSource final : public CopySource {
 public:
+    // What is named, or lies in a folder, which lives longer.
     HostSource(std::string path, bool follow, const HostSource* above = nullptr)
-        : path_(std::move(path)), above_(above) {
-        if ((follow ? ::stat(path_.c_str(), &st_) : ::lstat(path_.c_str(), &st_)) != 0)
+        : path_(std::move(path)), above_(above), follows_(follow), depth_(above ? above->depth_ + 1 : 0) {
+        if (above && above->folder_) {
+            folder_above_ = ::dirfd(above->folder_.get());
+            name_at_ = path_.rfind('/') + 1;
+        }
+        if (::fstatat(folder_above_, name(), &st_, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
             give_up(negative, path_ + ": " + std::strerror(errno));
         for (; follow && above; above = above->above_)
             if (above->st_.st_dev == st_.st_dev && above->st_.st_ino == st_.st_ino)
@@ -62,26 +70,36 @@ public:
     std::string at() const override { return path_; }
     const Session* image() const override { return nullptr; }
 
-    std::unique_ptr<SourceContents> open() const override {
-        Descriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-        if (file.fd() < 0) give_up(impossible, path_ + ": " + std::strerror(errno));
-        return std::make_unique<HostContents>(std::move(file), path_, st_.st_size);
+    std::unique_ptr<SourceContents> open() override {
+        // What was a file when it was looked at may be a link now.
+        const int links = depth_ > 0 && !follows_ ? O_NOFOLLOW : 0;
+        file_ = std::make_shared<const Descriptor>(::openat(folder_above_, name(), O_RDONLY | O_CLOEXEC | links));
+        if (!file_->is_open()) fail_here();
+        return std::make_unique<HostContents>(file_, path_, st_.st_size);
     }
 
     std::string link_target() const override {
         std::string target(static_cast<std::size_t>(st_.st_size) + 4096, '\0');
-        const ssize_t n = ::readlink(path_.c_str(), target.data(), target.size());
-        if (n < 0) give_up(impossible, path_ + ": " + std::strerror(errno));
+        const ssize_t n = ::readlinkat(folder_above_, name(), target.data(), target.size());
+        if (n < 0) fail_here();
         target.resize(static_cast<std::size_t>(n));
         return target;
     }
 
     void list(Names& names) override {
-        std::error_code error;
-        using Walk = std::filesystem::directory_iterator;
-        for (Walk at(path_, error); !error && at != Walk(); at.increment(error))
-            names.emplace_back(at->path().filename(), 0);
-        if (error) give_up(impossible, path_ + ": " + error.message());
+        Descriptor fd(
+            ::openat(folder_above_, name(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | (follows_ ? 0 : O_NOFOLLOW)));
+        if (!fd.is_open()) fail_here();
+        folder_.reset(::fdopendir(fd.fd()));
+        if (!folder_) fail_here();
+        (void)fd.release();
+        errno = 0;
+        while (const dirent* entry = ::readdir(folder_.get()))
+            if (const std::string_view name = entry->d_name; name != "." && name != "..") names.emplace_back(name, 0);
+        const int error = errno;
+        if (depth_ > deepest_open) folder_.reset();
+        errno = error;
+        if (error != 0) fail_here();
     }
 
     std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) override {
@@ -89,9 +107,13 @@ public:
     }
 
     std::vector<std::string> xattr_names() const override {
-        const ssize_t size = ::llistxattr(path_.c_str(), nullptr, 0);
+        const int fd = descriptor();
+        const auto ask_for = [&](char* list, std::size_t size) {
+            return fd >= 0 ? ::flistxattr(fd, list, size) : ::llistxattr(path_.c_str(), list, size);
+        };
+        const ssize_t size = ask_for(nullptr, 0);
         std::string all(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
-        const ssize_t got = all.empty() ? 0 : ::llistxattr(path_.c_str(), all.data(), all.size());
+        const ssize_t got = all.empty() ? 0 : ask_for(all.data(), all.size());
         std::vector<std::string> names;
         for (std::size_t at = 0; got > 0 && at < static_cast<std::size_t>(got); at += names.back().size() + 1)
             names.emplace_back(all.c_str() + at);
@@ -99,16 +121,35 @@ public:
     }
 
     std::optional<std::vector<std::byte>> xattr(const std::string& name) const override {
-        const ssize_t n = ::lgetxattr(path_.c_str(), name.c_str(), nullptr, 0);
+        const int fd = descriptor();
+        const auto ask_for = [&](std::byte* value, std::size_t size) {
+            return fd >= 0 ? ::fgetxattr(fd, name.c_str(), value, size)
+                           : ::lgetxattr(path_.c_str(), name.c_str(), value, size);
+        };
+        const ssize_t n = ask_for(nullptr, 0);
         if (n < 0) return {};
         std::vector<std::byte> value(static_cast<std::size_t>(n));
-        if (::lgetxattr(path_.c_str(), name.c_str(), value.data(), value.size()) != n) return {};
+        if (ask_for(value.data(), value.size()) != n) return {};
         return value;
     }
 
 private:
+    // A tree may be deeper than a process may have descriptors.
+    static constexpr unsigned deepest_open = 256;
+
+    [[noreturn]] void fail_here() const { give_up(impossible, path_ + ": " + std::strerror(errno)); }
+    // In the folder above.
+    const char* name() const { return path_.c_str() + name_at_; }
+    int descriptor() const { return file_ ? file_->fd() : folder_ ? ::dirfd(folder_.get()) : -1; }
+
     std::string path_;
     const HostSource* above_;  // the directory that it was found in, which lives longer; null if it was named
+    bool follows_;             // a link that has its name
+    unsigned depth_;           // below what is named
+    int folder_above_ = AT_FDCWD;
+    std::size_t name_at_ = 0;
+    std::shared_ptr<const Descriptor> file_;                                      // once it is open
+    std::unique_ptr<DIR, decltype([](DIR* open) { ::closedir(open); })> folder_;  // once it was listed
 };
 
 class StandardInput final : public CopySource {
@@ -116,8 +157,8 @@ public:
     StandardInput(const struct stat& st, int fd) : fd_(fd) { st_ = st; }
     std::string at() const override { return "standard input"; }
     const Session* image() const override { return nullptr; }
-    std::unique_ptr<SourceContents> open() const override {
-        return std::make_unique<HostContents>(Descriptor(fd_), at(), 0);
+    std::unique_ptr<SourceContents> open() override {
+        return std::make_unique<HostContents>(std::make_shared<const Descriptor>(fd_), at(), 0);
     }
     std::string link_target() const override { return {}; }
     void list(Names&) override {}

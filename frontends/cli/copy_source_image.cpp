@@ -42,7 +42,7 @@ public:
     std::string at() const override { return session_.at(path_); }
     const Session* image() const override { return &session_; }
 
-    std::unique_ptr<SourceContents> open() const override {
+    std::unique_ptr<SourceContents> open() override {
         return open_contents_of(session_, inode_, at(), static_cast<std::uint64_t>(st_.st_size));
     }
 

@@ -11,6 +11,11 @@
 
 namespace uext4::cli {
 
+bool is_one_file(const struct stat& a, const struct stat& b) {
+    if (S_ISBLK(a.st_mode)) return S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 namespace {
 
 std::optional<ShellWords> shell;
@@ -33,11 +38,6 @@ bool look(const std::string& path, struct stat& st) {
 bool is_file(const std::string& path) {
     struct stat st{};
     return look(path, st) && !S_ISDIR(st.st_mode);
-}
-
-bool is_one_file(const struct stat& a, const struct stat& b) {
-    if (S_ISBLK(a.st_mode)) return S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev;
-    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 Place parse(const std::string& word, const Place* before) {
@@ -159,9 +159,15 @@ bool same_image(const std::string& a, const std::string& b) {
            is_one_file(one, other);
 }
 
-bool is_image(const std::string& image, const struct stat& file) {
+std::optional<struct stat> status_of_image(const std::string& image) {
     struct stat st{};
-    return ::stat(parse_image_name(image).path.c_str(), &st) == 0 && is_one_file(st, file);
+    if (::stat(parse_image_name(image).path.c_str(), &st) != 0) return {};
+    return st;
+}
+
+bool is_image(const std::string& image, const struct stat& file) {
+    const std::optional<struct stat> st = status_of_image(image);
+    return st && is_one_file(*st, file);
 }
 
 }  // namespace uext4::cli

@@ -38,5 +38,7 @@ std::optional<std::string> missing_image(const std::string& word);
 bool same_image(const std::string& a, const std::string& b);
 // Whether a file of the host is the image, or holds it.
 bool is_image(const std::string& image, const struct stat& file);
+std::optional<struct stat> status_of_image(const std::string& image);
+bool is_one_file(const struct stat& a, const struct stat& b);
 
 }  // namespace uext4::cli
