@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures uext4 on a mount beside the kernel's ext4 and fuse2fs, interleaved in one run, images in memory.
+"""Measures uext4 on a mount beside the kernel's ext4, fuse2fs and mke2fs -d, interleaved in one run, images in memory.
 
 Each workload runs N times; a run goes through all peers one after the other, each with a fresh image, so that whatever
 else the machine does meets all of them. What counts is the ratio inside a run. After each, e2fsck judges the image.
@@ -21,15 +21,16 @@ import time
 import peers
 from workloads import MOST_MICROSECONDS, WORKLOADS, floor
 
-PEERS = ("uext4", "kernel", "fuse2fs")
+PEERS = ("uext4", "kernel", "fuse2fs", "mke2fs")
 
 
 class Bench:
     """What a workload sees: one peer, mounted."""
 
-    def __init__(self, peer, workload, driver, scale, archive_path):
-        self.peer, self.workload, self.driver, self.scale = peer, workload, driver, scale
-        self.archive_path = archive_path
+    def __init__(self, peer, workload, megabytes, settings):
+        self.peer, self.workload, self.megabytes = peer, workload, megabytes
+        self.driver, self.scale, self.archive_path = settings.driver, settings.scale, settings.archive
+        self.source = self.archive_path.parent / f"{workload.name} source"  # the same one for all peers
 
     @property
     def directory(self):
@@ -52,6 +53,15 @@ class Bench:
         start = time.monotonic()
         self.peer.mount(self.workload.options)
         return time.monotonic() - start
+
+    def refill(self, source):
+        """Seconds until there is another image, with what is in the folder."""
+        self.peer.umount()
+        start = time.monotonic()
+        self.peer.make_of(source, self.megabytes, self.workload.mke2fs)
+        seconds = time.monotonic() - start
+        self.peer.mount(self.workload.options)
+        return seconds
 
     def archive(self):
         return self.archive_path
@@ -77,7 +87,7 @@ def one_run(peer, workload, settings):
     try:
         peer.make(megabytes, workload.mke2fs)
         peer.mount(workload.options)
-        found = workload.run(Bench(peer, workload, settings.driver, settings.scale, settings.archive))
+        found = workload.run(Bench(peer, workload, megabytes, settings))
         peer.umount()
         peer.judge()
         return found
@@ -103,6 +113,8 @@ def measure(workload, team, settings):
     for number in range(settings.runs):
         run = {}
         for peer in team[number % len(team):] + team[:number % len(team)]:
+            if not peer.mounts and not workload.fills:
+                continue
             if workload.needs_journal and not peer.journals:
                 faults[peer.name] = "has no journal"
                 continue
@@ -140,7 +152,8 @@ def below(workload, rows):
 
 def unknown(workload, rows, faults, team):
     """The floors that nothing was measured for, a sentence each."""
-    found = [f"{workload.name}: {name} was not measured" for name in PEERS if name not in {p.name for p in team}]
+    asked = [name for name in PEERS if name != "mke2fs" or workload.fills]
+    found = [f"{workload.name}: {name} was not measured" for name in asked if name not in {p.name for p in team}]
     cannot = {peer.name for peer in team if workload.needs_journal and not peer.journals}
     found += [f"{workload.name}: {name} failed" for name in faults if name not in cannot]
     for row in rows:
@@ -202,7 +215,7 @@ def parse(arguments):
 def team_of(options, folder):
     """The peers that can take part, and why the others cannot."""
     kinds = dict(zip(PEERS, (lambda: peers.Uext4(folder, options.program), lambda: peers.Kernel(folder),
-                             lambda: peers.Fuse2fs(folder))))
+                             lambda: peers.Fuse2fs(folder), lambda: peers.Mke2fs(folder))))
     team, skipped = [], {}
     for name in options.peers.split(","):
         peer = kinds[name]()

@@ -36,6 +36,7 @@ def floors_are_told():
     check(missed("unlink /s", fuse2fs=4.9) == 1 and missed("unlink /s", fuse2fs=5.1) == 0, "the floor of unlink")
     check(missed("read warm MB/s", fuse2fs=0.99) == 1 and missed("read warm MB/s", fuse2fs=1, kernel=0.1) == 0, "reads")
     check(missed("append 4 KiB + fsync /s", fuse2fs=1.1, kernel=0.4) == 1, "the floor of appends")
+    check(missed("new image of a tree s", mke2fs=0.9) == 1 and missed("new image of a tree s", mke2fs=1.1) == 0, "mke2fs -d")
     check(missed("unlink /s", fuse2fs=math.nan) == 1, "what is no number holds no floor")
 
 
@@ -56,6 +57,8 @@ def what_is_not_known_is_told():
     check(len(unknown(plain, held, {"kernel": "it ended"}, team)) == 1, "a peer that failed")
     check(len(unknown(plain, held, {}, team[:2])) == 1, "a peer that is not there")
     check(len(unknown(plain, none, {}, team)) == 1, "nothing to compare")
+    fills = next(w for w in WORKLOADS if w.fills)
+    check(unknown(fills, held, {}, team) == ["fill: mke2fs was not measured"], "mke2fs -d is missed where it takes part")
 
 
 def main():
@@ -76,7 +79,7 @@ def main():
     check(alone.returncode == 1 and "fuse2fs was not measured" in alone.stdout, f"floors of nobody: {alone.stdout}")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "result.json"
-        done = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4,kernel", "--json", str(file))
+        done = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4,kernel,mke2fs", "--json", str(file))
         check(done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}")
         result = json.loads(file.read_text(encoding="utf-8"))
     check(isinstance(result["below_floors"], list), "what is below its floor is told")
@@ -86,6 +89,7 @@ def main():
         check(found["rows"], f"{workload.name} measured nothing")
         for row in found["rows"]:
             check(row["median"].get("uext4", 0) > 0, f"{workload.name}: {row}")
+            check(("mke2fs" in row["median"]) == workload.fills, f"{workload.name}: {row}")
     print("passed")
 
 

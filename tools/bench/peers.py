@@ -44,6 +44,7 @@ class Peer:
 
     name = ""
     journals = True   # an fsync is durable, and there is a data=journal
+    mounts = True     # or takes part only in what fills a new image
     server = None     # the process that serves the mount, where that is a program
 
     def __init__(self, folder):
@@ -59,6 +60,13 @@ class Peer:
         """A new image: 4 KiB blocks, whatever its size."""
         self.image.unlink(missing_ok=True)
         run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", *options, self.image, f"{megabytes}M")
+
+    def make_of(self, source, megabytes, options):
+        """A new image with what is in a folder, not mounted: durable, and with all attributes."""
+        self.make(megabytes, options)
+        self.mount()
+        run("cp", "-a", f"{source}/.", self.directory)
+        self.umount()
 
     def mount(self, options=""):
         raise NotImplementedError
@@ -119,6 +127,10 @@ class Uext4(Peer):
         if not os.path.exists("/dev/fuse"):
             raise Unavailable("there is no /dev/fuse")
 
+    def make_of(self, source, megabytes, options):
+        self.make(megabytes, options)
+        run(self.program, "cp", "-a", f"{source}/.", f"{self.image}:/")
+
     def mount(self, options=""):
         self.serve(self.program, "mount", "-f", *(["-o", options] if options else []), self.image, self.directory)
 
@@ -170,3 +182,19 @@ class Kernel(Peer):
                 if time.monotonic() > limit:
                     raise
                 time.sleep(0.05)
+
+
+class Mke2fs(Peer):
+    """mke2fs -d, which fills the image that it makes."""
+
+    name = "mke2fs"
+    mounts = False
+
+    def make_of(self, source, megabytes, options):
+        self.make(megabytes, ("-d", str(source), *options))
+
+    def mount(self, options=""):
+        """There is nothing to be mounted."""
+
+    def umount(self):
+        """There is nothing to be unmounted."""

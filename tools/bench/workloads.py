@@ -5,6 +5,7 @@ A metric's name ends in its unit: `/s` and `MB/s` are better when larger, ` s` a
 
 import dataclasses
 import pathlib
+import random
 import sqlite3
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ class Workload:
     mke2fs: tuple = ()
     options: str = ""          # of the mount
     needs_journal: bool = False
+    fills: bool = False        # a new image: peers that mount nothing take part
 
 
 # What is to be five times as fast as fuse2fs; at full scale, as a small directory flatters who searches it entry by entry.
@@ -37,6 +39,8 @@ def floor(metric, peer):
     """The least that the ratio to this peer is to be; None where nothing is asked."""
     if peer == "fuse2fs":
         return 5 if metric in FIVE_TIMES else 1
+    if peer == "mke2fs":
+        return 1
     return 0.5 if metric.startswith("append ") and metric.endswith("fsync /s") else None
 
 
@@ -145,6 +149,23 @@ def journaled(bench):
             "append 4 KiB + fsync /s": rate(bench.step("append_pages", bench.scaled(2000, 10)))}
 
 
+def fill(bench):
+    """A new image with a tree of 16,000 small files."""
+    source = bench.source
+    if not source.exists():
+        small_files(source, bench.scaled(16_000, 40))
+    return {"new image of a tree s": bench.refill(source)}
+
+
+def small_files(top, count):
+    """Of 0 to 20 KiB, 40 in a folder, the same ones each time."""
+    pieces = random.Random(1)
+    for number in range(count):
+        folder = top / f"{number // 400}" / f"{number // 40 % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file{number}").write_bytes(pieces.randbytes(pieces.choice((0, 200, 900, 3000, 5000, 12_000, 20_000))))
+
+
 def growth(bench):
     answer = bench.step("growth", bench.scaled(100_000, 40), 30)
     return {f"create at {mark} /s": value for mark, value in answer["rates"].items()}
@@ -169,6 +190,7 @@ WORKLOADS = [
     Workload("together", "20,000 files made by one process, and by two", together),
     Workload("sqlite", "one insert a transaction", databases),
     Workload("journaled", "data=journal", journaled, options="data=journal", needs_journal=True),
+    Workload("fill", "a new image of a tree of 16,000 files: uext4 cp -a, mke2fs -d, or a mount and cp -a", fill, 512, fills=True),
     Workload("huge", "a sparse image of 16 TiB: a mount, and the server's memory", huge, (16 << 20) - 1,
              ("-O", "^resize_inode")),
     Workload("growth", "creates in one directory, as it grows; at most 30 s", growth, 2048, ("-N", "131072")),
