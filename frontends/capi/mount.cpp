@@ -1,3 +1,4 @@
+#include "base/counted.h"
 #include "capi/call.h"
 #include "capi/handles.h"
 #include "device/callback_device.h"
@@ -165,7 +166,8 @@ int uext4_umount(uext4_fs* fs) try {
     const Call call(Cancelled::goes_on);
     if (!fs) return invalid("uext4_umount: NULL");
     if (const unsigned open = fs->open_handles.load())
-        return report(Error{EBUSY, fmt::format("{} files or directories are open", open)});
+        return report(
+            Error{EBUSY, fmt::format("{} still open", counted(open, "file or directory", "files or directories"))});
     if (const std::size_t maps = fs->fs->maps().live())
         return report(Error{EBUSY, fmt::format("{} memory maps of files are left", maps)});
     Result<void> done = fs->fs->unmount();

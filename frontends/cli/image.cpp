@@ -1,4 +1,5 @@
 // info, label, check, replay, journal.
+#include "base/counted.h"
 #include "check/check.h"
 #include "cli/session.h"
 #include "cli/times.h"
@@ -75,8 +76,9 @@ void replay(const ImageArguments& st) {
     if (st.o.json) print(j);
     else if (!r.needed && orphans == 0) fmt::print("nothing to replay\n");
     else
-        fmt::print("replayed {} transactions, {} blocks, {} fast commits; finished {} orphans\n", r.transactions,
-                   r.blocks, r.fast_commits.commits, orphans);
+        fmt::print("replayed {}, {}, {}; finished {}\n", counted(r.transactions, "transaction"),
+                   counted(r.blocks, "block"), counted(r.fast_commits.commits, "fast commit"),
+                   counted(orphans, "orphan"));
 }
 
 Json describe(const FastCommitOperation& o) {
@@ -187,14 +189,22 @@ void check_image(const ImageArguments& st) {
         Json problem;
         set_text(problem, "where", p.where);
         set_text(problem, "what", p.what);
+        if (!p.path.empty()) set_text(problem, "path", p.path);
         j["problems"].push_back(std::move(problem));
-        if (!st.o.json) fmt::print("{}: {}\n", shown(p.where), shown(p.what));
+        if (st.o.json) continue;
+        if (p.path.empty()) fmt::print("{}: {}\n", shown(p.where), shown(p.what));
+        else fmt::print("{}: {}: {}\n", shown(p.path), shown(p.where), shown(p.what));
     }
     if (st.o.json) print(j);
     else
-        fmt::print("{}: {} inodes, {} directories, {} clusters used: {}\n", st.image, report.inodes, report.directories,
-                   report.used_clusters, report.clean() ? "clean" : fmt::format("{} problems", report.problems.size()));
-    if (!report.clean()) give_up(negative, "");
+        fmt::print("{}: {}, {}, {} used: {}\n", st.image, counted(report.inodes, "inode"),
+                   counted(report.directories, "directory", "directories"), counted(report.used_clusters, "cluster"),
+                   report.clean() ? "clean" : counted(report.problems.size(), "problem"));
+    if (report.clean()) return;
+    if (!st.o.json)
+        fmt::print("To repair it: save what can be read (uext4 cp -a {}:/. DIR), then run e2fsck -f on it.\n",
+                   st.image);
+    give_up(negative, "");
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "alloc/allocator_state.h"
+#include "base/counted.h"
 #include "base/seam.h"
 #include "sync/atomic_point.h"
 
@@ -37,7 +38,8 @@ Result<Claim> Allocator::claim_unavoided(std::uint64_t clusters, bool privileged
     std::int64_t now = s.available.load();
     do {
         if (now - keep < static_cast<std::int64_t>(clusters))
-            return fail(ENOSPC, "{} clusters wanted, {} free", clusters, std::max<std::int64_t>(0, now - keep));
+            return fail(ENOSPC, "{} wanted, {} free", counted(clusters, "cluster"),
+                        std::max<std::int64_t>(0, now - keep));
     } while (!take(now));
     s.claimed.fetch_add(static_cast<std::int64_t>(clusters));
     out.state_ = state_;

@@ -1,4 +1,5 @@
 #include "alloc/allocator_state.h"
+#include "base/counted.h"
 
 #include <algorithm>
 #include <bit>
@@ -140,8 +141,8 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
                         *block);
         // Without a checksum this is what tells zeros, or anything else, from a bitmap.
         if (const std::uint32_t told = d.free_clusters(); counts_hold && map->free != told)
-            return fail(EUCLEAN, "group {}: block bitmap: {} clusters are free, the descriptor says {}", g, map->free,
-                        told);
+            return fail(EUCLEAN, "group {}: block bitmap: the descriptor says {}, expected {}", g,
+                        counted(told, "free cluster"), map->free);
         return map;
     };
     Result<std::unique_ptr<BusyMap>> map = load();
@@ -190,8 +191,8 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         for (std::uint32_t i = 0; g.value == 0 && i + 1 < geometry.first_inode; ++i)
             if (!map->test(i)) return fail(EUCLEAN, "group 0: inode bitmap: reserved inode {} is not marked", i + 1);
         if (const std::uint32_t told = d.free_inodes(); counts_hold && map->free != told)
-            return fail(EUCLEAN, "group {}: inode bitmap: {} inodes are free, the descriptor says {}", g, map->free,
-                        told);
+            return fail(EUCLEAN, "group {}: inode bitmap: the descriptor says {}, expected {}", g,
+                        counted(told, "free inode"), map->free);
         return map;
     };
     Result<std::unique_ptr<BusyMap>> map = load();

@@ -18,6 +18,7 @@ Result<CheckReport> Checker::run() {
     walk();
     check_links();
     check_bitmaps();
+    name_paths();
     return std::move(report_);
 }
 

@@ -11,6 +11,8 @@ namespace uext4 {
 struct CheckProblem {
     std::string where;  // structure and number
     std::string what;
+    std::string
+        path{};  // of the inode or directory in `where`; empty for other structures and where no name leads to it
 };
 
 struct CheckReport {

@@ -82,6 +82,8 @@ private:
     void check_index(Inode& directory, const std::string& where);
     void check_encrypted(const std::string& name, const Inode& child, const std::string& where);
     void check_links();
+    // ---- paths.cpp
+    void name_paths();
     // ---- own_files.cpp
     void check_journal();
     void check_mmp();

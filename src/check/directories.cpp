@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 
+#include <algorithm>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
@@ -150,7 +151,9 @@ void Checker::walk() {
 }
 
 void Checker::check_links() {
-    for (const auto& [number, links] : links_) {
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> in_order(links_.begin(), links_.end());
+    std::ranges::sort(in_order);
+    for (const auto& [number, links] : in_order) {
         if (number < g_.first_inode && number != format::special_inode::root) continue;
         if (g_.is_own_inode(InodeNr(number)) || number == super_.prj_quota_inum) continue;
         Result<InodeRef> inode = volume_.inodes().get(InodeNr(number), true);
@@ -166,7 +169,8 @@ void Checker::check_links() {
         const bool uncounted = (*inode)->is_directory() && links == 1 && named > format::max_links &&
                                g_.has_ro_compat(format::ro_compat::dir_nlink);
         if (named != links && !uncounted)
-            problem(fmt::format("inode {}", number), "i_links_count is {}, {} entries name it", links, named);
+            problem(fmt::format("inode {}", number),
+                    "i_links_count is {}, expected {}, the number of entries that name it", links, named);
     }
 }
 

@@ -1,4 +1,5 @@
 // Block groups: descriptors, bitmaps, and who uses which block.
+#include "base/counted.h"
 #include "check/checker.h"
 
 #include <algorithm>
@@ -116,7 +117,7 @@ void Checker::check_group_inodes(GroupNr n) {
     free_inodes_ += free;
     if (unused <= g_.inodes_per_group && last > g_.inodes_per_group - unused)
         problem(where, "bg_itable_unused is {}, but inode {} is in use", unused, n.value * g_.inodes_per_group + last);
-    if (free != said) problem(where, "{} inodes are free, the descriptor says {}", free, said);
+    if (free != said) problem(where, "the descriptor says {}, expected {}", counted(said, "free inode"), free);
     if (!sums && last != 0 && (d->flags() & format::group_flag::inode_uninit))
         problem(where, "bg_flags is {:#x}: INODE_UNINIT, but inode {} is in use", d->flags(),
                 n.value * g_.inodes_per_group + last);
@@ -126,7 +127,7 @@ void Checker::check_group_inodes(GroupNr n) {
     const auto unknown = static_cast<std::uint32_t>(std::distance(first_damaged, next_group));
     if (volume_.options().backup_super) return;  // the copy of the descriptors does not count the directories of today
     if (dirs_said < dirs || dirs_said > dirs + unknown)
-        problem(where, "{} directories, the descriptor says {}", dirs, dirs_said);
+        problem(where, "the descriptor says {}, expected {}", counted(dirs_said, "directory", "directories"), dirs);
 }
 
 bool Checker::is_system_cluster(GroupNr group, std::uint32_t index) const {
@@ -182,11 +183,11 @@ void Checker::check_bitmaps() {
         free_total += free;
         // Those of damaged inodes are not known.
         if (leaked && damaged_.empty())
-            problem(where, "block bitmap: {} clusters are marked and belong to nobody", leaked);
+            problem(where, "block bitmap: {} marked, but without an owner", counted(leaked, "cluster"));
         if (missing)
-            problem(where, "block bitmap: {} clusters are in use and not marked{}", missing,
+            problem(where, "block bitmap: {} in use and not marked{}", counted(missing, "cluster"),
                     uninit ? " (it says BLOCK_UNINIT)" : "");
-        if (free != said) problem(where, "{} clusters are free, the descriptor says {}", free, said);
+        if (free != said) problem(where, "the descriptor says {}, expected {}", counted(said, "free cluster"), free);
     }
     // Between a mount and its end the superblock's counters are old, even where the log has nothing to replay; and what
     // opening read-only recovered in memory, they do not know.

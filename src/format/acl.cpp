@@ -40,22 +40,28 @@ bool valid(const Acl& acl) {
 }  // namespace
 
 Result<Acl> decode_disk_acl(ConstBytes value) {
-    if (value.size() < 4 || view_as<Le32>(value) != 1) return fail(EUCLEAN, "ACL: a_version is not 1");
+    if (value.size() < 4 || view_as<Le32>(value) != 1) return fail(EUCLEAN, "ACL: a_version is not 1, or is missing");
     Acl acl;
     for (std::size_t at = 4; at < value.size();) {
-        if (value.size() - at < 4) return fail(EUCLEAN, "ACL: cut short at byte {}", at);
+        if (value.size() - at < 4)
+            return fail(EUCLEAN, "ACL: its value of {} bytes ends inside the entry at byte {}", value.size(), at);
         AclEntry e;
         e.tag = static_cast<AclTag>(view_as<Le16>(value, at).get());
         e.permissions = view_as<Le16>(value, at + 2);
         at += 4;
         if (has_id(e.tag)) {
-            if (value.size() - at < 4) return fail(EUCLEAN, "ACL: cut short at byte {}", at);
+            if (value.size() - at < 4)
+                return fail(EUCLEAN, "ACL: its value of {} bytes ends inside the entry at byte {}", value.size(), at);
             e.id = view_as<Le32>(value, at);
             at += 4;
         }
         acl.push_back(e);
     }
-    if (!valid(acl)) return fail(EUCLEAN, "ACL: {} entries that make no ACL", acl.size());
+    if (!valid(acl))
+        return fail(EUCLEAN,
+                    "ACL: its {} entries are no valid list, expected one each for owner, group and others, in order, "
+                    "and a mask beside named ones",
+                    acl.size());
     return acl;
 }
 
@@ -70,7 +76,11 @@ Result<Acl> decode_xattr_acl(ConstBytes value) {
         if (has_id(e.tag)) e.id = view_as<Le32>(value, at + 4);
         acl.push_back(e);
     }
-    if (!acl.empty() && !valid(acl)) return fail(EINVAL, "ACL: {} entries that make no ACL", acl.size());
+    if (!acl.empty() && !valid(acl))
+        return fail(EINVAL,
+                    "ACL: its {} entries are no valid list, expected one each for owner, group and others, in order, "
+                    "and a mask beside named ones",
+                    acl.size());
     return acl;
 }
 

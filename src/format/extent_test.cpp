@@ -99,6 +99,7 @@ TEST(ExtentDamage, IsNamed) {
         EXPECT_EQ(result.error().code, EUCLEAN);
         EXPECT_NE(result.error().what.find("inode 12: root"), std::string::npos);
         EXPECT_NE(result.error().what.find(field), std::string::npos) << result.error().what;
+        EXPECT_NE(result.error().what.find("expected"), std::string::npos) << result.error().what;
     };
     for (const std::uint16_t depth : {std::uint16_t{0}, std::uint16_t{2}}) {
         refused(depth, "eh_magic", [](Node& n) { n.header().magic = std::uint16_t{0}; });
@@ -113,9 +114,9 @@ TEST(ExtentDamage, IsNamed) {
     refused(1, "ei_leaf", [](Node& n) { n.index(1).set_leaf(BlockNr(10000)); });
     refused(1, "ei_leaf", [](Node& n) { n.index(1).leaf_hi = std::uint16_t{1}; });
     refused(0, "ee_len", [](Node& n) { n.leaf(0).len = std::uint16_t{0}; });
-    refused(0, "overlap", [](Node& n) { n.leaf(0).len = std::uint16_t{101}; });
-    refused(0, "overlap", [](Node& n) { n.leaf(1).block = 99u; });
-    refused(0, "overlap", [](Node& n) { n.leaf(1).block = 0xFFFFFFFFu; });
+    refused(0, "expected to lie in", [](Node& n) { n.leaf(0).len = std::uint16_t{101}; });
+    refused(0, "expected to lie in", [](Node& n) { n.leaf(1).block = 99u; });
+    refused(0, "expected to lie in", [](Node& n) { n.leaf(1).block = 0xFFFFFFFFu; });
     refused(0, "ee_start", [](Node& n) { n.leaf(0).set(0, 100, BlockNr(0), false); });
     refused(0, "ee_start", [](Node& n) { n.leaf(0).set(0, 100, BlockNr(9901), false); });
     refused(0, "ee_start", [](Node& n) { n.leaf(1).start_hi = std::uint16_t{0xFFFF}; });

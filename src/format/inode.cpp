@@ -129,16 +129,22 @@ Result<void> validate_inode(const Geometry& g, InodeNr ino, ConstBytes raw) {
     if (raw.size() > classic_inode_size) {
         const std::uint16_t extra = view_as<Le16>(raw, offsetof(InodeDisk, extra_isize));
         if (extra % 4 != 0 || extra > raw.size() - classic_inode_size || (extra != 0 && extra < 4))
-            return fail(EUCLEAN, "inode {}: i_extra_isize is {}", ino, extra);
+            return fail(EUCLEAN, "inode {}: i_extra_isize is {}, expected a multiple of 4 up to {}", ino, extra,
+                        raw.size() - classic_inode_size);
     }
     if (file_type_of_mode(mode) == FileType::unknown && ino.value >= g.first_inode)
-        return fail(EUCLEAN, "inode {}: i_mode is {:#o}", ino, mode);
+        return fail(EUCLEAN,
+                    "inode {}: i_mode is {:#o}, expected the type of a file, directory, link, device, fifo or socket",
+                    ino, mode);
     InodeDisk inode{};
     std::memcpy(&inode, raw.data(), std::min(raw.size(), sizeof inode));
     const std::uint64_t size = inode_size_bytes(g, inode);
-    if (size > std::uint64_t{1} << (32 + g.block_bits)) return fail(EUCLEAN, "inode {}: i_size is {}", ino, size);
+    if (size > std::uint64_t{1} << (32 + g.block_bits))
+        return fail(EUCLEAN, "inode {}: i_size is {}, expected at most {}", ino, size,
+                    std::uint64_t{1} << (32 + g.block_bits));
     if (const BlockNr acl = inode_attribute_block(g, inode); acl && !g.valid_block(acl))
-        return fail(EUCLEAN, "inode {}: i_file_acl is {}", ino, acl);
+        return fail(EUCLEAN, "inode {}: i_file_acl is {}, expected 0 or a block from {} to {}", ino, acl,
+                    g.first_data_block, g.blocks_count - 1);
     return {};
 }
 

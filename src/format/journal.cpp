@@ -8,8 +8,8 @@ namespace uext4::format {
 
 namespace {
 
-std::unexpected<Error> absurd_field(const char* field, std::uint64_t value) {
-    return fail(EUCLEAN, "journal superblock: {} is {}", field, value);
+std::unexpected<Error> absurd_field(const char* field, std::uint64_t value, const std::string& expected) {
+    return fail(EUCLEAN, "journal superblock: {} is {}, expected {}", field, value, expected);
 }
 
 // Over all bytes with one big-endian field of 4 bytes at `hole` taken as zero.
@@ -37,16 +37,21 @@ int JournalLayout::error_code() const {
 }
 
 Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t block_size, std::uint64_t log_blocks) {
-    if (s.header.magic != journal::magic) return absurd_field("h_magic", s.header.magic);
+    if (s.header.magic != journal::magic)
+        return fail(EUCLEAN, "journal superblock: h_magic is {:#010x}, expected {:#010x}", s.header.magic.get(),
+                    journal::magic);
     if (s.header.blocktype != journal::super_v1 && s.header.blocktype != journal::super_v2)
-        return absurd_field("h_blocktype", s.header.blocktype);
+        return absurd_field("h_blocktype", s.header.blocktype, "3 or 4");
     JournalLayout out;
     out.block_size = s.blocksize;
-    if (out.block_size != block_size) return absurd_field("s_blocksize", out.block_size);
+    if (out.block_size != block_size)
+        return absurd_field("s_blocksize", out.block_size, fmt::format("{}, as the file system", block_size));
     out.length = s.maxlen;
-    if (out.length > log_blocks || out.length < 8) return absurd_field("s_maxlen", out.length);
+    if (out.length > log_blocks || out.length < 8)
+        return absurd_field("s_maxlen", out.length, fmt::format("8 to {}, the blocks of the journal", log_blocks));
     out.first = s.first;
-    if (out.first == 0 || out.first >= out.length) return absurd_field("s_first", out.first);
+    if (out.first == 0 || out.first >= out.length)
+        return absurd_field("s_first", out.first, fmt::format("1 to {}", out.length - 1));
     out.sequence = s.sequence;
     out.start = s.start;
     out.error = s.error;
@@ -59,19 +64,26 @@ Result<JournalLayout> parse_journal_super(const JournalSuper& s, std::uint32_t b
         if (s.feature_ro_compat)
             return fail(EOPNOTSUPP, "journal superblock: unknown read-only features {:#x}", s.feature_ro_compat.get());
         if (out.csum_v3() && out.has(journal::incompat_csum_v2))
-            return absurd_field("s_feature_incompat", out.incompat);
+            return absurd_field("s_feature_incompat", out.incompat, "one of csum_v2 and csum_v3, not both");
         if (s.checksum_v2or3()) {
-            if (s.checksum_type != journal::checksum_crc32c) return absurd_field("s_checksum_type", s.checksum_type);
-            if (s.checksum != journal_super_checksum(s)) return absurd_field("s_checksum", s.checksum);
+            if (s.checksum_type != journal::checksum_crc32c)
+                return absurd_field("s_checksum_type", s.checksum_type, "4 (CRC32c)");
+            if (const std::uint32_t sum = journal_super_checksum(s); s.checksum != sum)
+                return fail(EUCLEAN, "journal superblock: s_checksum is {:#010x}, expected {:#010x}", s.checksum.get(),
+                            sum);
             out.checksum_seed = crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
         }
         if (out.has(journal::incompat_fast_commit)) {
             out.fast_commit_blocks = fast_commit_area(s);
             if (std::uint64_t{out.fast_commit_blocks} + 8 > out.length - out.first)
-                return absurd_field("s_num_fc_blks", out.fast_commit_blocks);
+                return absurd_field(
+                    "s_num_fc_blks", out.fast_commit_blocks,
+                    fmt::format("at most {} in a log of {} blocks",
+                                std::max<std::int64_t>(0, std::int64_t{out.length} - out.first - 8), out.length));
         }
     }
-    if (out.start && (out.start < out.first || out.start >= out.ring_end())) return absurd_field("s_start", out.start);
+    if (out.start && (out.start < out.first || out.start >= out.ring_end()))
+        return absurd_field("s_start", out.start, fmt::format("0, or {} to {}", out.first, out.ring_end() - 1));
     return out;
 }
 

@@ -48,8 +48,8 @@ Support support_for(std::uint32_t c, std::uint32_t i, std::uint32_t r) {
 
 namespace {
 
-std::unexpected<Error> absurd(const char* field, std::uint64_t value) {
-    return fail(EUCLEAN, "superblock: {} is {}", field, value);
+std::unexpected<Error> absurd(const char* field, std::uint64_t value, const std::string& expected) {
+    return fail(EUCLEAN, "superblock: {} is {}, expected {}", field, value, expected);
 }
 
 bool is_power_of(std::uint64_t n, std::uint64_t base) {
@@ -85,27 +85,31 @@ std::uint64_t largest_indirect(std::uint32_t block_size, bool huge) {
 
 Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes) {
     if (s.magic != super_magic)
-        return fail(EINVAL, "superblock: magic is {:#06x}, not an ext2, ext3 or ext4 file system", s.magic.get());
+        return fail(EINVAL, "superblock: s_magic is {:#06x}, expected 0xef53: no ext2, ext3 or ext4 file system",
+                    s.magic.get());
     Geometry g;
-    if (s.rev_level > 1) return absurd("s_rev_level", s.rev_level);
+    if (s.rev_level > 1) return absurd("s_rev_level", s.rev_level, "0 or 1");
     const bool dynamic = s.rev_level >= 1;
     // What revision 0 should not have counts nevertheless, as for Linux and e2fsck.
     g.compat = s.feature_compat;
     g.incompat = s.feature_incompat;
     g.ro_compat = s.feature_ro_compat;
-    if (s.log_block_size > 6) return absurd("s_log_block_size", s.log_block_size);
+    if (s.log_block_size > 6) return absurd("s_log_block_size", s.log_block_size, "0 to 6");
     g.block_bits = 10 + s.log_block_size;
     g.block_size = 1u << g.block_bits;
     const bool big = g.has_ro_compat(ro_compat::bigalloc);
     if (big) {
         if (s.log_cluster_size < s.log_block_size || s.log_cluster_size > 19)
-            return absurd("s_log_cluster_size", s.log_cluster_size);
-        if (!g.has_incompat(incompat::extents)) return fail(EUCLEAN, "superblock: feature bigalloc without extent");
+            return absurd("s_log_cluster_size", s.log_cluster_size,
+                          fmt::format("{} (s_log_block_size) to 19", s.log_block_size.get()));
+        if (!g.has_incompat(incompat::extents))
+            return fail(EUCLEAN, "superblock: feature bigalloc without extent, expected both");
         g.cluster_bits = s.log_cluster_size - s.log_block_size;
         g.cluster_ratio = 1u << g.cluster_bits;
         g.overhead_clusters = s.overhead_clusters;
     } else if (s.log_cluster_size != s.log_block_size) {
-        return absurd("s_log_cluster_size", s.log_cluster_size);
+        return absurd("s_log_cluster_size", s.log_cluster_size,
+                      fmt::format("{} (s_log_block_size), as without bigalloc", s.log_block_size.get()));
     }
     g.blocks_count = s.blocks_count_lo;
     g.reserved_blocks = s.r_blocks_count_lo;
@@ -113,53 +117,72 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
         g.blocks_count = s.blocks_count();
         g.reserved_blocks = s.reserved_blocks();
     }
-    if (g.blocks_count == 0 || g.blocks_count >> 48) return absurd("s_blocks_count", g.blocks_count);
+    if (g.blocks_count == 0 || g.blocks_count >> 48) return absurd("s_blocks_count", g.blocks_count, "1 to 2^48 - 1");
     if (device_bytes && g.blocks_count > device_bytes / g.block_size)
-        return fail(EUCLEAN, "superblock: s_blocks_count is {}, but the device holds {} blocks of {} bytes",
-                    g.blocks_count, device_bytes / g.block_size, g.block_size);
-    if (g.reserved_blocks > g.blocks_count) return absurd("s_r_blocks_count", g.reserved_blocks);
+        return fail(
+            EUCLEAN,
+            "superblock: s_blocks_count is {}, expected at most {}: the device holds no more blocks of {} bytes",
+            g.blocks_count, device_bytes / g.block_size, g.block_size);
+    if (g.reserved_blocks > g.blocks_count)
+        return absurd("s_r_blocks_count", g.reserved_blocks,
+                      fmt::format("at most {} (s_blocks_count)", g.blocks_count));
     g.first_data_block = s.first_data_block;
     // The first KiB is for boot code. With bigalloc, clusters count from block 0 whatever the block size.
     const bool block_0_is_boot = g.block_size == 1024 && g.cluster_ratio == 1;
     if (block_0_is_boot ? g.first_data_block != 1 : g.first_data_block > (g.block_size == 1024 ? 1u : 0u))
-        return absurd("s_first_data_block", g.first_data_block);
-    if (g.first_data_block >= g.blocks_count) return absurd("s_first_data_block", g.first_data_block);
+        return absurd("s_first_data_block", g.first_data_block, block_0_is_boot ? "1" : "0");
+    if (g.first_data_block >= g.blocks_count)
+        return absurd("s_first_data_block", g.first_data_block,
+                      fmt::format("below {} (s_blocks_count)", g.blocks_count));
     g.blocks_per_group = s.blocks_per_group;
     g.clusters_per_group = s.clusters_per_group;
     const auto fits_bitmap = [&](std::uint32_t n) { return n != 0 && n <= 8 * g.block_size && n % 8 == 0; };
-    if (!big && !fits_bitmap(g.blocks_per_group)) return absurd("s_blocks_per_group", g.blocks_per_group);
-    if (!fits_bitmap(g.clusters_per_group)) return absurd("s_clusters_per_group", g.clusters_per_group);
-    if (g.blocks_per_group != std::uint64_t{g.clusters_per_group} * g.cluster_ratio)
-        return absurd(big ? "s_blocks_per_group" : "s_clusters_per_group",
-                      big ? g.blocks_per_group : g.clusters_per_group);
+    const std::string bitmap = fmt::format("a multiple of 8 from 8 to {}", 8 * g.block_size);
+    if (!big && !fits_bitmap(g.blocks_per_group)) return absurd("s_blocks_per_group", g.blocks_per_group, bitmap);
+    if (!fits_bitmap(g.clusters_per_group)) return absurd("s_clusters_per_group", g.clusters_per_group, bitmap);
+    if (!big && g.clusters_per_group != g.blocks_per_group)
+        return absurd("s_clusters_per_group", g.clusters_per_group,
+                      fmt::format("{} (s_blocks_per_group), as without bigalloc", g.blocks_per_group));
+    if (const std::uint64_t blocks = std::uint64_t{g.clusters_per_group} * g.cluster_ratio; g.blocks_per_group != blocks)
+        return absurd("s_blocks_per_group", g.blocks_per_group,
+                      fmt::format("{}: {} clusters of {} blocks", blocks, g.clusters_per_group, g.cluster_ratio));
     g.hurd = s.creator_os == creator_os::hurd;
     g.inode_size = dynamic ? s.inode_size.get() : 128u;
     if (g.inode_size < 128 || g.inode_size > g.block_size || !std::has_single_bit(g.inode_size))
-        return absurd("s_inode_size", g.inode_size);
+        return absurd("s_inode_size", g.inode_size, fmt::format("a power of two from 128 to {}", g.block_size));
     g.inodes_per_group = s.inodes_per_group;
     const std::uint32_t per_block = g.block_size / g.inode_size;
     if (g.inodes_per_group < per_block || g.inodes_per_group > 8 * g.block_size || g.inodes_per_group % 8 != 0)
-        return absurd("s_inodes_per_group", g.inodes_per_group);
+        return absurd("s_inodes_per_group", g.inodes_per_group,
+                      fmt::format("a multiple of 8 from {} to {}", per_block, 8 * g.block_size));
     g.inode_table_blocks = static_cast<std::uint32_t>(divide_up(g.inodes_per_group, per_block));
     if (g.has_incompat(incompat::bit64)) {
         g.desc_size = s.desc_size;
         if (g.desc_size < 64 || g.desc_size > g.block_size || g.desc_size > 1024 || !std::has_single_bit(g.desc_size))
-            return absurd("s_desc_size", g.desc_size);
+            return absurd("s_desc_size", g.desc_size,
+                          fmt::format("a power of two from 64 to {}", std::min(g.block_size, 1024u)));
     }
     const std::uint64_t groups = divide_up(g.blocks_count - g.first_data_block, g.blocks_per_group);
-    if (groups > 0xFFFFFFFFu / 2) return absurd("s_blocks_count", g.blocks_count);
+    if (groups > 0xFFFFFFFFu / 2)
+        return absurd("s_blocks_count", g.blocks_count,
+                      fmt::format("at most 2^31 - 1 groups of {} blocks", g.blocks_per_group));
     g.group_count = static_cast<std::uint32_t>(groups);
     g.descs_per_block = g.block_size / g.desc_size;
-    if (std::uint64_t{g.inodes_per_group} * groups != s.inodes_count) return absurd("s_inodes_count", s.inodes_count);
+    if (const std::uint64_t inodes = std::uint64_t{g.inodes_per_group} * groups; inodes != s.inodes_count)
+        return absurd("s_inodes_count", s.inodes_count,
+                      fmt::format("{}: {} groups of {} inodes", inodes, groups, g.inodes_per_group));
     g.inodes_count = s.inodes_count;
     g.first_inode = dynamic ? s.first_ino.get() : 11u;
-    if (g.first_inode < 11 || g.first_inode > g.inodes_count) return absurd("s_first_ino", g.first_inode);
+    if (g.first_inode < 11 || g.first_inode > g.inodes_count)
+        return absurd("s_first_ino", g.first_inode, fmt::format("11 to {} (s_inodes_count)", g.inodes_count));
     g.want_extra_isize = 0;
     if (g.inode_size > 128) {
         // Without the feature nobody looks at them, and with it nobody has room for more.
         if (g.has_ro_compat(ro_compat::extra_isize)) {
-            if (s.want_extra_isize > g.inode_size - 128) return absurd("s_want_extra_isize", s.want_extra_isize);
-            if (s.min_extra_isize > g.inode_size - 128) return absurd("s_min_extra_isize", s.min_extra_isize);
+            const std::uint32_t room = g.inode_size - 128;
+            const std::string at_most = fmt::format("at most {}, for inodes of {} bytes", room, g.inode_size);
+            if (s.want_extra_isize > room) return absurd("s_want_extra_isize", s.want_extra_isize, at_most);
+            if (s.min_extra_isize > room) return absurd("s_min_extra_isize", s.min_extra_isize, at_most);
         }
         g.want_extra_isize = std::clamp<std::uint32_t>(s.want_extra_isize, 32, g.inode_size - 128) & ~3u;
     }
@@ -173,21 +196,24 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
                           ? s.checksum_seed.get()
                           : crc32c(~0u, ConstBytes(reinterpret_cast<const std::byte*>(s.uuid), 16));
     if (g.metadata_csum()) {
-        if (s.checksum_type != 1) return absurd("s_checksum_type", s.checksum_type);
+        if (s.checksum_type != 1) return absurd("s_checksum_type", s.checksum_type, "1 (CRC32c)");
         g.descriptor_checksum = DescriptorChecksum::crc32c;
     } else if (g.has_ro_compat(ro_compat::gdt_csum)) {
         g.descriptor_checksum = DescriptorChecksum::crc16;
     }
     g.log_groups_per_flex = g.has_incompat(incompat::flex_bg) ? s.log_groups_per_flex : 0;
-    if (g.log_groups_per_flex > 31) return absurd("s_log_groups_per_flex", g.log_groups_per_flex);
+    if (g.log_groups_per_flex > 31) return absurd("s_log_groups_per_flex", g.log_groups_per_flex, "at most 31");
     g.first_meta_bg = g.has_incompat(incompat::meta_bg) ? s.first_meta_bg.get() : 0;
     const std::uint64_t desc_blocks = divide_up(groups, g.descs_per_block);
-    if (g.first_meta_bg > desc_blocks) return absurd("s_first_meta_bg", g.first_meta_bg);
+    if (g.first_meta_bg > desc_blocks)
+        return absurd("s_first_meta_bg", g.first_meta_bg, fmt::format("at most {} descriptor blocks", desc_blocks));
     g.reserved_gdt_blocks = s.reserved_gdt_blocks;
-    if (g.reserved_gdt_blocks > g.block_size / 4) return absurd("s_reserved_gdt_blocks", g.reserved_gdt_blocks);
+    if (g.reserved_gdt_blocks > g.block_size / 4)
+        return absurd("s_reserved_gdt_blocks", g.reserved_gdt_blocks, fmt::format("at most {}", g.block_size / 4));
     if (g.has_compat(compat::sparse_super2)) g.backup_groups = {s.backup_bgs[0], s.backup_bgs[1]};
     if (const BlockNr last = g.descriptor_place(GroupNr(groups - 1)).block; last.value >= g.blocks_count)
-        return fail(EUCLEAN, "superblock: group descriptors at block {}, but s_blocks_count is {}", last,
+        return fail(EUCLEAN,
+                    "superblock: the last group descriptors lie at block {}, expected below {} (s_blocks_count)", last,
                     g.blocks_count);
     const bool huge = g.has_ro_compat(ro_compat::huge_file);
     g.max_extent_file_size = std::uint64_t{0xFFFFFFFFu} << g.block_bits;

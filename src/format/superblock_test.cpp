@@ -273,6 +273,7 @@ TEST(SuperblockDamage, AbsurdFieldsAreNamed) {
             EXPECT_NE(parsed.error().what.find(stem), std::string::npos)
                 << c.field << " = " << c.value << ": " << parsed.error().what;
         }
+        EXPECT_NE(parsed.error().what.find("expected "), std::string::npos) << parsed.error().what;
         EXPECT_EQ(parsed.error().code, stem == "s_magic" ? EINVAL : EUCLEAN) << c.field;
     }
     EXPECT_TRUE(Geometry::parse(image.super(), 0));

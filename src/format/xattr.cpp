@@ -46,36 +46,44 @@ Result<std::vector<XattrItem>> parse_xattrs(ConstBytes area, std::uint32_t first
     std::size_t at = first;
     std::size_t lowest_value = area.size();
     for (;;) {
-        if (at + 4 > area.size()) return fail(EUCLEAN, "{}: the list of attributes has no end", where);
+        if (at + 4 > area.size())
+            return fail(EUCLEAN, "{}: the list of attributes does not end within its {} bytes", where, area.size());
         if (view_as<Le32>(area, at) == 0) break;
-        if (at + sizeof(XattrEntry) > area.size()) return fail(EUCLEAN, "{}: the list of attributes has no end", where);
+        if (at + sizeof(XattrEntry) > area.size())
+            return fail(EUCLEAN, "{}: the list of attributes does not end within its {} bytes", where, area.size());
         const auto& e = view_as<XattrEntry>(area, at);
         const std::size_t next = at + sizeof(XattrEntry) + pad4(e.name_len);
         if (next + 4 > area.size())
-            return fail(EUCLEAN, "{}: attribute {}: e_name_len is {}", where, out.size(), e.name_len);
+            return fail(EUCLEAN, "{}: attribute {}: e_name_len is {}, expected at most {}", where, out.size(),
+                        e.name_len, area.size() - at - sizeof(XattrEntry));
         XattrItem item;
         item.index = static_cast<XattrIndex>(e.name_index);
         item.name = {reinterpret_cast<const char*>(area.data()) + at + sizeof(XattrEntry), e.name_len};
         if (item.name.find('\0') != std::string_view::npos)
-            return fail(EUCLEAN, "{}: attribute {}: a zero byte in its name", where, out.size());
+            return fail(EUCLEAN, "{}: attribute {}: its name contains a zero byte, expected none", where, out.size());
         item.entry_offset = static_cast<std::uint32_t>(at);
         item.value_inode = e.value_inode;
         item.value_size = e.value_size;
         item.hash = e.hash;
         if (item.value_size > xattr_max_value)
-            return fail(EUCLEAN, "{}: attribute {}: e_value_size is {}", where, out.size(), item.value_size);
+            return fail(EUCLEAN, "{}: attribute {}: e_value_size is {}, expected at most {}", where, out.size(),
+                        item.value_size, xattr_max_value);
         if (!item.value_inode && item.value_size) {
             const std::size_t offset = e.value_offset;
             if (offset > area.size() || pad4(item.value_size) > area.size() - offset)
-                return fail(EUCLEAN, "{}: attribute {}: e_value_offs is {} for {} bytes", where, out.size(), offset,
-                            item.value_size);
+                return fail(EUCLEAN,
+                            "{}: attribute {}: e_value_offs is {} for {} bytes, expected to end within {} bytes", where,
+                            out.size(), offset, item.value_size, area.size());
             item.value = area.subspan(offset, item.value_size);
             lowest_value = std::min(lowest_value, offset);
         }
         out.push_back(item);
         at = next;
     }
-    if (lowest_value < at + 4) return fail(EUCLEAN, "{}: attribute values overlap the list of names", where);
+    if (lowest_value < at + 4)
+        return fail(EUCLEAN,
+                    "{}: attribute values begin at byte {}, expected behind the list of names, which ends at {}", where,
+                    lowest_value, at + 4);
     return out;
 }
 

@@ -193,8 +193,8 @@ TEST(XattrDamage, IsNamed) {
     refused("e_value_size", [](auto&, XattrEntry& e) { e.value_size = 0xFFFFFFFFu; });
     refused("e_value_offs", [](auto&, XattrEntry& e) { e.value_size = 100u; });
     refused("e_value_offs", [](auto&, XattrEntry& e) { e.value_offset = std::uint16_t{0xFFFF}; });
-    refused("overlap", [](auto&, XattrEntry& e) { e.value_offset = std::uint16_t{16}; });
-    refused("no end", [](auto& area, XattrEntry& e) {
+    refused("expected behind the list of names", [](auto&, XattrEntry& e) { e.value_offset = std::uint16_t{16}; });
+    refused("does not end within its 52 bytes", [](auto& area, XattrEntry& e) {
         e.value_size = 0u;
         view_as<XattrEntry>(Bytes(area), 24).value_size = 0u;
         area.resize(24 + 16 + 8 + 4);

@@ -71,7 +71,8 @@ Result<void> check_leaf(const Spot& spot, ConstBytes block) {
     const Inode& directory = spot.directory;
     const std::uint32_t capacity = leaf_capacity(directory);
     if (directory.fs().geometry.metadata_csum()) {
-        if (!format::dir_tail_present(block)) return spot.bad(capacity, "no checksum");
+        if (!format::dir_tail_present(block))
+            return spot.bad(capacity, "the record that holds the checksum is missing");
         if (!format::dir_leaf_checksum_ok(directory.fs().geometry, seed_of(directory), block))
             return spot.bad(capacity, "the checksum does not match");
     }

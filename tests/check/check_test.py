@@ -30,7 +30,7 @@ DAMAGE = {
     "link count": ("sif /dir/f3 links_count 7", "i_links_count is 7"),
     "cleared inode": ("clri /dir/f4", "not in use"),
     "freed block": ("freeb 1000 20", "in use and not marked"),
-    "leaked block": ("setb 6000 3", "belong to nobody"),
+    "leaked block": ("setb 6000 3", "without an owner"),
     "block count": ("sif /big blocks 8", "i_blocks is 8"),
     "size of a device": ("sif /fifo size 5", "i_size is 5"),
     "time of deletion": ("sif /dir/f5 dtime 55", "i_dtime is 55"),
@@ -94,7 +94,7 @@ def left_open(program, path):
              for wrong in counters]
     cases += [(f"closed: {wrong}", [], [wrong], f"superblock: s_{wrong.split()[1]} is") for wrong in counters]
     cases += [("journal: a descriptor as well", [], ["feature needs_recovery", counters[0], "set_bg 0 free_blocks_count 7", "set_bg 0 checksum calc"],
-               "group 0: .* clusters are free, the descriptor says 7"),
+               "group 0: .*the descriptor says 7 free clusters, expected"),
               ("journal: a link count as well", [], ["feature needs_recovery", counters[1], "sif <11> links_count 7"],
                "inode 11: i_links_count is 7")]
     for label, options, commands, expected in cases:
@@ -137,6 +137,24 @@ def copies_of_descriptors(program, path):
         if (answer.returncode, oracle.returncode) != (0, 0):
             failures.append(f"clusters of {cluster}, {size}: check ends with {answer.returncode}, e2fsck with {oracle.returncode}: {answer.stdout[-300:]}")
     path.unlink(missing_ok=True)
+    return failures
+
+
+def names_paths(program, path, tree):
+    """A problem of an inode that has a name begins with its path, and the last line says what to do."""
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", tree, path, "48M")
+    for change in ("sif /dir/f3 links_count 7", "sif /dir links_count 9", "ssv free_blocks_count 5"):
+        run("debugfs", "-w", "-R", change, path)
+    lines = run(program, "check", path).stdout.splitlines()
+    numbers = {name: Image(path.read_bytes()).inode(name).number for name in ("/dir", "/dir/f3")}
+    expected = [f"/dir/f3: inode {numbers['/dir/f3']}: i_links_count is 7, expected 1",
+                f"/dir: inode {numbers['/dir']}: i_links_count is 9, "]
+    failures = [f"{line!r} is missing: {lines}" for line in expected if not any(l.startswith(line) for l in lines)]
+    if not lines[-1].startswith("To repair it: ") or "e2fsck -f" not in lines[-1]:
+        failures.append(f"the last line does not say what to do: {lines}")
+    problems = json.loads(run(program, "check", "--json", path).stdout)["problems"]
+    if {p["path"] for p in problems if "path" in p} != set(numbers):
+        failures.append(f"paths in JSON: {problems}")
     return failures
 
 
@@ -289,6 +307,7 @@ def main():
         failures += sizes_of_inodes(program, folder / "sizes.img")
         failures += copies_of_descriptors(program, folder / "copies.img")
         failures += without_types(program, folder / "types.img", tree)
+        failures += names_paths(program, folder / "paths.img", tree)
         failures += hashes_of_names(program, folder / "names.img", tree)
         failures += large(program, folder / "large.img")
         failures += without_memory(program, folder / "memory.img")

@@ -21,8 +21,8 @@ def used_without_bit(image):
 
 
 DAMAGES = [
-    Damage("default", "i_links_count", "inode </dir/f3>: i_links_count is 7, 1 entries", field("/dir/f3", links_count=7)),
-    Damage("ext2", "i_links_count of a directory", "inode </a>: i_links_count is 9, 3 entries", "sif /a links_count 9"),
+    Damage("default", "i_links_count", "inode </dir/f3>: i_links_count is 7, expected 1", field("/dir/f3", links_count=7)),
+    Damage("ext2", "i_links_count of a directory", "inode </a>: i_links_count is 9, expected 3", "sif /a links_count 9"),
     Damage("ext3", "i_links_count 1 of a directory", "inode </a>: i_links_count is 1", field("/a", links_count=1)),
     Damage("default", "i_links_count 1 of a directory, dir_nlink", "inode </a>: i_links_count is 1", field("/a", links_count=1)),
     Damage("default", "i_links_count 1 of a directory that has no name", "inode </a/b>: in use, but no directory names it",
@@ -57,7 +57,7 @@ DAMAGES = [
     Damage("hurd", "a translator's block outside", "inode </a>: block 77777 is outside", "sif /a translator 77777"),
     Damage("hurd", "a translator's block of a bitmap", "inode </small>: block 3 belongs to something else",
            "sif /small translator 3"),
-    Damage("hurd", "a translator's block that is not marked", "block bitmap: 1 clusters are in use and not marked",
+    Damage("hurd", "a translator's block that is not marked", "block bitmap: 1 cluster in use and not marked",
            "sif /a translator 3900"),
     Damage("default", "i_faddr of a file", "inode </small>: i_faddr is 5", "sif /small faddr 5"),
     Damage("hurd", "i_faddr of a directory", "inode </a>: i_faddr is 5", "sif /a faddr 5"),
