@@ -301,7 +301,7 @@ void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::stri
     const PartOf part(at);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
         if (need(file->write(piece->at, piece->bytes), at) != piece->bytes.size())
-            give_up(impossible, at + ": no space left");
+            refuse({ENOSPC, {}}, at);
         progress_.advance(piece->bytes.size());
         safe_point();
     }

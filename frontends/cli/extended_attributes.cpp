@@ -67,7 +67,7 @@ private:
         std::string text;
         for (const std::string& name : names) {
             const std::vector<std::byte> value =
-                need(s.fs().get_xattr(inode, name, operator_identity(), false), s.at(path));
+                need(s.fs().get_xattr(inode, name, operator_identity(), false), s.at(path) + ": " + name);
             const std::string_view bytes(reinterpret_cast<const char*>(value.data()), value.size());
             text += o_.only_values ? std::string(bytes) : fmt::format("{}={}\n", shown(name), value_text(value));
             Json j;
@@ -106,8 +106,9 @@ void set_attribute(const ExtendedAttributeOptions& o) {
     Listing listing("setfattr", o.places, true, o.o);
     listing.each([&](Session& s, const std::string& path) {
         InodeRef inode = s.resolve(path, false);
-        if (!o.remove.empty()) need(s.fs().remove_xattr(*inode, o.remove, operator_identity(), false), s.at(path));
-        else need(s.fs().set_xattr(*inode, o.name, value, 0, operator_identity(), false), s.at(path));
+        if (!o.remove.empty())
+            need(s.fs().remove_xattr(*inode, o.remove, operator_identity(), false), s.at(path) + ": " + o.remove);
+        else need(s.fs().set_xattr(*inode, o.name, value, 0, operator_identity(), false), s.at(path) + ": " + o.name);
     });
     listing.finish();
 }

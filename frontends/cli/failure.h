@@ -18,6 +18,8 @@ struct Failure {
     bool damaged = false;  // the image: `what` names the structure
 };
 [[noreturn]] void give_up(int code, const std::string& what);
+// For a place that the message names: the errno's text where that says all, or the library's sentence.
+std::string sentence_of(const Error& error);
 [[noreturn]] void refuse(const Error& error, const std::string& subject);
 // The value, or the end of the verb: ENOENT and the like are "no" (1), the rest 2.
 template <class T>

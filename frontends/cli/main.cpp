@@ -1,4 +1,5 @@
 // The program `uext4`.
+#include "cli/damage_notes.h"
 #include "cli/interrupt.h"
 #include "cli/mount_helpers.h"
 #include "cli/options.h"
@@ -134,9 +135,12 @@ int run_line(std::vector<std::string> arguments) {
         return written(verb);
     } catch (const Failure& failure) {
         if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
+        note_failure(failure.what);
+        const int code = print_damage(verb) ? impossible : failure.code;
         if (const int signal = noted_interrupt()) return end_interrupted(verb, {signal});
-        return std::max(failure.code, written(verb));
+        return std::max(code, written(verb));
     } catch (const Interrupted& interrupt) {
+        (void)print_damage(verb);  // the exit is by the signal
         return end_interrupted(verb, interrupt);
     } catch (const std::system_error& e) {  // of what prints
         if (e.code() != std::errc::broken_pipe || !reader_has_gone())
@@ -150,7 +154,8 @@ int run_line(std::vector<std::string> arguments) {
         fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
         return impossible;
     }
-    return written(verb);
+    const int code = print_damage(verb) ? impossible : fine;
+    return std::max(code, written(verb));
 }
 
 }  // namespace uext4::cli

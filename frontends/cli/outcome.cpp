@@ -1,5 +1,6 @@
 #include "cli/outcome.h"
 
+#include "cli/damage_notes.h"
 #include "cli/interrupt.h"
 #include "cli/text.h"
 
@@ -24,6 +25,7 @@ std::optional<std::string> Outcome::attempt(const std::function<void()>& part) {
 void Outcome::tell(int code, const std::string& what) {
     std::fflush(stdout);  // the message stands behind what was printed before it
     if (!what.empty() && !quiet_) fmt::print(stderr, "uext4 {}: {}\n", verb_, told(what));
+    note_failure(what);
     code_ = std::max(code_, code);
 }
 

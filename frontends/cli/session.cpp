@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include "cli/damage_notes.h"
 #include "cli/interrupt.h"
 #include "cli/kept_mount.h"
 #include "cli/source_date.h"
@@ -77,8 +78,9 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     if (!device) device = TRY(open_for(image, options, common));
     if (!common.no_sandbox) TRY(enter_sandbox(reach.reach, reach.files));
     if (!options.fs.read_only) catch_interrupts();
-    return FileSystem::mount_device(std::move(device), options,
-                                    [](const std::string& line) { fmt::print(stderr, "uext4: {}\n", told(line)); });
+    return FileSystem::mount_device(
+        std::move(device), options,
+        [image, writable = !options.fs.read_only](const std::string& line) { note_log_line(image, writable, line); });
 }
 
 std::string options_text(bool writable, const CommonOptions& options) {
@@ -159,6 +161,7 @@ void Session::close() {
     const Result<void> closed = own_->unmount();
     own_.reset();
     if (!closed) give_up(impossible, image_ + ": " + closed.error().what);
+    if (writable_ && noted_interrupt()) note_left_image(image_, true);
 }
 
 InodeRef Session::resolve(const std::string& path, bool follow) {

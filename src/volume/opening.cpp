@@ -145,8 +145,7 @@ Result<void> Volume::State::open() {
         return fail(EOPNOTSUPP, "{}: features that are not supported: {}", device->name(), support.why);
     if (!support.writable && !options.fs.read_only)
         return (super.feature_ro_compat & (format::ro_compat::quota | format::ro_compat::project))
-                   ? fail(EROFS, "{}: uext4 does not update quotas (feature {}): it can only be opened read-only",
-                          device->name(), support.why)
+                   ? fail(EROFS, "{}: uext4 does not update quotas", device->name())
                    : fail(EROFS, "{}: can only be opened read-only because of: {}", device->name(), support.why);
     const bool external = super.has_compat(format::compat::has_journal) && super.journal_inum == 0;
     if (external && !options.fs.read_only)

@@ -242,7 +242,7 @@ def typed(verbs):
             shown += piece
 
     until(b"> ", 0)
-    for line, answer in ((b"cat missing", b"no such entry"), (b"nothing", b"unknown command"), (b"mkdir typed", b"> "),
+    for line, answer in ((b"cat missing", b"No such file or directory"), (b"nothing", b"unknown command"), (b"mkdir typed", b"> "),
                          (b"ls -l", b" typed"), (b"cd typed", b"typed> ")):
         start = len(shown)
         os.write(terminal, line + b"\n")
