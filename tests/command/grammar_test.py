@@ -54,7 +54,7 @@ def the_operand_before(run):
     run("mkdir", "a.img:/chain", ":/chain/one", ":/chain/two")
     check(run("ls", "a.img:/chain").split() == ["one", "two"], "mkdir with :/path")
     run("cp", "a.img:/f", ":/chain/f")
-    run("cp", "a.img:/f", "b.img:/f", ":/g", status=NO, says="b.img:/g: no")  # several sources need a directory
+    run("cp", "a.img:/f", "b.img:/f", ":/g", status=NO, says="b.img:/g: No such file")  # several sources need a directory
     run("mv", "a.img:/chain/f", ":/chain/g")
     run("ln", "a.img:/chain/g", ":/chain/h")
     check(run("ls", "a.img:/chain").split() == ["g", "h", "one", "two"], "mv and ln with :/path")

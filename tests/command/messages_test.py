@@ -35,7 +35,7 @@ def errnos(scratch, verbs):
         (("getfattr", "-n", "user.q", ":/file"), NO, ":/file: user.q: No such attribute"),
         (("setfattr", "-x", "user.q", ":/file"), NO, ":/file: user.q: No such attribute"),
         (("cp", big, ":/big"), IMPOSSIBLE, ":/big: No space left on device"),
-        (("rm", ":/fixed"), NO, ":/fixed: Operation not permitted: is immutable"),
+        (("rm", ":/fixed"), NO, ":/fixed: Operation not permitted: is immutable or append-only"),
         (("cat", ":/circle"), NO, ":/circle: Too many levels of symbolic links"),
     )
     verbs("mkdir", "-p", ":/full/inner")
@@ -56,7 +56,7 @@ def damaged_directory(scratch):
     block = int(mounting.run("debugfs", "-R", "bmap /d 0", image).stdout.splitlines()[-1])
     with open(image, "r+b") as file:
         file.seek(block * 4096)
-        file.write(bytes(range(1, 256)) * 16)
+        file.write((bytes(range(1, 256)) * 17)[:4096])
     for words in (("ls", ":/d"), ("rm", "-r", ":/d"), ("mkdir", ":/d/x"), ("chmod", "-R", "700", ":/d")):
         code, error = answer(verbs, *words)
         told = [line for line in error.splitlines() if "block 0, offset 4084" in line]

@@ -172,7 +172,7 @@ def force_is_for_what_is_missing(verbs):
     verbs("rm", "-f", ":/missing", ":/file/below")
     verbs("ln", "-s", "circle", ":/circle")
     verbs("rm", "-f", ":/circle/below", status=NO, says="symbolic links")
-    verbs("rm", "-f", f":/{'n' * 256}", status=NO, says="256 bytes")
+    verbs("rm", "-f", f":/{'n' * 256}", status=NO, says="File name too long")
     verbs("rm", "-f", ":/circle")
 
 

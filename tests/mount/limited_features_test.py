@@ -273,7 +273,7 @@ def counted(scratch):
         image = scratch.image("image", "64M", "-t", "ext4", "-O", features, *options)
         before = image.read_bytes()
         told = run(scratch.program, "mkdir", f"{image}:/x", accept=(2,)).stdout
-        check("uext4 does not update quotas" in told and "read-only" in told, f"{features}: {told}")
+        check(told.rstrip().endswith(": uext4 does not update quotas"), f"{features}: {told}")
         directory = scratch.mount(image, options="ro")
         check(answer(lambda at=directory: os.mkdir(at / "x")) == "EROFS", f"{features}: written to")
         scratch.umount(directory)
