@@ -65,9 +65,18 @@ void World::wrong(const std::string& text) {
 }
 
 void World::mount() {
-    VolumeOptions options = expect(parse_volume_options(scenario_.options), "options");
-    options.background = std::ranges::find(options.others, "background") != options.others.end();
-    if (std::ranges::find(options.others, "tiny-cache") != options.others.end()) options.cache_bytes = 64 << 10;
+    // The scenarios' own words are none of the file system's options.
+    std::string text = "," + scenario_.options;
+    const auto take_out = [&](const std::string& word) {
+        const std::size_t at = ("," + scenario_.options + ",").find("," + word + ",");
+        if (at == std::string::npos) return false;
+        text.erase(text.find("," + word), word.size() + 1);
+        return true;
+    };
+    const bool background = take_out("background"), tiny_cache = take_out("tiny-cache");
+    VolumeOptions options = expect(parse_volume_options(text.empty() ? text : text.substr(1)), "options");
+    options.background = background;
+    if (tiny_cache) options.cache_bytes = 64 << 10;
     std::shared_ptr<BlockDevice> device = device_;
     if (scheduler_ && (scenario_.may_fail.times != 0 || scenario_.may_fail.cuts_lose) && !healed_) {
         failing_ = std::make_shared<FailingDevice>(device_, *scheduler_, scenario_.may_fail);

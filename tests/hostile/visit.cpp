@@ -74,7 +74,7 @@ bool names_one_of(const std::string& text, const std::vector<std::string>& words
 bool names_a_structure(const std::string& text) {
     // What ends a long list stands behind those that it is a list of.
     if (names_one_of(text, {"superblock", "journal", "s_", "mmp", "no ext2", "features", "orphan",
-                            "because of: ", "more problems than are listed"}))
+                            "because of: ", "quotas", "more problems than are listed"}))
         return true;
     for (const char* word :
          {"inode ", "group ", "block ", "directory ", "attribute block ", "inodes ", "symlink ", "transaction "}) {

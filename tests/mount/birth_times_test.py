@@ -50,14 +50,15 @@ def births(scratch, name):
     scratch.umount(top)
     for path in paths:
         where = f"{image}:/{'' if path == top else path.name}"
-        shown = json.loads(subprocess.run([scratch.program, "stat", "--json", where], stdout=subprocess.PIPE, check=True).stdout)
+        shown = json.loads(subprocess.run([scratch.program, "stat", "--json", where], stdout=subprocess.PIPE, check=True,
+                                          env=os.environ | {"TZ": "UTC"}).stdout)
         shown = shown[0] if isinstance(shown, list) else shown
         if name == "128-byte inodes":
             check(told[path.name] is None and "btime" not in shown, f"{where}: {told[path.name]}, and {shown}")
             continue
         seconds, nanoseconds = told[path.name]
-        stamp = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-        check(shown["btime"] == f"{stamp}.{nanoseconds:09} UTC",
+        stamp = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        check(shown["btime"] == f"{stamp}.{nanoseconds:09}+00:00",
               f"{where}: born {seconds}.{nanoseconds:09} on the mount, {shown['btime']} in the image")
     mounting.clean(image)
     os.unlink(image)
