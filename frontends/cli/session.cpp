@@ -7,6 +7,7 @@
 #include "device/host_use.h"
 #include "device/open_device.h"
 #include "device/partition.h"
+#include "pagecache/cache_budget.h"
 #include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
@@ -76,7 +77,10 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     if (!options.fs.read_only) options.fs.fixed_time = TRY(source_date_epoch());
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
     if (!device) device = TRY(open_for(image, options, common));
-    if (!common.no_sandbox) TRY(enter_sandbox(reach.reach, reach.files));
+    if (!common.no_sandbox && !in_sandbox()) {
+        if (options.cache_grows) CacheBudget::of_process().keep_open();
+        TRY(enter_sandbox(reach.reach, reach.files));
+    }
     if (!options.fs.read_only) catch_interrupts();
     return FileSystem::mount_device(
         std::move(device), options,

@@ -86,6 +86,9 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
     }
     o.volume.others.clear();
     o.volume.behind_a_cache = true;
+    // The kernel caches files: the server's cache stays small, unless somebody asks for more.
+    const auto is_cache = [](const std::string& option) { return option.starts_with("cache="); };
+    if (std::ranges::none_of(o.volume.given, is_cache)) o.volume.cache_grows = false;
     return o;
 }
 

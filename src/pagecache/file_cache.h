@@ -81,8 +81,9 @@ private:
 // The same of some that follow each other.
 class LockedRun {
 public:
-    static constexpr std::size_t most = 16;
-    LockedRun() = default;
+    static constexpr std::size_t most = 256;
+    static constexpr std::size_t most_for_change = 16;
+    LockedRun() {}  // leaves the places as they are
     LockedRun(LockedRun&& other) noexcept;
     LockedRun& operator=(LockedRun&&) = delete;
     ~LockedRun() { unlock(); }
@@ -92,7 +93,7 @@ public:
 
 private:
     friend class FileCache;
-    std::array<Folio*, most> folios_{};
+    std::array<Folio*, most> folios_;  // the first `count_`
     std::size_t count_ = 0;
 };
 
@@ -138,9 +139,16 @@ public:
     Result<LockedFolio> lock_for_change(std::uint64_t index, bool create,
                                         SourceLocation where = SourceLocation::current());
     // The folios from `index` on, made where there are none; at least the first, for which it waits, and at most
-    // `count` (or LockedRun::most): the run ends at one that is locked by somebody or under writeback.
+    // `count` (or LockedRun::most_for_change): the run ends at one that is locked by somebody or under writeback.
     Result<LockedRun> lock_run_for_change(std::uint64_t index, std::size_t count,
                                           SourceLocation where = SourceLocation::current());
+    // For a reader: the folios from `index` on that are there and up to date, at most `count` (or most_for_change).
+    // None where the first is not so, is locked by somebody, or lies in the clients' memory. Waits for nobody.
+    LockedRun lock_full_run(std::uint64_t index, std::size_t count, SourceLocation where = SourceLocation::current());
+    // New folios from `index` on, locked, with nothing up to date: at most `count` (or LockedRun::most), and none where
+    // there is one already. Waits for nobody. ENOMEM.
+    Result<LockedRun> make_run(std::uint64_t index, std::size_t count,
+                               SourceLocation where = SourceLocation::current());
     void wait_for_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());
     // Waits for the writeback of every folio in [first, end).
     void wait_for_writeback(std::uint64_t first, std::uint64_t end, SourceLocation where = SourceLocation::current());
@@ -170,7 +178,7 @@ public:
     bool has_unwritten() const;          // something is dirty or under writeback
     bool idle() const;                   // nothing cached is dirty, under writeback, pinned or locked
     // Read ahead, for nobody yet: a locked one.
-    void mark_ahead(LockedFolio& folio) const { folio->ahead = ahead_turn_.load(std::memory_order_relaxed); }
+    void mark_ahead(Folio& folio) const { folio.ahead = ahead_turn_.load(std::memory_order_relaxed); }
     // Folios read ahead were reclaimed before anybody used them. Those read before somebody was told so do not count:
     // they were too many then already.
     bool take_read_in_vain();
@@ -189,6 +197,7 @@ private:
     friend class LockedRun;
     friend class PageCache;
     Result<Folio*> make(std::uint64_t index);
+    Result<std::size_t> make_some(std::uint64_t index, std::span<Folio*> made);
     Holdable holdable(const Folio& folio) const;
     Holdable writeback_of(const Folio& folio) const;
     void note_locked(Folio& folio, SourceLocation where);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -75,21 +76,45 @@ struct PageCache::Arena {
     Row<FileCache::InDirtyRow> dirty_files UEXT4_GUARDED_BY(dirty_lock);
 
     // The first use of a page costs a fault, unless it is given some at a time. Where that fails it costs a fault.
-    void populate(std::byte* memory, std::size_t folio_size) {
+    void populate(std::byte* memory, std::size_t wanted) {
         if (memory < populated || memory < newest || memory >= newest + chunk_bytes) return;
         const std::size_t bytes =
-            std::min(std::max(populated_bytes, folio_size), static_cast<std::size_t>(newest + chunk_bytes - memory));
+            std::min(std::max(populated_bytes, wanted), static_cast<std::size_t>(newest + chunk_bytes - memory));
         ::madvise(memory, bytes, MADV_POPULATE_WRITE);
         populated = memory + bytes;
     }
     void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
+        constexpr std::size_t most_at_once = 512;
         MutexLock guard(lock);
-        while (free.size() * folio_size > bytes) {
-            stop_huge(free.back());
-            ::madvise(free.back(), folio_size, MADV_DONTNEED);
-            released.push_back(free.back());
-            free.pop_back();
+        for (const std::size_t kept = bytes / folio_size; free.size() > kept;) {
+            const std::size_t count = std::min(free.size() - kept, most_at_once);
+            const std::span<std::byte*> going = std::span(free).last(count);
+            std::ranges::sort(going, std::less<>());
+            for (std::size_t i = 0; i < count;) {
+                std::byte* const first = going[i];
+                stop_huge(first);
+                std::size_t together = 1;
+                while (i + together < count && going[i + together] == first + together * folio_size &&
+                       !starts_chunk(going[i + together]))
+                    ++together;
+                ::madvise(first, together * folio_size, MADV_DONTNEED);
+                i += together;
+            }
+            // So that the lowest address is the first to be used again.
+            released.insert(released.end(), going.rbegin(), going.rend());
+            free.resize(free.size() - count);
         }
+    }
+    static bool starts_chunk(const std::byte* memory) {
+        return reinterpret_cast<std::uintptr_t>(memory) % chunk_bytes == 0;
+    }
+    // For all folios at once, as giving one back, which destructors do, asks for no memory.
+    void reserve(std::size_t chunk_count, std::uint32_t folio_size) {
+        if (chunk_count <= chunks.capacity()) return;
+        const std::size_t more = std::bit_ceil(chunk_count), folio_count = more * (chunk_bytes / folio_size);
+        free.reserve(folio_count);
+        released.reserve(folio_count);
+        chunks.reserve(more);
     }
     // Or the system would fill the gaps that are given back to it, to make a huge page of the chunk again.
     void stop_huge(const std::byte* memory) {
@@ -125,22 +150,32 @@ void PageCache::wake_flusher() {
 void PageCache::set_others(std::function<std::uint64_t()> bytes) { others_ = std::move(bytes); }
 
 std::uint64_t PageCache::limit() const {
-    const std::uint64_t least = most_ / 4;
-    return most_ - (others_ ? std::min(others_(), most_ - least) : 0);
+    const std::uint64_t least = most_ / 4, most = budget_ ? std::max(least, budget_->most_for(used())) : most_;
+    return most - (others_ ? std::min(others_(), most - least) : 0);
 }
 
-Result<std::byte*> PageCache::allocate_memory() {
+void PageCache::share(CacheBudget& budget) {
+    budget_ = &budget;
+    budget.account(static_cast<std::int64_t>(used()));
+    budget.join(*this);
+}
+
+void PageCache::end_sharing() {
+    if (!budget_) return;
+    budget_->leave(*this);
+    budget_->account(-static_cast<std::int64_t>(used()));
+    budget_ = nullptr;
+}
+
+Result<void> PageCache::allocate_memory(std::span<std::byte*> places) {
     MutexLock guard(arena_->lock);
-    if (arena_->free.empty() && !arena_->released.empty()) {
-        arena_->free.push_back(arena_->released.back());
-        arena_->released.pop_back();
+    std::vector<std::byte*>&free = arena_->free, &released = arena_->released;
+    while (free.size() < places.size() && !released.empty()) {
+        free.push_back(released.back());
+        released.pop_back();
     }
-    if (arena_->free.empty()) {
-        // For all folios at once: giving one back, which destructors do, asks for no memory.
-        const std::size_t chunks = arena_->chunks.size() + 1, folios = chunks * (chunk_bytes / folio_size_);
-        arena_->chunks.reserve(chunks);
-        arena_->free.reserve(folios);
-        arena_->released.reserve(folios);
+    while (free.size() < places.size()) {
+        arena_->reserve(arena_->chunks.size() + 1, folio_size_);
         std::byte* const chunk = map_chunk();
         if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
         const bool huge = arena_->may_be_huge(most_);
@@ -149,38 +184,40 @@ Result<std::byte*> PageCache::allocate_memory() {
             std::ranges::upper_bound(arena_->chunks, chunk, std::less<const std::byte*>(), &Arena::Chunk::memory),
             {.memory = chunk, .huge = huge});
         arena_->newest = arena_->populated = chunk;
+        // What is left of the chunk before is used first.
+        const std::size_t left = free.size();
         for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)
-            arena_->free.push_back(chunk + at - folio_size_);
+            free.push_back(chunk + at - folio_size_);
+        std::ranges::rotate(free, free.begin() + static_cast<std::ptrdiff_t>(left));
     }
-    std::byte* memory = arena_->free.back();
-    arena_->free.pop_back();
-    arena_->populate(memory, folio_size_);
-    used_.fetch_add(folio_size_, std::memory_order_relaxed);
-    return memory;
+    std::copy_n(free.rbegin(), places.size(), places.begin());
+    free.resize(free.size() - places.size());
+    if (!std::ranges::is_sorted(places, std::less<>())) std::ranges::sort(places, std::less<>());
+    for (std::size_t i = 0; i < places.size(); ++i) arena_->populate(places[i], (places.size() - i) * folio_size_);
+    account_used(static_cast<std::int64_t>(places.size() * folio_size_));
+    return {};
 }
 
 void PageCache::free_memory(std::byte* memory) {
     MutexLock guard(arena_->lock);
     arena_->free.push_back(memory);
-    used_.fetch_sub(folio_size_, std::memory_order_relaxed);
+    account_used(-std::int64_t{folio_size_});
 }
 
 void PageCache::account_client_memory(std::int64_t bytes) {
-    const std::uint64_t most = limit(),
-                        now = used_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed) +
-                              static_cast<std::uint64_t>(bytes);
+    const std::uint64_t most = limit(), now = account_used(bytes);
     if (bytes > 0) arena_->keep_idle(most > now ? most - now : 0, folio_size_);
 }
 
 void PageCache::give_back_idle() {
-    const std::uint64_t most = limit(), now = used();
-    if (most == most_) return;
-    arena_->keep_idle(most > now ? most - now : 0, folio_size_);
+    const std::uint64_t most = limit(), now = used(), room = most > now ? most - now : 0;
+    if (budget_) return arena_->keep_idle(std::min(room, most_ / 4), folio_size_);
+    if (most != most_) arena_->keep_idle(room, folio_size_);
 }
 
-void PageCache::link(Folio& folio) {
+void PageCache::link(std::span<Folio* const> folios) {
     MutexLock guard(arena_->lock);
-    arena_->append(folio);
+    for (Folio* folio : folios) arena_->append(*folio);
 }
 
 void PageCache::unlink(Folio& folio) {
@@ -207,11 +244,16 @@ std::optional<std::uint64_t> PageCache::next_dirty_file() {
     return first->order;
 }
 
-// Victims are locked under the list lock, so they cannot go away; what blocks happens after it is given up.
 std::uint64_t PageCache::reclaim() {
+    if (budget_ && budget_->is_due()) budget_->look();
+    return reclaim_own();
+}
+
+// Victims are locked under the list lock, so they cannot go away; what blocks happens after it is given up.
+std::uint64_t PageCache::reclaim_own() {
     std::uint64_t freed = 0;
     std::uint64_t looked_at = 0;
-    while (is_crowded()) {
+    while (is_above_limit()) {
         std::array<Folio*, reclaim_batch> locked{};  // nothing can fail once the first of them is
         std::size_t victims = 0;
         {

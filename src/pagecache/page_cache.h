@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "pagecache/cache_budget.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
@@ -13,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 
 namespace uext4 {
 
@@ -28,7 +30,13 @@ public:
 
     std::uint32_t folio_size() const { return folio_size_; }
     std::uint32_t block_size() const { return block_size_; }
-    // What it was made with, less what others have taken of it (set_others); at least a quarter.
+    // Its size grows with what is used, up to the part of the budget that it may have; what it was made with bounds
+    // only what is dirty. After set_others, before there are users.
+    void share(CacheBudget& budget);
+    // No longer: before what set_others asks goes.
+    void end_sharing();
+    // What it was made with, or its part of the budget, less what others have taken of it (set_others); at least a
+    // quarter of what it was made with.
     std::uint64_t limit() const;
     std::uint64_t used() const { return used_.load(std::memory_order_relaxed); }
     std::uint64_t dirty() const { return dirty_.load(std::memory_order_relaxed); }
@@ -48,10 +56,7 @@ public:
     // is in use anyway is better than fresh. Before there are users.
     void set_enough(std::uint64_t bytes) { enough_ = bytes; }
     // Whoever adds folios calls reclaim() then.
-    bool is_crowded() const {
-        const std::uint64_t now = used(), unwritten = dirty() + being_written();
-        return now > limit() || now - std::min(now, unwritten) > enough_;
-    }
+    bool is_crowded() const { return is_above_limit() || (budget_ && budget_->is_due()); }
     // Of the files with dirty folios the one (its `order`) that is first in their row; it goes to the row's end.
     std::optional<std::uint64_t> next_dirty_file();
     // Folios that reclaim has looked at since the cache was made.
@@ -59,13 +64,26 @@ public:
     // Frees clean folios until the cache is not crowded; try-locks only, never writes back. Bytes freed. Where
     // nothing could be freed it looks again only when a little more is used than was then.
     std::uint64_t reclaim();
-    // Where others have some of the cache, memory that no folio is in is the system's, but for what folios may take.
+    // The same of this cache alone, for the budget.
+    std::uint64_t reclaim_own();
+    // Where others have some of the cache, memory that no folio is in is the system's, but for what folios may take; of
+    // a cache with a budget, but for a quarter of what it was made with.
     void give_back_idle();
 
 private:
     friend class FileCache;
-    Result<std::byte*> allocate_memory();
+    // For as many folios as there are places; all or ENOMEM. By ascending addresses.
+    Result<void> allocate_memory(std::span<std::byte*> places);
     void free_memory(std::byte* memory);
+    bool is_above_limit() const {
+        const std::uint64_t now = used(), unwritten = dirty() + being_written();
+        return now > limit() || now - std::min(now, unwritten) > enough_;
+    }
+    std::uint64_t account_used(std::int64_t bytes) {
+        if (budget_) budget_->account(bytes);
+        const auto more = static_cast<std::uint64_t>(bytes);
+        return used_.fetch_add(more, std::memory_order_relaxed) + more;
+    }
     // Folios of mapped files live in memory of the maps, but count here: what is idle of the cache's own makes room.
     void account_client_memory(std::int64_t bytes);
     void account_dirty(std::int64_t bytes) {
@@ -74,7 +92,7 @@ private:
     void account_being_written(std::int64_t bytes) {
         being_written_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed);
     }
-    void link(Folio& folio);
+    void link(std::span<Folio* const> folios);
     void unlink(Folio& folio);
     // It has its first dirty folio, or has none any more. Under its tree lock.
     void link_dirty(FileCache& file);
@@ -88,6 +106,7 @@ private:
     std::uint32_t folio_size_, block_size_;
     std::atomic<std::uint64_t> used_{0}, dirty_{0}, being_written_{0}, looked_at_{0};
     std::unique_ptr<Arena> arena_;
+    CacheBudget* budget_ = nullptr;
     std::function<void()> wake_;
     std::function<std::uint64_t()> others_;
 };

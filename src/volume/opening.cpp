@@ -126,6 +126,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
         const std::uint64_t bytes = fs->buffers.cached_bytes() + fs->inode_bytes.load(std::memory_order_relaxed);
         return bytes - std::min(bytes, beside_cache);
     });
+    if (options.cache_grows) l.pages->share(CacheBudget::of_process());
     l.inodes = std::make_unique<InodeTable>(*l.fs);
     l.inodes->set_limit(inodes_kept(options));
     return {};

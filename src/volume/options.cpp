@@ -103,6 +103,11 @@ Result<void> put_id(VolumeOptions& o, const Option& option) {
     o.fs.*Member = id;
     return {};
 }
+Result<void> set_cache(VolumeOptions& o, const Option& option) {
+    o.cache_grows = option.value == "auto";
+    o.cache_bytes = o.cache_grows ? VolumeOptions().cache_bytes : TRY(parse_size(option.value, option.key));
+    return {};
+}
 template <auto Member>
 Result<void> put_size(VolumeOptions& o, const Option& option) {
     o.*Member = TRY(parse_size(option.value, option.key));
@@ -126,7 +131,7 @@ constexpr Rule rules[] = {
          return {};
      }},
     {"nobarrier", put<&V::barrier, false>},
-    {"cache", put_size<&V::cache_bytes>},
+    {"cache", set_cache},
     {"sb", put_number<&V::backup_super>},
     {"offset", put_size<&V::offset>},
     {"discard", put<&V::discard, true>},
@@ -250,8 +255,9 @@ Result<void> check_given(const VolumeOptions& o, bool has_journal) {
 
 Result<VolumeOptions> parse_volume_options(std::string_view text) {
     VolumeOptions o;
+    o.cache_grows = true;
     TRY(for_each_option(text, [&](std::string_view option) { return apply_option(o, option); }));
-    if (o.cache_bytes < (std::uint64_t{1} << 20)) return fail(EINVAL, "option cache: at least 1M");
+    if (o.cache_bytes < (std::uint64_t{1} << 20)) return fail(EINVAL, "option cache: at least 1M, or auto");
     if (o.backup_super && !o.fs.read_only)
         return fail(EINVAL,
                     "option sb= reads a backup superblock, which does not know what is free now: it needs ro. Before "

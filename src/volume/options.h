@@ -24,7 +24,10 @@ struct VolumeOptions {
     bool sync = false, dirsync = false;  // as if everything (every directory) had the flag
     bool barrier = true;
     std::chrono::milliseconds commit_interval = default_commit_interval;
+    // Of contents. What may be dirty and in the log, and how many inodes stay, go by it.
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
+    // cache=auto: clean contents may take more, a part of the memory that is available (pagecache/cache_budget.h).
+    bool cache_grows = false;
     bool behind_a_cache = false;       // somebody else has what was read or written before, a mount's kernel
     std::uint32_t folio_bytes = 4096;  // at least a block; tests take more
     ErrorPolicy errors = ErrorPolicy::from_superblock;
@@ -37,7 +40,8 @@ struct VolumeOptions {
     std::vector<std::string> others;
 };
 
-// Comma-separated. EINVAL names the option that is wrong or not known; those of a mount go to `others`.
+// Comma-separated; without cache= it is cache=auto. EINVAL names the option that is wrong or not known; those of a mount
+// go to `others`.
 Result<VolumeOptions> parse_volume_options(std::string_view text);
 // As above, and EINVAL for those of a mount.
 Result<VolumeOptions> parse_all_options(std::string_view text);

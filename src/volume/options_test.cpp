@@ -24,6 +24,18 @@ format::SuperBlock super_with(std::uint32_t bits, const char* text = "") {
     return super;
 }
 
+TEST(Options, TheCacheGrowsUnlessItsSizeIsGiven) {
+    EXPECT_TRUE(options_of("").cache_grows);
+    EXPECT_TRUE(options_of("cache=auto").cache_grows);
+    EXPECT_TRUE(options_of("cache=1M,cache=auto").cache_grows);
+    EXPECT_EQ(options_of("cache=1M,cache=auto").cache_bytes, std::uint64_t{128} << 20);
+    EXPECT_FALSE(options_of("cache=16M").cache_grows);
+    EXPECT_FALSE(options_of("cache=auto,cache=16M").cache_grows);
+    EXPECT_EQ(options_of("cache=16M").cache_bytes, std::uint64_t{16} << 20);
+    for (const char* wrong : {"cache", "cache=", "cache=automatic", "cache=1023K"})
+        EXPECT_FALSE(parse_all_options(wrong)) << wrong;
+}
+
 TEST(Options, OfTheKernelThatMeanNothingHereAreRefusedByName) {
     for (const char* option : {"nodelalloc", "warn_on_error", "nowarn_on_error", "prefetch_block_bitmaps",
                                "no_prefetch_block_bitmaps", "journal_checksum", "stripe=8"}) {

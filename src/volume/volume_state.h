@@ -30,6 +30,7 @@ struct Layers {
     Layers& operator=(Layers&&) = delete;
     // Upper layers go first.
     ~Layers() {
+        if (pages) pages->end_sharing();
         if (inodes) inodes->evict_all();
         inodes.reset();
         fs.reset();

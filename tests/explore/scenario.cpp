@@ -76,6 +76,7 @@ void World::mount() {
     const bool background = take_out("background"), tiny_cache = take_out("tiny-cache");
     VolumeOptions options = expect(parse_volume_options(text.empty() ? text : text.substr(1)), "options");
     options.background = background;
+    options.cache_grows = false;  // schedules do not depend on the machine's memory
     if (tiny_cache) options.cache_bytes = 64 << 10;
     std::shared_ptr<BlockDevice> device = device_;
     if (scheduler_ && (scenario_.may_fail.times != 0 || scenario_.may_fail.cuts_lose) && !healed_) {

@@ -1,0 +1,68 @@
+// The memory that all caches of a process with cache=auto may have together: a quarter of what is available to the
+// process, including what these caches have already. A cache takes it as it grows; when the machine has less, caches
+// give back what they have above their part.
+//
+// Invariants
+//   B1  Each of n caches may have one n-th of all, and whatever the others leave.
+//   B2  The source of memory is asked again at the latest when all caches together have grown by `look_bytes`.
+//   B3  A cache that is being asked for memory does not go: leave() waits for that.
+#pragma once
+
+#include "pagecache/memory_source.h"
+#include "sync/condition.h"
+#include "sync/mutex.h"
+#include "sync/thread.h"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace uext4 {
+
+class PageCache;
+
+class CacheBudget {
+public:
+    // All may have so much until the source was asked, and where the source does not know.
+    static constexpr std::uint64_t usual = std::uint64_t{128} << 20;
+    static constexpr std::uint64_t look_bytes = std::uint64_t{64} << 20;
+
+    // `watches`: once caches have more than `usual`, a thread asks the source each second. Without it only growth does.
+    CacheBudget(std::unique_ptr<MemorySource> source, bool watches);
+    ~CacheBudget();  // every cache has left
+    CacheBudget(const CacheBudget&) = delete;
+    static CacheBudget& of_process();
+    // For a process that cannot open files from now on. Before there are caches.
+    void keep_open();
+
+    void join(PageCache& cache);
+    void leave(PageCache& cache);
+    void account(std::int64_t bytes) { total_.fetch_add(static_cast<std::uint64_t>(bytes), std::memory_order_relaxed); }
+    std::uint64_t limit() const { return limit_.load(std::memory_order_relaxed); }
+    std::uint64_t total() const { return total_.load(std::memory_order_relaxed); }
+    // What a cache that has `own` bytes may have.
+    std::uint64_t most_for(std::uint64_t own) const;
+    // All have grown so much that look() is to be called.
+    bool is_due() const { return total() >= next_look_.load(std::memory_order_relaxed); }
+    // Asks the source, and caches that have more than their part give it back. Nothing where another thread is at it.
+    // No lock of rank Journal or further in is held.
+    void look();
+
+private:
+    void look_locked() UEXT4_REQUIRES(lock_);
+    void watch(std::uint64_t turn);
+    void start_watching() UEXT4_REQUIRES(lock_);
+
+    const bool watches_;
+    std::atomic<std::uint64_t> limit_{usual}, total_{0}, next_look_{usual / 4};
+    std::atomic<std::uint64_t> members_{0};
+    Mutex lock_{Rank::Journal, "CacheBudget"};
+    std::unique_ptr<MemorySource> source_ UEXT4_GUARDED_BY(lock_);
+    std::vector<PageCache*> caches_ UEXT4_GUARDED_BY(lock_);
+    CondVar changed_{"cache budget"};
+    std::uint64_t turn_ UEXT4_GUARDED_BY(lock_) = 0;  // of the watching thread; another one ends
+    Thread watcher_ UEXT4_GUARDED_BY(lock_);
+};
+
+}  // namespace uext4

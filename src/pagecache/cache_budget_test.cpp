@@ -1,0 +1,175 @@
+// Caches that grow with what the machine has, and give back; with a source of memory that the test sets.
+#include "pagecache/cache_budget.h"
+
+#include "pagecache/file_cache.h"
+#include "pagecache/page_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace uext4 {
+namespace {
+
+constexpr std::uint32_t size = 65536;
+constexpr std::uint64_t mib = std::uint64_t{1} << 20, most = 32 * mib;
+
+constexpr std::int64_t unknown = -1;
+
+// What it has for the caches and for what is not used yet.
+struct Machine {
+    std::atomic<std::int64_t> memory;
+    std::atomic<int> asked = 0;
+};
+
+class FakeMemory : public MemorySource {
+public:
+    explicit FakeMemory(Machine& machine) : machine_(machine) {}
+    void set_user(const CacheBudget& budget) { budget_ = &budget; }
+    std::optional<std::uint64_t> available() override {
+        ++machine_.asked;
+        const std::int64_t memory = machine_.memory;
+        if (memory == unknown) return std::nullopt;
+        return std::max<std::int64_t>(0, memory - static_cast<std::int64_t>(budget_->total()));
+    }
+
+private:
+    Machine& machine_;
+    const CacheBudget* budget_ = nullptr;
+};
+
+std::unique_ptr<CacheBudget> budget_of(Machine& machine, bool watches) {
+    auto memory = std::make_unique<FakeMemory>(machine);
+    FakeMemory& of_all = *memory;
+    auto budget = std::make_unique<CacheBudget>(std::move(memory), watches);
+    of_all.set_user(*budget);
+    return budget;
+}
+
+std::uint64_t resident_bytes() {
+    std::uint64_t all = 0, resident = 0;
+    std::ifstream("/proc/self/statm") >> all >> resident;
+    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// A cache with one file.
+struct Mount {
+    explicit Mount(CacheBudget& budget) { cache.share(budget); }
+    ~Mount() { cache.end_sharing(); }
+    void fill(std::uint64_t bytes) {
+        for (const std::uint64_t end = next + bytes / size; next < end; ++next) {
+            if (cache.is_crowded()) cache.reclaim();
+            Result<LockedFolio> folio = file.lock(next, true);
+            ASSERT_TRUE(folio && *folio);
+            (*folio)->data[0] = std::byte{1};
+        }
+    }
+    PageCache cache{most, size, 4096};
+    FileCache file{cache, 1};
+    std::uint64_t next = 0;
+};
+
+class Budget : public testing::Test {
+protected:
+    Machine machine{800 * mib};
+    std::unique_ptr<CacheBudget> made = budget_of(machine, false);
+    CacheBudget& budget = *made;
+};
+
+TEST_F(Budget, IsAQuarterOfWhatIsAvailable) {
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(400 * mib));
+    EXPECT_LE(one.cache.used(), 200 * mib + size);
+    EXPECT_GE(one.cache.used(), 170 * mib) << "all that it may have is used";
+    EXPECT_EQ(one.cache.dirty_limit(), most / 4) << "what is dirty goes by what the cache was made with";
+    EXPECT_LE(machine.asked, 120) << "not for each folio";
+}
+
+TEST_F(Budget, TakesNothingAndAsksNothingBeforeItIsUsed) {
+    const std::uint64_t before = resident_bytes();
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(mib));
+    EXPECT_EQ(machine.asked, 0);
+    EXPECT_LE(resident_bytes(), before + 4 * mib);
+}
+
+TEST_F(Budget, GivesBackWhatTheMachineNeeds) {
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(180 * mib));
+    ASSERT_GE(one.cache.used(), 170 * mib);
+    const std::uint64_t before = resident_bytes();
+    machine.memory = 220 * mib;  // others have taken the rest
+    budget.look();
+    EXPECT_LE(one.cache.used(), 56 * mib);
+    one.cache.give_back_idle();
+    EXPECT_LE(resident_bytes(), before - 90 * mib);
+    // Never less than what may be dirty.
+    machine.memory = 0;
+    for (int i = 0; i < 8; ++i) budget.look();
+    EXPECT_EQ(one.cache.limit(), most / 4);
+    machine.memory = 4000 * mib;
+    budget.look();
+    EXPECT_GE(one.cache.limit(), 1000 * mib);
+}
+
+// Memory that comes and goes a little does not throw out what is cached.
+TEST_F(Budget, IsNotMovedByALittle) {
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(180 * mib));
+    budget.look();
+    const std::uint64_t before = budget.limit();
+    machine.memory -= 80 * mib;
+    budget.look();
+    EXPECT_EQ(budget.limit(), before);
+}
+
+TEST_F(Budget, IsSharedByAllMounts) {
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(300 * mib));
+    {
+        Mount other(budget);
+        ASSERT_NO_FATAL_FAILURE(other.fill(300 * mib));
+        EXPECT_LE(one.cache.used() + other.cache.used(), 208 * mib);
+        EXPECT_GE(one.cache.used(), 80 * mib) << "each has its part";
+        EXPECT_GE(other.cache.used(), 80 * mib);
+        // A mount that uses little leaves the rest.
+        other.file.remove(0, ~std::uint64_t{0});
+        ASSERT_NO_FATAL_FAILURE(one.fill(300 * mib));
+        EXPECT_GE(one.cache.used(), 150 * mib);
+    }
+    EXPECT_EQ(budget.total(), one.cache.used()) << "what a mount had is nobody's when it has gone";
+}
+
+TEST_F(Budget, IsTheUsualSizeWhereNothingIsKnown) {
+    machine.memory = unknown;
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(300 * mib));
+    EXPECT_LE(one.cache.used(), CacheBudget::usual + size);
+    EXPECT_GE(one.cache.used(), CacheBudget::usual - 16 * mib);
+}
+
+// The thread that watches gives back what nobody uses, and ends with the last cache.
+TEST(WatchedBudget, GivesBackByItself) {
+    Machine machine{2000 * mib};
+    const std::unique_ptr<CacheBudget> made = budget_of(machine, true);
+    CacheBudget& budget = *made;
+    {
+        Mount one(budget);
+        ASSERT_NO_FATAL_FAILURE(one.fill(200 * mib));
+        EXPECT_GE(one.cache.used(), 190 * mib);
+        machine.memory = 0;
+        while (one.cache.used() > 60 * mib) this_thread::sleep(std::chrono::milliseconds(20));
+    }
+    EXPECT_EQ(budget.total(), 0U);
+}
+
+}  // namespace
+}  // namespace uext4
