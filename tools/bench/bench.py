@@ -19,7 +19,7 @@ import tempfile
 import time
 
 import peers
-from workloads import MOST_MICROSECONDS, WORKLOADS, floor
+from workloads import LIBRARY_FLOORS, MOST_MICROSECONDS, WORKLOADS, floor
 
 PEERS = ("uext4", "kernel", "fuse2fs", "mke2fs")
 
@@ -187,6 +187,68 @@ def micro(program):
             if not one.get("error_occurred")}
 
 
+def library(options, folder):
+    """The library beside the kernel's system calls, each line by both in turn: [{metric, median, spread, ratio}]."""
+    values = {}
+    for _ in range(options.runs):
+        kernel, own = peers.Kernel(folder), peers.LibraryImage(folder)
+        kernel.check_available()
+        megabytes = 3072 if options.scale >= 0.2 else 256
+        try:
+            for peer in (kernel, own):
+                peer.make(megabytes, ("-N", "131072"))
+            kernel.mount()
+            answer = json.loads(peers.run(options.library_driver, own.image, kernel.directory, options.scale,
+                                          what="the library's lines"))
+            kernel.umount()
+            for peer in (kernel, own):
+                peer.judge()
+        finally:
+            for peer in (kernel, own):
+                peer.clear()
+        for metric, by_peer in answer.items():
+            values.setdefault(metric, []).append(by_peer)
+    rows = []
+    for metric, runs in values.items():
+        by_peer = {name: [run[name] for run in runs] for name in ("uext4", "kernel")}
+        rows.append({"metric": metric,
+                     "median": {name: statistics.median(all_of) for name, all_of in by_peer.items()},
+                     "spread": {name: [min(all_of), max(all_of)] for name, all_of in by_peer.items()},
+                     "ratio": {"kernel": statistics.median(run["uext4"] / run["kernel"] for run in runs)}})
+    return rows
+
+
+def library_misses(rows):
+    """The library's ratios that are below their floors, a sentence each."""
+    return [f"library, {row['metric']}: {row['ratio']['kernel']:.2f} of the kernel's calls, the floor is "
+            f"{LIBRARY_FLOORS[row['metric']]}" for row in rows
+            if row["metric"] in LIBRARY_FLOORS and not row["ratio"]["kernel"] >= LIBRARY_FLOORS[row["metric"]]]
+
+
+def bench_library(options):
+    """The result of --library, and whether it failed."""
+    if not options.library_driver or not os.access(options.library_driver, os.X_OK):
+        raise peers.Unavailable(f"{options.library_driver or 'the driver of the library'} is not built")
+    with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base_folder(), ignore_cleanup_errors=True) as folder:
+        rows = library(options, pathlib.Path(folder))
+    print(f"{'':<13}{'median':<26}{'library':>12}{'kernel':>12}{'/kernel':>10}")
+    for row in rows:
+        print(f"{'library':<13}{row['metric']:<26}{number_text(row['median']['uext4']):>12}"
+              f"{number_text(row['median']['kernel']):>12}{row['ratio']['kernel']:>10.2f}", flush=True)
+    misses = library_misses(rows)
+    if misses:
+        print("\nBelow their floors:")
+        for miss in misses:
+            print(f"  {miss}")
+    result = {"machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
+              "runs": options.runs, "scale": options.scale, "library": rows, "below_floors": misses}
+    return result, options.floors and bool(misses)
+
+
+def base_folder():
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE", help="write the results there too; - is standard output")
@@ -198,7 +260,10 @@ def parse(arguments):
     parser.add_argument("--tree", metavar="DIR", help="what the tree workload packs (/usr/include)")
     parser.add_argument("--floors", action="store_true",
                         help="exit status 1 also where a ratio is below its floor, or not known")
+    parser.add_argument("--library", action="store_true",
+                        help="instead: the library beside the kernel's system calls, line by line in one process")
     parser.add_argument("--program", help=argparse.SUPPRESS)
+    parser.add_argument("--library-driver", help=argparse.SUPPRESS)
     parser.add_argument("--driver", help=argparse.SUPPRESS)
     parser.add_argument("--micro", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -237,11 +302,10 @@ def bench(options):
     for tool in (options.program, options.driver):
         if not tool or not os.access(tool, os.X_OK):
             raise peers.Unavailable(f"{tool or 'the program'} is not built")
-    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     result = {"machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
               "runs": options.runs, "scale": options.scale, "workloads": {}, "skipped": {}}
     failed, misses, unmeasured = False, [], []
-    with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="uext4-bench-", dir=base_folder(), ignore_cleanup_errors=True) as folder:
         folder = pathlib.Path(folder)
         team, result["skipped"] = team_of(options, folder)
         options.archive, result["tree"] = make_archive(folder, options.tree, options.scale)
@@ -295,7 +359,7 @@ def main():
     if options.json == "-":
         sys.stdout = sys.stderr  # the table must not stand in the middle of the JSON
     try:
-        result, failed = bench(options)
+        result, failed = bench_library(options) if options.library else bench(options)
     except peers.Unavailable as reason:
         print(f"bench: {reason}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The benchmark itself: each workload once, tiny, on what is there; no time is judged.
 
-    bench_test.py PROGRAM DRIVER
+    bench_test.py PROGRAM DRIVER LIBRARY_DRIVER
 """
 
 import json
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from bench import below, unknown
+from bench import below, library_misses, unknown
 from workloads import WORKLOADS
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -45,6 +45,27 @@ class Peer:
         self.name, self.journals = name, journals
 
 
+def floors_of_the_library_are_told():
+    def missed(metric, value):
+        return len(library_misses([{"metric": metric, "ratio": {"kernel": value}}]))
+    check(missed("stat /s", 1.9) == 1 and missed("stat /s", 2.1) == 0, "the library's floor of stat")
+    check(missed("open + close /s", 0.1) == 0, "no floor")
+    check(missed("stat /s", math.nan) == 1, "what is no number holds no floor of the library")
+
+
+def library_is_measured():
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "result.json"
+        done = bench("--library", "--scale", "0.002", "--runs", "1", "--library-driver", sys.argv[3], "--json", str(file))
+        check(done.returncode == 0, f"--library: status {done.returncode}\n{done.stdout}\n{done.stderr}")
+        rows = json.loads(file.read_text(encoding="utf-8"))["library"]
+    check(len(rows) >= 10, f"--library measured {rows}")
+    for row in rows:
+        check(all(row["median"][name] > 0 for name in ("uext4", "kernel")), f"--library: {row}")
+    gone = bench("--library", "--library-driver", "/nonexistent")
+    check(gone.returncode == 2 and "is not built" in gone.stderr, f"no driver of the library: {gone.stderr}")
+
+
 def what_is_not_known_is_told():
     team = [Peer("uext4"), Peer("kernel"), Peer("fuse2fs", False)]
     plain = next(w for w in WORKLOADS if not w.needs_journal)
@@ -62,12 +83,13 @@ def what_is_not_known_is_told():
 
 
 def main():
-    if len(sys.argv) != 3:
-        sys.exit(f"usage: {sys.argv[0]} PROGRAM DRIVER")
+    if len(sys.argv) != 4:
+        sys.exit(f"usage: {sys.argv[0]} PROGRAM DRIVER LIBRARY_DRIVER")
     if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
         print("skipped: only root, with /dev/fuse, may mount here")
         sys.exit(SKIPPED)
     floors_are_told()
+    floors_of_the_library_are_told()
     what_is_not_known_is_told()
     listing = bench("--list")
     check(listing.returncode == 0 and all(w.name in listing.stdout for w in WORKLOADS), f"--list: {listing.stdout}")
@@ -90,6 +112,7 @@ def main():
         for row in found["rows"]:
             check(row["median"].get("uext4", 0) > 0, f"{workload.name}: {row}")
             check(("mke2fs" in row["median"]) == workload.fills, f"{workload.name}: {row}")
+    library_is_measured()
     print("passed")
 
 

@@ -4,55 +4,19 @@
 //
 // runs one step in a directory and prints one line of JSON: {"seconds": s, "operations": n, "bytes": b}, or for growth
 // a list of rates. Status 2 with a sentence on standard error when a call fails.
+#include "measuring.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <algorithm>
 #include <string>
 #include <vector>
 
 namespace {
-
-constexpr std::size_t page = 4096, large = std::size_t{1} << 20;
-
-[[noreturn]] void give_up(const std::string& what) {
-    std::fprintf(stderr, "%s: %s\n", what.c_str(), std::strerror(errno));
-    std::exit(2);
-}
-
-void must(bool holds, const std::string& what) {
-    if (!holds) give_up(what);
-}
-
-class Clock {
-public:
-    double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
-private:
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
-// Numbers that are the same in each run.
-class Random {
-public:
-    std::uint64_t below(std::uint64_t limit) {
-        state_ ^= state_ << 13;
-        state_ ^= state_ >> 7;
-        state_ ^= state_ << 17;
-        return state_ % limit;
-    }
-
-private:
-    std::uint64_t state_ = 0x9E3779B97F4A7C15;
-};
 
 class File {
 public:

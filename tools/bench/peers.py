@@ -138,6 +138,12 @@ class Uext4(Peer):
         self.end_server()
 
 
+class LibraryImage(Peer):
+    """The image that the driver of the library mounts itself."""
+
+    name = "library"
+
+
 class Fuse2fs(Peer):
     name = "fuse2fs"
     journals = False

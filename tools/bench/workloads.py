@@ -35,6 +35,11 @@ FIVE_TIMES = ("create /s", "stat cold /s", "unlink /s", "untar + sync s", "rm -r
 MOST_MICROSECONDS = {"crc32c/4096": 0.6}
 
 
+# What the library is to reach of the kernel's system calls, in one process.
+LIBRARY_FLOORS = {"create /s": 2.5, "stat /s": 2, "stat of one path /s": 2, "unlink /s": 2.5, "create 100 B /s": 3,
+                  "read cold MB/s": 0.7, "read warm MB/s": 1}
+
+
 def floor(metric, peer):
     """The least that the ratio to this peer is to be; None where nothing is asked."""
     if peer == "fuse2fs":

@@ -13,7 +13,8 @@ HELP = """./dev VERB [...]
   test                build everything and run the tests; --long, --sanitizers, -k REGEX
   build               the release program and libraries: build/release/bin, build/release/lib
   lint                format, layers, lock annotations, clang-tidy
-  bench [...]         speed beside the kernel and fuse2fs: --json FILE|-, --workload NAME, --runs N, --list, --floors
+  bench [...]         speed beside the kernel and fuse2fs: --json FILE|-, --workload NAME, --runs N, --list, --floors,
+                      --library
   explore [...]       the schedule explorer
   crash [...]         the crash-state generator
   fuzz [TARGET ...]   fuzz targets, or `all`; without one, list them: --seconds N, --report FILE
@@ -50,6 +51,7 @@ def bench(arguments):
                 say(str(reason))  # bench.py leaves that peer out, and says so
             program = build.build_products()
         tools = ["--program", str(program), "--driver", str(program.parent / "uext4-bench-driver")]
+        tools += ["--library-driver", str(program.parent / "uext4-bench-library")]
         if build.has_target("release", "bin/uext4-bench-micro"):
             tools += ["--micro", str(program.parent / "uext4-bench-micro")]
     return subprocess.run([sys.executable, "-B", str(script), *tools, *arguments], cwd=ROOT, check=False).returncode
