@@ -53,6 +53,8 @@ Result<void> FileSystem::unmount() {
     Result<void> thawed;
     if (volume_->gate().closed()) thawed = thaw();
     TRY(maps_.stop());
+    has_root_.store(false);
+    root_.reset();
     Result<void> closed = volume_->close();
     return closed ? thawed : closed;
 }
@@ -125,7 +127,15 @@ Result<void> has_writable_contents(const Inode& inode) {
 
 }  // namespace
 
-Result<InodeRef> FileSystem::root() { return volume_->inodes().get(InodeNr(format::special_inode::root)); }
+Result<InodeRef> FileSystem::root() {
+    if (has_root_.load(std::memory_order_acquire)) return root_;
+    InodeRef found = TRY(volume_->inodes().get(InodeNr(format::special_inode::root)));
+    MutexLock guard(root_lock_);
+    if (has_root_.load(std::memory_order_relaxed)) return root_;
+    root_ = found;
+    has_root_.store(true, std::memory_order_release);
+    return found;
+}
 Result<InodeRef> FileSystem::inode(InodeNr number, bool unlinked) {
     volume_->thin_out_inodes();
     return volume_->inodes().get(number, unlinked);

@@ -228,6 +228,10 @@ private:
     Result<std::unique_ptr<OpenFile>> open_unnamed(std::string_view path, int flags, mode_t mode,
                                                    const Credentials& who);
     std::unique_ptr<Volume> volume_;
+    // Once it was asked for, so that each path does not look for it.
+    Mutex root_lock_{Rank::Leaf, "FileSystem::root"};
+    std::atomic<bool> has_root_{false};
+    InodeRef root_;
     FileMaps maps_;
     std::function<void()> let_go_;
 };

@@ -57,10 +57,10 @@ Result<FileSystem::Place> FileSystem::walk(std::string_view path, const Credenti
         place.slash = !rest.empty();
         const bool last = nothing_left(rest);
         if (!here->is_directory()) return fail(ENOTDIR, "'{}': inode {} is no directory", path, here->number());
-        Result<InodeRef> found = lookup(*here, place.name, who, true);
-        if (!found) {
-            if (!last || found.error().code != ENOENT)
-                return fail(found.error().code, "'{}': {}", path, found.error().what);
+        Result<InodeRef> found = find(*here, place.name, who, true);
+        if (!found) return fail(found.error().code, "'{}': {}", path, found.error().what);
+        if (!*found) {
+            if (!last) return fail(ENOENT, "'{}': no such entry in directory {}", path, here->number());
             place.directory = std::move(here);
             place.found = {};
             return place;

@@ -71,7 +71,8 @@ Result<void> create_locked(names::Tree& state, Inode& directory, const CreateReq
     locks.add(directory);
     TRY(names::check_alive(directory));
     Directory entries(directory);
-    if (TRY(entries.find(request.name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
+    if (TRY(names::has_name(state, directory, request.name)))
+        return fail(EEXIST, "the name exists in directory {}", directory.number());
     TRY(names::may_create_in(directory, request.who, check));
     TRY(check_request(state.fs, request, check));
     if (S_ISDIR(request.mode)) TRY(names::check_subdirectory_room(directory));
@@ -81,12 +82,14 @@ Result<void> create_locked(names::Tree& state, Inode& directory, const CreateReq
     TRY(names::join(handle, {&directory}));
     fresh = TRY(state.inodes.create(handle, plan.what));
     auto made = fill(handle, directory, *fresh, request, plan);
+    state.known.forget(directory.number(), request.name);
     if (made)
         made = entries.add(handle, request.name, fresh->number(), names::type_of_mode(fresh->mode()), plan.privileged);
     if (!made) {
         names::abandon(state, handle, *fresh);
         return made;
     }
+    state.known.note(directory.number(), request.name, fresh->number());
     TRY(names::add_link(handle, *fresh));
     return names::touch_directory(handle, directory, fresh->is_directory() ? 1 : 0);
 }

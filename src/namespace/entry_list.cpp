@@ -3,6 +3,7 @@
 #include "format/directory.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace uext4 {
 
@@ -27,10 +28,25 @@ std::optional<ListedEntry> EntryList::at(std::uint32_t offset) const {
     return entry;
 }
 
-std::optional<ListedEntry> EntryList::find(std::string_view name) const {
-    for (auto entry = at(0); entry; entry = at(entry->offset + entry->length))
-        if (entry->used() && entry->name == name) return entry;
+template <class Wanted>
+std::optional<std::uint32_t> EntryList::first(std::uint32_t offset, Wanted wanted) const {
+    const std::byte* const bytes = bytes_.data();
+    for (const std::uint32_t end = size(); offset <= end && end - offset >= header_size;) {
+        const auto& disk = *reinterpret_cast<const format::DirEntryDisk*>(bytes + offset);
+        const std::uint32_t length = format::decode_rec_len(disk.rec_len, block_size_);
+        if (length < header_size + disk.name_len || length > end - offset) return {};
+        if (wanted(disk, length)) return offset;
+        offset += length;
+    }
     return {};
+}
+
+std::optional<ListedEntry> EntryList::find(std::string_view name) const {
+    const auto found = first(0, [&](const format::DirEntryDisk& disk, std::uint32_t) {
+        return disk.name_len == name.size() && disk.inode != 0 &&
+               std::memcmp(reinterpret_cast<const std::byte*>(&disk) + header_size, name.data(), name.size()) == 0;
+    });
+    return found ? at(*found) : std::nullopt;
 }
 
 bool EntryList::has_names_after(std::uint32_t offset) const {
@@ -39,13 +55,14 @@ bool EntryList::has_names_after(std::uint32_t offset) const {
     return false;
 }
 
-bool EntryList::fits(std::size_t name_size, std::uint32_t from) const {
+bool EntryList::fits(std::size_t name_size, std::uint32_t from) const { return room(name_size, from).has_value(); }
+
+std::optional<std::uint32_t> EntryList::room(std::size_t name_size, std::uint32_t from) const {
     const std::uint32_t needed = record_size(name_size);
-    for (auto entry = at(from); entry; entry = at(entry->offset + entry->length)) {
-        const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
-        if (entry->length >= taken && entry->length - taken >= needed) return true;
-    }
-    return false;
+    return first(from, [needed](const format::DirEntryDisk& disk, std::uint32_t length) {
+        const std::uint32_t taken = disk.inode != 0 ? record_size(disk.name_len) : 0;
+        return length >= taken && length - taken >= needed;
+    });
 }
 
 void MutableEntryList::put(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode,
@@ -74,16 +91,13 @@ void MutableEntryList::clear() {
 }
 
 bool MutableEntryList::insert(std::string_view name, InodeNr inode, std::uint8_t type, std::uint32_t from) {
-    const std::uint32_t needed = record_size(name.size());
-    const EntryList list = view();
-    for (auto entry = list.at(from); entry; entry = list.at(entry->offset + entry->length)) {
-        const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
-        if (entry->length < taken || entry->length - taken < needed) continue;
-        if (taken) set_length(entry->offset, taken);
-        put(entry->offset + taken, entry->length - taken, name, inode, type);
-        return true;
-    }
-    return false;
+    const auto offset = view().room(name.size(), from);
+    if (!offset) return false;
+    const auto entry = view().at(*offset);
+    const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
+    if (taken) set_length(*offset, taken);
+    put(*offset + taken, entry->length - taken, name, inode, type);
+    return true;
 }
 
 void MutableEntryList::remove(std::uint32_t offset, std::uint32_t from) {

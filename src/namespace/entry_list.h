@@ -40,6 +40,8 @@ public:
     bool has_names_after(std::uint32_t offset) const;  // a used entry at or after `offset`
     // Is there room for a name of that size at or after `from`?
     bool fits(std::size_t name_size, std::uint32_t from = 0) const;
+    // The offset of the first record that has it.
+    std::optional<std::uint32_t> room(std::size_t name_size, std::uint32_t from = 0) const;
 
     // Visits the records in order until `visit` returns false.
     template <class Visit>
@@ -49,6 +51,10 @@ public:
     }
 
 private:
+    // The offset of the first record at or after `offset` that is wanted; none where the list is malformed before it.
+    template <class Wanted>
+    std::optional<std::uint32_t> first(std::uint32_t offset, Wanted wanted) const;
+
     ConstBytes bytes_;
     std::uint32_t block_size_;
 };

@@ -21,7 +21,7 @@ Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, st
     locks.add(directory);
     TRY(names::check_alive(directory));
     Directory entries(directory);
-    if (TRY(entries.find(name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
+    if (TRY(names::has_name(state, directory, name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
     TRY(names::may_create_in(directory, who, check));
     if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     locks.add(target);
@@ -32,6 +32,7 @@ Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, st
     TRY(names::join(handle, {&directory, &target}));
     const bool orphan = target.links() == 0;
     if (orphan) TRY(state.orphans.remove(handle, target));
+    state.known.forget(directory.number(), name);
     if (Result<void> added = entries.add(handle, name, target.number(), names::type_of_mode(target.mode()),
                                          is_privileged(state.fs, who));
         !added) {

@@ -5,6 +5,7 @@
 #include "namespace/operations.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace uext4 {
 
@@ -128,11 +129,34 @@ Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view
     return inode;
 }
 
+std::size_t Tree::places_of_names(const FsContext& fs) {
+    return std::bit_floor(std::clamp<std::size_t>(fs.pages.limit() / 4096, 1024, 32768));
+}
+
+namespace {
+
+// The number in the name's entry; none where there is no entry.
+Result<InodeNr> find_number(Tree& state, Inode& directory, std::string_view name) {
+    if (const auto known = state.known.find(directory.number(), name)) return *known;
+    const auto found = TRY(Directory(directory).find(name));
+    const InodeNr number = found ? found->inode : InodeNr();
+    // Other names may stand for entries whose own names are not shown.
+    if (!has_cipher_names(directory) && !directory.has_flag(format::inode_flag::casefold))
+        state.known.note(directory.number(), name, number);
+    return number;
+}
+
+}  // namespace
+
 Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name) {
     if (directory.links() == 0) return InodeRef();
-    const auto found = TRY(Directory(directory).find(name));
-    if (!found) return InodeRef();
-    return get_entry_inode(state, directory, name, found->inode);
+    const InodeNr number = TRY(find_number(state, directory, name));
+    if (!number) return InodeRef();
+    return get_entry_inode(state, directory, name, number);
+}
+
+Result<bool> has_name(Tree& state, Inode& directory, std::string_view name) {
+    return static_cast<bool>(TRY(find_number(state, directory, name)));
 }
 
 Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name) {

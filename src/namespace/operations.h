@@ -2,6 +2,7 @@
 #pragma once
 
 #include "namespace/dir_layouts.h"
+#include "namespace/name_cache.h"
 #include "namespace/namespace.h"
 
 #include <array>
@@ -17,6 +18,9 @@ struct Tree {
     Orphans& orphans;
     // Held by a rename that moves something from one directory to another, so that ".." and ancestry stand still.
     Mutex topology{Rank::Topology, "Namespace::topology"};
+    NameCache known{places_of_names(fs)};
+
+    static std::size_t places_of_names(const FsContext& fs);
 };
 
 inline constexpr std::uint32_t link_max = 65000;
@@ -66,6 +70,8 @@ private:
 // EUCLEAN.
 Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name);
 Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name);  // null when absent
+// Whether the directory has the name.
+Result<bool> has_name(Tree& state, Inode& directory, std::string_view name);
 Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number);
 std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*
 

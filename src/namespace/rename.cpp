@@ -201,6 +201,8 @@ struct Held {
 Result<Held> hold_all(Handle& handle, Move& move) {
     TRY(names::join(handle, {&move.from_dir, &move.to_dir, move.target.get()}));
     if (UEXT4_SEAM(moved_inodes_join)) TRY(names::join(handle, {move.source.get()}));
+    move.state.known.forget(move.from_dir.number(), move.from);
+    move.state.known.forget(move.to_dir.number(), move.to);
     Held held;
     held.from = TRY(Directory(move.from_dir).hold(handle, move.from));
     if (move.target) held.to = TRY(Directory(move.to_dir).hold(handle, move.to));

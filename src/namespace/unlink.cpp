@@ -36,6 +36,7 @@ Result<Removal> remove_name(names::Tree& state, Inode& directory, std::string_vi
     TRY(names::join(handle, {&directory, victim.get()}));
     const HeldEntry entry = TRY(entries.hold(handle, name, std::move(*place)));
     (void)TRY(names::prepare_drop(state, handle, *victim));
+    state.known.forget(directory.number(), name);
     TRY(entries.remove(handle, entry));
     TRY(names::touch_directory(handle, directory, want_directory ? -1 : 0));
     TRY(names::drop_link(state, handle, *victim));

@@ -1,0 +1,54 @@
+// Names that were looked up: which inode a name in a directory stands for, or that there is none. A table of fixed
+// size, which forgets a name when another one takes its place. Names of more than `longest` bytes are not kept.
+//
+// The directory's `rw` keeps a name as it is: note() and find() want it held in any mode, forget() exclusively. What
+// changes an entry of a directory calls forget() before; so what the table says of a name is what the directory says.
+//
+// A place is read without a lock: its sequence is odd while somebody writes, and has changed when it was written since.
+#pragma once
+
+#include "base/numbers.h"
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace uext4 {
+
+class NameCache {
+public:
+    static constexpr std::size_t longest = 40, ways = 4;
+
+    // `places`: a power of two, at least `ways`. Memory is taken when a name is first noted.
+    explicit NameCache(std::size_t places) : places_(places) {}
+    ~NameCache();
+    NameCache(const NameCache&) = delete;
+
+    // Nothing where the name is not known; no inode (0) where there is no such entry.
+    std::optional<InodeNr> find(InodeNr directory, std::string_view name) const;
+    void note(InodeNr directory, std::string_view name, InodeNr inode);
+    void forget(InodeNr directory, std::string_view name);
+
+private:
+    struct Key {
+        std::uint64_t directory;
+        std::array<std::uint64_t, longest / 8> name;  // with zeros behind it, which no name has
+        bool operator==(const Key&) const = default;
+    };
+    struct Place;
+    static bool is_kept(InodeNr directory, std::string_view name);
+    static Key key_of(InodeNr directory, std::string_view name);
+    static std::uint64_t hash_of(const Key& key);
+    // The first of the `ways` places that may have the name.
+    Place* places_of(Place* all, std::uint64_t hash) const;
+    Place* table() const { return table_.load(std::memory_order_acquire); }
+    Place* make_table();
+
+    const std::size_t places_;
+    std::atomic<Place*> table_{nullptr};
+};
+
+}  // namespace uext4
