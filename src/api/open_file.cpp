@@ -42,7 +42,7 @@ Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
     if (flags_ & O_DIRECT) return read_direct(*inode_, offset, out);
     // All or an error: what is missing of a short answer the kernel takes for a hole.
     if (kernel_cached_) return read_around_cache(*inode_, offset, out);
-    Result<std::size_t> all = read_file(*inode_, offset, out);
+    Result<std::size_t> all = read_past_full_cache(*inode_, offset, out);
     return all ? all : read_front(offset, out);
 }
 

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
@@ -63,9 +64,10 @@ protected:
         ASSERT_TRUE(fs_->unmount());
         mount();
     }
-    void mount() {
+    void mount(std::uint64_t cache = VolumeOptions().cache_bytes) {
         VolumeOptions options;
         options.background = false;
+        options.cache_bytes = cache;
         auto fs = FileSystem::mount_device(device_, options);
         ASSERT_TRUE(fs) << fs.error().what;
         fs_ = std::move(*fs);
@@ -136,6 +138,49 @@ TEST_F(Readahead, NotOfWhoReadsHereAndThere) {
     const std::uint64_t before = device_->bytes;
     for (std::uint64_t i = 1; i <= some; ++i) read_page(*file, i * step % pages);
     EXPECT_LT(device_->bytes - before, 2 * some * page);
+}
+
+// Requests of a mebibyte each, for as many folios; what is read is cached.
+TEST_F(Readahead, OfLargePieces) {
+    auto file = open();
+    constexpr std::uint64_t piece = 256, pieces = pages / piece;
+    std::vector<std::byte> bytes(piece * page);
+    const auto read_all = [&] {
+        for (std::uint64_t i = 0; i < pieces; ++i) {
+            const auto n = file->read(i * bytes.size(), bytes);
+            ASSERT_TRUE(n && *n == bytes.size());
+            ASSERT_EQ(std::ranges::count(bytes, std::byte{'r'}), bytes.size());
+        }
+    };
+    EXPECT_LE(reads(read_all), pieces + 4);
+    EXPECT_EQ(reads(read_all), 0U);
+}
+
+// Of a file that is larger than the cache, a part stays cached, and the rest is read past it: each time anew, but no
+// part throws out another.
+TEST_F(Readahead, OfLargePiecesOfAFileThatDoesNotFit) {
+    ASSERT_TRUE(fs_->unmount());
+    constexpr std::uint64_t cache = pages * page / 2;
+    mount(cache);
+    auto file = open();
+    std::vector<std::byte> bytes(std::size_t{1} << 20);
+    for (const bool again : {false, true}) {
+        const std::uint64_t before = device_->bytes;
+        for (std::uint64_t at = 0; at < pages * page; at += bytes.size()) {
+            const auto n = file->read(at, bytes);
+            ASSERT_TRUE(n && *n == bytes.size());
+            ASSERT_EQ(std::ranges::count(bytes, std::byte{'r'}), bytes.size());
+        }
+        EXPECT_LE(device_->bytes - before, again ? pages * page - cache * 3 / 4 : pages * page + 16 * page);
+        EXPECT_LE(fs_->volume().fs().pages.used(), cache + bytes.size());
+    }
+    // What is written to it is seen, wherever it is.
+    const std::vector<std::byte> other(3 * page, std::byte{'w'});
+    for (const std::uint64_t at : {page, pages * page - 5 * page}) ASSERT_TRUE(file->write(at, other));
+    for (const std::uint64_t at : {std::uint64_t{0}, pages * page - bytes.size()}) {
+        ASSERT_TRUE(file->read(at, bytes));
+        EXPECT_EQ(std::ranges::count(bytes, std::byte{'w'}), other.size());
+    }
 }
 
 TEST_F(Readahead, OfAMap) {

@@ -367,6 +367,14 @@ Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes 
     return read_file(inode, offset, out);
 }
 
+Result<std::size_t> read_past_full_cache(Inode& inode, std::uint64_t offset, Bytes out) {
+    if (out.size() < least_around_cache) return read_file(inode, offset, out);
+    const PageCache& cache = inode.pages().cache();
+    const std::uint64_t most = cache.limit();
+    const bool fits = inode.size_hint() <= most || cache.used() + out.size() <= most;
+    return fits ? read_file(inode, offset, out) : read_around_cache(inode, offset, out);
+}
+
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     DirectProgress progress{offset};
     return write_places(inode, offset, in, request, progress);

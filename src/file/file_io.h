@@ -47,6 +47,9 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
 // For whoever has a cache of his own in front: large reads of what is not cached here stay out of this one.
 Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out);
 inline constexpr std::size_t least_around_cache = 64 << 10;
+// Through the cache; but once it is full, large reads of a file that is larger than the cache, and not cached there, go
+// into the caller's memory at once, so that no part of the file throws out another.
+Result<std::size_t> read_past_full_cache(Inode& inode, std::uint64_t offset, Bytes out);
 // Whole blocks to the device, named in this call; neither inline nor journaled. Inode exclusive held.
 Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 

@@ -237,7 +237,7 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);
         if (inside == 0 && in.size() - done >= 2 * fs) {
-            const std::size_t whole = std::min<std::uint64_t>((in.size() - done) / fs, LockedRun::most) * fs;
+            const std::size_t whole = std::min<std::uint64_t>((in.size() - done) / fs, LockedRun::most_for_change) * fs;
             const Result<std::size_t> written = write_run(inode, at / fs, in.subspan(done, whole), request);
             if (!written) {
                 if (done) return done;
