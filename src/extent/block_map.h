@@ -8,9 +8,11 @@
 #include "base/result.h"
 #include "journal/journal.h"
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <optional>
 
 namespace uext4 {
 
@@ -44,6 +46,8 @@ public:
 struct MapContext {
     BufferCache& buffers;
     Allocator& allocator;
+    // The extent root that was found good last: as long as it has these bytes it need not be looked at again.
+    std::optional<std::array<std::byte, 60>> good_root{};
 };
 
 // Empty root for a new file.

@@ -31,14 +31,22 @@ std::optional<ListedEntry> EntryList::at(std::uint32_t offset) const {
 template <class Wanted>
 std::optional<std::uint32_t> EntryList::first(std::uint32_t offset, Wanted wanted) const {
     const std::byte* const bytes = bytes_.data();
+    const bool plain = block_size_ < 65536;
     for (const std::uint32_t end = size(); offset <= end && end - offset >= header_size;) {
         const auto& disk = *reinterpret_cast<const format::DirEntryDisk*>(bytes + offset);
-        const std::uint32_t length = format::decode_rec_len(disk.rec_len, block_size_);
+        const std::uint32_t length = plain ? disk.rec_len : format::decode_rec_len(disk.rec_len, block_size_);
         if (length < header_size + disk.name_len || length > end - offset) return {};
         if (wanted(disk, length)) return offset;
         offset += length;
     }
     return {};
+}
+
+std::optional<std::uint32_t> EntryList::before(std::uint32_t offset, std::uint32_t from) const {
+    return first(from, [&](const format::DirEntryDisk& disk, std::uint32_t length) {
+        const auto at = static_cast<std::uint32_t>(reinterpret_cast<const std::byte*>(&disk) - bytes_.data());
+        return at + length == offset;
+    });
 }
 
 std::optional<ListedEntry> EntryList::find(std::string_view name) const {
@@ -92,29 +100,25 @@ void MutableEntryList::clear() {
 
 bool MutableEntryList::insert(std::string_view name, InodeNr inode, std::uint8_t type, std::uint32_t from) {
     const auto offset = view().room(name.size(), from);
-    if (!offset) return false;
-    const auto entry = view().at(*offset);
+    if (offset) insert_at(*offset, name, inode, type);
+    return offset.has_value();
+}
+
+void MutableEntryList::insert_at(std::uint32_t offset, std::string_view name, InodeNr inode, std::uint8_t type) {
+    const auto entry = view().at(offset);
     const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
-    if (taken) set_length(*offset, taken);
-    put(*offset + taken, entry->length - taken, name, inode, type);
-    return true;
+    if (taken) set_length(offset, taken);
+    put(offset + taken, entry->length - taken, name, inode, type);
 }
 
 void MutableEntryList::remove(std::uint32_t offset, std::uint32_t from) {
-    const EntryList list = view();
-    std::optional<ListedEntry> before;
-    for (auto entry = list.at(from); entry; entry = list.at(entry->offset + entry->length)) {
-        if (entry->offset != offset) {
-            before = entry;
-            continue;
-        }
-        const std::uint32_t used = std::min(entry->length, record_size(entry->name.size()));
-        std::fill_n(bytes_.begin() + offset, used, std::byte{0});
-        if (before && before->offset + before->length == offset)
-            set_length(before->offset, before->length + entry->length);
-        else put(offset, entry->length, {}, InodeNr(), 0);
-        return;
-    }
+    const auto before = view().before(offset, from);
+    const auto entry = view().at(offset);
+    if (!entry || (!before && offset != from)) return;
+    const std::uint32_t used = std::min(entry->length, record_size(entry->name.size()));
+    std::fill_n(bytes_.begin() + offset, used, std::byte{0});
+    if (before) set_length(*before, offset - *before + entry->length);
+    else put(offset, entry->length, {}, InodeNr(), 0);
 }
 
 void MutableEntryList::set_inode(std::uint32_t offset, InodeNr inode, std::uint8_t type) {

@@ -40,6 +40,8 @@ public:
     bool has_names_after(std::uint32_t offset) const;  // a used entry at or after `offset`
     // Is there room for a name of that size at or after `from`?
     bool fits(std::size_t name_size, std::uint32_t from = 0) const;
+    // The offset of the record that ends at `offset`; none where that is the first one from `from` on.
+    std::optional<std::uint32_t> before(std::uint32_t offset, std::uint32_t from) const;
     // The offset of the first record that has it.
     std::optional<std::uint32_t> room(std::size_t name_size, std::uint32_t from = 0) const;
 
@@ -69,6 +71,8 @@ public:
     void clear();
     // Puts the name into the first free space at or after `from` that holds it; false when none does.
     bool insert(std::string_view name, InodeNr inode, std::uint8_t type, std::uint32_t from = 0);
+    // At the record at `offset`, which room() found.
+    void insert_at(std::uint32_t offset, std::string_view name, InodeNr inode, std::uint8_t type);
     // Joins the record with the one before it, or leaves it as free space when it is the first at or after `from`.
     void remove(std::uint32_t offset, std::uint32_t from = 0);
     void set_inode(std::uint32_t offset, InodeNr inode, std::uint8_t type);

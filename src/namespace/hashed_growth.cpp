@@ -164,9 +164,9 @@ Result<void> add(Handle& handle, Inode& directory, std::string_view name, InodeN
         IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
         const DirBuffer leaf = TRY(path.read_leaf(directory));
         const EntryList list(leaf.data().first(leaf_capacity(directory)), directory.fs().block_size());
-        if (list.fits(name.size())) {
+        if (const auto room = list.room(name.size())) {
             const Bytes bytes = TRY(change_dir_block(handle, leaf));
-            list_of(directory, bytes).insert(name, inode, disk_type(directory, type));
+            list_of(directory, bytes).insert_at(*room, name, inode, disk_type(directory, type));
             set_dir_checksum(directory, leaf, DirBlock::leaf);
             return {};
         }

@@ -3,8 +3,11 @@
 namespace uext4 {
 
 Result<IndexPath> IndexPath::to(Inode& directory, std::uint32_t hash) {
+    return from_root(directory, TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root)), hash);
+}
+
+Result<IndexPath> IndexPath::from_root(Inode& directory, DirBuffer root, std::uint32_t hash) {
     IndexPath path;
-    DirBuffer root = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root));
     path.version_ = byte_at(root.data(), hash_version_offset);
     path.levels_ = byte_at(root.data(), index_levels_offset);
     if (path.levels_ > hashed_dir::max_levels(directory))
@@ -17,9 +20,9 @@ Result<IndexPath> IndexPath::to(Inode& directory, std::uint32_t hash) {
 }
 
 Result<IndexPath> IndexPath::to_name(Inode& directory, std::string_view name, NameHash& hash) {
-    const std::uint8_t version = TRY(hash_version(directory));
-    hash = TRY(hash_name(directory, name, version));
-    return to(directory, hash.major);
+    DirBuffer root = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::root));
+    hash = TRY(hash_name(directory, name, byte_at(root.data(), hash_version_offset)));
+    return from_root(directory, std::move(root), hash.major);
 }
 
 Result<std::uint8_t> IndexPath::hash_version(Inode& directory) {

@@ -36,6 +36,7 @@ public:
     Result<bool> advance(Inode& directory);
 
 private:
+    static Result<IndexPath> from_root(Inode& directory, DirBuffer root, std::uint32_t hash);
     Result<DirBuffer> read_below(Inode& directory, LogicalBlock block, DirBlock what) const;
     Result<void> descend(Inode& directory, std::optional<std::uint32_t> hash);
     std::uint8_t version_ = 0;

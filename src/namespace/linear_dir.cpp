@@ -41,9 +41,10 @@ Result<bool> add_in_place(Handle& handle, Inode& directory, std::string_view nam
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     for (std::uint64_t i = 0; i < blocks; ++i) {
         const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
-        if (!list_of(directory, block).fits(name.size())) continue;
+        const auto room = list_of(directory, block).room(name.size());
+        if (!room) continue;
         const Bytes bytes = TRY(change_dir_block(handle, block));
-        list_of(directory, bytes).insert(name, inode, disk_type(directory, type));
+        list_of(directory, bytes).insert_at(*room, name, inode, disk_type(directory, type));
         set_dir_checksum(directory, block, DirBlock::leaf);
         return true;
     }

@@ -21,7 +21,8 @@ Result<void> link_locked(names::Tree& state, Inode& target, Inode& directory, st
     locks.add(directory);
     TRY(names::check_alive(directory));
     Directory entries(directory);
-    if (TRY(names::has_name(state, directory, name))) return fail(EEXIST, "the name exists in directory {}", directory.number());
+    if (TRY(names::has_name(state, directory, name)))
+        return fail(EEXIST, "the name exists in directory {}", directory.number());
     TRY(names::may_create_in(directory, who, check));
     if (target.is_directory()) return fail(EPERM, "inode {} is a directory: no second name", target.number());
     locks.add(target);
