@@ -11,6 +11,7 @@
 #include "fuse/supervisor.h"
 #include "fuse/system_log.h"
 #include "fuse/titles.h"
+#include "pagecache/cache_budget.h"
 #include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
@@ -307,6 +308,7 @@ Result<void> serve(Job& job, Log& log) {
         const Descriptor asked_to_end{signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
         background.prepare();
         share_heap();
+        if (job.options.volume.cache_grows) CacheBudget::of_process().keep_open();
         // From here on nothing can be opened, and the image is looked at.
         if (sandbox) TRY(enter_sandbox(Reach::server));
         std::unique_ptr<FileSystem> fs = TRY(opened.mount());

@@ -34,7 +34,7 @@ std::optional<std::uint32_t> EntryList::first(std::uint32_t offset, Wanted wante
     const bool plain = block_size_ < 65536;
     for (const std::uint32_t end = size(); offset <= end && end - offset >= header_size;) {
         const auto& disk = *reinterpret_cast<const format::DirEntryDisk*>(bytes + offset);
-        const std::uint32_t length = plain ? disk.rec_len : format::decode_rec_len(disk.rec_len, block_size_);
+        const std::uint32_t length = plain ? disk.rec_len.get() : format::decode_rec_len(disk.rec_len, block_size_);
         if (length < header_size + disk.name_len || length > end - offset) return {};
         if (wanted(disk, length)) return offset;
         offset += length;
