@@ -159,10 +159,9 @@ Result<std::shared_ptr<MemoryDevice>> make_image(const Format& format, const std
 
 VolumeOptions mount_options(const std::string& mode) {
     VolumeOptions options;
-    if (auto parsed = parse_all_options("data=" + mode)) options = *parsed;
+    if (auto parsed = parse_all_options("cache=8M,data=" + mode)) options = *parsed;
     options.background = false;
     options.commit_interval = std::chrono::milliseconds(0);
-    options.cache_bytes = 8u << 20;
     return options;
 }
 

@@ -44,10 +44,9 @@ public:
     }
 
     Result<void> mount(const std::string& text = "", bool background = false) {
-        VolumeOptions options = TRY(parse_all_options(text));
+        VolumeOptions options = TRY(parse_all_options(text + (text.empty() ? "cache=8M" : ",cache=8M")));
         options.background = background;
         options.commit_interval = std::chrono::milliseconds(0);
-        options.cache_bytes = 8u << 20;
         fs = TRY(FileSystem::mount_device(faulty, options, [this](const std::string& line) {
             MutexLock guard(log_lock);
             log += line + "\n";

@@ -177,7 +177,7 @@ int main(int argc, char** argv) {
     if (argc != 6 || !works.contains(argv[2])) give_up("growth_driver IMAGE WORK PATH FROM COUNT");
     auto device = std::make_shared<CountingDevice>(need(FileDevice::open(argv[1])));
     std::uint64_t mounting = 0;
-    const VolumeOptions options = need(parse_volume_options("noatime,commit=600"));
+    const VolumeOptions options = need(parse_volume_options("noatime,commit=600,cache=128M"));
     {
         auto fs = need(FileSystem::mount_device(device, options));
         mounting = device->read_blocks();

@@ -231,6 +231,7 @@ Result<std::unique_ptr<FileSystem>> mount_seed(std::shared_ptr<BlockDevice> devi
     VolumeOptions parsed = TRY(parse_all_options(options));
     parsed.background = false;
     parsed.cache_bytes = std::uint64_t{16} << 20;
+    parsed.cache_grows = false;
     parsed.errors = ErrorPolicy::carry_on;  // the superblock may say panic
     auto lock = std::make_shared<std::mutex>();
     return FileSystem::mount_device(std::move(device), parsed, [said, lock](const std::string& line) {
