@@ -120,6 +120,27 @@ TEST_F(Budget, GivesBackWhatTheMachineNeeds) {
     EXPECT_GE(one.cache.limit(), 1000 * mib);
 }
 
+// What nobody uses goes by halves, so that a file that is written anew finds most of its memory; and it can be used
+// again.
+TEST_F(Budget, GivesBackIdleMemoryByHalves) {
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(160 * mib));
+    for (std::uint64_t i = 0; i < one.next; ++i) {
+        Result<LockedFolio> folio = one.file.lock(i, false);
+        ASSERT_TRUE(folio && *folio);
+        std::ranges::fill(folio->bytes(), std::byte{1});
+    }
+    const std::uint64_t before = resident_bytes();
+    one.file.remove(0, ~std::uint64_t{0});
+    EXPECT_GE(resident_bytes(), before - 8 * mib);
+    one.cache.give_back_idle();
+    EXPECT_NEAR(static_cast<double>(before - resident_bytes()), 80.0 * mib, 8.0 * mib);
+    for (int i = 0; i < 8; ++i) one.cache.give_back_idle();
+    EXPECT_GE(before - resident_bytes(), 144 * mib) << "a quarter of what the cache was made with stays";
+    ASSERT_NO_FATAL_FAILURE(one.fill(160 * mib));
+    EXPECT_EQ(one.cache.used(), 160 * mib);
+}
+
 // Memory that comes and goes a little does not throw out what is cached.
 TEST_F(Budget, IsNotMovedByALittle) {
     Mount one(budget);

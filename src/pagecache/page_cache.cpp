@@ -65,7 +65,10 @@ struct PageCache::Arena {
     std::byte* newest = nullptr;
     std::vector<std::byte*> free;
     std::vector<std::byte*> released;  // free as well, and without pages of the system's
-    std::byte* populated = nullptr;    // how far the newest chunk has pages of the system's, or more
+    bool newest_is_huge = false;
+    // The cache may be large: a chunk that goes as a whole may be a huge page when it is used again.
+    bool grows = false;
+    std::byte* populated = nullptr;  // how far the newest chunk has pages of the system's, or more
     Row<Folio> row;
     std::uint64_t folios = 0;
     // What was used when all folios were looked at in vain, or less, if it was less since.
@@ -75,35 +78,61 @@ struct PageCache::Arena {
     Mutex dirty_lock{Rank::Leaf, "PageCache::dirty_files"};
     Row<FileCache::InDirtyRow> dirty_files UEXT4_GUARDED_BY(dirty_lock);
 
-    // The first use of a page costs a fault, unless it is given some at a time. Where that fails it costs a fault.
+    // The first use of a page costs a fault, unless it is given some at a time. Where that fails it costs a fault. A
+    // huge page is there as a whole or not.
     void populate(std::byte* memory, std::size_t wanted) {
         if (memory < populated || memory < newest || memory >= newest + chunk_bytes) return;
-        const std::size_t bytes =
-            std::min(std::max(populated_bytes, wanted), static_cast<std::size_t>(newest + chunk_bytes - memory));
+        const std::size_t left = static_cast<std::size_t>(newest + chunk_bytes - memory);
+        const std::size_t bytes = newest_is_huge ? left : std::min(std::max(populated_bytes, wanted), left);
         ::madvise(memory, bytes, MADV_POPULATE_WRITE);
         populated = memory + bytes;
     }
     void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
-        constexpr std::size_t most_at_once = 512;
-        MutexLock guard(lock);
-        for (const std::size_t kept = bytes / folio_size; free.size() > kept;) {
-            const std::size_t count = std::min(free.size() - kept, most_at_once);
-            const std::span<std::byte*> going = std::span(free).last(count);
-            std::ranges::sort(going, std::less<>());
-            for (std::size_t i = 0; i < count;) {
-                std::byte* const first = going[i];
-                stop_huge(first);
-                std::size_t together = 1;
-                while (i + together < count && going[i + together] == first + together * folio_size &&
-                       !starts_chunk(going[i + together]))
-                    ++together;
-                ::madvise(first, together * folio_size, MADV_DONTNEED);
-                i += together;
-            }
-            // So that the lowest address is the first to be used again.
-            released.insert(released.end(), going.rbegin(), going.rend());
-            free.resize(free.size() - count);
+        while (release_some(bytes / folio_size, folio_size)) {
         }
+    }
+    // Gives memory of free folios back to the system until so many are left, a part of them at a time: the lock is
+    // everybody's. False where it is done.
+    bool release_some(std::size_t kept, std::uint32_t folio_size) {
+        constexpr std::size_t most_at_once = 65536;
+        MutexLock guard(lock);
+        if (free.size() <= kept) return false;
+        const std::size_t count = std::min(free.size() - kept, most_at_once);
+        const std::span<std::byte*> going = std::span(free).last(count);
+        std::ranges::sort(going, std::less<>());
+        for (std::size_t i = 0; i < count;) {
+            std::byte* const first = going[i];
+            const std::size_t together = run_of(going.subspan(i), folio_size), run_bytes = together * folio_size;
+            if (!grows || run_bytes != chunk_bytes) stop_huge(first);
+            ::madvise(first, run_bytes, MADV_DONTNEED);
+            i += together;
+        }
+        // So that the lowest address is the first to be used again.
+        released.insert(released.end(), going.rbegin(), going.rend());
+        free.resize(free.size() - count);
+        return free.size() > kept;
+    }
+    // How many of the first folios lie together in one chunk; the addresses ascend.
+    static std::size_t run_of(std::span<std::byte* const> folios, std::uint32_t folio_size) {
+        std::size_t n = 1;
+        while (n < folios.size() && folios[n] == folios[0] + n * folio_size && !starts_chunk(folios[n])) ++n;
+        return n;
+    }
+    // Some released folios are free again, with pages of the system's: a fault each would cost more.
+    void take_back_released(std::uint32_t folio_size) {
+        const std::size_t most = std::max<std::size_t>(1, populated_bytes / folio_size), before = free.size();
+        std::byte* const first = released.back();
+        for (std::byte* next = first; free.size() - before < most && !released.empty(); next += folio_size) {
+            if (released.back() != next || (next != first && starts_chunk(next))) break;
+            free.push_back(next);
+            released.pop_back();
+        }
+        ::madvise(first, (free.size() - before) * folio_size, MADV_POPULATE_WRITE);
+        std::ranges::reverse(std::span(free).subspan(before));
+    }
+    std::uint64_t idle_bytes(std::uint32_t folio_size) {
+        MutexLock guard(lock);
+        return free.size() * std::uint64_t{folio_size};
     }
     static bool starts_chunk(const std::byte* memory) {
         return reinterpret_cast<std::uintptr_t>(memory) % chunk_bytes == 0;
@@ -156,6 +185,7 @@ std::uint64_t PageCache::limit() const {
 
 void PageCache::share(CacheBudget& budget) {
     budget_ = &budget;
+    arena_->grows = true;
     budget.account(static_cast<std::int64_t>(used()));
     budget.join(*this);
 }
@@ -169,11 +199,9 @@ void PageCache::end_sharing() {
 
 Result<void> PageCache::allocate_memory(std::span<std::byte*> places) {
     MutexLock guard(arena_->lock);
-    std::vector<std::byte*>&free = arena_->free, &released = arena_->released;
-    while (free.size() < places.size() && !released.empty()) {
-        free.push_back(released.back());
-        released.pop_back();
-    }
+    std::vector<std::byte*>& free = arena_->free;
+    const std::vector<std::byte*>& released = arena_->released;
+    while (free.size() < places.size() && !released.empty()) arena_->take_back_released(folio_size_);
     while (free.size() < places.size()) {
         arena_->reserve(arena_->chunks.size() + 1, folio_size_);
         std::byte* const chunk = map_chunk();
@@ -184,6 +212,7 @@ Result<void> PageCache::allocate_memory(std::span<std::byte*> places) {
             std::ranges::upper_bound(arena_->chunks, chunk, std::less<const std::byte*>(), &Arena::Chunk::memory),
             {.memory = chunk, .huge = huge});
         arena_->newest = arena_->populated = chunk;
+        arena_->newest_is_huge = huge;
         // What is left of the chunk before is used first.
         const std::size_t left = free.size();
         for (std::size_t at = chunk_bytes; at >= folio_size_; at -= folio_size_)
@@ -211,7 +240,9 @@ void PageCache::account_client_memory(std::int64_t bytes) {
 
 void PageCache::give_back_idle() {
     const std::uint64_t most = limit(), now = used(), room = most > now ? most - now : 0;
-    if (budget_) return arena_->keep_idle(std::min(room, most_ / 4), folio_size_);
+    // What is idle for some seconds goes; a file that is written anew finds most of its memory again.
+    if (budget_)
+        return arena_->keep_idle(std::min(room, std::max(arena_->idle_bytes(folio_size_) / 2, most_ / 4)), folio_size_);
     if (most != most_) arena_->keep_idle(room, folio_size_);
 }
 

@@ -67,7 +67,7 @@ public:
     // The same of this cache alone, for the budget.
     std::uint64_t reclaim_own();
     // Where others have some of the cache, memory that no folio is in is the system's, but for what folios may take; of
-    // a cache with a budget, but for a quarter of what it was made with.
+    // a cache with a budget, but for a quarter of what it was made with, or half of what is idle.
     void give_back_idle();
 
 private:

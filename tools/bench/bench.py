@@ -190,7 +190,7 @@ def micro(program):
 def library(options, folder):
     """The library beside the kernel's system calls, each line by both in turn: [{metric, median, spread, ratio}]."""
     values = {}
-    for _ in range(options.runs):
+    for number in range(options.runs):
         kernel, own = peers.Kernel(folder), peers.LibraryImage(folder)
         kernel.check_available()
         megabytes = 3072 if options.scale >= 0.2 else 256
@@ -199,6 +199,7 @@ def library(options, folder):
                 peer.make(megabytes, ("-N", "131072"))
             kernel.mount()
             answer = json.loads(peers.run(options.library_driver, own.image, kernel.directory, options.scale,
+                                          ("uext4", "kernel")[number % 2],
                                           what="the library's lines"))
             kernel.umount()
             for peer in (kernel, own):
