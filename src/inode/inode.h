@@ -32,6 +32,7 @@
 
 namespace uext4 {
 
+class InodeSlot;
 class InodeTable;
 
 class Inode final : public MapOwner {
@@ -178,6 +179,7 @@ private:
     friend class InodeRef;
     FsContext& fs_;
     InodeTable& table_;
+    InodeSlot* slot_ = nullptr;  // the table's, under its lock; null once the number belongs to a new inode
     InodeNr number_;
     std::size_t raw_size_;
     std::vector<std::byte> raw_;

@@ -3,6 +3,7 @@
 #include "format/checksum.h"
 #include "inode/attributes.h"
 #include "inode/inline_area.h"
+#include "inode/inode_lists.h"
 #include "sync/atomic_point.h"
 #include "sync/holding.h"
 
@@ -10,28 +11,18 @@
 #include <chrono>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
-#include <list>
 #include <unordered_map>
 
 namespace uext4 {
 
 namespace {
 
-// So many more than the limit there may be before it is looked for some to evict.
+// So many more than the limit there may be before one is evicted.
 constexpr std::size_t slack = 1024;
-
-struct Slot {
-    explicit Slot(InodeNr number) : place{number}, node(place.begin()) {}
-
-    std::unique_ptr<Inode> inode;  // null while it is read from disk
-    // The slot's node of the list of idle inodes, kept here while the inode is referenced: giving up a reference, which
-    // a destructor does, asks for no memory.
-    std::list<InodeNr> place;
-    std::list<InodeNr>::iterator node;
-
-    bool is_idle() const { return place.empty(); }
-};
+// So many leave memory at a time: every thread that wants an inode waits for the lock meanwhile.
+constexpr std::size_t at_a_time = 64;
 
 // An inode made when the inodes were smaller says that it uses nothing beyond 128 bytes: it uses what new ones do from
 // now on, so that its times and attributes have room. The fields that Linux takes for used then are what they are on
@@ -49,59 +40,86 @@ void adopt_extra_size(const format::Geometry& g, std::vector<std::byte>& raw) {
 
 struct InodeTable::State {
     FsContext& fs;
-    Mutex lock{Rank::Journal, "InodeTable::lock"};
+    mutable Mutex lock{Rank::Journal, "InodeTable::lock"};
     CondVar loaded{"inode read"};
-    std::unordered_map<std::uint64_t, Slot> slots;
-    std::list<InodeNr> idle;  // unreferenced, oldest first
+    std::unordered_map<std::uint64_t, InodeSlot> slots UEXT4_GUARDED_BY(lock);
+    InodeLists lists UEXT4_GUARDED_BY(lock);
     // Deleted, still referenced, and their numbers given to new inodes already.
-    std::unordered_map<Inode*, std::unique_ptr<Inode>> departed;
-    std::size_t limit = 32768;
-    std::size_t vain_until = 0;             // with fewer slots than this there is nothing to evict: it was looked for
-    std::atomic<bool> times_crowd{false};   // there are too many, and times of some are to be stored,
-    std::atomic<bool> cached_crowd{false};  // or some have folios, or are behind
+    std::unordered_map<Inode*, std::unique_ptr<Inode>> departed UEXT4_GUARDED_BY(lock);
+    std::size_t limit UEXT4_GUARDED_BY(lock) = 32768;
+    std::uint64_t looked_at UEXT4_GUARDED_BY(lock) = 0;
+    Tid commit_asked UEXT4_GUARDED_BY(lock) = 0;  // the newest transaction that was asked to be committed
+    std::function<void(InodeRef)> deleter UEXT4_GUARDED_BY(lock);
+    // Changed under the lock, read without it: what was so when the lists were looked at last.
+    std::atomic<bool> times_crowd{false};   // there are too many, until times of some are stored,
+    std::atomic<bool> cached_crowd{false};  // or some are evicted with their folios, or are behind
     std::atomic<bool> behind{false};        // far too many, as commits and what stores times do not keep up
-    std::size_t without_times = 0;  // so many idle ones were looked at one after the other whose times are stored
-    std::function<void(InodeRef)> deleter;
 
-    // Why an inode that nobody uses has to stay.
-    enum class Stays { not_at_all, for_times, for_more };
-    // Nothing is to be written back; and nothing that it knows of its transactions is of use beyond `durable`.
-    static Stays stays(Inode& inode, Tid durable) {
-        if (!inode.map_lock.try_lock()) return Stays::for_more;
-        const bool times = inode.times_pending();
-        const bool ok = !inode.places().has_pending() && inode.last_tid() <= durable && !inode.cut_unfinished.load() &&
-                        (!inode.is_regular() || inode.size() == inode.disk_size());
-        inode.map_lock.unlock();
-        if (!ok || !inode.pages().idle()) return Stays::for_more;
-        return times ? Stays::for_times : Stays::not_at_all;
-    }
-    static bool clean(Inode& inode, Tid durable) { return stays(inode, durable) == Stays::not_at_all; }
-    // Looks at no folio: a large file has many.
-    static bool unwritten(Inode& inode) {
-        if (!inode.map_lock.try_lock()) return true;
-        const bool here = inode.times_pending() || inode.places().has_pending() ||
-                          (inode.is_regular() && inode.size() != inode.disk_size());
-        inode.map_lock.unlock();
-        return here || inode.pages().has_unwritten();
+    // Of an inode without references: no other thread changes what this looks at. No folio is looked at: a large file
+    // has many.
+    static Standing standing_of(Inode& inode) {
+        const bool unwritten = inode.places().has_pending() || inode.cut_unfinished.load() ||
+                               (inode.is_regular() && inode.size() != inode.disk_size()) ||
+                               inode.pages().has_unwritten_unshared();
+        if (unwritten) return Standing::unwritten;
+        return inode.times_pending() ? Standing::times : Standing::settled;
     }
 
-    // Whoever made the slot reads the inode from disk.
-    static Holdable reading(const Slot& slot, InodeNr number) { return {&slot, "inode that is read", number.value}; }
+    // The thread that made the slot reads the inode from disk.
+    static Holdable reading(const InodeSlot& slot, InodeNr number) {
+        return {&slot, "inode that is read", number.value};
+    }
 
-    bool crowded() const { return slots.size() > std::max(limit + slack, vain_until); }
+    std::size_t over() const UEXT4_REQUIRES(lock) { return slots.size() - std::min(slots.size(), limit); }
+    bool crowded() const UEXT4_REQUIRES(lock) { return over() > slack; }
 
-    InodeRef reference(Slot& slot) {
-        if (slot.is_idle()) slot.place.splice(slot.place.begin(), idle, slot.node);
+    InodeSlot& add(InodeNr number) UEXT4_REQUIRES(lock) {
+        return slots.try_emplace(number.value, number).first->second;
+    }
+    InodeRef reference(InodeSlot& slot) UEXT4_REQUIRES(lock) {
+        lists.use(slot);
         slot.inode->references_.fetch_add(1, std::memory_order_relaxed);
         return InodeRef(slot.inode.get());
+    }
+    std::unique_ptr<Inode> take(InodeSlot& slot) UEXT4_REQUIRES(lock) {
+        std::unique_ptr<Inode> inode = std::move(slot.inode);
+        lists.remove(slot);
+        slots.erase(slot.number.value);
+        return inode;
+    }
+    // How many of those whose times wait have to be stored until enough can leave memory.
+    std::size_t times_to_store() const UEXT4_REQUIRES(lock) {
+        const std::size_t leaving = lists.evictables() + lists.committing();
+        return crowded() && over() > leaving ? std::min(over() - leaving, lists.waiting_for_times()) : 0;
+    }
+    // What keeps more than the limit in memory is noted. The transaction whose commit is to be asked for, or 0: one for
+    // so many inodes that it is worth it, and one at a time.
+    Tid judge(Tid durable) UEXT4_REQUIRES(lock) {
+        const std::size_t evictable = lists.evictables(), committing = lists.committing();
+        const bool is_behind = over() > 2 * slack && evictable == 0 && committing + lists.waiting_for_times() >= slack;
+        behind.store(is_behind, std::memory_order_relaxed);
+        times_crowd.store(times_to_store() != 0, std::memory_order_relaxed);
+        cached_crowd.store(is_behind || (crowded() && evictable != 0), std::memory_order_relaxed);
+        if (!crowded() || committing < slack || commit_asked > durable) return 0;
+        return commit_asked = lists.newest();
     }
 };
 
 InodeTable::InodeTable(FsContext& fs) : state_(new State{fs}) {}
 InodeTable::~InodeTable() = default;
 
-void InodeTable::set_deleter(std::function<void(InodeRef)> queue) { state_->deleter = std::move(queue); }
-void InodeTable::set_limit(std::size_t inodes) { state_->limit = inodes; }
+void InodeTable::set_deleter(std::function<void(InodeRef)> queue) {
+    MutexLock guard(state_->lock);
+    state_->deleter = std::move(queue);
+}
+void InodeTable::set_limit(std::size_t inodes) {
+    MutexLock guard(state_->lock);
+    state_->limit = inodes;
+}
+std::uint64_t InodeTable::looked_at() const {
+    MutexLock guard(state_->lock);
+    return state_->looked_at;
+}
 
 InodeRef InodeTable::find(InodeNr number) {
     MutexLock guard(state_->lock);
@@ -121,7 +139,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
             return fail(ESTALE, "inode {} is not in use", number);
         return inode;
     };
-    const Slot* being_read = nullptr;
+    InodeSlot* being_read = nullptr;
     {
         MutexLock guard(s.lock);
         for (;;) {
@@ -134,7 +152,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
             }
             s.loaded.wait(s.lock, s.reading(it->second, number));
         }
-        being_read = &s.slots.emplace(number.value, Slot(number)).first->second;
+        being_read = &s.add(number);
         note_held(s.reading(*being_read, number), SourceLocation::current());
     }
     auto read = [&]() -> Result<std::unique_ptr<Inode>> {
@@ -172,12 +190,12 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
         guard.unlock();
         return fail(report(s.fs, inode.error()));
     }
-    Slot& slot = s.slots.at(number.value);
-    slot.inode = std::move(*inode);
-    InodeRef found = s.reference(slot);
+    being_read->inode = std::move(*inode);
+    being_read->inode->slot_ = being_read;
+    InodeRef found = s.reference(*being_read);
     const bool crowded = s.crowded();
     guard.unlock();
-    if (crowded) shrink(Evict::without_folios);
+    if (crowded) evict(Evict::without_folios);
     return judged(std::move(found));
 }
 
@@ -249,20 +267,21 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
             if (!holder.deleted.load() && !(old->second.is_idle() && holder.links() == 0))
                 return fail(EUCLEAN, "inode {} was free and is in use", number);
             if (old->second.is_idle()) {
-                s.idle.erase(old->second.node);
-                gone = std::move(old->second.inode);
+                gone = s.take(old->second);
             } else {
                 Inode* former = old->second.inode.get();
-                s.departed.emplace(former, std::move(old->second.inode));
+                std::unique_ptr<Inode>& place = s.departed[former];
+                former->slot_ = nullptr;
+                place = s.take(old->second);
             }
-            s.slots.erase(old);
         }
-        Slot& slot = s.slots.emplace(number.value, Slot(number)).first->second;
+        InodeSlot& slot = s.add(number);
         slot.inode = std::move(inode);
+        raw->slot_ = &slot;
         made = s.reference(slot);
         crowded = s.crowded();
     }
-    if (crowded) shrink(Evict::without_folios);
+    if (crowded) evict(Evict::without_folios);
     MutexLock map(raw->map_lock);
     if (Result<void> stored = raw->store(handle); !stored) {
         raw->deleted.store(true);
@@ -308,83 +327,47 @@ void InodeRef::reset() {
         return;
     }
     if (inode->references_.fetch_sub(1) != 1) return;
-    auto it = s.slots.find(inode->number_.value);
-    if (auto departed = s.departed.find(inode); departed != s.departed.end()) {
+    if (!inode->slot_) {
+        const auto departed = s.departed.find(inode);
         gone = std::move(departed->second);
         s.departed.erase(departed);
-        guard.unlock();
-        return;
+    } else if (inode->deleted.load()) {
+        gone = s.take(*inode->slot_);
+    } else {
+        s.lists.release(*inode->slot_, InodeTable::State::standing_of(*inode), inode->last_tid());
     }
-    if (inode->deleted.load()) {
-        gone = std::move(it->second.inode);
-        s.slots.erase(it);
-        guard.unlock();
-        return;
-    }
-    s.idle.splice(s.idle.end(), it->second.place);
+    guard.unlock();
 }
 
 void InodeTable::shrink() {
-    if (!state_->behind.exchange(false)) return shrink(Evict::any);
-    (void)state_->fs.journal.commit_all();  // an error is told by who waits for what it was to make durable
-    shrink(Evict::all);
+    // An error is told to the threads that wait for what the commit was to make durable.
+    if (state_->behind.load(std::memory_order_relaxed)) (void)state_->fs.journal.commit_all();
+    while (evict(Evict::any)) {
+    }
 }
 
 bool InodeTable::is_behind() const { return state_->behind.load(std::memory_order_relaxed); }
 
-void InodeTable::shrink(Evict what) {
-    try {
-        while (shrink_some(what)) {
-        }
-    } catch (const std::bad_alloc&) {  // then they stay
-    }
-}
-
-// False when there is no more to do.
-bool InodeTable::shrink_some(Evict what) {
+// True: there may be more to evict.
+bool InodeTable::evict(Evict what) {
     State& s = *state_;
-    constexpr std::size_t most_evicted = 4096;  // at a time: the lock is everybody's
-    constexpr std::size_t kept_mostly = 256;    // looked at in vain: then the others wait for the same as well
-    std::vector<std::unique_ptr<Inode>> gone;
+    std::array<std::unique_ptr<Inode>, at_a_time> gone;
+    std::size_t evicted = 0;
     // An inode whose change is not durable stays: read again, it would not know that an fsync has to commit.
     const Tid durable = s.fs.journal.durable_tid();
-    std::size_t kept = 0, waits_for_commit = 0, waits_for_times = 0, cached = 0;
     MutexLock guard(s.lock);
-    const std::size_t most_kept = what == Evict::all ? s.idle.size() + 1 : kept_mostly;
-    std::size_t budget = s.idle.size();
-    if (s.slots.size() > s.limit) gone.reserve(std::min(s.slots.size() - s.limit, most_evicted));
-    while (s.slots.size() > s.limit && budget-- > 0 && kept < most_kept && gone.size() < most_evicted) {
-        const InodeNr number = s.idle.front();
-        auto it = s.slots.find(number.value);
-        Inode& oldest = *it->second.inode;
-        const bool has_folios = what == Evict::without_folios && oldest.pages().cached_folios() != 0;
-        const State::Stays why = State::stays(oldest, durable);
-        if (has_folios || why != State::Stays::not_at_all) {
-            s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
-            ++kept;
-            waits_for_times += why == State::Stays::for_times;
-            waits_for_commit += !has_folios && why == State::Stays::for_more;
-            cached += has_folios;
-            continue;
-        }
-        s.idle.pop_front();
-        gone.push_back(std::move(it->second.inode));
-        s.slots.erase(it);
+    s.lists.note_durable(durable);
+    for (std::size_t n = 0; n < at_a_time && s.over() != 0; ++n) {
+        InodeSlot* const oldest = what == Evict::any ? s.lists.evictable() : s.lists.evictable_not_aside();
+        if (!oldest) break;
+        ++s.looked_at;
+        if (what == Evict::without_folios && oldest->inode->pages().cached_folios() != 0) s.lists.set_aside(*oldest);
+        else gone[evicted++] = s.take(*oldest);
     }
-    const bool in_vain = kept == most_kept;
-    const bool behind = in_vain && waits_for_commit + waits_for_times != 0 && s.slots.size() > s.limit + 2 * slack;
-    if (behind) s.behind.store(true, std::memory_order_relaxed);
-    if (s.slots.size() <= s.limit) s.vain_until = 0;
-    else if (what != Evict::any) s.vain_until = s.slots.size() + slack;
-    if (in_vain && waits_for_times != 0) {
-        s.times_crowd.store(true, std::memory_order_relaxed);
-        s.without_times = 0;
-    }
-    if (what != Evict::without_folios) s.cached_crowd.store(behind, std::memory_order_relaxed);
-    else if ((cached != 0 || behind) && s.vain_until != 0) s.cached_crowd.store(true, std::memory_order_relaxed);
+    const Tid wanted = s.judge(durable);
     guard.unlock();
-    if (in_vain && waits_for_commit != 0) s.fs.journal.request_commit(s.fs.journal.running());
-    return gone.size() == most_evicted;
+    if (wanted) s.fs.journal.request_commit(wanted);
+    return evicted == at_a_time;
 }
 
 bool InodeTable::has_crowd(Crowd which) const {
@@ -397,18 +380,11 @@ std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
     if (!s.times_crowd.load(std::memory_order_relaxed)) return found;
     found.reserve(most);
     MutexLock guard(s.lock);
-    const std::size_t all = s.idle.size();
-    for (std::size_t budget = s.behind.load() ? all : std::min(all, 4 * most); budget-- > 0 && found.size() < most;) {
-        Slot& slot = s.slots.find(s.idle.front().value)->second;
-        if (State::stays(*slot.inode, ~Tid{0}) == State::Stays::for_times) {
-            found.push_back(s.reference(slot));
-            s.without_times = 0;
-        } else {
-            s.idle.splice(s.idle.end(), s.idle, s.idle.begin());
-            ++s.without_times;
-        }
+    for (std::size_t left = std::min(most, s.times_to_store()); left > 0; --left) {
+        ++s.looked_at;
+        found.push_back(s.reference(*s.lists.oldest_with_times()));
     }
-    if (s.without_times >= all) s.times_crowd.store(false, std::memory_order_relaxed);
+    if (found.empty()) s.times_crowd.store(false, std::memory_order_relaxed);
     return found;
 }
 
@@ -417,8 +393,7 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
     std::vector<std::uint64_t> numbers;
     {
         MutexLock guard(s.lock);
-        for (const auto& [number, slot] : s.slots)
-            if (slot.inode && (!slot.is_idle() || State::unwritten(*slot.inode))) numbers.push_back(number);
+        s.lists.for_each_to_write([&](const InodeSlot& slot) { numbers.push_back(slot.number.value); });
     }
     for (std::uint64_t number : numbers)
         if (InodeRef inode = find(InodeNr(number))) visit(std::move(inode));
@@ -426,10 +401,10 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
 
 void InodeTable::evict_all() {
     State& s = *state_;
-    std::unordered_map<std::uint64_t, Slot> gone;
+    std::unordered_map<std::uint64_t, InodeSlot> gone;
     MutexLock guard(s.lock);
     gone.swap(s.slots);
-    s.idle.clear();
+    s.lists.clear();
     guard.unlock();
 }
 

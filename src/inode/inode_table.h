@@ -40,20 +40,22 @@ public:
     // How many inodes may stay in memory, but for those that are referenced, or have dirty pages or times that are not
     // stored yet.
     void set_limit(std::size_t inodes);
-    // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. Who gets or makes
-    // inodes evicts too, but only such that have no folios, as a handle may be open there. Nothing is held: where there
-    // are far too many, a commit is waited for, and all of them are looked at.
+    // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. get() and create()
+    // evict too, a few and only such that have no folios, as a handle may be open there. Nothing is held: where there
+    // are far too many, a commit is waited for.
     void shrink();
-    // There are far too many: what they wait for does not keep up. Whoever stores all of waiting_for_times() and calls
-    // shrink() then ends it. No lock is taken.
+    // There are far too many: what they wait for does not keep up. A thread that stores the times of all of
+    // waiting_for_times() and calls shrink() then ends it. No lock is taken.
     bool is_behind() const;
-    // There are more than the limit, and looking for some to evict was in vain: because of such that have folios (or
-    // whose commit is awaited), which shrink() may help, or of such whose times wait to be stored. No lock is taken.
+    // There are more than the limit: because of such that have folios (or whose commit is awaited), which shrink() may
+    // help, or of such whose times wait to be stored. No lock is taken.
     enum class Crowd { cached, waits_for_times };
     bool has_crowd(Crowd which) const;
     // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, of the
-    // oldest (is_behind(): of all).
+    // oldest, and no more than have to be stored for that.
     std::vector<InodeRef> waiting_for_times(std::size_t most);
+    // Slots that eviction and waiting_for_times() have looked at since the table was made.
+    std::uint64_t looked_at() const;
     // Visits inodes in memory that are in use or have something to write back (referenced while visited).
     void for_each(const std::function<void(InodeRef)>& visit);
     void evict_all();  // at unmount: everything is clean and unreferenced
@@ -61,9 +63,8 @@ public:
 private:
     friend class InodeRef;
     struct State;
-    enum class Evict { without_folios, any, all };  // all: goes on where many were looked at in vain
-    void shrink(Evict what);
-    bool shrink_some(Evict what);
+    enum class Evict { without_folios, any };
+    bool evict(Evict what);
     std::unique_ptr<State> state_;
 };
 

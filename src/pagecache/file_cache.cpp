@@ -336,16 +336,9 @@ bool FileCache::has_unwritten() const {
     return folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0;
 }
 
-bool FileCache::idle() const {
-    MutexLock guard(tree_lock_);
-    if (folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0) return false;
-    for (auto at = folios_.next(FolioTree::Mark::present, 0); at;
-         at = folios_.next(FolioTree::Mark::present, *at + 1)) {
-        const Folio& folio = *folios_.find(*at);
-        if (folio.locked || folio.pins || folio.journaled.load()) return false;
-        if (*at == ~std::uint64_t{0}) break;
-    }
-    return true;
+// Reclaim takes clean folios, which count in neither.
+bool FileCache::has_unwritten_unshared() const {
+    return folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0;
 }
 
 void FileCache::remove(std::uint64_t first, std::uint64_t end, SourceLocation where) {

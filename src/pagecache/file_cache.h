@@ -176,7 +176,8 @@ public:
     std::uint64_t cached_folios() const;
     std::uint64_t oldest_dirty() const;  // steady ms, 0 when clean
     bool has_unwritten() const;          // something is dirty or under writeback
-    bool idle() const;                   // nothing cached is dirty, under writeback, pinned or locked
+    // The same without the lock: no other thread has the file, though the cache may reclaim its folios.
+    bool has_unwritten_unshared() const;
     // Read ahead, for nobody yet: a locked one.
     void mark_ahead(Folio& folio) const { folio.ahead = ahead_turn_.load(std::memory_order_relaxed); }
     // Folios read ahead were reclaimed before anybody used them. Those read before somebody was told so do not count:

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -47,8 +48,14 @@ private:
 struct Job {
     std::string directory;
     std::uint64_t count = 0, size = 0;
+    bool spread = false;  // a hundred files in each directory
     std::string file() const { return directory + "/file"; }
-    std::string name(std::uint64_t i) const { return directory + "/d/name" + std::to_string(i); }
+    std::string folder(std::uint64_t i) const {
+        return directory + "/d" + (spread ? std::to_string(i / files_in_each) : "");
+    }
+    std::string name(std::uint64_t i) const { return folder(i) + "/name" + std::to_string(i); }
+    std::string new_name(std::uint64_t i) const { return folder(i) + "/renamed" + std::to_string(i); }
+    static constexpr std::uint64_t files_in_each = 100;
 };
 
 void report(double seconds, std::uint64_t operations, std::uint64_t bytes) {
@@ -149,10 +156,10 @@ void remove_file(const Job& job) {
     report(clock.seconds(), 1, 0);
 }
 
-// ---- many files in one directory
+// ---- many files in one directory, or, where the step's name begins with "spread_", a hundred in each
 
-void make_directory(const Job& job) {
-    if (::mkdir((job.directory + "/d").c_str(), 0755) != 0 && errno != EEXIST) give_up("mkdir");
+void make_directory(const Job& job, std::uint64_t i = 0) {
+    if (::mkdir(job.folder(i).c_str(), 0755) != 0 && errno != EEXIST) give_up("mkdir");
 }
 
 void create_one(const Job& job, std::uint64_t i, const std::vector<char>& contents) {
@@ -164,7 +171,10 @@ void create(const Job& job) {
     make_directory(job);
     const std::vector<char> contents(job.size, 's');
     const Clock clock;
-    for (std::uint64_t i = 0; i < job.count; ++i) create_one(job, i, contents);
+    for (std::uint64_t i = 0; i < job.count; ++i) {
+        if (job.spread && i % Job::files_in_each == 0) make_directory(job, i);
+        create_one(job, i, contents);
+    }
     if (job.size) sync_all(job.directory);
     report(clock.seconds(), job.count, job.count * job.size);
 }
@@ -191,6 +201,20 @@ void read_each(const Job& job) {
 void unlink_each(const Job& job) {
     const Clock clock;
     for (std::uint64_t i = 0; i < job.count; ++i) must(::unlink(job.name(i).c_str()) == 0, job.name(i));
+    report(clock.seconds(), job.count, 0);
+}
+
+void rename_each(const Job& job) {
+    const Clock clock;
+    for (std::uint64_t i = 0; i < job.count; ++i)
+        must(::rename(job.name(i).c_str(), job.new_name(i).c_str()) == 0, job.name(i));
+    report(clock.seconds(), job.count, 0);
+}
+
+void unlink_renamed(const Job& job) {
+    const Clock clock;
+    for (std::uint64_t i = 0; i < job.count; ++i) must(::unlink(job.new_name(i).c_str()) == 0, job.new_name(i));
+    sync_all(job.directory);
     report(clock.seconds(), job.count, 0);
 }
 
@@ -261,6 +285,8 @@ constexpr Step steps[] = {{"new_file", new_file},
                           {"stat", stat_each},
                           {"read_each", read_each},
                           {"unlink", unlink_each},
+                          {"rename", rename_each},
+                          {"unlink_renamed", unlink_renamed},
                           {"create_together", create_together},
                           {"growth", growth}};
 
@@ -274,10 +300,13 @@ int main(int count, char** words) {
         return 0;
     }
     if (count == 4 || count == 5) {
-        const Job job{words[2], std::strtoull(words[3], nullptr, 10),
-                      count == 5 ? std::strtoull(words[4], nullptr, 10) : 0};
+        constexpr std::string_view spread = "spread_";
+        std::string_view wanted = words[1];
+        Job job{words[2], std::strtoull(words[3], nullptr, 10), count == 5 ? std::strtoull(words[4], nullptr, 10) : 0};
+        job.spread = wanted.starts_with(spread);
+        if (job.spread) wanted.remove_prefix(spread.size());
         for (const Step& step : steps) {
-            if (words[1] != std::string(step.name)) continue;
+            if (wanted != step.name) continue;
             step.run(job);
             return 0;
         }
