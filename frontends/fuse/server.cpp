@@ -276,6 +276,7 @@ void Server::detach() {
     {
         const std::lock_guard guard(open_lock_);
         open.swap(open_);
+        open_to_write_.clear();
     }
     for (OpenHandle* handle : open) delete handle;
     fs_.ask_who_keeps({});
@@ -360,8 +361,7 @@ void Server::thaw_to_end() {
 std::vector<InodeRef> Server::written_inodes() {
     std::vector<InodeRef> written;
     const std::lock_guard guard(open_lock_);
-    for (const OpenHandle* open : open_)
-        if ((open->file->flags() & O_ACCMODE) != O_RDONLY) written.push_back(open->file->inode_ref());
+    for (const OpenHandle* open : open_to_write_) written.push_back(open->file->inode_ref());
     std::ranges::sort(written, {}, [](const InodeRef& inode) { return inode->number(); });
     written.erase(std::ranges::unique(written).begin(), written.end());
     return written;
@@ -435,10 +435,12 @@ Server::LargeTake::~LargeTake() {
 }
 
 std::uint64_t Server::keep(std::unique_ptr<OpenFile> file) {
-    inodes_.opened(node_of(file->inode().number()), (file->flags() & O_ACCMODE) != O_RDONLY);
+    const bool to_write = (file->flags() & O_ACCMODE) != O_RDONLY;
+    inodes_.opened(node_of(file->inode().number()), to_write);
     auto handle = std::make_unique<OpenHandle>(std::move(file));
     const std::lock_guard guard(open_lock_);
     open_.insert(handle.get());
+    if (to_write) open_to_write_.insert(handle.get());
     return reinterpret_cast<std::uint64_t>(handle.release());
 }
 
@@ -447,6 +449,7 @@ void Server::drop(std::uint64_t handle) {
     {
         const std::lock_guard guard(open_lock_);
         if (open_.erase(open) == 0) return;
+        open_to_write_.erase(open);
     }
     if ((open->file->flags() & O_ACCMODE) != O_RDONLY) inodes_.closed_to_write(node_of(open->file->inode().number()));
     delete open;

@@ -228,6 +228,7 @@ private:
     SpaceClaims called_in_;  // one for each call_in_what_needs_space() under way
     std::mutex open_lock_;
     std::unordered_set<OpenHandle*> open_;
+    std::unordered_set<OpenHandle*> open_to_write_;  // those of `open_` that can write
     Placement placement_;
     Protocol protocol_;
     unsigned slow_syncs_ = 0;        // in a row, on the reading thread, which has this, as is:

@@ -44,6 +44,7 @@ struct FsContext {
     std::function<void(const Error&)> corruption;       // EUCLEAN was met: errors= policy
     std::atomic<bool> read_only{false};                 // by option, or after an abort
     std::atomic<std::uint64_t> inode_bytes{0};          // memory of all inodes there are, about
+    std::atomic<std::int64_t> times_pending{0};         // inodes whose times are to be stored
     std::uint64_t super_offset = format::super_offset;  // of the superblock that is used: a backup, when asked for
     // Features it got since it was opened (late_features.h); `geometry` has those from before.
     std::atomic<std::uint32_t> late_compat{0}, late_ro_compat{0};

@@ -39,7 +39,10 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
     fs_.inode_bytes.fetch_add(in_memory, std::memory_order_relaxed);
 }
 
-Inode::~Inode() { fs_.inode_bytes.fetch_sub(in_memory, std::memory_order_relaxed); }
+Inode::~Inode() {
+    set_times_pending(false);
+    fs_.inode_bytes.fetch_sub(in_memory, std::memory_order_relaxed);
+}
 
 const format::InodeDisk& Inode::disk() const { return view_as<format::InodeDisk>(ConstBytes(raw_)); }
 format::InodeDisk& Inode::disk() { return view_as<format::InodeDisk>(Bytes(raw_)); }
@@ -216,7 +219,7 @@ Result<BufferRef> Inode::join_to_store(Handle& handle) {
 Result<void> Inode::store(Handle& handle, bool data) {
     const Result<BufferRef> joined = join_to_store(handle);
     if (!joined) {
-        times_pending_ = true;
+        set_times_pending(true);
         unstored_ = unstored_ || data;
         return fail(joined.error());
     }
@@ -228,7 +231,7 @@ Result<void> Inode::store(Handle& handle, bool data) {
         buffer->set_kind(BlockKind::inode_table);
         std::memcpy(buffer->data().data() + place_->offset, raw_.data(), raw_size_);
     }
-    times_pending_ = false;
+    set_times_pending(false);
     note_tid(handle.tid(), data);
     sizes_after_cut_.stored(disk_size(), handle.tid(), fs_.journal);
     return {};

@@ -28,6 +28,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace uext4 {
@@ -117,7 +118,7 @@ public:
     static constexpr unsigned store_credits() { return 2; }
     // The block of the table that it goes to. While somebody holds it, store() reads nothing.
     Result<BufferRef> read_table();
-    void note_times_pending() { times_pending_ = true; }
+    void note_times_pending() { set_times_pending(true); }
     bool times_pending() const { return times_pending_; }
     Tid last_tid() const { return last_tid_; }
     Tid data_tid() const { return data_tid_; }
@@ -173,6 +174,10 @@ public:
     BlockNr end_kept_at;
 
 private:
+    void set_times_pending(bool pending) {
+        if (std::exchange(times_pending_, pending) == pending) return;
+        fs_.times_pending.fetch_add(pending ? 1 : -1, std::memory_order_relaxed);
+    }
     Result<BufferRef> join_table(Handle& handle);
     Result<BufferRef> join_to_store(Handle& handle);
     friend class InodeTable;

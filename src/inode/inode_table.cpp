@@ -47,7 +47,7 @@ struct InodeTable::State {
     // Deleted, still referenced, and their numbers given to new inodes already.
     std::unordered_map<Inode*, std::unique_ptr<Inode>> departed UEXT4_GUARDED_BY(lock);
     std::size_t limit UEXT4_GUARDED_BY(lock) = 32768;
-    std::uint64_t looked_at UEXT4_GUARDED_BY(lock) = 0;
+    std::uint64_t looked_at UEXT4_GUARDED_BY(lock) = 0, visited UEXT4_GUARDED_BY(lock) = 0;
     Tid commit_asked UEXT4_GUARDED_BY(lock) = 0;  // the newest transaction that was asked to be committed
     std::function<void(InodeRef)> deleter UEXT4_GUARDED_BY(lock);
     // Changed under the lock, read without it: what was so when the lists were looked at last.
@@ -119,6 +119,11 @@ void InodeTable::set_limit(std::size_t inodes) {
 std::uint64_t InodeTable::looked_at() const {
     MutexLock guard(state_->lock);
     return state_->looked_at;
+}
+
+std::uint64_t InodeTable::visited() const {
+    MutexLock guard(state_->lock);
+    return state_->visited;
 }
 
 InodeRef InodeTable::find(InodeNr number) {
@@ -394,6 +399,7 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
     {
         MutexLock guard(s.lock);
         s.lists.for_each_to_write([&](const InodeSlot& slot) { numbers.push_back(slot.number.value); });
+        s.visited += numbers.size();
     }
     for (std::uint64_t number : numbers)
         if (InodeRef inode = find(InodeNr(number))) visit(std::move(inode));

@@ -58,6 +58,8 @@ public:
     std::uint64_t looked_at() const;
     // Visits inodes in memory that are in use or have something to write back (referenced while visited).
     void for_each(const std::function<void(InodeRef)>& visit);
+    // How many for_each() has visited since the table was made.
+    std::uint64_t visited() const;
     void evict_all();  // at unmount: everything is clean and unreferenced
 
 private:

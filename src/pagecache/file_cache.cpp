@@ -5,18 +5,9 @@
 #include "sync/holding.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 namespace uext4 {
-
-namespace {
-
-std::uint64_t steady_milliseconds() {
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
-}
-
-}  // namespace
 
 // ---- LockedFolio
 
@@ -157,7 +148,6 @@ void FileCache::wait_for_writeback(std::uint64_t first, std::uint64_t end, Sourc
 }
 
 void FileCache::insert_dirty(Folio& folio) {
-    folio.dirty_since = steady_milliseconds();
     if (folios_.count(FolioTree::Mark::dirty) == 0) cache_.link_dirty(*this);
     folios_.set(FolioTree::Mark::dirty, folio.index);
     cache_.account_dirty(folio_size());
@@ -323,12 +313,6 @@ std::uint64_t FileCache::unwritten_folios() const {
 std::uint64_t FileCache::cached_folios() const {
     MutexLock guard(tree_lock_);
     return folios_.count(FolioTree::Mark::present);
-}
-
-std::uint64_t FileCache::oldest_dirty() const {
-    MutexLock guard(tree_lock_);
-    const auto first = folios_.next(FolioTree::Mark::dirty, 0);
-    return first ? folios_.find(*first)->dirty_since : 0;
 }
 
 bool FileCache::has_unwritten() const {

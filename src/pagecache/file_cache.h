@@ -51,7 +51,6 @@ struct Folio {
     bool locked = false, writeback = false;
     BlockMask writing = 0;          // blocks on their way to the device
     std::uint32_t pins = 0;         // keeps it cached (transaction, I/O)
-    std::uint64_t dirty_since = 0;  // steady milliseconds
     bool in_client_memory = false;  // data belongs to the client maps' memory
     std::atomic<bool> used{false};  // second chance of reclaim
     Folio* older = nullptr;         // reclaim's list
@@ -174,8 +173,7 @@ public:
     std::uint64_t dirty_folios() const;
     std::uint64_t unwritten_folios() const;  // dirty and under writeback; what is both counts twice
     std::uint64_t cached_folios() const;
-    std::uint64_t oldest_dirty() const;  // steady ms, 0 when clean
-    bool has_unwritten() const;          // something is dirty or under writeback
+    bool has_unwritten() const;  // something is dirty or under writeback
     // The same without the lock: no other thread has the file, though the cache may reclaim its folios.
     bool has_unwritten_unshared() const;
     // Read ahead, for nobody yet: a locked one.
@@ -218,6 +216,8 @@ private:
     std::atomic<std::uint32_t> ahead_turn_{1}, in_vain_turn_{0};
     struct InDirtyRow {
         std::uint64_t order;
+        std::uint64_t since = 0;  // PageCache::DirtyFile
+        bool is_there = false;
         InDirtyRow* older = nullptr;
         InDirtyRow* newer = nullptr;
     };

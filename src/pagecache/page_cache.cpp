@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -22,6 +23,10 @@ constexpr std::size_t chunk_bytes = std::size_t{2} << 20;  // a huge page, where
 constexpr std::uint64_t least_for_huge = 4 * chunk_bytes;
 constexpr std::size_t populated_bytes = std::size_t{64} << 10;
 constexpr unsigned reclaim_batch = 256;
+
+std::uint64_t steady_milliseconds() {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
+}
 
 // Memory of chunk_bytes that lies at a multiple of it, or null.
 std::byte* map_chunk() {
@@ -257,13 +262,35 @@ void PageCache::unlink(Folio& folio) {
 }
 
 void PageCache::link_dirty(FileCache& file) {
+    const std::uint64_t now = steady_milliseconds();
     MutexLock guard(arena_->dirty_lock);
+    file.in_dirty_row_.since = now;
+    file.in_dirty_row_.is_there = true;
     arena_->dirty_files.append(file.in_dirty_row_);
 }
 
 void PageCache::unlink_dirty(FileCache& file) {
     MutexLock guard(arena_->dirty_lock);
+    file.in_dirty_row_.is_there = false;
     arena_->dirty_files.remove(file.in_dirty_row_);
+}
+
+std::vector<PageCache::DirtyFile> PageCache::first_dirty_files(std::size_t most) {
+    std::vector<DirtyFile> files;
+    files.reserve(most);
+    MutexLock guard(arena_->dirty_lock);
+    for (const FileCache::InDirtyRow* at = arena_->dirty_files.oldest; at && files.size() < most; at = at->newer)
+        files.push_back({at->order, at->since});
+    return files;
+}
+
+void PageCache::note_tried(FileCache& file) {
+    const std::uint64_t now = steady_milliseconds();
+    MutexLock guard(arena_->dirty_lock);
+    if (!file.in_dirty_row_.is_there) return;
+    arena_->dirty_files.remove(file.in_dirty_row_);
+    file.in_dirty_row_.since = now;
+    arena_->dirty_files.append(file.in_dirty_row_);
 }
 
 std::optional<std::uint64_t> PageCache::next_dirty_file() {

@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace uext4 {
 
@@ -59,6 +60,14 @@ public:
     bool is_crowded() const { return is_above_limit() || (budget_ && budget_->is_due()); }
     // Of the files with dirty folios the one (its `order`) that is first in their row; it goes to the row's end.
     std::optional<std::uint64_t> next_dirty_file();
+    // Up to `most` of them from the row's front, and since when (steady milliseconds) each has been in the row without
+    // a try to write it. They stay where they are.
+    struct DirtyFile {
+        std::uint64_t order = 0, since = 0;
+    };
+    std::vector<DirtyFile> first_dirty_files(std::size_t most);
+    // It was tried to write the file: if it is dirty all the same it goes to the row's end, as if it was new there.
+    void note_tried(FileCache& file);
     // Folios that reclaim has looked at since the cache was made.
     std::uint64_t looked_at() const { return looked_at_.load(std::memory_order_relaxed); }
     // Frees clean folios until the cache is not crowded; try-locks only, never writes back. Bytes freed. Where

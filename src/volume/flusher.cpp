@@ -20,10 +20,8 @@ std::uint64_t steady_milliseconds() {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
 }
 
-bool has_pending_times(Inode& inode) {
-    MutexLock guard(inode.map_lock);
-    return inode.times_pending() && !inode.deleted.load();
-}
+// Of the files in the row of those that are dirty, so many are looked at together.
+constexpr std::size_t files_at_a_time = 64;
 
 }  // namespace
 
@@ -84,6 +82,60 @@ Result<void> Flusher::flush_for_good(InodeTable& inodes, const std::function<voi
     return given_up;
 }
 
+// What an aborted journal keeps from being written was told of when it was aborted. Nor is it told each time that there
+// is still no space.
+void Flusher::tell(const Result<void>& done, bool known_to_fail) {
+    const bool told = fs_.journal.aborted() || (known_to_fail && !done && done.error().code == ENOSPC);
+    if (!done && !told) fs_.log(fmt::format("writeback: {}", done.error().what));
+}
+
+// Those that have been dirty for long enough, and, where the cache has asked, others until there is less. The answer:
+// the gate is shut.
+bool Flusher::write_dirty_files(std::uint64_t now, bool pressed) {
+    PageCache& pages = fs_.pages;
+    // Others may go on making files dirty.
+    std::uint64_t budget = pages.dirty() / pages.folio_size() + 1;
+    for (bool some = true; some;) {
+        some = false;
+        for (const auto& [number, since] : pages.first_dirty_files(files_at_a_time)) {
+            if (budget == 0) return false;
+            const bool is_due = since + old_enough_ms <= now;
+            if (!is_due && !(pressed && pages.dirty() > pages.background_limit() / 2)) continue;
+            const InodeRef inode = inodes_.find(InodeNr(number));
+            if (!inode) continue;
+            // What failed is tried again when it is old enough, as if it had been written then.
+            const bool known_to_fail = inode->last_writeback_failed.load();
+            if (!is_due && known_to_fail) continue;
+            const FreezeGate::TryPass pass(gate_);
+            if (!pass) return true;
+            --budget;
+            some = true;
+            Result<void> done = write_back(*inode);
+            // With them comes a commit, and a flush of the device: also for data that was written in its place.
+            if (done && is_due) done = store_pending_times(*inode);
+            pages.note_tried(inode->pages());
+            tell(done, known_to_fail);
+        }
+    }
+    return false;
+}
+
+// Of files that are not dirty. The answer: the gate is shut.
+bool Flusher::store_waiting_times() {
+    bool shut = false;
+    inodes_.for_each([&](InodeRef inode) {
+        if (shut || inode->pages().dirty_folios() != 0) return;
+        {
+            MutexLock guard(inode->map_lock);
+            if (!inode->times_pending() || inode->deleted.load()) return;
+        }
+        const FreezeGate::TryPass pass(gate_);
+        shut = !pass;
+        if (!shut) tell(store_pending_times(*inode), false);
+    });
+    return shut;
+}
+
 void Flusher::run() {
     std::uint64_t times_due = 0;  // when the times of files without dirty data are stored; 0: none were seen to wait
     bool pressed = false;         // the cache has asked
@@ -103,35 +155,12 @@ void Flusher::run() {
         if (fs_.read_only.load() || gate_.closed()) continue;
         const std::uint64_t now = steady_milliseconds();
         const bool store_times = times_due != 0 && times_due <= now;
-        bool times_wait = false, shut = false;
-        inodes_.for_each([&](InodeRef inode) {
-            const std::uint64_t since = inode->pages().oldest_dirty();
-            const bool due = since != 0 && since + old_enough_ms <= now;
-            // What failed is tried again when it is old enough, as if it had been written then.
-            const bool wanted = pressed && since != 0 && !inode->last_writeback_failed.load() &&
-                                fs_.pages.dirty() > fs_.pages.background_limit() / 2;
-            if (!due && !wanted && (since != 0 || !has_pending_times(*inode))) return;
-            if (!due && !wanted && !store_times) {
-                times_wait = true;
-                return;
-            }
-            const FreezeGate::TryPass pass(gate_);
-            shut = shut || !pass;
-            if (shut) return;
-            Result<void> r;
-            const bool known_to_fail = inode->last_writeback_failed.load();
-            if (due || wanted) r = write_back(*inode);
-            // With them comes a commit, and a flush of the device: also for data that was written in its place.
-            if (r && !wanted) r = store_pending_times(*inode);
-            // What an aborted journal keeps from being written was told of when it was aborted.
-            // Nor each time that there is still no space.
-            const bool told = fs_.journal.aborted() || (known_to_fail && !r && r.error().code == ENOSPC);
-            if (!r && !told) fs_.log(fmt::format("writeback: {}", r.error().what));
-        });
+        bool shut = write_dirty_files(now, pressed);
+        if (!shut && store_times) shut = store_waiting_times();
         walk.reset();
         if (shut) continue;
         pressed = false;
-        if (!times_wait) times_due = 0;
+        if (fs_.times_pending.load(std::memory_order_relaxed) == 0) times_due = 0;
         else if (times_due == 0 || store_times) times_due = now + old_enough_ms;
         inodes_.shrink();
         fs_.pages.give_back_idle();

@@ -24,6 +24,9 @@ public:
 
 private:
     void run();
+    void tell(const Result<void>& done, bool known_to_fail);
+    bool write_dirty_files(std::uint64_t now, bool pressed);
+    bool store_waiting_times();
 
     FsContext& fs_;
     InodeTable& inodes_;

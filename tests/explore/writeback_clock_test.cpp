@@ -104,6 +104,28 @@ TEST_P(WritebackClock, AWriterWritesBackItselfAboveAQuarter) {
     settle();
 }
 
+TEST_P(WritebackClock, FilesThatAreOpenAndCleanAreNotLookedAt) {
+    constexpr unsigned many = 300;
+    std::vector<std::unique_ptr<OpenFile>> files;
+    for (unsigned i = 0; i < many; ++i) files.push_back(open(fmt::format("/f{}", i)));
+    settle();
+    const InodeTable& inodes = fs->volume().inodes();
+    const auto looks = [&](std::chrono::seconds time) {
+        const std::uint64_t before = inodes.visited();
+        this_thread::sleep(time);
+        return inodes.visited() - before;
+    };
+    this_thread::sleep(10s);
+    EXPECT_EQ(looks(30s), 0u);
+    // Of a file that is written to the cache knows; times alone are looked for once in five seconds.
+    write(*files[7], pattern(4096, 1));
+    EXPECT_LE(looks(30s), journaled() ? many + 10 : 0);
+    EXPECT_EQ(dirty(), 0u);
+    EXPECT_EQ(fs->volume().fs().times_pending.load(), 0);
+    files.clear();
+    settle();
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, WritebackClock, testing::Values("data=ordered", "data=journal"),
                          [](const auto& mode) { return std::string(mode.param).substr(5); });
 

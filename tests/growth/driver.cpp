@@ -164,10 +164,58 @@ void keep_orphans(const Work& w) {
         kept.push_back(need(w.fs.open_path(w.path, O_TMPFILE | O_RDWR, 0600, root)));
 }
 
+// ---- many files, a hundred in each directory
+
+constexpr std::uint64_t files_in_each = 100;
+
+std::string folder_of(std::uint64_t i) { return fmt::format("/d{}", i / files_in_each); }
+std::string path_of(std::uint64_t i) { return fmt::format("{}/{}", folder_of(i), name_of(i)); }
+
+void create_spread(const Work& w) {
+    InodeRef top = need(w.fs.root()), dir;
+    const std::vector<std::byte> bytes(100, std::byte{'s'});
+    for (std::uint64_t i = w.from; i < w.from + w.count; ++i) {
+        if (i % files_in_each == 0 || !dir) {
+            if (auto found = w.fs.resolve(folder_of(i), root)) dir = std::move(*found);
+            else dir = need(w.fs.create(*top, folder_of(i).substr(1), S_IFDIR | 0755, 0, "", root, false));
+        }
+        auto file = need(w.fs.open_path(path_of(i), O_CREAT | O_RDWR, 0644, root));
+        need(file->write(0, bytes));
+    }
+}
+
+void read_spread(const Work& w) {
+    std::vector<std::byte> bytes(100);
+    for (std::uint64_t i = w.from; i < w.from + w.count; ++i)
+        need(need(w.fs.open_path(path_of(i), O_RDONLY, 0, root))->read(0, bytes));
+}
+
+void stat_spread(const Work& w) {
+    struct stat info{};
+    for (std::uint64_t i = w.from; i < w.from + w.count; ++i) need(w.fs.resolve(path_of(i), root))->fill_stat(info);
+}
+
+void rename_spread(const Work& w) {
+    for (std::uint64_t i = w.from; i < w.from + w.count; ++i) {
+        InodeRef dir = need(w.fs.resolve(folder_of(i), root));
+        need(w.fs.rename(*dir, name_of(i), *dir, name_of(i) + "r", 0, root, false));
+        need(w.fs.rename(*dir, name_of(i) + "r", *dir, name_of(i), 0, root, false));
+    }
+}
+
+void unlink_spread(const Work& w) {
+    for (std::uint64_t i = w.from; i < w.from + w.count; ++i) {
+        InodeRef dir = need(w.fs.resolve(folder_of(i), root));
+        need(w.fs.unlink(*dir, name_of(i), root, false));
+    }
+}
+
 const std::map<std::string, std::function<void(const Work&)>> works = {
-    {"nothing", [](const Work&) {}}, {"create", create_entries},    {"lookup", look_up},     {"unlink", remove_entries},
-    {"list", list_entries},          {"holes", make_holes},         {"remove", remove_file}, {"orphans", keep_orphans},
-    {"commits", make_commits},       {"punch", punch_after_commits}};
+    {"nothing", [](const Work&) {}}, {"create", create_entries}, {"lookup", look_up},
+    {"unlink", remove_entries},      {"list", list_entries},     {"holes", make_holes},
+    {"remove", remove_file},         {"orphans", keep_orphans},  {"commits", make_commits},
+    {"punch", punch_after_commits},  {"spread", create_spread},  {"read", read_spread},
+    {"stat", stat_spread},           {"rename", rename_spread},  {"unlink_spread", unlink_spread}};
 
 }  // namespace
 }  // namespace uext4
@@ -176,16 +224,21 @@ int main(int argc, char** argv) {
     using namespace uext4;
     if (argc != 6 || !works.contains(argv[2])) give_up("growth_driver IMAGE WORK PATH FROM COUNT");
     auto device = std::make_shared<CountingDevice>(need(FileDevice::open(argv[1])));
-    std::uint64_t mounting = 0;
-    const VolumeOptions options = need(parse_volume_options("noatime,commit=600,cache=128M"));
+    std::uint64_t mounting = 0, looks = 0, inode_bytes = 0;
+    const char* const given = std::getenv("UEXT4_GROWTH_OPTIONS");
+    const VolumeOptions options = need(parse_volume_options(given ? given : "noatime,commit=600,cache=128M"));
     {
         auto fs = need(FileSystem::mount_device(device, options));
         mounting = device->read_blocks();
         works.at(argv[2])({*fs, argv[3], std::strtoull(argv[4], nullptr, 10), std::strtoull(argv[5], nullptr, 10)});
+        looks = fs->volume().inodes().looked_at();
+        inode_bytes = fs->volume().fs().inode_bytes.load();
         need(fs->unmount());
     }
     rusage used{};
     ::getrusage(RUSAGE_SELF, &used);
-    fmt::print("{{\"read\": {}, \"written\": {}, \"mount_read\": {}, \"peak_kib\": {}}}\n", device->read_blocks(),
-               device->written_blocks(), mounting, used.ru_maxrss);
+    fmt::print(
+        "{{\"read\": {}, \"written\": {}, \"mount_read\": {}, \"peak_kib\": {}, \"looks\": {}, "
+        "\"inode_bytes\": {}}}\n",
+        device->read_blocks(), device->written_blocks(), mounting, used.ru_maxrss, looks, inode_bytes);
 }

@@ -25,6 +25,9 @@ ENTRIES = (10_000, 100_000, 1_000_000) if LONG else (5_000, 20_000, 80_000)
 HOLES = (10_000, 100_000, 1_310_720) if LONG else (1_000, 10_000, 40_000)  # 1,310,720 are those of 10 GiB
 ORPHANS_IN_A_BLOCK = 254  # of 1 KiB
 ORPHAN_BLOCKS = (1, 4, 16)
+FILES = (20_000, 50_000, 200_000, 1_000_000) if LONG else (5_000, 20_000, 80_000)
+FILES_OPTIONS = "cache=16M,strictatime"  # room for 4,096 inodes
+INODES_BYTES = 24 << 20  # of them in memory, whatever is done
 COMMITS = (100, 400, 1_600) if LONG else (50, 200, 800)
 PUNCHED = 16384  # blocks, as the driver does
 SIZES = ("1G", "64G", "1T", "16T")
@@ -39,9 +42,10 @@ class Driver:
     def __init__(self, program, scratch):
         self.program, self.scratch = program, scratch
 
-    def run(self, image, work, path="/", first=0, count=0):
+    def run(self, image, work, path="/", first=0, count=0, options=None):
         done = subprocess.run([self.program, image, work, path, str(first), str(count)], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, check=False)
+                              stderr=subprocess.PIPE, text=True, check=False,
+                              env=os.environ | ({"UEXT4_GROWTH_OPTIONS": options} if options else {}))
         check(done.returncode == 0, f"{work} {path}: {done.stderr}")
         return json.loads(done.stdout)
 
@@ -144,6 +148,31 @@ def orphans(driver, scratch):
             "|---|" + "---|" * len(ORPHAN_BLOCKS), f"| O_TMPFILE | {described(costs)} |"]
 
 
+def files(driver, scratch):
+    """Files in many directories, each used once: looks at inodes to evict them or to store their times, and blocks."""
+    rows = {work: [] for work in ("spread", "read", "stat", "rename", "unlink_spread")}
+    for count in FILES:
+        image = scratch.image("files", f"{256 + count // 160}M", "-t", "ext4", "-b", "4096", "-N", str(count * 21 // 20 + 20_000))
+        for work, cells in rows.items():
+            seen = driver.run(image, work, count=count, options=FILES_OPTIONS)
+            check(seen["inode_bytes"] <= INODES_BYTES, f"{work} of {count} files: {seen['inode_bytes']} bytes of inodes")
+            check(seen["peak_kib"] <= PEAK_KIB, f"{work} of {count} files takes {seen['peak_kib']} KiB")
+            cells.append((seen["read"] / count, seen["written"] / count, seen["looks"] / count))
+            # Once to evict it, once to store its times, once more if it had folios.
+            check(cells[-1][2] <= 3.1, f"{work} of {count} files: {cells[-1][2]:.2f} looks at inodes for each")
+            print(f"| {work} {count:,} files | {cells[-1][0]:.3g}, {cells[-1][1]:.3g}, {cells[-1][2]:.2f} |", flush=True)
+        mounting.clean(image)
+        image.unlink()
+    for work, cells in rows.items():
+        grows_slowly(f"{work} of many files", FILES, [cell[:2] + (0,) for cell in cells])
+    names = {"spread": "create and write 100 bytes", "read": "read", "stat": "stat", "rename": "rename, and back",
+             "unlink_spread": "unlink"}
+    return ["| a file, from a fresh mount: blocks read, written, looks at inodes | " +
+            " | ".join(f"{count:,} files" for count in FILES) + " |", "|---|" + "---|" * len(FILES),
+            *(f"| {names[work]} | " + " | ".join(f"{read:.3g}, {written:.3g}, {looks:.2f}" for read, written, looks in cells)
+              + " |" for work, cells in rows.items())]
+
+
 def punches(driver, scratch):
     """Space of a journaled file is given back while transactions wait to go home."""
     costs = []
@@ -206,7 +235,7 @@ def write(document, tables):
 def test(scratch):
     mounting.need("mke2fs", "e2fsck", "valgrind")
     driver = Driver(sys.argv[1], scratch)
-    tables = {part.__name__: part(driver, scratch) for part in (directories, holes, orphans, punches, mounts)}
+    tables = {part.__name__: part(driver, scratch) for part in (directories, files, holes, orphans, punches, mounts)}
     if sys.argv[2:3] == ["--write"]:
         write(sys.argv[3], tables)
 

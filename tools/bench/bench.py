@@ -19,7 +19,7 @@ import tempfile
 import time
 
 import peers
-from workloads import LIBRARY_FLOORS, MOST_MICROSECONDS, WORKLOADS, floor
+from workloads import LIBRARY_FLOORS, MOST_MICROSECONDS, WORKLOADS, fallen, floor
 
 PEERS = ("uext4", "kernel", "fuse2fs", "mke2fs")
 
@@ -113,7 +113,7 @@ def measure(workload, team, settings):
     for number in range(settings.runs):
         run = {}
         for peer in team[number % len(team):] + team[:number % len(team)]:
-            if not peer.mounts and not workload.fills:
+            if (not peer.mounts and not workload.fills) or peer.name in workload.left_out:
                 continue
             if workload.needs_journal and not peer.journals:
                 faults[peer.name] = "has no journal"
@@ -152,7 +152,7 @@ def below(workload, rows):
 
 def unknown(workload, rows, faults, team):
     """The floors that nothing was measured for, a sentence each."""
-    asked = [name for name in PEERS if name != "mke2fs" or workload.fills]
+    asked = [name for name in PEERS if (name != "mke2fs" or workload.fills) and name not in workload.left_out]
     found = [f"{workload.name}: {name} was not measured" for name in asked if name not in {p.name for p in team}]
     cannot = {peer.name for peer in team if workload.needs_journal and not peer.journals}
     found += [f"{workload.name}: {name} failed" for name in faults if name not in cannot]
@@ -296,7 +296,7 @@ def team_of(options, folder):
 
 
 def bench(options):
-    chosen = [w for w in WORKLOADS if not options.workload or w.name in options.workload]
+    chosen = [w for w in WORKLOADS if (w.name in options.workload if options.workload else not w.by_name_only)]
     for tool in ("mke2fs", "e2fsck", "tar", "umount"):
         if not shutil.which(tool):
             raise peers.Unavailable(f"{tool} is not installed")
@@ -323,6 +323,7 @@ def bench(options):
             failed = failed or "uext4" in faults
             unmeasured += unknown(workload, rows, faults, team)
             misses += below(workload, rows)
+    misses += fallen({name: found["rows"] for name, found in result["workloads"].items()})
     if not options.workload or "micro" in options.workload:
         result["micro_ns"] = micro(options.micro) or {}
         unmeasured += [f"micro, {name}: not measured" for name in MOST_MICROSECONDS if name not in result["micro_ns"]]
@@ -351,7 +352,7 @@ def main():
     options = parse(sys.argv[1:])
     if options.list:
         for workload in WORKLOADS:
-            print(f"{workload.name:<14}{workload.what}")
+            print(f"{workload.name:<14}{workload.what}{' (only when it is named)' if workload.by_name_only else ''}")
         print(f"{'micro':<14}inside one process: CRC32c of 4 KiB, create, stat, unlink, read, write")
         return 0
     # What is mounted goes also when somebody stops this from outside.

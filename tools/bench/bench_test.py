@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from bench import below, library_misses, unknown
-from workloads import WORKLOADS
+from workloads import WORKLOADS, fallen
 
 HERE = pathlib.Path(__file__).resolve().parent
 SKIPPED = 77
@@ -38,6 +38,16 @@ def floors_are_told():
     check(missed("append 4 KiB + fsync /s", fuse2fs=1.1, kernel=0.4) == 1, "the floor of appends")
     check(missed("new image of a tree s", mke2fs=0.9) == 1 and missed("new image of a tree s", mke2fs=1.1) == 0, "mke2fs -d")
     check(missed("unlink /s", fuse2fs=math.nan) == 1, "what is no number holds no floor")
+
+
+def what_falls_is_told():
+    def result(name, ratio):
+        return {name: [{"metric": "read cold /s", "ratio": {"kernel": ratio}}]}
+    few = result("files-20k", 0.5)
+    check(fallen(few) == [] and fallen({}) == [], "one number of files alone")
+    check(fallen(few | result("files-1m", 0.41)) == [], "four fifths are kept")
+    check(len(fallen(few | result("files-50k", 0.5) | result("files-1m", 0.39))) == 1, "less than four fifths")
+    check(fallen(few | {"files-1m": [{"metric": "peak memory MiB", "ratio": {}}]}) == [], "what has no ratio")
 
 
 class Peer:
@@ -91,6 +101,7 @@ def main():
     floors_are_told()
     floors_of_the_library_are_told()
     what_is_not_known_is_told()
+    what_falls_is_told()
     listing = bench("--list")
     check(listing.returncode == 0 and all(w.name in listing.stdout for w in WORKLOADS), f"--list: {listing.stdout}")
     wrong = bench("--workload", "nonsense")
@@ -104,6 +115,11 @@ def main():
         done = bench("--scale", "0.0005", "--runs", "1", "--peers", "uext4,kernel,mke2fs", "--json", str(file))
         check(done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}")
         result = json.loads(file.read_text(encoding="utf-8"))
+        named = [word for w in WORKLOADS if w.by_name_only for word in ("--workload", w.name)]
+        check(not any(w.name in result["workloads"] for w in WORKLOADS if w.by_name_only), "they were not named")
+        done = bench("--scale", "0.002", "--runs", "1", "--peers", "uext4,kernel", "--json", str(file), *named)
+        check(done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}")
+        result["workloads"] |= json.loads(file.read_text(encoding="utf-8"))["workloads"]
     check(isinstance(result["below_floors"], list), "what is below its floor is told")
     for workload in WORKLOADS:
         found = result["workloads"][workload.name]

@@ -28,6 +28,8 @@ class Workload:
     options: str = ""          # of the mount
     needs_journal: bool = False
     fills: bool = False        # a new image: peers that mount nothing take part
+    by_name_only: bool = False  # it takes too long for a run of all
+    left_out: tuple = ()        # peers that would take hours
 
 
 # What is to be five times as fast as fuse2fs; at full scale, as a small directory flatters who searches it entry by entry.
@@ -176,6 +178,37 @@ def growth(bench):
     return {f"create at {mark} /s": value for mark, value in answer["rates"].items()}
 
 
+# Files in many directories, from few to more than any cache of inodes has room for.
+FILES = {"files-20k": 20_000, "files-50k": 50_000, "files-200k": 200_000, "files-1m": 1_000_000}
+# What the ratio to the kernel at the largest number is to be of that at the smallest.
+LEAST_KEPT = 0.8
+
+
+def many_files(bench):
+    count = bench.scaled(FILES[bench.workload.name], 200)
+    found = {"create 100 B + sync /s": rate(bench.step("spread_create", count, 100))}
+    bench.remount()
+    found["read cold /s"] = rate(bench.step("spread_read_each", count, 100))
+    bench.remount()
+    found["stat cold /s"] = rate(bench.step("spread_stat", count))
+    found["rename /s"] = rate(bench.step("spread_rename", count))
+    found["unlink + sync /s"] = rate(bench.step("spread_unlink_renamed", count))
+    memory = bench.peer.peak_memory()
+    return found if memory is None else found | {"peak memory MiB": memory / (1 << 20)}
+
+
+def fallen(results):
+    """The ratios to the kernel that fall as the number of files grows, a sentence each. `results`: {workload: rows}."""
+    measured = [name for name in FILES if name in results]
+    if len(measured) < 2:
+        return []
+    least, most = ({row["metric"]: row["ratio"].get("kernel") for row in results[name]}
+                   for name in (measured[0], measured[-1]))
+    return [f"{measured[-1]}, {metric}: {most[metric]:.2f} of the kernel, with {measured[0]} {of_few:.2f}; at least "
+            f"{LEAST_KEPT} of that is wanted" for metric, of_few in least.items()
+            if of_few and most.get(metric) and most[metric] < LEAST_KEPT * of_few]
+
+
 def huge(bench):
     found = {"mount s": bench.remount()}
     memory = bench.peer.peak_memory()
@@ -199,4 +232,7 @@ WORKLOADS = [
     Workload("huge", "a sparse image of 16 TiB: a mount, and the server's memory", huge, (16 << 20) - 1,
              ("-O", "^resize_inode")),
     Workload("growth", "creates in one directory, as it grows; at most 30 s", growth, 2048, ("-N", "131072")),
+    *(Workload(name, f"{count:,} files of 100 bytes, a hundred in each directory: create, read, stat, rename, unlink",
+               many_files, 600 + count * 6 // 1000, ("-N", str(count * 21 // 20 + 10_000)), by_name_only=True,
+               left_out=("fuse2fs",)) for name, count in FILES.items()),
 ]
