@@ -108,7 +108,7 @@ TEST_P(WritebackClock, FilesThatAreOpenAndCleanAreNotLookedAt) {
     constexpr unsigned many = 300;
     std::vector<std::unique_ptr<OpenFile>> files;
     for (unsigned i = 0; i < many; ++i) files.push_back(open(fmt::format("/f{}", i)));
-    settle();
+    ok(fs->sync());
     const InodeTable& inodes = fs->volume().inodes();
     const auto looks = [&](std::chrono::seconds time) {
         const std::uint64_t before = inodes.visited();
