@@ -172,10 +172,13 @@ Result<void> fill_one(Inode& inode, Folio& folio) {
 
 // Fills the folios with what was planned for them; how many. An error is that of the first one.
 Result<std::size_t> fill_all(Inode& inode, Folios folios, std::vector<Piece> pieces) {
-    if (read_pieces(inode, folios, std::move(pieces))) {
+    const Result<void> read = read_pieces(inode, folios, std::move(pieces));
+    if (read) {
         for (Folio* folio : folios) finish_folio(inode, *folio);
         return folios.size();
     }
+    if (folios.size() == 1) return fail(read.error());
+    // Some of them can be read perhaps.
     TRY(fill_one(inode, *folios.front()));
     std::size_t filled = 1;
     while (filled < folios.size() && fill_one(inode, *folios[filled])) ++filled;
