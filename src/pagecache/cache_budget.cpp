@@ -17,7 +17,7 @@ constexpr std::chrono::seconds period{1};
 CacheBudget::CacheBudget(std::unique_ptr<MemorySource> source, bool watches)
     : watches_(watches), source_(std::move(source)) {}
 
-CacheBudget::~CacheBudget() = default;
+CacheBudget::~CacheBudget() { give_back_chunks(0); }
 
 CacheBudget& CacheBudget::of_process() {
     // Never destroyed: a mount may live to the end of the program.
@@ -78,19 +78,64 @@ void CacheBudget::look_locked() {
 
 // Where the system refuses a thread, growth alone asks the source.
 void CacheBudget::start_watching() {
-    if (!watches_ || watcher_.joinable() || caches_.empty() || total() <= usual) return;
+    if (!watches_ || watcher_.joinable() || caches_.empty() || total() <= usual / 2) return;
     const auto body = [this, turn = turn_] { watch(turn); };
     if (Result<Thread> started = Thread::start("uext4-memory", body)) watcher_ = std::move(*started);
 }
 
+std::byte* CacheBudget::take_chunk() {
+    wants_chunks_.store(true, std::memory_order_relaxed);
+    changed_.notify_all();
+    for (std::atomic<std::byte*>& spare : spares_)
+        if (std::byte* const chunk = spare.exchange(nullptr)) return chunk;
+    return nullptr;
+}
+
+std::size_t CacheBudget::spare_chunks() const {
+    return static_cast<std::size_t>(
+        std::ranges::count_if(spares_, [](const std::atomic<std::byte*>& spare) { return spare.load() != nullptr; }));
+}
+
+// Only the watching thread adds chunks, so a place that is free stays free.
+void CacheBudget::prepare_chunks() {
+    for (std::atomic<std::byte*>& spare : spares_) {
+        if (spare.load() != nullptr) continue;
+        if (total() + (spare_chunks() + 1) * memory_chunk_bytes > limit()) return;
+        std::byte* const chunk = map_memory_chunk();
+        if (!chunk) return;
+        allow_huge_page(chunk);
+        touch_memory_chunk(chunk);
+        spare.store(chunk);
+    }
+}
+
+void CacheBudget::give_back_chunks(std::size_t kept) {
+    for (std::atomic<std::byte*>& spare : spares_) {
+        if (spare_chunks() <= kept) return;
+        if (std::byte* const chunk = spare.exchange(nullptr)) unmap_memory_chunk(chunk);
+    }
+}
+
 void CacheBudget::watch(std::uint64_t turn) {
+    auto last_look = monotonic_now();
     MutexLock guard(lock_);
     for (;;) {
         changed_.wait_for(lock_, period);
-        if (turn != turn_) return;
+        if (turn != turn_) break;
+        if (wants_chunks_.load(std::memory_order_relaxed)) {
+            guard.unlock();
+            prepare_chunks();
+            guard.lock();
+            if (turn != turn_) break;
+        }
+        if (monotonic_now() - last_look < period) continue;
+        last_look = monotonic_now();
         look_locked();
         for (PageCache* cache : caches_) cache->give_back_idle();
+        if (!wants_chunks_.exchange(false)) give_back_chunks(spare_chunks() / 2);
     }
+    guard.unlock();
+    give_back_chunks(0);
 }
 
 }  // namespace uext4

@@ -6,14 +6,19 @@
 //   B1  Each of n caches may have one n-th of all, and whatever the others leave.
 //   B2  The source of memory is asked again at the latest when all caches together have grown by `look_bytes`.
 //   B3  A cache that is being asked for memory does not go: leave() waits for that.
+//   B4  While caches grow, a thread prepares at most `most_spares` chunks for them. When none was
+//       taken for a second, half of them are given back.
 #pragma once
 
+#include "pagecache/memory_chunk.h"
 #include "pagecache/memory_source.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"
 #include "sync/thread.h"
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -28,7 +33,8 @@ public:
     static constexpr std::uint64_t usual = std::uint64_t{128} << 20;
     static constexpr std::uint64_t look_bytes = std::uint64_t{64} << 20;
 
-    // `watches`: once caches have more than `usual`, a thread asks the source each second. Without it only growth does.
+    // `watches`: once caches have more than half of `usual`, a thread asks the source each second and prepares chunks.
+    // Without it only growth asks the source.
     CacheBudget(std::unique_ptr<MemorySource> source, bool watches);
     ~CacheBudget();  // every cache has left
     CacheBudget(const CacheBudget&) = delete;
@@ -48,15 +54,25 @@ public:
     // Asks the source, and caches that have more than their part give it back. Nothing where another thread is at it.
     // No lock of rank Journal or further in is held.
     void look();
+    // A chunk that has its pages already, which the caller owns from now on; null where none is prepared. The kernel
+    // clears each page that it gives: the thread that prepares chunks takes that time off the threads that read.
+    // Takes no lock.
+    std::byte* take_chunk();
+    std::size_t spare_chunks() const;  // prepared, and not taken
 
 private:
+    static constexpr std::size_t most_spares = 16;
     void look_locked() UEXT4_REQUIRES(lock_);
     void watch(std::uint64_t turn);
+    void prepare_chunks();
+    void give_back_chunks(std::size_t kept);
     void start_watching() UEXT4_REQUIRES(lock_);
 
     const bool watches_;
     std::atomic<std::uint64_t> limit_{usual}, total_{0}, next_look_{usual / 4};
     std::atomic<std::uint64_t> members_{0};
+    std::array<std::atomic<std::byte*>, most_spares> spares_{};
+    std::atomic<bool> wants_chunks_{false};  // a cache asked for one since the last look
     Mutex lock_{Rank::Journal, "CacheBudget"};
     std::unique_ptr<MemorySource> source_ UEXT4_GUARDED_BY(lock_);
     std::vector<PageCache*> caches_ UEXT4_GUARDED_BY(lock_);

@@ -2,10 +2,12 @@
 #include "pagecache/cache_budget.h"
 
 #include "pagecache/file_cache.h"
+#include "pagecache/memory_chunk.h"
 #include "pagecache/page_cache.h"
 
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -190,6 +192,41 @@ TEST(WatchedBudget, GivesBackByItself) {
         while (one.cache.used() > 60 * mib) this_thread::sleep(std::chrono::milliseconds(20));
     }
     EXPECT_EQ(budget.total(), 0U);
+}
+
+// While a cache grows the thread has chunks with pages ready for it; when no cache grows any more they go.
+TEST(WatchedBudget, PreparesChunksWhileCachesGrow) {
+    Machine machine{2000 * mib};
+    const std::unique_ptr<CacheBudget> made = budget_of(machine, true);
+    CacheBudget& budget = *made;
+    EXPECT_EQ(budget.take_chunk(), nullptr);  // no thread prepares any yet
+    {
+        Mount one(budget);
+        ASSERT_NO_FATAL_FAILURE(one.fill(100 * mib));
+        while (budget.spare_chunks() == 0) this_thread::sleep(std::chrono::milliseconds(1));
+        std::byte* const chunk = budget.take_chunk();
+        ASSERT_NE(chunk, nullptr);
+        std::vector<unsigned char> pages(memory_chunk_bytes / 4096);
+        ASSERT_EQ(::mincore(chunk, memory_chunk_bytes, pages.data()), 0);
+        EXPECT_EQ(std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) == 0; }), 0);
+        unmap_memory_chunk(chunk);
+        ASSERT_NO_FATAL_FAILURE(one.fill(20 * mib));
+        while (budget.spare_chunks() != 0) this_thread::sleep(std::chrono::milliseconds(20));
+    }
+    EXPECT_EQ(budget.spare_chunks(), 0U);
+}
+
+// What is prepared counts: it does not go above what all caches may have.
+TEST(WatchedBudget, PreparesNothingAboveItsLimit) {
+    Machine machine{400 * mib};
+    const std::unique_ptr<CacheBudget> made = budget_of(machine, true);
+    CacheBudget& budget = *made;
+    Mount one(budget);
+    ASSERT_NO_FATAL_FAILURE(one.fill(99 * mib));
+    for (int round = 0; round < 20; ++round) {
+        EXPECT_LE(budget.total() + budget.spare_chunks() * memory_chunk_bytes, budget.limit() + memory_chunk_bytes);
+        this_thread::sleep(std::chrono::milliseconds(5));
+    }
 }
 
 }  // namespace

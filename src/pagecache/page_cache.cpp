@@ -1,6 +1,7 @@
 #include "pagecache/page_cache.h"
 
 #include "pagecache/file_cache.h"
+#include "pagecache/memory_chunk.h"
 
 #include <sys/mman.h>
 
@@ -19,24 +20,13 @@
 namespace uext4 {
 
 namespace {
-constexpr std::size_t chunk_bytes = std::size_t{2} << 20;  // a huge page, where pages are 4 KiB
+constexpr std::size_t chunk_bytes = memory_chunk_bytes;
 constexpr std::uint64_t least_for_huge = 4 * chunk_bytes;
 constexpr std::size_t populated_bytes = std::size_t{64} << 10;
 constexpr unsigned reclaim_batch = 256;
 
 std::uint64_t steady_milliseconds() {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(monotonic_now()).count());
-}
-
-// Memory of chunk_bytes that lies at a multiple of it, or null.
-std::byte* map_chunk() {
-    void* const map = ::mmap(nullptr, 2 * chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED) return nullptr;
-    auto* const bytes = static_cast<std::byte*>(map);
-    const std::size_t before = (chunk_bytes - reinterpret_cast<std::uintptr_t>(map) % chunk_bytes) % chunk_bytes;
-    if (before > 0) ::munmap(bytes, before);
-    ::munmap(bytes + before + chunk_bytes, chunk_bytes - before);
-    return bytes + before;
 }
 }  // namespace
 
@@ -89,7 +79,7 @@ struct PageCache::Arena {
         if (memory < populated || memory < newest || memory >= newest + chunk_bytes) return;
         const std::size_t left = static_cast<std::size_t>(newest + chunk_bytes - memory);
         const std::size_t bytes = newest_is_huge ? left : std::min(std::max(populated_bytes, wanted), left);
-        ::madvise(memory, bytes, MADV_POPULATE_WRITE);
+        populate_memory(memory, bytes);
         populated = memory + bytes;
     }
     void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
@@ -132,7 +122,7 @@ struct PageCache::Arena {
             free.push_back(next);
             released.pop_back();
         }
-        ::madvise(first, (free.size() - before) * folio_size, MADV_POPULATE_WRITE);
+        populate_memory(first, (free.size() - before) * folio_size);
         std::ranges::reverse(std::span(free).subspan(before));
     }
     std::uint64_t idle_bytes(std::uint32_t folio_size) {
@@ -154,7 +144,7 @@ struct PageCache::Arena {
     void stop_huge(const std::byte* memory) {
         Chunk& chunk =
             *std::prev(std::ranges::upper_bound(chunks, memory, std::less<const std::byte*>(), &Chunk::memory));
-        if (std::exchange(chunk.huge, false)) ::madvise(chunk.memory, chunk_bytes, MADV_NOHUGEPAGE);
+        if (std::exchange(chunk.huge, false)) forbid_huge_page(chunk.memory);
     }
     // A small cache, and one of which little is used, take no more than they use.
     bool may_be_huge(std::uint64_t most) const { return most >= least_for_huge && !chunks.empty(); }
@@ -172,7 +162,7 @@ PageCache::PageCache(std::uint64_t most, std::uint32_t folio_size, std::uint32_t
     : most_(most), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
 
 PageCache::~PageCache() {
-    for (const Arena::Chunk& chunk : arena_->chunks) ::munmap(chunk.memory, chunk_bytes);
+    for (const Arena::Chunk& chunk : arena_->chunks) unmap_memory_chunk(chunk.memory);
 }
 
 void PageCache::set_flusher(std::function<void()> wake) { wake_ = std::move(wake); }
@@ -209,14 +199,16 @@ Result<void> PageCache::allocate_memory(std::span<std::byte*> places) {
     while (free.size() < places.size() && !released.empty()) arena_->take_back_released(folio_size_);
     while (free.size() < places.size()) {
         arena_->reserve(arena_->chunks.size() + 1, folio_size_);
-        std::byte* const chunk = map_chunk();
-        if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
         const bool huge = arena_->may_be_huge(most_);
-        if (huge) ::madvise(chunk, chunk_bytes, MADV_HUGEPAGE);  // fails where there are none
+        std::byte* const prepared = budget_ && huge ? budget_->take_chunk() : nullptr;
+        std::byte* const chunk = prepared ? prepared : map_memory_chunk();
+        if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
+        if (huge && !prepared) allow_huge_page(chunk);
         arena_->chunks.insert(
             std::ranges::upper_bound(arena_->chunks, chunk, std::less<const std::byte*>(), &Arena::Chunk::memory),
             {.memory = chunk, .huge = huge});
-        arena_->newest = arena_->populated = chunk;
+        arena_->newest = chunk;
+        arena_->populated = prepared ? chunk + chunk_bytes : chunk;
         arena_->newest_is_huge = huge;
         // What is left of the chunk before is used first.
         const std::size_t left = free.size();
