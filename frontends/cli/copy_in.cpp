@@ -300,8 +300,7 @@ void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::stri
     std::unique_ptr<OpenFile> file = need(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
     const PartOf part(at);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
-        if (need(file->write(piece->at, piece->bytes), at) != piece->bytes.size())
-            refuse({ENOSPC, {}}, at);
+        if (need(file->write(piece->at, piece->bytes), at) != piece->bytes.size()) refuse({ENOSPC, {}}, at);
         progress_.advance(piece->bytes.size());
         safe_point();
     }

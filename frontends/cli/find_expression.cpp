@@ -177,7 +177,7 @@ FindExpression::Test FindExpression::predicate(const std::string& word) {
 }
 
 std::optional<FindExpression::Test> FindExpression::option(const std::string& word) {
-    const Test always = [](Found&) { return true; };
+    Test always = [](Found&) { return true; };
     if (word == "-depth" || word == "-d") {
         contents_first_ = true;
         return always;

@@ -67,7 +67,7 @@ bool is_no_option(const CLI::App& verb, const std::string& word) {
 }  // namespace
 
 void protect_words(const CLI::App& verb, std::vector<std::string>& words) {
-    const std::string name = verb.get_name();
+    const std::string& name = verb.get_name();
     if (name != "chmod" && name != "chattr" && name != "find") return;
     for (std::size_t i = 1; i < words.size() && words[i] != "--"; ++i) {
         if (name == "find" ? is_no_option(verb, words[i]) : is_change(name, words[i])) {

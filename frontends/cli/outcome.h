@@ -1,5 +1,5 @@
-// Verbs over several things: what fails is told, the rest goes on, and the exit code is the worst. Each thing begins with
-// a safe point for interrupts.
+// Verbs over several things: what fails is told, the rest goes on, and the exit code is the worst. Each thing begins
+// with a safe point for interrupts.
 #pragma once
 
 #include "cli/failure.h"

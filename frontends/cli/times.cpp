@@ -80,7 +80,8 @@ private:
         while (n < text_.size() && text_[n] >= '0' && text_[n] <= '9') ++n;
         if (n < least || n > most) return {};
         std::int64_t value = 0;
-        std::from_chars(text_.data(), text_.data() + n, value);
+        const std::string number(text_.substr(0, n));
+        std::from_chars(number.data(), number.data() + number.size(), value);
         text_.remove_prefix(n);
         return value;
     }
@@ -328,7 +329,8 @@ std::optional<format::Timestamp> parse_touch_stamp(const std::string& text, form
     int second = 0;
     const auto two = [](std::string_view of) {
         int value = 0;
-        std::from_chars(of.data(), of.data() + 2, value);
+        const std::string digits_of(of.substr(0, 2));
+        std::from_chars(digits_of.data(), digits_of.data() + digits_of.size(), value);
         return value;
     };
     const auto all_digits = [](std::string_view of) {

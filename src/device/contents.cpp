@@ -40,7 +40,8 @@ std::string describe_contents(BlockDevice& device) {
         return fmt::format("it is a VHD image; `qemu-img convert -f vpc -O raw {} raw.img` makes a raw disk of it",
                            device.name());
     if (table)
-        if (const std::string type = table->contents(); !type.empty()) return fmt::format("it is {}, as blkid(8) calls it", type);
+        if (const std::string type = table->contents(); !type.empty())
+            return fmt::format("it is {}, as blkid(8) calls it", type);
     if (is_zero(device)) return "it begins with zeros, as a new file does; `mkfs.ext4` makes a file system in it";
     return {};
 }

@@ -143,7 +143,8 @@ Result<Geometry> Geometry::parse(const SuperBlock& s, std::uint64_t device_bytes
     if (!big && g.clusters_per_group != g.blocks_per_group)
         return absurd("s_clusters_per_group", g.clusters_per_group,
                       fmt::format("{} (s_blocks_per_group), as without bigalloc", g.blocks_per_group));
-    if (const std::uint64_t blocks = std::uint64_t{g.clusters_per_group} * g.cluster_ratio; g.blocks_per_group != blocks)
+    if (const std::uint64_t blocks = std::uint64_t{g.clusters_per_group} * g.cluster_ratio;
+        g.blocks_per_group != blocks)
         return absurd("s_blocks_per_group", g.blocks_per_group,
                       fmt::format("{}: {} clusters of {} blocks", blocks, g.clusters_per_group, g.cluster_ratio));
     g.hurd = s.creator_os == creator_os::hurd;

@@ -150,8 +150,7 @@ TEST_P(Eviction, WalksMeetWhatIsToBeWrittenBack) {
     sized->set_size(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, Eviction,
-                         ::testing::Values("-b 4096 -N 8192", "-b 1024 -I 128 -N 8192"));
+INSTANTIATE_TEST_SUITE_P(Formats, Eviction, ::testing::Values("-b 4096 -N 8192", "-b 1024 -I 128 -N 8192"));
 
 }  // namespace
 }  // namespace uext4

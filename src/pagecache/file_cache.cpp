@@ -68,7 +68,7 @@ void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
 // tree_lock held.
 Result<Folio*> FileCache::make(std::uint64_t index) {
     Folio* made = nullptr;
-    TRY(make_some(index, {&made, 1}));
+    (void)TRY(make_some(index, {&made, 1}));  // one, or an error
     return made;
 }
 

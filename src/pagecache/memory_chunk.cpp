@@ -28,6 +28,8 @@ void touch_memory_chunk(std::byte* chunk) {
         *const_cast<volatile std::byte*>(chunk + at) = std::byte{};
 }
 
-bool populate_memory(std::byte* memory, std::size_t bytes) { return ::madvise(memory, bytes, MADV_POPULATE_WRITE) == 0; }
+bool populate_memory(std::byte* memory, std::size_t bytes) {
+    return ::madvise(memory, bytes, MADV_POPULATE_WRITE) == 0;
+}
 
 }  // namespace uext4

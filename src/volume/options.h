@@ -40,8 +40,8 @@ struct VolumeOptions {
     std::vector<std::string> others;
 };
 
-// Comma-separated; without cache= it is cache=auto. EINVAL names the option that is wrong or not known; those of a mount
-// go to `others`.
+// Comma-separated; without cache= it is cache=auto. EINVAL names the option that is wrong or not known; those of a
+// mount go to `others`.
 Result<VolumeOptions> parse_volume_options(std::string_view text);
 // As above, and EINVAL for those of a mount.
 Result<VolumeOptions> parse_all_options(std::string_view text);
